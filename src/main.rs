@@ -1,0 +1,3 @@
+//! `ringgeard`: parse, build, run, exit code.
+
+fn main() {}
