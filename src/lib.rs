@@ -1,7 +1,34 @@
 //! ringgear: the Gearman job server for Linux hosts that have outgrown `gearmand`.
 //!
 //! ```text
-//! socket ─ io/{uring,epoll} ─▶ frame ─▶ packet ─▶ session ─▶ engine ◀── timer
-//!                                                              │ effects
-//! socket ◀─ io/{uring,epoll} ◀─ outbox ◀── packet ◀────────────┘
+//! socket ─ io/{uring,epoll} ─▶ inbound ─ frame ─▶ packet ─▶ session ─▶ engine ◀── timer
+//!                                                                        │ effects
+//! socket ◀─ io/{uring,epoll} ◀─ outbox ◀──────────────────── packet ◀────┘
 //! ```
+//!
+//! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an engine
+//! command, the engine changes job state and yields effects, effects are encoded straight into
+//! outboxes, and after the whole batch the driver flushes each dirty outbox once. `shard` holds one core's
+//! sessions, engine and outboxes together and is the only type a driver touches.
+//!
+//! Only `io` and the binary touch the kernel. Time is an argument everywhere else, and random
+//! numbers come from the settings, so the same input gives the same output.
+
+pub mod frame;
+pub mod packet;
+
+pub mod inbound;
+pub mod outbox;
+
+pub mod admin;
+pub mod handle;
+pub mod session;
+pub mod shard;
+
+pub mod engine;
+pub mod function;
+pub mod index;
+pub mod job;
+pub mod list;
+pub mod timer;
+mod worker;

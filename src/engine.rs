@@ -1,0 +1,776 @@
+//! The job state machine: commands and `now` in, answers and effects on other connections out.
+//!
+//! Submitting, results, client loss, cancelling, timers and what the admin protocol asks; the workers'
+//! half (abilities, grabbing, sleeping) is in `worker`. Connections are numbers here; the engine knows no
+//! packets, sockets, clocks or files, and draws no random numbers.
+//!
+//! Invariant: a job is in exactly one of a queue, the timers, or a worker's hands, and in every index
+//! while it is in any of them. Nobody can reach a job that was removed: abandoned and cancelled
+//! jobs leave all of them at once. See `check_invariants`.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use slab::Slab;
+use thiserror::Error;
+
+use crate::function::{Abilities, Function, FunctionId, Functions, spread};
+use crate::index::Index;
+use crate::job::{Job, JobId, Jobs, State};
+use crate::list::{Linked, Links, List};
+use crate::packet::Submit;
+use crate::timer::Timers;
+use crate::worker::Nap;
+
+/// Number of a connection, given out by the shard and reused after a disconnect.
+pub type ConnId = u32;
+
+/// Longest unique key and reducer name in bytes (gearmand's check; its store then cut them to 63).
+pub const UNIQUE_BYTES_MAX: usize = 64;
+
+/// A delayed job looks at the wall clock again after this time at the latest, so that setting the
+/// clock moves its start, too.
+const DELAY_RECHECK_MS: u64 = 15 * 60 * 1000;
+
+/// Unique key that stands for "by payload".
+const UNIQUE_BY_PAYLOAD: &[u8] = b"-";
+
+/// The time, in two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back, for durations.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970, for the start of delayed jobs.
+    pub unix_ms: u64,
+}
+
+/// How many sleepers a job that comes in wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wakeup {
+    /// As many as there are jobs to take; see `Settings::lease_ms`.
+    Lease,
+    /// Up to so many for each job (gearmand's `--worker-wakeup`, where 0 means all).
+    Each(u32),
+}
+
+/// What the engine is told at its making.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a woken worker may take to grab before the next one is woken for the same job.
+    pub lease_ms: u64,
+    /// How many sleepers to wake.
+    pub wakeup: Wakeup,
+    /// Workers that may lose a job before it is dropped; `None` = no limit.
+    pub attempts_max: Option<u32>,
+    /// Seed of the hash tables, so that clients can't choose what collides.
+    pub hash_seed: u64,
+    /// Number of the first job. Numbers of earlier runs must lie below it.
+    pub first_number: u64,
+}
+
+/// Something to be sent to a connection that didn't ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Wake a sleeping worker.
+    Noop {
+        /// The worker.
+        conn: ConnId,
+    },
+    /// Pass the `WORK_*` packet that is being handled on to a client.
+    Forward {
+        /// The client.
+        conn: ConnId,
+    },
+    /// Tell a client that its job was dropped.
+    Fail {
+        /// The client.
+        conn: ConnId,
+        /// The job.
+        number: u64,
+    },
+}
+
+/// Why a submission is not accepted. The function exists afterwards all the same, as in gearmand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SubmitError {
+    /// The function has as many jobs as `maxqueue` allows.
+    #[error("the function's queue is full")]
+    QueueFull,
+    /// The job would take more memory than there is left.
+    #[error("out of memory")]
+    OutOfMemory,
+}
+
+/// A worker spoke of a job that isn't assigned to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the connection doesn't run this job")]
+pub struct NotRunning;
+
+/// What GET_STATUS tells of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether a worker has it.
+    pub running: bool,
+    /// Progress as the worker last told it.
+    pub numerator: u32,
+    /// Progress as the worker last told it.
+    pub denominator: u32,
+    /// Foreground submissions that wait for it.
+    pub clients: u32,
+}
+
+/// Why a function can't be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("workers are registered for it or jobs of it run")]
+pub struct FunctionBusy;
+
+/// Events since the start, for metrics and for the simulation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Jobs made; coalesced submissions make none.
+    pub created: u64,
+    /// Submissions that joined a job.
+    pub coalesced: u64,
+    /// Jobs given to workers.
+    pub assigned: u64,
+    /// Jobs that workers finished, whatever the result.
+    pub finished: u64,
+    /// Jobs that went back to their queue because they lost their worker.
+    pub requeued: u64,
+    /// Jobs dropped after their last attempt.
+    pub exhausted: u64,
+    /// Jobs that ran out of the time that their worker gave itself.
+    pub timed_out: u64,
+    /// Jobs dropped because nobody wanted them any more, cancelled ones included.
+    pub abandoned: u64,
+    /// Workers that were woken and let their lease end.
+    pub leases_ended: u64,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The lease of a woken worker ends.
+    Lease(ConnId),
+    /// A delayed job starts, or a running one has had its time.
+    Job(JobId),
+}
+
+/// One foreground submission: a connection that waits for a job.
+#[derive(Debug)]
+struct Attachment {
+    conn: ConnId,
+    job: JobId,
+    links: [Links; 2],
+}
+
+/// Slots of an attachment's links.
+const OF_JOB: usize = 0;
+const OF_CONN: usize = 1;
+
+impl Linked for Attachment {
+    fn links(&self, slot: usize) -> &Links {
+        &self.links[slot]
+    }
+    fn links_mut(&mut self, slot: usize) -> &mut Links {
+        &mut self.links[slot]
+    }
+}
+
+/// What the engine keeps of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// Its abilities, the latest first.
+    pub(crate) abilities: List,
+    /// For each priority, abilities whose queue may hold jobs, in the order of their turns.
+    pub(crate) ready: [List; 3],
+    /// Abilities to be put back among their function's candidates when it falls asleep.
+    pub(crate) passed: List,
+    /// Jobs assigned to it, the latest first.
+    pub(crate) running: List,
+    /// Its foreground submissions, the latest first.
+    attachments: List,
+    pub(crate) nap: Nap,
+    connected: bool,
+}
+
+/// The queues of one core.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) functions: Functions,
+    pub(crate) abilities: Abilities,
+    pub(crate) jobs: Jobs,
+    pub(crate) peers: Vec<Peer>,
+    attachments: Slab<Attachment>,
+    by_number: Index,
+    by_unique: Index,
+    pub(crate) timers: Timers<Due>,
+    hasher: SeedableRandomState,
+    next_number: u64,
+    job_bytes: usize,
+    pub(crate) effects: Vec<Effect>,
+    /// Events since the start.
+    pub counters: Counters,
+}
+
+impl Engine {
+    /// An engine without jobs or connections.
+    #[must_use]
+    pub fn new(settings: Settings, now: Now) -> Self {
+        let hasher = SeedableRandomState::with_seed(settings.hash_seed, SharedSeed::global_fixed());
+        Self {
+            functions: Functions::new(hasher.clone()),
+            abilities: Abilities::default(),
+            jobs: Jobs::default(),
+            peers: Vec::new(),
+            attachments: Slab::new(),
+            by_number: Index::default(),
+            by_unique: Index::default(),
+            timers: Timers::new(now.mono_ms),
+            hasher,
+            next_number: settings.first_number,
+            job_bytes: 0,
+            effects: Vec::new(),
+            counters: Counters::default(),
+            settings,
+        }
+    }
+
+    /// A connection has come.
+    pub fn connect(&mut self, conn: ConnId) {
+        if self.peers.len() <= conn as usize {
+            self.peers.resize_with(conn as usize + 1, Peer::default);
+        }
+        debug_assert!(!self.peers[conn as usize].connected, "the number is taken");
+        self.peers[conn as usize].connected = true;
+    }
+
+    /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
+    pub fn disconnect(&mut self, conn: ConnId, now: Now) {
+        while let Some(id) = self.peers[conn as usize].attachments.front() {
+            let job = self.detach(id);
+            self.drop_if_abandoned(job);
+        }
+        self.reset_abilities(conn, now);
+        self.peers[conn as usize] = Peer::default();
+    }
+
+    /// Takes a job in, or joins an equal one. Answers with the job's number. `room` is how many bytes
+    /// may still be allocated.
+    ///
+    /// # Errors
+    /// `SubmitError`: see there.
+    pub fn submit(
+        &mut self,
+        conn: ConnId,
+        submit: &Submit<'_>,
+        run_at_s: u64,
+        room: usize,
+        now: Now,
+    ) -> Result<u64, SubmitError> {
+        let function = self.functions.find_or_create(submit.function);
+        let unique_hash = self.unique_hash(function, submit);
+        if let Some(hash) = unique_hash
+            && let Some(id) = self.find_equal(function, hash, submit)
+        {
+            self.counters.coalesced += 1;
+            if submit.background {
+                self.jobs[id as usize].background = true;
+            } else {
+                self.attach(conn, id);
+            }
+            return Ok(self.jobs[id as usize].number);
+        }
+        if self.functions[function].is_full(submit.priority) {
+            return Err(SubmitError::QueueFull);
+        }
+        if size_of::<Job>() + Job::copied_bytes(submit) > room {
+            return Err(SubmitError::OutOfMemory);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let id = self.insert(Job::new(number, function, submit), unique_hash);
+        if !submit.background {
+            self.attach(conn, id);
+        }
+        if run_at_s.saturating_mul(1000) > now.unix_ms {
+            self.delay(id, run_at_s, now);
+        } else {
+            self.enqueue(id, End::Back, now);
+        }
+        Ok(number)
+    }
+
+    /// `WORK_DATA` and `WORK_WARNING`: the packet goes to the job's clients.
+    ///
+    /// # Errors
+    /// `NotRunning` if the job isn't assigned to `conn`.
+    pub fn work_data(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
+        let id = self.find_running(conn, number)?;
+        self.forward(id);
+        Ok(())
+    }
+
+    /// `WORK_STATUS`: likewise, and the numbers are kept for GET_STATUS.
+    ///
+    /// # Errors
+    /// `NotRunning` if the job isn't assigned to `conn`.
+    pub fn work_status(
+        &mut self,
+        conn: ConnId,
+        number: u64,
+        numerator: u32,
+        denominator: u32,
+    ) -> Result<(), NotRunning> {
+        let id = self.find_running(conn, number)?;
+        let job = &mut self.jobs[id as usize];
+        (job.numerator, job.denominator) = (numerator, denominator);
+        self.forward(id);
+        Ok(())
+    }
+
+    /// `WORK_COMPLETE`, `WORK_FAIL` and `WORK_EXCEPTION`: likewise, and the job is done.
+    ///
+    /// # Errors
+    /// `NotRunning` if the job isn't assigned to `conn`.
+    pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
+        let id = self.find_running(conn, number)?;
+        self.forward(id);
+        self.release(id);
+        self.remove(id);
+        self.counters.finished += 1;
+        Ok(())
+    }
+
+    /// The answer to GET_STATUS; `None` for a job that isn't known (any more).
+    #[must_use]
+    pub fn status(&self, number: u64) -> Option<Status> {
+        let id = self.find(number)?;
+        Some(self.status_of(&self.jobs[id as usize]))
+    }
+
+    /// The answer to GET_STATUS_UNIQUE: the latest job with this unique, whatever its function.
+    #[must_use]
+    pub fn status_unique(&self, unique: &[u8]) -> Option<Status> {
+        let busy = self.functions.iter_from(0).filter(|(_, function)| function.total() > 0);
+        let found = busy.filter_map(|(function, _)| {
+            let hash = self.hash_unique(function, unique, &[]);
+            self.find_unique(hash, |job| job.function == function && job.unique() == unique)
+        });
+        let latest = found.map(|id| &self.jobs[id as usize]).max_by_key(|job| job.number)?;
+        Some(self.status_of(latest))
+    }
+
+    /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A worker that
+    /// has it may go on; what it says goes nowhere. `false` if there is no such job.
+    pub fn cancel(&mut self, number: u64) -> bool {
+        let Some(id) = self.find(number) else { return false };
+        self.counters.abandoned += 1;
+        self.fail(id);
+        self.unindex_unique(id);
+        let job = &mut self.jobs[id as usize];
+        if job.state == State::Running {
+            job.cancelled = true;
+            job.background = false;
+        } else {
+            self.unqueue(id);
+            self.remove(id);
+        }
+        true
+    }
+
+    /// Makes a function if there is none of this name.
+    pub fn create_function(&mut self, name: &[u8]) {
+        self.functions.find_or_create(name);
+    }
+
+    /// Drops a function, and its queued jobs as if they were cancelled.
+    ///
+    /// # Errors
+    /// `FunctionBusy` if workers are registered for it or run jobs of it.
+    pub fn drop_function(&mut self, id: FunctionId) -> Result<(), FunctionBusy> {
+        let function = &self.functions[id];
+        if function.workers > 0 || function.running > 0 {
+            return Err(FunctionBusy);
+        }
+        if function.total() > 0 {
+            let numbers: Vec<u64> = self
+                .jobs
+                .iter_from(0)
+                .filter_map(|(_, job)| (job.function == id).then_some(job.number))
+                .collect();
+            for number in numbers {
+                self.cancel(number);
+            }
+        }
+        self.functions.remove(id);
+        Ok(())
+    }
+
+    /// Bounds the jobs of a function by priority; 0 = no bound. Does nothing for an unknown name.
+    pub fn set_queue_max(&mut self, name: &[u8], queue_max: [u32; 3]) {
+        if let Some(id) = self.functions.find(name) {
+            self.functions[id].queue_max = queue_max;
+        }
+    }
+
+    /// When `tick` has to be called next, in milliseconds of the clock that never goes back.
+    #[inline]
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.timers.deadline_ms()
+    }
+
+    /// Does what is due, at most `budget` things; more may be due afterwards.
+    pub fn tick(&mut self, now: Now, mut budget: usize) {
+        while let Some(due) = self.timers.expire(now.mono_ms, &mut budget) {
+            match due {
+                Due::Lease(conn) => self.end_overdue_lease(conn, now),
+                Due::Job(id) => {
+                    self.jobs[id as usize].timer = None;
+                    match self.jobs[id as usize].state {
+                        State::Delayed => self.start_delayed(id, now),
+                        State::Running => {
+                            self.counters.timed_out += 1;
+                            self.lose_worker(id, now);
+                        }
+                        State::Queued => debug_assert!(false, "a queued job has no timer"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves the effects that haven't been seen to into `effects`, which must be empty.
+    #[inline]
+    pub fn take_effects(&mut self, effects: &mut Vec<Effect>) {
+        debug_assert!(effects.is_empty());
+        std::mem::swap(&mut self.effects, effects);
+    }
+
+    /// Memory that the jobs take, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn job_bytes(&self) -> usize {
+        self.job_bytes
+    }
+
+    /// All jobs.
+    #[must_use]
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// All functions.
+    #[must_use]
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// The function of a job.
+    #[inline]
+    #[must_use]
+    pub fn function_of(&self, job: &Job) -> &Function {
+        &self.functions[job.function]
+    }
+
+    /// Whether a running job has anybody who waits for its outcome.
+    #[must_use]
+    pub fn is_wanted(&self, job: &Job) -> bool {
+        !job.cancelled && (job.background || !job.clients.is_empty())
+    }
+
+    /// A job lost its worker: back to the head of its queue, or gone after its last attempt.
+    pub(crate) fn lose_worker(&mut self, id: JobId, now: Now) {
+        self.release(id);
+        let job = &mut self.jobs[id as usize];
+        job.attempts += 1;
+        let exhausted = self.settings.attempts_max.is_some_and(|max| job.attempts >= max.max(1));
+        if job.cancelled || (!job.background && job.clients.is_empty()) {
+            self.counters.abandoned += u64::from(!job.cancelled);
+            self.remove(id);
+        } else if exhausted {
+            self.counters.exhausted += 1;
+            self.fail(id);
+            self.remove(id);
+        } else {
+            self.counters.requeued += 1;
+            (job.numerator, job.denominator) = (0, 0);
+            self.enqueue(id, End::Front, now);
+        }
+    }
+
+    /// Puts a job that is nowhere in its queue, tells the workers that it is there and wakes some.
+    fn enqueue(&mut self, id: JobId, end: End, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        job.state = State::Queued;
+        let (function_id, priority) = (job.function, job.priority as usize);
+        let function = &mut self.functions[function_id];
+        let queue = &mut function.queues[priority];
+        match end {
+            End::Front => queue.jobs.push_front(&mut self.jobs, 0, id),
+            End::Back => queue.jobs.push_back(&mut self.jobs, 0, id),
+        }
+        queue.len += 1;
+        function.queued += 1;
+        if queue.len == 1 {
+            self.tell_workers(function_id, priority);
+        }
+        self.wake_for_new_job(function_id, now);
+    }
+
+    fn delay(&mut self, id: JobId, run_at_s: u64, now: Now) {
+        let wait_ms = run_at_s.saturating_mul(1000).saturating_sub(now.unix_ms);
+        let deadline_ms = now.mono_ms + wait_ms.min(DELAY_RECHECK_MS);
+        let timer = self.timers.insert(deadline_ms, Due::Job(id));
+        let job = &mut self.jobs[id as usize];
+        job.timer = Some(timer);
+        job.run_at_s = run_at_s;
+        job.state = State::Delayed;
+        self.functions[job.function].delayed += 1;
+    }
+
+    fn start_delayed(&mut self, id: JobId, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        let run_at_s = job.run_at_s;
+        self.functions[job.function].delayed -= 1;
+        if run_at_s.saturating_mul(1000) > now.unix_ms {
+            self.delay(id, run_at_s, now);
+        } else {
+            self.enqueue(id, End::Back, now);
+        }
+    }
+
+    /// Takes a running job out of its worker's hands; it is nowhere then.
+    fn release(&mut self, id: JobId) {
+        let job = &mut self.jobs[id as usize];
+        debug_assert_eq!(job.state, State::Running);
+        if let Some(timer) = job.timer.take() {
+            self.timers.remove(timer);
+        }
+        let worker = std::mem::replace(&mut job.worker, u32::MAX);
+        self.functions[job.function].running -= 1;
+        self.peers[worker as usize].running.remove(&mut self.jobs, 0, id);
+    }
+
+    /// Takes a job that isn't running out of its queue or off its timer; it is nowhere then.
+    fn unqueue(&mut self, id: JobId) {
+        let job = &mut self.jobs[id as usize];
+        let function = &mut self.functions[job.function];
+        match job.state {
+            State::Queued => {
+                let queue = &mut function.queues[job.priority as usize];
+                queue.len -= 1;
+                function.queued -= 1;
+                queue.jobs.remove(&mut self.jobs, 0, id);
+            }
+            State::Delayed => {
+                function.delayed -= 1;
+                if let Some(timer) = job.timer.take() {
+                    self.timers.remove(timer);
+                }
+            }
+            State::Running => debug_assert!(false, "a running job is in no queue"),
+        }
+    }
+
+    /// Keeps a new job and enters it in the indexes.
+    fn insert(&mut self, mut job: Job, unique_hash: Option<u32>) -> JobId {
+        self.job_bytes += job.bytes();
+        self.counters.created += 1;
+        job.coalesces = unique_hash.is_some();
+        job.unique_hash = unique_hash.unwrap_or(0);
+        let number = job.number;
+        let id = self.jobs.insert(job);
+        let jobs = &self.jobs;
+        self.by_number.insert(spread(number), id, |id| spread(jobs[id as usize].number));
+        if let Some(hash) = unique_hash {
+            self.by_unique.insert(spread(hash.into()), id, |id| unique_spread(jobs, id));
+        }
+        id
+    }
+
+    /// Forgets a job that is nowhere, and its clients.
+    fn remove(&mut self, id: JobId) {
+        while let Some(attachment) = self.jobs[id as usize].clients.front() {
+            self.detach(attachment);
+        }
+        self.unindex_unique(id);
+        let jobs = &self.jobs;
+        let number = jobs[id as usize].number;
+        self.by_number.remove(spread(number), id, |id| spread(jobs[id as usize].number));
+        self.job_bytes -= self.jobs.remove(id).bytes();
+    }
+
+    fn unindex_unique(&mut self, id: JobId) {
+        if std::mem::take(&mut self.jobs[id as usize].coalesces) {
+            let jobs = &self.jobs;
+            self.by_unique.remove(unique_spread(jobs, id), id, |id| unique_spread(jobs, id));
+        }
+    }
+
+    fn attach(&mut self, conn: ConnId, job: JobId) {
+        let attachment = Attachment { conn, job, links: [Links::LOOSE; 2] };
+        let id = u32::try_from(self.attachments.insert(attachment)).unwrap_or(u32::MAX);
+        self.jobs[job as usize].clients.push_front(&mut self.attachments, OF_JOB, id);
+        self.peers[conn as usize].attachments.push_front(&mut self.attachments, OF_CONN, id);
+    }
+
+    /// Ends a foreground submission; answers with its job.
+    fn detach(&mut self, id: u32) -> JobId {
+        let Attachment { conn, job, .. } = self.attachments[id as usize];
+        self.jobs[job as usize].clients.remove(&mut self.attachments, OF_JOB, id);
+        self.peers[conn as usize].attachments.remove(&mut self.attachments, OF_CONN, id);
+        self.attachments.remove(id as usize);
+        job
+    }
+
+    /// Removes a job that no worker has and nobody waits for. One that runs may still be joined.
+    fn drop_if_abandoned(&mut self, id: JobId) {
+        let job = &self.jobs[id as usize];
+        if job.state != State::Running && !self.is_wanted(job) {
+            self.counters.abandoned += 1;
+            self.unqueue(id);
+            self.remove(id);
+        }
+    }
+
+    fn forward(&mut self, id: JobId) {
+        let clients = self.jobs[id as usize].clients.iter(&self.attachments, OF_JOB);
+        let conns = clients.map(|at| self.attachments[at as usize].conn);
+        self.effects.extend(conns.map(|conn| Effect::Forward { conn }));
+    }
+
+    /// Tells a job's clients that it failed, and lets them go.
+    fn fail(&mut self, id: JobId) {
+        let number = self.jobs[id as usize].number;
+        while let Some(attachment) = self.jobs[id as usize].clients.front() {
+            let conn = self.attachments[attachment as usize].conn;
+            self.effects.push(Effect::Fail { conn, number });
+            self.detach(attachment);
+        }
+    }
+
+    fn find(&self, number: u64) -> Option<JobId> {
+        self.by_number.find(spread(number), |id| self.jobs[id as usize].number == number)
+    }
+
+    fn find_running(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
+        let id = self.find(number).ok_or(NotRunning)?;
+        let job = &self.jobs[id as usize];
+        let its_own = job.state == State::Running && job.worker == conn;
+        its_own.then_some(id).ok_or(NotRunning)
+    }
+
+    fn find_unique(&self, hash: u32, mut is_it: impl FnMut(&Job) -> bool) -> Option<JobId> {
+        self.by_unique.find(spread(hash.into()), |id| {
+            let job = &self.jobs[id as usize];
+            job.unique_hash == hash && is_it(job)
+        })
+    }
+
+    /// A job that a submission is to join.
+    fn find_equal(&self, function: FunctionId, hash: u32, submit: &Submit<'_>) -> Option<JobId> {
+        let by_payload = submit.unique == UNIQUE_BY_PAYLOAD;
+        let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
+        self.find_unique(hash, |job| {
+            job.function == function
+                && job.unique() == submit.unique
+                && (!by_payload || job.payload().bytes() == payload)
+        })
+    }
+
+    /// Hash under which a submission coalesces; `None` if it never does.
+    fn unique_hash(&self, function: FunctionId, submit: &Submit<'_>) -> Option<u32> {
+        let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
+        match submit.unique {
+            [] => None,
+            UNIQUE_BY_PAYLOAD if payload.is_empty() => None,
+            UNIQUE_BY_PAYLOAD => Some(self.hash_unique(function, UNIQUE_BY_PAYLOAD, payload)),
+            unique => Some(self.hash_unique(function, unique, &[])),
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a hash will do")]
+    fn hash_unique(&self, function: FunctionId, unique: &[u8], payload: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(function);
+        hasher.write(unique);
+        hasher.write(payload);
+        hasher.finish() as u32
+    }
+
+    fn status_of(&self, job: &Job) -> Status {
+        Status {
+            running: job.state == State::Running,
+            numerator: job.numerator,
+            denominator: job.denominator,
+            clients: u32::try_from(job.clients.iter(&self.attachments, OF_JOB).count())
+                .unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Which end of its queue a job goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Front,
+    Back,
+}
+
+fn unique_spread(jobs: &Jobs, id: JobId) -> u64 {
+    spread(jobs[id as usize].unique_hash.into())
+}
+
+#[cfg(debug_assertions)]
+impl Engine {
+    /// Checks every invariant that ties the engine's parts together. Costs as much as there are jobs,
+    /// abilities and connections; for tests.
+    ///
+    /// # Panics
+    /// If one doesn't hold.
+    pub fn check_invariants(&self) {
+        let mut bytes = 0;
+        let mut uniques = 0;
+        for (id, job) in self.jobs.iter_from(0) {
+            bytes += job.bytes();
+            uniques += usize::from(job.coalesces);
+            assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
+            if job.state != State::Running {
+                assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
+                assert_eq!(job.worker, u32::MAX);
+            }
+            assert!(job.state != State::Delayed || job.timer.is_some());
+            assert!(job.state != State::Queued || job.timer.is_none());
+        }
+        assert_eq!(bytes, self.job_bytes, "memory of the jobs");
+        assert_eq!(self.by_number.len(), self.jobs.len());
+        assert_eq!(self.by_unique.len(), uniques);
+        let mut counted = 0;
+        for (id, function) in self.functions.iter_from(0) {
+            let mut queued = 0;
+            for (priority, queue) in function.queues.iter().enumerate() {
+                let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
+                assert_eq!(ids.len(), queue.len as usize);
+                for at in ids {
+                    let job = &self.jobs[at as usize];
+                    assert_eq!((job.function, job.state), (id, State::Queued));
+                    assert_eq!(job.priority as usize, priority);
+                }
+                queued += queue.len;
+            }
+            assert_eq!(function.queued, queued);
+            counted += function.total() as usize;
+        }
+        assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
+        for (conn, peer) in self.peers.iter().enumerate() {
+            for id in peer.running.iter(&self.jobs, 0) {
+                let job = &self.jobs[id as usize];
+                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
+            }
+        }
+        self.check_workers();
+    }
+}

@@ -1,0 +1,262 @@
+//! Functions and who can run them: names in, queues and abilities out.
+//!
+//! A function has a queue of jobs for each priority; an ability is one connection's word that it can run
+//! one function. Knows job and connection numbers only.
+//!
+//! Two pairs of lists make both grabbing and waking cost nothing per function that a worker has, and
+//! nothing per worker that a function has. Each ability stands in exactly one list of each pair:
+//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its function's
+//!   `unaware` list (it held none when the worker last looked; it is told when one comes);
+//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it was
+//!   awake when the function last looked; falling asleep puts it back).
+//!
+//! What a list says falsely is found out once, by whoever looks, and costs no more than putting it in.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::SeedableRandomState;
+use slab::Slab;
+
+use crate::index::Index;
+use crate::list::{Linked, Links, List};
+use crate::packet::Priority;
+
+/// Number of a function; valid until it is dropped, then reused.
+pub type FunctionId = u32;
+
+/// Number of an ability.
+pub type AbilityId = u32;
+
+/// Slots of an ability's links: one for each priority's pair of lists, ...
+pub const READY: [usize; 3] = [0, 1, 2];
+/// ... one for `candidates` and `passed`, ...
+pub const WAKING: usize = 3;
+/// ... and one for the list of all abilities of its connection.
+pub const OWN: usize = 4;
+
+/// One queue: the jobs of one function and priority that may start, the next one first.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// The jobs.
+    pub jobs: List,
+    /// How many there are.
+    pub len: u32,
+}
+
+/// One function.
+#[derive(Debug)]
+pub struct Function {
+    /// Its name, any bytes.
+    pub name: Box<[u8]>,
+    /// Jobs that may start, by priority.
+    pub queues: [Queue; 3],
+    /// Jobs in all three queues.
+    pub queued: u32,
+    /// Jobs that wait for their time.
+    pub delayed: u32,
+    /// Jobs assigned to workers.
+    pub running: u32,
+    /// Connections that can run it.
+    pub workers: u32,
+    /// Most jobs, in any state, beyond which a submission of a priority is refused; 0 = no limit.
+    pub queue_max: [u32; 3],
+    /// Abilities to be told when a queue gets its first job.
+    pub unaware: [List; 3],
+    /// Abilities whose worker may be asleep, the one that slept last first.
+    pub candidates: List,
+    /// Workers that were woken for this function, and neither grabbed since nor let their lease end.
+    pub woken: u32,
+}
+
+impl Function {
+    fn new(name: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            queues: Default::default(),
+            queued: 0,
+            delayed: 0,
+            running: 0,
+            workers: 0,
+            queue_max: [0; 3],
+            unaware: Default::default(),
+            candidates: List::default(),
+            woken: 0,
+        }
+    }
+
+    /// Jobs in any state.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.queued + self.delayed + self.running
+    }
+
+    /// Whether one more job of this priority would be too many.
+    #[must_use]
+    pub fn is_full(&self, priority: Priority) -> bool {
+        let max = self.queue_max[priority as usize];
+        max > 0 && self.total() >= max
+    }
+}
+
+/// All functions by number and by name.
+#[derive(Debug)]
+pub struct Functions {
+    functions: Slab<Function>,
+    names: Index,
+    hasher: SeedableRandomState,
+}
+
+impl Functions {
+    /// No functions.
+    #[must_use]
+    pub fn new(hasher: SeedableRandomState) -> Self {
+        Self { functions: Slab::new(), names: Index::default(), hasher }
+    }
+
+    /// The function of this name.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<FunctionId> {
+        self.find_hashed(self.hasher.hash_one(name), name)
+    }
+
+    /// The function of this name, made if there is none yet.
+    #[inline]
+    pub fn find_or_create(&mut self, name: &[u8]) -> FunctionId {
+        let hash = self.hasher.hash_one(name);
+        if let Some(id) = self.find_hashed(hash, name) {
+            return id;
+        }
+        // Each function has a name that some connection sent: 2^32 of them don't fit in memory.
+        let id = u32::try_from(self.functions.insert(Function::new(name))).unwrap_or(u32::MAX);
+        let Self { functions, names, hasher } = self;
+        names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
+        id
+    }
+
+    /// Forgets a function that nothing refers to any more.
+    pub fn remove(&mut self, id: FunctionId) {
+        let Self { functions, names, hasher } = self;
+        let hash_of = |id: u32| hasher.hash_one(&*functions[id as usize].name);
+        names.remove(hash_of(id), id, hash_of);
+        functions.remove(id as usize);
+    }
+
+    /// All functions from number `id` on.
+    pub fn iter_from(&self, id: FunctionId) -> impl Iterator<Item = (FunctionId, &Function)> {
+        let functions = self.functions.iter();
+        functions
+            .filter_map(|(at, function)| Some((FunctionId::try_from(at).ok()?, function)))
+            .skip_while(move |&(at, _)| at < id)
+    }
+
+    fn find_hashed(&self, hash: u64, name: &[u8]) -> Option<FunctionId> {
+        self.names.find(hash, |id| *self.functions[id as usize].name == *name)
+    }
+}
+
+impl std::ops::Index<FunctionId> for Functions {
+    type Output = Function;
+
+    #[inline]
+    fn index(&self, id: FunctionId) -> &Function {
+        &self.functions[id as usize]
+    }
+}
+
+impl std::ops::IndexMut<FunctionId> for Functions {
+    #[inline]
+    fn index_mut(&mut self, id: FunctionId) -> &mut Function {
+        &mut self.functions[id as usize]
+    }
+}
+
+/// One connection's word that it can run one function.
+#[derive(Debug)]
+pub struct Ability {
+    /// The connection.
+    pub conn: u32,
+    /// The function.
+    pub function: FunctionId,
+    /// How long a job may run before it is taken away, in milliseconds; 0 = for ever.
+    pub timeout_ms: u32,
+    /// For each priority: stands in its worker's `ready` list, not in its function's `unaware`.
+    pub ready: [bool; 3],
+    /// Stands in its function's `candidates`, not in its worker's `passed`.
+    pub candidate: bool,
+    links: [Links; 5],
+}
+
+impl Linked for Ability {
+    #[inline]
+    fn links(&self, slot: usize) -> &Links {
+        &self.links[slot]
+    }
+    #[inline]
+    fn links_mut(&mut self, slot: usize) -> &mut Links {
+        &mut self.links[slot]
+    }
+}
+
+/// All abilities by number and by connection and function.
+#[derive(Debug, Default)]
+pub struct Abilities {
+    /// The records.
+    pub records: Slab<Ability>,
+    pairs: Index,
+}
+
+impl Abilities {
+    /// The ability of `conn` to run `function`.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, conn: u32, function: FunctionId) -> Option<AbilityId> {
+        self.pairs.find(pair_hash(conn, function), |id| {
+            let ability = &self.records[id as usize];
+            ability.conn == conn && ability.function == function
+        })
+    }
+
+    /// Adds one that stands in no list yet.
+    pub fn insert(&mut self, conn: u32, function: FunctionId, timeout_ms: u32) -> AbilityId {
+        let ability = Ability {
+            conn,
+            function,
+            timeout_ms,
+            ready: [false; 3],
+            candidate: false,
+            links: [Links::LOOSE; 5],
+        };
+        let id = u32::try_from(self.records.insert(ability)).unwrap_or(u32::MAX);
+        let records = &self.records;
+        self.pairs.insert(pair_hash(conn, function), id, |id| hash_of(records, id));
+        id
+    }
+
+    /// Removes one that stands in no list any more.
+    pub fn remove(&mut self, id: AbilityId) {
+        let Self { records, pairs } = self;
+        pairs.remove(hash_of(records, id), id, |id| hash_of(records, id));
+        records.remove(id as usize);
+    }
+}
+
+fn hash_of(records: &Slab<Ability>, id: AbilityId) -> u64 {
+    let ability = &records[id as usize];
+    pair_hash(ability.conn, ability.function)
+}
+
+/// Numbers that the server gives out need no seed, only spreading over all 64 bits.
+fn pair_hash(conn: u32, function: FunctionId) -> u64 {
+    spread(u64::from(conn) << 32 | u64::from(function))
+}
+
+/// Spreads a number that no client chooses over all 64 bits, for the hash tables.
+#[inline]
+#[must_use]
+pub fn spread(number: u64) -> u64 {
+    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth,
+    // The Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
+    let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}

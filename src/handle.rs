@@ -1,0 +1,140 @@
+//! Job numbers in, job handles out, and back: `prefix:number`, as clients and workers see them.
+//!
+//! Knows the prefix and nothing of jobs. Writing one needs no allocation.
+//!
+//! Invariant: a handle has one spelling. Text that isn't exactly what `text` writes names no job.
+
+use thiserror::Error;
+
+/// Longest handle: libgearman keeps them in 64 bytes, the terminating NUL included.
+pub const HANDLE_BYTES_MAX: usize = 63;
+
+/// Digits of the largest number.
+const NUMBER_DIGITS_MAX: usize = 20;
+
+/// Longest prefix that leaves room for the colon and any number.
+pub const PREFIX_BYTES_MAX: usize = HANDLE_BYTES_MAX - NUMBER_DIGITS_MAX - 1;
+
+/// A prefix that can't start a handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PrefixError {
+    /// Handles would not fit libgearman's buffers.
+    #[error("the job handle prefix is longer than {PREFIX_BYTES_MAX} bytes")]
+    TooLong,
+    /// Handles are words of the admin protocol.
+    #[error("the job handle prefix has a space or a control character")]
+    NotAWord,
+}
+
+/// Writes and reads handles.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    prefix: Box<[u8]>,
+}
+
+/// A handle as text.
+#[derive(Clone, Copy, Debug)]
+pub struct HandleText {
+    bytes: [u8; HANDLE_BYTES_MAX + 1],
+    len: u8,
+}
+
+impl AsRef<[u8]> for HandleText {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl Handles {
+    /// Handles that start with `prefix` and a colon.
+    ///
+    /// # Errors
+    /// `PrefixError`: see there.
+    pub fn new(prefix: &[u8]) -> Result<Self, PrefixError> {
+        if prefix.len() > PREFIX_BYTES_MAX {
+            return Err(PrefixError::TooLong);
+        }
+        if prefix.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+            return Err(PrefixError::NotAWord);
+        }
+        Ok(Self { prefix: prefix.into() })
+    }
+
+    /// The handle of job `number`.
+    #[inline]
+    #[must_use]
+    pub fn text(&self, number: u64) -> HandleText {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        let mut text = HandleText { bytes: [0; HANDLE_BYTES_MAX + 1], len: 0 };
+        for part in [&*self.prefix, b":", digits] {
+            let at = usize::from(text.len);
+            if let Some(room) = text.bytes.get_mut(at..at + part.len()) {
+                room.copy_from_slice(part);
+                // `HANDLE_BYTES_MAX` bounds it.
+                text.len += u8::try_from(part.len()).unwrap_or(0);
+            }
+        }
+        text
+    }
+
+    /// The number in a handle; `None` for text that this server never wrote.
+    #[inline]
+    #[must_use]
+    pub fn number(&self, text: &[u8]) -> Option<u64> {
+        let digits = text.strip_prefix(&*self.prefix)?.strip_prefix(b":")?;
+        if digits.is_empty() || digits.len() > NUMBER_DIGITS_MAX || digits.starts_with(b"0") {
+            return None;
+        }
+        digits.iter().try_fold(0_u64, |number, &digit| {
+            let digit = char::from(digit).to_digit(10)?;
+            number.checked_mul(10)?.checked_add(u64::from(digit))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn reads_what_it_writes(number in 1u64.., prefix in "[!-~]{0,42}") {
+            let handles = Handles::new(prefix.as_bytes()).unwrap();
+            let text = handles.text(number);
+            prop_assert!(text.as_ref().len() <= HANDLE_BYTES_MAX);
+            let expected = format!("{prefix}:{number}");
+            prop_assert_eq!(text.as_ref(), expected.as_bytes());
+            prop_assert_eq!(handles.number(text.as_ref()), Some(number));
+        }
+    }
+
+    #[test]
+    fn other_spellings_name_no_job() {
+        let handles = Handles::new(b"H:host").unwrap();
+        assert_eq!(handles.number(b"H:host:7"), Some(7));
+        for text in [
+            "H:host:07",
+            "H:host:+7",
+            "H:host:",
+            "H:host",
+            "H:hose:7",
+            "7",
+            "H:host:7 ",
+            "H:host:18446744073709551616",
+            "h:host:7",
+            "H:host:0",
+        ] {
+            assert_eq!(handles.number(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_that_would_break_clients_are_refused() {
+        assert_eq!(Handles::new(&[b'x'; 43]).unwrap_err(), PrefixError::TooLong);
+        assert_eq!(Handles::new(b"H:a b").unwrap_err(), PrefixError::NotAWord);
+        assert_eq!(Handles::new(b"H:a\n").unwrap_err(), PrefixError::NotAWord);
+    }
+}

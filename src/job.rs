@@ -1,0 +1,313 @@
+//! The record of one job and where all of them are kept: a job's number in the store in, the record out.
+//!
+//! A job's unique, reducer and payload lie in one allocation, `body`: for a small job a copy made to
+//! measure, for a large one the very allocation that it was received into. Knows nothing of queues
+//! and workers but the links and numbers it carries for them.
+//!
+//! Invariant: records never move while they live. They lie in pages of `PAGE_JOBS`, so a growing store
+//! never copies itself, and a page without jobs gives its memory back.
+
+use std::ops::{Index, IndexMut};
+
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::list::{Linked, Links, List};
+use crate::packet::{Payload, Priority, Submit};
+use crate::timer::TimerId;
+
+/// Where a job is kept; valid until the job is removed, then reused.
+pub type JobId = u32;
+
+const PAGE_BITS: u32 = 12;
+const PAGE_JOBS: usize = 1 << PAGE_BITS;
+/// Pages that may hold memory without a single job, so that a queue around a page's edge doesn't
+/// allocate and free one over and over.
+const SPARE_PAGES: usize = 2;
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In its function's queue.
+    Queued,
+    /// Waits for its time, in no queue.
+    Delayed,
+    /// Assigned to a worker.
+    Running,
+}
+
+/// One job.
+#[derive(Debug)]
+pub struct Job {
+    /// The number in its handle: never given to another job.
+    pub number: u64,
+    /// Earliest start in seconds since 1970; 0 = at once.
+    pub run_at_s: u64,
+    /// Unique, reducer and payload; see `unique`, `reducer`, `payload`.
+    body: Bytes,
+    unique_at: u16,
+    unique_bytes: u8,
+    reducer_bytes: u8,
+    payload_at: u16,
+    /// Urgency.
+    pub priority: Priority,
+    /// Where it is in its life.
+    pub state: State,
+    /// Somebody wants it done, whether or not a client waits for the result.
+    pub background: bool,
+    /// Cancelled while it ran: what its worker still says goes nowhere.
+    pub cancelled: bool,
+    /// Stands in the index of uniques, under `unique_hash`.
+    pub coalesces: bool,
+    /// Workers that lost it.
+    pub attempts: u32,
+    /// Progress as the worker last told it.
+    pub numerator: u32,
+    /// Progress as the worker last told it.
+    pub denominator: u32,
+    /// Hash of its function and unique.
+    pub unique_hash: u32,
+    /// Number of its function.
+    pub function: u32,
+    /// Connection of its worker, while it runs.
+    pub worker: u32,
+    /// Timer that starts it (`Delayed`) or takes it from its worker (`Running`).
+    pub timer: Option<TimerId>,
+    /// Attachments of the clients that wait for it, the latest first.
+    pub clients: List,
+    links: Links,
+}
+
+impl Linked for Job {
+    #[inline]
+    fn links(&self, _slot: usize) -> &Links {
+        &self.links
+    }
+    #[inline]
+    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Job {
+    /// A job made of a submission. The lengths of unique and reducer have been checked.
+    #[must_use]
+    pub fn new(number: u64, function: u32, submit: &Submit<'_>) -> Self {
+        let (body, skipped) = match submit.body.share() {
+            Some(body) => (body, 0),
+            None => {
+                let kept = submit.body.from(usize::from(submit.unique_at));
+                (Bytes::copy_from_slice(kept.bytes()), submit.unique_at)
+            }
+        };
+        // Both are at most `UNIQUE_BYTES_MAX`.
+        let short = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        Self {
+            number,
+            run_at_s: 0,
+            body,
+            unique_at: submit.unique_at - skipped,
+            unique_bytes: short(submit.unique),
+            reducer_bytes: short(submit.reducer),
+            payload_at: submit.payload_at - skipped,
+            priority: submit.priority,
+            state: State::Queued,
+            background: submit.background,
+            cancelled: false,
+            coalesces: false,
+            attempts: 0,
+            numerator: 0,
+            denominator: 0,
+            unique_hash: 0,
+            function,
+            worker: u32::MAX,
+            timer: None,
+            clients: List::default(),
+            links: Links::LOOSE,
+        }
+    }
+
+    /// Bytes that a submission takes beside its record: those that must be copied.
+    #[must_use]
+    pub fn copied_bytes(submit: &Submit<'_>) -> usize {
+        match submit.body.share() {
+            Some(_) => 0,
+            None => submit.body.bytes().len() - usize::from(submit.unique_at),
+        }
+    }
+
+    /// The unique key; may be empty.
+    #[inline]
+    #[must_use]
+    pub fn unique(&self) -> &[u8] {
+        let at = usize::from(self.unique_at);
+        self.body.get(at..at + usize::from(self.unique_bytes)).unwrap_or_default()
+    }
+
+    /// The function that gathers the results; empty for most jobs.
+    #[inline]
+    #[must_use]
+    pub fn reducer(&self) -> &[u8] {
+        // The reducer follows the unique's NUL.
+        let at = usize::from(self.unique_at) + usize::from(self.unique_bytes) + 1;
+        self.body.get(at..at + usize::from(self.reducer_bytes)).unwrap_or_default()
+    }
+
+    /// What the worker gets to work on.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> Payload<'_> {
+        Payload::shared(&self.body).from(usize::from(self.payload_at))
+    }
+
+    /// Memory that the job takes.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.body.len()
+    }
+}
+
+/// All jobs of one core.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    pages: Vec<Slab<Job>>,
+    /// Pages with room, in no order.
+    roomy: Vec<u32>,
+    len: usize,
+}
+
+impl Jobs {
+    /// Number of jobs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Keeps a job.
+    #[inline]
+    pub fn insert(&mut self, job: Job) -> JobId {
+        let page_id = match self.roomy.last() {
+            Some(&page_id) => page_id,
+            None => self.add_page(),
+        };
+        let page = &mut self.pages[page_id as usize];
+        if page.capacity() == 0 {
+            page.reserve_exact(PAGE_JOBS);
+        }
+        let slot = page.insert(job);
+        if page.len() == PAGE_JOBS {
+            self.roomy.pop();
+        }
+        self.len += 1;
+        page_id << PAGE_BITS | u32::try_from(slot).unwrap_or(0)
+    }
+
+    /// Gives a job up.
+    #[inline]
+    pub fn remove(&mut self, id: JobId) -> Job {
+        let page_id = id >> PAGE_BITS;
+        let page = &mut self.pages[page_id as usize];
+        let was_full = page.len() == PAGE_JOBS;
+        let job = page.remove(id as usize & (PAGE_JOBS - 1));
+        self.len -= 1;
+        if page.is_empty() && self.roomy.len() > SPARE_PAGES {
+            *page = Slab::new();
+        }
+        if was_full {
+            self.roomy.push(page_id);
+        }
+        job
+    }
+
+    /// The jobs in the order in which they are kept, from `id` on; with the number behind each.
+    pub fn iter_from(&self, id: JobId) -> impl Iterator<Item = (JobId, &Job)> {
+        let first_page = (id >> PAGE_BITS) as usize;
+        let pages = self.pages.iter().enumerate().skip(first_page);
+        let jobs = pages.flat_map(|(page_id, page)| {
+            page.iter().map(move |(slot, job)| (page_id << PAGE_BITS | slot, job))
+        });
+        jobs.filter_map(move |(at, job)| Some((JobId::try_from(at).ok()?, job)))
+            .skip_while(move |&(at, _)| at < id)
+    }
+
+    fn add_page(&mut self) -> u32 {
+        // 2^32 jobs don't fit in memory: a record alone has over 100 bytes.
+        let page_id = u32::try_from(self.pages.len()).unwrap_or(0);
+        self.pages.push(Slab::new());
+        self.roomy.push(page_id);
+        page_id
+    }
+}
+
+impl Index<usize> for Jobs {
+    type Output = Job;
+
+    #[inline]
+    fn index(&self, id: usize) -> &Job {
+        &self.pages[id >> PAGE_BITS][id & (PAGE_JOBS - 1)]
+    }
+}
+
+impl IndexMut<usize> for Jobs {
+    #[inline]
+    fn index_mut(&mut self, id: usize) -> &mut Job {
+        &mut self.pages[id >> PAGE_BITS][id & (PAGE_JOBS - 1)]
+    }
+}
+
+const _: () = assert!(size_of::<Job>() <= 112, "200 bytes a queued job, its allocation included");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Header, Magic};
+    use crate::packet::{Command, Request};
+
+    fn job(number: u64) -> Job {
+        let body = b"resize\0key\0payload";
+        let header = Header { magic: Magic::Request, command: Command::SubmitJob, body_bytes: 18 };
+        let request = Request::parse(header, Payload::borrowed(body));
+        let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
+        Job::new(number, 0, &submit)
+    }
+
+    #[test]
+    fn unique_reducer_and_payload_are_found_in_shared_and_in_copied_bodies() {
+        let body = Bytes::from_static(b"fold\0key\0sum\0\0payload");
+        let command = Command::SubmitReduceJob;
+        let header = Header { magic: Magic::Request, command, body_bytes: 21 };
+        for payload in [Payload::borrowed(&body), Payload::shared(&body)] {
+            let Ok(Request::Submit(submit)) = Request::parse(header, payload) else { panic!() };
+            let job = Job::new(1, 0, &submit);
+            assert_eq!(job.unique(), b"key");
+            assert_eq!(job.reducer(), b"sum");
+            assert_eq!(job.payload().bytes(), b"payload");
+        }
+    }
+
+    #[test]
+    fn pages_without_jobs_give_their_memory_back() {
+        let mut jobs = Jobs::default();
+        let ids: Vec<JobId> = (0..10 * PAGE_JOBS as u64).map(|n| jobs.insert(job(n))).collect();
+        assert_eq!((jobs.len(), jobs.pages.len()), (10 * PAGE_JOBS, 10));
+        assert!(jobs.iter_from(0).map(|(id, _)| id).eq(ids.iter().copied()));
+        for &id in &ids[..ids.len() - 1] {
+            jobs.remove(id);
+        }
+        let held: usize = jobs.pages.iter().map(Slab::capacity).sum();
+        assert!(held <= (SPARE_PAGES + 2) * PAGE_JOBS, "{held}");
+        let last = ids[ids.len() - 1];
+        assert!(jobs.iter_from(last).map(|(id, _)| id).eq([last]));
+        for number in 0..10 * PAGE_JOBS as u64 {
+            jobs.insert(job(number));
+        }
+        assert_eq!(jobs.pages.len(), 11, "freed pages serve again");
+    }
+}

@@ -1,0 +1,192 @@
+//! Doubly linked lists threaded through the records of a slab: a record's number in, its neighbours out.
+//!
+//! The records carry their own links, so joining, leaving and moving to another list cost a few stores
+//! and never allocate. Knows nothing of what the records are.
+//!
+//! Invariant: a record's links for one `slot` belong to one list at a time; the caller says which.
+
+use std::ops::IndexMut;
+
+/// No record.
+pub const NONE: u32 = u32::MAX;
+
+/// A record's neighbours in one list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Links {
+    prev: u32,
+    next: u32,
+}
+
+impl Links {
+    /// Not in a list.
+    pub const LOOSE: Self = Self { prev: NONE, next: NONE };
+}
+
+/// A record that can stand in lists: one for each of its slots at the same time.
+pub trait Linked {
+    /// The links of `slot`.
+    fn links(&self, slot: usize) -> &Links;
+    /// The links of `slot`, to be changed.
+    fn links_mut(&mut self, slot: usize) -> &mut Links;
+}
+
+/// One list: the numbers of its first and last record.
+#[derive(Clone, Copy, Debug)]
+pub struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE }
+    }
+}
+
+impl List {
+    /// Whether no record stands here.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    /// The first record.
+    #[inline]
+    #[must_use]
+    pub fn front(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    /// Puts a record that stands in no list of this slot first.
+    #[inline]
+    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let next = std::mem::replace(&mut self.head, id);
+        *records[id as usize].links_mut(slot) = Links { prev: NONE, next };
+        if next == NONE {
+            self.tail = id;
+        } else {
+            records[next as usize].links_mut(slot).prev = id;
+        }
+    }
+
+    /// Puts a record that stands in no list of this slot last.
+    #[inline]
+    pub fn push_back<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let prev = std::mem::replace(&mut self.tail, id);
+        *records[id as usize].links_mut(slot) = Links { prev, next: NONE };
+        if prev == NONE {
+            self.head = id;
+        } else {
+            records[prev as usize].links_mut(slot).next = id;
+        }
+    }
+
+    /// Takes a record of this list out of it.
+    #[inline]
+    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let Links { prev, next } =
+            std::mem::replace(records[id as usize].links_mut(slot), Links::LOOSE);
+        if prev == NONE {
+            debug_assert_eq!(self.head, id, "a record of another list");
+            self.head = next;
+        } else {
+            records[prev as usize].links_mut(slot).next = next;
+        }
+        if next == NONE {
+            debug_assert_eq!(self.tail, id, "a record of another list");
+            self.tail = prev;
+        } else {
+            records[next as usize].links_mut(slot).prev = prev;
+        }
+    }
+
+    /// Takes the first record out.
+    #[inline]
+    pub fn pop_front<S>(&mut self, records: &mut S, slot: usize) -> Option<u32>
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let id = self.front()?;
+        self.remove(records, slot, id);
+        Some(id)
+    }
+
+    /// All records from the first to the last.
+    pub fn iter<'a, S>(&self, records: &'a S, slot: usize) -> impl Iterator<Item = u32> + use<'a, S>
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let id = (at != NONE).then_some(at)?;
+            at = records[id as usize].links(slot).next;
+            Some(id)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+    use slab::Slab;
+
+    use super::*;
+
+    struct Node([Links; 2]);
+
+    impl Linked for Node {
+        fn links(&self, slot: usize) -> &Links {
+            &self.0[slot]
+        }
+        fn links_mut(&mut self, slot: usize) -> &mut Links {
+            &mut self.0[slot]
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_deque(moves in prop::collection::vec((0u32..16, 0u8..3), 0..200)) {
+            let mut nodes = Slab::new();
+            for _ in 0..16 {
+                nodes.insert(Node([Links::LOOSE; 2]));
+            }
+            let (mut list, mut model) = (List::default(), VecDeque::new());
+            for (id, what) in moves {
+                match (model.iter().position(|&other| other == id), what) {
+                    (Some(at), _) => {
+                        list.remove(&mut nodes, 1, id);
+                        model.remove(at);
+                    }
+                    (None, 0) => {
+                        list.push_front(&mut nodes, 1, id);
+                        model.push_front(id);
+                    }
+                    (None, 1) => {
+                        list.push_back(&mut nodes, 1, id);
+                        model.push_back(id);
+                    }
+                    (None, _) => prop_assert_eq!(list.pop_front(&mut nodes, 1), model.pop_front()),
+                }
+                prop_assert!(list.iter(&nodes, 1).eq(model.iter().copied()));
+                prop_assert_eq!(list.is_empty(), model.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! One core: its connections, its engine, their outboxes. The only type a driver touches.
+//!
+//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`) and asks what to do
+//! (`next_dirty`, `take`, `intake`, `deadline_ms`); the shard calls no driver and knows no kernel.
+//! Frames of one call are handled one after another; what they cause anywhere is in the outboxes of
+//! the dirty connections when the call returns, so that a driver can flush each once a batch.
+//!
+//! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`) and
+//! beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
+
+use std::net::IpAddr;
+
+use slab::Slab;
+use tracing::{debug, warn};
+
+use crate::admin::{self, Identity, Listing, WorkerRow};
+use crate::engine::{self, ConnId, Effect, Engine, Now};
+use crate::handle::Handles;
+use crate::inbound::{Arrival, Bounds, Inbound};
+use crate::outbox::{Chunk, Outbox};
+use crate::packet::{Command, Payload, Request, Response, Work};
+use crate::session::{Context, Session};
+
+/// With more than this waiting to leave, a connection's requests wait.
+const OUTBOX_PAUSE_BYTES: usize = 1 << 20;
+/// With no more than this waiting, they go on.
+const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
+/// Timers that one `tick` sees to, so that no burst of them stops the core.
+const TIMERS_PER_TICK: usize = 4096;
+/// Complaints about connections that are logged a second; the others are counted.
+const COMPLAINTS_PER_SECOND: u32 = 20;
+/// Memory a connection takes while nothing is on its way, in round figures.
+pub const CONNECTION_BYTES: usize = 512;
+
+const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
+
+/// What a shard is told at its making.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For the engine.
+    pub engine: engine::Settings,
+    /// Job numbers ⇄ handles.
+    pub handles: Handles,
+    /// What the server says of itself.
+    pub identity: Identity,
+    /// Whether connections get exceptions without asking for them.
+    pub exceptions: bool,
+    /// Largest body of a packet.
+    pub body_bytes_max: usize,
+    /// Most memory for jobs and for what is on its way.
+    pub memory_bytes_max: usize,
+    /// Most bytes that may wait to leave one connection when another packet comes.
+    pub outbox_bytes_max: usize,
+    /// Most connections.
+    pub connections_max: usize,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Its descriptor, or what the driver has in its place.
+    pub fd: i32,
+    /// Its peer's address.
+    pub ip: IpAddr,
+}
+
+/// What a driver should do about a connection's incoming bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// Receive into any buffer and call `received`.
+    Read,
+    /// Receive into what `lend` gives and call `give_back`.
+    Direct,
+    /// Receive nothing now; ask again after `sent`.
+    Pause,
+    /// Nothing more comes in or goes out: call `disconnect` and close.
+    Close,
+}
+
+/// There are as many connections as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many connections")]
+pub struct TooManyConnections;
+
+/// Events since the start, beside the engine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that came.
+    pub connected: u64,
+    /// Connections that were turned away because there were too many.
+    pub refused: u64,
+    /// Connections closed because their bytes weren't Gearman's.
+    pub malformed: u64,
+    /// Connections closed because they didn't read.
+    pub slow_readers: u64,
+    /// Packets and lines that came in.
+    pub frames: u64,
+}
+
+/// How a connection comes to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Closing {
+    #[default]
+    No,
+    /// When everything has left.
+    Flushing,
+    /// At once.
+    Now,
+}
+
+#[derive(Debug)]
+struct Connection {
+    origin: Origin,
+    session: Session,
+    inbound: Inbound,
+    outbox: Outbox,
+    /// A list that is being written; requests behind it wait.
+    listing: Option<Listing>,
+    closing: Closing,
+    /// The peer will send nothing more.
+    ended: bool,
+    /// Requests wait until the outbox has room.
+    paused: bool,
+    dirty: bool,
+}
+
+/// One core's share of the server.
+#[derive(Debug)]
+pub struct Shard {
+    settings: Settings,
+    engine: Engine,
+    connections: Slab<Connection>,
+    dirty: Vec<ConnId>,
+    /// Effects that are being delivered; empty otherwise.
+    effects: Vec<Effect>,
+    /// Text of the admin reply that is being made; empty otherwise.
+    text: Vec<u8>,
+    inbound_bytes: usize,
+    outbox_bytes: usize,
+    complaints: (u64, u32),
+    /// Events since the start.
+    pub counters: Counters,
+}
+
+impl Shard {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(settings: Settings, now: Now) -> Self {
+        Self {
+            engine: Engine::new(settings.engine.clone(), now),
+            settings,
+            connections: Slab::new(),
+            dirty: Vec::new(),
+            effects: Vec::new(),
+            text: Vec::new(),
+            inbound_bytes: 0,
+            outbox_bytes: 0,
+            complaints: (0, 0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A connection has come.
+    ///
+    /// # Errors
+    /// `TooManyConnections`: the driver is to close it.
+    pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
+        if self.connections.len() >= self.settings.connections_max {
+            self.counters.refused += 1;
+            self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
+            return Err(TooManyConnections);
+        }
+        let id = self.connections.insert(Connection {
+            origin,
+            session: Session::new(self.settings.exceptions),
+            inbound: Inbound::default(),
+            outbox: Outbox::default(),
+            listing: None,
+            closing: Closing::No,
+            ended: false,
+            paused: false,
+            dirty: false,
+        });
+        // The limit is a number of descriptors, which fit 31 bits.
+        let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
+        self.engine.connect(conn);
+        self.counters.connected += 1;
+        debug!(conn, ip = %origin.ip, fd = origin.fd, "connected");
+        Ok(conn)
+    }
+
+    /// Bytes have come.
+    #[inline]
+    pub fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
+        self.handle_frames(conn, bytes, now);
+    }
+
+    /// The peer will send nothing more. What it sent is still handled and answered.
+    pub fn ended(&mut self, conn: ConnId, now: Now) {
+        self.connections[conn as usize].ended = true;
+        self.handle_frames(conn, &[], now);
+    }
+
+    /// The connection is gone: jobs that it had go to others, jobs that only it waited for are dropped.
+    /// Its number may be given to the next one at once.
+    pub fn disconnect(&mut self, conn: ConnId, now: Now) {
+        self.engine.disconnect(conn, now);
+        // Nobody is left to whom effects on this very connection could be delivered.
+        let connection = self.connections.remove(conn as usize);
+        self.inbound_bytes -= connection.inbound.held_bytes();
+        self.outbox_bytes -= connection.outbox.bytes();
+        self.deliver(None, now);
+        debug!(conn, ip = %connection.origin.ip, "disconnected");
+    }
+
+    /// The next connection about which `take` and `intake` may have something new to say. One that was
+    /// disconnected meanwhile is never named.
+    #[inline]
+    pub fn next_dirty(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.dirty.pop() {
+            if let Some(connection) = self.connections.get_mut(conn as usize)
+                && std::mem::take(&mut connection.dirty)
+            {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// What is to be sent next, and whether more stands behind it. The driver holds it until `sent`.
+    #[inline]
+    pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+        self.connections[conn as usize].outbox.take()
+    }
+
+    /// A chunk has been sent whole.
+    #[inline]
+    pub fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        self.outbox_bytes -= chunk.as_ref().len();
+        connection.outbox.sent(chunk);
+        let waits = connection.paused && connection.outbox.bytes() <= OUTBOX_RESUME_BYTES;
+        if waits {
+            self.handle_frames(conn, &[], now);
+        } else if connection.closing != Closing::No {
+            self.mark_dirty(conn);
+        }
+    }
+
+    /// What to do about a connection's incoming bytes.
+    #[inline]
+    #[must_use]
+    pub fn intake(&self, conn: ConnId) -> Intake {
+        let connection = &self.connections[conn as usize];
+        match connection.closing {
+            Closing::Now => Intake::Close,
+            Closing::Flushing if connection.outbox.bytes() == 0 => Intake::Close,
+            Closing::Flushing => Intake::Pause,
+            Closing::No if connection.paused || connection.ended => Intake::Pause,
+            Closing::No if connection.inbound.wants_direct() => Intake::Direct,
+            Closing::No => Intake::Read,
+        }
+    }
+
+    /// Lends the allocation that a large body is to be received into; see `Inbound::lend`.
+    pub fn lend(&mut self, conn: ConnId) -> Option<Vec<u8>> {
+        self.connections[conn as usize].inbound.lend()
+    }
+
+    /// Takes a lent allocation back, with what was received behind its bytes.
+    pub fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
+        self.connections[conn as usize].inbound.give_back(body);
+        self.handle_frames(conn, &[], now);
+    }
+
+    /// When `tick` has to be called next, in milliseconds of `Now::mono_ms`.
+    #[inline]
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.engine.deadline_ms()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now) {
+        self.engine.tick(now, TIMERS_PER_TICK);
+        self.deliver(None, now);
+    }
+
+    /// Number of connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is no job in any state.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.engine.jobs().is_empty()
+    }
+
+    /// The engine, to look at.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Memory that jobs and bytes on their way take.
+    #[inline]
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
+    }
+
+    /// Handles `input` and what waited before it, as far as the outbox allows.
+    fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        self.inbound_bytes -= connection.inbound.held_bytes();
+        let mut inbound = std::mem::take(&mut connection.inbound);
+        loop {
+            if self.connections[conn as usize].closing != Closing::No {
+                break;
+            }
+            if self.must_wait(conn, now) {
+                inbound.stash(input);
+                break;
+            }
+            let memory_left = self.room();
+            let bounds = Bounds { body_bytes_max: self.settings.body_bytes_max, memory_left };
+            match inbound.next(&mut input, bounds) {
+                Ok(Some(arrival)) => self.handle_arrival(conn, arrival, now),
+                Ok(None) => {
+                    if self.connections[conn as usize].ended {
+                        self.finish(conn, now);
+                    }
+                    break;
+                }
+                Err(error) => {
+                    self.close_malformed(conn, &error, now);
+                    break;
+                }
+            }
+        }
+        let connection = &mut self.connections[conn as usize];
+        self.inbound_bytes += inbound.held_bytes();
+        connection.inbound = inbound;
+        self.mark_dirty(conn);
+    }
+
+    /// The peer has ended and everything it sent is handled: it is gone for the engine, and for the
+    /// driver once its replies have left.
+    fn finish(&mut self, conn: ConnId, now: Now) {
+        self.connections[conn as usize].closing = Closing::Flushing;
+        self.engine.disconnect(conn, now);
+        self.engine.connect(conn);
+        self.deliver(None, now);
+    }
+
+    /// Goes on with a list, if one is being written; then whether requests have to wait.
+    fn must_wait(&mut self, conn: ConnId, now: Now) -> bool {
+        let connection = &self.connections[conn as usize];
+        if let Some(listing) = connection.listing
+            && connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
+        {
+            let mut text = std::mem::take(&mut self.text);
+            let rows = self.connections.iter().map(worker_row);
+            let next = admin::list(listing, &self.engine, &self.settings.handles, rows, &mut text);
+            self.connections[conn as usize].listing = next;
+            self.push_text(conn, text, now);
+        }
+        let connection = &mut self.connections[conn as usize];
+        // What is left of a list goes on when its last part has left.
+        let full = connection.outbox.bytes() > OUTBOX_PAUSE_BYTES;
+        connection.paused = full || connection.listing.is_some();
+        connection.paused
+    }
+
+    fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, now: Now) {
+        self.counters.frames += 1;
+        match arrival {
+            Arrival::Packet { header, body } => match Request::parse(header, body) {
+                Ok(request) => {
+                    let (session, mut cx) = self.context(conn, now);
+                    session.handle(&request, &mut cx);
+                    self.settle(conn, now);
+                    let work = if let Request::Work(work) = request { Some(work) } else { None };
+                    self.deliver(work, now);
+                }
+                Err(error) => {
+                    let (session, cx) = self.context(conn, now);
+                    if session.handle_bad_packet(error, cx.outbox) {
+                        self.settle(conn, now);
+                    } else {
+                        self.close_malformed(conn, &error, now);
+                    }
+                }
+            },
+            Arrival::Line(line) => self.handle_line(conn, line, now),
+            Arrival::Refused { header, head, why } => {
+                let (session, mut cx) = self.context(conn, now);
+                let work = session.handle_refused(header.command, head, why, &mut cx);
+                self.settle(conn, now);
+                self.deliver(work, now);
+            }
+        }
+    }
+
+    fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
+        let mut text = std::mem::take(&mut self.text);
+        let Settings { handles, identity, .. } = &self.settings;
+        match admin::answer(line, &mut self.engine, handles, identity, &mut text) {
+            Ok(listing) => {
+                self.connections[conn as usize].listing = listing;
+                self.push_text(conn, text, now);
+                self.deliver(None, now);
+            }
+            Err(error) => {
+                self.text = text;
+                self.close_malformed(conn, &error, now);
+            }
+        }
+    }
+
+    /// A session and what it works with. `settle` has to follow.
+    #[inline]
+    fn context(&mut self, conn: ConnId, now: Now) -> (&mut Session, Context<'_>) {
+        let room = self.room();
+        let connection = &mut self.connections[conn as usize];
+        self.outbox_bytes -= connection.outbox.bytes();
+        let cx = Context {
+            conn,
+            engine: &mut self.engine,
+            handles: &self.settings.handles,
+            outbox: &mut connection.outbox,
+            room,
+            now,
+        };
+        (&mut connection.session, cx)
+    }
+
+    /// Takes account of what was pushed to an outbox whose bytes had been taken off before.
+    #[inline]
+    fn settle(&mut self, conn: ConnId, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        let bytes = connection.outbox.bytes();
+        self.outbox_bytes += bytes;
+        if bytes > self.settings.outbox_bytes_max {
+            self.check_slow_reader(conn, now);
+        }
+    }
+
+    /// Brings the engine's effects to the connections they are for. `work` is the packet that was
+    /// handled, if it is one to be passed on.
+    #[inline]
+    fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.engine.take_effects(&mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Noop { conn } => self.push(conn, &Response::Noop, now),
+                Effect::Fail { conn, number } => {
+                    let handle = self.settings.handles.text(number);
+                    let body = Payload::borrowed(handle.as_ref());
+                    self.push(conn, &Response::Work { command: Command::WorkFail, body }, now);
+                }
+                Effect::Forward { conn } => {
+                    if let Some(work) = &work {
+                        self.forward(conn, work, now);
+                    }
+                }
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
+        let exceptions = self.connections[conn as usize].session.exceptions();
+        let response = if work.command == Command::WorkException && !exceptions {
+            let body = Payload::borrowed(work.handle);
+            Response::Work { command: Command::WorkFail, body }
+        } else {
+            Response::Work { command: work.command, body: work.body }
+        };
+        self.push(conn, &response, now);
+    }
+
+    #[inline]
+    fn push(&mut self, conn: ConnId, response: &Response<'_>, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.closing == Closing::Now {
+            return;
+        }
+        self.outbox_bytes -= connection.outbox.bytes();
+        connection.outbox.push(response);
+        self.settle(conn, now);
+        self.mark_dirty(conn);
+    }
+
+    /// Appends an admin reply; its buffer serves for the next one.
+    fn push_text(&mut self, conn: ConnId, mut text: Vec<u8>, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        self.outbox_bytes -= connection.outbox.bytes();
+        connection.outbox.push_text(&text);
+        self.settle(conn, now);
+        text.clear();
+        text.shrink_to(1 << 16);
+        self.text = text;
+    }
+
+    /// A connection has more waiting for it than it may have. One packet of any size is let through,
+    /// so what counts is what waited before the last one.
+    fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.closing == Closing::Now
+            || connection.outbox.bytes_before_last() <= self.settings.outbox_bytes_max
+        {
+            return;
+        }
+        connection.closing = Closing::Now;
+        let ip = connection.origin.ip;
+        self.counters.slow_readers += 1;
+        self.mark_dirty(conn);
+        self.complain(now, |ip| warn!(conn, %ip, "closed: the peer doesn't read its replies"), ip);
+    }
+
+    fn close_malformed(&mut self, conn: ConnId, error: &dyn std::error::Error, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        connection.closing = Closing::Flushing;
+        let ip = connection.origin.ip;
+        self.counters.malformed += 1;
+        self.mark_dirty(conn);
+        self.complain(now, |ip| warn!(conn, %ip, %error, "closed: malformed bytes"), ip);
+    }
+
+    #[inline]
+    fn mark_dirty(&mut self, conn: ConnId) {
+        let connection = &mut self.connections[conn as usize];
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// Bytes that may still be allocated.
+    #[inline]
+    fn room(&self) -> usize {
+        self.settings.memory_bytes_max.saturating_sub(self.memory_bytes())
+    }
+
+    /// Logs a complaint about a peer unless the second has had enough of them.
+    fn complain(&mut self, now: Now, log: impl Fn(IpAddr), ip: IpAddr) {
+        let second = now.mono_ms / 1000;
+        if self.complaints.0 != second {
+            self.complaints = (second, 0);
+        }
+        self.complaints.1 += 1;
+        if self.complaints.1 <= COMPLAINTS_PER_SECOND {
+            log(ip);
+        }
+    }
+}
+
+fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
+    let Origin { fd, ip } = connection.origin;
+    WorkerRow {
+        conn: ConnId::try_from(conn).unwrap_or(ConnId::MAX),
+        fd,
+        ip,
+        id: connection.session.id(),
+    }
+}

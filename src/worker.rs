@@ -1,0 +1,318 @@
+//! The workers' half of the engine: abilities, grabbing, sleeping and waking.
+//!
+//! Commands of a worker's connection in, a job or nothing out, and wake-ups as effects. How the lists of
+//! `function` make each of these cost nothing per function of a worker and nothing per worker of a
+//! function is told there; this module is the only one that moves abilities between them.
+//!
+//! Invariant: a job that may start never lies beside a sleeping worker that could run it unless as many
+//! workers hold leases for its function as it has such jobs. A lease ends with the worker's next
+//! grab or sleep, with its connection, or after `Settings::lease_ms`; then the next sleeper is woken.
+
+use crate::engine::{ConnId, Due, Effect, Engine, Now, Wakeup};
+use crate::function::{AbilityId, FunctionId, OWN, READY, WAKING};
+use crate::job::{JobId, State};
+use crate::packet::Priority;
+use crate::timer::TimerId;
+
+/// Whether a worker sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Nap {
+    /// It will grab of itself, or was woken and has let its lease end.
+    #[default]
+    Awake,
+    /// It waits for a NOOP.
+    Asleep,
+    /// A NOOP is on its way, for this function.
+    Woken { function: FunctionId, lease: TimerId },
+}
+
+impl Engine {
+    /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most `timeout_ms`
+    /// (0 = no limit). Once more for the same function sets the time anew.
+    pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32, now: Now) {
+        let function_id = self.functions.find_or_create(function);
+        if let Some(id) = self.abilities.find(conn, function_id) {
+            self.abilities.records[id as usize].timeout_ms = timeout_ms;
+            return;
+        }
+        let id = self.abilities.insert(conn, function_id, timeout_ms);
+        let records = &mut self.abilities.records;
+        let function = &mut self.functions[function_id];
+        let peer = &mut self.peers[conn as usize];
+        function.workers += 1;
+        // libgearman sends its functions the last one first, and gearmand puts each before the others:
+        // both together give the order in which a worker's program named them.
+        peer.abilities.push_front(records, OWN, id);
+        for priority in Priority::ALL {
+            let priority = priority as usize;
+            let ready = function.queues[priority].len > 0;
+            records[id as usize].ready[priority] = ready;
+            if ready {
+                peer.ready[priority].push_front(records, READY[priority], id);
+            } else {
+                function.unaware[priority].push_front(records, READY[priority], id);
+            }
+        }
+        if peer.nap == Nap::Asleep {
+            records[id as usize].candidate = true;
+            function.candidates.push_front(records, WAKING, id);
+            self.wake(function_id, now);
+        } else {
+            peer.passed.push_front(records, WAKING, id);
+        }
+    }
+
+    /// `CANT_DO`: a connection can't run a function any more. Jobs of it that it has go to others.
+    pub fn cant_do(&mut self, conn: ConnId, function: &[u8], now: Now) {
+        let Some(function_id) = self.functions.find(function) else { return };
+        if let Some(id) = self.abilities.find(conn, function_id) {
+            self.remove_ability(id, now);
+        }
+    }
+
+    /// `RESET_ABILITIES`: a connection can't run anything any more.
+    pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
+        // With the lease ended first, none of the functions below wakes this very worker.
+        self.end_lease(conn, now);
+        while let Some(id) = self.peers[conn as usize].abilities.front() {
+            self.remove_ability(id, now);
+        }
+        debug_assert!(self.peers[conn as usize].running.is_empty(), "no job without its ability");
+    }
+
+    /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns, then
+    /// first come first served.
+    pub fn grab(&mut self, conn: ConnId, now: Now) -> Option<JobId> {
+        let woken_for = self.take_lease(conn);
+        let found = self.find_job(conn);
+        let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
+        // It may have taken another function's job than the one it was woken for.
+        if let Some(function) = woken_for {
+            self.wake(function, now);
+        }
+        id
+    }
+
+    /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes at once if there is a job for it.
+    pub fn pre_sleep(&mut self, conn: ConnId, now: Now) {
+        let woken_for = self.take_lease(conn);
+        if let Some((ability, _)) = self.find_job(conn) {
+            let function = self.abilities.records[ability as usize].function;
+            self.rouse(conn, function, now);
+        } else {
+            let peer = &mut self.peers[conn as usize];
+            peer.nap = Nap::Asleep;
+            while let Some(id) = peer.passed.pop_front(&mut self.abilities.records, WAKING) {
+                let ability = &mut self.abilities.records[id as usize];
+                ability.candidate = true;
+                let candidates = &mut self.functions[ability.function].candidates;
+                candidates.push_front(&mut self.abilities.records, WAKING, id);
+            }
+        }
+        if let Some(function) = woken_for {
+            self.wake(function, now);
+        }
+    }
+
+    /// The functions a connection can run, the latest first.
+    pub fn functions_of(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
+        let abilities = self.peers[conn as usize].abilities.iter(&self.abilities.records, OWN);
+        abilities.map(|id| &*self.functions[self.abilities.records[id as usize].function].name)
+    }
+
+    /// The lease timer of a woken worker has run out: the next one is woken.
+    pub(crate) fn end_overdue_lease(&mut self, conn: ConnId, now: Now) {
+        let Nap::Woken { function, .. } = self.peers[conn as usize].nap else {
+            debug_assert!(false, "a lease ends with its timer");
+            return;
+        };
+        self.peers[conn as usize].nap = Nap::Awake;
+        self.functions[function].woken -= 1;
+        self.counters.leases_ended += 1;
+        self.wake(function, now);
+    }
+
+    /// The queue of a function and priority got its first job: its workers' turn lists get to know.
+    pub(crate) fn tell_workers(&mut self, function: FunctionId, priority: usize) {
+        let unaware = &mut self.functions[function].unaware[priority];
+        let records = &mut self.abilities.records;
+        while let Some(id) = unaware.pop_front(records, READY[priority]) {
+            let ability = &mut records[id as usize];
+            ability.ready[priority] = true;
+            let ready = &mut self.peers[ability.conn as usize].ready[priority];
+            ready.push_back(records, READY[priority], id);
+        }
+    }
+
+    /// A job came into a function's queue.
+    pub(crate) fn wake_for_new_job(&mut self, function: FunctionId, now: Now) {
+        match self.settings.wakeup {
+            Wakeup::Lease => self.wake(function, now),
+            Wakeup::Each(limit) => {
+                let mut left = if limit == 0 { u32::MAX } else { limit };
+                while left > 0 && self.wake_one(function, now) {
+                    left -= 1;
+                }
+            }
+        }
+    }
+
+    /// Wakes sleepers until as many hold leases as there are jobs, or nobody sleeps.
+    fn wake(&mut self, function: FunctionId, now: Now) {
+        while self.functions[function].woken < self.functions[function].queued
+            && self.wake_one(function, now)
+        {}
+    }
+
+    /// Wakes the sleeper that fell asleep last; `false` if nobody sleeps.
+    fn wake_one(&mut self, function: FunctionId, now: Now) -> bool {
+        let records = &mut self.abilities.records;
+        while let Some(id) = self.functions[function].candidates.pop_front(records, WAKING) {
+            let ability = &mut records[id as usize];
+            ability.candidate = false;
+            let conn = ability.conn;
+            let peer = &mut self.peers[conn as usize];
+            peer.passed.push_front(records, WAKING, id);
+            if peer.nap == Nap::Asleep {
+                self.rouse(conn, function, now);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends a NOOP and starts the lease.
+    fn rouse(&mut self, conn: ConnId, function: FunctionId, now: Now) {
+        let lease = self.timers.insert(now.mono_ms + self.settings.lease_ms, Due::Lease(conn));
+        self.peers[conn as usize].nap = Nap::Woken { function, lease };
+        self.functions[function].woken += 1;
+        self.effects.push(Effect::Noop { conn });
+    }
+
+    /// Wakes a worker up without a NOOP; answers with the function that it held a lease for.
+    fn take_lease(&mut self, conn: ConnId) -> Option<FunctionId> {
+        match std::mem::take(&mut self.peers[conn as usize].nap) {
+            Nap::Woken { function, lease } => {
+                self.timers.remove(lease);
+                self.functions[function].woken -= 1;
+                Some(function)
+            }
+            Nap::Awake | Nap::Asleep => None,
+        }
+    }
+
+    fn end_lease(&mut self, conn: ConnId, now: Now) {
+        if let Some(function) = self.take_lease(conn) {
+            self.wake(function, now);
+        }
+    }
+
+    /// The ability whose turn it is at the most urgent priority that has jobs for this worker.
+    /// Abilities whose queue turns out to be empty leave the turn list until they are told again.
+    fn find_job(&mut self, conn: ConnId) -> Option<(AbilityId, usize)> {
+        let peer = &mut self.peers[conn as usize];
+        let records = &mut self.abilities.records;
+        for (priority, ready) in peer.ready.iter_mut().enumerate() {
+            while let Some(id) = ready.front() {
+                let function = &mut self.functions[records[id as usize].function];
+                if function.queues[priority].len > 0 {
+                    return Some((id, priority));
+                }
+                ready.remove(records, READY[priority], id);
+                records[id as usize].ready[priority] = false;
+                function.unaware[priority].push_front(records, READY[priority], id);
+            }
+        }
+        None
+    }
+
+    /// Gives the first job of a queue to a worker, whose next turn is another function's.
+    fn assign(&mut self, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
+        let records = &mut self.abilities.records;
+        let ability = &records[ability_id as usize];
+        let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
+        let function = &mut self.functions[ability.function];
+        let peer = &mut self.peers[conn as usize];
+        let ready = &mut peer.ready[priority];
+        ready.remove(records, READY[priority], ability_id);
+        ready.push_back(records, READY[priority], ability_id);
+
+        let queue = &mut function.queues[priority];
+        let Some(id) = queue.jobs.pop_front(&mut self.jobs, 0) else {
+            unreachable!("`find_job` found one");
+        };
+        queue.len -= 1;
+        function.queued -= 1;
+        function.running += 1;
+        peer.running.push_front(&mut self.jobs, 0, id);
+        let timer = (timeout_ms > 0)
+            .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));
+        let job = &mut self.jobs[id as usize];
+        job.state = State::Running;
+        job.worker = conn;
+        job.timer = timer;
+        self.counters.assigned += 1;
+        id
+    }
+
+    fn remove_ability(&mut self, id: AbilityId, now: Now) {
+        let records = &mut self.abilities.records;
+        let ability = &records[id as usize];
+        let (conn, function_id) = (ability.conn, ability.function);
+        let (ready, candidate) = (ability.ready, ability.candidate);
+        let function = &mut self.functions[function_id];
+        let peer = &mut self.peers[conn as usize];
+        function.workers -= 1;
+        peer.abilities.remove(records, OWN, id);
+        for (priority, ready) in ready.into_iter().enumerate() {
+            let list =
+                if ready { &mut peer.ready[priority] } else { &mut function.unaware[priority] };
+            list.remove(records, READY[priority], id);
+        }
+        let list = if candidate { &mut function.candidates } else { &mut peer.passed };
+        list.remove(records, WAKING, id);
+        self.abilities.remove(id);
+        if matches!(self.peers[conn as usize].nap, Nap::Woken { function, .. } if function == function_id)
+        {
+            self.end_lease(conn, now);
+        }
+        // The oldest job goes back last, and so to the very head.
+        let running = self.peers[conn as usize].running.iter(&self.jobs, 0);
+        let of_function = running.filter(|&job| self.jobs[job as usize].function == function_id);
+        for job in of_function.collect::<Vec<JobId>>() {
+            self.lose_worker(job, now);
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Engine {
+    /// The workers' part of `check_invariants`.
+    pub(crate) fn check_workers(&self) {
+        let records = &self.abilities.records;
+        let mut leases = std::collections::HashMap::new();
+        for peer in &self.peers {
+            if let Nap::Woken { function, .. } = peer.nap {
+                *leases.entry(function).or_insert(0) += 1;
+            }
+        }
+        for (id, function) in self.functions.iter_from(0) {
+            assert_eq!(function.woken, leases.get(&id).copied().unwrap_or(0), "leases");
+            let able = records.iter().filter(|(_, ability)| ability.function == id);
+            let mut workers = 0;
+            for (_, ability) in able {
+                workers += 1;
+                let asleep = self.peers[ability.conn as usize].nap == Nap::Asleep;
+                assert!(!asleep || ability.candidate, "sleepers can be found");
+                assert!(
+                    !asleep || function.woken >= function.queued,
+                    "a job lies beside a sleeper that could run it"
+                );
+                for (ready, queue) in ability.ready.iter().zip(&function.queues) {
+                    assert!(*ready || queue.len == 0, "workers know of every queue with jobs");
+                }
+            }
+            assert_eq!(function.workers, workers);
+        }
+    }
+}
