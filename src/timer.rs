@@ -202,17 +202,13 @@ mod tests {
     #[test]
     fn fires_at_its_millisecond_and_not_before() {
         let mut timers = Timers::new(1_000_000);
-        for (key, delay_ms) in
-            [1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000].into_iter().enumerate()
-        {
-            timers.insert(1_000_000 + delay_ms, key as u32);
+        for (key, delay_ms) in (0..).zip([1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000]) {
+            timers.insert(1_000_000 + delay_ms, key);
             assert_eq!(drain(&mut timers, 1_000_000), []);
         }
-        for (key, delay_ms) in
-            [1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000].into_iter().enumerate()
-        {
+        for (key, delay_ms) in (0..).zip([1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000]) {
             assert_eq!(drain(&mut timers, 1_000_000 + delay_ms - 1), []);
-            assert_eq!(drain(&mut timers, 1_000_000 + delay_ms), [key as u32]);
+            assert_eq!(drain(&mut timers, 1_000_000 + delay_ms), [key]);
         }
         assert_eq!(timers.deadline_ms(), None);
     }
