@@ -144,7 +144,7 @@ fn service_port(name: &str) -> Option<u16> {
         let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
         (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
     });
-    listed.or((name.is_empty() || name == "gearman").then_some(4730))
+    listed.or_else(|| (name.is_empty() || name == "gearman").then_some(4730))
 }
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
