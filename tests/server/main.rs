@@ -2,3 +2,5 @@
 //! where the behaviours agree. One binary, so that it is linked once.
 
 mod harness;
+mod limits;
+mod wire;
