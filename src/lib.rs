@@ -32,3 +32,5 @@ pub mod job;
 pub mod list;
 pub mod timer;
 mod worker;
+
+pub mod io;

@@ -110,6 +110,13 @@ impl Outbox {
         Some((Chunk::Packets(std::mem::take(&mut self.tail)), false))
     }
 
+    /// Whether `take` has something to hand out.
+    #[inline]
+    #[must_use]
+    pub fn has_chunks(&self) -> bool {
+        !self.tail.is_empty() || !self.chunks.is_empty()
+    }
+
     /// A chunk has left; its buffer serves again.
     #[inline]
     pub fn sent(&mut self, chunk: Chunk) {

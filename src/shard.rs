@@ -233,6 +233,13 @@ impl Shard {
         self.connections[conn as usize].outbox.take()
     }
 
+    /// Whether `take` has something to hand out.
+    #[inline]
+    #[must_use]
+    pub fn has_chunks(&self, conn: ConnId) -> bool {
+        self.connections[conn as usize].outbox.has_chunks()
+    }
+
     /// A chunk has been sent whole.
     #[inline]
     pub fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
@@ -290,6 +297,12 @@ impl Shard {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Bytes that have not left yet, on all connections together.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.outbox_bytes
     }
 
     /// Whether there is no job in any state.

@@ -1,0 +1,118 @@
+//! Signals in, "go on", "take no more" or "stop" out: the part of a run that both drivers share.
+//!
+//! SIGTERM and SIGINT stop the server: nothing more is read, what can be sent is sent for half a second.
+//! SIGUSR1 lets it finish: no new connections, an end when no job is left. SIGHUP reopens the log.
+//!
+//! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver polls.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use tracing::info;
+
+use crate::engine::Now;
+use crate::shard::Shard;
+
+/// How long replies may take to leave after the signal to stop.
+const FLUSH_MS: u64 = 500;
+
+/// The signals that the server takes.
+#[derive(Debug)]
+pub struct Signals {
+    pipe: UnixStream,
+    stop: Arc<AtomicBool>,
+    finish: Arc<AtomicBool>,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes them from now on.
+    ///
+    /// # Errors
+    /// If the kernel has no descriptors left for the pipe.
+    pub fn install() -> std::io::Result<Self> {
+        let (pipe, writer) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        let signals = Self {
+            pipe,
+            stop: Arc::default(),
+            finish: Arc::default(),
+            reopen: Arc::default(),
+        };
+        for (signal, flag) in [
+            (SIGTERM, &signals.stop),
+            (SIGINT, &signals.stop),
+            (SIGUSR1, &signals.finish),
+            (SIGHUP, &signals.reopen),
+        ] {
+            // The flag first: whoever the pipe wakes finds it set.
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(signals)
+    }
+}
+
+/// Where a run is between start and end.
+pub(super) struct Lifecycle {
+    signals: Signals,
+    reopen_log: Box<dyn Fn()>,
+    finishing: bool,
+    stops_at_ms: Option<u64>,
+}
+
+impl Lifecycle {
+    pub(super) fn new(signals: Signals, reopen_log: Box<dyn Fn()>) -> Self {
+        Self { signals, reopen_log, finishing: false, stops_at_ms: None }
+    }
+
+    /// The pipe to poll for reading.
+    pub(super) fn pipe(&self) -> &UnixStream {
+        &self.signals.pipe
+    }
+
+    /// The pipe has something to say.
+    pub(super) fn handle_signals(&mut self, now: Now) {
+        let mut bytes = [0; 64];
+        while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
+        if self.signals.reopen.swap(false, Ordering::Relaxed) {
+            (self.reopen_log)();
+            info!("SIGHUP, log reopened");
+        }
+        if self.signals.finish.swap(false, Ordering::Relaxed) && !self.finishing {
+            info!("SIGUSR1, no new connections; stopping when no job is left");
+            self.finishing = true;
+        }
+        if self.signals.stop.swap(false, Ordering::Relaxed) && self.stops_at_ms.is_none() {
+            info!("stopping");
+            self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
+        }
+    }
+
+    /// Whether connections are accepted.
+    pub(super) fn accepts(&self) -> bool {
+        !self.finishing && self.stops_at_ms.is_none()
+    }
+
+    /// Whether connections are read from.
+    pub(super) fn reads(&self) -> bool {
+        self.stops_at_ms.is_none()
+    }
+
+    /// When `is_over` has to be asked at the latest.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        self.stops_at_ms
+    }
+
+    /// Whether the run has come to its end.
+    pub(super) fn is_over(&mut self, shard: &Shard, now: Now) -> bool {
+        if self.finishing && self.stops_at_ms.is_none() && shard.is_idle() {
+            info!("no job is left");
+            self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
+        }
+        self.stops_at_ms.is_some_and(|at_ms| shard.unsent_bytes() == 0 || now.mono_ms >= at_ms)
+    }
+}

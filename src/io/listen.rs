@@ -1,0 +1,195 @@
+//! Host names and a port in, listening sockets out.
+//!
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are set
+//! here once, so that accepting costs no further system calls.
+//!
+//! Invariant: all listeners share one port, also when the kernel chose it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+use tracing::{info, warn};
+
+/// How often a port that the kernel chose for the first address may be taken for the second.
+const EPHEMERAL_TRIES: usize = 16;
+
+/// No socket to listen on.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// The host name means nothing here.
+    #[error("cannot listen on \"{host}\": {cause}; give --listen an address of this host")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        cause: std::io::Error,
+    },
+    /// Somebody has the port.
+    #[error(
+        "cannot listen on {0}: the port is taken; stop the other server (is gearmand running?) or \
+         choose another port with --port"
+    )]
+    Taken(SocketAddr),
+    /// Ports below 1024.
+    #[error("cannot listen on {0}: no permission; choose a port above 1023 with --port")]
+    Permission(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}: {cause}; give --listen an address of this host")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        cause: std::io::Error,
+    },
+}
+
+/// When a silent peer is probed, and when it is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer.
+    pub count: u32,
+}
+
+/// Options of the sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Sockets {
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// Probing of silent peers.
+    pub keep_alive: Option<KeepAlive>,
+    /// How long sent bytes may stay unacknowledged before the peer is given up.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Sockets that listen.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Listens on every address of `host`; without a host on loopback of both families. Port 0 lets
+    /// the kernel choose.
+    ///
+    /// # Errors
+    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will do.
+    pub fn open(host: Option<&str>, port: u16, options: &Sockets) -> Result<Self, ListenError> {
+        let addresses: Vec<SocketAddr> = match host {
+            None => [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
+                .map(|ip| SocketAddr::new(ip, port))
+                .to_vec(),
+            Some("") => vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)],
+            Some(host) => resolve(host, port)?,
+        };
+        let mut tries_left = if port == 0 { EPHEMERAL_TRIES } else { 1 };
+        loop {
+            tries_left -= 1;
+            match bind_all(&addresses, host.is_none(), options) {
+                Err(ListenError::Taken(_)) if tries_left > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Where they listen.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Moves the sockets themselves out.
+    pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
+        std::mem::take(&mut self.sockets)
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
+    // "[::1]" is how addresses with ports are written; the brackets are welcome here, too.
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match (bare, port).to_socket_addrs() {
+        Ok(found) => {
+            let mut addresses: Vec<SocketAddr> = found.collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            Ok(addresses)
+        }
+        Err(cause) => Err(ListenError::Resolve { host: host.to_owned(), cause }),
+    }
+}
+
+fn bind_all(
+    addresses: &[SocketAddr],
+    is_default: bool,
+    options: &Sockets,
+) -> Result<Listeners, ListenError> {
+    let mut listeners = Listeners { sockets: Vec::new(), addresses: Vec::new() };
+    for &address in addresses {
+        let mut address = address;
+        if let Some(first) = listeners.addresses.first() {
+            address.set_port(first.port());
+        }
+        match bind(address, options) {
+            Ok((socket, bound)) => {
+                info!("listening on {bound}");
+                if !bound.ip().is_loopback() {
+                    warn!(
+                        "{bound} can be reached from other hosts and nothing here asks who they \
+                         are: keep it behind a firewall, or listen on loopback"
+                    );
+                }
+                listeners.sockets.push(socket);
+                listeners.addresses.push(bound);
+            }
+            Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {
+                info!("not listening on {address}: {cause}");
+            }
+            Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address)),
+            Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
+                return Err(ListenError::Permission(address));
+            }
+            Err(cause) => return Err(ListenError::Other { address, cause }),
+        }
+    }
+    Ok(listeners)
+}
+
+fn is_taken(cause: &std::io::Error) -> bool {
+    cause.kind() == ErrorKind::AddrInUse
+}
+
+fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `--listen ""` means all addresses of both families in one socket.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A server that was just stopped leaves connections in TIME_WAIT; they don't keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    set_options(SockRef::from(&socket), options)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    let listener = TcpListener::from(socket);
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}
+
+fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(KeepAlive { idle, interval, count }) = options.keep_alive {
+        let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+        socket.set_tcp_keepalive(&keep_alive.with_retries(count))?;
+    }
+    if options.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(options.user_timeout)?;
+    }
+    Ok(())
+}

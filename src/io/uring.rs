@@ -1,0 +1,533 @@
+//! The io_uring driver: completions in, submissions out; one ring, one thread.
+//!
+//! Accepted sockets are direct descriptors of the ring. Each has one multishot receive that takes buffers from
+//! a shared ring of them, or, within a large body, one plain receive straight into the body's
+//! allocation; and at most one send in flight. A turn waits, handles all completions, and then submits one
+//! send for each dirty connection together with the next wait. Knows the shard's contract and nothing
+//! of Gearman.
+//!
+//! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`, `sending`) or by
+//! `Uring` (buffers, addresses) until its completion has come; a connection's number in the ring is
+//! only given away when all of its operations have.
+
+use std::collections::VecDeque;
+use std::io::Error;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
+use tracing::{debug, warn};
+
+use self::buffers::{BUFFER_GROUP, Buffers};
+pub(super) use self::setup::probe;
+pub use self::setup::UringError;
+use super::{Parts, wait_ms};
+use crate::engine::{ConnId, Now};
+use crate::outbox::Chunk;
+use crate::shard::{Intake, Origin, Shard};
+
+mod accept;
+mod buffers;
+mod setup;
+
+/// One operation of the kernel's reads and writes at most so many bytes.
+const TRANSFER_BYTES_MAX: usize = 1 << 30;
+/// How long accepting rests when there are no descriptors left.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// How long closing everything may take at the end.
+const CLOSE_MS: u64 = 300;
+
+/// What a completion is of; the low byte of its user data. The rest is the connection's key, or the
+/// number of the acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Operation {
+    Accept,
+    Receive,
+    ReceiveDirect,
+    Send,
+    Cancel,
+    Shutdown,
+    Close,
+    Signal,
+}
+
+const OPERATIONS: [Operation; 8] = [
+    Operation::Accept,
+    Operation::Receive,
+    Operation::ReceiveDirect,
+    Operation::Send,
+    Operation::Cancel,
+    Operation::Shutdown,
+    Operation::Close,
+    Operation::Signal,
+];
+
+impl Operation {
+    fn user_data(self, key: usize) -> u64 {
+        (key as u64) << 8 | self as u64
+    }
+
+    fn of(user_data: u64) -> (Option<Self>, usize) {
+        let operation = OPERATIONS.get(user_data as usize & 0xff).copied();
+        (operation, usize::try_from(user_data >> 8).unwrap_or(usize::MAX))
+    }
+}
+
+/// A connection's receiving side.
+#[derive(Debug)]
+enum Receive {
+    Idle,
+    /// The multishot receive is armed.
+    Armed,
+    /// It has been told to end.
+    Ending,
+    /// Receiving into a body's allocation.
+    Direct(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Sending {
+    chunk: Chunk,
+    sent: usize,
+    more: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// Its place among the ring's direct descriptors.
+    file: Fixed,
+    /// Its number in the shard, until it is disconnected there.
+    conn: Option<ConnId>,
+    receive: Receive,
+    sending: Option<Sending>,
+    ending: Ending,
+}
+
+/// How far a connection's descriptor is from being closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// A shutdown has been submitted, so that what is in flight ends.
+    ShutDown,
+    /// The close has been submitted; it must not be twice, for the place may be another's by then.
+    Closed,
+}
+
+struct Uring {
+    ring: IoUring,
+    parts: Parts,
+    listeners: Vec<TcpListener>,
+    acceptors: accept::Acceptors,
+    buffers: Buffers,
+    connections: Slab<Connection>,
+    /// Keys of `connections` by the shard's numbers.
+    keys: Vec<usize>,
+    /// Submissions that found the queue full.
+    backlog: VecDeque<squeue::Entry>,
+    accept_again_at_ms: Option<u64>,
+    /// The completions of this turn; empty otherwise.
+    completions: Vec<cqueue::Entry>,
+    /// Receives that ended because all buffers were in use.
+    starved: u64,
+}
+
+/// Serves until a signal ends it.
+pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
+    let listeners = parts.listeners.take_sockets();
+    let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
+    // One more than there may be connections, so that one too many can be turned away.
+    let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
+    let buffers = Buffers::register(&ring)?;
+    let driver = Uring {
+        acceptors: accept::Acceptors::new(listeners.len()),
+        ring,
+        parts,
+        listeners,
+        buffers,
+        connections: Slab::new(),
+        keys: Vec::new(),
+        backlog: VecDeque::new(),
+        accept_again_at_ms: None,
+        completions: Vec::new(),
+        starved: 0,
+    };
+    driver.serve()
+}
+
+impl Uring {
+    fn serve(mut self) -> Result<(), Error> {
+        self.arm_signals();
+        self.arm_acceptors();
+        let mut now = self.parts.clock.now();
+        while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
+            now = self.turn(now)?;
+            if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
+                self.accept_again_at_ms = None;
+                self.arm_acceptors();
+            }
+            if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
+                self.shard().tick(now);
+            }
+            while let Some(conn) = self.shard().next_dirty() {
+                self.service(self.keys[conn as usize], now);
+            }
+        }
+        self.close_all(now)
+    }
+
+    /// Hands over what has gathered, waits, and handles what has completed.
+    fn turn(&mut self, now: Now) -> Result<Now, Error> {
+        self.submit_and_wait(now)?;
+        let now = self.parts.clock.now();
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.ring.completion());
+        for completion in completions.drain(..) {
+            self.handle(&completion, now);
+        }
+        self.completions = completions;
+        self.buffers.publish();
+        Ok(now)
+    }
+
+    /// Ends everything in flight. The kernel would do it after the process has gone, and the port would
+    /// stay taken meanwhile.
+    fn close_all(mut self, mut now: Now) -> Result<(), Error> {
+        self.stop_accepting();
+        for key in 0..self.keys_end() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                // Stopping isn't losing workers: the shard is left as it is.
+                connection.conn = None;
+                self.close_if_quiet(key);
+            }
+        }
+        let end_ms = now.mono_ms + CLOSE_MS;
+        self.accept_again_at_ms = Some(end_ms);
+        while now.mono_ms < end_ms
+            && !(self.connections.is_empty() && self.acceptors.armed().is_empty())
+        {
+            now = self.turn(now)?;
+        }
+        Ok(())
+    }
+
+    fn keys_end(&self) -> usize {
+        self.connections.iter().next_back().map_or(0, |(key, _)| key + 1)
+    }
+
+    fn shard(&mut self) -> &mut Shard {
+        &mut self.parts.shard
+    }
+
+    /// Submits what has gathered, and waits for a completion or the next deadline.
+    fn submit_and_wait(&mut self, now: Now) -> Result<(), Error> {
+        self.drain_backlog()?;
+        let deadlines = [
+            self.parts.shard.deadline_ms(),
+            self.parts.lifecycle.deadline_ms(),
+            self.accept_again_at_ms,
+        ];
+        let ready = !self.backlog.is_empty();
+        let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
+        let submitted = match wait_ms {
+            None => self.ring.submit_and_wait(1),
+            Some(ms) => {
+                let nanos = u32::try_from(ms % 1000 * 1_000_000).unwrap_or(0);
+                let timeout = Timespec::new().sec(ms / 1000).nsec(nanos);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+        };
+        match submitted.map_err(|error| (error.raw_os_error(), error)) {
+            // The deadline came first; a signal came; completions must be fetched before more fit.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Queues a submission.
+    fn submit(&mut self, entry: squeue::Entry) {
+        // SAFETY: whatever an entry points to is owned as the module's invariant says.
+        #[allow(unsafe_code)]
+        let pushed = self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
+        if !pushed {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Moves what found the queue full into it; what is in the queue then goes to the kernel before.
+    fn drain_backlog(&mut self) -> Result<(), Error> {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `submit`.
+            #[allow(unsafe_code)]
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                self.backlog.pop_front();
+                continue;
+            }
+            match self.ring.submit() {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, completion: &cqueue::Entry, now: Now) {
+        let (operation, key) = Operation::of(completion.user_data());
+        let result = completion.result();
+        match operation {
+            Some(Operation::Receive) => self.handle_received(key, completion, now),
+            Some(Operation::Send) => self.handle_sent(key, result, now),
+            Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
+            Some(Operation::Accept) => self.handle_accepted(key, result, now),
+            Some(Operation::Close) => {
+                self.connections.remove(key);
+            }
+            Some(Operation::Signal) => {
+                self.parts.lifecycle.handle_signals(now);
+                if !self.parts.lifecycle.accepts() {
+                    self.stop_accepting();
+                }
+                self.arm_signals();
+            }
+            // Their effect shows in the completions of what they end.
+            Some(Operation::Cancel | Operation::Shutdown) | None => {}
+        }
+    }
+
+    fn handle_received(&mut self, key: usize, completion: &cqueue::Entry, now: Now) {
+        let result = completion.result();
+        let connection = &mut self.connections[key];
+        if !cqueue::more(completion.flags()) {
+            connection.receive = Receive::Idle;
+        }
+        let conn = connection.conn;
+        let buffer = cqueue::buffer_select(completion.flags());
+        if let Some(buffer) = buffer {
+            let bytes = usize::try_from(result).unwrap_or(0);
+            if let Some(conn) = conn
+                && self.parts.lifecycle.reads()
+            {
+                self.parts.shard.received(conn, self.buffers.bytes(buffer, bytes), now);
+            }
+            self.buffers.give_back(buffer);
+        }
+        match result {
+            1.. => {}
+            0 => {
+                if let Some(conn) = conn {
+                    self.shard().ended(conn, now);
+                }
+            }
+            _ if result == -libc::ENOBUFS => self.starved += 1,
+            _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
+            _ => self.hang_up(key, now),
+        }
+        self.service(key, now);
+    }
+
+    fn handle_received_direct(&mut self, key: usize, result: i32, now: Now) {
+        let connection = &mut self.connections[key];
+        let receive = std::mem::replace(&mut connection.receive, Receive::Idle);
+        if let (Receive::Direct(mut body), Some(conn)) = (receive, connection.conn) {
+            let bytes = usize::try_from(result).unwrap_or(0);
+            // SAFETY: the kernel wrote so many bytes behind those that were there, and was told
+            // how much capacity there is.
+            #[allow(unsafe_code)]
+            unsafe {
+                body.set_len(body.len() + bytes);
+            }
+            self.shard().give_back(conn, body, now);
+            match result {
+                1.. => {}
+                0 => self.shard().ended(conn, now),
+                _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
+                _ => self.hang_up(key, now),
+            }
+        }
+        self.service(key, now);
+    }
+
+    fn handle_sent(&mut self, key: usize, result: i32, now: Now) {
+        let connection = &mut self.connections[key];
+        let Some(mut sending) = connection.sending.take() else { return };
+        let Some(conn) = connection.conn else { return self.service(key, now) };
+        match usize::try_from(result) {
+            Ok(bytes) => {
+                sending.sent += bytes;
+                if sending.sent == sending.chunk.as_ref().len() {
+                    self.shard().sent(conn, sending.chunk, now);
+                } else {
+                    self.connections[key].sending = Some(sending);
+                    return self.send(key);
+                }
+            }
+            Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => {
+                self.connections[key].sending = Some(sending);
+                return self.send(key);
+            }
+            Err(_) => self.hang_up(key, now),
+        }
+        self.service(key, now);
+    }
+
+    /// Submits what a connection needs next: a send, a receive or its end, or a step towards closing.
+    fn service(&mut self, key: usize, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
+        if connection.sending.is_none()
+            && let Some((chunk, more)) = self.parts.shard.take(conn)
+        {
+            connection.sending = Some(Sending { chunk, sent: 0, more });
+            self.send(key);
+        }
+        let intake = self.parts.shard.intake(conn);
+        let connection = &mut self.connections[key];
+        match (intake, &connection.receive) {
+            (Intake::Close, _) => self.hang_up(key, now),
+            (_, Receive::Ending | Receive::Direct(_))
+            | (Intake::Read, Receive::Armed)
+            | (Intake::Pause, Receive::Idle) => {}
+            (Intake::Read, Receive::Idle) => {
+                if self.parts.lifecycle.reads() {
+                    connection.receive = Receive::Armed;
+                    let receive = opcode::RecvMulti::new(connection.file, BUFFER_GROUP).build();
+                    self.submit(receive.user_data(Operation::Receive.user_data(key)));
+                }
+            }
+            (Intake::Direct | Intake::Pause, Receive::Armed) => {
+                connection.receive = Receive::Ending;
+                let receive = Operation::Receive.user_data(key);
+                let cancel = opcode::AsyncCancel::new(receive).build();
+                self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
+            }
+            (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
+        }
+    }
+
+    fn receive_direct(&mut self, key: usize, conn: ConnId) {
+        if !self.parts.lifecycle.reads() {
+            return;
+        }
+        let Some(mut body) = self.parts.shard.lend(conn) else { return };
+        let room = body.spare_capacity_mut();
+        let bytes = u32::try_from(room.len().min(TRANSFER_BYTES_MAX)).unwrap_or(0);
+        let connection = &mut self.connections[key];
+        // All of it in one completion; what comes short of that is handled all the same.
+        let receive = opcode::Recv::new(connection.file, room.as_mut_ptr().cast(), bytes)
+            .flags(libc::MSG_WAITALL)
+            .build();
+        connection.receive = Receive::Direct(body);
+        self.submit(receive.user_data(Operation::ReceiveDirect.user_data(key)));
+    }
+
+    /// Submits what is left of the chunk in `sending`.
+    fn send(&mut self, key: usize) {
+        let connection = &self.connections[key];
+        let Some(sending) = &connection.sending else { return };
+        let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
+        let bytes = u32::try_from(rest.len().min(TRANSFER_BYTES_MAX)).unwrap_or(0);
+        let more = if sending.more { libc::MSG_MORE } else { 0 };
+        let send = opcode::Send::new(connection.file, rest.as_ptr(), bytes)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more)
+            .build();
+        self.submit(send.user_data(Operation::Send.user_data(key)));
+    }
+
+    /// The connection is over for the shard; the descriptor follows when nothing is in flight.
+    fn hang_up(&mut self, key: usize, now: Now) {
+        if let Some(conn) = self.connections[key].conn.take() {
+            self.shard().disconnect(conn, now);
+        }
+        self.close_if_quiet(key);
+    }
+
+    fn close_if_quiet(&mut self, key: usize) {
+        let Connection { file, ending, receive, sending, .. } = &mut self.connections[key];
+        let quiet = matches!(receive, Receive::Idle) && sending.is_none();
+        let (entry, operation) = match ending {
+            // A direct descriptor that is closed with an operation in flight lives on with it.
+            Ending::No | Ending::ShutDown if quiet => {
+                *ending = Ending::Closed;
+                (opcode::Close::new(*file).build(), Operation::Close)
+            }
+            Ending::No => {
+                *ending = Ending::ShutDown;
+                (opcode::Shutdown::new(*file, libc::SHUT_RDWR).build(), Operation::Shutdown)
+            }
+            Ending::ShutDown | Ending::Closed => return,
+        };
+        self.submit(entry.user_data(operation.user_data(key)));
+    }
+
+    fn arm_signals(&mut self) {
+        let pipe = Fd(self.parts.lifecycle.pipe().as_raw_fd());
+        let events = u32::try_from(libc::POLLIN).unwrap_or(0);
+        let poll = opcode::PollAdd::new(pipe, events).build();
+        self.submit(poll.user_data(Operation::Signal.user_data(0)));
+    }
+
+    fn arm_acceptors(&mut self) {
+        if !self.parts.lifecycle.accepts() {
+            return;
+        }
+        while let Some((acceptor, accept)) = self.acceptors.next_idle(&self.listeners) {
+            self.submit(accept.user_data(Operation::Accept.user_data(acceptor)));
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        self.accept_again_at_ms = None;
+        for acceptor in self.acceptors.armed() {
+            let accept = Operation::Accept.user_data(acceptor);
+            let cancel = opcode::AsyncCancel::new(accept).build();
+            self.submit(cancel.user_data(Operation::Cancel.user_data(acceptor)));
+        }
+        // The last reference goes with the last accept that is cancelled.
+        self.listeners.clear();
+    }
+
+    fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
+        let ip = self.acceptors.completed(acceptor);
+        match u32::try_from(result) {
+            Ok(file) => self.add(file, ip, now),
+            Err(_) if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
+                let error = Error::from_raw_os_error(-result);
+                if self.accept_again_at_ms.is_none() {
+                    warn!(%error, "accepting rests: raise the limit with --file-descriptors");
+                }
+                self.accept_again_at_ms = Some(now.mono_ms + ACCEPT_PAUSE_MS);
+                return;
+            }
+            Err(_) if result == -libc::ECANCELED => return,
+            // The connection is gone already, or a signal came.
+            Err(_) => debug!(error = %Error::from_raw_os_error(-result), "accept"),
+        }
+        if self.accept_again_at_ms.is_none() {
+            self.arm_acceptors();
+        }
+    }
+
+    fn add(&mut self, file: u32, ip: std::net::IpAddr, now: Now) {
+        let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), ip };
+        let conn = self.shard().connect(origin, now).ok();
+        let key = self.connections.insert(Connection {
+            file: Fixed(file),
+            conn,
+            receive: Receive::Idle,
+            sending: None,
+            ending: Ending::No,
+        });
+        if let Some(conn) = conn {
+            if self.keys.len() <= conn as usize {
+                self.keys.resize(conn as usize + 1, usize::MAX);
+            }
+            self.keys[conn as usize] = key;
+        }
+        self.service(key, now);
+    }
+}
