@@ -56,7 +56,10 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
             }
         };
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(runs(thread))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<Vec<_>>()
     });
     for (what, count) in tallies.into_iter().flatten() {
         *events.entry(what).or_default() += count;

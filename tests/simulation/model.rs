@@ -33,6 +33,8 @@ pub(crate) struct Output {
     pub(crate) slow: BTreeSet<ConnId>,
     /// `Shard::memory_bytes` after the call.
     pub(crate) memory_bytes: usize,
+    /// The functions that there are, for the one case in which the model can't know.
+    pub(crate) functions: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,13 +226,6 @@ impl Model {
         self.output.packets.get_mut(&conn)?.pop_front()
     }
 
-    fn front(&mut self, conn: ConnId) -> Option<&Packet> {
-        if self.peers[&conn].asleep {
-            self.see_wakes(conn);
-        }
-        self.output.packets.get(&conn)?.front()
-    }
-
     fn expect(&mut self, conn: ConnId, expected: &Packet) {
         match self.next(conn) {
             Some(packet) => assert_eq!(packet, *expected, "connection {conn}"),
@@ -278,15 +273,7 @@ impl Model {
     fn handle_packet(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) {
         use Command as C;
         match command {
-            C::SubmitJob
-            | C::SubmitJobBg
-            | C::SubmitJobHigh
-            | C::SubmitJobHighBg
-            | C::SubmitJobLow
-            | C::SubmitJobLowBg
-            | C::SubmitJobEpoch
-            | C::SubmitReduceJob
-            | C::SubmitReduceJobBackground => self.submit(conn, command, parts, payload),
+            _ if is_submit(command) => self.submit(conn, command, parts, payload),
             C::GrabJob | C::GrabJobUniq | C::GrabJobAll => self.grab(conn, command),
             C::PreSleep => self.pre_sleep(conn),
             C::CanDo => self.can_do(conn, parts[0], 0),
@@ -336,11 +323,17 @@ impl Model {
         if body.len() > self.rules.body_bytes_max {
             self.tally.count("refused: too large");
             self.expect_error(conn, "ARGUMENT_TOO_LARGE", "Job payload exceeds job-size-max");
-        } else if self.front(conn) == Some(&out_of_memory) {
+        } else if (body.len() >= 8 << 10 || is_submit(command))
+            && self.output.packets.get(&conn).and_then(VecDeque::front) == Some(&out_of_memory)
+        {
             self.tally.count("refused: out of memory");
             let wanted = self.output.memory_bytes + 2 * body.len() + (64 << 10) + 256;
             assert!(wanted > self.rules.memory_bytes_max, "there was memory for {command:?}");
             self.next(conn);
+            // Depends on whether the body came in one piece.
+            if is_submit(command) && self.output.functions.iter().any(|name| name == parts[0]) {
+                self.functions.entry(parts[0].to_vec()).or_default();
+            }
         } else {
             return false;
         }
@@ -996,6 +989,10 @@ impl Model {
             self.functions.remove(&name);
         }
     }
+}
+
+fn is_submit(command: Command) -> bool {
+    command.name().starts_with("SUBMIT_") && command != Command::SubmitJobSched
 }
 
 /// The packet that a grab is answered with.

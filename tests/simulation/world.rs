@@ -318,6 +318,7 @@ impl World {
                         1 => self.rng.usize(1..=most),
                         _ => most,
                     };
+                    let bytes = bytes.min(self.one_request(conn));
                     left -= bytes;
                     let peer = self.conns.get_mut(&conn).unwrap();
                     let piece = peer.bytes_out[peer.delivered..peer.delivered + bytes].to_vec();
@@ -327,6 +328,24 @@ impl World {
                 }
             }
         }
+    }
+
+    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't say
+    /// which of several it was for, nor does the refusal of a large body.
+    fn one_request(&self, conn: ConnId) -> usize {
+        let peer = &self.conns[&conn];
+        let delicate = |request: &Request| match request {
+            Request::Packet { command, payload, .. } => {
+                *command == ringgear::packet::Command::PreSleep || payload.len() > 8000
+            }
+            _ => false,
+        };
+        let arrived = peer.base + peer.delivered as u64;
+        let ends = || peer.requests.iter().filter(|(end, _)| *end > arrived);
+        let careful =
+            self.model.peers[&conn].asleep || ends().any(|(_, request)| delicate(request));
+        let end = ends().next().filter(|_| careful).map(|(end, _)| end - arrived);
+        end.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
     }
 
     fn stall(&mut self) {
@@ -508,6 +527,8 @@ impl World {
             }
         }
         output.memory_bytes = self.shard.memory_bytes();
+        let functions = self.shard.engine().functions().iter_from(0);
+        output.functions = functions.map(|(_, function)| function.name.to_vec()).collect();
         self.check_memory();
         output
     }
