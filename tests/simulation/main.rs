@@ -7,6 +7,7 @@
 //! how much happens in each. A failure prints its seed, its step and what led to it.
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
+mod admin;
 mod model;
 mod peer;
 mod wire;

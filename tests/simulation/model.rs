@@ -47,21 +47,21 @@ pub(crate) enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) function: Vec<u8>,
-    unique: Vec<u8>,
+    pub(crate) unique: Vec<u8>,
     reducer: Vec<u8>,
     payload: Vec<u8>,
-    priority: usize,
-    background: bool,
-    cancelled: bool,
+    pub(crate) priority: usize,
+    pub(crate) background: bool,
+    pub(crate) cancelled: bool,
     /// One entry for each foreground submission.
     clients: Vec<ConnId>,
     pub(crate) place: Place,
-    attempts: u32,
+    pub(crate) attempts: u32,
     progress: (u32, u32),
 }
 
 impl Job {
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.cancelled && (self.background || !self.clients.is_empty())
     }
 }
@@ -77,7 +77,7 @@ struct Queue {
 #[derive(Debug, Default)]
 pub(crate) struct Function {
     queues: [Queue; 3],
-    queue_max: [u32; 3],
+    pub(crate) queue_max: [u32; 3],
 }
 
 impl Function {
@@ -87,7 +87,7 @@ impl Function {
 }
 
 #[derive(Debug)]
-struct Ability {
+pub(crate) struct Ability {
     timeout_ms: u64,
     since: u64,
     /// When a job was last taken by this ability, for each priority.
@@ -96,15 +96,15 @@ struct Ability {
 
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
-    abilities: BTreeMap<Vec<u8>, Ability>,
+    pub(crate) abilities: BTreeMap<Vec<u8>, Ability>,
     /// The same names, the oldest first.
-    order: Vec<Vec<u8>>,
+    pub(crate) order: Vec<Vec<u8>>,
     pub(crate) asleep: bool,
     /// When it was woken, if it hasn't answered since and its lease hasn't ended.
     pub(crate) woken_ms: Option<u64>,
     exceptions: bool,
-    id: Vec<u8>,
-    fd: i32,
+    pub(crate) id: Vec<u8>,
+    pub(crate) fd: i32,
     left: bool,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, what: &'static str) {
+    pub(crate) fn count(&mut self, what: &'static str) {
         *self.events.entry(what).or_default() += 1;
     }
 }
@@ -219,14 +219,14 @@ impl Model {
     }
 
     /// The next packet for a connection, wake-ups apart.
-    fn next(&mut self, conn: ConnId) -> Option<Packet> {
+    pub(crate) fn next(&mut self, conn: ConnId) -> Option<Packet> {
         if self.peers[&conn].asleep {
             self.see_wakes(conn);
         }
         self.output.packets.get_mut(&conn)?.pop_front()
     }
 
-    fn expect(&mut self, conn: ConnId, expected: &Packet) {
+    pub(crate) fn expect(&mut self, conn: ConnId, expected: &Packet) {
         match self.next(conn) {
             Some(packet) => assert_eq!(packet, *expected, "connection {conn}"),
             None => assert!(
@@ -638,7 +638,7 @@ impl Model {
     }
 
     /// Each client of a job is told that it failed, and gets nothing more about it.
-    fn fail(&mut self, number: u64) {
+    pub(crate) fn fail(&mut self, number: u64) {
         let packet = Packet::of(Command::WorkFail, &[&handle(number)], &[]);
         for client in std::mem::take(&mut self.jobs.get_mut(&number).unwrap().clients) {
             self.fails.push((client, packet.clone()));
@@ -813,7 +813,7 @@ impl Model {
         self.peers.remove(&conn);
     }
 
-    fn drop_queued(&mut self, number: u64) {
+    pub(crate) fn drop_queued(&mut self, number: u64) {
         let job = self.jobs.remove(&number).unwrap();
         let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
         queue.jobs.retain(|&(other, _)| other != number);
@@ -821,173 +821,6 @@ impl Model {
 
     fn peer(&mut self, conn: ConnId) -> &mut Peer {
         self.peers.get_mut(&conn).unwrap()
-    }
-}
-
-/// The admin protocol.
-impl Model {
-    fn handle_line(&mut self, conn: ConnId, line: &str) {
-        let words: Vec<&str> = line.split(' ').collect();
-        match *words {
-            ["status"] => self.list_status(conn),
-            ["prioritystatus"] => self.list_priorities(conn),
-            ["workers"] => self.list_workers(conn),
-            ["show", "jobs"] => self.list_jobs(conn),
-            ["show", "unique", "jobs"] => {
-                let uniques = self.jobs.values().map(|job| job.unique.clone()).collect();
-                self.expect_list(conn, uniques);
-            }
-            ["cancel", "job", handle] => self.cancel(conn, handle),
-            ["create", "function", name] => {
-                self.functions.entry(name.into()).or_default();
-                self.expect(conn, &Packet::line("OK"));
-            }
-            ["drop", "function", name] => self.drop_function(conn, name.as_bytes()),
-            ["maxqueue", name, ref sizes @ ..] => {
-                let size = |at: usize| sizes.get(at).map_or(0, |text| text.parse().unwrap());
-                let one = sizes.len() == 1;
-                let max = if one { [size(0); 3] } else { [size(0), size(1), size(2)] };
-                if let Some(function) = self.functions.get_mut(name.as_bytes()) {
-                    function.queue_max = max;
-                }
-                self.expect(conn, &Packet::line("OK"));
-            }
-            _ => {
-                let reply = format!("ERR UNKNOWN_COMMAND Unknown+server+command{}", words[0]);
-                self.expect(conn, &Packet::line(&reply));
-            }
-        }
-    }
-
-    /// A list in any order, and the line that ends it.
-    fn expect_list(&mut self, conn: ConnId, mut expected: Vec<Vec<u8>>) {
-        let mut lines = Vec::new();
-        loop {
-            match self.next(conn) {
-                Some(Packet::Line(line)) if line == b"." => break,
-                Some(Packet::Line(line)) => lines.push(line),
-                Some(other) => panic!("{other:?} within a list"),
-                None if self.output.slow.contains(&conn) => return,
-                None => panic!("a list without an end"),
-            }
-        }
-        lines.sort_unstable();
-        expected.sort_unstable();
-        let text = |lines: &[Vec<u8>]| -> Vec<String> {
-            lines.iter().map(|line| line.escape_ascii().to_string()).collect()
-        };
-        assert_eq!(text(&lines), text(&expected));
-    }
-
-    fn list_status(&mut self, conn: ConnId) {
-        let rows = self.functions.keys().map(|name| {
-            let jobs = || self.jobs.values().filter(|job| job.function == *name);
-            let running = jobs().filter(|job| matches!(job.place, Place::Running { .. })).count();
-            let rest = format!("\t{}\t{running}\t{}", jobs().count(), self.workers(name));
-            [name, rest.as_bytes()].concat()
-        });
-        let rows = rows.collect();
-        self.expect_list(conn, rows);
-    }
-
-    fn list_priorities(&mut self, conn: ConnId) {
-        let rows = self.functions.keys().map(|name| {
-            let count = |priority: usize| {
-                let waits = |job: &&Job| !matches!(job.place, Place::Running { .. });
-                let jobs = self.jobs.values().filter(waits);
-                jobs.filter(|job| job.function == *name && job.priority == priority).count()
-            };
-            let (high, normal, low) = (count(0), count(1), count(2));
-            let rest = format!("\t{high}\t{normal}\t{low}\t{}", self.workers(name));
-            [name, rest.as_bytes()].concat()
-        });
-        let rows = rows.collect();
-        self.expect_list(conn, rows);
-    }
-
-    fn list_workers(&mut self, conn: ConnId) {
-        let rows = self.peers.values().map(|peer| {
-            let mut row = format!("{} 10.0.0.1 ", peer.fd).into_bytes();
-            row.extend_from_slice(&peer.id);
-            row.extend_from_slice(b" :");
-            for name in peer.order.iter().rev() {
-                row.extend_from_slice(&[b" ", name.as_slice()].concat());
-            }
-            row
-        });
-        let rows = rows.collect();
-        self.expect_list(conn, rows);
-    }
-
-    fn list_jobs(&mut self, conn: ConnId) {
-        let rows = self.jobs.iter().map(|(&number, job)| {
-            let (attempts, ignored) = (job.attempts, u8::from(!job.is_wanted()));
-            let rest = format!("\t{attempts}\t{ignored}\t{}", u8::from(job.background));
-            [handle(number), rest.into_bytes()].concat()
-        });
-        let rows = rows.collect();
-        self.expect_list(conn, rows);
-    }
-
-    fn workers(&self, name: &[u8]) -> usize {
-        self.peers.values().filter(|peer| peer.abilities.contains_key(name)).count()
-    }
-
-    fn cancel(&mut self, conn: ConnId, handle: &str) {
-        let number = number(handle.as_bytes()).filter(|number| self.jobs.contains_key(number));
-        let Some(number) = number else {
-            return self.expect(conn, &Packet::line("ERR UNKNOWN_JOB"));
-        };
-        self.expect(conn, &Packet::line("OK"));
-        self.cancel_job(number);
-    }
-
-    fn cancel_job(&mut self, number: u64) {
-        self.tally.count("cancelled");
-        self.fail(number);
-        let job = self.jobs.get_mut(&number).unwrap();
-        if matches!(job.place, Place::Running { .. }) {
-            (job.cancelled, job.background) = (true, false);
-        } else {
-            self.drop_queued(number);
-        }
-    }
-
-    fn drop_function(&mut self, conn: ConnId, name: &[u8]) {
-        let names = self.functions.keys().filter(|other| other.eq_ignore_ascii_case(name));
-        let names: Vec<Vec<u8>> = names.cloned().collect();
-        let is_busy = |name: &Vec<u8>| {
-            let running = |job: &Job| matches!(job.place, Place::Running { .. });
-            self.workers(name) > 0
-                || self.jobs.values().any(|job| job.function == *name && running(job))
-        };
-        let (busy, idle): (Vec<_>, Vec<_>) = names.into_iter().partition(is_busy);
-        let mut replies = vec![
-            b"ERR there are still connected workers or executing clients"
-                .to_vec();
-            busy.len()
-        ];
-        replies.extend(vec![b"OK".to_vec(); idle.len()]);
-        if replies.is_empty() {
-            replies.push(b"ERR function not found".to_vec());
-        }
-        replies.sort_unstable();
-        let mut lines: Vec<Vec<u8>> = Vec::new();
-        for _ in 0..replies.len() {
-            match self.next(conn) {
-                Some(Packet::Line(line)) => lines.push(line),
-                other => panic!("{other:?} for `drop function`"),
-            }
-        }
-        lines.sort_unstable();
-        assert_eq!(lines, replies);
-        for name in idle {
-            let jobs = self.jobs.iter().filter(|(_, job)| job.function == name);
-            for number in jobs.map(|(&number, _)| number).collect::<Vec<_>>() {
-                self.cancel_job(number);
-            }
-            self.functions.remove(&name);
-        }
     }
 }
 
@@ -1016,7 +849,7 @@ pub(crate) fn handle(number: u64) -> Vec<u8> {
     format!("H:sim:{number}").into_bytes()
 }
 
-fn number(handle: &[u8]) -> Option<u64> {
+pub(crate) fn number(handle: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(handle.strip_prefix(b"H:sim:")?).ok()?;
     let number = text.parse().ok()?;
     // One spelling only: `+1` and `01` name nothing.

@@ -16,12 +16,19 @@ const FUNCTIONS: [&str; 6] =
 const UNIQUES: [&str; 8] = ["", "", "", "-", "-", "one", "two", "a-key-of-some-length-0123456789"];
 
 /// Something that `conn` says next.
-pub(crate) fn request(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
+pub(crate) fn request(rng: &mut Rng, model: &Model, conn: ConnId, calm: bool) -> Request {
     // Half of the connections are rather clients, the others rather workers.
     let worker = conn % 2 == 1;
     let peer = &model.peers[&conn];
     if worker && peer.woken_ms.is_some() && rng.u32(0..4) > 0 {
         return grab(rng);
+    }
+    // With little to do, workers sleep most of the time.
+    if calm && worker && !peer.asleep && rng.u32(0..3) == 0 {
+        return Request::plain(if rng.bool() { C::PreSleep } else { C::GrabJob });
+    }
+    if calm && !worker && rng.u32(0..3) > 0 {
+        return query(rng, model);
     }
     match (worker, rng.u32(0..100)) {
         (true, 0..25) => grab(rng),

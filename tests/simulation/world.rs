@@ -56,6 +56,8 @@ pub(crate) struct World {
     malformed_seen: u64,
     /// Connections whose intake may have changed since the driver looked.
     closing: Vec<ConnId>,
+    /// Whether there are more workers than work.
+    calm: bool,
 }
 
 /// Shows what led to a failure.
@@ -94,6 +96,7 @@ impl World {
         let unix_ms = 1_700_000_000_000 + rng.u64(0..1000);
         let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms };
         let settings = settings(&mut rng);
+        let calm = rng.bool();
         let rules = Rules {
             lease_ms: settings.engine.lease_ms,
             wakeup: settings.engine.wakeup,
@@ -115,6 +118,7 @@ impl World {
             frames_seen: 0,
             malformed_seen: 0,
             closing: Vec::new(),
+            calm,
         };
         world.note(|world| format!("{:?}", world.settings));
         world
@@ -127,8 +131,9 @@ impl World {
             0..6 => self.connect(),
             6..64 => self.speak(),
             64..74 => self.deliver_some(),
-            74..79 => self.stall(),
-            79..86 => self.read_all(),
+            74..78 => self.stall(),
+            78 if self.rng.u32(0..8) == 0 => self.gorge(),
+            78..86 => self.read_all(),
             86..96 => self.pass_time(),
             96..99 => self.leave(),
             _ => self.half_close(),
@@ -145,6 +150,13 @@ impl World {
         for conn in self.conns.keys().copied().collect::<Vec<_>>() {
             self.deliver(conn, usize::MAX);
             self.read_all();
+            self.deliver(conn, usize::MAX);
+            if let Some(peer) = self.conns.get(&conn) {
+                assert!(
+                    peer.requests.is_empty() || peer.ended,
+                    "{conn} is never listened to again"
+                );
+            }
         }
         // Workers that have gone astray make room for one that does its duty.
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
@@ -246,11 +258,11 @@ impl World {
     /// A peer says something, of which some arrives at once.
     fn speak(&mut self) {
         let Some(conn) = self.any_conn() else { return self.connect() };
-        if self.conns[&conn].ended || self.conns[&conn].malformed {
+        if !self.can_speak(conn) {
             return;
         }
         for _ in 0..*self.choose(&[1, 1, 1, 2, 5]) {
-            let request = crate::peer::request(&mut self.rng, &self.model, conn);
+            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
             self.queue(conn, request);
         }
         let whole = self.rng.u32(0..4) > 0;
@@ -349,9 +361,34 @@ impl World {
     }
 
     fn stall(&mut self) {
-        let Some(conn) = self.any_conn() else { return };
+        if let Some(conn) = self.any_conn() {
+            self.stall_one(conn);
+        }
+    }
+
+    fn stall_one(&mut self, conn: ConnId) {
         self.note(|_| format!("{conn} stops reading"));
         self.conns.get_mut(&conn).unwrap().stalled = true;
+    }
+
+    /// A peer asks for more than it may have waiting, and reads none of it for now.
+    fn gorge(&mut self) {
+        let Some(conn) = self.any_conn() else { return };
+        self.stall_one(conn);
+        for _ in 0..self.rng.u32(1..8) {
+            if !self.can_speak(conn) {
+                return;
+            }
+            let payload = vec![b'e'; 400_000];
+            self.queue(conn, Request::packet(ringgear::packet::Command::EchoReq, &[], payload));
+            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
+            self.queue(conn, request);
+            self.deliver(conn, usize::MAX);
+        }
+    }
+
+    fn can_speak(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|peer| !peer.ended && !peer.malformed)
     }
 
     /// Some peers that had stopped reading go on; in the end, all of them.
