@@ -6,7 +6,7 @@
 //! c > SUBMIT_JOB f||payload     connection c sends a packet      c >RES NOOP   with the server's magic
 //! c >> status\n                 … bytes as they are              c < JOB_CREATED {H}   expects a packet
 //! c << .\n                      expects lines of text            c <~ …       in any order
-//! c quiet | closed | close | fin | open                          u until status\n == .\n   polls
+//! c quiet | closed | close | fin | open                          c until status\n == .\n   polls
 //! ```
 
 use crate::pattern::Pattern;

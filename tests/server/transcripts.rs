@@ -157,7 +157,7 @@ fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), Str
             format!("case: {name}\n  at: {file}:{line}\nstep: {text}\n{reason}")
         })?;
     }
-    Ok(())
+    run.end().map_err(|reason| format!("case: {}\n  at the end\n{reason}", case.name))
 }
 
 struct Run<'a> {
@@ -173,9 +173,6 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let name = &step.conn;
         self.settle(name)?;
-        if let Action::Until(command, answer) = &step.action {
-            return self.until(command, answer);
-        }
         let (server, byte_by_byte) = (self.server, self.byte_by_byte);
         let conn = self.conns.entry(name.clone()).or_insert_with(|| {
             let mut conn = server.connect();
@@ -215,7 +212,18 @@ impl Run<'_> {
                 self.conns.remove(name);
             }
             Action::Open => conn.sync()?,
-            Action::Until(..) => unreachable!("answered above"),
+            Action::Until(command, answer) => until(conn, command, answer, &mut self.captures)?,
+        }
+        Ok(())
+    }
+
+    /// After the last step nobody has anything left to read.
+    fn end(mut self) -> Result<(), String> {
+        for (name, conn) in self.conns.iter_mut().filter(|(_, conn)| conn.is_open()) {
+            conn.sync().map_err(|reason| format!("connection {name}: {reason}"))?;
+            if let Some(item) = conn.unexpected() {
+                return Err(format!("connection {name} has {item:?} too much"));
+            }
         }
         Ok(())
     }
@@ -229,29 +237,32 @@ impl Run<'_> {
         let sync = self.conns.get_mut(&name).map_or(Ok(()), Conn::sync);
         sync.map_err(|reason| format!("connection {name}: {reason}"))
     }
+}
 
-    /// For what has no answer that says it has happened, such as a connection's end.
-    fn until(&mut self, command: &Pattern, answer: &Pattern) -> Result<(), String> {
-        let command = command.bytes(&self.captures)?;
-        let mut conn = self.server.connect();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            conn.send(&command);
-            // Two replies at once can't be told apart, so the end of this one is made visible.
-            conn.sync()?;
-            let mut got = Vec::new();
-            while conn.unexpected().is_some() {
-                match conn.next() {
-                    Ok(Item::Line(line)) => got.extend(line),
-                    other => return Err(format!(" got: {other:?}")),
-                }
+/// For what has no answer that says it has happened, such as a connection's end.
+fn until(
+    conn: &mut Conn,
+    command: &Pattern,
+    answer: &Pattern,
+    captures: &mut Captures,
+) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        conn.send(&command.bytes(captures)?);
+        // The answer's length isn't known, so its end is made visible.
+        conn.sync()?;
+        let mut got = Vec::new();
+        while conn.unexpected().is_some() {
+            match conn.next() {
+                Ok(Item::Line(line)) => got.extend(line),
+                other => return Err(format!(" got: {other:?}")),
             }
-            if answer.matches(&got, &mut self.captures) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("last: {}", readable(&got)));
-            }
+        }
+        if answer.matches(&got, captures) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("last: {}", readable(&got)));
         }
     }
 }

@@ -137,6 +137,7 @@ pub(crate) struct Conn {
     unread: Vec<u8>,
     arrived: VecDeque<Item>,
     ended: bool,
+    half_closed: bool,
     syncs: u32,
     /// Send every byte by itself.
     pub(crate) byte_by_byte: bool,
@@ -152,6 +153,7 @@ impl Conn {
             unread: Vec::new(),
             arrived: VecDeque::new(),
             ended: false,
+            half_closed: false,
             syncs: 0,
             byte_by_byte: false,
         }
@@ -175,8 +177,14 @@ impl Conn {
         self.send(&named(name, arguments));
     }
 
-    pub(crate) fn half_close(&self) {
+    pub(crate) fn half_close(&mut self) {
+        self.half_closed = true;
         self.stream.shutdown(Shutdown::Write).ok();
+    }
+
+    /// Neither side has closed it, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.ended && !self.half_closed
     }
 
     /// The next packet or line.
