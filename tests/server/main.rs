@@ -1,12 +1,12 @@
-//! A job server as its clients see it: a process, sockets, bytes.
+//! Tests against real server processes over real sockets: every ringgear driver, and Debian's gearmand
+//! where the behaviours agree. One binary, so that it is linked once.
 //!
-//! Every test runs against each contender: `ringgeard` once per driver, and Debian's `gearmand`, which
-//! proves the test itself. What isn't installed is skipped with a reason, except under `CI=true`.
-//!
+//! What isn't installed is skipped with a reason, except under `CI=true`.
 //! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.
-//! Another server binary: `RINGGEARD=/path/to/ringgeard cargo test --test server`.
 
-mod contender;
+mod conn;
+mod harness;
+mod limits;
 mod pattern;
 mod script;
 mod tools;

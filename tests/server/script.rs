@@ -9,8 +9,8 @@
 //! c quiet | closed | close | fin | open                          c until status\n == .\n   polls
 //! ```
 
+use crate::conn::packet_type;
 use crate::pattern::Pattern;
-use crate::wire::packet_type;
 
 /// Which servers a case holds for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::contender::{Contender, Server};
+use crate::conn::{Conn, Item, PATIENCE, Silence, readable, request, response};
+use crate::harness::{Contender, Server};
 use crate::pattern::{Captures, Pattern};
 use crate::script::{Action, Case, Holds, Step, parse};
-use crate::wire::{Conn, Item, PATIENCE, Silence, readable, request, response};
 
 const FILES: [(&str, &str); 9] = [
     ("admin.txt", include_str!("transcripts/admin.txt")),
@@ -45,22 +45,22 @@ fn transcripts_hold_on_gearmand() {
 
 #[test]
 fn transcripts_hold_on_epoll() {
-    run_all(Contender::Epoll, Pieces::Whole);
+    run_all(Contender::RinggearEpoll, Pieces::Whole);
 }
 
 #[test]
 fn transcripts_hold_on_uring() {
-    run_all(Contender::Uring, Pieces::Whole);
+    run_all(Contender::RinggearUring, Pieces::Whole);
 }
 
 #[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
-    run_all(Contender::Epoll, Pieces::Bytes);
+    run_all(Contender::RinggearEpoll, Pieces::Bytes);
 }
 
 #[test]
 fn transcripts_hold_byte_by_byte_on_uring() {
-    run_all(Contender::Uring, Pieces::Bytes);
+    run_all(Contender::RinggearUring, Pieces::Bytes);
 }
 
 /// Not a check: shows which of the cases that are only ours gearmand would pass after all.
@@ -94,7 +94,7 @@ fn run_all(contender: Contender, pieces: Pieces) {
     assert!(!cases.is_empty(), "no case has a name like that");
     let held: Vec<&Case> = cases
         .iter()
-        .filter(|case| contender.is_ours() || case.holds == Holds::Both)
+        .filter(|case| contender.is_ringgear() || case.holds == Holds::Both)
         .filter(|case| pieces == Pieces::Whole || bytes_sent(case) <= BYTE_BY_BYTE_MAX)
         .collect();
     let failures = run_parallel(contender, pieces, &held);
@@ -142,7 +142,7 @@ fn run_parallel(
 
 fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), String> {
     let options: Vec<&str> = case.options.iter().map(String::as_str).collect();
-    let server = contender.start(&options);
+    let server = Server::start_with(contender, &options).expect("asked for before");
     let mut run = Run {
         server: &server,
         byte_by_byte: pieces == Pieces::Bytes,
@@ -175,7 +175,7 @@ impl Run<'_> {
         self.settle(name)?;
         let (server, byte_by_byte) = (self.server, self.byte_by_byte);
         let conn = self.conns.entry(name.clone()).or_insert_with(|| {
-            let mut conn = server.connect();
+            let mut conn = Conn::open(server.address());
             conn.byte_by_byte = byte_by_byte;
             conn
         });

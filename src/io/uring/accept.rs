@@ -15,6 +15,9 @@ use socket2::{SockAddr, SockAddrStorage};
 /// Accepts in flight for each listener.
 const ACCEPTS_PER_LISTENER: usize = 32;
 
+/// A peer that was gone before its address could be read.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 struct Room {
     address: SockAddrStorage,
     bytes: libc::socklen_t,
@@ -35,7 +38,10 @@ impl Acceptors {
     }
 
     /// The next accept to be submitted, and its number.
-    pub(super) fn next_idle(&mut self, listeners: &[TcpListener]) -> Option<(usize, squeue::Entry)> {
+    pub(super) fn next_idle(
+        &mut self,
+        listeners: &[TcpListener],
+    ) -> Option<(usize, squeue::Entry)> {
         let listener = listeners.get(self.idle.last()? / ACCEPTS_PER_LISTENER)?;
         let acceptor = self.idle.pop()?;
         let room = &mut self.rooms[acceptor];
@@ -57,7 +63,7 @@ impl Acceptors {
         // SAFETY: the kernel has written an address of `bytes` bytes; without one it is all zeros.
         #[allow(unsafe_code)]
         let address = unsafe { SockAddr::new(address, room.bytes) }.as_socket();
-        address.map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+        address.map_or(UNKNOWN, |address| address.ip().to_canonical())
     }
 
     /// Numbers of the accepts that are in flight.

@@ -1,0 +1,290 @@
+//! Job servers as child processes: a contender and its options in, an address out.
+//!
+//! A server listens on a port of its own choice, its log is read all the time, and it ends with its
+//! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a skip fails.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take no time at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A job server that can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    RinggearEpoll,
+    RinggearUring,
+    Gearmand,
+}
+
+impl Contender {
+    /// Those of this project.
+    pub(crate) const RINGGEAR: [Self; 2] = [Self::RinggearEpoll, Self::RinggearUring];
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::RinggearEpoll, Self::RinggearUring, Self::Gearmand];
+
+    pub(crate) fn is_ringgear(self) -> bool {
+        self != Self::Gearmand
+    }
+
+    /// Whether it can run on this machine; says why not, which under `CI=true` fails.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::RinggearEpoll => true,
+            Self::RinggearUring => match io_uring::IoUring::new(2) {
+                Ok(_) => true,
+                Err(error) => {
+                    skip(&format!("the kernel refuses io_uring: {error}"));
+                    false
+                }
+            },
+            Self::Gearmand => tool("gearmand").is_some(),
+        }
+    }
+}
+
+/// A running job server; it ends when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Log>,
+}
+
+/// Everything a server has written to its standard error.
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Server {
+    /// Starts a server with its defaults; `None` if this machine doesn't have it.
+    pub(crate) fn start(contender: Contender) -> Option<Self> {
+        Self::start_with(contender, &[])
+    }
+
+    /// Starts a server with more options.
+    pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
+        match contender {
+            Contender::RinggearEpoll => Some(Self::start_ringgear("epoll", 0, options)),
+            Contender::RinggearUring => Some(Self::start_ringgear("uring", 0, options)),
+            Contender::Gearmand => Self::start_gearmand(options),
+        }
+    }
+
+    /// Starts this project's server on a given port; 0 = any.
+    pub(crate) fn start_ringgear(driver: &str, port: u16, options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
+        command.args(["--io", driver, "--port", &port.to_string()]).args(options);
+        command.env_remove("GEARMAND_PORT");
+        let (child, log) = spawn(&mut command);
+        let mut server = Self { child, address: (Ipv4Addr::LOCALHOST, 0).into(), log };
+        let port = server.wait_for_log("listening on 127.0.0.1:", |rest| {
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        server.address.set_port(port);
+        server
+    }
+
+    fn start_gearmand(options: &[&str]) -> Option<Self> {
+        let path = tool("gearmand")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // gearmand can't choose a port itself; one that was free a moment ago may be taken.
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let address = free.local_addr().expect("its address");
+            drop(free);
+            let mut command = Command::new(&path);
+            let port = address.port().to_string();
+            command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
+            command.env_remove("GEARMAND_PORT");
+            let (child, log) = spawn(&mut command);
+            let mut server = Self { child, address, log };
+            loop {
+                if TcpStream::connect(address).is_ok() {
+                    // Another process may have got the port; then ours tries on for twenty seconds.
+                    let answer = server.admin("getpid");
+                    if answer == format!("OK {}\n", server.pid()) {
+                        return Some(server);
+                    }
+                    break;
+                }
+                if server.child.try_wait().expect("a child").is_some() {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "gearmand doesn't start: {}", server.log());
+                server.log.wait(Duration::from_millis(20));
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection that gives up waiting after `PATIENCE`.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("an option");
+        stream
+    }
+
+    /// An admin command's answer: a line, or up to the `.` where the command answers with a list.
+    pub(crate) fn admin(&self, command: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(format!("{command}\n").as_bytes()).expect("the server reads");
+        let word = command.split(' ').next().expect("a command");
+        let is_list = ["status", "workers", "show", "prioritystatus"].contains(&word);
+        let mut text = String::new();
+        for line in BufReader::new(stream).lines() {
+            let line = line.expect("an admin command is answered");
+            text.push_str(&line);
+            text.push('\n');
+            if !is_list || line == "." {
+                break;
+            }
+        }
+        text
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.text.lock().expect("no panic").clone()
+    }
+
+    /// Waits until `found` makes something of what follows `text` on a line of the log.
+    pub(crate) fn wait_for_log<T>(&self, text: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            let mut rests = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let rest = rests.find_map(|line| found(line.split_once(text)?.1));
+            if let Some(value) = rest {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in the log:\n{log}");
+            self.log.wait(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_until("the server to end", || self.child.try_wait().expect("a child"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of the server:\n{}", self.log());
+        }
+    }
+}
+
+impl Log {
+    fn wait(&self, longest: Duration) {
+        let text = self.text.lock().expect("no panic");
+        drop(self.grown.wait_timeout(text, longest));
+    }
+}
+
+fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the server starts");
+    let stderr = child.stderr.take().expect("a pipe");
+    let log = Arc::new(Log::default());
+    let writer = Arc::clone(&log);
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(stderr);
+        let mut line = Vec::new();
+        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
+            writer.text.lock().expect("no panic").push_str(&String::from_utf8_lossy(&line));
+            writer.grown.notify_all();
+            line.clear();
+        }
+    });
+    (child, log)
+}
+
+/// Where a tool is; `None` (and a printed reason) if this machine lacks it. Under `CI=true` that fails.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
+    let found = places.map(|place| Path::new(place).join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// Says why a test does nothing here. Under `CI=true` that fails.
+pub(crate) fn skip(reason: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI lacks something: {reason}");
+    eprintln!("skipped: {reason}");
+}
+
+/// Asks until there is an answer, for as long as `PATIENCE` allows.
+pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let pause = Condvar::new();
+    let never = Mutex::new(());
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        let guard = never.lock().expect("no panic");
+        drop(pause.wait_timeout(guard, Duration::from_millis(5)));
+    }
+}
+
+/// One test per contender from a function that takes a `Contender`.
+macro_rules! each_contender {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            use crate::harness::Contender;
+
+            #[test]
+            fn epoll() {
+                super::$name(Contender::RinggearEpoll);
+            }
+
+            #[test]
+            fn uring() {
+                if Contender::RinggearUring.is_here() {
+                    super::$name(Contender::RinggearUring);
+                }
+            }
+
+            #[test]
+            fn gearmand() {
+                if Contender::Gearmand.is_here() {
+                    super::$name(Contender::Gearmand);
+                }
+            }
+        }
+    )* };
+}
+pub(crate) use each_contender;
