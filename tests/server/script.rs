@@ -6,7 +6,7 @@
 //! c > SUBMIT_JOB f||payload     connection c sends a packet      c >RES NOOP   with the server's magic
 //! c >> status\n                 … bytes as they are              c < JOB_CREATED {H}   expects a packet
 //! c << .\n                      expects lines of text            c <~ …       in any order
-//! c quiet | closed | close | fin | open                          c until status\n == .\n   polls
+//! c quiet | closed | close | fin | open                          c until status\n == .\n or …   polls
 //! ```
 
 use crate::conn::packet_type;
@@ -29,7 +29,7 @@ pub(crate) enum Action {
     Expect(u32, Pattern),
     ExpectText(Pattern),
     ExpectLinesInAnyOrder(Vec<String>),
-    Until(Pattern, Pattern),
+    Until(Pattern, Vec<Pattern>),
     Quiet,
     Closed,
     Close,
@@ -97,12 +97,13 @@ fn action(text: &str) -> Result<Action, String> {
         "<" => packet(rest).map(|(number, body)| Action::Expect(number, body))?,
         ">>" => Action::SendRaw(Pattern::parse(rest)?),
         "<<" => Action::ExpectText(Pattern::parse(rest)?),
-        "<~" => Action::ExpectLinesInAnyOrder(
-            rest.split_inclusive("\\n").map(str::to_owned).collect(),
-        ),
+        "<~" => {
+            Action::ExpectLinesInAnyOrder(rest.split_inclusive("\\n").map(str::to_owned).collect())
+        }
         "until" => {
             let (command, answer) = rest.split_once(" == ").ok_or("no ==")?;
-            Action::Until(Pattern::parse(command)?, Pattern::parse(answer)?)
+            let answers = answer.split(" or ").map(Pattern::parse).collect::<Result<_, _>>()?;
+            Action::Until(Pattern::parse(command)?, answers)
         }
         "quiet" => Action::Quiet,
         "closed" => Action::Closed,

@@ -116,11 +116,7 @@ fn bytes_sent(case: &Case) -> usize {
     case.steps.iter().map(size).sum()
 }
 
-fn run_parallel(
-    contender: Contender,
-    pieces: Pieces,
-    cases: &[&Case],
-) -> Vec<(String, String)> {
+fn run_parallel(contender: Contender, pieces: Pieces, cases: &[&Case]) -> Vec<(String, String)> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -212,7 +208,9 @@ impl Run<'_> {
                 self.conns.remove(name);
             }
             Action::Open => conn.sync()?,
-            Action::Until(command, answer) => until(conn, command, answer, &mut self.captures)?,
+            Action::Until(command, answers) => {
+                until(conn, command, answers, &mut self.captures)?;
+            }
         }
         Ok(())
     }
@@ -243,7 +241,7 @@ impl Run<'_> {
 fn until(
     conn: &mut Conn,
     command: &Pattern,
-    answer: &Pattern,
+    answers: &[Pattern],
     captures: &mut Captures,
 ) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
@@ -258,7 +256,7 @@ fn until(
                 other => return Err(format!(" got: {other:?}")),
             }
         }
-        if answer.matches(&got, captures) {
+        if answers.iter().any(|answer| answer.matches(&got, captures)) {
             return Ok(());
         }
         if Instant::now() > deadline {
