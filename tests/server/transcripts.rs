@@ -1,0 +1,310 @@
+//! Transcripts: bytes in, bytes out, for every packet, admin command, error and malformed input.
+//!
+//! The cases stand in `transcripts/*.txt`; `script` says how they are written. Each gets a server of its
+//! own. Before another connection acts, the runner has the server finish with the last one by an ECHO round trip,
+//! so the order of steps is the order of events. `CASE=words` runs the cases whose name contains them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::conn::{Conn, Item, PATIENCE, Silence, readable, request, response};
+use crate::harness::{Contender, Server};
+use crate::pattern::{Captures, Pattern};
+use crate::script::{Action, Case, Holds, Step, parse};
+
+const FILES: [(&str, &str); 9] = [
+    ("admin.txt", include_str!("transcripts/admin.txt")),
+    ("epoch.txt", include_str!("transcripts/epoch.txt")),
+    ("loss.txt", include_str!("transcripts/loss.txt")),
+    ("malformed.txt", include_str!("transcripts/malformed.txt")),
+    ("queue.txt", include_str!("transcripts/queue.txt")),
+    ("sleep.txt", include_str!("transcripts/sleep.txt")),
+    ("submit.txt", include_str!("transcripts/submit.txt")),
+    ("unique.txt", include_str!("transcripts/unique.txt")),
+    ("work.txt", include_str!("transcripts/work.txt")),
+];
+
+/// Servers at a time; most of a case is waiting.
+const PARALLEL: usize = 6;
+
+/// A case that sends more than this isn't sent byte by byte.
+const BYTE_BY_BYTE_MAX: usize = 2000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    Whole,
+    Bytes,
+}
+
+#[test]
+fn transcripts_hold_on_gearmand() {
+    run_all(Contender::Gearmand, Pieces::Whole);
+}
+
+#[test]
+fn transcripts_hold_on_epoll() {
+    run_all(Contender::RinggearEpoll, Pieces::Whole);
+}
+
+#[test]
+fn transcripts_hold_on_uring() {
+    run_all(Contender::RinggearUring, Pieces::Whole);
+}
+
+#[test]
+fn transcripts_hold_byte_by_byte_on_epoll() {
+    run_all(Contender::RinggearEpoll, Pieces::Bytes);
+}
+
+#[test]
+fn transcripts_hold_byte_by_byte_on_uring() {
+    run_all(Contender::RinggearUring, Pieces::Bytes);
+}
+
+/// Not a check: shows which of the cases that are only ours gearmand would pass after all.
+#[test]
+#[ignore = "prints a table; takes as long as gearmand's silence"]
+fn what_gearmand_does_otherwise() {
+    if !Contender::Gearmand.is_here() {
+        return;
+    }
+    let cases = cases();
+    let ours: Vec<&Case> = cases.iter().filter(|case| case.holds == Holds::Ours).collect();
+    let failures = run_parallel(Contender::Gearmand, Pieces::Whole, &ours);
+    println!("{} of {} differ on gearmand:", failures.len(), ours.len());
+    for case in ours {
+        let failure = failures.iter().find(|(name, _)| *name == case.name);
+        println!("{}\n", failure.map_or(&format!("holds: {}", case.name), |(_, text)| text));
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let wanted = std::env::var("CASE").unwrap_or_default();
+    let all = FILES.iter().flat_map(|(file, text)| parse(file, text).expect("well formed"));
+    all.filter(|case| case.name.contains(&wanted)).collect()
+}
+
+fn run_all(contender: Contender, pieces: Pieces) {
+    if !contender.is_here() {
+        return;
+    }
+    let cases = cases();
+    assert!(!cases.is_empty(), "no case has a name like that");
+    let held: Vec<&Case> = cases
+        .iter()
+        .filter(|case| contender.is_ringgear() || case.holds == Holds::Both)
+        .filter(|case| pieces == Pieces::Whole || bytes_sent(case) <= BYTE_BY_BYTE_MAX)
+        .collect();
+    let failures = run_parallel(contender, pieces, &held);
+    let texts: Vec<&str> = failures.iter().map(|(_, text)| text.as_str()).collect();
+    let count = failures.len();
+    let of = held.len();
+    assert!(failures.is_empty(), "{count} of {of} cases failed\n\n{}", texts.join("\n\n"));
+    println!("{of} cases hold on {contender:?}");
+}
+
+fn bytes_sent(case: &Case) -> usize {
+    let size = |step: &Step| match &step.action {
+        Action::Send(_, body) | Action::SendAsServer(_, body) | Action::SendRaw(body) => {
+            // A handle that isn't known yet is short.
+            body.bytes(&Captures::new()).map_or(64, |bytes| bytes.len() + 12)
+        }
+        _ => 0,
+    };
+    case.steps.iter().map(size).sum()
+}
+
+fn run_parallel(contender: Contender, pieces: Pieces, cases: &[&Case]) -> Vec<(String, String)> {
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(text) = run_case(contender, pieces, case) {
+                        let mut failures = failures.lock().expect("no panics in between");
+                        failures.push((case.name.clone(), text));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no panics in between");
+    failures.sort();
+    failures
+}
+
+fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), String> {
+    let options: Vec<&str> = case.options.iter().map(String::as_str).collect();
+    let server = Server::start_with(contender, &options).expect("asked for before");
+    let mut run = Run {
+        server: &server,
+        byte_by_byte: pieces == Pieces::Bytes,
+        conns: HashMap::new(),
+        captures: Captures::new(),
+        unsettled: None,
+    };
+    for step in &case.steps {
+        run.step(step).map_err(|reason| {
+            let Case { file, name, .. } = case;
+            let Step { line, text, .. } = step;
+            format!("case: {name}\n  at: {file}:{line}\nstep: {text}\n{reason}")
+        })?;
+    }
+    run.end().map_err(|reason| format!("case: {}\n  at the end\n{reason}", case.name))
+}
+
+struct Run<'a> {
+    server: &'a Server,
+    byte_by_byte: bool,
+    conns: HashMap<String, Conn>,
+    captures: Captures,
+    /// The connection that has sent something which the server may still be at.
+    unsettled: Option<String>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        let name = &step.conn;
+        self.settle(name)?;
+        let (server, byte_by_byte) = (self.server, self.byte_by_byte);
+        let conn = self.conns.entry(name.clone()).or_insert_with(|| {
+            let mut conn = Conn::open(server.address());
+            conn.byte_by_byte = byte_by_byte;
+            conn
+        });
+        match &step.action {
+            Action::Send(number, body) => {
+                conn.send(&request(*number, &body.bytes(&self.captures)?));
+                self.unsettled = Some(name.clone());
+            }
+            Action::SendAsServer(number, body) => {
+                conn.send(&response(*number, &body.bytes(&self.captures)?));
+            }
+            Action::SendRaw(bytes) => conn.send(&bytes.bytes(&self.captures)?),
+            Action::Expect(number, body) => {
+                self.unsettled = None;
+                expect_packet(conn, *number, body, &mut self.captures)?;
+            }
+            Action::ExpectText(text) => expect_text(conn, text, &mut self.captures)?,
+            Action::ExpectLinesInAnyOrder(lines) => expect_lines(conn, lines, &self.captures)?,
+            Action::Quiet => {
+                conn.sync()?;
+                self.unsettled = None;
+                let item = conn.unexpected();
+                return item.map_or(Ok(()), |item| Err(format!(" got: {item:?}")));
+            }
+            Action::Closed => match conn.next() {
+                Ok(Item::End) => self.unsettled = None,
+                other => return Err(format!(" got: {other:?}")),
+            },
+            Action::HalfClose => {
+                conn.half_close();
+                self.unsettled = None;
+            }
+            Action::Close => {
+                self.conns.remove(name);
+            }
+            Action::Open => conn.sync()?,
+            Action::Until(command, answers) => {
+                until(conn, command, answers, &mut self.captures)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last step nobody has anything left to read.
+    fn end(mut self) -> Result<(), String> {
+        for (name, conn) in self.conns.iter_mut().filter(|(_, conn)| conn.is_open()) {
+            conn.sync().map_err(|reason| format!("connection {name}: {reason}"))?;
+            if let Some(item) = conn.unexpected() {
+                return Err(format!("connection {name} has {item:?} too much"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The order of steps on different connections is the order in which the server sees them.
+    fn settle(&mut self, acting: &str) -> Result<(), String> {
+        if self.unsettled.as_deref().is_none_or(|name| name == acting) {
+            return Ok(());
+        }
+        let name = self.unsettled.take().expect("just seen");
+        let sync = self.conns.get_mut(&name).map_or(Ok(()), Conn::sync);
+        sync.map_err(|reason| format!("connection {name}: {reason}"))
+    }
+}
+
+/// For what has no answer that says it has happened, such as a connection's end.
+fn until(
+    conn: &mut Conn,
+    command: &Pattern,
+    answers: &[Pattern],
+    captures: &mut Captures,
+) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        conn.send(&command.bytes(captures)?);
+        // The answer's length isn't known, so its end is made visible.
+        conn.sync()?;
+        let mut got = Vec::new();
+        while conn.unexpected().is_some() {
+            match conn.next() {
+                Ok(Item::Line(line)) => got.extend(line),
+                other => return Err(format!(" got: {other:?}")),
+            }
+        }
+        if answers.iter().any(|answer| answer.matches(&got, captures)) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("last: {}", readable(&got)));
+        }
+    }
+}
+
+fn expect_packet(
+    conn: &mut Conn,
+    number: u32,
+    body: &Pattern,
+    captures: &mut Captures,
+) -> Result<(), String> {
+    match conn.next() {
+        Ok(Item::Packet(got, bytes)) if got == number && body.matches(&bytes, captures) => Ok(()),
+        Ok(item) => Err(format!(" got: {item:?}")),
+        Err(Silence) => Err(" got: nothing".into()),
+    }
+}
+
+fn expect_text(conn: &mut Conn, text: &Pattern, captures: &mut Captures) -> Result<(), String> {
+    let mut got = Vec::new();
+    for _ in 0..text.lines() {
+        match conn.next() {
+            Ok(Item::Line(line)) => got.extend(line),
+            Ok(item) => return Err(format!(" got: {} and {item:?}", readable(&got))),
+            Err(Silence) => return Err(format!(" got: {} and nothing", readable(&got))),
+        }
+    }
+    if text.matches(&got, captures) { Ok(()) } else { Err(format!(" got: {}", readable(&got))) }
+}
+
+/// For lists whose order the protocol leaves open; handles in them have to be known.
+fn expect_lines(conn: &mut Conn, lines: &[String], captures: &Captures) -> Result<(), String> {
+    let mut wanted = Vec::new();
+    for line in lines {
+        wanted.push(readable(&Pattern::parse(line)?.bytes(captures)?));
+    }
+    let mut got = Vec::new();
+    for _ in lines {
+        match conn.next() {
+            Ok(Item::Line(line)) => got.push(readable(&line)),
+            Ok(item) => return Err(format!(" got: {got:?} and {item:?}")),
+            Err(Silence) => return Err(format!(" got: {got:?} and nothing")),
+        }
+    }
+    got.sort();
+    wanted.sort();
+    if got == wanted { Ok(()) } else { Err(format!(" got: {got:?}")) }
+}
