@@ -2,3 +2,4 @@
 //! where the behaviours agree. One binary, so that it is linked once.
 
 mod harness;
+mod transcripts;
