@@ -14,6 +14,8 @@
 //! Only `io` and the binary touch the kernel. Time is an argument everywhere else, and random
 //! numbers come from the settings, so the same input gives the same output.
 
+pub mod config;
+
 pub mod frame;
 pub mod packet;
 

@@ -1,38 +1,110 @@
 //! `ringgeard`: parse, build, run, exit code.
+//!
+//! The order of a start: options, limits, background, sockets (while still root), user, log, pid file, the
+//! shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
 
-use ringgear::admin::Identity;
-use ringgear::engine::{self, Wakeup};
-use ringgear::handle::Handles;
-use ringgear::io::{self, Driver, Listeners, Signals, Sockets};
-use ringgear::shard::Settings;
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-fn main() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut args = std::env::args().skip(1);
-    let driver = match args.next().as_deref() {
-        Some("epoll") => Driver::Epoll,
-        Some("uring") => Driver::Uring,
-        _ => Driver::Auto,
+use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
+use ringgear::io::log::Log;
+use ringgear::io::process::{self, PidFile};
+use ringgear::io::{self, Driver, KeepAlive, Listeners, Signals, Sockets};
+use tracing::info;
+
+fn main() -> ExitCode {
+    let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
+        Ok(options) => options,
+        Err(ParseEnd::Print(text)) => {
+            println!("{}", text.trim_end_matches('\n'));
+            return ExitCode::SUCCESS;
+        }
+        Err(ParseEnd::Error(problem)) => return fail(&problem),
     };
-    let port = args.next().and_then(|p| p.parse().ok()).unwrap_or(4730);
-    let settings = Settings {
-        engine: engine::Settings {
-            lease_ms: 100,
-            wakeup: Wakeup::Lease,
-            attempts_max: None,
-            hash_seed: 1,
-            first_number: 1,
-        },
-        handles: Handles::new(b"H:vm").unwrap(),
-        identity: Identity { version: "0.1.0", verbosity: "NOTICE", pid: std::process::id() },
-        exceptions: false,
-        body_bytes_max: u32::MAX as usize - 64,
-        memory_bytes_max: 16 << 30,
-        outbox_bytes_max: 256 << 20,
-        connections_max: 19000,
+    match serve(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("ringgeard: {problem}");
+    ExitCode::FAILURE
+}
+
+fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
+    options.check()?;
+    if options.check_args {
+        return Ok(());
+    }
+    let (descriptors_before, descriptors) = process::raise_descriptors(options.file_descriptors)?;
+    if options.coredump {
+        process::allow_core_dumps();
+    }
+    let background = options.daemon.then(process::go_to_background).transpose()?;
+    let listeners = Listeners::open(options.listen.as_deref(), &options.port, &sockets(options))?;
+    if let Some(user) = &options.user {
+        process::switch_user(user)?;
+    }
+    let log = Log::start(options)?;
+    let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
+    let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
+    let settings = options.settings(&facts(descriptors)?)?;
+    let signals = Signals::install()?;
+
+    info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
+    info!(before = descriptors_before, now = descriptors, "descriptors");
+    note_idle_options(options);
+    let driver = io::choose(match options.io {
+        IoChoice::Auto => Driver::Auto,
+        IoChoice::Uring => Driver::Uring,
+        IoChoice::Epoll => Driver::Epoll,
+    })?;
+    listeners.announce();
+    if let Some(background) = background {
+        background.ready()?;
+    }
+    io::run(settings, driver, listeners, signals, Box::new(move || log.reopen()))?;
+    Ok(())
+}
+
+fn sockets(options: &Options) -> Sockets {
+    // gearmand's -1 leaves each to the server.
+    let seconds = |given: i32, otherwise: u64| {
+        Duration::from_secs(u64::try_from(given).ok().filter(|&s| s > 0).unwrap_or(otherwise))
     };
-    let sockets = Sockets { backlog: 1024, keep_alive: None, user_timeout: None };
-    let listeners = Listeners::open(None, port, &sockets).unwrap();
-    let signals = Signals::install().unwrap();
-    io::run(settings, driver, listeners, signals, Box::new(|| {})).unwrap();
+    let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
+    let user_timeout = Duration::from_secs(options.tcp_user_timeout.into());
+    Sockets {
+        backlog: options.backlog,
+        keep_alive: Some(KeepAlive {
+            idle: seconds(options.keepalive_idle, 15),
+            interval: seconds(options.keepalive_interval, 5),
+            count,
+        }),
+        user_timeout: (!user_timeout.is_zero()).then_some(user_timeout),
+    }
+}
+
+fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
+    Ok(Facts {
+        nodename: process::nodename(),
+        memory_bytes: process::memory_bytes(),
+        descriptors,
+        random: getrandom::u64()?,
+        unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        pid: std::process::id(),
+    })
+}
+
+/// Says of options that gearmand needs and this server doesn't that they do nothing.
+fn note_idle_options(options: &Options) {
+    if options.hashtable_buckets.is_some() {
+        info!("--hashtable-buckets has nothing to do: tables grow by themselves");
+    }
+    if options.threads != 1 {
+        info!("--threads has nothing to do: this build serves on one core");
+    }
 }

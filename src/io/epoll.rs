@@ -8,8 +8,7 @@
 //! short, and stands in `ready` whenever the shard wants to read it. No connection reads or writes
 //! more than its share in one turn.
 
-use std::io::ErrorKind;
-use std::mem::MaybeUninit;
+use std::io::{ErrorKind, Read as _};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -59,6 +58,19 @@ enum Read {
     Broken,
 }
 
+impl Read {
+    fn of(result: std::io::Result<usize>, room_bytes: usize) -> Self {
+        match result.map_err(|error| error.kind()) {
+            Ok(0) => Self::End,
+            // epoll(7): a short read means that the kernel's buffer is empty.
+            Ok(bytes) => Self::Bytes(bytes, bytes < room_bytes),
+            Err(ErrorKind::WouldBlock) => Self::Nothing,
+            Err(ErrorKind::Interrupted) => Self::Bytes(0, false),
+            Err(_) => Self::Broken,
+        }
+    }
+}
+
 struct Epoll {
     poll: Poll,
     parts: Parts,
@@ -69,7 +81,7 @@ struct Epoll {
     ready: Vec<ConnId>,
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
-    scratch: Box<[MaybeUninit<u8>]>,
+    scratch: Box<[u8]>,
     accept_again_at_ms: Option<u64>,
 }
 
@@ -91,7 +103,7 @@ pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
         connections: Vec::new(),
         ready: Vec::new(),
         unfinished: Vec::new(),
-        scratch: vec![MaybeUninit::uninit(); READ_BYTES].into_boxed_slice(),
+        scratch: vec![0; READ_BYTES].into_boxed_slice(),
         accept_again_at_ms: None,
     };
     driver.serve()
@@ -238,21 +250,22 @@ impl Epoll {
             let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
             let read = match self.parts.shard.intake(conn) {
                 Intake::Read => {
-                    let read = receive(&connection.stream, &mut self.scratch);
+                    let result = (&connection.stream).read(&mut self.scratch);
+                    let read = Read::of(result, READ_BYTES);
                     if let Read::Bytes(bytes, _) = read {
-                        // SAFETY: `receive` says that the kernel wrote so many bytes there.
-                        #[allow(unsafe_code)]
-                        let bytes = unsafe { self.scratch[..bytes].assume_init_ref() };
+                        let bytes = self.scratch.get(..bytes).unwrap_or_default();
                         self.parts.shard.received(conn, bytes, now);
                     }
                     read
                 }
                 Intake::Direct => {
                     let Some(mut body) = self.parts.shard.lend(conn) else { return };
-                    let read = receive(&connection.stream, body.spare_capacity_mut());
+                    let room = body.spare_capacity_mut();
+                    let room_bytes = room.len();
+                    let result = SockRef::from(&connection.stream).recv(room);
+                    let read = Read::of(result, room_bytes);
                     if let Read::Bytes(bytes, _) = read {
-                        // SAFETY: `receive` says that the kernel wrote so many bytes of the spare
-                        // capacity.
+                        // SAFETY: the kernel says that it wrote so many bytes of the room.
                         #[allow(unsafe_code)]
                         unsafe {
                             body.set_len(body.len() + bytes);
@@ -326,18 +339,5 @@ impl Epoll {
             let _ = self.poll.registry().deregister(&mut connection.stream);
             self.parts.shard.disconnect(conn, now);
         }
-    }
-}
-
-fn receive(stream: &TcpStream, buffer: &mut [MaybeUninit<u8>]) -> Read {
-    match SockRef::from(stream).recv(buffer) {
-        Ok(0) => Read::End,
-        // epoll(7): a short read means that the kernel's buffer is empty.
-        Ok(bytes) => Read::Bytes(bytes, bytes < buffer.len()),
-        Err(error) => match error.kind() {
-            ErrorKind::WouldBlock => Read::Nothing,
-            ErrorKind::Interrupted => Read::Bytes(0, false),
-            _ => Read::Broken,
-        },
     }
 }

@@ -27,6 +27,12 @@ pub enum ListenError {
         /// What the resolver says.
         cause: std::io::Error,
     },
+    /// Neither a number nor a service.
+    #[error("\"{port}\" is no port: give --port a number up to 65535 or a name of /etc/services")]
+    Port {
+        /// What was given.
+        port: String,
+    },
     /// Somebody has the port.
     #[error(
         "cannot listen on {0}: the port is taken; stop the other server (is gearmand running?) or \
@@ -76,12 +82,18 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. Port 0 lets
-    /// the kernel choose.
+    /// Listens on every address of `host`; without a host on loopback of both families. The port is a
+    /// number or a service's name; 0 lets the kernel choose.
     ///
     /// # Errors
     /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will do.
-    pub fn open(host: Option<&str>, port: u16, options: &Sockets) -> Result<Self, ListenError> {
+    pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
+        let port = match port.parse() {
+            Ok(port) => port,
+            Err(_) => {
+                service_port(port).ok_or_else(|| ListenError::Port { port: port.to_owned() })?
+            }
+        };
         let addresses: Vec<SocketAddr> = match host {
             None => [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
                 .map(|ip| SocketAddr::new(ip, port))
@@ -105,10 +117,34 @@ impl Listeners {
         &self.addresses
     }
 
+    /// Says in the log where they listen.
+    pub fn announce(&self) {
+        for address in &self.addresses {
+            info!("listening on {address}");
+            if !address.ip().is_loopback() {
+                warn!(
+                    "{address} can be reached from other hosts and nothing here asks who they are: \
+                     keep it behind a firewall, or listen on loopback"
+                );
+            }
+        }
+    }
+
     /// Moves the sockets themselves out.
     pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
         std::mem::take(&mut self.sockets)
     }
+}
+
+/// The TCP port of a service; of gearmand's own also where /etc/services doesn't list it.
+fn service_port(name: &str) -> Option<u16> {
+    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    let listed = services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
+    });
+    listed.or_else(|| (name.is_empty() || name == "gearman").then_some(4730))
 }
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
@@ -138,19 +174,10 @@ fn bind_all(
         }
         match bind(address, options) {
             Ok((socket, bound)) => {
-                info!("listening on {bound}");
-                if !bound.ip().is_loopback() {
-                    warn!(
-                        "{bound} can be reached from other hosts and nothing here asks who they \
-                         are: keep it behind a firewall, or listen on loopback"
-                    );
-                }
                 listeners.sockets.push(socket);
                 listeners.addresses.push(bound);
             }
-            Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {
-                info!("not listening on {address}: {cause}");
-            }
+            Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {}
             Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address)),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
                 return Err(ListenError::Permission(address));

@@ -10,6 +10,8 @@ mod clock;
 mod epoll;
 mod lifecycle;
 mod listen;
+pub mod log;
+pub mod process;
 mod uring;
 
 use thiserror::Error;
@@ -57,7 +59,7 @@ struct Parts {
     connections_max: usize,
 }
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it. `driver` is what `choose` answered.
 ///
 /// # Errors
 /// `IoError`: see there.
@@ -70,7 +72,6 @@ pub fn run(
 ) -> Result<(), IoError> {
     let clock = Clock::start();
     let connections_max = settings.connections_max;
-    let driver = choose(driver)?;
     let shard = Shard::new(settings, clock.now());
     let lifecycle = Lifecycle::new(signals, reopen_log);
     let parts = Parts { shard, listeners, lifecycle, clock, connections_max };
@@ -82,7 +83,11 @@ pub fn run(
     Ok(())
 }
 
-fn choose(driver: Driver) -> Result<Driver, UringError> {
+/// Finds out whether a driver can run here; `Auto` becomes the best that can. Says in the log what and why.
+///
+/// # Errors
+/// `IoError::Uring` if io_uring is asked for and can't be had.
+pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     match driver {
         Driver::Epoll => {
             info!(driver = "epoll", "event loop as asked for");

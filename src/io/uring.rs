@@ -55,25 +55,26 @@ enum Operation {
     Signal,
 }
 
-const OPERATIONS: [Operation; 8] = [
-    Operation::Accept,
-    Operation::Receive,
-    Operation::ReceiveDirect,
-    Operation::Send,
-    Operation::Cancel,
-    Operation::Shutdown,
-    Operation::Close,
-    Operation::Signal,
-];
-
 impl Operation {
+    const ALL: [Self; 8] = [
+        Self::Accept,
+        Self::Receive,
+        Self::ReceiveDirect,
+        Self::Send,
+        Self::Cancel,
+        Self::Shutdown,
+        Self::Close,
+        Self::Signal,
+    ];
+
     fn user_data(self, key: usize) -> u64 {
         (key as u64) << 8 | self as u64
     }
 
     fn of(user_data: u64) -> (Option<Self>, usize) {
-        let operation = OPERATIONS.get(user_data as usize & 0xff).copied();
-        (operation, usize::try_from(user_data >> 8).unwrap_or(usize::MAX))
+        let [operation, ..] = user_data.to_le_bytes();
+        let key = usize::try_from(user_data >> 8).unwrap_or(usize::MAX);
+        (Self::ALL.get(usize::from(operation)).copied(), key)
     }
 }
 

@@ -2,4 +2,6 @@
 //! where the behaviours agree. One binary, so that it is linked once.
 
 mod harness;
+mod limits;
 mod transcripts;
+mod wire;

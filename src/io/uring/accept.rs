@@ -15,6 +15,9 @@ use socket2::{SockAddr, SockAddrStorage};
 /// Accepts in flight for each listener.
 const ACCEPTS_PER_LISTENER: usize = 32;
 
+/// A peer that was gone before its address could be read.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 struct Room {
     address: SockAddrStorage,
     bytes: libc::socklen_t,
@@ -60,7 +63,7 @@ impl Acceptors {
         // SAFETY: the kernel has written an address of `bytes` bytes; without one it is all zeros.
         #[allow(unsafe_code)]
         let address = unsafe { SockAddr::new(address, room.bytes) }.as_socket();
-        address.map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+        address.map_or(UNKNOWN, |address| address.ip().to_canonical())
     }
 
     /// Numbers of the accepts that are in flight.

@@ -1,0 +1,319 @@
+//! Limits and hostile input: what a server must bear without harm to others, with either driver.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command as Process;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringgear::packet::Command;
+use socket2::SockRef;
+
+use crate::harness::{Contender, PATIENCE, Server, wait_until};
+use crate::wire::{echo, expect, receive, request, send};
+
+const MIB: usize = 1 << 20;
+
+fn each_driver(options: &[&str], test: impl Fn(Contender, Server)) {
+    for contender in Contender::RINGGEAR {
+        eprintln!("{contender:?}");
+        if let Some(server) = Server::start_with(contender, options) {
+            test(contender, server);
+        }
+    }
+}
+
+/// A number of a process's status, in bytes.
+fn memory_of(server: &Server, field: &str) -> usize {
+    let path = format!("/proc/{}/status", server.pid());
+    let status = std::fs::read_to_string(path).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
+    let kib = line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").trim();
+    kib.parse::<usize>().expect("a number") * 1024
+}
+
+/// Descriptors of a process.
+fn descriptors_of(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("a process").count()
+}
+
+/// Lines of `workers`: one for each connection, the asking one included.
+fn connections_of(server: &Server) -> usize {
+    let mut admin = server.connect();
+    admin.write_all(b"workers\n").expect("the server reads");
+    let mut text = Vec::new();
+    let mut buffer = [0; 1 << 16];
+    while !text.ends_with(b"\n.\n") {
+        let bytes = admin.read(&mut buffer).expect("the server answers");
+        assert!(bytes > 0, "closed within a list");
+        text.extend_from_slice(&buffer[..bytes]);
+    }
+    text.iter().filter(|&&byte| byte == b'\n').count() - 1
+}
+
+/// Closes without leaving the port in TIME_WAIT, or tests would run out of ports.
+fn reset(stream: &TcpStream) {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("an option");
+}
+
+/// Lets this process have `wanted` descriptors, or as many as it may.
+fn raise_own_descriptors(wanted: u64) -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    for limit in [wanted, hard] {
+        if setrlimit(Resource::RLIMIT_NOFILE, limit, limit.max(hard)).is_ok() {
+            return limit;
+        }
+    }
+    getrlimit(Resource::RLIMIT_NOFILE).expect("a limit").0
+}
+
+#[test]
+fn twenty_thousand_idle_connections_are_held() {
+    let limit = raise_own_descriptors(21_000);
+    let count = 20_000.min(usize::try_from(limit).expect("a limit") - 500);
+    if count < 20_000 {
+        eprintln!("only {count} connections: this user may not have more descriptors");
+    }
+    let descriptors = (count + 200).to_string();
+    each_driver(&["--file-descriptors", &descriptors], |contender, server| {
+        echo(&mut server.connect(), b"warm");
+        let before = memory_of(&server, "VmRSS");
+        let mut idle: Vec<TcpStream> = (0..count).map(|_| server.connect()).collect();
+        wait_until("all to be accepted", || (connections_of(&server) == count + 1).then_some(()));
+        let each = memory_of(&server, "VmRSS").saturating_sub(before) / count;
+        eprintln!("{contender:?}: {count} idle connections, {each} bytes each");
+        assert!(each < 2048, "{each} bytes an idle connection");
+        echo(&mut idle[count / 2], b"still here");
+        idle.iter().for_each(reset);
+        drop(idle);
+        wait_until("all to be gone", || (connections_of(&server) == 1).then_some(()));
+    });
+}
+
+#[test]
+fn a_hundred_thousand_connections_leave_nothing_behind() {
+    each_driver(&[], |contender, server| {
+        let cycle = |round: usize| {
+            let mut batch: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
+            for (at, stream) in batch.iter_mut().enumerate() {
+                match at % 50 {
+                    0 => echo(stream, b"hello"),
+                    1 => send(stream, Command::CanDo, &[b"f"], b""),
+                    2 => send(stream, Command::SubmitJob, &[b"g", b""], b"nobody will"),
+                    3 => stream.write_all(b"\0REQ\0\0").expect("half a header"),
+                    _ => {}
+                }
+                // Half of them leave politely.
+                if at % 2 == round % 2 {
+                    reset(stream);
+                }
+            }
+        };
+        (0..4).for_each(cycle);
+        wait_until("the warm-up to be gone", || (connections_of(&server) == 1).then_some(()));
+        let (memory, descriptors) = (memory_of(&server, "VmRSS"), descriptors_of(&server));
+        (0..200).for_each(cycle);
+        wait_until("all to be gone", || (connections_of(&server) == 1).then_some(()));
+        let grown = memory_of(&server, "VmRSS").saturating_sub(memory);
+        eprintln!("{contender:?}: {grown} bytes more after 100 000 connections");
+        assert!(grown < 2 * MIB, "{grown} bytes left behind");
+        wait_until("descriptors to be closed", || {
+            (descriptors_of(&server) <= descriptors).then_some(())
+        });
+    });
+}
+
+#[test]
+fn accepting_goes_on_when_descriptors_are_back() {
+    // The epoll driver only: direct descriptors of io_uring aren't the process's.
+    let server = Server::start(Contender::RinggearEpoll).expect("epoll");
+    let idle = descriptors_of(&server);
+    echo(&mut server.connect(), b"before");
+    wait_until("its end", || (descriptors_of(&server) == idle).then_some(()));
+    let limit = |descriptors: usize| {
+        let pid = server.pid().to_string();
+        let limit = format!("--nofile={descriptors}:20000");
+        let status = Process::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(status.expect("prlimit").success());
+    };
+    limit(idle);
+    let mut waiting = server.connect();
+    send(&mut waiting, Command::EchoReq, &[], b"late");
+    server.wait_for_log("accepting rests", |_| Some(()));
+    limit(1000);
+    assert_eq!(expect(&mut waiting, Command::EchoRes), b"late");
+}
+
+#[test]
+fn connections_beyond_the_limit_are_turned_away_until_one_leaves() {
+    each_driver(&["--connections-max", "3"], |_, server| {
+        let mut held: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+        held.iter_mut().for_each(|stream| echo(stream, b"in"));
+        assert_eq!(receive(&mut server.connect()), None, "the fourth is turned away");
+        reset(&held[0]);
+        held.remove(0);
+        wait_until("room for another", || {
+            let mut stream = server.connect();
+            let _ = stream.write_all(&request(Command::EchoReq, &[], b"in"));
+            receive(&mut stream)
+        });
+        held.iter_mut().for_each(|stream| echo(stream, b"still in"));
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_read_from_and_loses_nothing() {
+    each_driver(&[], |_, server| {
+        let mut slow = server.connect();
+        let mut writer = slow.try_clone().expect("a clone");
+        let sender = std::thread::spawn(move || {
+            for number in 0..400_u32 {
+                let mut payload = vec![0; 64 << 10];
+                payload[..4].copy_from_slice(&number.to_be_bytes());
+                send(&mut writer, Command::EchoReq, &[], &payload);
+            }
+        });
+        // 25 MiB can't be in the sockets' buffers, so the server has to wait; others don't.
+        let mut other = server.connect();
+        (0..100).for_each(|_| echo(&mut other, b"meanwhile"));
+        assert!(memory_of(&server, "VmRSS") < 24 * MIB, "the server hoards replies");
+        for number in 0..400_u32 {
+            let body = expect(&mut slow, Command::EchoRes);
+            assert_eq!((body.len(), &body[..4]), (64 << 10, &number.to_be_bytes()[..]));
+        }
+        sender.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_peer_that_lets_results_pile_up_is_closed_and_others_go_on() {
+    each_driver(&["--outbox-max", "1m"], |_, server| {
+        let (mut client, mut worker) = (server.connect(), server.connect());
+        send(&mut client, Command::SubmitJob, &[b"pile", b""], b"");
+        let handle = expect(&mut client, Command::JobCreated);
+        send(&mut worker, Command::CanDo, &[b"pile"], b"");
+        send(&mut worker, Command::GrabJob, &[], b"");
+        expect(&mut worker, Command::JobAssign);
+        let data = vec![b'x'; 256 << 10];
+        wait_until("the server to lose patience", || {
+            send(&mut worker, Command::WorkData, &[&handle], &data);
+            echo(&mut worker, b"alive");
+            server.log().contains("doesn't read").then_some(())
+        });
+        send(&mut worker, Command::WorkComplete, &[&handle], b"");
+        echo(&mut worker, b"alive");
+        let mut rest = Vec::new();
+        // Ends with an end or a reset, whichever comes first.
+        let _ = client.read_to_end(&mut rest);
+    });
+}
+
+#[test]
+fn a_half_closed_peer_gets_its_replies() {
+    each_driver(&[], |_, server| {
+        let mut peer = server.connect();
+        let mut bytes = request(Command::EchoReq, &[], &vec![b'e'; 3 * MIB]);
+        bytes.extend(request(Command::SubmitJobBg, &[b"half", b""], b"payload"));
+        bytes.extend(b"status\n");
+        peer.write_all(&bytes).expect("the server reads");
+        peer.shutdown(Shutdown::Write).expect("half a close");
+        assert_eq!(expect(&mut peer, Command::EchoRes).len(), 3 * MIB);
+        expect(&mut peer, Command::JobCreated);
+        let mut text = String::new();
+        peer.read_to_string(&mut text).expect("an end");
+        assert_eq!(text, "half\t1\t0\t0\n.\n");
+    });
+}
+
+#[test]
+fn floods_of_tiny_requests_leave_room_for_others() {
+    each_driver(&[], |_, server| {
+        let grabs = request(Command::GrabJob, &[], b"").repeat(200_000);
+        let lines = b"status\n".repeat(200_000);
+        for flood in [grabs, lines] {
+            let stream = server.connect();
+            let mut writer = stream.try_clone().expect("a clone");
+            let sender = std::thread::spawn(move || {
+                // The flooder never reads, so this ends when the connection does.
+                let _ = writer.write_all(&flood);
+            });
+            let mut other = server.connect();
+            (0..200).for_each(|_| echo(&mut other, b"between"));
+            let _ = stream.shutdown(Shutdown::Both);
+            sender.join().expect("no panic");
+        }
+        assert!(memory_of(&server, "VmHWM") < 40 * MIB, "floods are held in memory");
+    });
+}
+
+#[test]
+fn announced_bytes_that_never_come_take_no_memory() {
+    each_driver(&[], |_, server| {
+        echo(&mut server.connect(), b"warm");
+        let before = memory_of(&server, "VmRSS");
+        let mut liars: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        for stream in &mut liars {
+            let mut bytes = request(Command::SubmitJobBg, &[b"f", b"u"], b"");
+            bytes[8..12].copy_from_slice(&0xf000_0000_u32.to_be_bytes());
+            bytes.extend([b'x'; 10_000]);
+            stream.write_all(&bytes).expect("the server reads");
+        }
+        echo(&mut server.connect(), b"after");
+        let grown = memory_of(&server, "VmRSS").saturating_sub(before);
+        assert!(grown < 16 * MIB, "{grown} bytes for 1 MB that came of 400 GB announced");
+        liars.iter().for_each(reset);
+    });
+}
+
+#[test]
+fn bodies_beyond_the_limits_are_refused_and_the_stream_stays_in_step() {
+    each_driver(&["--job-size-max", "100k", "--memory-max", "4m"], |_, server| {
+        let mut client = server.connect();
+        let submit =
+            |payload: usize| request(Command::SubmitJobBg, &[b"big", b""], &vec![b'b'; payload]);
+        let mut bytes = submit(200_000);
+        bytes.extend(submit(90_000));
+        client.write_all(&bytes).expect("the server reads");
+        let error = expect(&mut client, Command::Error);
+        assert!(error.starts_with(b"ARGUMENT_TOO_LARGE\0"), "{}", error.escape_ascii());
+        expect(&mut client, Command::JobCreated);
+        let mut accepted = 1;
+        let error = loop {
+            client.write_all(&submit(90_000)).expect("the server reads");
+            match receive(&mut client).expect("an answer") {
+                (Command::JobCreated, _) => accepted += 1,
+                (Command::Error, body) => break body,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(error, b"QUEUE_ERROR\0MEMORY_ALLOCATION_FAILURE");
+        assert!((30..60).contains(&accepted), "{accepted} jobs of 90 kB in 4 MiB");
+        // Nothing accepted is lost, and room that is free again is used again.
+        send(&mut client, Command::CanDo, &[b"big"], b"");
+        for _ in 0..accepted {
+            send(&mut client, Command::GrabJob, &[], b"");
+            let body = expect(&mut client, Command::JobAssign);
+            let handle = body.split(|&byte| byte == 0).next().expect("a handle").to_vec();
+            send(&mut client, Command::WorkComplete, &[&handle], b"");
+        }
+        client.write_all(&submit(90_000)).expect("the server reads");
+        expect(&mut client, Command::JobCreated);
+    });
+}
+
+#[test]
+fn a_large_body_may_trickle_in() {
+    each_driver(&[], |_, server| {
+        let mut client = server.connect();
+        let payload: Vec<u8> = (0..300_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let bytes = request(Command::EchoReq, &[], &payload);
+        let mut reader = client.try_clone().expect("a clone");
+        let got = std::thread::spawn(move || expect(&mut reader, Command::EchoRes));
+        for part in bytes.chunks(1021) {
+            client.write_all(part).expect("the server reads");
+        }
+        assert!(got.join().expect("an echo") == payload, "the echo differs");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        echo(&mut client, b"in step");
+    });
+}
