@@ -93,11 +93,10 @@ impl Names {
         }
         let mut learnt = BTreeMap::new();
         for (at, part) in pattern.parts.iter().enumerate() {
-            let stop = match pattern.parts.get(at + 1) {
-                Some(Part::Bytes(bytes)) => bytes.first().copied(),
-                _ => None,
+            let free = match pattern.parts.get(at + 1) {
+                Some(Part::Bytes(stop)) if !stop.is_empty() => memmem(rest, stop),
+                _ => rest.len(),
             };
-            let free = rest.iter().position(|&byte| Some(byte) == stop).unwrap_or(rest.len());
             let taken = match part {
                 Part::Bytes(bytes) if rest.starts_with(bytes) => bytes.len(),
                 Part::Bytes(_) => return false,
@@ -213,6 +212,11 @@ pub(super) fn readable(bytes: &[u8]) -> String {
         (Some(command), Some(body)) => format!("{} {}", command.name(), shortened(body)),
         _ => shortened(bytes),
     }
+}
+
+/// Where `wanted` starts in `bytes`; their end if it doesn't.
+fn memmem(bytes: &[u8], wanted: &[u8]) -> usize {
+    bytes.windows(wanted.len()).position(|part| part == wanted).unwrap_or(bytes.len())
 }
 
 fn shortened(bytes: &[u8]) -> String {
