@@ -103,10 +103,15 @@ fn run_all(table: &[Transcript]) {
         options.sort_unstable();
         options.dedup();
         for options in options {
-            let Some(server) = Server::start_with(contender, options) else { continue };
+            let Some(mut server) = Server::start_with(contender, options) else { continue };
             for transcript in table.iter().filter(applies).filter(|one| one.options == options) {
                 for bytewise in [false, true] {
-                    failures.extend(run_one(transcript, contender, &server, bytewise));
+                    let Err(failure) = run_one(transcript, contender, &server, bytewise) else {
+                        continue;
+                    };
+                    failures.push(failure);
+                    // Whatever is left of it must not trouble the others.
+                    server = Server::start_with(contender, options).expect("started before");
                 }
             }
         }
@@ -119,7 +124,7 @@ fn run_one(
     contender: Contender,
     server: &Server,
     bytewise: bool,
-) -> Option<String> {
+) -> Result<(), String> {
     let (peers, names) = (BTreeMap::new(), Names::new(server.pid()));
     let mut run = Run { server, bytewise, names, peers };
     let steps = transcript.steps.lines().map(str::trim_start).filter(|line| !line.is_empty());
@@ -127,13 +132,13 @@ fn run_one(
         if let Err(what) = run.step(step) {
             let bytes = if bytewise { ", byte by byte" } else { "" };
             let name = transcript.name;
-            return Some(format!(
+            return Err(format!(
                 "{name:?} on {contender:?}{bytes}, step {}:\n    {step}\n{what}",
                 number + 1
             ));
         }
     }
-    None
+    Ok(())
 }
 
 impl<'a> Run<'a> {
@@ -145,7 +150,7 @@ impl<'a> Run<'a> {
             self.sync_others(name)?;
         }
         if !self.peers.contains_key(name) {
-            self.peers.insert(name, Peer::new(self.server.connect()));
+            self.peers.insert(name, Peer::new(self.server)?);
         }
         match (mark, rest) {
             (">", "connect") => Ok(()),
@@ -252,9 +257,18 @@ impl<'a> Run<'a> {
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    fn new(server: &Server) -> Result<Self, String> {
+        let connect = || {
+            let stream = TcpStream::connect(server.address())?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let stream = connect().map_err(|error: std::io::Error| {
+            format!("the server is gone: {error}; its log:\n{}", server.log())
+        })?;
         let (unread, inbox) = (Vec::new(), VecDeque::new());
-        Self { stream, unread, inbox, echoes: 0, unsynced: false, ended: false }
+        Ok(Self { stream, unread, inbox, echoes: 0, unsynced: false, ended: false })
     }
 
     /// The next thing that the server has sent or sends.

@@ -95,10 +95,10 @@ pub(super) const ALL: &[Transcript] = &[
         r"
         w> CAN_DO {f}
         w> CAN_DO {g}
-        c> SUBMIT_JOB {f}||1
-        c< JOB_CREATED {h1}
         c> SUBMIT_JOB {g}||2
         c< JOB_CREATED {h2}
+        c> SUBMIT_JOB {f}||1
+        c< JOB_CREATED {h1}
         w> GRAB_JOB
         w< JOB_ASSIGN {h2}|{g}|2
         w> GRAB_JOB

@@ -177,6 +177,31 @@ pub(super) const ALL: &[Transcript] = &[
         w> GRAB_JOB
         w< NO_JOB",
     ),
+    ours(
+        "functions take turns when the jobs were there first",
+        "1.1.20 drains one function before the next",
+        r"
+        c> SUBMIT_JOB_BG {f}||1
+        c< JOB_CREATED {h1}
+        c> SUBMIT_JOB_BG {f}||2
+        c< JOB_CREATED {h2}
+        c> SUBMIT_JOB_BG {g}||3
+        c< JOB_CREATED {h3}
+        c> SUBMIT_JOB_BG {g}||4
+        c< JOB_CREATED {h4}
+        w> CAN_DO {f}
+        w> CAN_DO {g}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h3}|{g}|3
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{f}|1
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h4}|{g}|4
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h2}|{f}|2
+        w> GRAB_JOB
+        w< NO_JOB",
+    ),
     both(
         "functions take turns with --round-robin",
         r"
