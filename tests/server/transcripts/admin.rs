@@ -452,4 +452,60 @@ pub(super) const ALL: &[Transcript] = &[
         c< ECHO_RES 1
         c< NO_JOB",
     ),
+    both(
+        "cancel background work",
+        r"
+        w> CAN_DO {f}
+        c> SUBMIT_JOB_BG {f}||1
+        c< JOB_CREATED {h1}
+        c> SUBMIT_JOB_BG {f}||2
+        c< JOB_CREATED {h2}
+        c> 'cancel job {h1}\n'
+        c< 'OK\r\n'
+        c< nothing
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h2}|{f}|2
+        w> GRAB_JOB
+        w< NO_JOB",
+    ),
+    both(
+        "cancel tells each client",
+        r"
+        c> SUBMIT_JOB {f}|{u}|
+        c< JOB_CREATED {h1}
+        d> SUBMIT_JOB {f}|{u}|
+        d< JOB_CREATED {h1}
+        a> 'cancel job {h1}\n'
+        a< 'OK\r\n'
+        c< WORK_FAIL {h1}
+        d< WORK_FAIL {h1}
+        c< nothing
+        d< nothing",
+    ),
+    ours(
+        "cancel a job that isn't due",
+        "1.1.20 keeps it",
+        r"
+        c> SUBMIT_JOB_EPOCH {f}||{now+1000}|
+        c< JOB_CREATED {h1}
+        c> 'cancel job {h1}\n'
+        c< 'OK\r\n'
+        c= status {f}\t0\t0\t0
+        c= prioritystatus {f}\t0\t0\t0\t0
+        c= show_jobs -{h1}\t{*}",
+    ),
+    both(
+        "a dropped function forgets its limits",
+        r"
+        c> 'create function {f}\r\n'
+        c< 'OK\r\n'
+        c> 'maxqueue {f} 1\n'
+        c< 'OK\r\n'
+        c> 'drop function {f}\n'
+        c< 'OK\r\n'
+        c> SUBMIT_JOB_BG {f}||
+        c< JOB_CREATED {h1}
+        c> SUBMIT_JOB_BG {f}||
+        c< JOB_CREATED {h2}",
+    ),
 ];

@@ -16,7 +16,14 @@ pub(super) const ALL: &[Transcript] = &[
         c< close",
     ),
     both(
+        "type 1000000 with a body",
+        r"
+        c> #1000000 xyz
+        c< close",
+    ),
+    ours(
         "type 4294967295 with a body",
+        "1.1.20 takes it for a negative number and crashes",
         r"
         c> #4294967295 xyz
         c< close",
@@ -184,5 +191,66 @@ pub(super) const ALL: &[Transcript] = &[
         c> close
         d> ECHO_REQ x
         d< ECHO_RES x",
+    ),
+    both(
+        "a function's name beyond the receive buffer",
+        r"
+        w> CAN_DO {x*9000}
+        w< close
+        c> SUBMIT_JOB {x*9000}||payload
+        c< close
+        d> ECHO_REQ x
+        d< ECHO_RES x",
+    ),
+    both(
+        "a function's name of 500 bytes",
+        r"
+        w> CAN_DO {f}{y*500}
+        c> SUBMIT_JOB {f}{y*500}|{u}|p
+        c< JOB_CREATED {h1}
+        w> GRAB_JOB_UNIQ
+        w< JOB_ASSIGN_UNIQ {h1}|{f}{y*500}|{u}|p
+        c= status {f}{y*500}\t1\t1\t1",
+    ),
+    both(
+        "a function without a name",
+        r"
+        w> CAN_DO
+        c> SUBMIT_JOB ||p
+        c< JOB_CREATED {h1}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}||p
+        c= status \t1\t1\t1
+        w> WORK_COMPLETE {h1}|
+        c< WORK_COMPLETE {h1}|",
+    ),
+    ours(
+        "the longest line, to the byte",
+        "1.1.20 counts the line end too",
+        r"
+        c> 'getpid {x*8185}\n'
+        c< 'OK {pid}\n'",
+    ),
+    ours(
+        "too few NULs count before the magic of a response",
+        "1.1.20 searches behind the packet",
+        r"
+        c> RES SUBMIT_JOB {f}
+        c< close",
+    ),
+    both(
+        "what stands before bad bytes is answered",
+        r"
+        c>> '\0REQ\0\0\0\x10\0\0\0\x02hi'
+        c< ECHO_RES hi
+        c> '\0BAD\0\0\0\x10\0\0\0\0'
+        c< close",
+    ),
+    both(
+        "what stands behind bad bytes isn't read",
+        r"
+        c> '\0BAD\0\0\0\x10\0\0\0\0\0REQ\0\0\0\x01\0\0\0\x06{f}'
+        c< close
+        d= status -{f}\t{*}",
     ),
 ];

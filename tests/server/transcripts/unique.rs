@@ -274,4 +274,37 @@ pub(super) const ALL: &[Transcript] = &[
         w> WORK_COMPLETE {h2}|
         d< WORK_COMPLETE {h2}|",
     ),
+    both(
+        "when the job ends the key is free",
+        r"
+        w> CAN_DO {f}
+        c> SUBMIT_JOB_BG {f}|{u}|1
+        c< JOB_CREATED {h1}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{f}|1
+        c> SUBMIT_JOB_BG {f}|{u}|2
+        c< JOB_CREATED {h1}
+        w> WORK_FAIL {h1}
+        c> SUBMIT_JOB_BG {f}|{u}|3
+        c< JOB_CREATED {h2}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h2}|{f}|3",
+    ),
+    both(
+        "a requeued job keeps its key",
+        r"
+        w> CAN_DO {f}
+        c> SUBMIT_JOB_BG {f}|{u}|1
+        c< JOB_CREATED {h1}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{f}|1
+        w> CANT_DO {f}
+        d> SUBMIT_JOB {f}|{u}|2
+        d< JOB_CREATED {h1}
+        w> CAN_DO {f}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{f}|1
+        w> WORK_COMPLETE {h1}|r
+        d< WORK_COMPLETE {h1}|r",
+    ),
 ];

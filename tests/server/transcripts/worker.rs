@@ -354,4 +354,88 @@ pub(super) const ALL: &[Transcript] = &[
         w> SET_CLIENT_ID {x*127}y
         c= workers {*} 127.0.0.1 {x*127} : {f}",
     ),
+    both(
+        "a timeout wakes a sleeper",
+        r"
+        w> CAN_DO_TIMEOUT {f}|1000
+        c> SUBMIT_JOB {f}||1
+        c< JOB_CREATED {h1}
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{f}|1
+        x> CAN_DO {f}
+        x> PRE_SLEEP
+        x< NOOP
+        x> GRAB_JOB
+        x< JOB_ASSIGN {h1}|{f}|1
+        w> WORK_DATA {h1}|late
+        w< ERROR JOB_NOT_FOUND|Job does not exist on server",
+    ),
+    ours(
+        "a woken worker that finds nothing and sleeps is woken again",
+        "1.1.20 forgets it unless it grabs",
+        r"
+        w> CAN_DO {f}
+        w> PRE_SLEEP
+        w< nothing
+        c> SUBMIT_JOB {f}||1
+        c< JOB_CREATED {h1}
+        w< NOOP
+        x> CAN_DO {f}
+        x> GRAB_JOB
+        x< JOB_ASSIGN {h1}|{f}|1
+        w> PRE_SLEEP
+        w< nothing
+        c> SUBMIT_JOB {f}||2
+        c< JOB_CREATED {h2}
+        w< NOOP",
+    ),
+    both(
+        "a sleeper that can do several functions is woken for each",
+        r"
+        w> CAN_DO {f}
+        w> CAN_DO {g}
+        w> PRE_SLEEP
+        c> SUBMIT_JOB {g}||1
+        c< JOB_CREATED {h1}
+        w< NOOP
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h1}|{g}|1
+        w> PRE_SLEEP
+        c> SUBMIT_JOB {f}||2
+        c< JOB_CREATED {h2}
+        w< NOOP
+        w> GRAB_JOB
+        w< JOB_ASSIGN {h2}|{f}|2",
+    ),
+    both(
+        "a sleeper that can't do it any more sleeps on",
+        r"
+        w> CAN_DO {f}
+        w> CAN_DO {g}
+        w> PRE_SLEEP
+        w> CANT_DO {f}
+        c> SUBMIT_JOB {f}||1
+        c< JOB_CREATED {h1}
+        w< nothing
+        c> SUBMIT_JOB {g}||2
+        c< JOB_CREATED {h2}
+        w< NOOP",
+    ),
+    both(
+        "a worker whose requests come in one piece",
+        r"
+        c> SUBMIT_JOB {f}||1
+        c< JOB_CREATED {h1}
+        w> CAN_DO {f}
+        w> GRAB_JOB
+        w> GRAB_JOB
+        w> PRE_SLEEP
+        w> ECHO_REQ end
+        w< JOB_ASSIGN {h1}|{f}|1
+        w< NO_JOB
+        w< ECHO_RES end
+        c> SUBMIT_JOB {f}||2
+        c< JOB_CREATED {h2}
+        w< NOOP",
+    ),
 ];
