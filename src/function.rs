@@ -1,16 +1,14 @@
 //! Functions and who can run them: names in, queues and abilities out.
 //!
-//! A function has a queue of jobs for each priority; an ability is one connection's word that it can run
-//! one function. Knows job and connection numbers only.
-//!
-//! Two pairs of lists make both grabbing and waking cost nothing per function that a worker has, and
-//! nothing per worker that a function has. Each ability stands in exactly one list of each pair:
+//! A function has a queue of jobs for each priority; an ability is one connection's word that it
+//! can run one function. Two pairs of lists make grabbing cost nothing per function that a worker
+//! has, and waking nothing per worker. Each ability stands in exactly one list of each pair:
 //! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its function's
 //!   `unaware` list (it held none when the worker last looked; it is told when one comes);
 //! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it was
 //!   awake when the function last looked; falling asleep puts it back).
 //!
-//! What a list says falsely is found out once, by whoever looks, and costs no more than putting it in.
+//! What a list says falsely is found out once, by whoever looks.
 
 use std::hash::BuildHasher;
 

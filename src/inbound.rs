@@ -30,7 +30,7 @@ const _: () = assert!(DIRECT_BYTES_MIN >= OWNED_BODY_BYTES_MIN);
 pub struct Bounds {
     /// Largest body that is taken in.
     pub body_bytes_max: usize,
-    /// Bytes that bodies may still allocate, on all connections together.
+    /// Bytes that this connection may hold, given what all others and the jobs take.
     pub memory_left: usize,
 }
 
@@ -313,13 +313,18 @@ impl Inbound {
                 return Some(Step::Whole);
             }
             if body.len() == body.capacity() {
-                let capacity = total.min(BODY_STEP_BYTES.max(2 * body.len()));
-                if capacity - body.len() > bounds.memory_left {
-                    let left = total - body.len();
-                    body.truncate(REFUSED_HEAD_BYTES);
-                    body.shrink_to_fit();
-                    self.state = State::Refused { head: body, left };
-                    return Some(Step::Refused { header, why: Refusal::OutOfMemory });
+                let head_bytes = total.min(REFUSED_HEAD_BYTES);
+                let mut capacity = total.min(BODY_STEP_BYTES.max(2 * body.len()));
+                if capacity > bounds.memory_left {
+                    if body.len() >= head_bytes {
+                        let left = total - body.len();
+                        body.truncate(REFUSED_HEAD_BYTES);
+                        body.shrink_to_fit();
+                        self.state = State::Refused { head: body, left };
+                        return Some(Step::Refused { header, why: Refusal::OutOfMemory });
+                    }
+                    // Enough to tell which job a refused result is about.
+                    capacity = head_bytes;
                 }
                 body.reserve_exact(capacity - body.len());
             }

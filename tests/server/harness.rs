@@ -3,11 +3,10 @@
 //! A server listens on a port of its own choice, its log is read all the time, and it ends with its
 //! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a skip fails.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,21 @@ impl Contender {
 
     pub(crate) fn is_ringgear(self) -> bool {
         self != Self::Gearmand
+    }
+
+    /// Whether it can run on this machine; says why not, which under `CI=true` fails.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::RinggearEpoll => true,
+            Self::RinggearUring => match io_uring::IoUring::new(2) {
+                Ok(_) => true,
+                Err(error) => {
+                    skip(&format!("the kernel refuses io_uring: {error}"));
+                    false
+                }
+            },
+            Self::Gearmand => tool("gearmand").is_some(),
+        }
     }
 }
 
@@ -92,7 +106,12 @@ impl Server {
             let mut server = Self { child, address, log };
             loop {
                 if TcpStream::connect(address).is_ok() {
-                    return Some(server);
+                    // Another process may have got the port; then ours tries on for twenty seconds.
+                    let answer = server.admin("getpid");
+                    if answer == format!("OK {}\n", server.pid()) {
+                        return Some(server);
+                    }
+                    break;
                 }
                 if server.child.try_wait().expect("a child").is_some() {
                     break;
@@ -121,6 +140,24 @@ impl Server {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
         stream
+    }
+
+    /// An admin command's answer: a line, or up to the `.` where the command answers with a list.
+    pub(crate) fn admin(&self, command: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(format!("{command}\n").as_bytes()).expect("the server reads");
+        let word = command.split(' ').next().expect("a command");
+        let is_list = ["status", "workers", "show", "prioritystatus"].contains(&word);
+        let mut text = String::new();
+        for line in BufReader::new(stream).lines() {
+            let line = line.expect("an admin command is answered");
+            text.push_str(&line);
+            text.push('\n');
+            if !is_list || line == "." {
+                break;
+            }
+        }
+        text
     }
 
     /// What the server has logged so far.
@@ -223,70 +260,31 @@ pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// A child process whose output is collected; it ends with this value.
-pub(crate) struct Tool {
-    child: Child,
-    output: Receiver<Vec<u8>>,
-    collected: Vec<u8>,
-}
+/// One test per contender from a function that takes a `Contender`.
+macro_rules! each_contender {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            use crate::harness::Contender;
 
-impl Tool {
-    /// Starts it with nothing on its standard input; its standard error goes to the test's.
-    pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the tool starts");
-        let mut stdout = child.stdout.take().expect("a pipe");
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 1 << 16];
-            while let Ok(bytes @ 1..) = stdout.read(&mut buffer) {
-                if sender.send(buffer[..bytes].to_vec()).is_err() {
-                    return;
+            #[test]
+            fn epoll() {
+                super::$name(Contender::RinggearEpoll);
+            }
+
+            #[test]
+            fn uring() {
+                if Contender::RinggearUring.is_here() {
+                    super::$name(Contender::RinggearUring);
                 }
             }
-        });
-        Self { child, output, collected: Vec::new() }
-    }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits until its output contains `text`; for scripts that say when they are ready.
-    pub(crate) fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !String::from_utf8_lossy(&self.collected).contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => self.collected.extend(bytes),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("no {text:?} in {:?}", String::from_utf8_lossy(&self.collected))
+            #[test]
+            fn gearmand() {
+                if Contender::Gearmand.is_here() {
+                    super::$name(Contender::Gearmand);
                 }
             }
         }
-    }
-
-    /// Waits for its end, for as long as `patience`; how it ended, and all it wrote.
-    pub(crate) fn finish(mut self, patience: Duration) -> (ExitStatus, Vec<u8>) {
-        let deadline = Instant::now() + patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => self.collected.extend(bytes),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no end in time after {:?}", String::from_utf8_lossy(&self.collected))
-                }
-            }
-        }
-        let status = wait_until("the tool to end", || self.child.try_wait().expect("a child"));
-        (status, std::mem::take(&mut self.collected))
-    }
+    )* };
 }
-
-impl Drop for Tool {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+pub(crate) use each_contender;

@@ -1,7 +1,21 @@
 //! Tests against real server processes over real sockets: every ringgear driver, and Debian's gearmand
 //! where the behaviours agree. One binary, so that it is linked once.
+//!
+//! What isn't installed is skipped with a reason, except under `CI=true`.
+//! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.
 
+mod conn;
 mod harness;
 mod limits;
+mod pattern;
+mod script;
+mod tools;
 mod transcripts;
 mod wire;
+
+mod interop_bulk;
+mod interop_cli;
+mod interop_perl;
+mod interop_php;
+mod interop_python;
+mod process;

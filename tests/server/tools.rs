@@ -1,0 +1,128 @@
+//! Other people's programs: a command in, its output out; they end with a deadline, or with their value.
+//!
+//! Only a child that hasn't been reaped is ever signalled.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::harness::{skip, tool, wait_until};
+
+/// How long a program may take in all.
+const TOOL_PATIENCE: Duration = Duration::from_secs(100);
+
+/// Whether a program is here and runs a short script, which proves its extension to be there.
+pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
+    let Some(path) = tool(program) else { return false };
+    let mut command = Command::new(path);
+    let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let runs = status.is_ok_and(|status| status.success());
+    if !runs {
+        skip(&format!("{program} lacks an extension: {arguments:?}"));
+    }
+    runs
+}
+
+/// A script of `tests/interop`.
+pub(crate) fn script(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
+    path.to_str().expect("the checkout's path is text").to_owned()
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(program: &str, arguments: &[&str], stdin: &[u8]) -> Finished {
+    Tool::start_with(program, arguments, stdin).finish()
+}
+
+/// A program that runs; dropping it kills it.
+pub(crate) struct Tool {
+    child: Child,
+    program: String,
+    lines: Receiver<String>,
+    seen: String,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Tool {
+    /// Starts it with nothing on its standard input.
+    pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
+        Self::start_with(program, arguments, b"")
+    }
+
+    pub(crate) fn start_with(program: &str, arguments: &[&str], input: &[u8]) -> Self {
+        let mut command = Command::new(tool(program).expect("asked for before"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the tool starts");
+        let (mut stdin, input) = (child.stdin.take().expect("a pipe"), input.to_vec());
+        // A program that doesn't read its input is no concern of ours.
+        std::thread::spawn(move || stdin.write_all(&input).ok());
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while matches!(stdout.read_until(b'\n', &mut line), Ok(1..)) {
+                sender.send(String::from_utf8_lossy(&line).into_owned()).ok();
+                line.clear();
+            }
+        });
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).ok();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let program = format!("{program} {}", arguments.join(" "));
+        Self { child, program, lines, seen: String::new(), stderr: Some(stderr) }
+    }
+
+    /// Waits for a line of its output that contains `text`.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(TOOL_PATIENCE) else {
+                self.kill();
+                let stderr = self.stderr.take().map(JoinHandle::join);
+                panic!("{} never said {text:?}: {} {stderr:?}", self.program, self.seen);
+            };
+            self.seen.push_str(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// SIGKILL: it has no chance to say goodbye.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+
+    /// Waits for its end, which closes its output.
+    pub(crate) fn finish(mut self) -> Finished {
+        while let Ok(line) = self.lines.recv_timeout(TOOL_PATIENCE) {
+            self.seen.push_str(&line);
+        }
+        let status = wait_until("a tool to end", || self.child.try_wait().expect("a child"));
+        let stdout = std::mem::take(&mut self.seen);
+        let stderr = self.stderr.take().expect("only one end").join().expect("it only reads");
+        Finished { status, stdout, stderr }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        // Both do nothing to a child that has been reaped.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
