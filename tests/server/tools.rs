@@ -101,6 +101,11 @@ impl Tool {
         }
     }
 
+    /// Its output as far as it has been waited for.
+    pub(crate) fn seen(&self) -> &str {
+        &self.seen
+    }
+
     /// SIGKILL: it has no chance to say goodbye.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child");
