@@ -154,7 +154,10 @@ impl World {
                 self.read_all();
             }
             if let Some(peer) = self.conns.get(&conn) {
-                assert!(peer.requests.is_empty() || peer.ended, "{conn} is never listened to again");
+                assert!(
+                    peer.requests.is_empty() || peer.ended,
+                    "{conn} is never listened to again"
+                );
             }
         }
         // Workers that have gone astray make room for one that does its duty.
