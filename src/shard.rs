@@ -401,9 +401,9 @@ impl Shard {
                 }
                 Err(error) => {
                     let (session, cx) = self.context(conn, now);
-                    if session.handle_bad_packet(error, cx.outbox) {
-                        self.settle(conn, now);
-                    } else {
+                    let usable = session.handle_bad_packet(error, cx.outbox);
+                    self.settle(conn, now);
+                    if !usable {
                         self.close_malformed(conn, &error, now);
                     }
                 }
@@ -583,3 +583,6 @@ fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
         id: connection.session.id(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,7 @@ impl Model {
                 self.expect_error(conn, "INVALID_MAGIC", "Request magic expected")
             }
             Request::Line(line) => self.handle_line(conn, line),
-            Request::UnknownType | Request::SixWords => {}
+            Request::UnknownType | Request::SixWords | Request::LacksArgument => {}
         }
         self.expect_fails();
         if self.peers[&conn].asleep {

@@ -201,7 +201,8 @@ fn other(rng: &mut Rng) -> Request {
         19 => Request::WrongMagic,
         20 => Request::packet(C::WorkFail, &[&[b'h'; 64]], vec![]),
         21 => Request::UnknownType,
-        22 => Request::SixWords,
+        22 if rng.bool() => Request::SixWords,
+        22 => Request::LacksArgument,
         _ => Request::Line(["nonsense", "", "shutdown"][rng.usize(0..3)].to_owned()),
     }
 }
