@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::harness::{skip, tool, wait_until};
 
 /// How long a program may take in all.
-const TOOL_PATIENCE: Duration = Duration::from_secs(100);
+const TOOL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether a program is here and runs a short script, which proves its extension to be there.
 pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
