@@ -1,7 +1,7 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are set
-//! here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are
+//! set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
@@ -82,11 +82,12 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. The port is a
-    /// number or a service's name; 0 lets the kernel choose.
+    /// Listens on every address of `host`; without a host on loopback of both families. The port is
+    /// a number or a service's name; 0 lets the kernel choose.
     ///
     /// # Errors
-    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will do.
+    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
+    /// do.
     pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
         let addresses = resolve(host, port)?;
         let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);

@@ -1,7 +1,8 @@
 //! A test's own end of a connection: sends bytes, cuts what comes back into packets and text lines.
 //!
-//! Written from the protocol text and not from the server's code, so that a mistake made there isn't
-//! made twice. `sync` is how a test knows that the server has dealt with everything sent before.
+//! Written from the protocol text and not from the server's code, so that a mistake made there
+//! isn't made twice. `sync` is how a test knows that the server has dealt with everything sent
+//! before.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -199,7 +200,8 @@ impl Conn {
         }
     }
 
-    /// Has the server deal with all that was sent before; what comes in meanwhile is kept for `next`.
+    /// Has the server deal with all that was sent before; what comes in meanwhile is kept for
+    /// `next`.
     pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.syncs += 1;
         let token = format!("sync-{}", self.syncs).into_bytes();

@@ -1,7 +1,7 @@
 //! A list of operations on a shard with several connections: what peers say, when they leave, time.
 //!
-//! Invariant: the engine's own after each operation, and no byte of memory left when all have left and
-//! every job has been cancelled.
+//! Invariant: the engine's own after each operation, and no byte of memory left when all have left
+//! and every job has been cancelled.
 #![no_main]
 
 use arbitrary::Arbitrary;
