@@ -774,3 +774,6 @@ impl Engine {
         self.check_workers();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -654,3 +654,6 @@ pub fn encode(
     write_head(out, magic, command, arguments, payload.len());
     out.extend_from_slice(payload);
 }
+
+#[cfg(test)]
+mod tests;

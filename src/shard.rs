@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 
 use slab::Slab;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::admin::{self, Identity, Listing, WorkerRow};
 use crate::engine::{self, ConnId, Effect, Engine, Now};
@@ -392,6 +392,7 @@ impl Shard {
         match arrival {
             Arrival::Packet { header, body } => match Request::parse(header, body) {
                 Ok(request) => {
+                    trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
                     let (session, mut cx) = self.context(conn, now);
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
@@ -400,9 +401,9 @@ impl Shard {
                 }
                 Err(error) => {
                     let (session, cx) = self.context(conn, now);
-                    if session.handle_bad_packet(error, cx.outbox) {
-                        self.settle(conn, now);
-                    } else {
+                    let usable = session.handle_bad_packet(error, cx.outbox);
+                    self.settle(conn, now);
+                    if !usable {
                         self.close_malformed(conn, &error, now);
                     }
                 }
@@ -418,6 +419,7 @@ impl Shard {
     }
 
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
+        trace!(conn, line = %line.escape_ascii());
         let mut text = std::mem::take(&mut self.text);
         let Settings { handles, identity, .. } = &self.settings;
         match admin::answer(line, &mut self.engine, handles, identity, &mut text) {
@@ -581,3 +583,6 @@ fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
         id: connection.session.id(),
     }
 }
+
+#[cfg(test)]
+mod tests;

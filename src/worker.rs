@@ -201,8 +201,11 @@ impl Engine {
         }
     }
 
+    /// Ends the lease of a worker that can't run what it was woken for. One that sleeps sleeps on.
     fn end_lease(&mut self, conn: ConnId, now: Now) {
-        if let Some(function) = self.take_lease(conn) {
+        if matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
+            && let Some(function) = self.take_lease(conn)
+        {
             self.wake(function, now);
         }
     }
@@ -316,3 +319,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
+pub mod machine;
 pub mod process;
 mod uring;
 

@@ -1,0 +1,109 @@
+//! A seeded simulation of one whole shard: many clients and workers, one clock, one generator.
+//!
+//! `world` drives the shard and its peers by chance, `peer` says what a peer may want, `wire` speaks the
+//! protocol, and `model` is what the server has promised. Invariant: a seed fully determines a run.
+//!
+//! `SIMULATION_SEED=n` replays one run, `SIMULATION_SEEDS=n` runs so many, `SIMULATION_STEPS=n` sets
+//! how much happens in each. A failure prints its seed, its step and what led to it.
+#![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
+
+mod admin;
+mod model;
+mod peer;
+mod wire;
+mod world;
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::panic::resume_unwind;
+
+use world::World;
+
+const SEEDS: u64 = 300;
+const STEPS: u64 = 500;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed);
+    let steps = setting("SIMULATION_STEPS").unwrap_or(STEPS);
+    for step in 0..steps {
+        world.step(step);
+    }
+    world.drain();
+    world
+}
+
+#[test]
+fn a_shard_keeps_all_promises_whatever_its_peers_do() {
+    if let Some(seed) = setting("SIMULATION_SEED") {
+        run(seed);
+        return;
+    }
+    let seeds = setting("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let mut events: BTreeMap<&str, u64> = BTreeMap::new();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let tallies = std::thread::scope(|scope| {
+        let runs = |thread| {
+            move || {
+                let mut events: Vec<(&'static str, u64)> = Vec::new();
+                for seed in (thread..seeds).step_by(usize::try_from(threads).unwrap()) {
+                    events.extend(run(seed).model.tally.events);
+                }
+                events
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(runs(thread))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<Vec<_>>()
+    });
+    for (what, count) in tallies.into_iter().flatten() {
+        *events.entry(what).or_default() += count;
+    }
+    println!("{events:#?}");
+    if seeds >= SEEDS {
+        for what in EVENTS {
+            assert!(
+                events.contains_key(what),
+                "`{what}` never happens: the simulation has gone dull"
+            );
+        }
+    }
+}
+
+/// What a simulation of the usual size has to come across.
+const EVENTS: [&str; 19] = [
+    "abandoned",
+    "background job",
+    "cancelled",
+    "coalesced",
+    "delayed job",
+    "error reply",
+    "exhausted",
+    "finished",
+    "foreground job",
+    "forwarded",
+    "grabbed",
+    "lease ended",
+    "no sleep",
+    "queue full",
+    "refused: out of memory",
+    "refused: too large",
+    "requeued",
+    "started late",
+    "timed out",
+];
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let trace = |seed| run(seed).hasher.finish();
+    let traces: Vec<u64> = (1_000_000..1_000_010).map(trace).collect();
+    let again: Vec<u64> = (1_000_000..1_000_010).map(trace).collect();
+    assert_eq!(traces, again);
+    assert_ne!(traces[0], traces[1], "seeds differ");
+}

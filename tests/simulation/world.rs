@@ -1,0 +1,644 @@
+//! The world around one shard: a driver, peers that do as they like, and a clock, all from one seed.
+//!
+//! Every step is one thing that may happen on a real server; after every call of the shard what it
+//! sent goes to `model`. The driver takes chunks at once, as an asynchronous one does, and
+//! reports them as sent when their reader has read them, which may be never.
+//!
+//! Invariant: all choices come from `rng`; the same seed gives the same bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash};
+use std::net::{IpAddr, Ipv4Addr};
+
+use fastrand::Rng;
+use ringgear::admin::Identity;
+use ringgear::engine::{self, ConnId, Now, Wakeup};
+use ringgear::handle::Handles;
+use ringgear::outbox::Chunk;
+use ringgear::shard::{Intake, Origin, Settings, Shard};
+
+use crate::model::{Model, Output, Place, Rules};
+use crate::wire::{self, Request};
+
+/// Lines of the trace that a failure shows.
+const TRACE_LINES: usize = 60;
+/// Connections that may be there at once, one of them for the drain.
+const CONNECTIONS_MAX: usize = 24;
+/// With no more than this unsent, no connection is paused.
+const CERTAINLY_READ_BYTES: usize = 512 << 10;
+
+struct Conn {
+    /// What the peer has decided to send, and where in `bytes_out` each request ends.
+    requests: VecDeque<(u64, Request)>,
+    bytes_out: Vec<u8>,
+    delivered: usize,
+    /// Position of `bytes_out[0]` in the connection's stream.
+    base: u64,
+    unsent: VecDeque<Chunk>,
+    unsent_bytes: usize,
+    stalled: bool,
+    lent: Option<Vec<u8>>,
+    ended: bool,
+    malformed: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) shard: Shard,
+    pub(crate) model: Model,
+    settings: Settings,
+    conns: BTreeMap<ConnId, Conn>,
+    now: Now,
+    pub(crate) hasher: DefaultHasher,
+    trace: Trace,
+    frames_seen: u64,
+    malformed_seen: u64,
+    /// Connections whose intake may have changed since the driver looked.
+    closing: Vec<ConnId>,
+    /// Whether there are more workers than work.
+    calm: bool,
+}
+
+/// Shows what led to a failure.
+struct Trace {
+    seed: u64,
+    step: u64,
+    lines: VecDeque<String>,
+}
+
+impl Trace {
+    fn add(&mut self, line: String) {
+        if self.lines.len() == TRACE_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(format!("{:5} {line}", self.step));
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
+            eprintln!(
+                "\n{}\nfailed at step {}; replay with SIMULATION_SEED={}",
+                lines.join("\n"),
+                self.step,
+                self.seed
+            );
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let unix_ms = 1_700_000_000_000 + rng.u64(0..1000);
+        let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms };
+        let settings = settings(&mut rng);
+        let calm = rng.bool();
+        let rules = Rules {
+            lease_ms: settings.engine.lease_ms,
+            wakeup: settings.engine.wakeup,
+            attempts_max: settings.engine.attempts_max,
+            body_bytes_max: settings.body_bytes_max,
+            memory_bytes_max: settings.memory_bytes_max,
+            exceptions: settings.exceptions,
+        };
+        let trace = Trace { seed, step: 0, lines: VecDeque::new() };
+        let mut world = Self {
+            shard: Shard::new(settings.clone(), now),
+            model: Model::new(rules, settings.engine.first_number, now),
+            settings,
+            rng,
+            conns: BTreeMap::new(),
+            now,
+            hasher: DefaultHasher::new(),
+            trace,
+            frames_seen: 0,
+            malformed_seen: 0,
+            closing: Vec::new(),
+            calm,
+        };
+        world.note(|world| format!("{:?}", world.settings));
+        world
+    }
+
+    /// Lets one thing happen.
+    pub(crate) fn step(&mut self, step: u64) {
+        self.trace.step = step;
+        match self.rng.u32(0..100) {
+            0..6 => self.connect(),
+            6..64 => self.speak(),
+            64..74 => self.deliver_some(),
+            74..78 => self.stall(),
+            78 if self.rng.u32(0..8) == 0 => self.gorge(),
+            78..86 => self.read_all(),
+            86..96 => self.pass_time(),
+            96..99 => self.leave(),
+            _ => self.half_close(),
+        }
+        if self.rng.u32(0..8) == 0 {
+            self.shard.engine().check_invariants();
+        }
+    }
+
+    /// Brings everything to an end: all jobs are done, all peers leave, and nothing is left behind.
+    pub(crate) fn drain(&mut self) {
+        self.trace.step += 1;
+        self.read_all();
+        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            // Each round brings a megabyte's replies at least.
+            for _ in 0..20 {
+                self.deliver(conn, usize::MAX);
+                self.read_all();
+            }
+            if let Some(peer) = self.conns.get(&conn) {
+                assert!(
+                    peer.requests.is_empty() || peer.ended,
+                    "{conn} is never listened to again"
+                );
+            }
+        }
+        // Workers that have gone astray make room for one that does its duty.
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns.into_iter().take(CONNECTIONS_MAX / 2) {
+            if self.conns.contains_key(&conn) {
+                self.disconnect(conn);
+                self.flush();
+            }
+        }
+        let Some(worker) = self.connect_one() else { panic!("no room for the last worker") };
+        for name in self.model.functions.keys().cloned().collect::<Vec<_>>() {
+            self.say(worker, Request::packet(ringgear::packet::Command::CanDo, &[&name], vec![]));
+        }
+        for conn in self.conns.keys().copied().filter(|&conn| conn != worker).collect::<Vec<_>>() {
+            self.say(conn, Request::plain(ringgear::packet::Command::ResetAbilities));
+        }
+        let mut rounds = 0;
+        while !self.model.jobs.is_empty() {
+            rounds += 1;
+            assert!(rounds < 1000, "jobs that nobody gets: {:?}", self.model.jobs);
+            self.work_all(worker);
+            if let Some(at_ms) = self.model.deadline_ms() {
+                self.advance_to(at_ms.max(self.now.mono_ms));
+            }
+        }
+        self.check_empty();
+    }
+
+    fn work_all(&mut self, worker: ConnId) {
+        use ringgear::packet::Command as C;
+        loop {
+            let running = self.running(worker);
+            for handle in &running {
+                self.say(worker, Request::packet(C::WorkComplete, &[handle], b"done".to_vec()));
+            }
+            self.say(worker, Request::plain(C::GrabJobAll));
+            self.read_all();
+            if self.running(worker).is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn check_empty(&mut self) {
+        assert!(self.shard.is_idle(), "no job is left");
+        assert_eq!(self.shard.engine().job_bytes(), 0);
+        let counters = self.shard.engine().counters;
+        let gone = counters.finished + counters.exhausted + counters.abandoned;
+        assert!(gone >= counters.created, "every job has an end: {counters:?}");
+        while let Some(conn) = self.any_conn() {
+            self.disconnect(conn);
+        }
+        self.shard.engine().check_invariants();
+        assert_eq!(self.shard.memory_bytes(), 0, "bytes that belong to nobody");
+        assert_eq!(self.shard.deadline_ms(), None, "timers that belong to nobody");
+        assert_eq!(self.shard.connections(), 0);
+    }
+
+    fn note(&mut self, line: impl FnOnce(&Self) -> String) {
+        let line = line(self);
+        self.trace.add(line);
+    }
+
+    fn connect(&mut self) {
+        if self.conns.len() + 1 < CONNECTIONS_MAX {
+            self.connect_one();
+        }
+    }
+
+    fn connect_one(&mut self) -> Option<ConnId> {
+        let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), ip };
+        let Ok(conn) = self.shard.connect(origin, self.now) else {
+            assert_eq!(self.conns.len(), self.settings.connections_max);
+            return None;
+        };
+        self.note(|_| format!("connect {conn}"));
+        self.conns.insert(
+            conn,
+            Conn {
+                requests: VecDeque::new(),
+                bytes_out: Vec::new(),
+                delivered: 0,
+                base: 0,
+                unsent: VecDeque::new(),
+                unsent_bytes: 0,
+                stalled: false,
+                lent: None,
+                ended: false,
+                malformed: false,
+            },
+        );
+        // The shard's numbers need not be the lowest ones, and `workers` shows the descriptor.
+        self.model.connect(conn, origin.fd);
+        Some(conn)
+    }
+
+    /// A peer says something, of which some arrives at once.
+    fn speak(&mut self) {
+        let Some(conn) = self.any_conn() else { return self.connect() };
+        if !self.can_speak(conn) {
+            return;
+        }
+        for _ in 0..*self.choose(&[1, 1, 1, 2, 5]) {
+            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
+            self.queue(conn, request);
+        }
+        let whole = self.rng.u32(0..4) > 0;
+        let bytes = if whole { usize::MAX } else { self.rng.usize(1..200) };
+        self.deliver(conn, bytes);
+    }
+
+    fn queue(&mut self, conn: ConnId, request: Request) {
+        self.note(|_| format!("{conn} says {request}"));
+        let peer = self.conns.get_mut(&conn).unwrap();
+        peer.bytes_out.extend_from_slice(&request.bytes());
+        peer.requests.push_back((peer.base + peer.bytes_out.len() as u64, request));
+    }
+
+    /// Says one thing, all of which arrives and is handled.
+    fn say(&mut self, conn: ConnId, request: Request) {
+        if !self.conns.contains_key(&conn) || self.conns[&conn].ended {
+            return;
+        }
+        self.queue(conn, request);
+        self.deliver(conn, usize::MAX);
+        self.read_all();
+        if self.conns.contains_key(&conn) {
+            self.deliver(conn, usize::MAX);
+        }
+    }
+
+    fn deliver_some(&mut self) {
+        let Some(conn) = self.any_conn() else { return };
+        let bytes = *self.choose(&[1, 7, 13, 100, 10_000, 100_000]);
+        self.deliver(conn, bytes);
+    }
+
+    /// Up to `left` bytes of what a peer has said arrive, in pieces of any size.
+    fn deliver(&mut self, conn: ConnId, mut left: usize) {
+        while let Some(peer) = self.conns.get_mut(&conn) {
+            let available = peer.bytes_out.len() - peer.delivered;
+            if let Some(mut body) = peer.lent.take() {
+                let room = (body.capacity() - body.len()).min(available).min(left);
+                body.extend_from_slice(&peer.bytes_out[peer.delivered..peer.delivered + room]);
+                peer.delivered += room;
+                left -= room;
+                self.note(|_| format!("{conn} gives {room} bytes back"));
+                self.call(Some(conn), |shard, now| shard.give_back(conn, body, now));
+                self.flush();
+                continue;
+            }
+            if available == 0 || left == 0 || peer.ended {
+                return;
+            }
+            match self.shard.intake(conn) {
+                Intake::Pause | Intake::Close => return,
+                Intake::Direct if self.rng.bool() => {
+                    let body = self.shard.lend(conn);
+                    assert!(body.is_some(), "`Direct` means that there is something to lend");
+                    self.conns.get_mut(&conn).unwrap().lent = body;
+                    if self.rng.u32(0..4) == 0 {
+                        return;
+                    }
+                }
+                Intake::Direct | Intake::Read => {
+                    let most = available.min(left);
+                    let bytes = match self.rng.u32(0..8) {
+                        0 => self.rng.usize(1..=most.min(30)),
+                        1 => self.rng.usize(1..=most),
+                        _ => most,
+                    };
+                    let bytes = bytes.min(self.one_request(conn));
+                    left -= bytes;
+                    let peer = self.conns.get_mut(&conn).unwrap();
+                    let piece = peer.bytes_out[peer.delivered..peer.delivered + bytes].to_vec();
+                    peer.delivered += bytes;
+                    self.call(Some(conn), |shard, now| shard.received(conn, &piece, now));
+                    self.flush();
+                }
+            }
+        }
+    }
+
+    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't say
+    /// which of several it was for, nor does the refusal of a large body.
+    fn one_request(&self, conn: ConnId) -> usize {
+        let peer = &self.conns[&conn];
+        let delicate = |request: &Request| match request {
+            Request::Packet { command, payload, .. } => {
+                *command == ringgear::packet::Command::PreSleep || payload.len() > 8000
+            }
+            _ => false,
+        };
+        let arrived = peer.base + peer.delivered as u64;
+        let ends = || peer.requests.iter().filter(|(end, _)| *end > arrived);
+        let careful =
+            self.model.peers[&conn].asleep || ends().any(|(_, request)| delicate(request));
+        let end = ends().next().filter(|_| careful).map(|(end, _)| end - arrived);
+        end.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
+    }
+
+    fn stall(&mut self) {
+        if let Some(conn) = self.any_conn() {
+            self.stall_one(conn);
+        }
+    }
+
+    fn stall_one(&mut self, conn: ConnId) {
+        self.note(|_| format!("{conn} stops reading"));
+        self.conns.get_mut(&conn).unwrap().stalled = true;
+    }
+
+    /// A peer asks for more than it may have waiting, and reads none of it for now.
+    fn gorge(&mut self) {
+        let Some(conn) = self.any_conn() else { return };
+        self.stall_one(conn);
+        for _ in 0..self.rng.u32(1..8) {
+            if !self.can_speak(conn) {
+                return;
+            }
+            let payload = vec![b'e'; 400_000];
+            self.queue(conn, Request::packet(ringgear::packet::Command::EchoReq, &[], payload));
+            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
+            self.queue(conn, request);
+            self.deliver(conn, usize::MAX);
+        }
+    }
+
+    fn can_speak(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|peer| !peer.ended && !peer.malformed)
+    }
+
+    /// Some peers that had stopped reading go on; in the end, all of them.
+    fn read_all(&mut self) {
+        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.conns.get_mut(&conn).unwrap().stalled = false;
+        }
+        self.flush();
+    }
+
+    fn pass_time(&mut self) {
+        let ms = match self.rng.u32(0..20) {
+            0..8 => self.rng.u64(0..40),
+            8..13 => self.settings.engine.lease_ms,
+            13..18 => self.rng.u64(100..3000),
+            18 => self.rng.u64(3000..60_000),
+            _ => self.rng.u64(60_000..4_000_000),
+        };
+        self.advance_to(self.now.mono_ms + ms);
+    }
+
+    /// Lets time pass deadline by deadline.
+    fn advance_to(&mut self, target_ms: u64) {
+        self.note(|world| format!("{} ms pass", target_ms - world.now.mono_ms));
+        loop {
+            let next_ms = self.shard.deadline_ms();
+            if let Some(due_ms) = self.model.deadline_ms() {
+                let next_ms = next_ms.unwrap_or(u64::MAX);
+                assert!(
+                    next_ms <= due_ms.max(self.now.mono_ms) || due_ms > self.now.mono_ms + 900_000,
+                    "a job is due at {due_ms} and the shard sleeps until {next_ms}"
+                );
+            }
+            let Some(next_ms) = next_ms.filter(|&next_ms| next_ms <= target_ms) else { break };
+            self.tick(next_ms);
+        }
+        self.tick(target_ms);
+    }
+
+    fn tick(&mut self, at_ms: u64) {
+        let passed_ms = at_ms.saturating_sub(self.now.mono_ms);
+        self.now.mono_ms += passed_ms;
+        self.now.unix_ms += passed_ms;
+        self.call(None, |shard, now| shard.tick(now));
+        self.flush();
+    }
+
+    fn leave(&mut self) {
+        if let Some(conn) = self.any_conn() {
+            self.disconnect(conn);
+            self.flush();
+        }
+    }
+
+    fn half_close(&mut self) {
+        let Some(conn) = self.any_conn() else { return };
+        let peer = self.conns.get_mut(&conn).unwrap();
+        let read = peer.unsent_bytes < CERTAINLY_READ_BYTES;
+        let silent =
+            peer.requests.front().is_none_or(|(end, _)| *end > peer.base + peer.delivered as u64);
+        if !read || !silent || peer.ended || peer.malformed || peer.lent.is_some() {
+            return;
+        }
+        peer.ended = true;
+        self.note(|_| format!("{conn} half-closes"));
+        self.call(Some(conn), |shard, now| shard.ended(conn, now));
+        self.flush();
+    }
+
+    fn disconnect(&mut self, conn: ConnId) {
+        self.note(|_| format!("{conn} goes"));
+        self.conns.remove(&conn);
+        self.shard.disconnect(conn, self.now);
+        let output = self.collect();
+        self.model.begin(Some(conn), output);
+        self.model.disconnect(conn);
+        self.model.end();
+    }
+
+    /// Calls the shard, and has the model look at everything that came of it.
+    fn call(&mut self, conn: Option<ConnId>, what: impl FnOnce(&mut Shard, Now)) {
+        let ended_before = self.model_ended(conn);
+        what(&mut self.shard, self.now);
+        let output = self.collect();
+        self.model.begin(conn, output);
+        if let Some(conn) = conn {
+            let frames = self.shard.counters.frames - self.frames_seen;
+            self.frames_seen = self.shard.counters.frames;
+            for _ in 0..frames {
+                self.handled(conn);
+            }
+            self.check_handled(conn);
+            if self.conns[&conn].ended && !ended_before {
+                self.model.leave(conn);
+            }
+        } else {
+            self.model.tick(self.now);
+        }
+        self.model.end();
+    }
+
+    fn model_ended(&self, conn: Option<ConnId>) -> bool {
+        conn.is_some_and(|conn| self.model.has_left(conn))
+    }
+
+    /// The shard has handled one more request.
+    fn handled(&mut self, conn: ConnId) {
+        let peer = self.conns.get_mut(&conn).unwrap();
+        let Some((_, request)) = peer.requests.pop_front() else {
+            panic!("a frame that {conn} didn't send");
+        };
+        self.model.handle(conn, &request);
+        if matches!(request, Request::SixWords | Request::LacksArgument) {
+            peer.malformed = true;
+        }
+    }
+
+    /// What has arrived is handled unless there is a reason to wait.
+    fn check_handled(&mut self, conn: ConnId) {
+        let intake = self.shard.intake(conn);
+        let peer = self.conns.get_mut(&conn).unwrap();
+        let malformed = self.shard.counters.malformed - self.malformed_seen;
+        self.malformed_seen = self.shard.counters.malformed;
+        if malformed > 0 && !peer.malformed {
+            let request = peer.requests.pop_front().map(|(_, request)| request);
+            assert!(matches!(request, Some(Request::UnknownType)), "malformed: {request:?}");
+            peer.malformed = true;
+        }
+        if peer.malformed {
+            assert!(matches!(intake, Intake::Close | Intake::Pause));
+        } else if !matches!(intake, Intake::Close | Intake::Pause) || peer.ended {
+            let arrived = peer.base + peer.delivered as u64;
+            if let Some((end, request)) = peer.requests.front() {
+                assert!(*end > arrived, "{request} of {conn} has arrived and isn't handled");
+            }
+        }
+        if peer.delivered > 1 << 16 || peer.delivered == peer.bytes_out.len() {
+            peer.base += peer.delivered as u64;
+            peer.bytes_out.drain(..peer.delivered);
+            peer.delivered = 0;
+        }
+    }
+
+    /// Takes what the shard has for its peers, as a driver does after a batch.
+    fn collect(&mut self) -> Output {
+        let mut output = Output::default();
+        while let Some(conn) = self.shard.next_dirty() {
+            let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
+            let mut bytes = Vec::new();
+            while let Some((chunk, more)) = self.shard.take(conn) {
+                bytes.extend_from_slice(chunk.as_ref());
+                peer.unsent_bytes += chunk.as_ref().len();
+                peer.unsent.push_back(chunk);
+                if !more {
+                    break;
+                }
+            }
+            if !bytes.is_empty() {
+                (conn, &bytes).hash(&mut self.hasher);
+                let packets = wire::read(&bytes);
+                let mut text = String::new();
+                for packet in packets.iter().take(6) {
+                    let _ = write!(text, " {packet:?};");
+                }
+                self.trace.add(format!("  {conn} gets{text}"));
+                output.packets.entry(conn).or_default().extend(packets);
+            }
+            if self.shard.intake(conn) == Intake::Close {
+                if peer.unsent_bytes > self.settings.outbox_bytes_max {
+                    output.slow.insert(conn);
+                }
+                self.closing.push(conn);
+            }
+        }
+        output.memory_bytes = self.shard.memory_bytes();
+        let functions = self.shard.engine().functions().iter_from(0);
+        output.functions = functions.map(|(_, function)| function.name.to_vec()).collect();
+        self.check_memory();
+        output
+    }
+
+    fn check_memory(&self) {
+        let job_bytes = self.shard.engine().job_bytes();
+        let record = 256;
+        assert!(job_bytes <= self.settings.memory_bytes_max + record, "{job_bytes} bytes of jobs");
+        let unsent: usize = self.conns.values().map(|peer| peer.unsent_bytes).sum();
+        assert!(self.shard.memory_bytes() >= job_bytes + unsent, "unsent bytes are counted");
+    }
+
+    /// Peers read what has been sent to them; those who are to be closed are.
+    fn flush(&mut self) {
+        loop {
+            while let Some(conn) = self.closing.pop() {
+                if self.conns.contains_key(&conn) {
+                    self.disconnect(conn);
+                }
+            }
+            let mut readers = self.conns.iter().filter(|(_, peer)| !peer.stalled);
+            let Some((&conn, _)) = readers.find(|(_, peer)| !peer.unsent.is_empty()) else {
+                return;
+            };
+            let peer = self.conns.get_mut(&conn).unwrap();
+            let chunk = peer.unsent.pop_front().unwrap();
+            peer.unsent_bytes -= chunk.as_ref().len();
+            self.call(Some(conn), |shard, now| shard.sent(conn, chunk, now));
+        }
+    }
+
+    fn running(&self, conn: ConnId) -> Vec<Vec<u8>> {
+        let jobs = self.model.jobs.iter().filter(
+            |(_, job)| matches!(job.place, Place::Running { conn: worker, .. } if worker == conn),
+        );
+        jobs.map(|(&number, _)| crate::model::handle(number)).collect()
+    }
+
+    fn any_conn(&mut self) -> Option<ConnId> {
+        let count = self.conns.len();
+        (count > 0).then(|| *self.conns.keys().nth(self.rng.usize(0..count)).unwrap())
+    }
+
+    fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.rng.usize(0..from.len())]
+    }
+}
+
+fn settings(rng: &mut Rng) -> Settings {
+    let wakeup = match rng.u32(0..8) {
+        0 => Wakeup::Each(0),
+        1 => Wakeup::Each(1),
+        2 => Wakeup::Each(3),
+        _ => Wakeup::Lease,
+    };
+    let attempts_max = [None, None, Some(0), Some(1), Some(2), Some(5)][rng.usize(0..6)];
+    let tight = rng.u32(0..4) == 0;
+    Settings {
+        engine: engine::Settings {
+            lease_ms: [100, 1, 5000][rng.usize(0..3)],
+            wakeup,
+            attempts_max,
+            hash_seed: rng.u64(..),
+            first_number: rng.u64(1..1000),
+        },
+        handles: Handles::new(b"H:sim").unwrap(),
+        identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
+        exceptions: rng.u32(0..4) == 0,
+        body_bytes_max: if rng.u32(0..4) == 0 { 50_000 } else { 1 << 30 },
+        memory_bytes_max: if tight { rng.usize(20_000..300_000) } else { 1 << 30 },
+        outbox_bytes_max: [100_000, 3 << 20, 1 << 30][rng.usize(0..3)],
+        connections_max: CONNECTIONS_MAX,
+    }
+}
