@@ -56,7 +56,7 @@ class Client(gear.Client):
 
     def handleWorkException(self, packet):
         job = super().handleWorkException(packet)
-        self.tell("exception " + job.exception.decode())
+        self.tell("exception " + packet.getArgument(1, True).decode())
         self.done.release()
         return job
 

@@ -1,5 +1,6 @@
 //! Debian's `gearman` and `gearadmin` against every contender.
 
+use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_contender, tool, wait_until};
 use crate::tools::{Finished, Tool, run};
 
@@ -68,7 +69,7 @@ fn a_job_goes_through_the_tool_on_both_sides(contender: Contender) {
     assert_eq!(output(gearman(&server, &["-f", "upper", "-L", "low"], b"")), "LOW");
     assert_eq!(output(gearman(&server, &["-f", "upper", "-s"], b"")), "");
     let told = output(gearman(&server, &["-v", "-f", "upper", "x"], b""));
-    assert!(told.contains("Task created: ") && told.ends_with('X'), "{told}");
+    assert!(told.contains("Task created: ") && told.contains('X'), "{told}");
 }
 
 fn every_line_can_be_a_job(contender: Contender) {
@@ -99,10 +100,10 @@ fn one_key_is_one_run(contender: Contender) {
     let first = gearman(&server, &["-u", "key", "-f", "rev", "abc"], b"");
     let second = gearman(&server, &["-u", "key", "-f", "rev", "abc"], b"");
     let clients = |count: u8| {
-        let mut conn = crate::conn::Conn::open(server.address());
+        let mut conn = Conn::open(server.address());
         conn.packet("GET_STATUS_UNIQUE", &[b"key"]);
         let answer = conn.next().expect("an answer");
-        let crate::conn::Item::Packet(42, body) = answer else { panic!("{answer:?}") };
+        let Item::Packet(42, body) = answer else { panic!("{answer:?}") };
         body.ends_with(&[0, b'0' + count]).then_some(())
     };
     wait_until("both clients", || clients(2));
@@ -132,11 +133,14 @@ fn several_functions_are_prefixed(contender: Contender) {
 
 fn five_mebibytes_go_there_and_back(contender: Contender) {
     let Some(server) = start(contender) else { return };
-    let _worker = worker(&server, "upper", &["--", "tr", "a-z", "A-Z"]);
-    let line = b"abcdefghijklmnopqrstuvwxyz01234\n";
-    let payload = line.repeat(5 * 1024 * 1024 / line.len());
-    let result = output(gearman(&server, &["-f", "upper"], &payload));
-    assert!(result.into_bytes() == payload.to_ascii_uppercase());
+    // The tool's worker reads only when its command has taken all its input, so no filter will do.
+    let _worker = worker(&server, "last-first", &["--", "tac"]);
+    let lines: Vec<String> = (0..5 * 1024 * 64).map(|n| format!("line {n:010}\n")).collect();
+    let payload = lines.concat();
+    assert_eq!(payload.len(), 5 * 1024 * 1024);
+    let result = output(gearman(&server, &["-f", "last-first"], payload.as_bytes()));
+    let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
+    assert!(result == reversed.concat(), "{} bytes", result.len());
 }
 
 fn gearadmin_asks_for_version_level_and_process(contender: Contender) {
@@ -175,8 +179,11 @@ fn gearadmin_creates_drops_and_cancels(contender: Contender) {
     assert_eq!(admin(&server, &["--cancel-job", handle]), "OK\n");
     let gone = gearadmin(&server, &["--cancel-job", "H:none:1"]);
     assert_eq!(gone.stderr.trim(), "Error: UNKNOWN_JOB", "{gone:?}");
-    let worker = gearman(&server, &["-w", "-t", "300", "-f", "f"], b"").finish();
-    assert_eq!(worker.stdout, "", "a cancelled job isn't run");
+    let mut worker = Conn::open(server.address());
+    worker.packet("CAN_DO", &[b"f"]);
+    worker.packet("GRAB_JOB", &[]);
+    let answer = worker.next().expect("an answer");
+    assert_eq!(answer, Item::Packet(10, Vec::new()), "a cancelled job isn't run");
 }
 
 fn several_gearadmin_operations_share_a_connection(contender: Contender) {

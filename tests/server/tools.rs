@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -115,8 +115,16 @@ impl Tool {
 
     /// Waits for its end, which closes its output.
     pub(crate) fn finish(mut self) -> Finished {
-        while let Ok(line) = self.lines.recv_timeout(TOOL_PATIENCE) {
-            self.seen.push_str(&line);
+        loop {
+            match self.lines.recv_timeout(TOOL_PATIENCE) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.kill();
+                    let stderr = self.stderr.take().map(JoinHandle::join);
+                    panic!("{} didn't end: {} {stderr:?}", self.program, self.seen);
+                }
+            }
         }
         let status = wait_until("a tool to end", || self.child.try_wait().expect("a child"));
         let stdout = std::mem::take(&mut self.seen);
