@@ -22,8 +22,8 @@ const EPHEMERAL_TRIES: usize = 16;
 pub enum ListenError {
     /// The host's name or the port's means nothing here.
     #[error(
-        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this host \
-         and --port a number or a name of /etc/services"
+        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this \
+         host and --port a number or a name of /etc/services"
     )]
     Resolve {
         /// The host.
@@ -114,8 +114,8 @@ impl Listeners {
         }
         if let Some(open) = self.addresses.iter().find(|address| !address.ip().is_loopback()) {
             warn!(
-                "{open} can be reached from other hosts and nothing here asks who they are: keep it \
-                 behind a firewall, or listen on loopback"
+                "{open} can be reached from other hosts and nothing here asks who they are: \
+                 keep it behind a firewall, or listen on loopback"
             );
         }
     }

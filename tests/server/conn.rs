@@ -160,10 +160,6 @@ impl Conn {
         }
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Sends; a connection that the server has closed shows it when read from.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let pieces = if self.byte_by_byte { 1 } else { bytes.len().max(1) };
