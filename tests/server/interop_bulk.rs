@@ -1,7 +1,7 @@
 //! Large payloads there and back, streamed by the test so that the memory counted is the server's.
 //!
-//! The bytes are a pattern with a counter every 64 KiB, so one that is lost, doubled or moved is noticed.
-//! A gigabyte goes only where the machine has the memory for it.
+//! The bytes are a pattern with a counter every 64 KiB, so one that is lost, doubled or moved is
+//! noticed. A gigabyte goes only where the machine has the memory for it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,8 +1,8 @@
 //! Transcripts: bytes in, bytes out, for every packet, admin command, error and malformed input.
 //!
-//! The cases stand in `transcripts/*.txt`; `script` says how they are written. Each gets a server of
-//! its own. Before another connection acts, the runner has the server finish with the last one by an
-//! ECHO round trip, so the order of steps is the order of events. `CASE=words` runs the cases whose
+//! The cases stand in `transcripts/*.txt`; `script` says how they are written. Each gets a server
+//! of its own. Before another connection acts, the runner has the server finish with the last one by
+//! an ECHO round trip, so the order of steps is the order of events. `CASE=words` runs the cases whose
 //! name contains them.
 
 use std::collections::HashMap;
