@@ -33,7 +33,7 @@ $worker->register_function(
     }
 );
 $worker->register_function(fail    => sub { return undef });
-# A handler that dies would send WORK_FAIL after WORK_EXCEPTION, and the worker not survive the ERROR for that.
+# A handler that dies would send WORK_FAIL after WORK_EXCEPTION, and the worker die of the ERROR.
 $worker->register_function(
     explode => sub {
         $worker->send_work_exception(shift, 'boom');

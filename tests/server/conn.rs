@@ -196,8 +196,7 @@ impl Conn {
         }
     }
 
-    /// Has the server deal with all that was sent before; what comes in meanwhile is kept for
-    /// `next`.
+    /// Has the server deal with all that was sent before; what comes meanwhile is kept for `next`.
     pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.syncs += 1;
         let token = format!("sync-{}", self.syncs).into_bytes();

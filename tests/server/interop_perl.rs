@@ -50,8 +50,7 @@ fn callbacks_see_status_results_failures_and_exceptions(contender: Contender) {
     let steps = "status 1/2\nstatus 2/2\ncomplete end\nfail\n";
     let asking = output(client(&server, &["callbacks", "exceptions"]));
     assert_eq!(asking, format!("{steps}exception boom\ncomplete in time\n"));
-    // This client doesn't know the handle with a NUL behind it which gearmand sends instead of an
-    // exception.
+    // gearmand's WORK_FAIL for an exception has a NUL behind the handle; this client dies of it.
     if contender.is_ringgear() {
         let plain = output(client(&server, &["callbacks"]));
         assert_eq!(plain, format!("{steps}fail\ncomplete in time\n"));

@@ -74,8 +74,7 @@ fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
     }
 }
 
-/// gearmand starts at 1 again after a restart, so a handle from before can name somebody else's
-/// job.
+/// gearmand starts at 1 again after a restart, so a handle from before can name another's job.
 #[test]
 fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
     for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {

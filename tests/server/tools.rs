@@ -1,5 +1,5 @@
-//! Other people's programs: a command in, its output out; they end with a deadline, or with their
-//! value.
+//! Other people's programs: a command in, its output out; they end with a deadline, or with
+//! their value.
 //!
 //! Only a child that hasn't been reaped is ever signalled.
 
