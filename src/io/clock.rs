@@ -23,9 +23,8 @@ impl Clock {
     #[inline]
     #[must_use]
     pub fn now(&self) -> Now {
-        let millis = |duration: std::time::Duration| {
-            u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-        };
+        let millis =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: millis(self.start.elapsed()), unix_ms: millis(since_epoch) }
     }

@@ -13,9 +13,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
-use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
@@ -211,7 +211,8 @@ impl Epoll {
         let origin = Origin { fd: stream.as_raw_fd(), ip };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(conn as usize), interest)
+        if let Err(error) =
+            self.poll.registry().register(&mut stream, Token(conn as usize), interest)
         {
             warn!(%error, "connection dropped: it can't be polled");
             self.shard().disconnect(conn, now);
@@ -288,7 +289,8 @@ impl Epoll {
             }
             let shard = &mut self.parts.shard;
             let sending = connection.sending.take();
-            let sending = sending.or_else(|| shard.take(conn).map(|(chunk, more)| (chunk, 0, more)));
+            let sending =
+                sending.or_else(|| shard.take(conn).map(|(chunk, more)| (chunk, 0, more)));
             let Some((chunk, sent, more)) = sending else { break };
             let rest = chunk.as_ref().get(sent..).unwrap_or_default();
             let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
@@ -310,7 +312,8 @@ impl Epoll {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Read | Intake::Direct | Intake::Pause => {}
         }
-        if connection.writable && (connection.sending.is_some() || self.parts.shard.has_chunks(conn))
+        if connection.writable
+            && (connection.sending.is_some() || self.parts.shard.has_chunks(conn))
         {
             self.unfinished.push(conn);
         }

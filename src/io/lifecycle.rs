@@ -36,12 +36,8 @@ impl Signals {
     pub fn install() -> std::io::Result<Self> {
         let (pipe, writer) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let signals = Self {
-            pipe,
-            stop: Arc::default(),
-            finish: Arc::default(),
-            reopen: Arc::default(),
-        };
+        let signals =
+            Self { pipe, stop: Arc::default(), finish: Arc::default(), reopen: Arc::default() };
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),

@@ -16,8 +16,8 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 pub use self::clock::Clock;
-pub use self::lifecycle::Signals;
 use self::lifecycle::Lifecycle;
+pub use self::lifecycle::Signals;
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
 pub use self::uring::UringError;
 use crate::engine::Now;

@@ -21,8 +21,8 @@ use slab::Slab;
 use tracing::{debug, warn};
 
 use self::buffers::{BUFFER_GROUP, Buffers};
-pub(super) use self::setup::probe;
 pub use self::setup::UringError;
+pub(super) use self::setup::probe;
 use super::{Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
@@ -242,7 +242,9 @@ impl Uring {
         };
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline came first; a signal came; completions must be fetched before more fit.
-            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
+                Ok(())
+            }
             Err((_, error)) => Err(error),
         }
     }
@@ -251,7 +253,8 @@ impl Uring {
     fn submit(&mut self, entry: squeue::Entry) {
         // SAFETY: whatever an entry points to is owned as the module's invariant says.
         #[allow(unsafe_code)]
-        let pushed = self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
+        let pushed =
+            self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
         if !pushed {
             self.backlog.push_back(entry);
         }
@@ -495,7 +498,9 @@ impl Uring {
         let ip = self.acceptors.completed(acceptor);
         match u32::try_from(result) {
             Ok(file) => self.add(file, ip, now),
-            Err(_) if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
+            Err(_)
+                if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) =>
+            {
                 let error = Error::from_raw_os_error(-result);
                 if self.accept_again_at_ms.is_none() {
                     warn!(%error, "accepting rests: raise the limit with --file-descriptors");

@@ -35,7 +35,10 @@ impl Acceptors {
     }
 
     /// The next accept to be submitted, and its number.
-    pub(super) fn next_idle(&mut self, listeners: &[TcpListener]) -> Option<(usize, squeue::Entry)> {
+    pub(super) fn next_idle(
+        &mut self,
+        listeners: &[TcpListener],
+    ) -> Option<(usize, squeue::Entry)> {
         let listener = listeners.get(self.idle.last()? / ACCEPTS_PER_LISTENER)?;
         let acceptor = self.idle.pop()?;
         let room = &mut self.rooms[acceptor];
