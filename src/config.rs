@@ -190,15 +190,18 @@ pub struct Options {
     pub keepalive: bool,
 
     /// Seconds of silence before the first probe, -1 = 15
-    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_idle: i32,
 
     /// Seconds between probes, -1 = 5
-    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_interval: i32,
 
     /// Probes without an answer after which a peer is given up, -1 = 3
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_count: i32,
 
     /// Seconds that sent bytes may stay unacknowledged before a peer is given up, 0 = the kernel's

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
 use ringgear::io::log::Log;
+use ringgear::io::machine;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Signals, Sockets};
 use tracing::{error, info};
@@ -109,8 +110,8 @@ fn sockets(options: &Options) -> Sockets {
 
 fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
     Ok(Facts {
-        nodename: process::nodename(),
-        memory_bytes: process::memory_bytes(),
+        nodename: machine::nodename(),
+        memory_bytes: machine::memory_bytes(),
         descriptors,
         random: getrandom::u64()?,
         unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),

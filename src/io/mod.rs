@@ -12,6 +12,7 @@ mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
+pub mod machine;
 pub mod process;
 mod uring;
 

@@ -21,10 +21,6 @@ switch ($what) {
         echo $client->doNormal('unique', 'x', $argument), "\n";
         break;
     case 'callbacks':
-        if ($argument == 'exceptions') {
-            // Setting the callback has libgearman ask for the option.
-            $client->setExceptionCallback(say('exception'));
-        }
         $client->setCreatedCallback(function ($task) {
             echo "created\n";
         });
@@ -34,6 +30,7 @@ switch ($what) {
             echo "status {$task->taskNumerator()}/{$task->taskDenominator()}\n";
         });
         $client->setCompleteCallback(say('complete'));
+        $client->setExceptionCallback(say('exception'));
         $client->setFailCallback(function ($task) {
             echo "fail\n";
         });

@@ -13,7 +13,7 @@ sub callbacks {
         on_status    => sub { print "status $_[0]/$_[1]\n" },
         on_complete  => sub { print "complete ${$_[0]}\n" },
         on_fail      => sub { print "fail\n" },
-        on_exception => sub { my $text = $_[0]; chomp $text; print "exception $text\n" },
+        on_exception => sub { print "exception $_[0]\n" },
     );
 }
 
@@ -36,8 +36,9 @@ elsif ($what eq 'same-key') {
     $tasks->wait;
 }
 elsif ($what eq 'priorities') {
+    $client->dispatch_background('reverse', 'low', {priority => 'low'});
     $client->dispatch_background('reverse', 'normal');
-    $client->dispatch_background('reverse', 'high', {high_priority => 1});
+    $client->dispatch_background('reverse', 'high', {priority => 'high'});
 }
 elsif ($what eq 'tasks') {
     my %results;

@@ -39,7 +39,7 @@ class Client(gear.Client):
 
     def handleWorkStatus(self, packet):
         job = super().handleWorkStatus(packet)
-        self.tell(f"status {job.numerator}/{job.denominator}")
+        self.tell(f"status {job.numerator.decode()}/{job.denominator.decode()}")
         return job
 
     def handleWorkComplete(self, packet):
@@ -56,7 +56,7 @@ class Client(gear.Client):
 
     def handleWorkException(self, packet):
         job = super().handleWorkException(packet)
-        self.tell("exception " + job.exception.decode())
+        self.tell("exception " + packet.getArgument(1, True).decode())
         self.done.release()
         return job
 
@@ -71,7 +71,7 @@ client = Client(what == "callbacks")
 if what == "do":
     job = submit(client, "reverse", argument)
     client.done.acquire()
-    say("".join(job.data) if isinstance(job.data[0], str) else b"".join(job.data).decode())
+    say("".join(job.data))
 elif what == "callbacks":
     if argument == "exceptions":
         client.setOption("exceptions")
@@ -110,5 +110,4 @@ elif what == "admin":
     ]:
         connection.sendAdminRequest(request)
         say(repr(request.response.decode()))
-    say("pong" if connection.echo(b"hello") is not None else "no pong")
 client.shutdown()

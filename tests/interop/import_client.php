@@ -1,5 +1,5 @@
 <?php
-// The clients of the classic tutorial: background, background tasks, and the three foreground calls.
+// The clients of the classic tutorial: background, background tasks, the three foreground calls.
 
 $client = new GearmanClient();
 $client->addServer($argv[1], $argv[2]);

@@ -1,5 +1,5 @@
 <?php
-// The worker of the classic tutorial: an object's method is the function, and the loop is all there is.
+// The worker of the classic tutorial: an object's method is the function; a loop is all there is.
 
 class Importer
 {

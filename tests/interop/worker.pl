@@ -33,7 +33,13 @@ $worker->register_function(
     }
 );
 $worker->register_function(fail    => sub { return undef });
-$worker->register_function(explode => sub { die "boom\n" });
+# A handler that dies would send WORK_FAIL after WORK_EXCEPTION, and the worker die of the ERROR.
+$worker->register_function(
+    explode => sub {
+        $worker->send_work_exception(shift, 'boom');
+        return undef;
+    }
+);
 $worker->register_function(timed   => 5, sub { return 'in time' });
 print "ready\n";
 $worker->work while 1;

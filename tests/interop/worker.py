@@ -17,7 +17,7 @@ worker.addServer(host, port)
 worker.waitForServer()
 for name in ["reverse", "count", "steps", "fail", "explode"]:
     worker.registerFunction(name)
-worker.registerFunction("timed", 5)
+worker.registerFunction("timed", b"5000")
 say("ready")
 
 count = 0
@@ -32,7 +32,7 @@ while True:
     elif job.name == "count":
         count += 1
         job.sendWorkComplete()
-        if count % 1000 == 0:
+        if count % 100 == 0:
             say(f"count {count}")
     elif job.name == "steps":
         job.sendWorkData(b"one")

@@ -160,10 +160,6 @@ impl Conn {
         }
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Sends; a connection that the server has closed shows it when read from.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let pieces = if self.byte_by_byte { 1 } else { bytes.len().max(1) };
@@ -200,8 +196,7 @@ impl Conn {
         }
     }
 
-    /// Has the server deal with all that was sent before; what comes in meanwhile is kept for
-    /// `next`.
+    /// Has the server deal with all that was sent before; what comes meanwhile is kept for `next`.
     pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.syncs += 1;
         let token = format!("sync-{}", self.syncs).into_bytes();

@@ -25,8 +25,6 @@ pub(crate) enum Contender {
 impl Contender {
     /// Those of this project.
     pub(crate) const RINGGEAR: [Self; 2] = [Self::RinggearEpoll, Self::RinggearUring];
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::RinggearEpoll, Self::RinggearUring, Self::Gearmand];
 
     pub(crate) fn is_ringgear(self) -> bool {
         self != Self::Gearmand

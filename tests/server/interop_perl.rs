@@ -6,7 +6,7 @@ use crate::tools::{Tool, has, script};
 each_contender!(
     callbacks_see_status_results_failures_and_exceptions,
     two_tasks_with_one_key_both_complete,
-    a_worker_gets_the_higher_priority_first,
+    a_worker_gets_the_highest_priority_first,
     two_hundred_tasks_run_in_one_go,
     a_background_job_is_followed_to_its_end,
     a_killed_workers_job_is_done_by_another,
@@ -47,10 +47,14 @@ fn output(client: Tool) -> String {
 fn callbacks_see_status_results_failures_and_exceptions(contender: Contender) {
     let Some(server) = start(contender) else { return };
     let _worker = worker(&server, "");
-    let plain = output(client(&server, &["callbacks"]));
-    assert_eq!(plain, "status 1/2\nstatus 2/2\ncomplete end\nfail\nfail\ncomplete in time\n");
+    let steps = "status 1/2\nstatus 2/2\ncomplete end\nfail\n";
     let asking = output(client(&server, &["callbacks", "exceptions"]));
-    assert!(asking.contains("exception boom"), "{asking}");
+    assert_eq!(asking, format!("{steps}exception boom\ncomplete in time\n"));
+    // gearmand's WORK_FAIL for an exception has a NUL behind the handle; this client dies of it.
+    if contender.is_ringgear() {
+        let plain = output(client(&server, &["callbacks"]));
+        assert_eq!(plain, format!("{steps}fail\ncomplete in time\n"));
+    }
 }
 
 fn two_tasks_with_one_key_both_complete(contender: Contender) {
@@ -59,12 +63,12 @@ fn two_tasks_with_one_key_both_complete(contender: Contender) {
     assert_eq!(output(client(&server, &["same-key"])), "complete cba\ncomplete cba\n");
 }
 
-fn a_worker_gets_the_higher_priority_first(contender: Contender) {
+fn a_worker_gets_the_highest_priority_first(contender: Contender) {
     let Some(server) = start(contender) else { return };
     output(client(&server, &["priorities"]));
     let mut worker = worker(&server, "");
-    worker.wait_for("run normal");
-    assert_eq!(worker.seen(), "ready\nrun high\nrun normal\n");
+    worker.wait_for("run low");
+    assert_eq!(worker.seen(), "ready\nrun high\nrun normal\nrun low\n");
 }
 
 fn two_hundred_tasks_run_in_one_go(contender: Contender) {
