@@ -32,6 +32,7 @@ enum Operation<'a> {
     StatusUnique { unique: u8 },
     Line { kind: u8, function: u8, number: u8 },
     Raw(&'a [u8]),
+    LacksArgument,
     Pass { ms: u16 },
     End,
     Reconnect,
@@ -99,6 +100,7 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
             .into_bytes();
         }
         Operation::Raw(bytes) => out = bytes.to_vec(),
+        Operation::LacksArgument => out = b"\0REQ\0\0\0\x07\0\0\0\x04f\0uu".to_vec(),
         Operation::Pass { .. } | Operation::End | Operation::Reconnect => {}
     }
     out
