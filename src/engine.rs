@@ -367,7 +367,7 @@ impl Engine {
     /// worker that has it may go on; what it says goes nowhere. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
-        self.counters.abandoned += 1;
+        self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
         self.fail(id);
         self.unindex_unique(id);
         let job = &mut self.jobs[id as usize];
