@@ -26,11 +26,11 @@ use crate::shard::Settings;
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
 /// Descriptors that are kept for other things than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
-/// Numbers of jobs start at so many a second since `NUMBERS_START_S`, so that a later run starts
-/// above every number of an earlier one unless that took more jobs a second all its life.
-const NUMBERS_PER_SECOND: u64 = 1 << 20;
-/// 2026-01-01.
-const NUMBERS_START_S: u64 = 1_767_225_600;
+/// Numbers of jobs start at so many a millisecond since `NUMBERS_START_MS`, so that a later run
+/// starts above every number of an earlier one unless that took more jobs a second all its life.
+const NUMBERS_PER_MS: u64 = 1 << 10;
+/// 2026-01-01 in milliseconds since 1970.
+const NUMBERS_START_MS: u64 = 1_767_225_600_000;
 /// Share of the host's memory that jobs may take unless told otherwise, in percent.
 const MEMORY_PERCENT: u64 = 75;
 
@@ -368,8 +368,8 @@ pub struct Facts {
     pub descriptors: u64,
     /// A random number.
     pub random: u64,
-    /// Seconds since 1970.
-    pub unix_s: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
     /// The process's id.
     pub pid: u32,
 }
@@ -439,14 +439,14 @@ impl Options {
             None => facts.memory_bytes / 100 * MEMORY_PERCENT,
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let since_start_s = facts.unix_s.saturating_sub(NUMBERS_START_S);
+        let since_start_ms = facts.unix_ms.saturating_sub(NUMBERS_START_MS);
         Ok(Settings {
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
                 attempts_max: u32::try_from(self.job_retries).ok(),
                 hash_seed: self.seed.unwrap_or(facts.random),
-                first_number: since_start_s * NUMBERS_PER_SECOND + 1,
+                first_number: since_start_ms * NUMBERS_PER_MS + 1,
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
@@ -635,7 +635,7 @@ mod tests {
             memory_bytes: 1 << 30,
             descriptors: 1024,
             random: 7,
-            unix_s: NUMBERS_START_S + 10,
+            unix_ms: NUMBERS_START_MS + 10,
             pid: 4711,
         }
     }
@@ -705,7 +705,7 @@ mod tests {
         assert_eq!(settings.engine.attempts_max, Some(5));
         assert_eq!(settings.connections_max, 1024 - 64);
         let handle = settings.handles.text(settings.engine.first_number);
-        assert_eq!(handle.as_ref(), b"H:web-1:10485761");
+        assert_eq!(handle.as_ref(), b"H:web-1:10241");
         let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&facts()).unwrap();
         assert_eq!(unlimited.memory_bytes_max, usize::MAX);
         assert_eq!(unlimited.engine.attempts_max, None);

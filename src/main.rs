@@ -114,7 +114,7 @@ fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
         memory_bytes: machine::memory_bytes(),
         descriptors,
         random: getrandom::u64()?,
-        unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        unix_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
         pid: std::process::id(),
     })
 }
