@@ -1,11 +1,11 @@
 //! The text protocol: a line in, a text reply out. The second caller of the engine.
 //!
-//! Knows the words of the protocol and their exact answers; line ends differ from command to command,
-//! and monitoring scripts depend on them. Knows nothing of packets and sockets.
+//! Knows the words of the protocol and their exact answers; line ends differ from command to
+//! command, and monitoring scripts depend on them. Knows nothing of packets and sockets.
 //!
 //! Invariant: a reply is bounded. What lists as many rows as there are jobs, functions or
-//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list shows each row
-//! as it is when it is written.
+//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list
+//! shows each row as it is when it is written.
 
 use std::io::Write;
 

@@ -3,10 +3,11 @@
 //! A function has a queue of jobs for each priority; an ability is one connection's word that it
 //! can run one function. Two pairs of lists make grabbing cost nothing per function that a worker
 //! has, and waking nothing per worker. Each ability stands in exactly one list of each pair:
-//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its function's
-//!   `unaware` list (it held none when the worker last looked; it is told when one comes);
-//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it was
-//!   awake when the function last looked; falling asleep puts it back).
+//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its
+//!   function's `unaware` list (it held none when the worker last looked; it is told when one
+//!   comes);
+//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it
+//!   was awake when the function last looked; falling asleep puts it back).
 //!
 //! What a list says falsely is found out once, by whoever looks.
 
@@ -62,7 +63,8 @@ pub struct Function {
     pub unaware: [List; 3],
     /// Abilities whose worker may be asleep, the one that slept last first.
     pub candidates: List,
-    /// Workers that were woken for this function, and neither grabbed since nor let their lease end.
+    /// Workers that were woken for this function, and neither grabbed since nor let their lease
+    /// end.
     pub woken: u32,
 }
 
@@ -253,8 +255,8 @@ fn pair_hash(conn: u32, function: FunctionId) -> u64 {
 #[inline]
 #[must_use]
 pub fn spread(number: u64) -> u64 {
-    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth,
-    // The Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
+    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth, The
+    // Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
     let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
 }

@@ -5,8 +5,8 @@
 //! of `DIRECT_BYTES_MIN` or more missing the driver receives straight into it. Knows no packet's
 //! meaning and no other connection.
 //!
-//! Invariant: memory held grows with the bytes that have arrived (at most doubling), never with what
-//! a header announced; a refused body is counted off and not held at all.
+//! Invariant: memory held grows with the bytes that have arrived (at most doubling), never with
+//! what a header announced; a refused body is counted off and not held at all.
 
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
-//! The order of a start: options, limits, background, sockets (while still root), user, log, pid file, the
-//! shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
+//! The order of a start: options, limits, background, sockets (while still root), user, log, pid
+//! file, the shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
 
 use std::error::Error;
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! Responses in, chunks of bytes out: what waits to leave one connection.
 //!
 //! Small packets are appended to one buffer, so that a batch leaves with one send; payloads of
-//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver takes
-//! a chunk, owns it while the kernel reads it, and gives it back. Knows no socket.
+//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver
+//! takes a chunk, owns it while the kernel reads it, and gives it back. Knows no socket.
 //!
 //! Invariant: `bytes` counts everything that was pushed and not yet reported as sent, chunks that a
 //! driver holds included; it is what back-pressure goes by.

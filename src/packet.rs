@@ -37,8 +37,8 @@ pub enum Sender {
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $number:literal $variant:ident $name:literal $sender:ident $arguments:literal
-        $payload:literal;)*) => {
+    ($($(#[$doc:meta])* $number:literal $variant:ident $name:literal $sender:ident
+        $arguments:literal $payload:literal;)*) => {
         /// Every packet type of the Gearman protocol, by its protocol number.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]

@@ -1,7 +1,8 @@
 //! Properties of the wire layer, and of a shard under every way in which bytes may arrive.
 //!
-//! What is written can be read; cutting the stream anywhere changes nothing; hostile bytes neither panic
-//! nor reserve memory; refused bodies leave the stream in step. `proptest` shrinks what fails.
+//! What is written can be read; cutting the stream anywhere changes nothing; hostile bytes neither
+//! panic nor reserve memory; refused bodies leave the stream in step. `proptest` shrinks what
+//! fails.
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -149,7 +149,8 @@ fn results_go_to_each_submission_the_latest_first() {
 
 #[test]
 fn background_interest_outlives_the_clients() {
-    // gearmand drops accepted background work when the last foreground client that joined it leaves.
+    // gearmand drops accepted background work when the last foreground client that joined it
+    // leaves.
     let mut rig = Rig::new(settings());
     let first = rig.submit(0, Command::SubmitJob, "resize\0first\0");
     assert_eq!(rig.submit(1, Command::SubmitJobBg, "resize\0first\0"), first);

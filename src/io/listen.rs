@@ -1,7 +1,7 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are set
-//! here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are
+//! set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
@@ -22,8 +22,8 @@ const EPHEMERAL_TRIES: usize = 16;
 pub enum ListenError {
     /// The host's name or the port's means nothing here.
     #[error(
-        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this host \
-         and --port a number or a name of /etc/services"
+        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this \
+         host and --port a number or a name of /etc/services"
     )]
     Resolve {
         /// The host.
@@ -82,11 +82,12 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. The port is a
-    /// number or a service's name; 0 lets the kernel choose.
+    /// Listens on every address of `host`; without a host on loopback of both families. The port is
+    /// a number or a service's name; 0 lets the kernel choose.
     ///
     /// # Errors
-    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will do.
+    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
+    /// do.
     pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
         let addresses = resolve(host, port)?;
         let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
@@ -113,8 +114,8 @@ impl Listeners {
         }
         if let Some(open) = self.addresses.iter().find(|address| !address.ip().is_loopback()) {
             warn!(
-                "{open} can be reached from other hosts and nothing here asks who they are: keep it \
-                 behind a firewall, or listen on loopback"
+                "{open} can be reached from other hosts and nothing here asks who they are: \
+                 keep it behind a firewall, or listen on loopback"
             );
         }
     }

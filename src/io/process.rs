@@ -1,6 +1,7 @@
 //! The process itself: its limits, its user, its place in the background, its pid file.
 //!
-//! Each function does one thing to the process; `main` calls them in the order of a start. Knows nothing of sockets and jobs.
+//! Each function does one thing to the process; `main` calls them in the order of a start. Knows
+//! nothing of sockets and jobs.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -30,8 +31,8 @@ pub enum ProcessError {
     PidFile { path: PathBuf, cause: std::io::Error },
 }
 
-/// Raises the limit of descriptors to `wanted`, or to the hard limit; answers with the soft limits before
-/// and after.
+/// Raises the limit of descriptors to `wanted`, or to the hard limit; answers with the soft limits
+/// before and after.
 ///
 /// # Errors
 /// `ProcessError::Descriptors` if so many were asked for and can't be had.

@@ -246,7 +246,9 @@ fn a_result_that_is_refused_fails_its_job() {
         desk.say(client, &packet(Command::SubmitJob, &[b"resize", b""], b""));
         desk.say(worker, &packet(Command::CanDo, &[b"resize"], b""));
         desk.say(worker, &packet(Command::GrabJob, &[], b""));
-        (desk.send_all(client), desk.send_all(worker));
+        for conn in [client, worker] {
+            desk.send_all(conn);
+        }
         let result = packet(Command::WorkComplete, &[b"H:test:1"], &[b'r'; 20_000]);
         let (head, rest) = result.split_at(if announced_first { 12 } else { 1000 });
         desk.say(worker, head);
@@ -279,7 +281,9 @@ fn exceptions_reach_those_who_asked_and_the_others_see_a_failure() {
     }
     desk.say(worker, &packet(Command::CanDo, &[b"resize"], b""));
     desk.say(worker, &packet(Command::GrabJob, &[], b""));
-    (desk.send_all(asks), desk.send_all(other));
+    for conn in [asks, other] {
+        desk.send_all(conn);
+    }
     desk.say(worker, &packet(Command::WorkException, &[b"H:test:1"], b"why"));
     let exception = response(Command::WorkException, &[b"H:test:1"], b"why");
     assert_eq!(desk.send_all(asks), exception);

@@ -20,7 +20,7 @@ fn urgency_counts_more_than_function_and_age() {
     let normal = submit(&mut rig, Command::SubmitJobBg, "a");
     let high = submit(&mut rig, Command::SubmitJobHighBg, "b");
     let late = submit(&mut rig, Command::SubmitJobHighBg, "a");
-    ["a", "b"].map(|function| rig.can_do(5, function));
+    ["a", "b"].iter().for_each(|function| rig.can_do(5, function));
     let grabbed = grab_all(&mut rig, 5);
     assert_eq!(grabbed, [high, late, normal, low]);
 }
@@ -29,7 +29,7 @@ fn urgency_counts_more_than_function_and_age() {
 fn functions_take_turns_and_the_first_named_one_begins() {
     // libgearman sends CAN_DO in the reverse of its program's order; see `can_do`.
     let mut rig = Rig::new(settings());
-    ["second", "first"].map(|function| rig.can_do(5, function));
+    ["second", "first"].iter().for_each(|function| rig.can_do(5, function));
     let first: Vec<u64> = (0..3).map(|_| rig.background("first")).collect();
     let second: Vec<u64> = (0..2).map(|_| rig.background("second")).collect();
     let grabbed = grab_all(&mut rig, 5);
@@ -39,7 +39,7 @@ fn functions_take_turns_and_the_first_named_one_begins() {
 #[test]
 fn a_function_that_comes_back_waits_for_its_turn() {
     let mut rig = Rig::new(settings());
-    ["a", "b"].map(|function| rig.can_do(5, function));
+    ["a", "b"].iter().for_each(|function| rig.can_do(5, function));
     let mut b: Vec<u64> = (0..4).map(|_| rig.background("b")).collect();
     for _ in 0..3 {
         let a = rig.background("a");
@@ -111,7 +111,7 @@ fn a_worker_that_takes_other_work_than_it_was_woken_for_hands_its_wake_up_on() {
     let mut rig = Rig::new(settings());
     rig.can_do(1, "resize");
     rig.sleep(1);
-    ["resize", "rotate"].map(|function| rig.can_do(2, function));
+    ["resize", "rotate"].iter().for_each(|function| rig.can_do(2, function));
     rig.sleep(2);
     let resize = rig.background("resize");
     assert_eq!(rig.woken(), [2]);

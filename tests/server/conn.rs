@@ -1,7 +1,8 @@
 //! A test's own end of a connection: sends bytes, cuts what comes back into packets and text lines.
 //!
 //! Written from the protocol text and not from the server's code, so that a mistake made there
-//! isn't made twice. `sync` is how a test knows that the server has dealt with everything sent before.
+//! isn't made twice. `sync` is how a test knows that the server has dealt with everything sent
+//! before.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -2,7 +2,8 @@
 //!
 //! `|` is NUL; `\n \r \t \s \| \{ \\ \xNN` escape; `{a*64}` repeats; `{H}` is a job handle:
 //! captured when first seen in an answer, the same ever after; `{now+1}` is a time in seconds
-//! since 1970; in answers `{#}` is a number and `{?}` anything up to the line's end or the next `|`.
+//! since 1970; in answers `{#}` is a number and `{?}` anything up to the line's end or the next
+//! `|`.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -64,7 +64,8 @@ fn ability(rng: &mut Rng) -> Request {
     Request::packet(C::CanDoTimeout, &[function(rng), timeout.as_bytes()], vec![])
 }
 
-/// Mostly small, and of few kinds, so that equal ones meet; some large enough for each way of keeping one.
+/// Mostly small, and of few kinds, so that equal ones meet; some large enough for each way of
+/// keeping one.
 fn payload(rng: &mut Rng) -> Vec<u8> {
     let bytes = match rng.u32(0..60) {
         0..20 => rng.usize(0..3),

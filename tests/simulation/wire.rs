@@ -1,7 +1,7 @@
 //! What travels between the simulated peers and the shard: requests into bytes, bytes into packets.
 //!
-//! Uses the server's own `packet::encode` and `frame::cut`, both of which have round-trip properties of
-//! their own. Knows nothing of what a packet brings about; that is `model`'s.
+//! Uses the server's own `packet::encode` and `frame::cut`, both of which have round-trip
+//! properties of their own. Knows nothing of what a packet brings about; that is `model`'s.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! The world around one shard: a driver, peers that do as they like, and a clock, all from one seed.
+//! The world around one shard: a driver, peers that do as they like, and a clock, all from one
+//! seed.
 //!
 //! Every step is one thing that may happen on a real server; after every call of the shard what it
 //! sent goes to `model`. The driver takes chunks at once, as an asynchronous one does, and
@@ -344,8 +345,8 @@ impl World {
         }
     }
 
-    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't say
-    /// which of several it was for, nor does the refusal of a large body.
+    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't
+    /// say which of several it was for, nor does the refusal of a large body.
     fn one_request(&self, conn: ConnId) -> usize {
         let peer = &self.conns[&conn];
         let delicate = |request: &Request| match request {

@@ -1,6 +1,7 @@
 //! Any admin lines, to a shard with a few jobs and workers in it.
 //!
-//! Invariant: no panic, and every line has an answer that ends with a line end, or the connection closes.
+//! Invariant: no panic, and every line has an answer that ends with a line end, or the connection
+//! closes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,7 @@
 //! Any bytes: what `frame::cut` says of all of them it also says of them one by one.
 //!
-//! Invariant: no panic, no frame beyond the bytes, and a frame doesn't change when more bytes follow it.
+//! Invariant: no panic, no frame beyond the bytes, and a frame doesn't change when more bytes
+//! follow it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 //! A list of operations on a shard with several connections: what peers say, when they leave, time.
 //!
-//! Invariant: the engine's own after each operation, and no byte of memory left when all have left and
-//! every job has been cancelled.
+//! Invariant: the engine's own after each operation, and no byte of memory left when all have left
+//! and every job has been cancelled.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -32,6 +32,7 @@ enum Operation<'a> {
     StatusUnique { unique: u8 },
     Line { kind: u8, function: u8, number: u8 },
     Raw(&'a [u8]),
+    LacksArgument,
     Pass { ms: u16 },
     End,
     Reconnect,
@@ -99,6 +100,7 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
             .into_bytes();
         }
         Operation::Raw(bytes) => out = bytes.to_vec(),
+        Operation::LacksArgument => out = b"\0REQ\0\0\0\x07\0\0\0\x04f\0uu".to_vec(),
         Operation::Pass { .. } | Operation::End | Operation::Reconnect => {}
     }
     out
