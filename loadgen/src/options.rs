@@ -121,6 +121,9 @@ pub struct Options {
     /// Workers ask with GRAB_JOB_ALL, as libgearman's do, instead of GRAB_JOB.
     #[arg(long)]
     pub grab_all: bool,
+    /// How long a worker sleeps at most before it grabs unasked, as libgearman's do; 0 is for ever.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub sleep_max: Span,
     /// Further worker connections that sleep.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub idle_workers: usize,

@@ -15,6 +15,9 @@ use crate::desk::Desk;
 use crate::options::{IdleFor, Options};
 use crate::payload::{Kind, Stamp};
 
+/// Sweeps per `--sleep-max`.
+pub(crate) const SWEEPS: u32 = 4;
+
 /// A worker's state in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -50,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) is_leaving: bool,
     state: State,
     has_echoed: bool,
+    /// Sweeps of the event loop that found it asleep.
+    swept: u32,
     handle: Vec<u8>,
     stamp: Stamp,
     payload_bytes: usize,
@@ -63,6 +68,7 @@ impl Worker {
             is_leaving: false,
             state: State::Grabbing,
             has_echoed: false,
+            swept: 0,
             handle: Vec::new(),
             stamp: Stamp::default(),
             payload_bytes: 0,
@@ -73,6 +79,14 @@ impl Worker {
     /// Whether it can be replaced at once.
     pub(crate) fn is_asleep(&self) -> bool {
         self.state == State::Asleep && self.has_echoed
+    }
+
+    /// Called at even times: grabs unasked if it has slept through `SWEEPS` of them.
+    pub(crate) fn sweep(&mut self, desk: &Desk, out: &mut Vec<u8>) {
+        self.swept += 1;
+        if self.is_asleep() && !self.is_leaving && self.swept > SWEEPS {
+            self.grab(desk, out);
+        }
     }
 
     /// Starts over on a new connection.
@@ -106,6 +120,7 @@ impl Worker {
                     encode(out, Magic::Request, Command::EchoReq, &[], b"asleep");
                 }
                 self.state = State::Asleep;
+                self.swept = 0;
             }
             // One that arrives at another time was overtaken by a grab; libgearman ignores it too.
             Command::Noop if self.state == State::Asleep => self.grab(desk, out),
