@@ -152,7 +152,7 @@ pub struct Options {
     /// Threads (default: one less than the cores, at most 4).
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Seed of all that is random; the same seed gives the same load.
+    /// Seed of the load's shape: the same seed draws the same sizes, functions, keys and times.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 

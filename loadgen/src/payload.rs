@@ -36,6 +36,7 @@ pub struct Stamp {
 /// Writes and reads payloads.
 #[derive(Debug)]
 pub struct Pool {
+    /// Differs from run to run, so that jobs an earlier run left in the queue are not taken for ours.
     seed: u64,
     bytes: Vec<u8>,
 }

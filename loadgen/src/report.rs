@@ -95,7 +95,7 @@ pub struct Report {
     pub replaced: u64,
     /// Connections that the server closed.
     pub closed: u64,
-    /// The first error that the server reported.
+    /// The first thing that went wrong, in words.
     pub first_error: Option<String>,
     /// The server's process.
     pub server: Server,

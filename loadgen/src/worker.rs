@@ -176,7 +176,7 @@ impl Worker {
     ) -> Next {
         let Some(stamp) = desk.shared.pool.read(Kind::Job, payload) else {
             // Not ours, or changed on the way: there is no result that would be right for it.
-            desk.tally.faults.foreign += 1;
+            desk.tally.foreign_job();
             encode(out, Magic::Request, Command::WorkFail, &[handle], &[]);
             self.grab(desk, out);
             return Next::Nothing;

@@ -1,5 +1,7 @@
 //! A job server that does one thing wrong, and what the load generator says about it.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
 mod fake;
 
 use clap::Parser;

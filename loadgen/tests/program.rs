@@ -1,5 +1,7 @@
 //! The program itself: exit codes, one-sentence errors, and the JSON that others read.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
 #[allow(dead_code, reason = "this test needs two of the wrongs")]
 mod fake;
 
