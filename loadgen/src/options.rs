@@ -43,8 +43,8 @@ pub enum IdleFor {
     Same,
 }
 
-/// Simulates thousands of Gearman clients and workers against a job server, checks every answer, and
-/// reports throughput and latency.
+/// Simulates thousands of Gearman clients and workers against a job server, checks every answer,
+/// and reports throughput and latency.
 ///
 /// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
 /// and the next GRAB_JOB leave in one write.
@@ -99,7 +99,7 @@ pub struct Options {
     /// Functions that every worker registers around the used ones and nobody submits to.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub extra_functions: usize,
-    /// Start of all function names.
+    /// Start of all function names; loads that run on one server at a time need different ones.
     #[arg(long, default_value = "loadgen", value_name = "NAME")]
     pub function_prefix: String,
     /// Share of submissions (0 to 1) with a unique key out of a small repeated set.

@@ -1,8 +1,8 @@
 //! One thread's event loop: its share of the clients and workers, on one poll.
 //!
-//! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes on
-//! sockets and a tally. Every connection is written to once per turn, after all that it received in
-//! that turn. Knows when clients and workers are to be called, not what their packets mean.
+//! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes
+//! on sockets and a tally. Every connection is written to once per turn, after all that it received
+//! in that turn. Knows when clients and workers are to be called, not what their packets mean.
 //! Invariant: no more than `opening_max` connections are between connect and the end of set-up.
 
 use std::cmp::Reverse;

@@ -2,8 +2,8 @@
 //!
 //! In: frames from the server. Out: answers appended to the connection's bytes, counts on the desk,
 //! and what the event loop is to do next. Knows neither sockets nor clocks. Behaves as libgearman's
-//! worker, except that a result and the next grab leave together, in one write. Invariant: at most one
-//! job is at hand.
+//! worker, except that a result and the next grab leave together, in one write. Invariant: at most
+//! one job is at hand.
 
 use std::time::Duration;
 
@@ -181,6 +181,10 @@ impl Worker {
             self.grab(desk, out);
             return Next::Nothing;
         };
+        if !self.has_echoed {
+            // There is a backlog: it may be long before this worker sleeps, and it is set up.
+            encode(out, Magic::Request, Command::EchoReq, &[], b"busy");
+        }
         let options = &desk.shared.options;
         self.handle.clear();
         self.handle.extend_from_slice(handle);
