@@ -3,7 +3,7 @@
 //! In: job numbers as they are accepted, run and given up, from any thread. Out: counts of
 //! faults. Three bits a job, set without locks, in segments that appear as numbers reach them.
 //! Knows neither packets nor time. Invariant: a job's number is `thread << 40 | serial`, so every
-//! thread numbers its own jobs; jobs with a shared key have no bits, as they may run any number of times.
+//! thread numbers its own jobs; jobs with a shared key have no bits, as they may run many times.
 
 use std::ops::AddAssign;
 use std::sync::OnceLock;

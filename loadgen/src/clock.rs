@@ -15,6 +15,11 @@ impl Clock {
         Self { began: Instant::now(), began_unix }
     }
 
+    /// A number that no other run has.
+    pub(crate) fn run_number(&self) -> u64 {
+        nanos(self.began_unix).rotate_left(32) ^ u64::from(std::process::id())
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         nanos(self.began.elapsed())
     }

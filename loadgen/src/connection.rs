@@ -1,8 +1,8 @@
 //! One socket: bytes out in as few writes as possible, bytes in cut into frames.
 //!
 //! Knows frames, not packets. Small frames are cut where they were received, in a buffer that all
-//! connections share; only the tail of a read is kept. The rest of a large frame is received straight
-//! behind that tail. Invariant: `partial` holds less than one frame between two calls.
+//! connections share; only the tail of a read is kept. The rest of a large frame is received
+//! straight behind that tail. Invariant: `partial` holds less than one frame between two calls.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,7 +1,7 @@
 //! One thread's desk: what its clients and workers draw from and write down.
 //!
-//! In: the shared plan and books, seeded random numbers. Out: encoded submissions and results, and the
-//! thread's tally. Knows packets, not sockets; time is an argument.
+//! In: the shared plan and books, seeded random numbers. Out: encoded submissions and results, and
+//! the thread's tally. Knows packets, not sockets; time is an argument.
 
 use std::sync::Arc;
 

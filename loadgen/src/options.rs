@@ -43,8 +43,8 @@ pub enum IdleFor {
     Same,
 }
 
-/// Simulates thousands of Gearman clients and workers against a job server, checks every answer, and
-/// reports throughput and latency.
+/// Simulates thousands of Gearman clients and workers against a job server, checks every answer,
+/// and reports throughput and latency.
 ///
 /// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
 /// and the next GRAB_JOB leave in one write.
@@ -99,7 +99,7 @@ pub struct Options {
     /// Functions that every worker registers around the used ones and nobody submits to.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub extra_functions: usize,
-    /// Start of all function names.
+    /// Start of all function names; loads that run on one server at a time need different ones.
     #[arg(long, default_value = "loadgen", value_name = "NAME")]
     pub function_prefix: String,
     /// Share of submissions (0 to 1) with a unique key out of a small repeated set.
@@ -121,6 +121,9 @@ pub struct Options {
     /// Workers ask with GRAB_JOB_ALL, as libgearman's do, instead of GRAB_JOB.
     #[arg(long)]
     pub grab_all: bool,
+    /// How long a worker sleeps at most before it grabs unasked, as libgearman's do; 0 is for ever.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub sleep_max: Span,
     /// Further worker connections that sleep.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub idle_workers: usize,
@@ -149,7 +152,7 @@ pub struct Options {
     /// Threads (default: one less than the cores, at most 4).
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Seed of all that is random; the same seed gives the same load.
+    /// Seed of the load's shape: the same seed draws the same sizes, functions, keys and times.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 

@@ -1,9 +1,9 @@
 //! Payloads and results that prove which job they belong to and that no byte of them changed.
 //!
 //! In: a stamp (job, client, slot) and a size. Out: bytes; and back. A stamp opens every payload
-//! and every result, with a sum over itself, the seed and the kind; the rest is a stretch of a pool of
-//! random bytes that the job's number chooses. Knows no packets. Invariant: a result never equals its
-//! payload, nor another job's result, nor one of another run's seed.
+//! and every result, with a sum over itself, the seed and the kind; the rest is a stretch of a pool
+//! of random bytes that the job's number chooses. Knows no packets. Invariant: a result never
+//! equals its payload, nor another job's result, nor one of another run.
 
 use std::ops::Range;
 
@@ -36,6 +36,7 @@ pub struct Stamp {
 /// Writes and reads payloads.
 #[derive(Debug)]
 pub struct Pool {
+    /// Differs from run to run: jobs that an earlier run left in the queue are not taken for ours.
     seed: u64,
     bytes: Vec<u8>,
 }

@@ -95,7 +95,7 @@ pub struct Report {
     pub replaced: u64,
     /// Connections that the server closed.
     pub closed: u64,
-    /// The first error that the server reported.
+    /// The first thing that went wrong, in words.
     pub first_error: Option<String>,
     /// The server's process.
     pub server: Server,
@@ -252,7 +252,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(digit);

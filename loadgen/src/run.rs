@@ -16,7 +16,7 @@ use crate::clock::nanos;
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::limits;
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
 use crate::report::{Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
@@ -242,8 +242,13 @@ impl Conductor {
                 || shared.sum(|live| &live.accepted) <= shared.sum(|live| &live.ran);
             !in_flight && has_run
         };
-        let delay = self.shared.options.delay.0;
-        self.wait_while_it_moves(is_over, delay)
+        let options = &self.shared.options;
+        // Some servers wake nobody when a delayed job is due: its worker grabs it unasked.
+        let grace = match options.mode {
+            Mode::Delayed => options.delay.0 + options.sleep_max.0 * 2,
+            Mode::Foreground | Mode::Background => Duration::ZERO,
+        };
+        self.wait_while_it_moves(is_over, grace)
     }
 
     fn wait_while_it_moves(

@@ -124,12 +124,10 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.0.as_nanos();
-        match ns {
-            0 => write!(out, "0"),
-            _ if ns % 1_000_000_000 == 0 => write!(out, "{}s", ns / 1_000_000_000),
-            _ if ns % 1_000_000 == 0 => write!(out, "{}ms", ns / 1_000_000),
-            _ if ns % 1000 == 0 => write!(out, "{}us", ns / 1000),
-            _ => write!(out, "{ns}ns"),
+        let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1000, "us"), (1, "ns")];
+        match units.into_iter().find(|(unit_ns, _)| ns.is_multiple_of(*unit_ns)) {
+            Some((unit_ns, unit)) if ns > 0 => write!(out, "{}{unit}", ns / unit_ns),
+            _ => write!(out, "0"),
         }
     }
 }

@@ -75,9 +75,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(options: Options, threads: usize, watched: bool) -> Self {
         let functions = crate::worker::functions(&options);
+        let clock = Clock::start();
         Self {
-            clock: Clock::start(),
-            pool: Pool::new(options.seed),
+            pool: Pool::new(options.seed ^ clock.run_number()),
+            clock,
             ledger: Ledger::new(threads),
             live: (0..threads).map(|_| Live::default()).collect(),
             registration: crate::worker::registration(&options, &functions),

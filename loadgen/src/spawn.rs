@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use nix::unistd::Pid;
 use crate::error::Error;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// A process that has closed its standard error is about to end.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server.
@@ -67,12 +69,25 @@ impl Server {
             }
             last = line;
         }
-        let what = match self.child.try_wait() {
-            Ok(Some(status)) => format!("ended with {status}"),
-            _ => format!("did not say within {} s where it listens", START_TIMEOUT.as_secs()),
+        let what = match self.wait_for_end(EXIT_TIMEOUT) {
+            Some(status) => format!("ended with {status}"),
+            None => "did not say in time where it listens".to_owned(),
         };
         let said = if last.is_empty() { String::new() } else { format!(": {}", last.trim()) };
         Err(Error::Spawn(format!("{} {what}{said}", path.display())))
+    }
+}
+
+impl Server {
+    fn wait_for_end(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                _ if Instant::now() >= deadline => return None,
+                _ => std::thread::park_timeout(Duration::from_millis(5)),
+            }
+        }
     }
 }
 
@@ -81,14 +96,9 @@ impl Drop for Server {
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
         if let Ok(pid) = pid
             && kill(pid, Signal::SIGTERM).is_ok()
+            && self.wait_for_end(STOP_TIMEOUT).is_some()
         {
-            let deadline = Instant::now() + STOP_TIMEOUT;
-            while Instant::now() < deadline {
-                if !matches!(self.child.try_wait(), Ok(None)) {
-                    return;
-                }
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
+            return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -130,6 +140,12 @@ mod tests {
         assert_eq!(port("{\"message\":\"listening on 127.0.0.1:7\"}"), Some(7));
         assert_eq!(port("not listening on 127.0.0.1:7: in use"), None);
         assert_eq!(port("using io_uring"), None);
+    }
+
+    #[test]
+    fn a_server_that_does_not_start_says_why() {
+        let error = Server::start(Path::new("/bin/cat"), &[]).unwrap_err().to_string();
+        assert!(error.contains("ended with exit status: 1"), "{error}");
     }
 
     #[test]

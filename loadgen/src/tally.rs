@@ -24,7 +24,7 @@ pub(crate) struct Tally {
     pub(crate) replaced: u64,
     /// Connections that the server closed.
     pub(crate) closed: u64,
-    /// The first ERROR packet, for people.
+    /// The first thing that went wrong, for people.
     pub(crate) first_error: Option<String>,
 }
 
@@ -55,6 +55,15 @@ impl Tally {
         self.replaced += other.replaced;
         self.closed += other.closed;
         self.first_error = self.first_error.take().or(other.first_error);
+    }
+
+    /// A worker got a job whose payload is not what a client of this run wrote.
+    pub(crate) fn foreign_job(&mut self) {
+        self.faults.foreign += 1;
+        self.first_error.get_or_insert_with(|| {
+            "a worker got a job that was changed on the way, or that another run left behind"
+                .to_owned()
+        });
     }
 
     /// An ERROR packet arrived, whatever it answers.

@@ -1,8 +1,8 @@
 //! One thread's event loop: its share of the clients and workers, on one poll.
 //!
-//! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes on
-//! sockets and a tally. Every connection is written to once per turn, after all that it received in
-//! that turn. Knows when clients and workers are to be called, not what their packets mean.
+//! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes
+//! on sockets and a tally. Every connection is written to once per turn, after all that it received
+//! in that turn. Knows when clients and workers are to be called, not what their packets mean.
 //! Invariant: no more than `opening_max` connections are between connect and the end of set-up.
 
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::shape::Arrivals;
 use crate::shared::{Phase, Shared};
 use crate::tally::Tally;
-use crate::worker::{Next, Worker};
+use crate::worker::{Next, SWEEPS, Worker};
 
 const SCRATCH_BYTES: usize = 256 << 10;
 const EVENTS_MAX: usize = 1024;
@@ -100,6 +100,8 @@ pub(crate) struct Thread {
     scratch: Vec<u8>,
     arrivals: Option<Arrivals>,
     churn: Option<Arrivals>,
+    /// When sleeping workers are looked after.
+    sweep_ns: Option<u64>,
     /// Where the open loop looks for the next client; clients come first among the peers.
     next_client: usize,
     clients: usize,
@@ -145,6 +147,7 @@ impl Thread {
             scratch: vec![0; SCRATCH_BYTES],
             arrivals: None,
             churn: None,
+            sweep_ns: None,
             next_client: 0,
             clients,
             progress_ns: 0,
@@ -209,6 +212,9 @@ impl Thread {
             return;
         }
         let now_ns = self.desk.shared.clock.now_ns();
+        if !options.sleep_max.0.is_zero() {
+            self.sweep_ns = Some(now_ns);
+        }
         let threads = self.desk.shared.live.len() as f64;
         let clients_share = self.clients as f64 / options.clients.max(1) as f64;
         if options.churn > 0.0 {
@@ -446,6 +452,9 @@ impl Thread {
             churn.advance(&mut self.desk.rng);
             self.replace_one();
         }
+        if self.sweep_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+            self.sweep(now_ns);
+        }
         while let Some(index) = self.dirty.pop() {
             if let Some(peer) = self.peers.get_mut(index) {
                 peer.is_dirty = false;
@@ -453,6 +462,22 @@ impl Thread {
             self.flush(index)?;
         }
         Ok(())
+    }
+
+    /// Lets workers that have slept for long grab unasked.
+    fn sweep(&mut self, now_ns: u64) {
+        let every_ns = nanos(self.desk.shared.options.sleep_max.0) / u64::from(SWEEPS);
+        self.sweep_ns = Some(now_ns + every_ns.max(1_000_000));
+        for (index, peer) in self.peers.iter_mut().enumerate().skip(self.clients) {
+            let (Role::Worker(worker), Some(link)) = (&mut peer.role, &mut peer.link) else {
+                continue;
+            };
+            worker.sweep(&self.desk, &mut link.out);
+            if !link.out.is_empty() && !peer.is_dirty {
+                peer.is_dirty = true;
+                self.dirty.push(index);
+            }
+        }
     }
 
     fn finish_work(&mut self, index: usize, generation: u32) -> Result<(), Error> {
@@ -534,6 +559,7 @@ impl Thread {
             self.work.peek().map(|Reverse((due_ns, ..))| *due_ns),
             self.arrivals.filter(|_| self.desk.may_submit()).map(|arrivals| arrivals.due_ns()),
             self.churn.map(|churn| churn.due_ns()),
+            self.sweep_ns,
         ];
         let Some(due_ns) = due_ns.into_iter().flatten().min() else { return };
         if due_ns >= self.armed_ns {

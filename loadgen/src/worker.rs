@@ -2,8 +2,8 @@
 //!
 //! In: frames from the server. Out: answers appended to the connection's bytes, counts on the desk,
 //! and what the event loop is to do next. Knows neither sockets nor clocks. Behaves as libgearman's
-//! worker, except that a result and the next grab leave together, in one write. Invariant: at most one
-//! job is at hand.
+//! worker, except that a result and the next grab leave together, in one write. Invariant: at most
+//! one job is at hand.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::checker::Ran;
 use crate::desk::Desk;
 use crate::options::{IdleFor, Options};
 use crate::payload::{Kind, Stamp};
+
+/// Sweeps per `--sleep-max`.
+pub(crate) const SWEEPS: u32 = 4;
 
 /// A worker's state in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) is_leaving: bool,
     state: State,
     has_echoed: bool,
+    /// Sweeps of the event loop that found it asleep.
+    swept: u32,
     handle: Vec<u8>,
     stamp: Stamp,
     payload_bytes: usize,
@@ -63,6 +68,7 @@ impl Worker {
             is_leaving: false,
             state: State::Grabbing,
             has_echoed: false,
+            swept: 0,
             handle: Vec::new(),
             stamp: Stamp::default(),
             payload_bytes: 0,
@@ -73,6 +79,14 @@ impl Worker {
     /// Whether it can be replaced at once.
     pub(crate) fn is_asleep(&self) -> bool {
         self.state == State::Asleep && self.has_echoed
+    }
+
+    /// Called at even times: grabs unasked if it has slept through `SWEEPS` of them.
+    pub(crate) fn sweep(&mut self, desk: &Desk, out: &mut Vec<u8>) {
+        self.swept += 1;
+        if self.is_asleep() && !self.is_leaving && self.swept > SWEEPS {
+            self.grab(desk, out);
+        }
     }
 
     /// Starts over on a new connection.
@@ -106,6 +120,7 @@ impl Worker {
                     encode(out, Magic::Request, Command::EchoReq, &[], b"asleep");
                 }
                 self.state = State::Asleep;
+                self.swept = 0;
             }
             // One that arrives at another time was overtaken by a grab; libgearman ignores it too.
             Command::Noop if self.state == State::Asleep => self.grab(desk, out),
@@ -161,11 +176,15 @@ impl Worker {
     ) -> Next {
         let Some(stamp) = desk.shared.pool.read(Kind::Job, payload) else {
             // Not ours, or changed on the way: there is no result that would be right for it.
-            desk.tally.faults.foreign += 1;
+            desk.tally.foreign_job();
             encode(out, Magic::Request, Command::WorkFail, &[handle], &[]);
             self.grab(desk, out);
             return Next::Nothing;
         };
+        if !self.has_echoed {
+            // There is a backlog: it may be long before this worker sleeps, and it is set up.
+            encode(out, Magic::Request, Command::EchoReq, &[], b"busy");
+        }
         let options = &desk.shared.options;
         self.handle.clear();
         self.handle.extend_from_slice(handle);
