@@ -1,11 +1,11 @@
 //! The text protocol: a line in, a text reply out. The second caller of the engine.
 //!
-//! Knows the words of the protocol and their exact answers; line ends differ from command to command,
-//! and monitoring scripts depend on them. Knows nothing of packets and sockets.
+//! Knows the words of the protocol and their exact answers; line ends differ from command to
+//! command, and monitoring scripts depend on them. Knows nothing of packets and sockets.
 //!
 //! Invariant: a reply is bounded. What lists as many rows as there are jobs, functions or
-//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list shows each row
-//! as it is when it is written.
+//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list
+//! shows each row as it is when it is written.
 
 use std::io::Write;
 
@@ -96,11 +96,11 @@ pub fn answer(
     } else if is("cancel") && arguments.len() >= 2 {
         cancel(arguments, engine, handles, out);
     } else if is("create") {
-        create(arguments, engine, out);
+        create(command, arguments, engine, out);
     } else if is("drop") {
-        drop_function(arguments, engine, out);
+        drop_function(command, arguments, engine, out);
     } else if is("maxqueue") {
-        max_queue(arguments, engine, out);
+        max_queue(command, arguments, engine, out);
     } else {
         // gearmand glues the word on without a separator, and its tests expect that.
         text(out, &[b"ERR UNKNOWN_COMMAND Unknown+server+command", command, b"\r\n"]);
@@ -228,20 +228,20 @@ fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut
     out.extend_from_slice(reply);
 }
 
-fn create(arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+fn create(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
     match *arguments {
         [what, name] if what.eq_ignore_ascii_case(b"function") => {
             engine.create_function(name);
             out.extend_from_slice(b"OK\r\n");
         }
-        _ => invalid_arguments(out, "create"),
+        _ => invalid_arguments(out, command),
     }
 }
 
-fn drop_function(arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
-    let [what, name] = *arguments else { return invalid_arguments(out, "drop") };
+fn drop_function(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+    let [what, name] = *arguments else { return invalid_arguments(out, command) };
     if !what.eq_ignore_ascii_case(b"function") {
-        return invalid_arguments(out, "drop");
+        return invalid_arguments(out, command);
     }
     // Names that differ in case only are all dropped, with a line for each, as in gearmand.
     let functions = engine.functions().iter_from(0);
@@ -258,9 +258,9 @@ fn drop_function(arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
     }
 }
 
-fn max_queue(arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+fn max_queue(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
     let Some((&name, sizes)) = arguments.split_first() else {
-        return invalid_arguments(out, "maxqueue");
+        return invalid_arguments(out, command);
     };
     let size = |at: usize| {
         let size = sizes.get(at).map_or(0, |text| decimal(text).max(0));
@@ -271,9 +271,10 @@ fn max_queue(arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
     out.extend_from_slice(b"OK\r\n");
 }
 
-fn invalid_arguments(out: &mut Vec<u8>, command: &str) {
+/// The command's word is given back as it was typed.
+fn invalid_arguments(out: &mut Vec<u8>, command: &[u8]) {
     let message = b"An+incomplete+set+of+arguments+was+sent+to+this+command+";
-    text(out, &[b"ERR INVALID_ARGUMENTS ", message, command.as_bytes(), b"\r\n"]);
+    text(out, &[b"ERR INVALID_ARGUMENTS ", message, command, b"\r\n"]);
 }
 
 /// gearmand marks jobs that nobody waits for any more; here they are gone unless a worker has them.

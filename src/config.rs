@@ -1,9 +1,9 @@
-//! Command line and configuration file in, settings out. One definition for each option: its flag, its
-//! key in the file, its help and its default are all read off `Options`.
+//! Command line and configuration file in, settings out. One definition for each option: its flag,
+//! its key in the file, its help and its default are all read off `Options`.
 //!
-//! Two steps: `parse` understands what was typed and can't fail on the world (the file's text is given to
-//! it); `Options::settings` works out what the server is told, from facts about the host that are
-//! given to it, too. Touches no kernel.
+//! Two steps: `parse` understands what was typed and can't fail on the world (the file's text is
+//! given to it); `Options::settings` works out what the server is told, from facts about the host
+//! that are given to it, too. Touches no kernel.
 //!
 //! Invariant: the command line wins over the file, the file over the environment, that over
 //! defaults; what this build can't do is refused at the start, never left out in silence.
@@ -26,11 +26,11 @@ use crate::shard::Settings;
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
 /// Descriptors that are kept for other things than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
-/// Numbers of jobs start at so many a second since `NUMBERS_START_S`, so that a later run starts above
-/// every number of an earlier one unless that took more jobs a second all its life.
-const NUMBERS_PER_SECOND: u64 = 1 << 20;
-/// 2026-01-01.
-const NUMBERS_START_S: u64 = 1_767_225_600;
+/// Numbers of jobs start at so many a millisecond since `NUMBERS_START_MS`, so that a later run
+/// starts above every number of an earlier one unless that took more jobs a second all its life.
+const NUMBERS_PER_MS: u64 = 1 << 10;
+/// 2026-01-01 in milliseconds since 1970.
+const NUMBERS_START_MS: u64 = 1_767_225_600_000;
 /// Share of the host's memory that jobs may take unless told otherwise, in percent.
 const MEMORY_PERCENT: u64 = 75;
 
@@ -140,8 +140,8 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub job_handle_prefix: Option<String>,
 
-    /// Sleeping workers that each job wakes, 0 = all of them. Unless given, as many are woken as there
-    /// are jobs to take, the one that fell asleep last first
+    /// Sleeping workers that each job wakes, 0 = all of them. Unless given, as many are woken as
+    /// there are jobs to take, the one that fell asleep last first
     #[arg(short, long, value_name = "N")]
     pub worker_wakeup: Option<u32>,
 
@@ -158,7 +158,8 @@ pub struct Options {
     #[arg(short = 'R', long)]
     pub round_robin: bool,
 
-    /// Buckets of gearmand's hash tables. They grow by themselves here; accepted for gearmand's sake
+    /// Buckets of gearmand's hash tables. They grow by themselves here; accepted for gearmand's
+    /// sake
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub hashtable_buckets: Option<u32>,
 
@@ -166,8 +167,8 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value = "4294967295", value_parser = parse_bytes)]
     pub job_size_max: u64,
 
-    /// Most memory for jobs and unsent bytes (suffixes k, m, g), 0 = no limit. Three quarters of the
-    /// host's or container's unless given
+    /// Most memory for jobs and unsent bytes (suffixes k, m, g), 0 = no limit. Three quarters of
+    /// the host's or container's unless given
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_max: Option<u64>,
 
@@ -175,7 +176,8 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub connections_max: Option<u64>,
 
-    /// Bytes that may wait for a connection that doesn't read before it is closed (suffixes k, m, g)
+    /// Bytes that may wait for a connection that doesn't read before it is closed (suffixes k, m,
+    /// g)
     #[arg(long, value_name = "BYTES", default_value = "256m", value_parser = parse_bytes)]
     pub outbox_max: u64,
 
@@ -188,18 +190,22 @@ pub struct Options {
     pub keepalive: bool,
 
     /// Seconds of silence before the first probe, -1 = 15
-    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_idle: i32,
 
     /// Seconds between probes, -1 = 5
-    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_interval: i32,
 
     /// Probes without an answer after which a peer is given up, -1 = 3
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_count: i32,
 
-    /// Seconds that sent bytes may stay unacknowledged before a peer is given up, 0 = the kernel's default
+    /// Seconds that sent bytes may stay unacknowledged before a peer is given up, 0 = the kernel's
+    /// default
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub tcp_user_timeout: u32,
 
@@ -273,8 +279,8 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
-/// Options of gearmand that only matter with an option that this build refuses. They are accepted, so
-/// that the refusal names what it is about.
+/// Options of gearmand that only matter with an option that this build refuses. They are accepted,
+/// so that the refusal names what it is about.
 const IDLE_OPTIONS: &[&str] = &[
     "http-port",
     "ssl-ca-file",
@@ -362,8 +368,8 @@ pub struct Facts {
     pub descriptors: u64,
     /// A random number.
     pub random: u64,
-    /// Seconds since 1970.
-    pub unix_s: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
     /// The process's id.
     pub pid: u32,
 }
@@ -433,14 +439,14 @@ impl Options {
             None => facts.memory_bytes / 100 * MEMORY_PERCENT,
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let since_start_s = facts.unix_s.saturating_sub(NUMBERS_START_S);
+        let since_start_ms = facts.unix_ms.saturating_sub(NUMBERS_START_MS);
         Ok(Settings {
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
                 attempts_max: u32::try_from(self.job_retries).ok(),
                 hash_seed: self.seed.unwrap_or(facts.random),
-                first_number: since_start_s * NUMBERS_PER_SECOND + 1,
+                first_number: since_start_ms * NUMBERS_PER_MS + 1,
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
@@ -523,8 +529,8 @@ fn end_of(error: &clap::Error) -> ParseEnd {
     ParseEnd::Error(format!("{line}; see --help"))
 }
 
-/// A configuration file as command-line arguments: TOML, or gearmand's own words between blanks, which
-/// start with a dash.
+/// A configuration file as command-line arguments: TOML, or gearmand's own words between blanks,
+/// which start with a dash.
 fn file_arguments(text: &str) -> Result<Vec<OsString>, String> {
     if text.trim_start().starts_with('-') {
         return Ok(text.split_ascii_whitespace().map(OsString::from).collect());
@@ -629,7 +635,7 @@ mod tests {
             memory_bytes: 1 << 30,
             descriptors: 1024,
             random: 7,
-            unix_s: NUMBERS_START_S + 10,
+            unix_ms: NUMBERS_START_MS + 10,
             pid: 4711,
         }
     }
@@ -699,7 +705,7 @@ mod tests {
         assert_eq!(settings.engine.attempts_max, Some(5));
         assert_eq!(settings.connections_max, 1024 - 64);
         let handle = settings.handles.text(settings.engine.first_number);
-        assert_eq!(handle.as_ref(), b"H:web-1:10485761");
+        assert_eq!(handle.as_ref(), b"H:web-1:10241");
         let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&facts()).unwrap();
         assert_eq!(unlimited.memory_bytes_max, usize::MAX);
         assert_eq!(unlimited.engine.attempts_max, None);

@@ -1,12 +1,12 @@
 //! The job state machine: commands and `now` in, answers and effects on other connections out.
 //!
-//! Submitting, results, client loss, cancelling, timers and what the admin protocol asks; the workers'
-//! half (abilities, grabbing, sleeping) is in `worker`. Connections are numbers here; the engine knows no
-//! packets, sockets, clocks or files, and draws no random numbers.
+//! Submitting, results, client loss, cancelling, timers and what the admin protocol asks; the
+//! workers' half (abilities, grabbing, sleeping) is in `worker`. Connections are numbers here; the
+//! engine knows no packets, sockets, clocks or files, and draws no random numbers.
 //!
-//! Invariant: a job is in exactly one of a queue, the timers, or a worker's hands, and in every index
-//! while it is in any of them. Nobody can reach a job that was removed: abandoned and cancelled
-//! jobs leave all of them at once. See `check_invariants`.
+//! Invariant: a job is in exactly one of a queue, the timers, or a worker's hands, and in every
+//! index while it is in any of them. Nobody can reach a job that was removed: abandoned and
+//! cancelled jobs leave all of them at once. See `check_invariants`.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -257,8 +257,8 @@ impl Engine {
         self.peers[conn as usize] = Peer::default();
     }
 
-    /// Takes a job in, or joins an equal one. Answers with the job's number. `room` is how many bytes
-    /// may still be allocated.
+    /// Takes a job in, or joins an equal one. Answers with the job's number. `room` is how many
+    /// bytes may still be allocated.
     ///
     /// # Errors
     /// `SubmitError`: see there.
@@ -363,11 +363,11 @@ impl Engine {
         Some(self.status_of(latest))
     }
 
-    /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A worker that
-    /// has it may go on; what it says goes nowhere. `false` if there is no such job.
+    /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A
+    /// worker that has it may go on; what it says goes nowhere. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
-        self.counters.abandoned += 1;
+        self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
         self.fail(id);
         self.unindex_unique(id);
         let job = &mut self.jobs[id as usize];
@@ -726,8 +726,8 @@ fn unique_spread(jobs: &Jobs, id: JobId) -> u64 {
 
 #[cfg(debug_assertions)]
 impl Engine {
-    /// Checks every invariant that ties the engine's parts together. Costs as much as there are jobs,
-    /// abilities and connections; for tests.
+    /// Checks every invariant that ties the engine's parts together. Costs as much as there are
+    /// jobs, abilities and connections; for tests.
     ///
     /// # Panics
     /// If one doesn't hold.
@@ -774,3 +774,6 @@ impl Engine {
         self.check_workers();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

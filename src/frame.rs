@@ -1,8 +1,8 @@
 //! Bytes in, one whole frame out: a binary packet (12-byte header and body) or one admin line.
 //!
-//! Which of the two is decided anew at every frame boundary by the first byte (`\0` or not), so both
-//! may be mixed on one connection. Knows lengths and the magic, not what a packet means beyond the
-//! command table's word on whether it carries a payload. Allocates nothing and never looks past
+//! Which of the two is decided anew at every frame boundary by the first byte (`\0` or not), so
+//! both may be mixed on one connection. Knows lengths and the magic, not what a packet means beyond
+//! the command table's word on whether it carries a payload. Allocates nothing and never looks past
 //! the frame it was asked for.
 //!
 //! Invariant: `cut` either names how a frame ends inside `bytes`, or that more bytes are needed, or
@@ -117,7 +117,8 @@ pub fn header_bytes(magic: Magic, command: Command, body_bytes: u32) -> [u8; HEA
 /// Cuts the first frame off `bytes`.
 ///
 /// `scanned` is how many of the bytes an earlier call has already searched for a line end without
-/// finding one (0 for a fresh frame): a sender of single bytes costs a line's length, not its square.
+/// finding one (0 for a fresh frame): a sender of single bytes costs a line's length, not its
+/// square.
 ///
 /// # Errors
 /// `FrameError`: see there; nothing behind it on this connection can be read.

@@ -3,10 +3,11 @@
 //! A function has a queue of jobs for each priority; an ability is one connection's word that it
 //! can run one function. Two pairs of lists make grabbing cost nothing per function that a worker
 //! has, and waking nothing per worker. Each ability stands in exactly one list of each pair:
-//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its function's
-//!   `unaware` list (it held none when the worker last looked; it is told when one comes);
-//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it was
-//!   awake when the function last looked; falling asleep puts it back).
+//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its
+//!   function's `unaware` list (it held none when the worker last looked; it is told when one
+//!   comes);
+//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it
+//!   was awake when the function last looked; falling asleep puts it back).
 //!
 //! What a list says falsely is found out once, by whoever looks.
 
@@ -62,7 +63,8 @@ pub struct Function {
     pub unaware: [List; 3],
     /// Abilities whose worker may be asleep, the one that slept last first.
     pub candidates: List,
-    /// Workers that were woken for this function, and neither grabbed since nor let their lease end.
+    /// Workers that were woken for this function, and neither grabbed since nor let their lease
+    /// end.
     pub woken: u32,
 }
 
@@ -253,8 +255,81 @@ fn pair_hash(conn: u32, function: FunctionId) -> u64 {
 #[inline]
 #[must_use]
 pub fn spread(number: u64) -> u64 {
-    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth,
-    // The Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
+    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth, The
+    // Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
     let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use foldhash::SharedSeed;
+
+    use super::*;
+
+    fn functions() -> Functions {
+        Functions::new(SeedableRandomState::with_seed(7, SharedSeed::global_fixed()))
+    }
+
+    #[test]
+    fn names_are_any_bytes_and_lead_to_one_function_each() {
+        let mut functions = functions();
+        let names: [&[u8]; 5] = [b"resize", b"Resize", b"", b"\xff\x01", b"resize "];
+        let ids = names.map(|name| functions.find_or_create(name));
+        for (name, id) in names.iter().zip(ids) {
+            assert_eq!((functions.find_or_create(name), functions.find(name)), (id, Some(id)));
+            assert_eq!(&*functions[id].name, *name);
+        }
+        assert_eq!(functions.iter_from(0).count(), 5);
+        assert_eq!(functions.iter_from(ids[3]).count(), 2);
+    }
+
+    #[test]
+    fn a_removed_function_is_not_found_and_its_number_serves_again() {
+        let mut functions = functions();
+        let [first, second] = [b"a", b"b"].map(|name| functions.find_or_create(name));
+        functions[first].queue_max = [5; 3];
+        functions.remove(first);
+        assert_eq!((functions.find(b"a"), functions.find(b"b")), (None, Some(second)));
+        assert_eq!(functions.find_or_create(b"c"), first);
+        assert_eq!(functions[first].queue_max, [0; 3], "nothing of the old one is left");
+    }
+
+    #[test]
+    fn full_means_jobs_in_any_state_for_those_priorities_that_have_a_limit() {
+        let mut function = Function::new(b"resize");
+        (function.queued, function.delayed, function.running) = (1, 1, 1);
+        function.queue_max = [0, 3, 4];
+        assert_eq!(function.total(), 3);
+        let full = Priority::ALL.map(|priority| function.is_full(priority));
+        assert_eq!(full, [false, true, false]);
+    }
+
+    #[test]
+    fn abilities_are_found_by_connection_and_function() {
+        let mut abilities = Abilities::default();
+        let pairs = [(1, 2), (2, 1), (1, 1), (u32::MAX, 0), (0, u32::MAX)];
+        let ids = pairs.map(|(conn, function)| abilities.insert(conn, function, conn));
+        for ((conn, function), id) in pairs.into_iter().zip(ids) {
+            assert_eq!(abilities.find(conn, function), Some(id));
+            assert_eq!(abilities.records[id as usize].timeout_ms, conn);
+        }
+        abilities.remove(ids[0]);
+        assert_eq!(abilities.find(1, 2), None);
+        assert_eq!(abilities.find(2, 1), Some(ids[1]));
+    }
+
+    #[test]
+    fn spreading_keeps_numbers_apart_at_both_ends() {
+        // Hash tables use the highest bits and the lowest ones.
+        let numbers = || (0..1000).map(|number| spread(number << 20));
+        let count = |of: fn(u64) -> u64| {
+            let mut parts: Vec<u64> = numbers().map(of).collect();
+            parts.sort_unstable();
+            parts.dedup();
+            parts.len()
+        };
+        assert!(count(|hash| hash >> 48) > 900, "{}", count(|hash| hash >> 48));
+        assert!(count(|hash| hash & 0xffff) > 900, "{}", count(|hash| hash & 0xffff));
+    }
 }

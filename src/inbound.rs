@@ -5,8 +5,8 @@
 //! of `DIRECT_BYTES_MIN` or more missing the driver receives straight into it. Knows no packet's
 //! meaning and no other connection.
 //!
-//! Invariant: memory held grows with the bytes that have arrived (at most doubling), never with what
-//! a header announced; a refused body is counted off and not held at all.
+//! Invariant: memory held grows with the bytes that have arrived (at most doubling), never with
+//! what a header announced; a refused body is counted off and not held at all.
 
 use bytes::Bytes;
 
@@ -376,5 +376,141 @@ impl Inbound {
         // Idle connections hold no buffer.
         self.partial = Vec::new();
         self.start = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Magic;
+    use crate::packet::{Command, encode};
+
+    const BOUNDS: Bounds = Bounds { body_bytes_max: 1 << 20, memory_left: 1 << 20 };
+
+    fn submit(payload_bytes: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let payload = vec![b'p'; payload_bytes];
+        encode(&mut bytes, Magic::Request, Command::SubmitJob, &[b"f", b"u"], &payload);
+        bytes
+    }
+
+    /// What arrives, in words.
+    fn feed(inbound: &mut Inbound, mut input: &[u8], bounds: Bounds) -> Vec<String> {
+        let mut arrivals = Vec::new();
+        while let Some(arrival) = inbound.next(&mut input, bounds).unwrap() {
+            arrivals.push(match arrival {
+                Arrival::Packet { header, body } => {
+                    let owned = if body.share().is_some() { "owned" } else { "borrowed" };
+                    format!("{} {owned} {}", header.command.name(), body.bytes().len())
+                }
+                Arrival::Line(line) => format!("line {}", line.escape_ascii()),
+                Arrival::Refused { why, head, .. } => format!("{why:?} {}", head.len()),
+            });
+        }
+        arrivals
+    }
+
+    #[test]
+    fn whole_frames_are_not_held_and_tails_are() {
+        let mut inbound = Inbound::default();
+        let bytes = [&submit(100)[..], b"status\r\n", &submit(100)[..50]].concat();
+        assert_eq!(feed(&mut inbound, &bytes, BOUNDS), ["SUBMIT_JOB borrowed 104", "line status"]);
+        assert_eq!(inbound.held_bytes(), 50);
+        assert_eq!(feed(&mut inbound, &submit(100)[50..], BOUNDS), ["SUBMIT_JOB borrowed 104"]);
+        assert_eq!(feed(&mut inbound, b"", BOUNDS).len(), 0);
+        assert_eq!((inbound.held_bytes(), inbound.partial.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn a_large_body_in_pieces_gets_its_own_allocation() {
+        let mut inbound = Inbound::default();
+        let bytes = submit(OWNED_BODY_BYTES_MIN);
+        let (head, rest) = bytes.split_at(20);
+        assert_eq!(feed(&mut inbound, head, BOUNDS).len(), 0);
+        assert!(!inbound.wants_direct(), "too little is missing");
+        let expected = format!("SUBMIT_JOB owned {}", OWNED_BODY_BYTES_MIN + 4);
+        let rest = [rest, b"version\n"].concat();
+        assert_eq!(feed(&mut inbound, &rest, BOUNDS), [expected, "line version".to_owned()]);
+        assert_eq!(inbound.held_bytes(), 0, "the job has it");
+    }
+
+    #[test]
+    fn a_lent_body_comes_back_with_what_was_received() {
+        let mut inbound = Inbound::default();
+        let bytes = submit(200_000);
+        let (head, mut rest) = bytes.split_at(5000);
+        assert_eq!(feed(&mut inbound, head, BOUNDS).len(), 0);
+        let (mut lends, mut arrivals) = (0, Vec::new());
+        while let Some(mut body) = inbound.lend() {
+            assert!(inbound.lend().is_none(), "it is lent already");
+            assert!(inbound.wants_direct() && inbound.held_bytes() == body.capacity());
+            assert!(body.capacity() <= 2 * (bytes.len() - rest.len()).max(BODY_STEP_BYTES));
+            let (now, later) = rest.split_at((body.capacity() - body.len()).min(rest.len()));
+            body.extend_from_slice(now);
+            rest = later;
+            inbound.give_back(body);
+            arrivals.extend(feed(&mut inbound, b"", BOUNDS));
+            lends += 1;
+        }
+        assert!(lends >= 2, "the allocation grows as bytes arrive");
+        arrivals.extend(feed(&mut inbound, rest, BOUNDS));
+        assert_eq!(arrivals, ["SUBMIT_JOB owned 200004"]);
+    }
+
+    #[test]
+    fn what_must_wait_keeps_its_order() {
+        let mut inbound = Inbound::default();
+        inbound.stash(b"first\nsec");
+        inbound.stash(b"ond\n");
+        assert!(inbound.has_unread());
+        assert_eq!(
+            feed(&mut inbound, b"third\n", BOUNDS),
+            ["line first", "line second", "line third"]
+        );
+        assert!(!inbound.has_unread());
+    }
+
+    #[test]
+    fn bodies_beyond_the_limit_are_reported_once_and_skipped() {
+        let bounds = Bounds { body_bytes_max: 50_000, ..BOUNDS };
+        let bytes = [&submit(60_000)[..], b"version\n"].concat();
+        for step in [1, 100, 7000, bytes.len()] {
+            let mut inbound = Inbound::default();
+            let mut arrivals = Vec::new();
+            for piece in bytes.chunks(step) {
+                arrivals.extend(feed(&mut inbound, piece, bounds));
+                assert!(inbound.held_bytes() <= HEADER_BYTES + REFUSED_HEAD_BYTES);
+            }
+            assert_eq!(arrivals, ["TooLarge 128", "line version"], "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_not_taken_and_tells_whose_body_it_was() {
+        // The first allocation was once refused before a single byte of the body was kept: nobody
+        // could tell which job a refused result was about.
+        for memory_left in [0, 1000, 70_000] {
+            let bounds = Bounds { memory_left, ..BOUNDS };
+            let bytes = [&submit(150_000)[..], b"version\n"].concat();
+            let mut inbound = Inbound::default();
+            let mut arrivals = Vec::new();
+            for piece in bytes.chunks(1000) {
+                arrivals.extend(feed(&mut inbound, piece, bounds));
+                assert!(inbound.held_bytes() <= memory_left.max(REFUSED_HEAD_BYTES));
+            }
+            assert_eq!(arrivals, ["OutOfMemory 128", "line version"], "{memory_left} bytes left");
+        }
+    }
+
+    #[test]
+    fn bodies_of_packets_that_have_none_are_ignored() {
+        let mut inbound = Inbound::default();
+        let grab = crate::frame::header_bytes(Magic::Request, Command::GrabJob, 3_000_000);
+        let arrivals = feed(&mut inbound, &grab, BOUNDS);
+        assert_eq!(arrivals, ["GRAB_JOB borrowed 0"], "without waiting for it");
+        for _ in 0..3 {
+            assert_eq!(feed(&mut inbound, &vec![b'x'; 1_000_000], BOUNDS).len(), 0);
+        }
+        assert_eq!(feed(&mut inbound, b"version\n", BOUNDS), ["line version"]);
     }
 }

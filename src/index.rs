@@ -9,8 +9,8 @@
 
 use hashbrown::HashTable;
 
-/// Buckets of the old table that one insertion or removal looks at while moving. A full table of `n`
-/// buckets holds 7/8 n entries and its successor has room for as many again: n / 32 insertions
+/// Buckets of the old table that one insertion or removal looks at while moving. A full table of
+/// `n` buckets holds 7/8 n entries and its successor has room for as many again: n / 32 insertions
 /// don't fill it. A sparse one holds n / 8, and its successor is not sparse again before n / 32
 /// removals.
 const BUCKETS_MOVED_PER_STEP: usize = 32;
@@ -144,7 +144,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_set(changes in prop::collection::vec((0u32..600, any::<bool>()), 0..3000)) {
+        fn behaves_like_a_set(
+            changes in prop::collection::vec((0u32..600, any::<bool>()), 0..3000),
+        ) {
             let (mut index, mut model) = (Index::default(), HashSet::new());
             for (id, add) in changes {
                 if add && model.insert(id) {
@@ -153,10 +155,12 @@ mod tests {
                     index.remove(hash_of(id), id, hash_of);
                 }
                 prop_assert_eq!(index.len(), model.len());
-                prop_assert_eq!(index.find(hash_of(id), |other| other == id).is_some(), model.contains(&id));
+                let found = index.find(hash_of(id), |other| other == id);
+                prop_assert_eq!(found.is_some(), model.contains(&id));
             }
             for id in 0..600 {
-                prop_assert_eq!(index.find(hash_of(id), |other| other == id).is_some(), model.contains(&id));
+                let found = index.find(hash_of(id), |other| other == id);
+                prop_assert_eq!(found.is_some(), model.contains(&id));
             }
         }
     }

@@ -1,11 +1,12 @@
-//! The record of one job and where all of them are kept: a job's number in the store in, the record out.
+//! The record of one job and where all of them are kept: a job's number in the store in, the record
+//! out.
 //!
-//! A job's unique, reducer and payload lie in one allocation, `body`: for a small job a copy made to
-//! measure, for a large one the very allocation that it was received into. Knows nothing of queues
-//! and workers but the links and numbers it carries for them.
+//! A job's unique, reducer and payload lie in one allocation, `body`: for a small job a copy made
+//! to measure, for a large one the very allocation that it was received into. Knows nothing of
+//! queues and workers but the links and numbers it carries for them.
 //!
-//! Invariant: records never move while they live. They lie in pages of `PAGE_JOBS`, so a growing store
-//! never copies itself, and a page without jobs gives its memory back.
+//! Invariant: records never move while they live. They lie in pages of `PAGE_JOBS`, so a growing
+//! store never copies itself, and a page without jobs gives its memory back.
 
 use std::ops::{Index, IndexMut};
 

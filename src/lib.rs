@@ -6,10 +6,10 @@
 //! socket ◀─ io/{uring,epoll} ◀─ outbox ◀──────────────────── packet ◀────┘
 //! ```
 //!
-//! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an engine
-//! command, the engine changes job state and yields effects, effects are encoded straight into
-//! outboxes, and after the whole batch the driver flushes each dirty outbox once. `shard` holds one core's
-//! sessions, engine and outboxes together and is the only type a driver touches.
+//! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an
+//! engine command, the engine changes job state and yields effects, effects are encoded straight
+//! into outboxes, and after the whole batch the driver flushes each dirty outbox once. `shard`
+//! holds one core's sessions, engine and outboxes together and is the only type a driver touches.
 //!
 //! Only `io` and the binary touch the kernel. Time is an argument everywhere else, and random
 //! numbers come from the settings, so the same input gives the same output.

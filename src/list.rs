@@ -1,7 +1,8 @@
-//! Doubly linked lists threaded through the records of a slab: a record's number in, its neighbours out.
+//! Doubly linked lists threaded through the records of a slab: a record's number in, its neighbours
+//! out.
 //!
-//! The records carry their own links, so joining, leaving and moving to another list cost a few stores
-//! and never allocate. Knows nothing of what the records are.
+//! The records carry their own links, so joining, leaving and moving to another list cost a few
+//! stores and never allocate. Knows nothing of what the records are.
 //!
 //! Invariant: a record's links for one `slot` belong to one list at a time; the caller says which.
 

@@ -1,25 +1,29 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
-//! The order of a start: options, limits, background, sockets (while still root), user, log, pid file, the
-//! shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
+//! The order of a start: options, limits, background, sockets (while still root), user, log, pid
+//! file, the shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
 use ringgear::io::log::Log;
-use ringgear::io::process::{self, PidFile};
+use ringgear::io::machine;
+use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Signals, Sockets};
-use tracing::info;
+use tracing::{error, info};
 
 fn main() -> ExitCode {
     let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
         Ok(options) => options,
         Err(ParseEnd::Print(text)) => {
-            println!("{}", text.trim_end_matches('\n'));
-            return ExitCode::SUCCESS;
+            return match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&format!("cannot print: {error}")),
+            };
         }
         Err(ParseEnd::Error(problem)) => return fail(&problem),
     };
@@ -39,7 +43,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.check_args {
         return Ok(());
     }
-    let (descriptors_before, descriptors) = process::raise_descriptors(options.file_descriptors)?;
+    let descriptors = process::raise_descriptors(options.file_descriptors)?;
     if options.coredump {
         process::allow_core_dumps();
     }
@@ -49,6 +53,22 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::switch_user(user)?;
     }
     let log = Log::start(options)?;
+    serve_logged(options, descriptors, background, listeners, log).inspect_err(|error| {
+        // On standard error it is said in any case.
+        if options.log_file != "stderr" {
+            error!("{error}");
+        }
+    })
+}
+
+/// The part of `serve` whose errors find a log.
+fn serve_logged(
+    options: &Options,
+    (descriptors_before, descriptors): (u64, u64),
+    background: Option<Background>,
+    listeners: Listeners,
+    log: Log,
+) -> Result<(), Box<dyn Error>> {
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     let settings = options.settings(&facts(descriptors)?)?;
@@ -90,11 +110,11 @@ fn sockets(options: &Options) -> Sockets {
 
 fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
     Ok(Facts {
-        nodename: process::nodename(),
-        memory_bytes: process::memory_bytes(),
+        nodename: machine::nodename(),
+        memory_bytes: machine::memory_bytes(),
         descriptors,
         random: getrandom::u64()?,
-        unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        unix_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
         pid: std::process::id(),
     })
 }

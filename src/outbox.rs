@@ -1,8 +1,8 @@
 //! Responses in, chunks of bytes out: what waits to leave one connection.
 //!
 //! Small packets are appended to one buffer, so that a batch leaves with one send; payloads of
-//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver takes
-//! a chunk, owns it while the kernel reads it, and gives it back. Knows no socket.
+//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver
+//! takes a chunk, owns it while the kernel reads it, and gives it back. Knows no socket.
 //!
 //! Invariant: `bytes` counts everything that was pushed and not yet reported as sent, chunks that a
 //! driver holds included; it is what back-pressure goes by.
@@ -134,5 +134,77 @@ impl Outbox {
         if !self.tail.is_empty() {
             self.chunks.push_back(Chunk::Packets(std::mem::take(&mut self.tail)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Payload;
+
+    fn echo(payload: Payload<'_>) -> Response<'_> {
+        Response::EchoRes { payload }
+    }
+
+    #[test]
+    fn small_packets_leave_together_and_the_buffer_serves_again() {
+        let mut outbox = Outbox::default();
+        (0..3).for_each(|_| outbox.push(&Response::NoJob));
+        outbox.push_text(b"OK\r\n");
+        assert_eq!((outbox.bytes(), outbox.bytes_before_last()), (40, 36));
+        let (chunk, more) = outbox.take().unwrap();
+        assert_eq!((chunk.as_ref().len(), more), (40, false));
+        assert_eq!(outbox.bytes(), 40, "until it has been sent");
+        let buffer = chunk.as_ref().as_ptr();
+        outbox.sent(chunk);
+        assert_eq!(outbox.bytes(), 0);
+        assert!(outbox.take().is_none());
+        outbox.push(&Response::Noop);
+        assert_eq!(outbox.take().unwrap().0.as_ref().as_ptr(), buffer);
+    }
+
+    #[test]
+    fn large_payloads_leave_from_their_own_allocation_in_their_place() {
+        let mut outbox = Outbox::default();
+        let large = Bytes::from(vec![b'l'; SHARED_BYTES_MIN]);
+        outbox.push(&Response::NoJob);
+        outbox.push(&echo(Payload::shared(&large)));
+        outbox.push(&Response::Noop);
+        let chunks: Vec<(Chunk, bool)> = std::iter::from_fn(|| outbox.take()).collect();
+        let lengths: Vec<usize> = chunks.iter().map(|(chunk, _)| chunk.as_ref().len()).collect();
+        assert_eq!(lengths, [24, SHARED_BYTES_MIN, 12]);
+        assert!(chunks.iter().map(|(_, more)| *more).eq([true, true, false]));
+        assert_eq!(chunks[1].0.as_ref().as_ptr(), large.as_ptr());
+        assert_eq!(outbox.bytes(), 36 + SHARED_BYTES_MIN);
+        chunks.into_iter().for_each(|(chunk, _)| outbox.sent(chunk));
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn payloads_that_are_small_or_borrowed_are_copied() {
+        let mut outbox = Outbox::default();
+        let bytes = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
+        outbox.push(&echo(Payload::shared(&bytes).from(1)));
+        outbox.push(&echo(Payload::borrowed(&bytes)));
+        let (chunk, more) = outbox.take().unwrap();
+        assert_eq!((chunk.as_ref().len(), more), (24 + 2 * SHARED_BYTES_MIN - 1, false));
+    }
+
+    #[test]
+    fn chunks_and_the_kept_buffer_are_bounded() {
+        let mut outbox = Outbox::default();
+        let text = [b't'; 1000];
+        (0..1000).for_each(|_| outbox.push_text(&text));
+        let mut total = 0;
+        while let Some((chunk, _)) = outbox.take() {
+            assert!(chunk.as_ref().len() <= CHUNK_BYTES + text.len());
+            total += chunk.as_ref().len();
+            outbox.sent(chunk);
+            assert!(
+                outbox.tail.capacity() <= CHUNK_BYTES + 4 * text.len() || !outbox.tail.is_empty()
+            );
+        }
+        assert_eq!((total, outbox.bytes()), (1_000_000, 0));
+        assert!(outbox.tail.capacity() <= KEPT_BYTES_MAX, "idle connections keep little");
     }
 }

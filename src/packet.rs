@@ -37,8 +37,8 @@ pub enum Sender {
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $number:literal $variant:ident $name:literal $sender:ident $arguments:literal
-        $payload:literal;)*) => {
+    ($($(#[$doc:meta])* $number:literal $variant:ident $name:literal $sender:ident
+        $arguments:literal $payload:literal;)*) => {
         /// Every packet type of the Gearman protocol, by its protocol number.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -654,3 +654,6 @@ pub fn encode(
     write_head(out, magic, command, arguments, payload.len());
     out.extend_from_slice(payload);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! One connection's protocol state: its requests in, engine commands and its own replies out.
 //!
 //! Knows the packets and which engine command each stands for; knows no socket and no other
-//! connection (what others get are the engine's effects, which the shard delivers). Replies go to the
-//! outbox in the order of their requests, which libgearman pairs by: a request whose answer must
-//! wait stops the requests behind it, never the other way round.
+//! connection (what others get are the engine's effects, which the shard delivers). Replies go to
+//! the outbox in the order of their requests, which libgearman pairs by: a request whose answer
+//! must wait stops the requests behind it, never the other way round.
 //!
-//! Invariant: every request has exactly the replies of the protocol: one or none. No packet closes the
-//! connection here; what can't be understood never becomes a `Request`.
+//! Invariant: every request has exactly the replies of the protocol: one or none. No packet closes
+//! the connection here; what can't be understood never becomes a `Request`.
 
 use tracing::debug;
 
@@ -253,8 +253,8 @@ fn c_string(text: &[u8]) -> &[u8] {
     memchr::memchr(0, text).and_then(|at| text.get(..at)).unwrap_or(text)
 }
 
-/// A number as C's `strtoll` reads it: leading blanks and a sign, digits, anything behind them ignored,
-/// the nearest number for what is out of range.
+/// A number as C's `strtoll` reads it: leading blanks and a sign, digits, anything behind them
+/// ignored, the nearest number for what is out of range.
 #[must_use]
 pub fn decimal(text: &[u8]) -> i64 {
     let text = text.trim_ascii_start();

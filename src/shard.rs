@@ -1,12 +1,13 @@
 //! One core: its connections, its engine, their outboxes. The only type a driver touches.
 //!
-//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`) and asks what to do
-//! (`next_dirty`, `take`, `intake`, `deadline_ms`); the shard calls no driver and knows no kernel.
-//! Frames of one call are handled one after another; what they cause anywhere is in the outboxes of
-//! the dirty connections when the call returns, so that a driver can flush each once a batch.
+//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`) and asks what to
+//! do (`next_dirty`, `take`, `intake`, `deadline_ms`); the shard calls no driver and knows no
+//! kernel. Frames of one call are handled one after another; what they cause anywhere is in the
+//! outboxes of the dirty connections when the call returns, so that a driver can flush each once a
+//! batch.
 //!
-//! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`) and
-//! beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
+//! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
+//! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
 
 use std::net::IpAddr;
 
@@ -201,8 +202,8 @@ impl Shard {
         self.handle_frames(conn, &[], now);
     }
 
-    /// The connection is gone: jobs that it had go to others, jobs that only it waited for are dropped.
-    /// Its number may be given to the next one at once.
+    /// The connection is gone: jobs that it had go to others, jobs that only it waited for are
+    /// dropped. Its number may be given to the next one at once.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         self.engine.disconnect(conn, now);
         // Nobody is left to whom effects on this very connection could be delivered.
@@ -213,8 +214,8 @@ impl Shard {
         debug!(conn, ip = %connection.origin.ip, "disconnected");
     }
 
-    /// The next connection about which `take` and `intake` may have something new to say. One that was
-    /// disconnected meanwhile is never named.
+    /// The next connection about which `take` and `intake` may have something new to say. One that
+    /// was disconnected meanwhile is never named.
     #[inline]
     pub fn next_dirty(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.dirty.pop() {
@@ -227,7 +228,8 @@ impl Shard {
         None
     }
 
-    /// What is to be sent next, and whether more stands behind it. The driver holds it until `sent`.
+    /// What is to be sent next, and whether more stands behind it. The driver holds it until
+    /// `sent`.
     #[inline]
     pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
         self.connections[conn as usize].outbox.take()
@@ -401,9 +403,9 @@ impl Shard {
                 }
                 Err(error) => {
                     let (session, cx) = self.context(conn, now);
-                    if session.handle_bad_packet(error, cx.outbox) {
-                        self.settle(conn, now);
-                    } else {
+                    let usable = session.handle_bad_packet(error, cx.outbox);
+                    self.settle(conn, now);
+                    if !usable {
                         self.close_malformed(conn, &error, now);
                     }
                 }
@@ -521,8 +523,8 @@ impl Shard {
         self.text = text;
     }
 
-    /// A connection has more waiting for it than it may have. One packet of any size is let through,
-    /// so what counts is what waited before the last one.
+    /// A connection has more waiting for it than it may have. One packet of any size is let
+    /// through, so what counts is what waited before the last one.
     fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
         let connection = &mut self.connections[conn as usize];
         if connection.closing == Closing::Now
@@ -583,3 +585,6 @@ fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
         id: connection.session.id(),
     }
 }
+
+#[cfg(test)]
+mod tests;

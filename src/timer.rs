@@ -3,9 +3,9 @@
 //! Setting and clearing a timer cost the same whatever their number; a timer moves at most once a
 //! level before it fires. Knows no clock: `now` is an argument, in milliseconds that never go back.
 //!
-//! Invariant: a timer stands in the slot of the highest digit (base 64) in which its deadline differs
-//! from `elapsed`, so no timer lies in the current slot of a level above 0. One call fires at most
-//! what its budget allows and moves at most as many; the rest stays due.
+//! Invariant: a timer stands in the slot of the highest digit (base 64) in which its deadline
+//! differs from `elapsed`, so no timer lies in the current slot of a level above 0. One call fires
+//! at most what its budget allows and moves at most as many; the rest stays due.
 
 use slab::Slab;
 
@@ -260,7 +260,9 @@ mod tests {
                         // Timers of one call come in the order of their deadlines.
                         let place = |key| model.keys().position(|&(_, other)| other == key);
                         let deadlines: Vec<_> = fired.iter()
-                            .filter_map(|&key| model.keys().nth(place(key)?)).map(|at| at.0).collect();
+                            .filter_map(|&key| model.keys().nth(place(key)?))
+                            .map(|at| at.0)
+                            .collect();
                         prop_assert!(deadlines.is_sorted());
                         fired.sort_unstable();
                         let mut due = due;

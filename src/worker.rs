@@ -1,12 +1,14 @@
 //! The workers' half of the engine: abilities, grabbing, sleeping and waking.
 //!
-//! Commands of a worker's connection in, a job or nothing out, and wake-ups as effects. How the lists of
-//! `function` make each of these cost nothing per function of a worker and nothing per worker of a
-//! function is told there; this module is the only one that moves abilities between them.
+//! Commands of a worker's connection in, a job or nothing out, and wake-ups as effects. How the
+//! lists of `function` make each of these cost nothing per function of a worker and nothing per
+//! worker of a function is told there; this module is the only one that moves abilities between
+//! them.
 //!
-//! Invariant: a job that may start never lies beside a sleeping worker that could run it unless as many
-//! workers hold leases for its function as it has such jobs. A lease ends with the worker's next
-//! grab or sleep, with its connection, or after `Settings::lease_ms`; then the next sleeper is woken.
+//! Invariant: a job that may start never lies beside a sleeping worker that could run it unless as
+//! many workers hold leases for its function as it has such jobs. A lease ends with the worker's
+//! next grab or sleep, with its connection, or after `Settings::lease_ms`; then the next sleeper is
+//! woken.
 
 use crate::engine::{ConnId, Due, Effect, Engine, Now, Wakeup};
 use crate::function::{AbilityId, FunctionId, OWN, READY, WAKING};
@@ -27,8 +29,8 @@ pub(crate) enum Nap {
 }
 
 impl Engine {
-    /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most `timeout_ms`
-    /// (0 = no limit). Once more for the same function sets the time anew.
+    /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most
+    /// `timeout_ms` (0 = no limit). Once more for the same function sets the time anew.
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32, now: Now) {
         let function_id = self.functions.find_or_create(function);
         if let Some(id) = self.abilities.find(conn, function_id) {
@@ -40,8 +42,8 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn as usize];
         function.workers += 1;
-        // libgearman sends its functions the last one first, and gearmand puts each before the others:
-        // both together give the order in which a worker's program named them.
+        // libgearman sends its functions the last one first, and gearmand puts each before the
+        // others: both together give the order in which a worker's program named them.
         peer.abilities.push_front(records, OWN, id);
         for priority in Priority::ALL {
             let priority = priority as usize;
@@ -80,8 +82,8 @@ impl Engine {
         debug_assert!(self.peers[conn as usize].running.is_empty(), "no job without its ability");
     }
 
-    /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns, then
-    /// first come first served.
+    /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
+    /// then first come first served.
     pub fn grab(&mut self, conn: ConnId, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
         let found = self.find_job(conn);
@@ -275,7 +277,8 @@ impl Engine {
         let list = if candidate { &mut function.candidates } else { &mut peer.passed };
         list.remove(records, WAKING, id);
         self.abilities.remove(id);
-        if matches!(self.peers[conn as usize].nap, Nap::Woken { function, .. } if function == function_id)
+        if let Nap::Woken { function, .. } = self.peers[conn as usize].nap
+            && function == function_id
         {
             self.end_lease(conn, now);
         }
@@ -319,3 +322,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! House rules that no compiler checks, held against the source tree.
 //!
-//! Reads `src` and `tests`; names the file and line of whatever breaks a rule. The words that it looks for
-//! are put together at run time, so that this file passes its own rules.
+//! Reads `src` and `tests`; names the file and line of whatever breaks a rule. The words that it
+//! looks for are put together at run time, so that this file passes its own rules.
 #![allow(clippy::unwrap_used, reason = "a tree that can't be read is a failed test")]
 
 use std::fs;
@@ -151,19 +151,19 @@ fn files_and_lines_are_short() {
         let lines = source.text.lines().count();
         assert!(lines <= 900, "{} has {lines} lines", source.path);
     }
-    let found = breaches(&all_sources(), |_, _, line| line.chars().count() > 110);
-    assert!(found.is_empty(), "longer than 110 columns:\n{}", found.join("\n"));
     let found = breaches(&all_sources(), |_, _, line| {
-        line.chars().count() > 100 && !line.trim_start().starts_with("//")
+        // Tables in comments may be as wide as they are.
+        let table = line.starts_with("//!") && line.contains("   ");
+        line.chars().count() > 100 && !table
     });
-    assert!(found.is_empty(), "code longer than 100 columns:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "longer than 100 columns:\n{}", found.join("\n"));
 }
 
 #[test]
 fn nothing_is_left_half_done() {
     let parts = [
         ["thread::", "sleep"],
-        ["#[ig", "nore"],
+        ["#[ig", "nore]"],
         ["to", "do!("],
         ["un", "implemented!("],
         ["db", "g!("],

@@ -1,4 +1,5 @@
-//! The clocks, as the engine wants them: milliseconds that never go back, and milliseconds since 1970.
+//! The clocks, as the engine wants them: milliseconds that never go back, and milliseconds since
+//! 1970.
 //!
 //! The only place of the server that asks the kernel for the time. Drivers ask once a loop turn.
 

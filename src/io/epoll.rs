@@ -4,9 +4,9 @@
 //! ready. A turn reads what became ready, lets the shard handle it, and then writes each dirty
 //! connection once. Knows the shard's contract and nothing of Gearman.
 //!
-//! Invariant: a connection whose bytes may wait in the kernel is marked `readable` until a read came back
-//! short, and stands in `ready` whenever the shard wants to read it. No connection reads or writes
-//! more than its share in one turn.
+//! Invariant: a connection whose bytes may wait in the kernel is marked `readable` until a read
+//! came back short, and stands in `ready` whenever the shard wants to read it. No connection reads
+//! or writes more than its share in one turn.
 
 use std::io::{ErrorKind, Read as _};
 use std::os::fd::AsRawFd;

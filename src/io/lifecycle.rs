@@ -1,9 +1,11 @@
 //! Signals in, "go on", "take no more" or "stop" out: the part of a run that both drivers share.
 //!
-//! SIGTERM and SIGINT stop the server: nothing more is read, what can be sent is sent for half a second.
-//! SIGUSR1 lets it finish: no new connections, an end when no job is left. SIGHUP reopens the log.
+//! SIGTERM and SIGINT stop the server: nothing more is read, what can be sent is sent for half a
+//! second. SIGUSR1 lets it finish: no new connections, an end when no job is left. SIGHUP reopens
+//! the log.
 //!
-//! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver polls.
+//! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
+//! polls.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;

@@ -1,14 +1,15 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are set
-//! here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are
+//! set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -19,19 +20,18 @@ const EPHEMERAL_TRIES: usize = 16;
 /// No socket to listen on.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The host name means nothing here.
-    #[error("cannot listen on \"{host}\": {cause}; give --listen an address of this host")]
+    /// The host's name or the port's means nothing here.
+    #[error(
+        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this \
+         host and --port a number or a name of /etc/services"
+    )]
     Resolve {
-        /// The name.
+        /// The host.
         host: String,
+        /// The port.
+        port: String,
         /// What the resolver says.
         cause: std::io::Error,
-    },
-    /// Neither a number nor a service.
-    #[error("\"{port}\" is no port: give --port a number up to 65535 or a name of /etc/services")]
-    Port {
-        /// What was given.
-        port: String,
     },
     /// Somebody has the port.
     #[error(
@@ -82,26 +82,16 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. The port is a
-    /// number or a service's name; 0 lets the kernel choose.
+    /// Listens on every address of `host`; without a host on loopback of both families. The port is
+    /// a number or a service's name; 0 lets the kernel choose.
     ///
     /// # Errors
-    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will do.
+    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
+    /// do.
     pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
-        let port = match port.parse() {
-            Ok(port) => port,
-            Err(_) => {
-                service_port(port).ok_or_else(|| ListenError::Port { port: port.to_owned() })?
-            }
-        };
-        let addresses: Vec<SocketAddr> = match host {
-            None => [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
-                .map(|ip| SocketAddr::new(ip, port))
-                .to_vec(),
-            Some("") => vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)],
-            Some(host) => resolve(host, port)?,
-        };
-        let mut tries_left = if port == 0 { EPHEMERAL_TRIES } else { 1 };
+        let addresses = resolve(host, port)?;
+        let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
+        let mut tries_left = if is_chosen_by_kernel { EPHEMERAL_TRIES } else { 1 };
         loop {
             tries_left -= 1;
             match bind_all(&addresses, host.is_none(), options) {
@@ -121,12 +111,12 @@ impl Listeners {
     pub fn announce(&self) {
         for address in &self.addresses {
             info!("listening on {address}");
-            if !address.ip().is_loopback() {
-                warn!(
-                    "{address} can be reached from other hosts and nothing here asks who they are: \
-                     keep it behind a firewall, or listen on loopback"
-                );
-            }
+        }
+        if let Some(open) = self.addresses.iter().find(|address| !address.ip().is_loopback()) {
+            warn!(
+                "{open} can be reached from other hosts and nothing here asks who they are: \
+                 keep it behind a firewall, or listen on loopback"
+            );
         }
     }
 
@@ -136,29 +126,30 @@ impl Listeners {
     }
 }
 
-/// The TCP port of a service; of gearmand's own also where /etc/services doesn't list it.
-fn service_port(name: &str) -> Option<u16> {
-    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
-    let listed = services.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
-        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
-    });
-    listed.or_else(|| (name.is_empty() || name == "gearman").then_some(4730))
-}
-
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
+/// All addresses of a host and a port, either of which may be a name; IPv4 first.
+fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenError> {
     // "[::1]" is how addresses with ports are written; the brackets are welcome here, too.
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    match (bare, port).to_socket_addrs() {
-        Ok(found) => {
-            let mut addresses: Vec<SocketAddr> = found.collect();
-            addresses.sort_unstable();
-            addresses.dedup();
-            Ok(addresses)
-        }
-        Err(cause) => Err(ListenError::Resolve { host: host.to_owned(), cause }),
-    }
+    let bare = |host: &'_ str| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        inner.unwrap_or(host).to_owned()
+    };
+    // Without a host, getaddrinfo(3) gives loopback, or with AI_PASSIVE every address.
+    let hints = AddrInfoHints {
+        flags: if host.is_some() { libc::AI_PASSIVE } else { 0 },
+        socktype: SockType::Stream.into(),
+        ..AddrInfoHints::default()
+    };
+    let name = host.filter(|host| !host.is_empty()).map(bare);
+    let found = getaddrinfo(name.as_deref(), Some(port), Some(hints)).map_err(std::io::Error::from);
+    let found = found.and_then(|found| found.map(|info| Ok(info?.sockaddr)).collect());
+    let mut addresses: Vec<SocketAddr> = found.map_err(|cause| ListenError::Resolve {
+        host: name.unwrap_or_else(|| "loopback".to_owned()),
+        port: port.to_owned(),
+        cause,
+    })?;
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
 }
 
 fn bind_all(
@@ -195,8 +186,8 @@ fn is_taken(cause: &std::io::Error) -> bool {
 fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `--listen ""` means all addresses of both families in one socket.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
     }
     // A server that was just stopped leaves connections in TIME_WAIT; they don't keep the port.
     socket.set_reuse_address(true)?;

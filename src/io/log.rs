@@ -1,7 +1,7 @@
 //! Log events in, lines out: to standard error, a file, syslog, or nowhere.
 //!
-//! The level is the only filter and is known to every call site as a constant once set, so that what isn't
-//! logged isn't evaluated. Knows nothing of what is logged.
+//! The level is the only filter and is known to every call site as a constant once set, so that
+//! what isn't logged isn't evaluated. Knows nothing of what is logged.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};

@@ -1,8 +1,9 @@
-//! The kernel's side: opens listeners, takes signals, reads the clocks, and picks the driver that runs a
-//! shard on them.
+//! The kernel's side: opens listeners, takes signals, reads the clocks, and picks the driver that
+//! runs a shard on them.
 //!
 //! The drivers are sibling files with the same calls in them, one event loop each: `uring` and
-//! `epoll`. They know sockets and the shard's contract, and nothing of Gearman. The shard calls none.
+//! `epoll`. They know sockets and the shard's contract, and nothing of Gearman. The shard calls
+//! none.
 //!
 //! Invariant: one thread owns the shard and everything here; signals reach it through a pipe.
 
@@ -11,6 +12,7 @@ mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
+pub mod machine;
 pub mod process;
 mod uring;
 
@@ -83,7 +85,8 @@ pub fn run(
     Ok(())
 }
 
-/// Finds out whether a driver can run here; `Auto` becomes the best that can. Says in the log what and why.
+/// Finds out whether a driver can run here; `Auto` becomes the best that can. Says in the log what
+/// and why.
 ///
 /// # Errors
 /// `IoError::Uring` if io_uring is asked for and can't be had.

@@ -1,7 +1,7 @@
-//! The process itself: its limits, its user, its place in the background, its pid file, its host.
+//! The process itself: its limits, its user, its place in the background, its pid file.
 //!
-//! Each function does one thing to the process or reads one thing off the host; `main` calls them in the
-//! order of a start. Knows nothing of sockets and jobs.
+//! Each function does one thing to the process; `main` calls them in the order of a start. Knows
+//! nothing of sockets and jobs.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -31,8 +31,8 @@ pub enum ProcessError {
     PidFile { path: PathBuf, cause: std::io::Error },
 }
 
-/// Raises the limit of descriptors to `wanted`, or to the hard limit; answers with the soft limits before
-/// and after.
+/// Raises the limit of descriptors to `wanted`, or to the hard limit; answers with the soft limits
+/// before and after.
 ///
 /// # Errors
 /// `ProcessError::Descriptors` if so many were asked for and can't be had.
@@ -147,30 +147,10 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Somebody may have tidied up before.
-        let _ = fs::remove_file(&self.path);
+        // Another server may have put its own file there meanwhile, or somebody tidied up.
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        if text.trim() == std::process::id().to_string() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
-}
-
-/// The host's name.
-#[must_use]
-pub fn nodename() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-/// Memory that this process may take: the container's limit, or else the host's memory.
-#[must_use]
-pub fn memory_bytes() -> u64 {
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits =
-        limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    limits.chain(physical_bytes()).min().unwrap_or(u64::MAX)
-}
-
-fn physical_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

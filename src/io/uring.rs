@@ -1,14 +1,14 @@
 //! The io_uring driver: completions in, submissions out; one ring, one thread.
 //!
-//! Accepted sockets are direct descriptors of the ring. Each has one multishot receive that takes buffers from
-//! a shared ring of them, or, within a large body, one plain receive straight into the body's
-//! allocation; and at most one send in flight. A turn waits, handles all completions, and then submits one
-//! send for each dirty connection together with the next wait. Knows the shard's contract and nothing
-//! of Gearman.
+//! Accepted sockets are direct descriptors of the ring. Each has one multishot receive that takes
+//! buffers from a shared ring of them, or, within a large body, one plain receive straight into the
+//! body's allocation; and at most one send in flight. A turn waits, handles all completions, and
+//! then submits one send for each dirty connection together with the next wait. Knows the shard's
+//! contract and nothing of Gearman.
 //!
-//! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`, `sending`) or by
-//! `Uring` (buffers, addresses) until its completion has come; a connection's number in the ring is
-//! only given away when all of its operations have.
+//! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`,
+//! `sending`) or by `Uring` (buffers, addresses) until its completion has come; a connection's
+//! number in the ring is only given away when all of its operations have.
 
 use std::collections::VecDeque;
 use std::io::Error;
@@ -194,8 +194,8 @@ impl Uring {
         Ok(now)
     }
 
-    /// Ends everything in flight. The kernel would do it after the process has gone, and the port would
-    /// stay taken meanwhile.
+    /// Ends everything in flight. The kernel would do it after the process has gone, and the port
+    /// would stay taken meanwhile.
     fn close_all(mut self, mut now: Now) -> Result<(), Error> {
         self.stop_accepting();
         for key in 0..self.keys_end() {
@@ -261,7 +261,8 @@ impl Uring {
         }
     }
 
-    /// Moves what found the queue full into it; what is in the queue then goes to the kernel before.
+    /// Moves what found the queue full into it; what is in the queue then goes to the kernel
+    /// before.
     fn drain_backlog(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.backlog.front() {
             // SAFETY: as in `submit`.
@@ -379,7 +380,8 @@ impl Uring {
         self.service(key, now);
     }
 
-    /// Submits what a connection needs next: a send, a receive or its end, or a step towards closing.
+    /// Submits what a connection needs next: a send, a receive or its end, or a step towards
+    /// closing.
     fn service(&mut self, key: usize, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };

@@ -1,7 +1,8 @@
 //! A test's own end of a connection: sends bytes, cuts what comes back into packets and text lines.
 //!
-//! Written from the protocol text and not from the server's code, so that a mistake made there isn't
-//! made twice. `sync` is how a test knows that the server has dealt with everything sent before.
+//! Written from the protocol text and not from the server's code, so that a mistake made there
+//! isn't made twice. `sync` is how a test knows that the server has dealt with everything sent
+//! before.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -159,10 +160,6 @@ impl Conn {
         }
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Sends; a connection that the server has closed shows it when read from.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let pieces = if self.byte_by_byte { 1 } else { bytes.len().max(1) };
@@ -199,7 +196,7 @@ impl Conn {
         }
     }
 
-    /// Has the server deal with all that was sent before; what comes in meanwhile is kept for `next`.
+    /// Has the server deal with all that was sent before; what comes meanwhile is kept for `next`.
     pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.syncs += 1;
         let token = format!("sync-{}", self.syncs).into_bytes();

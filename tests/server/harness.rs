@@ -1,7 +1,8 @@
 //! Job servers as child processes: a contender and its options in, an address out.
 //!
 //! A server listens on a port of its own choice, its log is read all the time, and it ends with its
-//! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a skip fails.
+//! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a
+//! skip fails.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -24,8 +25,6 @@ pub(crate) enum Contender {
 impl Contender {
     /// Those of this project.
     pub(crate) const RINGGEAR: [Self; 2] = [Self::RinggearEpoll, Self::RinggearUring];
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::RinggearEpoll, Self::RinggearUring, Self::Gearmand];
 
     pub(crate) fn is_ringgear(self) -> bool {
         self != Self::Gearmand
@@ -228,7 +227,8 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     (child, log)
 }
 
-/// Where a tool is; `None` (and a printed reason) if this machine lacks it. Under `CI=true` that fails.
+/// Where a tool is; `None` (and a printed reason) if this machine lacks it. Under `CI=true` that
+/// fails.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);

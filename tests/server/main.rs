@@ -1,5 +1,5 @@
-//! Tests against real server processes over real sockets: every ringgear driver, and Debian's gearmand
-//! where the behaviours agree. One binary, so that it is linked once.
+//! Tests against real server processes over real sockets: every ringgear driver, and Debian's
+//! gearmand where the behaviours agree. One binary, so that it is linked once.
 //!
 //! What isn't installed is skipped with a reason, except under `CI=true`.
 //! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.

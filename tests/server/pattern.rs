@@ -1,8 +1,9 @@
 //! Bodies as transcripts write them: text in, bytes to send or a pattern to match out.
 //!
-//! `|` is NUL; `\n \r \t \s \| \{ \\ \xNN` escape; `{a*64}` repeats; `{H}` is a job handle: captured when
-//! first seen in an answer, the same ever after; `{now+1}` is a time in seconds since 1970; in answers `{#}` is a
-//! number and `{?}` anything up to the line's end or the next `|`.
+//! `|` is NUL; `\n \r \t \s \| \{ \\ \xNN` escape; `{a*64}` repeats; `{H}` is a job handle:
+//! captured when first seen in an answer, the same ever after; `{now+1}` is a time in seconds
+//! since 1970; in answers `{#}` is a number and `{?}` anything up to the line's end or the next
+//! `|`.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,1 +1,98 @@
-//! stub
+//! A server's end and its return: signals, exit codes, and the port that is free again.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::conn::{Conn, Item};
+use crate::harness::{Contender, Server, each_contender};
+
+each_contender!(
+    a_term_signal_ends_it_within_a_second_with_clients_connected,
+    an_interrupt_ends_it_the_same_way,
+    a_finish_signal_lets_running_jobs_end,
+    handles_tell_the_jobs_of_one_run_apart,
+);
+
+fn a_term_signal_ends_it_within_a_second_with_clients_connected(contender: Contender) {
+    ends_within_a_second(contender, "TERM");
+}
+
+fn an_interrupt_ends_it_the_same_way(contender: Contender) {
+    ends_within_a_second(contender, "INT");
+}
+
+fn ends_within_a_second(contender: Contender, signal: &str) {
+    let Some(mut server) = Server::start(contender) else { return };
+    let mut conns: Vec<Conn> = (0..20).map(|_| Conn::open(server.address())).collect();
+    for conn in &mut conns {
+        conn.packet("CAN_DO", &[b"f"]);
+        conn.packet("PRE_SLEEP", &[]);
+        conn.sync().expect("it lives");
+    }
+    conns[0].packet("SUBMIT_JOB", &[b"g", b"", b"never run"]);
+    assert!(matches!(conns[0].next(), Ok(Item::Packet(8, _))));
+    let signalled = Instant::now();
+    server.signal(signal);
+    let status = server.wait();
+    let took = signalled.elapsed();
+    assert_eq!(status.code(), Some(0), "{status:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    for conn in &mut conns {
+        assert_eq!(conn.next().ok(), Some(Item::End));
+    }
+}
+
+/// SIGUSR1: no new connections, but what is there is finished.
+fn a_finish_signal_lets_running_jobs_end(contender: Contender) {
+    let Some(mut server) = Server::start(contender) else { return };
+    let (mut client, mut worker) = (Conn::open(server.address()), Conn::open(server.address()));
+    worker.packet("CAN_DO", &[b"f"]);
+    worker.sync().expect("registered");
+    client.packet("SUBMIT_JOB", &[b"f", b"", b"x"]);
+    let Ok(Item::Packet(8, handle)) = client.next() else { panic!("no JOB_CREATED") };
+    worker.packet("GRAB_JOB", &[]);
+    assert!(matches!(worker.next(), Ok(Item::Packet(11, _))));
+    server.signal("USR1");
+    crate::harness::wait_until("the listener to close", || {
+        TcpStream::connect(server.address()).is_err().then_some(())
+    });
+    worker.packet("WORK_COMPLETE", &[&handle, b"done"]);
+    let result = [&handle[..], b"\0done"].concat();
+    assert_eq!(client.next().ok(), Some(Item::Packet(13, result)));
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status:?}");
+}
+
+fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
+    let Some(server) = Server::start(contender) else { return };
+    let mut conn = Conn::open(server.address());
+    let mut handles = std::collections::HashSet::new();
+    for _ in 0..1000 {
+        conn.packet("SUBMIT_JOB_BG", &[b"f", b"", b"x"]);
+        let Ok(Item::Packet(8, handle)) = conn.next() else { panic!("no JOB_CREATED") };
+        assert!(handles.insert(handle));
+    }
+}
+
+/// gearmand starts at 1 again after a restart, so a handle from before can name another's job.
+#[test]
+fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
+    for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
+        let driver = if contender == Contender::RinggearEpoll { "epoll" } else { "uring" };
+        let mut server = Server::start_ringgear(driver, 0, &[]);
+        let mut handles = std::collections::HashSet::new();
+        for _ in 0..3 {
+            let port = server.port();
+            let mut conn = Conn::open(server.address());
+            conn.packet("SUBMIT_JOB_BG", &[b"f", b"", b"x"]);
+            let Ok(Item::Packet(8, handle)) = conn.next() else { panic!("no JOB_CREATED") };
+            assert!(handles.insert(handle), "a handle came twice");
+            // The server closes first, so the port is in TIME_WAIT when the next one binds it.
+            server.signal("TERM");
+            assert_eq!(server.wait().code(), Some(0));
+            assert_eq!(conn.next().ok(), Some(Item::End));
+            server = Server::start_ringgear(driver, port, &[]);
+            assert_eq!(server.port(), port);
+        }
+    }
+}

@@ -1,18 +1,19 @@
-//! Other people's programs: a command in, its output out; they end with a deadline, or with their value.
+//! Other people's programs: a command in, its output out; they end with a deadline, or with
+//! their value.
 //!
 //! Only a child that hasn't been reaped is ever signalled.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::harness::{skip, tool, wait_until};
 
 /// How long a program may take in all.
-const TOOL_PATIENCE: Duration = Duration::from_secs(100);
+const TOOL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether a program is here and runs a short script, which proves its extension to be there.
 pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
@@ -101,6 +102,11 @@ impl Tool {
         }
     }
 
+    /// Its output as far as it has been waited for.
+    pub(crate) fn seen(&self) -> &str {
+        &self.seen
+    }
+
     /// SIGKILL: it has no chance to say goodbye.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child");
@@ -109,8 +115,16 @@ impl Tool {
 
     /// Waits for its end, which closes its output.
     pub(crate) fn finish(mut self) -> Finished {
-        while let Ok(line) = self.lines.recv_timeout(TOOL_PATIENCE) {
-            self.seen.push_str(&line);
+        loop {
+            match self.lines.recv_timeout(TOOL_PATIENCE) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.kill();
+                    let stderr = self.stderr.take().map(JoinHandle::join);
+                    panic!("{} didn't end: {} {stderr:?}", self.program, self.seen);
+                }
+            }
         }
         let status = wait_until("a tool to end", || self.child.try_wait().expect("a child"));
         let stdout = std::mem::take(&mut self.seen);

@@ -1,7 +1,7 @@
 //! The admin protocol's half of the model: a line in, what must be answered out.
 //!
-//! Lists are compared without regard to their order, which the protocol leaves open. Invariant: each
-//! row follows from the model alone.
+//! Lists are compared without regard to their order, which the protocol leaves open. Invariant:
+//! each row follows from the model alone.
 
 use ringgear::engine::ConnId;
 

@@ -1,10 +1,11 @@
 //! A seeded simulation of one whole shard: many clients and workers, one clock, one generator.
 //!
-//! `world` drives the shard and its peers by chance, `peer` says what a peer may want, `wire` speaks the
-//! protocol, and `model` is what the server has promised. Invariant: a seed fully determines a run.
+//! `world` drives the shard and its peers by chance, `peer` says what a peer may want, `wire`
+//! speaks the protocol, and `model` is what the server has promised. Invariant: a seed fully
+//! determines a run.
 //!
-//! `SIMULATION_SEED=n` replays one run, `SIMULATION_SEEDS=n` runs so many, `SIMULATION_STEPS=n` sets
-//! how much happens in each. A failure prints its seed, its step and what led to it.
+//! `SIMULATION_SEED=n` replays one run, `SIMULATION_SEEDS=n` runs so many, `SIMULATION_STEPS=n`
+//! sets how much happens in each. A failure prints its seed, its step and what led to it.
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 mod admin;

@@ -2,8 +2,8 @@
 //!
 //! Requests that the shard handled and the packets it sent in come; a broken promise is a panic.
 //! Looks at nothing inside the engine. It keeps jobs in ordinary maps and searches them, so it
-//! shares no idea with what it checks. Where the server has a choice (which sleeper to wake, which function's
-//! turn it is) it states what must hold of the choice.
+//! shares no idea with what it checks. Where the server has a choice (which sleeper to wake, which
+//! function's turn it is) it states what must hold of the choice.
 //!
 //! Invariant: after each call every packet that the shard sent has been accounted for.
 
@@ -66,7 +66,8 @@ impl Job {
     }
 }
 
-/// The jobs of one function and priority. Jobs of one group came at the same moment: any of them may be first.
+/// The jobs of one function and priority. Jobs of one group came at the same moment: any of them
+/// may be first.
 #[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<(u64, u64)>,
@@ -194,7 +195,8 @@ impl Model {
         self.check_sleepers();
     }
 
-    /// A runnable job beside a sleeper that could run it is another worker's, who has just been woken for it.
+    /// A runnable job beside a sleeper that could run it is another worker's, who has just been
+    /// woken for it.
     fn check_sleepers(&self) {
         for (name, function) in self.functions.iter().filter(|(_, function)| function.queued() > 0)
         {
@@ -262,7 +264,7 @@ impl Model {
                 self.expect_error(conn, "INVALID_MAGIC", "Request magic expected")
             }
             Request::Line(line) => self.handle_line(conn, line),
-            Request::UnknownType | Request::SixWords => {}
+            Request::UnknownType | Request::SixWords | Request::LacksArgument => {}
         }
         self.expect_fails();
         if self.peers[&conn].asleep {
@@ -505,7 +507,8 @@ impl Model {
         self.take_from_queue(conn, number);
     }
 
-    /// FIFO inside a function, and no function is passed over that has waited since this one's last turn.
+    /// FIFO inside a function, and no function is passed over that has waited since this one's last
+    /// turn.
     fn check_turn(&self, conn: ConnId, number: u64, choices: &[Vec<u8>]) {
         let job = &self.jobs[&number];
         let queue = &self.functions[&job.function].queues[job.priority].jobs;

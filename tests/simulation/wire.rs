@@ -1,7 +1,7 @@
 //! What travels between the simulated peers and the shard: requests into bytes, bytes into packets.
 //!
-//! Uses the server's own `packet::encode` and `frame::cut`, both of which have round-trip properties of
-//! their own. Knows nothing of what a packet brings about; that is `model`'s.
+//! Uses the server's own `packet::encode` and `frame::cut`, both of which have round-trip
+//! properties of their own. Knows nothing of what a packet brings about; that is `model`'s.
 
 use std::fmt;
 
@@ -21,6 +21,8 @@ pub(crate) enum Request {
     UnknownType,
     /// A line with more words than any command has; likewise.
     SixWords,
+    /// A packet that lacks an argument; likewise.
+    LacksArgument,
 }
 
 impl Request {
@@ -46,6 +48,7 @@ impl Request {
                 out.extend_from_slice(if line.len() % 2 == 0 { b"\n" } else { b"\r\n" });
             }
             Self::UnknownType => out.extend_from_slice(b"\0REQ\0\0\0\x63\0\0\0\0"),
+            Self::LacksArgument => out.extend_from_slice(b"\0REQ\0\0\0\x07\0\0\0\x04f\0uu"),
             Self::SixWords => out.extend_from_slice(b"a b c d e f\n"),
         }
         out

@@ -1,4 +1,5 @@
-//! The world around one shard: a driver, peers that do as they like, and a clock, all from one seed.
+//! The world around one shard: a driver, peers that do as they like, and a clock, all from one
+//! seed.
 //!
 //! Every step is one thing that may happen on a real server; after every call of the shard what it
 //! sent goes to `model`. The driver takes chunks at once, as an asynchronous one does, and
@@ -148,9 +149,11 @@ impl World {
         self.trace.step += 1;
         self.read_all();
         for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-            self.deliver(conn, usize::MAX);
-            self.read_all();
-            self.deliver(conn, usize::MAX);
+            // Each round brings a megabyte's replies at least.
+            for _ in 0..20 {
+                self.deliver(conn, usize::MAX);
+                self.read_all();
+            }
             if let Some(peer) = self.conns.get(&conn) {
                 assert!(
                     peer.requests.is_empty() || peer.ended,
@@ -342,8 +345,8 @@ impl World {
         }
     }
 
-    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't say
-    /// which of several it was for, nor does the refusal of a large body.
+    /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't
+    /// say which of several it was for, nor does the refusal of a large body.
     fn one_request(&self, conn: ConnId) -> usize {
         let peer = &self.conns[&conn];
         let delicate = |request: &Request| match request {
@@ -501,7 +504,7 @@ impl World {
             panic!("a frame that {conn} didn't send");
         };
         self.model.handle(conn, &request);
-        if matches!(request, Request::SixWords) {
+        if matches!(request, Request::SixWords | Request::LacksArgument) {
             peer.malformed = true;
         }
     }

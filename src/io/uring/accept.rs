@@ -1,7 +1,8 @@
 //! Accepts in flight: several for each listener, each with room for the peer's address.
 //!
-//! A multishot accept has only one such room for all of its connections, and a direct descriptor can't
-//! be asked for its peer; so each connection takes a submission of its own, batched like all others.
+//! A multishot accept has only one such room for all of its connections, and a direct descriptor
+//! can't be asked for its peer; so each connection takes a submission of its own, batched like all
+//! others.
 //!
 //! Invariant: the kernel writes to a room only while its accept is armed, and rooms never move.
 

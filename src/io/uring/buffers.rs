@@ -1,5 +1,5 @@
-//! The ring of receive buffers: the kernel takes one for each receive that has bytes, the driver reads it
-//! and gives it back.
+//! The ring of receive buffers: the kernel takes one for each receive that has bytes, the driver
+//! reads it and gives it back.
 //!
 //! Invariant: a buffer is either the kernel's (published in the ring) or the driver's (between its
 //! completion and `give_back`); the driver reads only those that are its own.
@@ -83,7 +83,8 @@ impl Buffers {
 
     /// Shows the kernel what was given back.
     pub(super) fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry, aligned for 16 bits, and only the kernel reads it.
+        // SAFETY: the tail lies in the first entry, aligned for 16 bits, and only the kernel reads
+        // it.
         unsafe {
             let tail = BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);

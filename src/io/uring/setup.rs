@@ -1,6 +1,7 @@
 //! Makes a ring, or says in one sentence why this host has none.
 //!
-//! Asks for each feature by using it, never for a kernel's version: vendors move features both ways.
+//! Asks for each feature by using it, never for a kernel's version: vendors move features both
+//! ways.
 
 use std::io::{Error, Write};
 use std::os::fd::AsRawFd;

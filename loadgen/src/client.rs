@@ -1,0 +1,220 @@
+//! One client connection: submits, pairs JOB_CREATED with submissions in order and results with
+//! handles, as libgearman does, and says of every answer whether it is the right one.
+//!
+//! In: frames from the server and `now`. Out: submissions appended to the connection's bytes, and
+//! counts on the desk. Knows neither sockets nor clocks. Invariant: a slot is free, or one job's;
+//! `in_flight` is the number of slots that are not free.
+
+use std::collections::VecDeque;
+
+use ringgear::frame::Header;
+use ringgear::packet::{Arguments, Command};
+
+use crate::desk::Desk;
+use crate::payload::{Kind, Stamp};
+use crate::shared::Phase;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Free,
+    /// JOB_CREATED is awaited.
+    Sent,
+    /// The result is awaited.
+    Created,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    state: State,
+    stamp: Stamp,
+    /// Hash of the job's handle, once known.
+    handle: u64,
+    /// Hash of the handle of the job before it: a second answer to that one is a duplicate.
+    handle_before: u64,
+    due_ns: u64,
+    measured: bool,
+    payload_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Unique in the run.
+    pub(crate) index: u32,
+    /// Submits nothing any more and is replaced once its jobs are answered.
+    pub(crate) is_leaving: bool,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Slots whose JOB_CREATED is awaited, in the order of their submissions.
+    unacknowledged: VecDeque<u32>,
+    in_flight: usize,
+}
+
+/// What a packet meant for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing beyond the counts.
+    None,
+    /// The echo that ends the set-up.
+    Ready,
+}
+
+impl Client {
+    pub(crate) fn new(index: u32) -> Self {
+        Self {
+            index,
+            is_leaving: false,
+            slots: Vec::new(),
+            free: Vec::new(),
+            unacknowledged: VecDeque::new(),
+            in_flight: 0,
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Submits a job that was due at `due_ns`.
+    pub(crate) fn submit(&mut self, desk: &mut Desk, out: &mut Vec<u8>, due_ns: u64, now_ns: u64) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let submitted = desk.submit(out, self.index, index, now_ns);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.state = State::Sent;
+            slot.stamp = submitted.stamp;
+            slot.due_ns = due_ns;
+            slot.measured = desk.phase == Phase::Measured;
+            slot.payload_bytes = submitted.payload_bytes;
+        }
+        self.unacknowledged.push_back(index);
+        self.in_flight += 1;
+    }
+
+    /// Keeps the closed loop's number of jobs in flight.
+    pub(crate) fn fill(&mut self, desk: &mut Desk, out: &mut Vec<u8>, now_ns: u64) {
+        let pipeline = desk.shared.options.pipeline;
+        while self.in_flight < pipeline && !self.is_leaving && desk.may_submit() {
+            self.submit(desk, out, now_ns, now_ns);
+        }
+    }
+
+    /// The server closed the connection: its jobs are lost. Returns how many they were.
+    pub(crate) fn abandon(&mut self, desk: &mut Desk) -> u64 {
+        let lost = self.in_flight as u64;
+        desk.in_flight -= lost;
+        *self = Self::new(self.index);
+        lost
+    }
+
+    /// Takes one packet.
+    pub(crate) fn handle(
+        &mut self,
+        desk: &mut Desk,
+        header: Header,
+        body: &[u8],
+        now_ns: u64,
+    ) -> News {
+        let Ok(arguments) = Arguments::split(header.command, body) else {
+            desk.tally.faults.foreign += 1;
+            return News::None;
+        };
+        match header.command {
+            Command::JobCreated => self.job_created(desk, arguments.part(0), now_ns),
+            Command::WorkComplete => {
+                let result = body.get(arguments.payload_at()..).unwrap_or_default();
+                self.work_complete(desk, arguments.part(0), result, now_ns);
+            }
+            Command::WorkFail | Command::WorkException => {
+                match self.find(hash(arguments.part(0))) {
+                    Some(index) => {
+                        self.release(desk, index);
+                        desk.tally.error(header.command.name().as_bytes(), arguments.part(0));
+                    }
+                    None => desk.tally.faults.foreign += 1,
+                }
+            }
+            Command::Error => {
+                if let Some(index) = self.unacknowledged.pop_front() {
+                    self.release(desk, index);
+                }
+                desk.tally.error(arguments.part(0), arguments.part(1));
+            }
+            Command::EchoRes => return News::Ready,
+            _ => desk.tally.faults.foreign += 1,
+        }
+        News::None
+    }
+
+    fn job_created(&mut self, desk: &mut Desk, handle: &[u8], now_ns: u64) {
+        let Some(index) = self.unacknowledged.pop_front() else {
+            desk.tally.faults.foreign += 1;
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.state = State::Created;
+        slot.handle = hash(handle);
+        if desk.shared.options.is_background() {
+            let Slot { stamp, due_ns, measured, payload_bytes, .. } = *slot;
+            desk.accepted += u64::from(desk.shared.ledger.accept(stamp.id));
+            desk.answered(due_ns, measured, payload_bytes, now_ns);
+            self.release(desk, index);
+        }
+    }
+
+    fn work_complete(&mut self, desk: &mut Desk, handle: &[u8], result: &[u8], now_ns: u64) {
+        let handle = hash(handle);
+        let stamp = desk.shared.pool.read(Kind::Result, result);
+        let awaits = |index: &u32| {
+            self.slots
+                .get(*index as usize)
+                .is_some_and(|slot| slot.state == State::Created && slot.handle == handle)
+        };
+        // The stamp says where to look first; only shared keys and wrong answers need a search.
+        let index = stamp.map(|stamp| stamp.slot).filter(awaits).or_else(|| self.find(handle));
+        let Some(index) = index else {
+            if self.slots.iter().any(|slot| slot.handle_before == handle) {
+                desk.tally.faults.duplicated += 1;
+            } else {
+                desk.tally.faults.foreign += 1;
+            }
+            return;
+        };
+        let Some(&Slot { stamp: expected, due_ns, measured, payload_bytes, .. }) =
+            self.slots.get(index as usize)
+        else {
+            return;
+        };
+        if stamp == Some(expected) {
+            desk.answered(due_ns, measured, payload_bytes + result.len(), now_ns);
+        } else {
+            desk.tally.faults.foreign += 1;
+        }
+        self.release(desk, index);
+    }
+
+    /// The slot of the job that has this handle and awaits its result.
+    fn find(&self, handle: u64) -> Option<u32> {
+        let awaits = |slot: &Slot| slot.state == State::Created && slot.handle == handle;
+        self.slots.iter().position(awaits).and_then(|index| u32::try_from(index).ok())
+    }
+
+    fn release(&mut self, desk: &mut Desk, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.state = State::Free;
+        slot.handle_before = std::mem::take(&mut slot.handle);
+        self.free.push(index);
+        self.in_flight -= 1;
+        desk.in_flight -= 1;
+    }
+}
+
+/// FNV-1a: handles are short.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}

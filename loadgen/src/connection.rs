@@ -1,0 +1,187 @@
+//! One socket: bytes out in as few writes as possible, bytes in cut into frames.
+//!
+//! Knows frames, not packets. Small frames are cut where they were received, in a buffer that all
+//! connections share; only the tail of a read is kept. The rest of a large frame is received
+//! straight behind that tail. Invariant: `partial` holds less than one frame between two calls.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
+
+use mio::net::TcpStream;
+use ringgear::frame::{Cut, HEADER_BYTES, Header, cut};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Frames from this size on are received without a detour.
+const LARGE_BYTES: usize = 64 << 10;
+
+/// How a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// More may come.
+    Open,
+    /// The peer closed, or sent what no server sends.
+    Closed,
+    /// The receiver wants no more.
+    Stopped,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) stream: TcpStream,
+    pub(crate) out: Vec<u8>,
+    sent: usize,
+    partial: Vec<u8>,
+    /// Bytes of the frame that `partial` begins, if that is known and much is missing.
+    frame_bytes: usize,
+}
+
+impl Link {
+    /// Begins to connect; `source` spreads the connections over more than one address.
+    pub(crate) fn open(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = source {
+            socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+        }
+        match socket.connect(&addr.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self {
+            stream: TcpStream::from_std(socket.into()),
+            out: Vec::new(),
+            sent: 0,
+            partial: Vec::new(),
+            frame_bytes: 0,
+        })
+    }
+
+    /// Whether connecting has come to its end.
+    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while self.sent < self.out.len() {
+            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Reads what is there and hands out its frames, with the bytes to answer on.
+    pub(crate) fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        mut handle: impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<Received> {
+        loop {
+            let is_drained = if self.frame_bytes > self.partial.len() {
+                match self.receive_large()? {
+                    Some(received) => return Ok(received),
+                    None => false,
+                }
+            } else {
+                match self.stream.read(scratch) {
+                    Ok(0) => return Ok(Received::Closed),
+                    Ok(bytes) => {
+                        let room = scratch.len();
+                        let input = scratch.get(..bytes).unwrap_or_default();
+                        if self.partial.is_empty() {
+                            let used = self.cut_all(input, &mut handle);
+                            match used {
+                                Ok(used) => {
+                                    let tail = input.get(used..).unwrap_or_default();
+                                    self.partial.extend_from_slice(tail);
+                                }
+                                Err(received) => return Ok(received),
+                            }
+                            // A short read has taken all there was (epoll(7)): no need to ask.
+                            if bytes < room {
+                                return Ok(Received::Open);
+                            }
+                            continue;
+                        }
+                        self.partial.extend_from_slice(input);
+                        bytes < room
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Ok(Received::Open);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            let mut held = std::mem::take(&mut self.partial);
+            match self.cut_all(&held, &mut handle) {
+                Ok(used) => held.drain(..used),
+                Err(received) => return Ok(received),
+            };
+            self.partial = held;
+            if is_drained {
+                return Ok(Received::Open);
+            }
+        }
+    }
+
+    /// Receives straight behind the head of a large frame; `None` once that is whole.
+    fn receive_large(&mut self) -> io::Result<Option<Received>> {
+        let missing = self.frame_bytes - self.partial.len();
+        self.partial.reserve_exact(missing);
+        match (&self.stream).take(missing as u64).read_to_end(&mut self.partial) {
+            Ok(bytes) if bytes < missing => Ok(Some(Received::Closed)),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Ok((self.partial.len() < self.frame_bytes).then_some(Received::Open))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands out all whole frames of `bytes` and says how many bytes they took.
+    fn cut_all(
+        &mut self,
+        bytes: &[u8],
+        handle: &mut impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> Result<usize, Received> {
+        let mut used = 0;
+        self.frame_bytes = 0;
+        loop {
+            match cut(bytes.get(used..).unwrap_or_default(), 0) {
+                Ok(Cut::Packet { header, body }) => {
+                    used += HEADER_BYTES + body.len();
+                    if handle(&mut self.out, header, body).is_break() {
+                        return Err(Received::Stopped);
+                    }
+                }
+                Ok(Cut::PartialBody(header)) => {
+                    let frame_bytes = HEADER_BYTES + header.body_bytes as usize;
+                    if frame_bytes >= LARGE_BYTES {
+                        self.frame_bytes = frame_bytes;
+                    }
+                    return Ok(used);
+                }
+                Ok(Cut::Partial) => return Ok(used),
+                Ok(Cut::Line { .. }) | Err(_) => return Err(Received::Closed),
+            }
+        }
+    }
+}

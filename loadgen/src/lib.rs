@@ -1,0 +1,35 @@
+//! loadgen: thousands of Gearman clients and workers from a few threads, every answer checked.
+//!
+//! ```text
+//! options ─▶ run ─┬─▶ thread: connection ─ client, worker ─▶ checker, shape
+//!                 │                                            │ tally
+//!                 └─▶ limits, spawn, server_stats      report ◀┘
+//! ```
+//!
+//! In: options. Out: a report of what the server did, and whether it did all of it right.
+//! `client` and `worker` are the two sides of the protocol without sockets or clocks; `thread` is
+//! the one event loop that moves their bytes.
+
+pub mod checker;
+pub mod options;
+pub mod payload;
+pub mod report;
+pub mod shape;
+
+mod client;
+mod clock;
+mod connection;
+mod desk;
+mod error;
+mod limits;
+mod progress;
+mod run;
+mod server_stats;
+mod shared;
+mod spawn;
+mod tally;
+mod thread;
+mod worker;
+
+pub use error::Error;
+pub use run::run;

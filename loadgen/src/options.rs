@@ -1,0 +1,240 @@
+//! What can be asked for on the command line, and whether it makes sense together.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::shape::{PriorityMix, Size, Span, WorkTime};
+
+/// Most threads: a job's number has room for so many.
+pub const THREADS_MAX: usize = 256;
+
+/// How jobs are submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// SUBMIT_JOB: answered by the worker's result.
+    Foreground,
+    /// SUBMIT_JOB_BG: answered by JOB_CREATED; at the end, all must have run.
+    Background,
+    /// SUBMIT_JOB_EPOCH, `--delay` ahead: answered by JOB_CREATED; at the end, all must have run.
+    Delayed,
+}
+
+/// How an open loop spaces its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spacing {
+    /// Exponential gaps, as independent users make them.
+    Poisson,
+    /// Equal gaps.
+    Even,
+}
+
+/// What the workers of `--idle-workers` are registered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleFor {
+    /// A function that nobody submits to: they sleep all along.
+    Other,
+    /// The functions of the load: they sleep until they are woken, and then compete.
+    Same,
+}
+
+/// Simulates thousands of Gearman clients and workers against a job server, checks every answer,
+/// and reports throughput and latency.
+///
+/// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
+/// and the next GRAB_JOB leave in one write.
+#[derive(Clone, Debug, Parser, Serialize)]
+#[command(name = "loadgen", version)]
+pub struct Options {
+    /// Job server to load.
+    #[arg(long, default_value = "127.0.0.1:4730", value_name = "HOST:PORT")]
+    pub addr: String,
+    /// Start a ringgeard on a free port, load it and stop it (default: the one beside loadgen).
+    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "PATH")]
+    pub spawn: Option<PathBuf>,
+    /// Option for the spawned ringgeard, such as --spawn-arg=--io=epoll; may be repeated.
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub spawn_arg: Vec<String>,
+    /// Process whose CPU and memory are reported (default: who listens on the port).
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+
+    /// Client connections.
+    #[arg(long, default_value_t = 50)]
+    pub clients: usize,
+    /// Worker connections.
+    #[arg(long, default_value_t = 8)]
+    pub workers: usize,
+    /// Jobs that each client keeps in flight (closed loop).
+    #[arg(long, default_value_t = 1, value_name = "JOBS", conflicts_with = "rate")]
+    pub pipeline: usize,
+    /// Jobs per second in all, due at fixed moments whatever the server does (open loop); latency
+    /// counts from the moment a job was due.
+    #[arg(long, value_name = "JOBS_PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Gaps between the jobs of an open loop.
+    #[arg(long, value_enum, default_value = "poisson")]
+    pub spacing: Spacing,
+    /// How jobs are submitted.
+    #[arg(long, value_enum, default_value = "foreground")]
+    pub mode: Mode,
+    /// How far ahead delayed jobs lie; whole seconds.
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub delay: Span,
+
+    /// Payload bytes: 64, 1k, 64..1024 (uniform) or exp:1k (exponential).
+    #[arg(long, default_value = "64")]
+    pub size: Size,
+    /// Result bytes, in the same words (default: as the job's payload).
+    #[arg(long, value_name = "SIZE")]
+    pub result_size: Option<Size>,
+    /// Functions that the jobs are spread over; every worker registers all of them.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub functions: usize,
+    /// Functions that every worker registers around the used ones and nobody submits to.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub extra_functions: usize,
+    /// Start of all function names; loads that run on one server at a time need different ones.
+    #[arg(long, default_value = "loadgen", value_name = "NAME")]
+    pub function_prefix: String,
+    /// Share of submissions (0 to 1) with a unique key out of a small repeated set.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub unique: f64,
+    /// Size of that set.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub unique_keys: u32,
+    /// Give all other submissions a unique key of their own (default: none).
+    #[arg(long)]
+    pub fresh_unique: bool,
+    /// Weights of the priorities, high:normal:low.
+    #[arg(long, default_value = "0:1:0", value_name = "H:N:L")]
+    pub priority_mix: PriorityMix,
+
+    /// Time a worker works on a job before it answers: 0, 5ms or exp:5ms.
+    #[arg(long, default_value = "0", value_name = "TIME")]
+    pub work_time: WorkTime,
+    /// Workers ask with GRAB_JOB_ALL, as libgearman's do, instead of GRAB_JOB.
+    #[arg(long)]
+    pub grab_all: bool,
+    /// How long a worker sleeps at most before it grabs unasked, as libgearman's do; 0 is for ever.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub sleep_max: Span,
+    /// Further worker connections that sleep.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub idle_workers: usize,
+    /// What those are registered for.
+    #[arg(long, value_enum, default_value = "other")]
+    pub idle_for: IdleFor,
+    /// Connections that are closed (between two jobs) and replaced per second.
+    #[arg(long, default_value_t = 0.0, value_name = "PER_SECOND")]
+    pub churn: f64,
+    /// Share of jobs (0 to 1) whose worker disconnects instead of answering, and comes back.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub worker_crash: f64,
+
+    /// Measured time.
+    #[arg(long, default_value = "10s", value_name = "TIME", conflicts_with = "jobs")]
+    pub duration: Span,
+    /// Measure this many jobs instead of a time.
+    #[arg(long)]
+    pub jobs: Option<u64>,
+    /// Time under load before the measurement.
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub warm_up: Span,
+    /// How long the end waits for answers while none arrive.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub drain_timeout: Span,
+    /// Threads (default: one less than the cores, at most 4).
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Seed of the load's shape: the same seed draws the same sizes, functions, keys and times.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Write the report as one JSON object to standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the latencies as a percentile distribution (HdrHistogram's .hgrm, in µs).
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
+    /// No live progress, even on a terminal.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Options {
+    /// How many threads share the connections.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = self.threads.unwrap_or_else(|| cores.saturating_sub(1).clamp(1, 4));
+        wanted.min(self.clients.max(self.workers)).max(1)
+    }
+
+    /// All connections of the run.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.clients + self.workers + self.idle_workers
+    }
+
+    /// Whether JOB_CREATED is the answer to a job.
+    #[must_use]
+    pub fn is_background(&self) -> bool {
+        self.mode != Mode::Foreground
+    }
+
+    /// Checks what single values cannot tell.
+    ///
+    /// # Errors
+    /// `Error::Usage` with the first contradiction.
+    pub fn check(&self) -> Result<(), Error> {
+        let share = |share: f64| (0.0..=1.0).contains(&share);
+        let no_workers = self.workers == 0 && !self.is_background();
+        let priorities = self.priority_mix.to_string() != "0:1:0";
+        let problems = [
+            (self.clients == 0, "--clients must be at least 1"),
+            (no_workers, "--workers must be at least 1 for foreground jobs"),
+            (self.pipeline == 0, "--pipeline must be at least 1"),
+            (self.functions == 0, "--functions must be at least 1"),
+            (self.unique_keys == 0, "--unique-keys must be at least 1"),
+            (self.jobs == Some(0), "--jobs must be at least 1"),
+            (self.jobs.is_none() && self.duration.0.is_zero(), "--duration must not be 0"),
+            (!share(self.unique), "--unique is a share between 0 and 1"),
+            (!(0.0..=0.99).contains(&self.worker_crash), "--worker-crash is a share up to 0.99"),
+            (
+                self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)),
+                "--rate must be more than 0",
+            ),
+            (!(0.0..=1e6).contains(&self.churn), "--churn is a rate between 0 and 1000000"),
+            (self.threads.is_some_and(|n| n == 0 || n > THREADS_MAX), "--threads goes up to 256"),
+            (self.connections() > 4_000_000, "more than 4000000 connections are too many"),
+            (
+                self.function_prefix.is_empty()
+                    || self.function_prefix.len() > 400
+                    || self.function_prefix.contains(['\0', '\n']),
+                "--function-prefix must be a short name",
+            ),
+            (
+                self.mode == Mode::Delayed && priorities,
+                "--priority-mix has no meaning for delayed jobs: the protocol knows one priority",
+            ),
+            (
+                self.spawn.is_some() && self.server_pid.is_some(),
+                "--spawn knows its server's process: drop --server-pid",
+            ),
+            (
+                self.spawn.is_none() && !self.spawn_arg.is_empty(),
+                "--spawn-arg is for the server of --spawn",
+            ),
+        ];
+        match problems.iter().find(|(is_problem, _)| *is_problem) {
+            Some((_, sentence)) => Err(Error::Usage((*sentence).to_owned())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Tests of the engine's own half, and the rig that those of `worker` use, too.
+//!
+//! A rig is an engine without packets and sockets: commands in, jobs by number and effects out.
+
+use super::*;
+use crate::frame::{Header, Magic};
+use crate::packet::{Command, Payload, Priority, Request};
+
+pub(crate) const NOBODY: [ConnId; 0] = [];
+
+/// An engine, its clock, and its settings as most tests want them.
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    pub(crate) now: Now,
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        lease_ms: 100,
+        wakeup: Wakeup::Lease,
+        attempts_max: None,
+        hash_seed: 7,
+        first_number: 1,
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let mut engine = Engine::new(settings, now);
+        (0..10).for_each(|conn| engine.connect(conn));
+        Self { engine, now }
+    }
+
+    /// Submits `command` with the arguments and payload in `body`.
+    pub(crate) fn try_submit(
+        &mut self,
+        conn: ConnId,
+        command: Command,
+        body: &str,
+    ) -> Result<u64, SubmitError> {
+        let body_bytes = u32::try_from(body.len()).unwrap();
+        let header = Header { magic: Magic::Request, command, body_bytes };
+        let request = Request::parse(header, Payload::borrowed(body.as_bytes()));
+        let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
+        let run_at_s =
+            submit.epoch.map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
+        self.engine.submit(conn, &submit, run_at_s, 1 << 20, self.now)
+    }
+
+    pub(crate) fn submit(&mut self, conn: ConnId, command: Command, body: &str) -> u64 {
+        self.try_submit(conn, command, body).unwrap()
+    }
+
+    /// A background job without a unique.
+    pub(crate) fn background(&mut self, function: &str) -> u64 {
+        self.submit(0, Command::SubmitJobBg, &format!("{function}\0\0"))
+    }
+
+    pub(crate) fn can_do(&mut self, conn: ConnId, function: &str) {
+        self.engine.can_do(conn, function.as_bytes(), 0, self.now);
+    }
+
+    pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
+        let id = self.engine.grab(conn, self.now)?;
+        Some(self.engine.jobs()[id as usize].number)
+    }
+
+    pub(crate) fn sleep(&mut self, conn: ConnId) {
+        self.engine.pre_sleep(conn, self.now);
+    }
+
+    pub(crate) fn disconnect(&mut self, conn: ConnId) {
+        self.engine.disconnect(conn, self.now);
+        self.engine.connect(conn);
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.unix_ms += ms;
+        self.engine.tick(self.now, usize::MAX);
+    }
+
+    /// What other connections have been sent since the last call.
+    pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        self.engine.check_invariants();
+        let mut effects = Vec::new();
+        self.engine.take_effects(&mut effects);
+        effects
+    }
+
+    /// The workers that have been woken since the last call.
+    pub(crate) fn woken(&mut self) -> Vec<ConnId> {
+        let woken = |effect| match effect {
+            Effect::Noop { conn } => conn,
+            other => panic!("{other:?}"),
+        };
+        self.effects().into_iter().map(woken).collect()
+    }
+}
+
+fn forwards(conns: &[ConnId]) -> Vec<Effect> {
+    conns.iter().map(|&conn| Effect::Forward { conn }).collect()
+}
+
+#[test]
+fn equal_uniques_of_one_function_are_one_job() {
+    let mut rig = Rig::new(settings());
+    let job = rig.submit(0, Command::SubmitJob, "resize\0key\0payload");
+    assert_eq!(rig.submit(1, Command::SubmitJobHigh, "resize\0key\0other"), job);
+    assert_ne!(rig.submit(1, Command::SubmitJob, "rotate\0key\0payload"), job);
+    assert_ne!(rig.submit(1, Command::SubmitJob, "resize\0\0payload"), job);
+    let without = rig.submit(1, Command::SubmitJob, "resize\0\0payload");
+    assert_ne!(rig.submit(1, Command::SubmitJob, "resize\0\0payload"), without);
+    assert_eq!(rig.engine.status(job).unwrap().clients, 2);
+    assert_eq!(rig.engine.counters.coalesced, 1);
+}
+
+#[test]
+fn a_dash_stands_for_the_payload_unless_there_is_none() {
+    let mut rig = Rig::new(settings());
+    let job = rig.submit(0, Command::SubmitJobBg, "resize\0-\0payload");
+    assert_eq!(rig.submit(1, Command::SubmitJobBg, "resize\0-\0payload"), job);
+    assert_ne!(rig.submit(1, Command::SubmitJobBg, "resize\0-\0other"), job);
+    let empty = rig.submit(1, Command::SubmitJobBg, "resize\0-\0");
+    assert_ne!(rig.submit(1, Command::SubmitJobBg, "resize\0-\0"), empty);
+    // Asked for by its unique, none of them is found.
+    assert_eq!(rig.engine.status_unique(b"-"), None);
+}
+
+#[test]
+fn results_go_to_each_submission_the_latest_first() {
+    let mut rig = Rig::new(settings());
+    let job = rig.submit(0, Command::SubmitJob, "resize\0key\0");
+    for conn in [1, 1] {
+        rig.submit(conn, Command::SubmitJob, "resize\0key\0");
+    }
+    rig.submit(2, Command::SubmitJobBg, "resize\0key\0");
+    rig.can_do(5, "resize");
+    assert_eq!(rig.grab(5), Some(job));
+    rig.submit(3, Command::SubmitJob, "resize\0key\0");
+    rig.engine.work_data(5, job).unwrap();
+    assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
+    rig.engine.work_finished(5, job).unwrap();
+    assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
+    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_ne!(rig.submit(3, Command::SubmitJob, "resize\0key\0"), job, "it is done");
+}
+
+#[test]
+fn background_interest_outlives_the_clients() {
+    // gearmand drops accepted background work when the last foreground client that joined it
+    // leaves.
+    let mut rig = Rig::new(settings());
+    let first = rig.submit(0, Command::SubmitJob, "resize\0first\0");
+    assert_eq!(rig.submit(1, Command::SubmitJobBg, "resize\0first\0"), first);
+    let second = rig.submit(1, Command::SubmitJobBg, "resize\0second\0");
+    assert_eq!(rig.submit(0, Command::SubmitJob, "resize\0second\0"), second);
+    let abandoned = rig.submit(0, Command::SubmitJob, "resize\0third\0");
+    rig.disconnect(0);
+    assert_eq!(rig.effects(), []);
+    assert_eq!(rig.engine.status(abandoned), None, "gone at once, from every index");
+    assert_ne!(rig.submit(2, Command::SubmitJob, "resize\0third\0"), abandoned);
+    rig.can_do(5, "resize");
+    assert_eq!((rig.grab(5), rig.grab(5)), (Some(first), Some(second)));
+}
+
+#[test]
+fn a_running_job_whose_client_left_may_be_joined_and_else_is_not_run_again() {
+    let mut rig = Rig::new(settings());
+    let joined = rig.submit(0, Command::SubmitJob, "resize\0joined\0");
+    rig.submit(0, Command::SubmitJob, "resize\0alone\0");
+    rig.can_do(5, "resize");
+    assert_eq!((rig.grab(5), rig.grab(5)), (Some(1), Some(2)));
+    rig.disconnect(0);
+    assert_eq!(rig.submit(1, Command::SubmitJob, "resize\0joined\0"), joined);
+    rig.disconnect(5);
+    rig.can_do(6, "resize");
+    assert_eq!((rig.grab(6), rig.grab(6)), (Some(joined), None));
+    assert_eq!(rig.engine.counters.abandoned, 1);
+}
+
+#[test]
+fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
+    let mut rig = Rig::new(settings());
+    let queued = rig.submit(0, Command::SubmitJob, "resize\0queued\0");
+    let delayed = rig.submit(0, Command::SubmitJobEpoch, "resize\0delayed\x001700000100\0");
+    assert!(rig.engine.cancel(queued) && rig.engine.cancel(delayed));
+    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: queued }]);
+    assert!(!rig.engine.cancel(queued));
+    assert_eq!(rig.engine.deadline_ms(), None, "its timer is gone, too");
+
+    let running = rig.submit(0, Command::SubmitJob, "resize\0running\0");
+    rig.can_do(5, "resize");
+    assert_eq!(rig.grab(5), Some(running));
+    assert!(rig.engine.cancel(running));
+    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: running }]);
+    assert_ne!(rig.submit(1, Command::SubmitJob, "resize\0running\0"), running);
+    assert_eq!(rig.engine.work_finished(5, running), Ok(()));
+    assert_eq!(rig.effects(), [], "its clients have had their answer");
+}
+
+#[test]
+fn requeued_jobs_go_to_the_head_in_their_old_order() {
+    let mut rig = Rig::new(settings());
+    let jobs: Vec<u64> = (0..4).map(|_| rig.background("resize")).collect();
+    rig.can_do(5, "resize");
+    assert_eq!((rig.grab(5), rig.grab(5)), (Some(jobs[0]), Some(jobs[1])));
+    rig.engine.work_status(5, jobs[0], 3, 4).unwrap();
+    rig.disconnect(5);
+    assert_eq!(rig.engine.status(jobs[0]), Some(Status::default()), "progress starts anew");
+    rig.can_do(6, "resize");
+    let grabbed: Vec<u64> = (0..4).filter_map(|_| rig.grab(6)).collect();
+    assert_eq!(grabbed, jobs);
+    assert_eq!(rig.engine.counters.requeued, 2);
+}
+
+#[test]
+fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
+    for (attempts_max, losses) in [(Some(0), 1), (Some(1), 1), (Some(3), 3)] {
+        let mut rig = Rig::new(Settings { attempts_max, ..settings() });
+        let job = rig.submit(0, Command::SubmitJob, "resize\0\0");
+        for loss in 1..=losses {
+            assert_eq!(rig.effects(), [], "{attempts_max:?}");
+            rig.can_do(5, "resize");
+            assert_eq!(rig.grab(5), Some(job));
+            if loss == 2 {
+                rig.engine.cant_do(5, b"resize", rig.now);
+            } else {
+                rig.disconnect(5);
+            }
+        }
+        assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: job }]);
+        assert_eq!((rig.engine.status(job), rig.engine.counters.exhausted), (None, 1));
+    }
+}
+
+#[test]
+fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
+    let mut rig = Rig::new(settings());
+    let job = rig.background("resize");
+    rig.engine.can_do(5, b"resize", 2000, rig.now);
+    assert_eq!(rig.grab(5), Some(job));
+    rig.pass(1999);
+    assert!(rig.engine.status(job).unwrap().running);
+    rig.pass(1);
+    assert!(!rig.engine.status(job).unwrap().running);
+    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    rig.can_do(6, "resize");
+    assert_eq!(rig.grab(6), Some(job));
+    rig.pass(100_000);
+    assert_eq!(rig.engine.work_finished(6, job), Ok(()), "this one has all the time it wants");
+    assert_eq!(rig.engine.deadline_ms(), None);
+}
+
+#[test]
+fn delayed_jobs_wait_outside_the_queue_for_their_second() {
+    let mut rig = Rig::new(settings());
+    let late = rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700000060\0");
+    let past = rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001600000000\0");
+    rig.can_do(5, "resize");
+    assert_eq!((rig.grab(5), rig.grab(5)), (Some(past), None));
+    rig.sleep(5);
+    rig.pass(59_999);
+    assert_eq!(rig.woken(), NOBODY);
+    rig.pass(1);
+    assert_eq!(rig.woken(), [5]);
+    assert_eq!(rig.grab(5), Some(late));
+}
+
+#[test]
+fn a_delayed_job_follows_the_wall_clock_when_that_is_set() {
+    let mut rig = Rig::new(settings());
+    // A day away; then somebody sets the clock two days forward.
+    let job = rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700086400\0");
+    rig.can_do(5, "resize");
+    rig.now.unix_ms += 2 * 86_400_000;
+    rig.pass(0);
+    assert_eq!(rig.grab(5), None, "nobody tells us when it is set");
+    rig.pass(DELAY_RECHECK_MS);
+    assert_eq!(rig.grab(5), Some(job));
+}
+
+#[test]
+fn a_full_queue_refuses_new_jobs_and_takes_joining_ones() {
+    let mut rig = Rig::new(settings());
+    rig.engine.set_queue_max(b"resize", [1; 3]);
+    let job = rig.submit(0, Command::SubmitJob, "resize\0key\0");
+    rig.engine.set_queue_max(b"resize", [0, 2, 1]);
+    rig.background("resize");
+    let full = Err(SubmitError::QueueFull);
+    assert_eq!(rig.try_submit(0, Command::SubmitJob, "resize\0\0"), full);
+    assert_eq!(rig.try_submit(0, Command::SubmitJobLow, "resize\0\0"), full);
+    assert_eq!(rig.try_submit(0, Command::SubmitJob, "resize\0key\0"), Ok(job));
+    assert!(rig.try_submit(0, Command::SubmitJobHigh, "resize\0\0").is_ok(), "without a limit");
+}
+
+#[test]
+fn a_function_is_dropped_with_what_waits_for_it_and_not_beside_workers() {
+    let mut rig = Rig::new(settings());
+    let job = rig.submit(0, Command::SubmitJob, "resize\0key\0");
+    let id = rig.engine.functions().find(b"resize").unwrap();
+    rig.can_do(5, "resize");
+    assert_eq!(rig.engine.drop_function(id), Err(FunctionBusy));
+    assert_eq!(rig.grab(5), Some(job));
+    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.cant_do(5, b"resize", rig.now);
+    rig.effects();
+    let waits = rig.submit(0, Command::SubmitJob, "resize\0key\0");
+    rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700000060\0");
+    assert_eq!(rig.engine.drop_function(id), Ok(()));
+    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: waits }]);
+    assert!(rig.engine.jobs().is_empty() && rig.engine.deadline_ms().is_none());
+    assert_eq!(rig.engine.functions().find(b"resize"), None);
+}
+
+#[test]
+fn memory_is_counted_and_bounds_submissions() {
+    let mut rig = Rig::new(settings());
+    let header = Header { magic: Magic::Request, command: Command::SubmitJob, body_bytes: 12 };
+    let request = Request::parse(header, Payload::borrowed(b"resize\0\0data"));
+    let Ok(Request::Submit(submit)) = request else { panic!() };
+    let bytes = size_of::<Job>() + 5;
+    let now = rig.now;
+    let refused = rig.engine.submit(0, &submit, 0, bytes - 1, now);
+    assert_eq!(refused, Err(SubmitError::OutOfMemory));
+    let job = rig.engine.submit(0, &submit, 0, bytes, now).unwrap();
+    assert_eq!(rig.engine.job_bytes(), bytes);
+    rig.engine.cancel(job);
+    assert_eq!(rig.engine.job_bytes(), 0);
+}
+
+#[test]
+fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
+    let mut rig = Rig::new(Settings { first_number: 77, ..settings() });
+    assert_eq!(rig.submit(0, Command::SubmitJobBg, "a\0key\0"), 77);
+    assert_eq!(rig.submit(0, Command::SubmitJob, "b\0key\0"), 78);
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 1, "the one of `b`");
+    assert_eq!(rig.engine.jobs()[1].priority, Priority::Normal);
+    rig.engine.cancel(78);
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 0);
+}

@@ -1,0 +1,208 @@
+//! Tests of grabbing, sleeping and waking; see `engine::tests` for the rig.
+
+use super::*;
+use crate::engine::Settings;
+use crate::engine::tests::{NOBODY, Rig, settings};
+use crate::packet::Command;
+
+fn submit(rig: &mut Rig, command: Command, function: &str) -> u64 {
+    rig.submit(0, command, &format!("{function}\0\0"))
+}
+
+fn grab_all(rig: &mut Rig, conn: ConnId) -> Vec<u64> {
+    std::iter::from_fn(|| rig.grab(conn)).collect()
+}
+
+#[test]
+fn urgency_counts_more_than_function_and_age() {
+    let mut rig = Rig::new(settings());
+    let low = submit(&mut rig, Command::SubmitJobLowBg, "a");
+    let normal = submit(&mut rig, Command::SubmitJobBg, "a");
+    let high = submit(&mut rig, Command::SubmitJobHighBg, "b");
+    let late = submit(&mut rig, Command::SubmitJobHighBg, "a");
+    ["a", "b"].iter().for_each(|function| rig.can_do(5, function));
+    let grabbed = grab_all(&mut rig, 5);
+    assert_eq!(grabbed, [high, late, normal, low]);
+}
+
+#[test]
+fn functions_take_turns_and_the_first_named_one_begins() {
+    // libgearman sends CAN_DO in the reverse of its program's order; see `can_do`.
+    let mut rig = Rig::new(settings());
+    ["second", "first"].iter().for_each(|function| rig.can_do(5, function));
+    let first: Vec<u64> = (0..3).map(|_| rig.background("first")).collect();
+    let second: Vec<u64> = (0..2).map(|_| rig.background("second")).collect();
+    let grabbed = grab_all(&mut rig, 5);
+    assert_eq!(grabbed, [first[0], second[0], first[1], second[1], first[2]]);
+}
+
+#[test]
+fn a_function_that_comes_back_waits_for_its_turn() {
+    let mut rig = Rig::new(settings());
+    ["a", "b"].iter().for_each(|function| rig.can_do(5, function));
+    let mut b: Vec<u64> = (0..4).map(|_| rig.background("b")).collect();
+    for _ in 0..3 {
+        let a = rig.background("a");
+        let pair = [rig.grab(5).unwrap(), rig.grab(5).unwrap()];
+        assert!(pair.contains(&a) && pair.contains(&b.remove(0)));
+        rig.effects();
+    }
+}
+
+#[test]
+fn one_job_wakes_the_one_that_fell_asleep_last() {
+    let mut rig = Rig::new(settings());
+    for conn in 1..=4 {
+        rig.can_do(conn, "resize");
+        rig.sleep(conn);
+    }
+    rig.background("resize");
+    assert_eq!(rig.woken(), [4]);
+    rig.background("resize");
+    assert_eq!(rig.woken(), [3]);
+    assert!(rig.grab(4).is_some() && rig.grab(4).is_some(), "one worker takes both");
+    rig.background("resize");
+    assert_eq!(rig.woken(), NOBODY, "the other one that was woken hasn't come yet");
+}
+
+#[test]
+fn who_lets_the_lease_end_is_passed_over() {
+    let mut rig = Rig::new(settings());
+    for conn in 1..=3 {
+        rig.can_do(conn, "resize");
+        rig.sleep(conn);
+    }
+    rig.background("resize");
+    assert_eq!(rig.woken(), [3]);
+    rig.pass(99);
+    assert_eq!(rig.woken(), NOBODY);
+    rig.pass(1);
+    assert_eq!(rig.woken(), [2]);
+    rig.pass(100);
+    assert_eq!(rig.woken(), [1]);
+    rig.pass(100);
+    assert_eq!((rig.woken(), rig.engine.counters.leases_ended), (vec![], 3));
+    rig.sleep(3);
+    assert_eq!(rig.woken(), [3], "nobody falls asleep beside a job");
+}
+
+#[test]
+fn a_woken_worker_that_leaves_hands_its_wake_up_on() {
+    let losses: [fn(&mut Rig, ConnId); 3] = [
+        |rig, conn| rig.disconnect(conn),
+        |rig, conn| rig.engine.cant_do(conn, b"resize", rig.now),
+        |rig, conn| rig.engine.reset_abilities(conn, rig.now),
+    ];
+    for lose in losses {
+        let mut rig = Rig::new(settings());
+        for conn in 1..=2 {
+            rig.can_do(conn, "resize");
+            rig.sleep(conn);
+        }
+        rig.background("resize");
+        assert_eq!(rig.woken(), [2]);
+        lose(&mut rig, 2);
+        assert_eq!(rig.woken(), [1]);
+    }
+}
+
+#[test]
+fn a_worker_that_takes_other_work_than_it_was_woken_for_hands_its_wake_up_on() {
+    let mut rig = Rig::new(settings());
+    rig.can_do(1, "resize");
+    rig.sleep(1);
+    ["resize", "rotate"].iter().for_each(|function| rig.can_do(2, function));
+    rig.sleep(2);
+    let resize = rig.background("resize");
+    assert_eq!(rig.woken(), [2]);
+    let rotate = submit(&mut rig, Command::SubmitJobHighBg, "rotate");
+    assert_eq!(rig.grab(2), Some(rotate));
+    assert_eq!(rig.woken(), [1]);
+    assert_eq!(rig.grab(1), Some(resize));
+}
+
+#[test]
+fn a_sleeper_that_resets_its_abilities_sleeps_on() {
+    // RESET_ABILITIES once woke the worker behind its back, without a NOOP: whatever it announced
+    // afterwards, it was never woken for it, though it never grabbed of itself either.
+    let mut rig = Rig::new(settings());
+    rig.can_do(1, "resize");
+    rig.sleep(1);
+    rig.engine.reset_abilities(1, rig.now);
+    rig.background("rotate");
+    rig.can_do(1, "rotate");
+    assert_eq!(rig.woken(), [1], "for the job that waits");
+    assert!(rig.grab(1).is_some());
+    rig.sleep(1);
+    rig.background("rotate");
+    assert_eq!(rig.woken(), [1], "and for the next one");
+}
+
+#[test]
+fn a_worker_that_sleeps_again_without_grabbing_is_woken_again() {
+    // gearmand remembers the NOOP that went unanswered and sends no other.
+    let mut rig = Rig::new(settings());
+    rig.can_do(1, "resize");
+    rig.can_do(2, "resize");
+    rig.sleep(1);
+    let job = rig.background("resize");
+    assert_eq!(rig.woken(), [1]);
+    assert_eq!(rig.grab(2), Some(job));
+    rig.sleep(1);
+    assert_eq!(rig.woken(), NOBODY);
+    rig.background("resize");
+    assert_eq!(rig.woken(), [1]);
+}
+
+#[test]
+fn a_sleeper_gets_to_know_new_abilities() {
+    let mut rig = Rig::new(settings());
+    rig.sleep(1);
+    rig.background("resize");
+    rig.can_do(1, "resize");
+    assert_eq!(rig.woken(), [1]);
+}
+
+#[test]
+fn worker_wakeup_wakes_as_many_as_it_says_for_each_job() {
+    for (limit, first, second) in [(1, 1, 1), (3, 3, 2), (0, 5, 0)] {
+        let mut rig = Rig::new(Settings { wakeup: Wakeup::Each(limit), ..settings() });
+        for conn in 1..=5 {
+            rig.can_do(conn, "resize");
+            rig.sleep(conn);
+        }
+        rig.background("resize");
+        assert_eq!(rig.woken().len(), first, "--worker-wakeup {limit}");
+        rig.background("resize");
+        assert_eq!(rig.woken().len(), second, "--worker-wakeup {limit}");
+    }
+}
+
+#[test]
+fn an_ability_announced_twice_counts_once_and_takes_the_new_time() {
+    let mut rig = Rig::new(settings());
+    rig.engine.can_do(1, b"resize", 1000, rig.now);
+    rig.engine.can_do(1, b"resize", 0, rig.now);
+    let id = rig.engine.functions().find(b"resize").unwrap();
+    assert_eq!(rig.engine.functions()[id].workers, 1);
+    rig.background("resize");
+    assert!(rig.grab(1).is_some());
+    assert_eq!(rig.engine.deadline_ms(), None, "without a limit now");
+    rig.engine.cant_do(1, b"resize", rig.now);
+    assert_eq!(rig.engine.functions()[id].workers, 0);
+    assert_eq!(rig.engine.functions_of(1).count(), 0);
+    rig.engine.cant_do(1, b"unheard-of", rig.now);
+}
+
+#[test]
+fn a_worker_with_many_functions_grabs_without_looking_at_each() {
+    // Not a measurement: what its turn list holds is what a grab may look at.
+    let mut rig = Rig::new(settings());
+    for number in 0..20_000 {
+        rig.can_do(1, &format!("function-{number}"));
+    }
+    let job = rig.background("function-10000");
+    let ready = rig.engine.peers[1].ready[1].iter(&rig.engine.abilities.records, READY[1]);
+    assert_eq!(ready.count(), 1);
+    assert_eq!((rig.grab(1), rig.grab(1)), (Some(job), None));
+}

@@ -1,0 +1,426 @@
+//! The real binary from outside: what it prints, how it exits, what it leaves behind.
+//!
+//! Each test starts its own process on a port that the kernel chose, waits for what it said or
+//! did rather than for time to pass, and ends it by signal. Nothing here looks into the library.
+
+// clippy excuses `#[test]` functions only, not what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The binary with `line`'s words, without the variables of whoever runs the tests.
+fn ringgeard(line: &str) -> Command {
+    with_words(Command::new(env!("CARGO_BIN_EXE_ringgeard")), line)
+}
+
+fn with_words(mut command: Command, line: &str) -> Command {
+    command.args(line.split_whitespace()).env_remove("GEARMAND_PORT").stdin(Stdio::null());
+    command
+}
+
+fn output(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn stdout_of_success(line: &str) -> String {
+    let output = output(ringgeard(line));
+    assert_eq!(output.status.code(), Some(0), "{line}: {output:?}");
+    assert!(output.stderr.is_empty(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The sentence with which a start is refused.
+fn refusal(command: Command) -> String {
+    let output = output(command);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let sentence = stderr.lines().last().unwrap_or_default();
+    sentence.strip_prefix("ringgeard: ").unwrap_or_else(|| panic!("{stderr}")).to_owned()
+}
+
+/// A server in the foreground, killed if a test forgets it.
+struct Server {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Server {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, said: String::new() }
+    }
+
+    /// Reads the log on stderr up to a line with `part`; the end of the process is a failure.
+    fn wait_for(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let count = self.stderr.read_line(&mut line).unwrap();
+            assert_ne!(count, 0, "ended without saying `{part}`:\n{}", self.said);
+            self.said.push_str(&line);
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    fn port(&mut self) -> u16 {
+        port_in(&self.wait_for("listening on 127.0.0.1:"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn end(mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that is nobody's child, killed if a test fails before it ended.
+struct Daemon(Pid);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+fn port_in(text: &str) -> u16 {
+    let (_, after) = text.split_once("listening on 127.0.0.1:").unwrap();
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+/// Waits until something came true that no pipe or exit announces.
+fn until(what: &str, mut came_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !came_true() {
+        assert!(start.elapsed() < DEADLINE, "waited too long until {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn directory() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    (directory, path)
+}
+
+fn at(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn help_version_and_defaults_go_to_stdout() {
+    assert_eq!(
+        stdout_of_success("--version"),
+        concat!("\nringgeard ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert!(stdout_of_success("--help").contains("--job-retries"));
+    assert!(stdout_of_success("--print-config").contains("\nport = 4730\n"));
+    assert_eq!(stdout_of_success("--check-args --version -p 1 -d"), "");
+}
+
+#[test]
+fn the_printed_defaults_are_a_configuration_file() {
+    let (_directory, path) = directory();
+    let file = path.join("ringgear.toml");
+    fs::write(&file, stdout_of_success("--print-config")).unwrap();
+    stdout_of_success(&format!("--check-args --config-file {}", at(&file)));
+}
+
+#[test]
+fn mistakes_exit_with_1_and_one_sentence() {
+    for (line, part) in [
+        ("--bogus", "--bogus"),
+        ("stray", "stray"),
+        ("--port 1 --port 2", "--port"),
+        ("--job-retries 256", "job-retries must be"),
+        ("--verbose LOUD", "LOUD"),
+        ("--ssl", "TLS"),
+        ("-q libsqlite3", "memory"),
+        ("--config-file /nonexistent/file", "Could not open configuration file. /nonexistent"),
+        ("--file-descriptors 9000000000000000000", "cannot have 9000000000000000000 descriptors"),
+        ("--listen no.such.host.invalid", "cannot listen on \"no.such.host.invalid\""),
+        ("--log-file /nonexistent/log", "cannot open the log file /nonexistent/log"),
+        ("--file-descriptors 30", "too few"),
+    ] {
+        let output = output(ringgeard(line));
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with("ringgeard: ") && stderr.contains(part), "{line}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn a_server_says_where_it_listens_and_ends_on_signals() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1] {
+        let mut server = Server::start(ringgeard("-L 127.0.0.1 -p 0"));
+        let port = server.port();
+        assert!(server.said.contains(env!("CARGO_PKG_VERSION")), "{}", server.said);
+        assert!(server.said.contains("descriptors"), "{}", server.said);
+        drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+        assert_eq!(server.end(signal).code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn the_default_is_loopback() {
+    let mut server = Server::start(ringgeard("-p 0"));
+    let port = server.port();
+    drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    assert!(!server.said.contains("WARN"), "{}", server.said);
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn listening_to_everyone_is_warned_of() {
+    let mut server = Server::start(ringgeard("-L 0.0.0.0 -p 0"));
+    server.wait_for("listening on 0.0.0.0:");
+    server.wait_for("firewall");
+}
+
+#[test]
+fn a_taken_port_names_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let expected = format!("cannot listen on 127.0.0.1:{port}: the port is taken; stop the");
+    let mut commands = vec![ringgeard(&format!("-L 127.0.0.1 -p {port}"))];
+    let mut by_variable = ringgeard("-L 127.0.0.1");
+    by_variable.env("GEARMAND_PORT", port.to_string());
+    commands.push(by_variable);
+    // The fork must neither hide the sentence nor the exit code.
+    commands.push(ringgeard(&format!("-L 127.0.0.1 -p {port} --daemon -l none")));
+    let (_directory, path) = directory();
+    for (name, text) in [
+        ("toml", format!("listen = \"127.0.0.1\"\nport = {port}\n")),
+        ("words", format!("--listen=127.0.0.1\n--port {port}\n")),
+    ] {
+        fs::write(path.join(name), text).unwrap();
+        commands.push(ringgeard(&format!("--config-file {}", at(&path.join(name)))));
+    }
+    for command in commands {
+        let sentence = refusal(command);
+        assert!(sentence.starts_with(&expected), "{sentence}");
+    }
+}
+
+#[test]
+fn a_pid_file_lives_as_long_as_its_server() {
+    let (_directory, path) = directory();
+    let file = path.join("pid");
+    fs::write(&file, "left over").unwrap();
+    let line = format!("-L 127.0.0.1 -p 0 -P {}", at(&file));
+    let mut server = Server::start(ringgeard(&line));
+    server.port();
+    assert_eq!(fs::read_to_string(&file).unwrap(), format!("{}\n", server.child.id()));
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_second_server_that_cannot_bind_leaves_the_first_ones_pid_file() {
+    let (_directory, path) = directory();
+    let file = path.join("pid");
+    let mut server = Server::start(ringgeard(&format!("-L 127.0.0.1 -p 0 -P {}", at(&file))));
+    let port = server.port();
+    refusal(ringgeard(&format!("-L 127.0.0.1 -p {port} -P {}", at(&file))));
+    assert_eq!(fs::read_to_string(&file).unwrap(), format!("{}\n", server.child.id()));
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_ends_the_start() {
+    let line = "-L 127.0.0.1 -p 0 -l none -P /nonexistent/pid";
+    assert!(refusal(ringgeard(line)).starts_with("cannot write the pid file /nonexistent/pid: "));
+}
+
+#[test]
+fn a_log_file_is_appended_to_and_reopened_on_hangup() {
+    let (_directory, path) = directory();
+    let (file, moved) = (path.join("log"), path.join("log.1"));
+    fs::write(&file, "kept\n").unwrap();
+    let server = Server::start(ringgeard(&format!("-L 127.0.0.1 -p 0 -l {}", at(&file))));
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    until("it listens", || read(&file).contains("listening on 127.0.0.1:"));
+    assert!(read(&file).starts_with("kept\n"));
+    fs::rename(&file, &moved).unwrap();
+    server.signal(Signal::SIGHUP);
+    until("the file is there again", || read(&file).contains("SIGHUP, log reopened"));
+    assert!(read(&moved).starts_with("kept\n"));
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn an_error_after_the_log_was_opened_is_in_both_places() {
+    let (_directory, path) = directory();
+    let file = path.join("log");
+    let line = format!("-L 127.0.0.1 -p 0 -P /nonexistent/pid -l {}", at(&file));
+    let sentence = refusal(ringgeard(&line));
+    assert!(fs::read_to_string(&file).unwrap().contains(&sentence));
+}
+
+#[test]
+fn json_and_levels_reach_the_log() {
+    let mut server = Server::start(ringgeard("-L 127.0.0.1 -p 0 --log-format json"));
+    let line = server.wait_for("listening on 127.0.0.1:");
+    assert!(line.starts_with('{') && line.contains(r#""level":"INFO""#), "{line}");
+    let (_directory, path) = directory();
+    let (log, pid) = (path.join("log"), path.join("pid"));
+    let line = format!("-p 0 --verbose ERROR -l {} -P {}", at(&log), at(&pid));
+    let server = Server::start(ringgeard(&line));
+    until("it listens", || pid.exists());
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "");
+}
+
+#[test]
+fn options_without_effect_are_told() {
+    let line = "-L 127.0.0.1 -p 0 -t 4 --hashtable-buckets 7";
+    let mut server = Server::start(ringgeard(line));
+    server.port();
+    for part in ["--threads has nothing to do", "--hashtable-buckets has nothing"] {
+        assert!(server.said.contains(part), "{part} is missing in:\n{}", server.said);
+    }
+}
+
+#[test]
+fn the_descriptor_limit_is_what_was_asked_for() {
+    let mut server = Server::start(ringgeard("-L 127.0.0.1 -p 0 -f 200"));
+    server.port();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("200"), "{line}");
+    assert!(server.said.contains("now=200"), "{}", server.said);
+}
+
+#[test]
+fn the_hard_limit_of_descriptors_is_raised_where_that_is_allowed() {
+    let binary = env!("CARGO_BIN_EXE_ringgeard");
+    let script = format!("ulimit -n 500 && exec {binary} -L 127.0.0.1 -p 0 -f 600");
+    let mut command = with_words(Command::new("sh"), "-c");
+    command.arg(script);
+    // Containers often keep this capability from root.
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let capabilities = u64::from_str_radix(capabilities.trim(), 16).unwrap();
+    if capabilities >> CAP_SYS_RESOURCE & 1 == 1 {
+        let mut server = Server::start(command);
+        server.wait_for("now=600");
+        server.port();
+    } else {
+        let expected = "cannot have 600 descriptors: ";
+        let sentence = refusal(command);
+        assert!(sentence.starts_with(expected), "{sentence}");
+    }
+}
+
+#[test]
+fn a_daemon_is_ready_when_its_parent_has_left() {
+    let (_directory, path) = directory();
+    let (log, pid) = (path.join("log"), path.join("pid"));
+    let line = format!("-L 127.0.0.1 -p 0 --daemon -l {} -P {}", at(&log), at(&pid));
+    // Files, not pipes: a daemon that kept one of ours would keep us waiting for its end.
+    let mut command = ringgeard(&line);
+    let stream = || fs::File::create(path.join("stream")).unwrap();
+    let status = command.stdout(stream()).stderr(stream()).status().unwrap();
+    assert_eq!(status.code(), Some(0), "{:?}", fs::read_to_string(path.join("stream")));
+    // No waiting: all of this must hold at once.
+    let number: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    let daemon = Daemon(Pid::from_raw(number));
+    let port = port_in(&fs::read_to_string(&log).unwrap());
+    drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    for stream in 0..3 {
+        let target = fs::read_link(format!("/proc/{number}/fd/{stream}")).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "stream {stream}");
+    }
+    let session = nix::unistd::getsid(Some(daemon.0)).unwrap();
+    assert_eq!(session.as_raw(), number, "it is still in our session");
+    kill(daemon.0, Signal::SIGTERM).unwrap();
+    until("the pid file is gone", || !pid.exists());
+}
+
+#[test]
+fn switching_users_needs_root() {
+    if Uid::effective().is_root() {
+        // The binary may lie where only root can reach it.
+        let (_directory, path) = directory();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = path.join("ringgeard");
+        // By another process: a file open for writing here would be inherited by the children
+        // of tests beside this one, and a file that is being written cannot be run.
+        let binary = env!("CARGO_BIN_EXE_ringgeard");
+        assert!(Command::new("cp").arg(binary).arg(&copy).status().unwrap().success());
+        let mut command = with_words(Command::new(copy), "-p 0 --user nobody");
+        command.uid(65534).current_dir("/");
+        assert_eq!(refusal(command), "Must be root to switch users.");
+    } else {
+        assert_eq!(refusal(ringgeard("-p 0 --user nobody")), "Must be root to switch users.");
+    }
+}
+
+#[test]
+fn root_becomes_the_named_user_before_anything_is_written() {
+    if !Uid::effective().is_root() {
+        eprintln!("not root: nothing to test");
+        return;
+    }
+    let sentence = refusal(ringgeard("-p 0 --user no-such-user"));
+    assert!(sentence.starts_with("there is no user \"no-such-user\""), "{sentence}");
+
+    let (_directory, path) = directory();
+    let (log, pid) = (path.join("log"), path.join("pid"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let line = format!("-L 127.0.0.1 -p 0 -u nobody -l {} -P {}", at(&log), at(&pid));
+    let server = Server::start(ringgeard(&line));
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    until("it listens", || read(&log).contains("listening on 127.0.0.1:"));
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    for (name, expected) in [("Uid:", nobody.uid.as_raw()), ("Gid:", nobody.gid.as_raw())] {
+        let numbers: Vec<u32> =
+            field(name).split_whitespace().map(|number| number.parse().unwrap()).collect();
+        assert_eq!(numbers, [expected; 4], "{name}");
+    }
+    assert_eq!(field("Groups:").trim(), nobody.gid.to_string());
+    assert_eq!(fs::metadata(&log).unwrap().uid(), nobody.uid.as_raw());
+    assert_eq!(fs::metadata(&pid).unwrap().uid(), nobody.uid.as_raw());
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+    assert!(!pid.exists());
+}
+
+#[test]
+fn printing_to_a_full_disk_is_an_error() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = ringgeard("--help");
+    command.stdout(full);
+    assert!(refusal(command).starts_with("cannot print: "));
+}

@@ -1,0 +1,54 @@
+//! A shard for the fuzz targets: fixed settings in, bytes that it sends out.
+//!
+//! Knows no packets. Invariant: nothing here depends on anything but the arguments.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ringgear::admin::Identity;
+use ringgear::engine::{self, ConnId, Now, Wakeup};
+use ringgear::handle::Handles;
+use ringgear::shard::{Origin, Settings, Shard};
+
+/// When everything starts.
+pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
+
+/// A shard with so much memory.
+pub fn new(memory_bytes_max: usize) -> Shard {
+    let settings = Settings {
+        engine: engine::Settings {
+            lease_ms: 100,
+            wakeup: Wakeup::Lease,
+            attempts_max: Some(3),
+            hash_seed: 7,
+            first_number: 1,
+        },
+        handles: Handles::new(b"H").expect("a short prefix"),
+        identity: Identity { version: "fuzz", verbosity: "ERROR", pid: 1 },
+        exceptions: false,
+        body_bytes_max: 1 << 20,
+        memory_bytes_max,
+        outbox_bytes_max: 1 << 20,
+        connections_max: 8,
+    };
+    Shard::new(settings, NOW)
+}
+
+/// One more connection.
+pub fn connect(shard: &mut Shard) -> ConnId {
+    let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    shard.connect(origin, NOW).expect("there is room")
+}
+
+/// All that leaves at the moment, as if every peer read it.
+pub fn flush(shard: &mut Shard) -> Vec<(ConnId, Vec<u8>)> {
+    let mut out = Vec::new();
+    while let Some(conn) = shard.next_dirty() {
+        let mut bytes = Vec::new();
+        while let Some((chunk, _)) = shard.take(conn) {
+            bytes.extend_from_slice(chunk.as_ref());
+            shard.sent(conn, chunk, NOW);
+        }
+        out.push((conn, bytes));
+    }
+    out
+}
