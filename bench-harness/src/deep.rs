@@ -4,7 +4,7 @@
 //! the longest that any window took. Every job is counted when it comes out: lost or doubled ones fail the
 //! sample. A phase that takes too long is cut short, and says at which depth.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,7 @@ impl Wire {
             match self.stream.read(&mut self.inbox[self.filled..]) {
                 Ok(0) => bail!("the server closed the connection"),
                 Ok(bytes) => self.filled += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("the server doesn't answer"),
             }
         }
@@ -205,12 +206,11 @@ impl Run {
             jobs_per_second: jobs / seconds,
             bytes_per_second: Some(jobs * PAYLOAD_BYTES as f64 / seconds),
             max_us: Some(phase.longest.as_secs_f64() * 1e6),
-            cpu_user_us_per_job: phase.cpu.map(|cpu| cpu.user_us / jobs),
-            cpu_system_us_per_job: phase.cpu.map(|cpu| cpu.system_us / jobs),
             rss_peak_bytes: Some(memory.peak_bytes),
             rss_end_bytes: Some(memory.now_bytes),
             ..Sample::default()
         }
+        .with_cpu(phase.cpu)
     }
 }
 

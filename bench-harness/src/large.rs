@@ -83,12 +83,11 @@ impl Run {
             bytes_per_second: Some(jobs * self.bytes as f64 / seconds),
             p50_us: micros(times.get(times.len() / 2)),
             max_us: micros(times.last()),
-            cpu_user_us_per_job: cpu.map(|cpu| cpu.user_us / jobs),
-            cpu_system_us_per_job: cpu.map(|cpu| cpu.system_us / jobs),
             rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
             rss_end_bytes: memory.map(|memory| memory.now_bytes),
             ..Sample::default()
         }
+        .with_cpu(cpu)
     }
 
     /// Foreground jobs whose worker sends the payload back.

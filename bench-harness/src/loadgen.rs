@@ -195,6 +195,9 @@ impl Report {
             p99_us: Some(self.latency_us.p99),
             p999_us: Some(self.latency_us.p999),
             max_us: Some(self.latency_us.max),
+            cpu_us_per_job: server.and_then(|server| {
+                Some(server.cpu_user_us_per_job? + server.cpu_system_us_per_job?)
+            }),
             cpu_user_us_per_job: server.and_then(|server| server.cpu_user_us_per_job),
             cpu_system_us_per_job: server.and_then(|server| server.cpu_system_us_per_job),
             rss_peak_bytes: server.and_then(|server| server.rss_peak_bytes),
@@ -222,7 +225,7 @@ mod tests {
         let sample = serde_json::from_str::<Report>(REPORT).unwrap().into_sample();
         assert_eq!(sample.status, Status::Ok);
         assert_eq!((sample.jobs, sample.p99_us), (100, Some(3.0)));
-        assert_eq!(sample.cpu_us_per_job(), Some(9.75));
+        assert_eq!(sample.cpu_us_per_job, Some(9.75));
         assert_eq!(sample.rss_peak_bytes, Some(4096.0));
     }
 
@@ -240,6 +243,6 @@ mod tests {
         let end = REPORT.find(r#""loadgen""#).unwrap();
         let report = format!("{}\"server\":null,{}", &REPORT[..start], &REPORT[end..]);
         let sample = serde_json::from_str::<Report>(&report).unwrap().into_sample();
-        assert_eq!(sample.cpu_us_per_job(), None);
+        assert_eq!(sample.cpu_us_per_job, None);
     }
 }

@@ -79,8 +79,8 @@ fn throughput(group: &Group<'_>) -> Option<(Spread, f64)> {
 }
 
 fn cpu(group: &Group<'_>) -> Option<(Spread, f64)> {
-    let user = group.spread(|sample| sample.cpu_user_us_per_job)?.median;
-    group.spread(Sample::cpu_us_per_job).map(|it| (it, user))
+    let user = group.spread(|sample| sample.cpu_user_us_per_job).map(|it| it.median);
+    group.spread(|sample| sample.cpu_us_per_job).map(|it| (it, user.unwrap_or(it.median)))
 }
 
 fn memory(group: &Group<'_>) -> Option<(Spread, f64)> {
@@ -249,7 +249,7 @@ fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
 fn depth_charts(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts: Vec<Chart> = Vec::new();
     for group in groups.iter().filter(|group| group.scenario == "deep") {
-        let (Some(x), Some(cpu)) = (group.x(), group.spread(Sample::cpu_us_per_job)) else {
+        let (Some(x), Some(cpu)) = (group.x(), group.spread(|sample| sample.cpu_us_per_job)) else {
             continue;
         };
         let phase = group.point.split(' ').next().unwrap_or_default();

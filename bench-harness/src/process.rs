@@ -200,9 +200,11 @@ fn announced_port(log: &str) -> Option<u16> {
 /// CPU time that a process has used, all of its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cpu {
-    /// In its own code, µs.
+    /// All of it, to the nanosecond, µs.
+    pub(crate) total_us: f64,
+    /// In its own code, by the tick, µs.
     pub(crate) user_us: f64,
-    /// In the kernel, µs.
+    /// In the kernel, by the tick, µs.
     pub(crate) system_us: f64,
 }
 
@@ -212,21 +214,36 @@ impl Cpu {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         #[expect(clippy::cast_precision_loss, reason = "100 or 1000")]
-        parse_stat(&stat, 1e6 / hertz as f64)
+        let (user_us, system_us) = parse_stat(&stat, 1e6 / hertz as f64)?;
+        Some(Self { total_us: run_time_us(pid).unwrap_or(user_us + system_us), user_us, system_us })
     }
 
     /// What was used between `before` and this.
     pub(crate) fn since(self, before: Self) -> Self {
-        let user_us = self.user_us - before.user_us;
-        Self { user_us, system_us: self.system_us - before.system_us }
+        Self {
+            total_us: self.total_us - before.total_us,
+            user_us: self.user_us - before.user_us,
+            system_us: self.system_us - before.system_us,
+        }
     }
 }
 
-fn parse_stat(stat: &str, tick_us: f64) -> Option<Cpu> {
+/// What all threads of a process have run, if the kernel counts it.
+fn run_time_us(pid: u32) -> Option<f64> {
+    let mut total_us = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        total_us += text.split(' ').next()?.parse::<f64>().ok()? / 1000.0;
+    }
+    Some(total_us)
+}
+
+/// User and system time, µs.
+fn parse_stat(stat: &str, tick_us: f64) -> Option<(f64, f64)> {
     // The name of the process stands in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let mut time = || fields.next()?.parse::<f64>().ok().map(|ticks| ticks * tick_us);
-    Some(Cpu { user_us: time()?, system_us: time()? })
+    Some((time()?, time()?))
 }
 
 /// Memory of a process.
@@ -268,7 +285,7 @@ mod tests {
     fn a_process_name_with_parentheses_confuses_nobody() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 10 0 0 0 150 50 0 0 20 0 1 0 5 6 7";
         let cpu = parse_stat(stat, 10_000.0).unwrap();
-        assert_eq!(cpu, Cpu { user_us: 1_500_000.0, system_us: 500_000.0 });
+        assert_eq!(cpu, (1_500_000.0, 500_000.0));
     }
 
     #[test]

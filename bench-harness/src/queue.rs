@@ -26,6 +26,8 @@ const READ_BYTES: usize = 64 << 10;
 const EVENTS_MAX: usize = 1024;
 /// Without an answer for so long, jobs are lost.
 const STALL_TIME: Duration = Duration::from_secs(10);
+/// Longer latencies are recorded as this one.
+const LATENCY_NS_MAX: u64 = 100_000_000_000;
 /// How many hexadecimal digits of a payload say which job it is.
 const STAMP_BYTES: usize = 16;
 
@@ -112,7 +114,7 @@ impl<'a> Driver<'a> {
             jobs: Slab::new(),
             payload: vec![b'x'; run.load.size.max(STAMP_BYTES)],
             dirty: Vec::new(),
-            latency: Histogram::new(3)?,
+            latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?,
             is_measuring: false,
             done: 0,
             submitted: 0,
@@ -168,13 +170,12 @@ impl<'a> Driver<'a> {
             p99_us: percentile(0.99),
             p999_us: percentile(0.999),
             max_us: Some(self.latency.max() as f64 / 1000.0),
-            cpu_user_us_per_job: cpu.map(|cpu| cpu.user_us / jobs as f64),
-            cpu_system_us_per_job: cpu.map(|cpu| cpu.system_us / jobs as f64),
             rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
             rss_end_bytes: memory.map(|memory| memory.now_bytes),
             load_cpu_share: Some((thread_cpu_us() - start.own_cpu_us) / (seconds * 1e6)),
             ..Sample::default()
         }
+        .with_cpu(cpu)
     }
 
     fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) -> Result<()> {

@@ -107,7 +107,7 @@ pub(crate) fn progress(sample: &Sample) -> String {
         Status::Failed => text.push_str("FAILED"),
         Status::Ok => {
             let _ = write!(text, "{:>12} jobs/s", number(sample.jobs_per_second));
-            if let Some(cpu) = sample.cpu_us_per_job() {
+            if let Some(cpu) = sample.cpu_us_per_job {
                 let _ = write!(text, "  {} µs CPU/job", number(cpu));
             }
             if let Some(p99) = sample.p99_us {
@@ -203,12 +203,17 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
         if with_point.is_empty() && plain.is_empty() {
             continue;
         }
+        let _ = write!(text, "## {}\n\n{}.\n\n", scenario.name, scenario.about);
+        if let Some(why) = absent_altogether(&with_point, &plain) {
+            let _ = writeln!(text, "Absent: {why}.\n");
+            continue;
+        }
         let columns = match &*scenario.name {
             "deep" => DEEP,
             "large" => LARGE,
             _ => LOAD,
         };
-        let _ = write!(text, "## {}\n\n{}.\n\n| contender |", scenario.name, scenario.about);
+        text.push_str("| contender |");
         for (title, _) in columns {
             let _ = write!(text, " {title} |");
         }
@@ -222,15 +227,23 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     text
 }
 
+/// Why nobody could be measured, if that is so for one reason.
+fn absent_altogether<'a>(with_point: &[&Group<'a>], plain: &[&Group<'a>]) -> Option<&'a str> {
+    let [why] = plain.first()?.notes()[..] else { return None };
+    let same = |group: &&Group<'a>| group.count(Status::Absent) > 0 && group.notes() == [why];
+    (with_point.is_empty() && plain.len() > 1 && plain.iter().all(same)).then_some(why)
+}
+
 fn row(text: &mut String, group: &Group<'_>, groups: &[Group<'_>], columns: &[Column]) {
-    let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
+    let mut word = match (group.count(Status::Ok), group.count(Status::Failed)) {
+        (0, 0) => Some("absent"),
+        (0, _) => Some("**failed**"),
+        _ => None,
+    };
     let _ = write!(text, "| {} |", group.contender);
-    for (at, (_, value)) in columns.iter().enumerate() {
-        let cell = match value(group, groups) {
-            None if at == 0 && good == 0 && bad > 0 => "**failed**".to_owned(),
-            None if at == 0 && good == 0 => "absent".to_owned(),
-            value => value.unwrap_or_else(|| "–".to_owned()),
-        };
+    for (_, value) in columns {
+        let cell = value(group, groups).filter(|cell| !cell.is_empty());
+        let cell = cell.unwrap_or_else(|| word.take().unwrap_or("–").to_owned());
         let _ = write!(text, " {cell} |");
     }
     text.push('\n');
@@ -285,10 +298,15 @@ fn rate(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
 }
 
 fn cpu(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
-    let user = group.spread(|sample| sample.cpu_user_us_per_job)?.median;
-    let system = group.spread(|sample| sample.cpu_system_us_per_job)?.median;
-    let both = group.spread(Sample::cpu_us_per_job)?.median;
-    Some(format!("{} ({} + {})", number(both), number(user), number(system)))
+    let both = group.spread(|sample| sample.cpu_us_per_job)?.median;
+    let user = group.spread(|sample| sample.cpu_user_us_per_job);
+    let system = group.spread(|sample| sample.cpu_system_us_per_job);
+    Some(match (user, system) {
+        (Some(user), Some(system)) => {
+            format!("{} ({} + {})", number(both), number(user.median), number(system.median))
+        }
+        _ => number(both),
+    })
 }
 
 /// CPU per job in units of the cheapest floor's.
@@ -296,10 +314,10 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     let floor = groups
         .iter()
         .filter(|it| it.scenario == group.scenario && it.contender.starts_with("floor-"))
-        .filter_map(|floor| floor.spread(Sample::cpu_us_per_job))
+        .filter_map(|floor| floor.spread(|sample| sample.cpu_us_per_job))
         .map(|cpu| cpu.median)
         .min_by(f64::total_cmp)?;
-    let own = group.spread(Sample::cpu_us_per_job)?.median;
+    let own = group.spread(|sample| sample.cpu_us_per_job)?.median;
     Some(format!("{:.2}", own / floor))
 }
 
@@ -371,6 +389,7 @@ mod tests {
             jobs_per_second,
             p50_us: Some(120.0),
             p99_us: Some(1500.0),
+            cpu_us_per_job: Some(cpu),
             cpu_user_us_per_job: Some(cpu / 4.0),
             cpu_system_us_per_job: Some(cpu * 3.0 / 4.0),
             rss_peak_bytes: Some(4.0 * 1024.0 * 1024.0),

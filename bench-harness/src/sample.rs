@@ -5,6 +5,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::process::Cpu;
+
+/// Ten ticks of most kernels.
+const SPLIT_US_MIN: f64 = 100_000.0;
+
 /// How a measurement ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +45,8 @@ pub(crate) struct Sample {
     pub p99_us: Option<f64>,
     pub p999_us: Option<f64>,
     pub(crate) max_us: Option<f64>,
+    /// Server CPU, user and system.
+    pub(crate) cpu_us_per_job: Option<f64>,
     pub(crate) cpu_user_us_per_job: Option<f64>,
     pub(crate) cpu_system_us_per_job: Option<f64>,
     pub(crate) system_calls_per_job: Option<f64>,
@@ -57,9 +64,20 @@ impl Sample {
         Self { status, note: note.into(), ..Self::default() }
     }
 
-    /// Server CPU per job, user and system.
-    pub(crate) fn cpu_us_per_job(&self) -> Option<f64> {
-        Some(self.cpu_user_us_per_job? + self.cpu_system_us_per_job?)
+    /// With what the server used for the jobs. The kernel splits it into user and system time by
+    /// the tick: of a short time, that split would be chance.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    pub(crate) fn with_cpu(mut self, cpu: Option<Cpu>) -> Self {
+        let jobs = self.jobs as f64;
+        if let Some(cpu) = cpu.filter(|_| self.jobs > 0) {
+            self.cpu_us_per_job = Some(cpu.total_us / jobs);
+            if cpu.user_us + cpu.system_us >= SPLIT_US_MIN {
+                let scale = cpu.total_us / (cpu.user_us + cpu.system_us) / jobs;
+                self.cpu_user_us_per_job = Some(cpu.user_us * scale);
+                self.cpu_system_us_per_job = Some(cpu.system_us * scale);
+            }
+        }
+        self
     }
 }
 

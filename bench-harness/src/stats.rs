@@ -19,12 +19,9 @@ impl Spread {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
-        let half = values.len() / 2;
-        let median = match values.get(half.checked_sub(1)?..=half) {
-            Some([low, high]) if values.len().is_multiple_of(2) => f64::midpoint(*low, *high),
-            Some([_, high]) => *high,
-            _ => min,
-        };
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        let median = f64::midpoint(lower, upper);
         Some(Self { median, min, max })
     }
 }
