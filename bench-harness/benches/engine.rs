@@ -1,3 +1,82 @@
-//! Placeholder.
+//! The engine alone: submit, grab, complete with so many jobs queued, and what unique keys cost.
+//!
+//! The depth stays as it is while a cycle is measured. With `--quick`, 10 M queued jobs are left out.
 
-fn main() {}
+mod common;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringgear::engine::Engine;
+
+const FUNCTION: &[u8] = b"resize_image";
+
+fn depths() -> &'static [(u64, &'static str)] {
+    let all = &[(1000, "1 k queued"), (100_000, "100 k queued"), (10_000_000, "10 M queued")];
+    if common::is_quick() { &all[..2] } else { all }
+}
+
+/// An engine with so many background jobs, each with a unique key, and the next free number.
+fn filled(depth: u64) -> (Engine, Vec<u8>, u64) {
+    let mut engine = common::engine([FUNCTION].into_iter());
+    let mut body = Vec::new();
+    for number in 0..depth {
+        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
+    }
+    assert_eq!(engine.jobs().len() as u64, depth);
+    (engine, body, depth)
+}
+
+fn cycles(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("engine");
+    group.throughput(Throughput::Elements(1));
+    for &(depth, name) in depths() {
+        let (mut engine, mut body, mut next) = filled(depth);
+        group.bench_function(format!("cycle with unique, {name}"), |bencher| {
+            bencher.iter(|| {
+                common::submit(&mut engine, &mut body, FUNCTION, &common::unique(next));
+                next += 1;
+                assert!(common::work(&mut engine), "there is a job");
+            });
+        });
+        group.bench_function(format!("cycle without unique, {name}"), |bencher| {
+            bencher.iter(|| {
+                common::submit(&mut engine, &mut body, FUNCTION, b"");
+                assert!(common::work(&mut engine), "there is a job");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn uniques(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("unique");
+    group.throughput(Throughput::Elements(1));
+    for &(depth, name) in depths() {
+        let (mut engine, mut body, _) = filled(depth);
+        // Steps through all keys in an order that no cache can guess.
+        let mut at: u64 = 0;
+        let mut next = || {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            common::unique((at >> 33) % depth)
+        };
+        group.bench_function(format!("join an equal job, {name}"), |bencher| {
+            bencher.iter(|| common::submit(&mut engine, &mut body, FUNCTION, &next()));
+        });
+        group.bench_function(format!("status by unique, {name}"), |bencher| {
+            bencher.iter(|| black_box(engine.status_unique(&next())));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3));
+    targets = cycles, uniques
+}
+criterion_main!(benches);

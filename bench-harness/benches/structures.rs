@@ -1,3 +1,87 @@
-//! Placeholder.
+//! Wide function tables and timers: what they cost as there are more of them.
 
-fn main() {}
+mod common;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringgear::timer::Timers;
+
+/// Functions of one worker.
+const WIDTHS: [usize; 3] = [1, 1000, 20_000];
+/// Timers that are set all along.
+const TIMERS: [u64; 2] = [1000, 1_000_000];
+/// How far ahead they lie at most.
+const SPAN_MS: u64 = 1 << 20;
+
+fn functions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("functions");
+    group.throughput(Throughput::Elements(1));
+    for width in WIDTHS {
+        let names: Vec<String> = (0..width).map(|at| format!("function_{at}")).collect();
+        let mut engine = common::engine(names.iter().map(String::as_bytes));
+        let mut body = Vec::new();
+        let busy = names.get(width / 2).map(String::as_bytes).unwrap_or_default();
+        group.bench_function(format!("cycle, one of {width} busy"), |bencher| {
+            bencher.iter(|| {
+                common::submit(&mut engine, &mut body, busy, b"");
+                assert!(common::work(&mut engine), "there is a job");
+            });
+        });
+        let mut all = names.iter().cycle();
+        group.bench_function(format!("cycle, {width} in turns"), |bencher| {
+            bencher.iter(|| {
+                let function = all.next().map(String::as_bytes).unwrap_or_default();
+                common::submit(&mut engine, &mut body, function, b"");
+                assert!(common::work(&mut engine), "there is a job");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn timers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("timers");
+    group.throughput(Throughput::Elements(1));
+    for count in TIMERS {
+        let mut at: u64 = 1;
+        let mut delay_ms = move || {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            1 + (at >> 33) % SPAN_MS
+        };
+        let mut timers = Timers::new(0);
+        for key in 0..count {
+            timers.insert(delay_ms(), key);
+        }
+        group.bench_function(format!("set and clear, {count} set"), |bencher| {
+            bencher.iter(|| {
+                let timer = timers.insert(black_box(delay_ms()), 0);
+                timers.remove(timer);
+            });
+        });
+        let mut now_ms = 0;
+        group.bench_function(format!("fire and set again, {count} set"), |bencher| {
+            bencher.iter(|| {
+                let mut budget = usize::MAX;
+                loop {
+                    if let Some(key) = timers.expire(now_ms, &mut budget) {
+                        break timers.insert(now_ms + delay_ms(), key);
+                    }
+                    now_ms = timers.deadline_ms().unwrap_or(now_ms + 1).max(now_ms + 1);
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    targets = functions, timers
+}
+criterion_main!(benches);

@@ -1,3 +1,128 @@
-//! Placeholder.
+//! Frames, packets and outboxes: bytes in, borrowed requests out, and responses to bytes.
+//!
+//! Every figure is per packet. `--quick` runs them briefly.
 
-fn main() {}
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
+use ringgear::outbox::Outbox;
+use ringgear::packet::{Command, Grab, Payload, Request, Response, encode};
+
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+const HANDLE: &[u8] = b"H:host.example.org:123456";
+const PACKETS: usize = 1000;
+
+/// What a busy server reads: submissions, results and grabs, in turns.
+fn requests() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut request = |command, arguments: &[&[u8]], payload: &[u8]| {
+        encode(&mut bytes, Magic::Request, command, arguments, payload);
+    };
+    for at in 0..PACKETS {
+        match at % 3 {
+            0 => request(Command::SubmitJob, &[b"resize_image", b"unique-key-0001"], &PAYLOAD),
+            1 => request(Command::WorkComplete, &[HANDLE], &PAYLOAD),
+            _ => request(Command::GrabJob, &[], &[]),
+        }
+    }
+    bytes
+}
+
+fn cut_all(bytes: &[u8], mut each: impl FnMut(frame::Header, &[u8])) {
+    let mut rest = bytes;
+    while let Ok(Cut::Packet { header, body }) = frame::cut(rest, 0) {
+        each(header, body);
+        rest = rest.get(HEADER_BYTES + body.len()..).unwrap_or_default();
+    }
+}
+
+fn parsing(criterion: &mut Criterion) {
+    let bytes = requests();
+    let mut group = criterion.benchmark_group("parser");
+    group.throughput(Throughput::Elements(PACKETS as u64));
+    group.bench_function("frame", |bencher| {
+        bencher.iter(|| {
+            cut_all(black_box(&bytes), |header, body| {
+                black_box((header, body));
+            })
+        });
+    });
+    group.bench_function("frame and packet", |bencher| {
+        bencher.iter(|| {
+            cut_all(black_box(&bytes), |header, body| {
+                let request = Request::parse(header, Payload::borrowed(body));
+                let _ = black_box(request);
+            });
+        });
+    });
+    group.finish();
+}
+
+fn responses() -> [Response<'static>; 3] {
+    let payload = Payload::borrowed(&PAYLOAD);
+    [
+        Response::JobCreated { handle: HANDLE },
+        Response::JobAssign {
+            grab: Grab::Plain,
+            handle: HANDLE,
+            function: b"resize_image",
+            unique: b"",
+            reducer: b"",
+            payload,
+        },
+        Response::Work { command: Command::WorkComplete, body: payload },
+    ]
+}
+
+fn writing(criterion: &mut Criterion) {
+    let responses = responses();
+    let mut group = criterion.benchmark_group("outbox");
+    group.throughput(Throughput::Elements(responses.len() as u64));
+    let mut outbox = Outbox::default();
+    group.bench_function("push, take, sent", |bencher| {
+        bencher.iter(|| {
+            for response in &responses {
+                outbox.push(black_box(response));
+            }
+            while let Some((chunk, _)) = outbox.take() {
+                outbox.sent(black_box(chunk));
+            }
+        });
+    });
+    let shared = Bytes::from(vec![b'x'; 1 << 20]);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("a payload of 1 MiB", |bencher| {
+        bencher.iter(|| {
+            outbox.push(&Response::EchoRes { payload: Payload::shared(&shared) });
+            while let Some((chunk, _)) = outbox.take() {
+                outbox.sent(black_box(chunk));
+            }
+        });
+    });
+    group.finish();
+    let mut out = Vec::with_capacity(1 << 10);
+    let mut group = criterion.benchmark_group("encode");
+    group.throughput(Throughput::Elements(responses.len() as u64));
+    group.bench_function("heads of responses", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            for response in &responses {
+                black_box(response).head(&mut out);
+            }
+            black_box(&out);
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = parsing, writing
+}
+criterion_main!(benches);
