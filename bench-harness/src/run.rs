@@ -16,7 +16,7 @@ use crate::loadgen;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Server};
+use crate::process::{Cores, Cpu, Server};
 use crate::queue;
 use crate::report::{self, Facts};
 use crate::sample::{self, Sample, Status};
@@ -122,8 +122,8 @@ impl<'a> Harness<'a> {
             for at in 0..self.contenders.len() {
                 // Whoever comes first isn't always the same.
                 let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
-                let absent = contender.absent(self.options);
-                let absent = absent.or_else(|| scenario.absent_for(contender).map(str::to_owned));
+                let absent = scenario.absent_for(contender).map(str::to_owned);
+                let absent = absent.or_else(|| contender.absent(self.options));
                 let results = match absent {
                     Some(_) if repeat > 1 => continue,
                     Some(why) => vec![Sample::without(Status::Absent, why)],
@@ -209,7 +209,14 @@ impl<'a> Harness<'a> {
             Err(why) => return Ok(Sample::without(Status::Absent, why)),
         };
         let run = loadgen::Run { program, load, rate, duration, warm_up };
-        run.against(server.address, server.pid(), &self.cores)
+        let before = Cpu::of(server.pid());
+        let sample = run.against(server.address, server.pid(), &self.cores)?;
+        if load.jobs.is_none() {
+            return Ok(sample);
+        }
+        // So short that ticks are too coarse, and all of it is measured: more exact from here.
+        let cpu = before.and_then(|before| Some(Cpu::of(server.pid())?.since(before)));
+        Ok(sample.with_cpu(cpu))
     }
 
     /// System calls per job of a short run, connecting included.

@@ -71,6 +71,7 @@ impl Sample {
         let jobs = self.jobs as f64;
         if let Some(cpu) = cpu.filter(|_| self.jobs > 0) {
             self.cpu_us_per_job = Some(cpu.total_us / jobs);
+            (self.cpu_user_us_per_job, self.cpu_system_us_per_job) = (None, None);
             if cpu.user_us + cpu.system_us >= SPLIT_US_MIN {
                 let scale = cpu.total_us / (cpu.user_us + cpu.system_us) / jobs;
                 self.cpu_user_us_per_job = Some(cpu.user_us * scale);
