@@ -17,12 +17,14 @@ fn depths() -> &'static [(u64, &'static str)] {
     if common::is_quick() { &all[..2] } else { all }
 }
 
-/// An engine with so many background jobs, each with a unique key, and the next free number.
-fn filled(depth: u64) -> (Engine, Vec<u8>, u64) {
+/// An engine with so many background jobs, each with a unique key or none, and the next free number.
+fn filled(depth: u64, has_unique: bool) -> (Engine, Vec<u8>, u64) {
     let mut engine = common::engine([FUNCTION].into_iter());
     let mut body = Vec::new();
     for number in 0..depth {
-        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
+        let unique = common::unique(number);
+        let unique: &[u8] = if has_unique { &unique } else { b"" };
+        common::submit(&mut engine, &mut body, FUNCTION, unique);
     }
     assert_eq!(engine.jobs().len() as u64, depth);
     (engine, body, depth)
@@ -32,7 +34,7 @@ fn cycles(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
     group.throughput(Throughput::Elements(1));
     for &(depth, name) in depths() {
-        let (mut engine, mut body, mut next) = filled(depth);
+        let (mut engine, mut body, mut next) = filled(depth, true);
         group.bench_function(format!("cycle with unique, {name}"), |bencher| {
             bencher.iter(|| {
                 common::submit(&mut engine, &mut body, FUNCTION, &common::unique(next));
@@ -40,6 +42,8 @@ fn cycles(criterion: &mut Criterion) {
                 assert!(common::work(&mut engine), "there is a job");
             });
         });
+        drop(engine);
+        let (mut engine, ..) = filled(depth, false);
         group.bench_function(format!("cycle without unique, {name}"), |bencher| {
             bencher.iter(|| {
                 common::submit(&mut engine, &mut body, FUNCTION, b"");
@@ -54,7 +58,7 @@ fn uniques(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("unique");
     group.throughput(Throughput::Elements(1));
     for &(depth, name) in depths() {
-        let (mut engine, mut body, _) = filled(depth);
+        let (mut engine, mut body, _) = filled(depth, true);
         // Steps through all keys in an order that no cache can guess.
         let mut at: u64 = 0;
         let mut next = || {

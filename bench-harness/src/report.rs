@@ -131,8 +131,8 @@ fn heading(facts: &Facts) -> String {
         "* A {kind} with {} cores ({}) and {} GiB of memory; {}, Linux {}.\n\
          * Commit {}, built by {}.\n\
          * The server alone on core {}, the load on core {}; loopback TCP.\n\
-         * {} fresh servers for each contender and scenario, contenders in turns; {} s measured after \
-         {} s of warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
+         * Repeats: {}, each with a fresh server, contenders in turns; {} s measured after {} s of \
+         warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
          * CPU is the server's, all threads, user + system; memory is the server's.",
         machine.cores,
         machine.cpu,

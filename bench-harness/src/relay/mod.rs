@@ -5,7 +5,7 @@
 //! functions, no unique keys, no priorities, no timers, no recovery when a worker is lost. Foreground
 //! loads get right answers from it, and no server that keeps jobs can be cheaper on the same loop.
 //!
-//! Invariant: while an assignment waits, no worker sleeps that hasn't been woken.
+//! Invariant: as many workers are woken and haven't asked yet as assignments wait, or none sleeps.
 
 mod epoll;
 mod uring;
@@ -67,6 +67,8 @@ struct Peer {
     outbox: Vec<u8>,
     submitted: u64,
     is_asleep: bool,
+    /// Has been woken and hasn't asked yet.
+    is_woken: bool,
     is_dirty: bool,
 }
 
@@ -80,6 +82,8 @@ pub(super) struct Relay {
     spare: Vec<Vec<u8>>,
     /// Workers that sleep, the latest last; those that don't any more are left in.
     sleepers: Vec<usize>,
+    /// How many have been woken and haven't asked yet.
+    woken: usize,
     dirty: Vec<usize>,
     handle: Vec<u8>,
 }
@@ -93,7 +97,9 @@ impl Relay {
     }
 
     pub(super) fn disconnect(&mut self, conn: usize) {
+        self.end_wake(conn);
         self.peers[conn] = None;
+        self.wake();
     }
 
     /// Handles some bytes of a connection.
@@ -147,20 +153,15 @@ impl Relay {
     fn handle(&mut self, conn: usize, command: Command, body: &[u8]) -> Result<()> {
         match command {
             Command::SubmitJob | Command::SubmitJobBg => self.submit(conn, command, body)?,
-            Command::GrabJob => match self.waiting.pop_front() {
-                Some(assignment) => {
-                    self.push(conn, |out| out.extend_from_slice(&assignment));
-                    self.spare.push(assignment);
-                }
-                None => self.push(conn, |out| reply(out, Command::NoJob, &[], &[])),
-            },
-            Command::PreSleep if self.waiting.is_empty() => {
+            Command::GrabJob => self.grab(conn),
+            Command::PreSleep => {
+                self.end_wake(conn);
                 self.sleepers.push(conn);
                 if let Some(peer) = &mut self.peers[conn] {
                     peer.is_asleep = true;
                 }
+                self.wake();
             }
-            Command::PreSleep => self.push(conn, |out| reply(out, Command::Noop, &[], &[])),
             Command::WorkComplete => {
                 if let Some(client) = client_of(body) {
                     self.push(client, |out| {
@@ -197,17 +198,40 @@ impl Relay {
         reply(&mut assignment, Command::JobAssign, &[&handle, arguments.part(0)], payload);
         self.waiting.push_back(assignment);
         self.handle = handle;
-        self.wake_one();
+        self.wake();
         Ok(())
     }
 
-    fn wake_one(&mut self) {
-        while let Some(worker) = self.sleepers.pop() {
+    fn grab(&mut self, conn: usize) {
+        self.end_wake(conn);
+        match self.waiting.pop_front() {
+            Some(assignment) => {
+                self.push(conn, |out| out.extend_from_slice(&assignment));
+                self.spare.push(assignment);
+            }
+            None => self.push(conn, |out| reply(out, Command::NoJob, &[], &[])),
+        }
+        self.wake();
+    }
+
+    /// Wakes as many sleepers as there are assignments that nobody is on the way for.
+    fn wake(&mut self) {
+        while self.woken < self.waiting.len()
+            && let Some(worker) = self.sleepers.pop()
+        {
             if let Some(Some(peer)) = self.peers.get_mut(worker)
                 && std::mem::take(&mut peer.is_asleep)
             {
-                return self.push(worker, |out| reply(out, Command::Noop, &[], &[]));
+                peer.is_woken = true;
+                self.woken += 1;
+                self.push(worker, |out| reply(out, Command::Noop, &[], &[]));
             }
+        }
+    }
+
+    fn end_wake(&mut self, conn: usize) {
+        if let Some(Some(peer)) = self.peers.get_mut(conn) {
+            self.woken -= usize::from(std::mem::take(&mut peer.is_woken));
         }
     }
 
@@ -279,6 +303,33 @@ mod tests {
         assert_eq!(sent(&mut relay, 1).0, [Command::WorkComplete]);
         assert_eq!(sent(&mut relay, 2).0, [Command::NoJob]);
         assert_eq!(sent(&mut relay, 0).0, []);
+    }
+
+    #[test]
+    fn a_job_that_somebody_is_on_the_way_for_wakes_nobody_else() {
+        let mut relay = Relay::default();
+        for conn in 0..4 {
+            relay.connect(conn);
+        }
+        let ask = request(Command::GrabJob, &[], &[]);
+        let submit = request(Command::SubmitJob, &[b"f", b""], b"");
+        for worker in [1, 2] {
+            relay.received(worker, &request(Command::PreSleep, &[], &[])).unwrap();
+        }
+        relay.received(0, &submit).unwrap();
+        assert_eq!(sent(&mut relay, 2).0, [Command::Noop], "the latest to sleep");
+        // A third worker is quicker, and another job comes: the one on the way will do.
+        relay.received(3, &ask).unwrap();
+        relay.received(0, &submit).unwrap();
+        assert_eq!(sent(&mut relay, 1).0, []);
+        relay.received(0, &submit).unwrap();
+        assert_eq!(sent(&mut relay, 1).0, [Command::Noop], "one more than are on the way");
+        // Whoever leaves isn't on the way any more.
+        sent(&mut relay, 3);
+        relay.received(3, &request(Command::PreSleep, &[], &[])).unwrap();
+        assert_eq!(sent(&mut relay, 3).0, []);
+        relay.disconnect(1);
+        assert_eq!(sent(&mut relay, 3).0, [Command::Noop]);
     }
 
     #[test]
