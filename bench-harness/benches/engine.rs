@@ -1,6 +1,7 @@
 //! The engine alone: submit, grab, complete with so many jobs queued, and what unique keys cost.
 //!
-//! The depth stays as it is while a cycle is measured. With `--quick`, 10 M queued jobs are left out.
+//! The depth stays as it is while a cycle is measured. With `--quick`, 10 M queued jobs are left
+//! out.
 
 mod common;
 
@@ -17,7 +18,8 @@ fn depths() -> &'static [(u64, &'static str)] {
     if common::is_quick() { &all[..2] } else { all }
 }
 
-/// An engine with so many background jobs, each with a unique key or none, and the next free number.
+/// An engine with so many background jobs, each with a unique key or none, and the next free
+/// number.
 fn filled(depth: u64, has_unique: bool) -> (Engine, Vec<u8>, u64) {
     let mut engine = common::engine([FUNCTION].into_iter());
     let mut body = Vec::new();

@@ -1,8 +1,9 @@
-//! A queue without workers is filled to a depth, then drained: what one job costs as there are more.
+//! A queue without workers is filled to a depth, then drained: what one job costs as there are
+//! more.
 //!
-//! One blocking connection, a window of submissions or grabs at a time, so that the longest pause is
-//! the longest that any window took. Every job is counted when it comes out: lost or doubled ones fail the
-//! sample. A phase that takes too long is cut short, and says at which depth.
+//! One blocking connection, a window of submissions or grabs at a time, so that the longest pause
+//! is the longest that any window took. Every job is counted when it comes out: lost or doubled
+//! ones fail the sample. A phase that takes too long is cut short, and says at which depth.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::contender::Protocol;
 use crate::dialect::Event;
-use crate::process::{Cores, Cpu, Memory, Pinned};
+use crate::process::{Cores, Cpu, Memory, Pinned, thread_cpu_us};
 use crate::sample::{Sample, Status};
 
 /// Jobs in flight. All of them fit the sockets' buffers, so that writing never waits for reading.
@@ -92,6 +93,7 @@ struct Phase {
     time: Duration,
     longest: Duration,
     cpu: Option<Cpu>,
+    own_cpu_us: f64,
 }
 
 impl Run {
@@ -134,7 +136,7 @@ impl Run {
         jobs_max: u64,
         mut window: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<Phase> {
-        let (start, before) = (Instant::now(), Cpu::of(pid));
+        let (start, before, own_before_us) = (Instant::now(), Cpu::of(pid), thread_cpu_us());
         let (mut jobs, mut longest) = (0, Duration::ZERO);
         while jobs < jobs_max && start.elapsed() < self.limit {
             let count = WINDOW.min(jobs_max - jobs);
@@ -144,7 +146,8 @@ impl Run {
             jobs += count;
         }
         let cpu = before.and_then(|before| Some(Cpu::of(pid)?.since(before)));
-        Ok(Phase { jobs, time: start.elapsed(), longest, cpu })
+        let own_cpu_us = thread_cpu_us() - own_before_us;
+        Ok(Phase { jobs, time: start.elapsed(), longest, cpu, own_cpu_us })
     }
 
     fn fill(&self, wire: &mut Wire, at: u64, count: u64) -> Result<()> {
@@ -208,6 +211,7 @@ impl Run {
             max_us: Some(phase.longest.as_secs_f64() * 1e6),
             rss_peak_bytes: Some(memory.peak_bytes),
             rss_end_bytes: Some(memory.now_bytes),
+            load_cpu_share: Some(phase.own_cpu_us / (seconds * 1e6)),
             ..Sample::default()
         }
         .with_cpu(phase.cpu)

@@ -1,8 +1,8 @@
 //! The same work in three protocols: put a background job, take it, and say that it is done.
 //!
 //! Bytes out are appended to a buffer; bytes in are cut into events. Allocates nothing and knows no
-//! sockets. On a connection that puts, `Event::Ok` says that a job is kept; on one that takes, that a job
-//! which was done is forgotten. Gearman servers don't acknowledge the latter.
+//! sockets. On a connection that puts, `Event::Ok` says that a job is kept; on one that takes, that
+//! a job which was done is forgotten. Gearman servers don't acknowledge the latter.
 
 use anyhow::{Result, bail};
 use ringgear::frame::{self, HEADER_BYTES, Magic};
@@ -63,8 +63,8 @@ impl Protocol {
         }
     }
 
-    /// Asks for a job; beanstalkd and Redis answer when there is one. Each worker has a list of its own
-    /// for what it works on.
+    /// Asks for a job; beanstalkd and Redis answer when there is one. Each worker has a list of its
+    /// own for what it works on.
     pub(crate) fn take(self, out: &mut Vec<u8>, worker: usize) {
         match self {
             Self::Gearman => encode(out, Magic::Request, Command::GrabJob, &[], &[]),

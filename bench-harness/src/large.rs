@@ -1,8 +1,8 @@
 //! Large payloads, one at a time: to a worker, and in the Gearman protocol back as its result.
 //!
-//! Two blocking connections, each on a thread of its own. The bytes stay where they are received: what is
-//! measured is the server. Protocols without results move each payload in and out, which is half of
-//! the way.
+//! Two blocking connections, each on a thread of its own. The bytes stay where they are received:
+//! what is measured is the server. Protocols without results move each payload in and out, which is
+//! half of the way.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! `bench-harness`: runs job servers beside one another under the same load and reports what they cost.
+//! `bench-harness`: runs job servers beside one another under the same load and reports what they
+//! cost.
 //!
 //! ```text
 //! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large) ─▶ sample
@@ -6,7 +7,8 @@
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
 //!
-//! `relay` is the floor: a program that moves the same bytes between the same sockets and decides nothing.
+//! `relay` is the floor: a program that moves the same bytes between the same sockets and decides
+//! nothing.
 
 mod beside;
 mod contender;

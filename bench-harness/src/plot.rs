@@ -1,7 +1,7 @@
 //! Groups of samples in, SVG files out: one panel per scenario, each with its own scale.
 //!
-//! A contender has the same colour in every plot. Bars carry their figures, and a whisker from the least
-//! to the greatest sample. Nothing is drawn of what wasn't measured.
+//! A contender has the same colour in every plot. Bars carry their figures, and a whisker from the
+//! least to the greatest sample. Nothing is drawn of what wasn't measured.
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,7 +26,8 @@ const TITLE: i32 = 34;
 const LABELS: i32 = 120;
 const FIGURES: i32 = 120;
 const FONT: &str = "sans-serif";
-/// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in greys.
+/// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in
+/// greys.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 120, 80),
     RGBColor(90, 180, 130),

@@ -1,7 +1,8 @@
 //! Child processes that end with their owner, what they cost, and the cores that they run on.
 //!
-//! Cores are given by moving this thread there before a child is started: children inherit them, and so
-//! do their threads. Costs are read from `/proc`, whole process, at the ends of the measured time.
+//! Cores are given by moving this thread there before a child is started: children inherit them,
+//! and so do their threads. Costs are read from `/proc`, whole process, at the ends of the measured
+//! time.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -95,8 +96,8 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         let mut tries_left = PORT_TRIES;
         loop {
-            // Another process may take the port meanwhile; then the server ends, and another port is
-            // tried.
+            // Another process may take the port meanwhile; then the server ends, and another port
+            // is tried.
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let address = free.local_addr()?;
             drop(free);

@@ -1,9 +1,9 @@
 //! The load for servers that don't speak Gearman: the same closed loop, through their own protocol.
 //!
 //! Producers keep so many jobs in flight each; a job is over when its worker's acknowledgement is
-//! acknowledged, and then its producer puts the next. The answer to the submitter, which these protocols
-//! lack, travels inside this process and costs the server nothing. One thread, mio, the same figures as
-//! the load generator's.
+//! acknowledged, and then its producer puts the next. The answer to the submitter, which these
+//! protocols lack, travels inside this process and costs the server nothing. One thread, mio, the
+//! same figures as the load generator's.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};

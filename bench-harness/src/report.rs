@@ -1,7 +1,9 @@
-//! Samples in, a folder that can be read years later out: README.md, samples.csv, run.json and plots.
+//! Samples in, a folder that can be read years later out: README.md, samples.csv, run.json and
+//! plots.
 //!
 //! Tables give medians, and behind each rate the least and the greatest sample. What is absent or
-//! failed has its row and its reason. Everything here can be made again from samples.csv and run.json.
+//! failed has its row and its reason. Everything here can be made again from samples.csv and
+//! run.json.
 
 use std::fmt::Write;
 use std::fs;
@@ -440,7 +442,8 @@ mod tests {
         assert_eq!(
             text,
             "## steady\n\n50 clients, 8 workers.\n\n\
-             | contender | jobs/s | p50 | p99 | p99.9 | CPU µs/job | × floor | calls/job | memory |\n\
+             | contender | jobs/s | p50 | p99 | p99.9 | CPU µs/job | × floor | calls/job | \
+             memory |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n\
              | ringgear-uring | 95_000 (90_000–100_000) | 120 µs | 1.50 ms | – | \
              10.0 (2.50 + 7.50) | 1.25 | – | 4.00 MiB |\n\

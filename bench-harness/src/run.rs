@@ -1,7 +1,8 @@
-//! Runs scenarios: contenders take turns within each repeat, and each gets a fresh server every time.
+//! Runs scenarios: contenders take turns within each repeat, and each gets a fresh server every
+//! time.
 //!
-//! Samples are written after every scenario, so that a run that is interrupted keeps what it has. What
-//! can't be measured becomes a sample too, with its reason.
+//! Samples are written after every scenario, so that a run that is interrupted keeps what it has.
+//! What can't be measured becomes a sample too, with its reason.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! One measurement of one contender: a row of `samples.csv`. Everything else is computed from these.
+//! One measurement of one contender: a row of `samples.csv`. Everything else is computed from
+//! these.
 
 use std::path::Path;
 

@@ -9,8 +9,8 @@ use crate::beside;
 use crate::options::RunOptions;
 use crate::process::{Cores, Server};
 
-/// One thread has no hand-overs on its one core, one worker woken per job spares the stampede, and a
-/// wide hash table keeps the chains of unique keys short.
+/// One thread has no hand-overs on its one core, one worker woken per job spares the stampede, and
+/// a wide hash table keeps the chains of unique keys short.
 const TUNED: [&str; 3] = ["--threads=1", "--worker-wakeup=1", "--hashtable-buckets=1000003"];
 pub(super) const TUNED_ABOUT: &str =
     "C gearmand with --threads=1 --worker-wakeup=1 --hashtable-buckets=1000003";

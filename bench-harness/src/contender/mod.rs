@@ -1,7 +1,7 @@
 //! Who is measured: how each is found, started and recognised, and which protocol it speaks.
 //!
-//! A contender that can't be had here says why in one sentence; it then stands in every table as absent.
-//! One file per kind of server; they know programs and options, and nothing of scenarios.
+//! A contender that can't be had here says why in one sentence; it then stands in every table as
+//! absent. One file per kind of server; they know programs and options, and nothing of scenarios.
 
 mod beanstalkd;
 mod gearmand;

@@ -1,4 +1,5 @@
-//! The relay on epoll (mio): as the server's driver of that name, without what a relay doesn't need.
+//! The relay on epoll (mio): as the server's driver of that name, without what a relay doesn't
+//! need.
 //!
 //! Sockets are registered once, edge-triggered; a turn reads what is ready, then writes each dirty
 //! connection once.

@@ -1,9 +1,11 @@
-//! The floor: what the same packets cost between the same sockets when nothing is decided about them.
+//! The floor: what the same packets cost between the same sockets when nothing is decided about
+//! them.
 //!
-//! A submission is answered with a handle that names its connection and goes, as the assignment that it
-//! will be, to whichever worker asks next; a result goes to the connection in its handle. No job records, no
-//! functions, no unique keys, no priorities, no timers, no recovery when a worker is lost. Foreground
-//! loads get right answers from it, and no server that keeps jobs can be cheaper on the same loop.
+//! A submission is answered with a handle that names its connection and goes, as the assignment
+//! that it will be, to whichever worker asks next; a result goes to the connection in its handle.
+//! No job records, no functions, no unique keys, no priorities, no timers, no recovery when a
+//! worker is lost. Foreground loads get right answers from it, and no server that keeps jobs can be
+//! cheaper on the same loop.
 //!
 //! Invariant: as many workers are woken and haven't asked yet as assignments wait, or none sleeps.
 

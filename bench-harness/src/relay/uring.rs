@@ -1,10 +1,12 @@
-//! The relay on `io_uring`: submitted as the server's driver does, without what a relay doesn't need.
+//! The relay on `io_uring`: submitted as the server's driver does, without what a relay doesn't
+//! need.
 //!
 //! One ring; accepted sockets are direct descriptors; each has one multishot receive into a ring of
 //! buffers, and at most one send in flight. All sends of a turn leave with the wait for the next.
 //!
-//! Invariant: bytes that the kernel may read are in `Connection::sending`, which isn't touched until the
-//! send has completed; a connection's number is given away when nothing of it is in flight.
+//! Invariant: bytes that the kernel may read are in `Connection::sending`, which isn't touched
+//! until the send has completed; a connection's number is given away when nothing of it is in
+//! flight.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
@@ -285,7 +287,8 @@ impl Buffers {
     }
 
     fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry, aligned for 16 bits, and only the kernel reads it.
+        // SAFETY: the tail lies in the first entry, aligned for 16 bits, and only the kernel reads
+        // it.
         unsafe {
             let tail = BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
