@@ -49,7 +49,7 @@ pub enum IdleFor {
 /// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
 /// and the next GRAB_JOB leave in one write.
 #[derive(Clone, Debug, Parser, Serialize)]
-#[command(name = "loadgen", version)]
+#[command(name = "loadgen", version, args_override_self = true)]
 pub struct Options {
     /// Job server to load.
     #[arg(long, default_value = "127.0.0.1:4730", value_name = "HOST:PORT")]
