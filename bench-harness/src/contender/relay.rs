@@ -1,0 +1,19 @@
+//! The floor: this very binary as a relay.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::no_uring;
+use crate::options::EventLoop;
+use crate::process::{Cores, Server};
+
+pub(super) fn absent(io: EventLoop) -> Option<String> {
+    no_uring(io)
+}
+
+pub(super) fn start(io: EventLoop, cores: &Cores) -> Result<Server> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["relay", "--io", io.name(), "--port", "0"]);
+    Server::start_announced(&mut command, cores)
+}

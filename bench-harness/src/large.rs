@@ -1,0 +1,235 @@
+//! Large payloads, one at a time: to a worker, and in the Gearman protocol back as its result.
+//!
+//! Two blocking connections, each on a thread of its own. The bytes stay where they are received: what is
+//! measured is the server. Protocols without results move each payload in and out, which is half of
+//! the way.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ringgear::frame::{HEADER_BYTES, Magic, header, header_bytes};
+use ringgear::packet::{Command, encode};
+
+use crate::contender::Protocol;
+use crate::deep::Wire;
+use crate::dialect::{Event, QUEUE};
+use crate::process::{Cores, Cpu, Memory, Pinned};
+use crate::sample::{Sample, Status};
+
+/// Longest silence of a server.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Largest payload that Redis takes.
+const REDIS_BYTES_MAX: u64 = 512 << 20;
+/// Largest payload that beanstalkd takes, less what goes with it.
+const BEANSTALKD_BYTES_MAX: u64 = (1 << 30) - 3;
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// What the server speaks.
+    pub(crate) protocol: Protocol,
+    /// Payload bytes.
+    pub(crate) bytes: u64,
+    /// How many of them.
+    pub(crate) count: u64,
+    /// After which it is cut short.
+    pub(crate) limit: Duration,
+}
+
+impl Run {
+    /// Sends the payloads through a fresh server.
+    pub(crate) fn against(&self, address: SocketAddr, pid: u32, cores: &Cores) -> Result<Sample> {
+        let point = name(self.bytes);
+        #[expect(clippy::cast_precision_loss, reason = "at most 2^30")]
+        let x = Some(self.bytes as f64);
+        let bytes_max = match self.protocol {
+            Protocol::Gearman => u64::from(u32::MAX) - 8192,
+            Protocol::Beanstalk => BEANSTALKD_BYTES_MAX,
+            Protocol::Redis => REDIS_BYTES_MAX,
+        };
+        if self.bytes > bytes_max {
+            let absent = Sample::without(Status::Absent, "larger than it takes");
+            return Ok(Sample { point, x, ..absent });
+        }
+        let _pinned = Pinned::to(&cores.load);
+        let (start, before) = (Instant::now(), Cpu::of(pid));
+        let mut times = match self.protocol {
+            Protocol::Gearman => self.round_trips(address)?,
+            Protocol::Beanstalk | Protocol::Redis => self.puts(address)?,
+        };
+        let cpu = before.and_then(|before| Some(Cpu::of(pid)?.since(before)));
+        times.sort_unstable();
+        Ok(Sample { point, x, ..self.sample(&times, start.elapsed(), cpu, Memory::of(pid)) })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    fn sample(
+        &self,
+        times: &[Duration],
+        time: Duration,
+        cpu: Option<Cpu>,
+        memory: Option<Memory>,
+    ) -> Sample {
+        let (jobs, seconds) = (times.len() as f64, time.as_secs_f64());
+        let micros = |time: Option<&Duration>| time.map(|time| time.as_secs_f64() * 1e6);
+        let cut_short = format!("cut short at {jobs} after {seconds:.0} s");
+        Sample {
+            note: if (times.len() as u64) < self.count { cut_short } else { String::new() },
+            jobs: times.len() as u64,
+            seconds,
+            jobs_per_second: jobs / seconds,
+            bytes_per_second: Some(jobs * self.bytes as f64 / seconds),
+            p50_us: micros(times.get(times.len() / 2)),
+            max_us: micros(times.last()),
+            cpu_user_us_per_job: cpu.map(|cpu| cpu.user_us / jobs),
+            cpu_system_us_per_job: cpu.map(|cpu| cpu.system_us / jobs),
+            rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
+            rss_end_bytes: memory.map(|memory| memory.now_bytes),
+            ..Sample::default()
+        }
+    }
+
+    /// Foreground jobs whose worker sends the payload back.
+    fn round_trips(&self, address: SocketAddr) -> Result<Vec<Duration>> {
+        let mut client = connect(address)?;
+        let worker = connect(address)?;
+        let ending = worker.try_clone()?;
+        let size = usize::try_from(self.bytes)?;
+        let thread = std::thread::spawn(move || serve(worker, size));
+        let result = self.submit_all(&mut client);
+        // The worker waits for the next job; this tells it that there is none.
+        let _ = ending.shutdown(std::net::Shutdown::Both);
+        let served = thread.join().map_err(|_| anyhow!("the worker failed"))?;
+        match result {
+            Err(error) => Err(error.context(match served {
+                Ok(()) => "the worker was still there".to_owned(),
+                Err(error) => format!("the worker: {error}"),
+            })),
+            Ok(times) => Ok(times),
+        }
+    }
+
+    fn submit_all(&self, client: &mut TcpStream) -> Result<Vec<Duration>> {
+        let size = usize::try_from(self.bytes)?;
+        let mut head = Vec::new();
+        let body_bytes = u32::try_from(size + QUEUE.len() + 2)?;
+        head.extend(header_bytes(Magic::Request, Command::SubmitJob, body_bytes));
+        head.extend([QUEUE, &[0, 0]].concat());
+        let mut payload = vec![b'x'; size];
+        let (start, mut times) = (Instant::now(), Vec::new());
+        while (times.len() as u64) < self.count && start.elapsed() < self.limit {
+            // Marks both ends, so that mixed up or stale bytes are seen.
+            let mark = (times.len() as u64).to_be_bytes();
+            payload[..8].copy_from_slice(&mark);
+            payload[size - 8..].copy_from_slice(&mark);
+            let job_start = Instant::now();
+            client.write_all(&head)?;
+            client.write_all(&payload)?;
+            let (created, body_bytes) = read_header(client)?;
+            if created != Command::JobCreated {
+                bail!("{} instead of JOB_CREATED", created.name());
+            }
+            read_prefix(client, body_bytes, 0)?;
+            let (complete, body_bytes) = read_header(client)?;
+            if complete != Command::WorkComplete {
+                bail!("{} instead of WORK_COMPLETE", complete.name());
+            }
+            read_prefix(client, body_bytes, size)?;
+            client.read_exact(&mut payload)?;
+            times.push(job_start.elapsed());
+            if payload[..8] != mark || payload[size - 8..] != mark {
+                bail!("the result isn't the payload");
+            }
+        }
+        Ok(times)
+    }
+
+    /// Background jobs for servers that know no results.
+    fn puts(&self, address: SocketAddr) -> Result<Vec<Duration>> {
+        let mut producer = Wire::connect(address, self.protocol)?;
+        let mut worker = Wire::connect(address, self.protocol)?;
+        let payload = vec![b'x'; usize::try_from(self.bytes)?];
+        let (start, mut times) = (Instant::now(), Vec::new());
+        while (times.len() as u64) < self.count && start.elapsed() < self.limit {
+            let job_start = Instant::now();
+            self.protocol.put(&mut producer.outbox, &[], &payload);
+            producer.send()?;
+            producer.next(|_, _| ())?;
+            self.protocol.take(&mut worker.outbox, 0);
+            worker.send()?;
+            let is_sound = worker.next(|event, out| {
+                let Event::Job { id, payload: received } = event else { return false };
+                self.protocol.done(out, 0, id, received);
+                received.len() == payload.len()
+            })?;
+            worker.send()?;
+            worker.next(|_, _| ())?;
+            times.push(job_start.elapsed());
+            if !is_sound {
+                bail!("the job that came out isn't the one that went in");
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// What a size is called in tables.
+pub(crate) fn name(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).context("a connection to the server")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// A worker that sends back what it gets, until its connection ends.
+fn serve(mut stream: TcpStream, size: usize) -> Result<()> {
+    let mut ask = Vec::new();
+    encode(&mut ask, Magic::Request, Command::CanDo, &[QUEUE], &[]);
+    encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]);
+    let mut payload = vec![0; size];
+    loop {
+        stream.write_all(&ask)?;
+        ask.clear();
+        let (command, body_bytes) = read_header(&mut stream)?;
+        match command {
+            Command::JobAssign => {
+                let prefix = read_prefix(&mut stream, body_bytes, size)?;
+                stream.read_exact(&mut payload)?;
+                let handle = prefix.split(|&byte| byte == 0).next().unwrap_or_default();
+                let body_bytes = u32::try_from(handle.len() + 1 + size)?;
+                let head = header_bytes(Magic::Request, Command::WorkComplete, body_bytes);
+                stream.write_all(&[&head, handle, &[0]].concat())?;
+                stream.write_all(&payload)?;
+                encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]);
+            }
+            Command::NoJob => encode(&mut ask, Magic::Request, Command::PreSleep, &[], &[]),
+            Command::Noop => encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]),
+            _ => bail!("{} to a worker", command.name()),
+        }
+    }
+}
+
+fn read_header(stream: &mut TcpStream) -> Result<(Command, usize)> {
+    let mut bytes = [0; HEADER_BYTES];
+    stream.read_exact(&mut bytes).context("the server doesn't answer")?;
+    let header = header(&bytes)?;
+    Ok((header.command, usize::try_from(header.body_bytes)?))
+}
+
+/// Reads a body up to the `rest` bytes of payload at its end.
+fn read_prefix(stream: &mut TcpStream, body_bytes: usize, rest: usize) -> Result<Vec<u8>> {
+    let prefix_bytes = body_bytes.checked_sub(rest).context("a body shorter than the payload")?;
+    if prefix_bytes > ringgear::packet::ARGUMENTS_BYTES_MAX {
+        bail!("a body longer than the payload");
+    }
+    let mut prefix = vec![0; prefix_bytes];
+    stream.read_exact(&mut prefix)?;
+    Ok(prefix)
+}

@@ -1,0 +1,54 @@
+//! `bench-harness`: runs job servers beside one another under the same load and reports what they cost.
+//!
+//! ```text
+//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large) ─▶ sample
+//!                                                                                            │
+//! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
+//! ```
+//!
+//! `relay` is the floor: a program that moves the same bytes between the same sockets and decides nothing.
+
+mod beside;
+mod contender;
+mod deep;
+mod dialect;
+mod large;
+mod loadgen;
+mod machine;
+mod options;
+mod perf;
+mod plot;
+mod process;
+mod queue;
+mod relay;
+mod report;
+mod run;
+mod sample;
+mod scenario;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::{Action, Options};
+
+fn main() -> ExitCode {
+    let result = match Options::parse().action {
+        Action::Run(options) => run::run(&options),
+        Action::Report(options) => report::again(&options.folder),
+        Action::Relay(options) => relay::run(&options).map(|()| true),
+        Action::List => {
+            run::list();
+            Ok(true)
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line: which scenarios, which contenders, how often, and where the results go.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Measured time of a sample.
+const FULL_TIME: Duration = Duration::from_secs(10);
+const QUICK_TIME: Duration = Duration::from_secs(1);
+
+/// Measures ringgear beside the servers it replaces, on this machine.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Measure, and write a folder of results
+    Run(Box<RunOptions>),
+    /// Write tables and plots of a folder of results again, from its raw samples
+    Report(ReportOptions),
+    /// The floor: move bytes between clients and workers without a job queue
+    Relay(RelayOptions),
+    /// List scenarios and contenders
+    List,
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunOptions {
+    /// Scenario to run; all unless given
+    #[arg(long = "scenario", value_name = "NAME")]
+    pub(crate) scenarios: Vec<String>,
+    /// Contender to run; all unless given
+    #[arg(long = "contender", value_name = "NAME")]
+    pub(crate) contenders: Vec<String>,
+    /// Fresh servers that each contender gets for each scenario [default: 5, or 1 with --quick]
+    #[arg(long, value_name = "N")]
+    pub(crate) repeats: Option<usize>,
+    /// Short and small: shows that everything works, not how fast it is
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Measured seconds of each sample [default: 10, or 1 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Folder of the results [default: results/DATE-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Name of the run, for its folder and heading [default: full, part or quick]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Core that the server runs on, alone
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// Cores that the load runs on
+    #[arg(long, value_name = "CORES", default_value = "1", value_delimiter = ',')]
+    pub(crate) load_cores: Vec<usize>,
+    /// Jobs a second of the scenario `latency` [default: a quarter of what gearmand manages]
+    #[arg(long, value_name = "JOBS")]
+    pub(crate) latency_rate: Option<u64>,
+    /// Longest time that filling or draining one queue may take before it is cut short
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) phase_limit: Duration,
+    /// Binary of ringgear's server [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ringgeard: Option<PathBuf>,
+    /// Binary of the load generator [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) loadgen: Option<PathBuf>,
+    /// Binary of C gearmand
+    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/gearmand")]
+    pub(crate) gearmand: PathBuf,
+    /// Program of the Perl server
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/gearmand")]
+    pub(crate) gearman_server: PathBuf,
+    /// Binary of beanstalkd
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/beanstalkd")]
+    pub(crate) beanstalkd: PathBuf,
+    /// Binary of Redis
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/redis-server")]
+    pub(crate) redis: PathBuf,
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportOptions {
+    /// Folder of an earlier run
+    #[arg(long = "in", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+/// Options of `relay`.
+#[derive(Args, Debug)]
+pub(crate) struct RelayOptions {
+    /// Event loop
+    #[arg(long, value_enum, default_value_t = EventLoop::Epoll)]
+    pub(crate) io: EventLoop,
+    /// Port on loopback; 0 takes a free one and says which
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+/// Event loop of a relay or of ringgear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventLoop {
+    /// `io_uring`
+    Uring,
+    /// epoll, through mio
+    Epoll,
+}
+
+impl EventLoop {
+    /// As `--io` spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl RunOptions {
+    /// Fresh servers for each scenario and contender.
+    pub(crate) fn repeats(&self) -> usize {
+        self.repeats.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+    }
+
+    /// How long a sample is measured.
+    pub(crate) fn duration(&self) -> Duration {
+        self.duration.unwrap_or(if self.quick { QUICK_TIME } else { FULL_TIME })
+    }
+
+    /// How long the load runs before that.
+    pub(crate) fn warm_up(&self) -> Duration {
+        Duration::from_millis(if self.quick { 300 } else { 1000 })
+    }
+
+    /// What the folder and the heading are called.
+    pub(crate) fn name(&self) -> &str {
+        let chosen = !self.scenarios.is_empty() || !self.contenders.is_empty();
+        match &self.name {
+            Some(name) => name,
+            None if self.quick => "quick",
+            None if chosen => "part",
+            None => "full",
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    let seconds = number.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_contradict_nothing() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn scenarios_and_contenders_may_be_given_more_than_once() {
+        let line = "bench-harness run --scenario steady --scenario herd --quick --duration 2.5s";
+        let Action::Run(options) = Options::parse_from(line.split(' ')).action else {
+            panic!("not a run");
+        };
+        assert_eq!(options.scenarios, ["steady", "herd"]);
+        assert_eq!((options.repeats(), options.name()), (1, "quick"));
+        assert_eq!(options.duration(), Duration::from_millis(2500));
+    }
+}

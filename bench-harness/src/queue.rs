@@ -1,0 +1,322 @@
+//! The load for servers that don't speak Gearman: the same closed loop, through their own protocol.
+//!
+//! Producers keep so many jobs in flight each; a job is over when its worker's acknowledgement is
+//! acknowledged, and then its producer puts the next. The answer to the submitter, which these protocols
+//! lack, travels inside this process and costs the server nothing. One thread, mio, the same figures as
+//! the load generator's.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::contender::Protocol;
+use crate::dialect::Event;
+use crate::process::{Cores, Cpu, Memory, Pinned, thread_cpu_us};
+use crate::sample::{Sample, Status};
+use crate::scenario::Load;
+
+const READ_BYTES: usize = 64 << 10;
+const EVENTS_MAX: usize = 1024;
+/// Without an answer for so long, jobs are lost.
+const STALL_TIME: Duration = Duration::from_secs(10);
+/// How many hexadecimal digits of a payload say which job it is.
+const STAMP_BYTES: usize = 16;
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// What the server speaks.
+    pub(crate) protocol: Protocol,
+    /// The load.
+    pub(crate) load: Load,
+    /// Measured time, unless the load says how many jobs.
+    pub(crate) duration: Duration,
+    /// Time under load before that.
+    pub(crate) warm_up: Duration,
+}
+
+struct Peer {
+    stream: TcpStream,
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+    /// Of a producer: its jobs that aren't kept yet. Of a worker: those not acknowledged yet.
+    waiting: VecDeque<usize>,
+    is_dirty: bool,
+}
+
+struct Job {
+    producer: usize,
+    start: Instant,
+}
+
+struct Driver<'a> {
+    run: &'a Run,
+    poll: Poll,
+    peers: Vec<Peer>,
+    jobs: Slab<Job>,
+    payload: Vec<u8>,
+    dirty: Vec<usize>,
+    latency: Histogram<u64>,
+    is_measuring: bool,
+    done: u64,
+    submitted: u64,
+    start_time: Instant,
+}
+
+/// Where a measurement starts.
+struct Start {
+    at: Instant,
+    cpu: Option<Cpu>,
+    own_cpu_us: f64,
+}
+
+impl Run {
+    /// Loads a server, from the load's cores.
+    pub(crate) fn against(&self, address: SocketAddr, pid: u32, cores: &Cores) -> Result<Sample> {
+        let _pinned = Pinned::to(&cores.load);
+        let mut driver = Driver::connect(self, address)?;
+        driver.start_load()?;
+        let warm_up = if self.load.jobs.is_some() { Duration::ZERO } else { self.warm_up };
+        driver.turn_until(|driver| driver.start_time.elapsed() >= warm_up)?;
+        driver.measure(pid)
+    }
+}
+
+impl<'a> Driver<'a> {
+    fn connect(run: &'a Run, address: SocketAddr) -> Result<Self> {
+        let poll = Poll::new()?;
+        let mut peers = Vec::new();
+        for at in 0..run.load.clients + run.load.workers {
+            // Blocking, so that no more than the server's backlog wait at once.
+            let stream = std::net::TcpStream::connect(address)
+                .with_context(|| format!("connection {at} of the load"))?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut stream, Token(at), interest)?;
+            let (inbox, outbox, waiting) = Default::default();
+            peers.push(Peer { stream, inbox, outbox, waiting, is_dirty: false });
+        }
+        Ok(Self {
+            run,
+            poll,
+            peers,
+            jobs: Slab::new(),
+            payload: vec![b'x'; run.load.size.max(STAMP_BYTES)],
+            dirty: Vec::new(),
+            latency: Histogram::new(3)?,
+            is_measuring: false,
+            done: 0,
+            submitted: 0,
+            start_time: Instant::now(),
+        })
+    }
+
+    fn start_load(&mut self) -> Result<()> {
+        let Load { clients, workers, pipeline, jobs, .. } = self.run.load;
+        self.is_measuring = jobs.is_some();
+        for worker in clients..clients + workers {
+            self.run.protocol.greet(&mut self.peers[worker].outbox);
+            self.run.protocol.take(&mut self.peers[worker].outbox, worker);
+            self.mark(worker);
+        }
+        for producer in 0..clients {
+            for _ in 0..pipeline {
+                self.put(producer);
+            }
+        }
+        self.start_time = Instant::now();
+        self.flush()
+    }
+
+    /// Measures until the load's time is over or its jobs are done.
+    fn measure(mut self, pid: u32) -> Result<Sample> {
+        self.is_measuring = true;
+        let start = Start { at: Instant::now(), cpu: Cpu::of(pid), own_cpu_us: thread_cpu_us() };
+        let before = if self.run.load.jobs.is_some() { 0 } else { self.done };
+        match self.run.load.jobs {
+            Some(jobs) => self.turn_until(|driver| driver.done >= jobs)?,
+            None => self.turn_until(|driver| start.at.elapsed() >= driver.run.duration)?,
+        }
+        let seconds = start.at.elapsed().as_secs_f64();
+        Ok(self.sample(&start, seconds, self.done - before, pid))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    fn sample(&self, start: &Start, seconds: f64, jobs: u64, pid: u32) -> Sample {
+        let cpu = start.cpu.and_then(|before| Some(Cpu::of(pid)?.since(before)));
+        let memory = Memory::of(pid);
+        let percentile = |share| Some(self.latency.value_at_quantile(share) as f64 / 1000.0);
+        let rate = jobs as f64 / seconds;
+        Sample {
+            status: if jobs > 0 { Status::Ok } else { Status::Failed },
+            note: if jobs > 0 { String::new() } else { "no job was done".to_owned() },
+            jobs,
+            seconds,
+            jobs_per_second: rate,
+            bytes_per_second: Some(rate * self.payload.len() as f64),
+            p50_us: percentile(0.5),
+            p90_us: percentile(0.9),
+            p99_us: percentile(0.99),
+            p999_us: percentile(0.999),
+            max_us: Some(self.latency.max() as f64 / 1000.0),
+            cpu_user_us_per_job: cpu.map(|cpu| cpu.user_us / jobs as f64),
+            cpu_system_us_per_job: cpu.map(|cpu| cpu.system_us / jobs as f64),
+            rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
+            rss_end_bytes: memory.map(|memory| memory.now_bytes),
+            load_cpu_share: Some((thread_cpu_us() - start.own_cpu_us) / (seconds * 1e6)),
+            ..Sample::default()
+        }
+    }
+
+    fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) -> Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut last = (self.done, Instant::now());
+        while !is_over(self) {
+            match self.poll.poll(&mut events, Some(Duration::from_millis(50))) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in &events {
+                let Token(at) = event.token();
+                if event.is_readable() || event.is_read_closed() {
+                    self.read(at)?;
+                }
+                if event.is_writable() {
+                    self.mark(at);
+                }
+            }
+            self.flush()?;
+            if self.done != last.0 {
+                last = (self.done, Instant::now());
+            } else if last.1.elapsed() > STALL_TIME {
+                bail!("no job was done for {} s: jobs are lost", STALL_TIME.as_secs());
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, at: usize) -> Result<()> {
+        loop {
+            let Peer { stream, inbox, .. } = &mut self.peers[at];
+            let before = inbox.len();
+            inbox.resize(before + READ_BYTES, 0);
+            let result = stream.read(&mut inbox[before..]);
+            inbox.truncate(before + *result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => bail!("the server closed a connection"),
+                Ok(bytes) if bytes < READ_BYTES => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let inbox = std::mem::take(&mut self.peers[at].inbox);
+        let mut used = 0;
+        while let Some((event, bytes)) = self.run.protocol.cut(&inbox[used..])? {
+            used += bytes;
+            if at < self.run.load.clients {
+                self.handle_kept(at, event)?;
+            } else {
+                self.handle_work(at, event)?;
+            }
+        }
+        let mut rest = inbox;
+        rest.drain(..used);
+        self.peers[at].inbox = rest;
+        Ok(())
+    }
+
+    /// A producer's job is kept, which is all that is waited for where nobody works.
+    fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
+        let job = self.peers[producer].waiting.pop_front();
+        match (event, job) {
+            (Event::Ok, Some(job)) if self.run.load.workers == 0 => {
+                self.finish(job);
+                Ok(())
+            }
+            (Event::Ok, Some(_)) => Ok(()),
+            _ => bail!("a producer got an answer that it didn't wait for: {event:?}"),
+        }
+    }
+
+    fn handle_work(&mut self, worker: usize, event: Event<'_>) -> Result<()> {
+        match event {
+            Event::Job { id, payload } => {
+                let stamp = payload.get(..STAMP_BYTES).and_then(|it| str::from_utf8(it).ok());
+                let job = stamp.and_then(|stamp| usize::from_str_radix(stamp, 16).ok());
+                let Some(job) = job.filter(|&job| self.jobs.contains(job)) else {
+                    bail!("a worker got a job that nobody submitted, or got it twice");
+                };
+                let peer = &mut self.peers[worker];
+                peer.waiting.push_back(job);
+                self.run.protocol.done(&mut peer.outbox, worker, id, payload);
+                self.run.protocol.take(&mut peer.outbox, worker);
+                self.mark(worker);
+            }
+            Event::Ok => match self.peers[worker].waiting.pop_front() {
+                Some(job) => self.finish(job),
+                None => bail!("a worker got an acknowledgement that it didn't wait for"),
+            },
+            _ => bail!("a worker got an answer that it didn't wait for: {event:?}"),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, job: usize) {
+        let Job { producer, start } = self.jobs.remove(job);
+        self.done += 1;
+        if self.is_measuring {
+            let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.latency.saturating_record(nanos);
+        }
+        if self.run.load.jobs.is_none_or(|jobs| self.submitted < jobs) {
+            self.put(producer);
+        }
+    }
+
+    fn put(&mut self, producer: usize) {
+        self.submitted += 1;
+        let job = self.jobs.insert(Job { producer, start: Instant::now() });
+        // Cannot fail: a vector takes what it is given, and there is room for the digits.
+        let _ = write!(&mut self.payload[..STAMP_BYTES], "{job:016x}");
+        let peer = &mut self.peers[producer];
+        peer.waiting.push_back(job);
+        self.run.protocol.put(&mut peer.outbox, &[], &self.payload);
+        self.mark(producer);
+    }
+
+    fn mark(&mut self, at: usize) {
+        let peer = &mut self.peers[at];
+        if !peer.is_dirty && !peer.outbox.is_empty() {
+            peer.is_dirty = true;
+            self.dirty.push(at);
+        }
+    }
+
+    /// Writes what has gathered; what doesn't fit waits until the socket is writable.
+    fn flush(&mut self) -> Result<()> {
+        while let Some(at) = self.dirty.pop() {
+            let peer = &mut self.peers[at];
+            peer.is_dirty = false;
+            while !peer.outbox.is_empty() {
+                match peer.stream.write(&peer.outbox) {
+                    Ok(bytes) => drop(peer.outbox.drain(..bytes)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,460 @@
+//! Samples in, a folder that can be read years later out: README.md, samples.csv, run.json and plots.
+//!
+//! Tables give medians, and behind each rate the least and the greatest sample. What is absent or
+//! failed has its row and its reason. Everything here can be made again from samples.csv and run.json.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::plot;
+use crate::sample::{self, Sample, Status};
+use crate::stats::{Group, Spread};
+
+/// The file of the raw samples.
+pub(crate) const SAMPLES: &str = "samples.csv";
+const FACTS: &str = "run.json";
+const README: &str = "README.md";
+/// From here on, the load rather than the server may have been the limit.
+const LOAD_LIMIT_SHARE: f64 = 0.97;
+
+/// A scenario or contender, as readers should know it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// Its name in tables.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) about: String,
+    /// Its version, or why it is absent.
+    pub(crate) version: String,
+}
+
+/// What a run was, besides its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// What the run is called.
+    pub(crate) name: String,
+    /// Its day, UTC.
+    pub(crate) date: String,
+    /// The command line that makes it.
+    pub(crate) command: String,
+    /// Where it ran.
+    pub(crate) machine: Machine,
+    /// Cores of the server.
+    pub(crate) server_cores: Vec<usize>,
+    /// Cores of the load.
+    pub(crate) load_cores: Vec<usize>,
+    /// Fresh servers for each contender and scenario.
+    pub(crate) repeats: usize,
+    /// Measured seconds of a sample.
+    pub(crate) duration_s: f64,
+    /// Seconds under load before.
+    pub(crate) warm_up_s: f64,
+    /// Jobs a second of the open loop.
+    pub(crate) latency_rate: Option<u64>,
+    /// Whether system calls were counted.
+    pub(crate) counts_calls: bool,
+    /// Who was measured.
+    pub(crate) contenders: Vec<Known>,
+    /// What was measured.
+    pub(crate) scenarios: Vec<Known>,
+}
+
+/// Keeps the facts beside the samples.
+pub(crate) fn write_facts(folder: &Path, facts: &Facts) -> Result<()> {
+    fs::write(folder.join(FACTS), serde_json::to_string_pretty(facts)? + "\n")?;
+    Ok(())
+}
+
+/// Writes tables and plots of an earlier run again; answers whether its samples are sound.
+pub(crate) fn again(folder: &Path) -> Result<bool> {
+    let path = folder.join(FACTS);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let facts: Facts = serde_json::from_str(&text)?;
+    let samples = sample::read(&folder.join(SAMPLES))?;
+    println!("{}", write(folder, &facts, &samples)?);
+    Ok(samples.iter().all(|sample| sample.status != Status::Failed))
+}
+
+/// Writes the README and the plots; answers with the tables.
+pub(crate) fn write(folder: &Path, facts: &Facts, samples: &[Sample]) -> Result<String> {
+    let groups = Group::all(samples);
+    let tables = tables(facts, &groups);
+    let plots = plot::write(folder, &groups)?;
+    let mut text = heading(facts);
+    text.push_str(&tables);
+    if !plots.is_empty() {
+        text.push_str("\n## Plots\n");
+    }
+    for (file, title) in plots {
+        let _ = write!(text, "\n![{title}]({file})\n");
+    }
+    fs::write(folder.join(README), text)?;
+    Ok(tables)
+}
+
+/// One sample in one line, for whoever watches.
+pub(crate) fn progress(sample: &Sample) -> String {
+    let Sample { contender, point, repeat, .. } = sample;
+    let mut text = format!("{contender:<15} {point:<10} #{repeat} ");
+    let note = if sample.note.is_empty() { String::new() } else { format!("  ({})", sample.note) };
+    match sample.status {
+        Status::Absent => text.push_str("absent"),
+        Status::Failed => text.push_str("FAILED"),
+        Status::Ok => {
+            let _ = write!(text, "{:>12} jobs/s", number(sample.jobs_per_second));
+            if let Some(cpu) = sample.cpu_us_per_job() {
+                let _ = write!(text, "  {} µs CPU/job", number(cpu));
+            }
+            if let Some(p99) = sample.p99_us {
+                let _ = write!(text, "  p99 {}", time(p99));
+            }
+            if sample.load_cpu_share.is_some_and(|share| share > LOAD_LIMIT_SHARE) {
+                text.push_str("  load at its limit");
+            }
+        }
+    }
+    text + &note
+}
+
+fn heading(facts: &Facts) -> String {
+    let Facts { machine, .. } = facts;
+    let mut text = format!("# {} {}\n\n```sh\n{}\n```\n\n", facts.date, facts.name, facts.command);
+    let kind = if machine.is_virtual { "virtual machine" } else { "machine" };
+    let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(
+        text,
+        "* A {kind} with {} cores ({}) and {} GiB of memory; {}, Linux {}.\n\
+         * Commit {}, built by {}.\n\
+         * The server alone on core {}, the load on core {}; loopback TCP.\n\
+         * {} fresh servers for each contender and scenario, contenders in turns; {} s measured after \
+         {} s of warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
+         * CPU is the server's, all threads, user + system; memory is the server's.",
+        machine.cores,
+        machine.cpu,
+        machine.memory_gib,
+        machine.system,
+        machine.kernel,
+        machine.commit,
+        machine.compiler,
+        cores(&facts.server_cores),
+        cores(&facts.load_cores),
+        facts.repeats,
+        facts.duration_s,
+        facts.warm_up_s,
+    );
+    if let Some(rate) = facts.latency_rate {
+        let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
+    }
+    if !facts.counts_calls {
+        text.push_str("* System calls weren't counted: perf isn't here, or may not.\n");
+    }
+    text.push_str("\n| contender | what | version |\n| --- | --- | --- |\n");
+    for Known { name, about, version } in &facts.contenders {
+        let _ = writeln!(text, "| {name} | {about} | {version} |");
+    }
+    text.push('\n');
+    text
+}
+
+/// One column of a table.
+type Column = (&'static str, fn(&Group<'_>, &[Group<'_>]) -> Option<String>);
+
+const LOAD: &[Column] = &[
+    ("jobs/s", rate),
+    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
+    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
+    ("p99.9", |group, _| figure(group, |it| it.p999_us, time)),
+    ("CPU µs/job", cpu),
+    ("× floor", times_floor),
+    ("calls/job", |group, _| figure(group, |it| it.system_calls_per_job, number)),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
+const DEEP: &[Column] = &[
+    ("phase", |group, _| Some(group.point.to_owned())),
+    ("jobs/s", rate),
+    ("longest pause", |group, _| figure(group, |it| it.max_us, time)),
+    ("CPU µs/job", cpu),
+    ("bytes/queued job", |group, _| figure(group, |it| it.bytes_per_queued_job, number)),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
+const LARGE: &[Column] = &[
+    ("payload", |group, _| Some(group.point.to_owned())),
+    ("jobs/s", rate),
+    ("payload/s", |group, _| figure(group, |it| it.bytes_per_second, bytes)),
+    ("slowest", |group, _| figure(group, |it| it.max_us, time)),
+    ("CPU µs/job", cpu),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
+/// All tables, scenario by scenario.
+fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
+    let mut text = String::new();
+    for scenario in &facts.scenarios {
+        let of_scenario = groups.iter().filter(|group| group.scenario == scenario.name);
+        let (with_point, plain): (Vec<_>, Vec<_>) =
+            of_scenario.partition(|group| !group.point.is_empty());
+        if with_point.is_empty() && plain.is_empty() {
+            continue;
+        }
+        let columns = match &*scenario.name {
+            "deep" => DEEP,
+            "large" => LARGE,
+            _ => LOAD,
+        };
+        let _ = write!(text, "## {}\n\n{}.\n\n| contender |", scenario.name, scenario.about);
+        for (title, _) in columns {
+            let _ = write!(text, " {title} |");
+        }
+        let _ = writeln!(text, "\n| --- |{}", " --- |".repeat(columns.len()));
+        for group in with_point.iter().chain(&plain) {
+            row(&mut text, group, groups, columns);
+        }
+        notes(&mut text, &[with_point, plain].concat());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(text: &mut String, group: &Group<'_>, groups: &[Group<'_>], columns: &[Column]) {
+    let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
+    let _ = write!(text, "| {} |", group.contender);
+    for (at, (_, value)) in columns.iter().enumerate() {
+        let cell = match value(group, groups) {
+            None if at == 0 && good == 0 && bad > 0 => "**failed**".to_owned(),
+            None if at == 0 && good == 0 => "absent".to_owned(),
+            value => value.unwrap_or_else(|| "–".to_owned()),
+        };
+        let _ = write!(text, " {cell} |");
+    }
+    text.push('\n');
+}
+
+/// What some rows have to say, below their table.
+fn notes(text: &mut String, groups: &[&Group<'_>]) {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for group in groups {
+        let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
+        let point =
+            if group.point.is_empty() { String::new() } else { format!(" {}", group.point) };
+        let mut said: Vec<String> = group.notes().into_iter().map(one_line).collect();
+        if bad > 0 {
+            said.push(format!("{bad} of {} samples failed and don't count", good + bad));
+        }
+        let share = group.spread(|sample| sample.load_cpu_share);
+        if share.is_some_and(|share| share.median > LOAD_LIMIT_SHARE) {
+            said.push("the load was at its limit, not the server".to_owned());
+        }
+        for line in said {
+            match lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, who)) if point.is_empty() || who.contains(&group.contender) => {
+                    if !who.contains(&group.contender) {
+                        who.push(group.contender);
+                    }
+                }
+                Some((_, who)) => who.push(group.contender),
+                None => lines.push((line, vec![group.contender])),
+            }
+        }
+    }
+    if !lines.is_empty() {
+        text.push('\n');
+    }
+    for (line, who) in lines {
+        let _ = writeln!(text, "* {}: {line}.", who.join(", "));
+    }
+}
+
+fn one_line(note: &str) -> String {
+    note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
+}
+
+fn rate(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
+    let Spread { median, min, max } = group.spread(|sample| Some(sample.jobs_per_second))?;
+    Some(if min < max {
+        format!("{} ({}–{})", number(median), number(min), number(max))
+    } else {
+        number(median)
+    })
+}
+
+fn cpu(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
+    let user = group.spread(|sample| sample.cpu_user_us_per_job)?.median;
+    let system = group.spread(|sample| sample.cpu_system_us_per_job)?.median;
+    let both = group.spread(Sample::cpu_us_per_job)?.median;
+    Some(format!("{} ({} + {})", number(both), number(user), number(system)))
+}
+
+/// CPU per job in units of the cheapest floor's.
+fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    let floor = groups
+        .iter()
+        .filter(|it| it.scenario == group.scenario && it.contender.starts_with("floor-"))
+        .filter_map(|floor| floor.spread(Sample::cpu_us_per_job))
+        .map(|cpu| cpu.median)
+        .min_by(f64::total_cmp)?;
+    let own = group.spread(Sample::cpu_us_per_job)?.median;
+    Some(format!("{:.2}", own / floor))
+}
+
+fn figure(
+    group: &Group<'_>,
+    value: impl Fn(&Sample) -> Option<f64>,
+    text: fn(f64) -> String,
+) -> Option<String> {
+    group.spread(value).map(|spread| text(spread.median))
+}
+
+/// Three digits that count, thousands apart.
+pub(crate) fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.decimals$}");
+    let (whole, fraction) = text.split_once('.').map_or((&*text, None), |(a, b)| (a, Some(b)));
+    let digits = whole.len();
+    let mut out = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (digits - at).is_multiple_of(3) && digits > 4 {
+            out.push('\u{202f}');
+        }
+        out.push(digit);
+    }
+    if let Some(fraction) = fraction {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    out
+}
+
+/// Microseconds, in a unit that suits them.
+pub(crate) fn time(micros: f64) -> String {
+    match micros {
+        1e6.. => format!("{} s", number(micros / 1e6)),
+        1e3.. => format!("{} ms", number(micros / 1e3)),
+        _ => format!("{} µs", number(micros)),
+    }
+}
+
+/// Bytes, in a unit that suits them.
+pub(crate) fn bytes(bytes: f64) -> String {
+    const KIB: f64 = 1024.0;
+    const MIB: f64 = KIB * KIB;
+    const GIB: f64 = MIB * KIB;
+    match bytes {
+        GIB.. => format!("{} GiB", number(bytes / GIB)),
+        MIB.. => format!("{} MiB", number(bytes / MIB)),
+        _ => format!("{} KiB", number(bytes / KIB)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str, about: &str) -> Known {
+        Known { name: name.to_owned(), about: about.to_owned(), version: String::new() }
+    }
+
+    fn sample(contender: &str, jobs_per_second: f64, cpu: f64) -> Sample {
+        Sample {
+            scenario: "steady".to_owned(),
+            contender: contender.to_owned(),
+            jobs_per_second,
+            p50_us: Some(120.0),
+            p99_us: Some(1500.0),
+            cpu_user_us_per_job: Some(cpu / 4.0),
+            cpu_system_us_per_job: Some(cpu * 3.0 / 4.0),
+            rss_peak_bytes: Some(4.0 * 1024.0 * 1024.0),
+            load_cpu_share: Some(0.5),
+            ..Sample::default()
+        }
+    }
+
+    pub(crate) fn facts() -> Facts {
+        Facts {
+            name: "golden".to_owned(),
+            date: "2026-01-31".to_owned(),
+            command: "bench-harness run".to_owned(),
+            machine: Machine::default(),
+            server_cores: vec![0],
+            load_cores: vec![1],
+            repeats: 2,
+            duration_s: 10.0,
+            warm_up_s: 1.0,
+            latency_rate: None,
+            counts_calls: true,
+            contenders: vec![known("ringgear-uring", "ours")],
+            scenarios: vec![known("steady", "50 clients, 8 workers")],
+        }
+    }
+
+    #[test]
+    fn the_table_is_as_it_always_was() {
+        let absent = Sample {
+            scenario: "steady".to_owned(),
+            contender: "redis".to_owned(),
+            ..Sample::without(Status::Absent, "not installed")
+        };
+        let failed = Sample {
+            status: Status::Failed,
+            note: "3 lost".to_owned(),
+            ..sample("perl", 9.0, 1.0)
+        };
+        let samples = [
+            sample("ringgear-uring", 100_000.0, 10.0),
+            sample("ringgear-uring", 90_000.0, 10.0),
+            sample("floor-uring", 120_000.0, 8.0),
+            failed,
+            absent,
+        ];
+        let text = tables(&facts(), &Group::all(&samples));
+        let text = text.replace('\u{202f}', "_");
+        assert_eq!(
+            text,
+            "## steady\n\n50 clients, 8 workers.\n\n\
+             | contender | jobs/s | p50 | p99 | p99.9 | CPU µs/job | × floor | calls/job | memory |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n\
+             | ringgear-uring | 95_000 (90_000–100_000) | 120 µs | 1.50 ms | – | \
+             10.0 (2.50 + 7.50) | 1.25 | – | 4.00 MiB |\n\
+             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8.00 (2.00 + 6.00) | 1.00 | – | \
+             4.00 MiB |\n\
+             | perl | **failed** | – | – | – | – | – | – | – |\n\
+             | redis | absent | – | – | – | – | – | – | – |\n\n\
+             * perl: 3 lost.\n\
+             * perl: 1 of 1 samples failed and don't count.\n\
+             * redis: not installed.\n\n"
+        );
+    }
+
+    #[test]
+    fn a_folder_can_be_reported_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let samples = [sample("ringgear-uring", 100_000.0, 10.0)];
+        sample::write(&folder.path().join(SAMPLES), &samples).unwrap();
+        write_facts(folder.path(), &facts()).unwrap();
+        write(folder.path(), &facts(), &samples).unwrap();
+        let before = fs::read_to_string(folder.path().join(README)).unwrap();
+        assert!(before.contains("# 2026-01-31 golden") && before.contains("throughput.svg"));
+        fs::remove_file(folder.path().join(README)).unwrap();
+        assert!(again(folder.path()).unwrap());
+        assert_eq!(fs::read_to_string(folder.path().join(README)).unwrap(), before);
+    }
+
+    #[test]
+    fn figures_have_three_digits_that_count() {
+        let numbers = [0.123, 1.234, 12.34, 123.4, 1234.0, 12345.6, 1_234_567.0];
+        let texts = numbers.map(|value| number(value).replace('\u{202f}', "_"));
+        assert_eq!(texts, ["0.12", "1.23", "12.3", "123", "1234", "12_346", "1_234_567"]);
+        assert_eq!([time(12.0), time(1200.0), time(2.5e6)], ["12.0 µs", "1.20 ms", "2.50 s"]);
+        assert_eq!([bytes(512.0), bytes(3e9)], ["0.50 KiB", "2.79 GiB"]);
+    }
+}

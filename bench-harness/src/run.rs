@@ -1,0 +1,359 @@
+//! Runs scenarios: contenders take turns within each repeat, and each gets a fresh server every time.
+//!
+//! Samples are written after every scenario, so that a run that is interrupted keeps what it has. What
+//! can't be measured becomes a sample too, with its reason.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::beside;
+use crate::contender::{Contender, Protocol};
+use crate::deep;
+use crate::large;
+use crate::loadgen;
+use crate::machine::Machine;
+use crate::options::RunOptions;
+use crate::perf;
+use crate::process::{Cores, Server};
+use crate::queue;
+use crate::report::{self, Facts};
+use crate::sample::{self, Sample, Status};
+use crate::scenario::{self, Load, Scenario, Work};
+
+/// How long system calls are counted, after the measurement.
+const COUNT_TIME: Duration = Duration::from_secs(1);
+/// The open loop runs at this share of what gearmand manages in a closed one.
+const LATENCY_SHARE: f64 = 0.25;
+/// Folders that are tried before giving up.
+const FOLDERS_MAX: usize = 100;
+
+/// Runs everything that was asked for; answers whether all of it was sound.
+pub(crate) fn run(options: &RunOptions) -> Result<bool> {
+    let harness = Harness::new(options)?;
+    let folder = folder(options)?;
+    let mut facts = harness.facts();
+    let mut samples: Vec<Sample> = Vec::new();
+    for scenario in &harness.scenarios {
+        samples.extend(harness.scenario(scenario, &mut facts));
+        sample::write(&folder.join(report::SAMPLES), &samples)?;
+        report::write_facts(&folder, &facts)?;
+    }
+    let table = report::write(&folder, &facts, &samples)?;
+    println!("{table}");
+    eprintln!("written to {}", folder.display());
+    Ok(samples.iter().all(|sample| sample.status != Status::Failed))
+}
+
+/// Prints what there is.
+pub(crate) fn list() {
+    println!("Scenarios:");
+    for scenario in &scenario::ALL {
+        println!("  {:<16}{}", scenario.name, scenario.what);
+    }
+    println!("Contenders:");
+    for contender in Contender::ALL {
+        println!("  {:<16}{}", contender.name(), contender.about());
+    }
+}
+
+struct Harness<'a> {
+    options: &'a RunOptions,
+    cores: Cores,
+    loadgen: Result<PathBuf, String>,
+    scenarios: Vec<&'static Scenario>,
+    contenders: Vec<Contender>,
+    counts_calls: bool,
+}
+
+impl<'a> Harness<'a> {
+    fn new(options: &'a RunOptions) -> Result<Self> {
+        let scenarios = chosen(&options.scenarios, "scenario", scenario::ALL.iter(), |it| it.name)?;
+        let contenders =
+            chosen(&options.contenders, "contender", Contender::ALL.into_iter(), |contender| {
+                contender.name()
+            })?;
+        let cores = Cores { server: vec![options.server_core], load: options.load_cores.clone() };
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        if cores.load.contains(&options.server_core) && available > 1 {
+            bail!("--load-cores must not hold the server's core {}", options.server_core);
+        }
+        let loadgen = beside::find("loadgen", options.loadgen.as_deref());
+        let counts_calls = perf::is_here();
+        Ok(Self { options, cores, loadgen, scenarios, contenders, counts_calls })
+    }
+
+    fn facts(&self) -> Facts {
+        let contenders = self.contenders.iter().map(|contender| report::Known {
+            name: contender.name().to_owned(),
+            about: contender.about().to_owned(),
+            version: match contender.absent(self.options) {
+                Some(why) => format!("absent: {why}"),
+                None => contender.version(self.options),
+            },
+        });
+        let scenarios = self.scenarios.iter().map(|scenario| report::Known {
+            name: scenario.name.to_owned(),
+            about: scenario.what.to_owned(),
+            version: String::new(),
+        });
+        Facts {
+            name: self.options.name().to_owned(),
+            date: today(),
+            command: command_line(),
+            machine: Machine::this(),
+            server_cores: self.cores.server.clone(),
+            load_cores: self.cores.load.clone(),
+            repeats: self.options.repeats(),
+            duration_s: self.options.duration().as_secs_f64(),
+            warm_up_s: self.options.warm_up().as_secs_f64(),
+            latency_rate: self.options.latency_rate,
+            counts_calls: self.counts_calls,
+            contenders: contenders.collect(),
+            scenarios: scenarios.collect(),
+        }
+    }
+
+    fn scenario(&self, scenario: &Scenario, facts: &mut Facts) -> Vec<Sample> {
+        eprintln!("{}: {}", scenario.name, scenario.what);
+        let mut samples = Vec::new();
+        for repeat in 1..=self.options.repeats() {
+            for at in 0..self.contenders.len() {
+                // Whoever comes first isn't always the same.
+                let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
+                let absent = contender.absent(self.options);
+                let absent = absent.or_else(|| scenario.absent_for(contender).map(str::to_owned));
+                let results = match absent {
+                    Some(_) if repeat > 1 => continue,
+                    Some(why) => vec![Sample::without(Status::Absent, why)],
+                    None => self.measure(scenario, contender, repeat, facts),
+                };
+                for mut sample in results {
+                    scenario.name.clone_into(&mut sample.scenario);
+                    contender.name().clone_into(&mut sample.contender);
+                    sample.repeat = repeat;
+                    if sample.note.is_empty() {
+                        scenario.note_for(contender).clone_into(&mut sample.note);
+                    }
+                    eprintln!("  {}", report::progress(&sample));
+                    samples.push(sample);
+                }
+            }
+        }
+        let order = |sample: &Sample| {
+            let place = |one: &Contender| one.name() == sample.contender;
+            Contender::ALL.iter().position(place)
+        };
+        samples.sort_by(|a, b| {
+            (a.x, order(a)).partial_cmp(&(b.x, order(b))).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        samples
+    }
+
+    fn measure(
+        &self,
+        scenario: &Scenario,
+        contender: Contender,
+        repeat: usize,
+        facts: &mut Facts,
+    ) -> Vec<Sample> {
+        let work = if self.options.quick { scenario.quick } else { scenario.work };
+        let result = match work {
+            Work::Load(load) => self.load(load, contender, repeat, facts).map(|it| vec![it]),
+            Work::Deep(depths) => Ok(self.deep(depths, contender)),
+            Work::Large(sizes) => Ok(self.large(sizes, contender)),
+            Work::Absent(why) => Ok(vec![Sample::without(Status::Absent, why)]),
+        };
+        result.unwrap_or_else(|error| vec![failed(&error)])
+    }
+
+    fn load(
+        &self,
+        load: Load,
+        contender: Contender,
+        repeat: usize,
+        facts: &mut Facts,
+    ) -> Result<Sample> {
+        if load.open && facts.latency_rate.is_none() {
+            facts.latency_rate = Some(self.calibrate(load)?);
+        }
+        let rate = facts.latency_rate.filter(|_| load.open);
+        let server = contender.start(self.options, &self.cores)?;
+        let (duration, warm_up) = (self.options.duration(), self.options.warm_up());
+        let result = self.load_once(load, rate, contender, &server, duration, warm_up);
+        let mut sample = result.map_err(|error| with_log(error, server))?;
+        // Counting costs the server something, so it gets a fresh one and a run of its own.
+        if self.counts_calls && repeat == 1 && sample.status == Status::Ok {
+            sample.system_calls_per_job = self.count_calls(load, rate, contender).ok();
+        }
+        Ok(sample)
+    }
+
+    fn load_once(
+        &self,
+        load: Load,
+        rate: Option<u64>,
+        contender: Contender,
+        server: &Server,
+        duration: Duration,
+        warm_up: Duration,
+    ) -> Result<Sample> {
+        let protocol = contender.protocol();
+        if protocol != Protocol::Gearman {
+            let run = queue::Run { protocol, load, duration, warm_up };
+            return run.against(server.address, server.pid(), &self.cores);
+        }
+        let program = match &self.loadgen {
+            Ok(program) => program,
+            Err(why) => return Ok(Sample::without(Status::Absent, why)),
+        };
+        let run = loadgen::Run { program, load, rate, duration, warm_up };
+        run.against(server.address, server.pid(), &self.cores)
+    }
+
+    /// System calls per job of a short run, connecting included.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    fn count_calls(&self, load: Load, rate: Option<u64>, contender: Contender) -> Result<f64> {
+        let server = contender.start(self.options, &self.cores)?;
+        let count = perf::Count::start(server.pid())?;
+        let time = if self.options.quick { COUNT_TIME / 2 } else { COUNT_TIME };
+        let sample = self.load_once(load, rate, contender, &server, time, Duration::ZERO)?;
+        Ok(count.finish()? as f64 / sample.jobs as f64)
+    }
+
+    /// The rate of the open loop.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+    fn calibrate(&self, load: Load) -> Result<u64> {
+        let gearmand = Contender::Gearmand { tuned: false };
+        if let Some(why) = gearmand.absent(self.options) {
+            bail!("no rate without gearmand ({why}): give --latency-rate");
+        }
+        let server = gearmand.start(self.options, &self.cores)?;
+        let load = Load { open: false, ..load };
+        let time = self.options.duration().min(Duration::from_secs(3));
+        let sample = self.load_once(load, None, gearmand, &server, time, self.options.warm_up())?;
+        if sample.status != Status::Ok {
+            bail!("no rate from gearmand: {}", sample.note);
+        }
+        let rate = (sample.jobs_per_second * LATENCY_SHARE).round().max(1.0) as u64;
+        eprintln!("  rate: {rate} jobs/s, a quarter of gearmand's {:.0}", sample.jobs_per_second);
+        Ok(rate)
+    }
+
+    fn deep(&self, depths: &[u64], contender: Contender) -> Vec<Sample> {
+        let limit = self.options.phase_limit;
+        let one = |&depth: &u64| {
+            let run = deep::Run { protocol: contender.protocol(), depth, limit };
+            let server = contender.start(self.options, &self.cores)?;
+            let result = run.against(server.address, server.pid(), &self.cores);
+            result.map_err(|error| with_log(error, server))
+        };
+        let samples = depths.iter().flat_map(|depth| match one(depth) {
+            Ok(samples) => samples.to_vec(),
+            Err(error) => vec![run_failed(&error, &deep::name("fill", *depth), *depth)],
+        });
+        samples.collect()
+    }
+
+    fn large(&self, sizes: &[(u64, u64)], contender: Contender) -> Vec<Sample> {
+        let limit = self.options.phase_limit;
+        let one = |bytes: u64, count: u64| {
+            let run = large::Run { protocol: contender.protocol(), bytes, count, limit };
+            let server = contender.start(self.options, &self.cores)?;
+            let result = run.against(server.address, server.pid(), &self.cores);
+            result.map_err(|error| with_log(error, server))
+        };
+        let samples = sizes.iter().map(|&(bytes, count)| match one(bytes, count) {
+            Ok(sample) => sample,
+            Err(error) => run_failed(&error, &large::name(bytes), bytes),
+        });
+        samples.collect()
+    }
+}
+
+fn failed(error: &anyhow::Error) -> Sample {
+    Sample::without(Status::Failed, format!("{error:#}"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "depths and sizes far below 2^53")]
+fn run_failed(error: &anyhow::Error, point: &str, x: u64) -> Sample {
+    Sample { point: point.to_owned(), x: Some(x as f64), ..failed(error) }
+}
+
+/// What the server had to say, if it is the one that ended.
+fn with_log(error: anyhow::Error, mut server: Server) -> anyhow::Error {
+    match server.ended() {
+        Some(status) => {
+            let log = server.log();
+            let last = log.lines().last().unwrap_or_default().to_owned();
+            error.context(format!("the server ended ({status}) {last}"))
+        }
+        None => error,
+    }
+}
+
+/// Those with these names, or all.
+fn chosen<T: Copy>(
+    names: &[String],
+    what: &str,
+    all: impl Iterator<Item = T> + Clone,
+    name: impl Fn(&T) -> &'static str,
+) -> Result<Vec<T>> {
+    for wanted in names {
+        if !all.clone().any(|one| name(&one) == wanted) {
+            let known: Vec<&str> = all.map(|one| name(&one)).collect();
+            bail!("no {what} \"{wanted}\"; there are {}", known.join(", "));
+        }
+    }
+    let is_chosen = |one: &T| names.is_empty() || names.iter().any(|wanted| wanted == name(one));
+    Ok(all.filter(is_chosen).collect())
+}
+
+/// A new folder for the results; results are never overwritten.
+fn folder(options: &RunOptions) -> Result<PathBuf> {
+    let wanted = match &options.out {
+        Some(folder) => folder.clone(),
+        None => Path::new("results").join(format!("{}-{}", today(), options.name())),
+    };
+    for number in 1..=FOLDERS_MAX {
+        let mut folder = wanted.clone();
+        if number > 1 {
+            let name = wanted.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            folder.set_file_name(format!("{name}-{number}"));
+        }
+        if !folder.join(report::SAMPLES).exists() {
+            let context = || format!("can't make the folder {}", folder.display());
+            std::fs::create_dir_all(&folder).with_context(context)?;
+            return Ok(folder);
+        }
+    }
+    bail!("{} and its successors are taken", wanted.display())
+}
+
+fn today() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// As it could be typed again.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo run --release -p bench-harness -- {}", arguments.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let all = || scenario::ALL.iter();
+        let name = |scenario: &&'static Scenario| scenario.name;
+        assert_eq!(chosen(&[], "scenario", all(), name).unwrap().len(), scenario::ALL.len());
+        let names = ["herd".to_owned(), "steady".to_owned()];
+        let found = chosen(&names, "scenario", all(), name).unwrap();
+        assert_eq!(found.iter().map(|it| it.name).collect::<Vec<_>>(), ["steady", "herd"]);
+        let error = chosen(&["nope".to_owned()], "scenario", all(), name).unwrap_err();
+        assert!(error.to_string().contains("no scenario \"nope\"; there are steady, mid"));
+    }
+}

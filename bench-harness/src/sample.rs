@@ -1,0 +1,104 @@
+//! One measurement of one contender: a row of `samples.csv`. Everything else is computed from these.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a measurement ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// Measured without a fault.
+    #[default]
+    Ok,
+    /// The load generator or the server reported a fault; its figures don't count.
+    Failed,
+    /// Not measured: the contender or the scenario can't be had here. `note` says why.
+    Absent,
+}
+
+/// One measurement. Figures that weren't taken are empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) scenario: String,
+    pub(crate) contender: String,
+    /// What was measured within the scenario, such as `fill`, `drain` or `1 MiB`; mostly empty.
+    pub(crate) point: String,
+    /// Queued jobs or payload bytes, where the scenario varies them.
+    pub(crate) x: Option<f64>,
+    /// Counted from 1.
+    pub(crate) repeat: usize,
+    pub(crate) status: Status,
+    pub(crate) note: String,
+    pub(crate) jobs: u64,
+    pub(crate) seconds: f64,
+    pub(crate) jobs_per_second: f64,
+    pub(crate) bytes_per_second: Option<f64>,
+    pub p50_us: Option<f64>,
+    pub p90_us: Option<f64>,
+    pub p99_us: Option<f64>,
+    pub p999_us: Option<f64>,
+    pub(crate) max_us: Option<f64>,
+    pub(crate) cpu_user_us_per_job: Option<f64>,
+    pub(crate) cpu_system_us_per_job: Option<f64>,
+    pub(crate) system_calls_per_job: Option<f64>,
+    pub(crate) rss_peak_bytes: Option<f64>,
+    pub(crate) rss_end_bytes: Option<f64>,
+    /// Memory that each queued job took, its payload included.
+    pub(crate) bytes_per_queued_job: Option<f64>,
+    /// Share of its cores that the load itself used; near 1, the load was the limit.
+    pub(crate) load_cpu_share: Option<f64>,
+}
+
+impl Sample {
+    /// A measurement that has no figures, and why.
+    pub(crate) fn without(status: Status, note: impl Into<String>) -> Self {
+        Self { status, note: note.into(), ..Self::default() }
+    }
+
+    /// Server CPU per job, user and system.
+    pub(crate) fn cpu_us_per_job(&self) -> Option<f64> {
+        Some(self.cpu_user_us_per_job? + self.cpu_system_us_per_job?)
+    }
+}
+
+/// Writes all samples of a run.
+pub(crate) fn write(path: &Path, samples: &[Sample]) -> Result<()> {
+    let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
+    for sample in samples {
+        writer.serialize(sample)?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Reads them back.
+pub(crate) fn read(path: &Path) -> Result<Vec<Sample>> {
+    let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
+    reader.deserialize().map(|row| row.context("a row of samples.csv")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_survive_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.csv");
+        let samples = [
+            Sample {
+                scenario: "steady".to_owned(),
+                jobs: 12,
+                p50_us: Some(1.5),
+                status: Status::Failed,
+                note: "lost 1, \"twice\"".to_owned(),
+                ..Sample::default()
+            },
+            Sample::without(Status::Absent, "not installed"),
+        ];
+        write(&path, &samples).unwrap();
+        assert_eq!(read(&path).unwrap(), samples);
+    }
+}

@@ -1,0 +1,193 @@
+//! What is measured: the scenarios of the design, each with the load that makes it.
+
+use crate::contender::{Contender, Protocol};
+
+/// How jobs are submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The client waits for the result.
+    Foreground,
+    /// The client waits until the job is kept.
+    Background,
+}
+
+/// A closed or open loop of small jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Connections that submit.
+    pub(crate) clients: usize,
+    /// Connections that work.
+    pub(crate) workers: usize,
+    /// Jobs in flight for each client.
+    pub(crate) pipeline: usize,
+    /// How jobs are submitted.
+    pub(crate) mode: Mode,
+    /// Payload bytes.
+    pub(crate) size: usize,
+    /// Functions that jobs are spread over.
+    pub(crate) functions: usize,
+    /// Functions that each worker has besides.
+    pub(crate) extra_functions: usize,
+    /// Jobs to submit, where it isn't a time that counts.
+    pub(crate) jobs: Option<u64>,
+    /// Whether jobs come at a fixed rate instead of one after another.
+    pub(crate) open: bool,
+}
+
+/// The load that the others are variations of.
+const STEADY: Load = Load {
+    clients: 50,
+    workers: 8,
+    pipeline: 1,
+    mode: Mode::Foreground,
+    size: 64,
+    functions: 1,
+    extra_functions: 0,
+    jobs: None,
+    open: false,
+};
+
+/// How a scenario is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// By the load generator, or its like for another protocol.
+    Load(Load),
+    /// Fill a queue without workers to each of these depths, then drain it.
+    Deep(&'static [u64]),
+    /// Send payloads of these sizes there and back, each so often.
+    Large(&'static [(u64, u64)]),
+    /// Not at all, and why.
+    Absent(&'static str),
+}
+
+/// Something to be measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    /// Its name in options and tables.
+    pub(crate) name: &'static str,
+    /// What happens, for readers of the results.
+    pub(crate) what: &'static str,
+    /// How it is run.
+    pub(crate) work: Work,
+    /// The same, short and small.
+    pub(crate) quick: Work,
+}
+
+const MIB: u64 = 1 << 20;
+
+/// All scenarios, in the order of the tables.
+pub(crate) const ALL: [Scenario; 11] = [
+    load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
+    load(
+        "mid",
+        "500 clients, 50 workers, foreground, 64 bytes",
+        Load { clients: 500, workers: 50, ..STEADY },
+    ),
+    load(
+        "crowd",
+        "5000 clients, 200 workers, foreground, 64 bytes",
+        Load { clients: 5000, workers: 200, ..STEADY },
+    ),
+    Scenario {
+        name: "flood",
+        what: "50 clients, 16 background submits in flight each, 1 million jobs, no workers",
+        work: Work::Load(Load { jobs: Some(1_000_000), ..FLOOD }),
+        quick: Work::Load(Load { jobs: Some(50_000), ..FLOOD }),
+    },
+    load(
+        "busy",
+        "200 clients, 50 workers, foreground, 16 in flight each, over 20 functions",
+        Load { clients: 200, workers: 50, pipeline: 16, functions: 20, ..STEADY },
+    ),
+    Scenario {
+        name: "deep",
+        what: "background jobs with unique keys pile up without workers, then are drained",
+        work: Work::Deep(&[10_000, 100_000, 1_000_000]),
+        quick: Work::Deep(&[10_000]),
+    },
+    load(
+        "herd",
+        "1000 sleeping workers, 10 clients, foreground",
+        Load { clients: 10, workers: 1000, ..STEADY },
+    ),
+    load(
+        "functions",
+        "steady, with 20 000 functions at each worker, the busy one in the middle",
+        Load { extra_functions: 20_000, ..STEADY },
+    ),
+    load(
+        "latency",
+        "steady as an open loop, at a quarter of what gearmand manages",
+        Load { open: true, ..STEADY },
+    ),
+    Scenario {
+        name: "large",
+        what: "large payloads to a worker and back as its result, one at a time",
+        work: Work::Large(&[(MIB, 500), (16 * MIB, 30), (64 * MIB, 10), (1024 * MIB, 1)]),
+        quick: Work::Large(&[(MIB, 20), (16 * MIB, 2)]),
+    },
+    Scenario {
+        name: "durable",
+        what: "50 clients, background, on disk before the answer",
+        work: Work::Absent("no store yet"),
+        quick: Work::Absent("no store yet"),
+    },
+];
+
+const FLOOD: Load =
+    Load { clients: 50, workers: 0, pipeline: 16, mode: Mode::Background, ..STEADY };
+
+const fn load(name: &'static str, what: &'static str, load: Load) -> Scenario {
+    Scenario { name, what, work: Work::Load(load), quick: Work::Load(load) }
+}
+
+impl Scenario {
+    /// Why it says nothing about a contender, if so.
+    pub(crate) fn absent_for(&self, contender: Contender) -> Option<&'static str> {
+        let gearman = contender.protocol() == Protocol::Gearman;
+        let floor = matches!(contender, Contender::Relay(_));
+        match self.work {
+            Work::Absent(why) => Some(why),
+            Work::Load(load) if load.open && !gearman => Some("its driver here has no open loop"),
+            Work::Load(load) if load.extra_functions > 0 && !gearman => {
+                Some("its workers have no functions")
+            }
+            Work::Load(load) if load.workers == 0 && floor => {
+                Some("without a queue there is nowhere to put jobs that nobody takes")
+            }
+            Work::Deep(_) if floor => Some("without a queue it has no depth"),
+            Work::Large(_) if floor => Some("it passes payloads on only when all is there"),
+            _ => None,
+        }
+    }
+
+    /// What differs for a contender, if anything.
+    pub(crate) fn note_for(&self, contender: Contender) -> &'static str {
+        if contender.protocol() == Protocol::Gearman {
+            return "";
+        }
+        match self.work {
+            Work::Load(load) if load.functions > 1 => "one queue instead of many functions",
+            Work::Deep(_) => "no unique keys",
+            Work::Large(_) => "nothing goes back: half of the bytes",
+            _ => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_scenario_is_for_ringgear() {
+        let names: HashSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for scenario in ALL {
+            let absent = scenario.absent_for(Contender::ALL[0]);
+            assert_eq!(absent.is_some(), matches!(scenario.work, Work::Absent(_)));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Samples in, medians with their spread out.
+
+use crate::sample::{Sample, Status};
+
+/// The middle of some measurements, and how far they lie apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    /// The median.
+    pub(crate) median: f64,
+    /// The least.
+    pub(crate) min: f64,
+    /// The greatest.
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Of these values; `None` of none.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (&min, &max) = (values.first()?, values.last()?);
+        let half = values.len() / 2;
+        let median = match values.get(half.checked_sub(1)?..=half) {
+            Some([low, high]) if values.len().is_multiple_of(2) => f64::midpoint(*low, *high),
+            Some([_, high]) => *high,
+            _ => min,
+        };
+        Some(Self { median, min, max })
+    }
+}
+
+/// All samples of one contender at one point of one scenario.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    /// Name of the scenario.
+    pub(crate) scenario: &'a str,
+    /// What was measured within it.
+    pub(crate) point: &'a str,
+    /// Name of the contender.
+    pub(crate) contender: &'a str,
+    samples: Vec<&'a Sample>,
+}
+
+impl<'a> Group<'a> {
+    /// All groups, in the order in which they first occur.
+    pub(crate) fn all(samples: &'a [Sample]) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for sample in samples {
+            let (scenario, point, contender) =
+                (&*sample.scenario, &*sample.point, &*sample.contender);
+            let known = groups.iter_mut().find(|group| {
+                (group.scenario, group.point, group.contender) == (scenario, point, contender)
+            });
+            match known {
+                Some(group) => group.samples.push(sample),
+                None => {
+                    groups.push(Group { scenario, point, contender, samples: vec![sample] });
+                }
+            }
+        }
+        groups
+    }
+
+    /// A figure of the samples without faults.
+    pub(crate) fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.measured().filter_map(figure))
+    }
+
+    /// Queued jobs or payload bytes.
+    pub(crate) fn x(&self) -> Option<f64> {
+        self.spread(|sample| sample.x).map(|x| x.median)
+    }
+
+    /// How many samples have the status.
+    pub(crate) fn count(&self, status: Status) -> usize {
+        self.samples.iter().filter(|sample| sample.status == status).count()
+    }
+
+    /// What the samples have to say besides figures, each thing once.
+    pub(crate) fn notes(&self) -> Vec<&'a str> {
+        let mut notes: Vec<&str> = Vec::new();
+        for sample in &self.samples {
+            if !sample.note.is_empty() && !notes.contains(&&*sample.note) {
+                notes.push(&sample.note);
+            }
+        }
+        notes
+    }
+
+    fn measured(&self) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().copied().filter(|sample| sample.status == Status::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(median: f64, min: f64, max: f64) -> Option<Spread> {
+        Some(Spread { median, min, max })
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([7.0]), spread(7.0, 7.0, 7.0));
+        assert_eq!(Spread::of([3.0, 1.0]), spread(2.0, 1.0, 3.0));
+        assert_eq!(Spread::of([9.0, 1.0, 2.0]), spread(2.0, 1.0, 9.0));
+        assert_eq!(Spread::of([4.0, 1.0, 3.0, 2.0]), spread(2.5, 1.0, 4.0));
+    }
+
+    #[test]
+    fn failed_samples_are_counted_and_not_averaged() {
+        let sample = |jobs_per_second, status| Sample {
+            jobs_per_second,
+            status,
+            note: if status == Status::Failed { "lost 1".to_owned() } else { String::new() },
+            ..Sample::default()
+        };
+        let samples = [
+            sample(10.0, Status::Ok),
+            sample(1000.0, Status::Failed),
+            sample(12.0, Status::Ok),
+            sample(1000.0, Status::Failed),
+        ];
+        let groups = Group::all(&samples);
+        let [group] = &groups[..] else { panic!("{groups:?}") };
+        let rate = group.spread(|sample| Some(sample.jobs_per_second));
+        assert_eq!(rate, spread(11.0, 10.0, 12.0));
+        assert_eq!((group.count(Status::Ok), group.count(Status::Failed)), (2, 2));
+        assert_eq!(group.notes(), ["lost 1"]);
+    }
+}
