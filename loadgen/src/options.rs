@@ -11,6 +11,9 @@ use crate::shape::{PriorityMix, Size, Span, WorkTime};
 /// Most threads: a job's number has room for so many.
 pub const THREADS_MAX: usize = 256;
 
+/// Value of `--spawn` that stands for the server beside this program.
+pub const BESIDE: &str = "ringgeard";
+
 /// How jobs are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,13 +52,13 @@ pub enum IdleFor {
 /// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
 /// and the next GRAB_JOB leave in one write.
 #[derive(Clone, Debug, Parser, Serialize)]
-#[command(name = "loadgen", version)]
+#[command(name = "loadgen", version, args_override_self = true)]
 pub struct Options {
     /// Job server to load.
     #[arg(long, default_value = "127.0.0.1:4730", value_name = "HOST:PORT")]
     pub addr: String,
     /// Start a ringgeard on a free port, load it and stop it (default: the one beside loadgen).
-    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "PATH")]
+    #[arg(long, num_args = 0..=1, default_missing_value = BESIDE, value_name = "PATH")]
     pub spawn: Option<PathBuf>,
     /// Option for the spawned ringgeard, such as --spawn-arg=--io=epoll; may be repeated.
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
@@ -236,5 +239,20 @@ impl Options {
             Some((_, sentence)) => Err(Error::Usage((*sentence).to_owned())),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_options_amend_and_options_for_the_server_add_up() {
+        let words = ["loadgen", "--jobs", "1", "--jobs", "2", "--spawn", "--spawn-arg=--io=epoll"];
+        let words = words.into_iter().chain(["--spawn-arg", "--verbose"]);
+        let options = Options::try_parse_from(words).unwrap();
+        assert_eq!(options.jobs, Some(2));
+        assert_eq!(options.spawn_arg, ["--io=epoll", "--verbose"]);
+        assert!(options.check().is_ok());
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::Error;
+use crate::options::BESIDE;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process that has closed its standard error is about to end.
@@ -25,7 +26,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `path`, or the ringgeard beside this program if `path` is empty.
+    /// Starts `path`, or the ringgeard beside this program if `path` is `BESIDE`.
     pub(crate) fn start(path: &Path, options: &[String]) -> Result<Self, Error> {
         let path = find(path)?;
         let mut child = Command::new(&path)
@@ -106,9 +107,9 @@ impl Drop for Server {
 }
 
 fn find(path: &Path) -> Result<PathBuf, Error> {
-    let path = if path.as_os_str().is_empty() {
+    let path = if path == Path::new(BESIDE) {
         let own = std::env::current_exe().map_err(Error::kernel("cannot find this program"))?;
-        own.with_file_name("ringgeard")
+        own.with_file_name(BESIDE)
     } else {
         path.to_owned()
     };

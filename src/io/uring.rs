@@ -142,7 +142,7 @@ pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
     let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
-    let buffers = Buffers::register(&ring)?;
+    let buffers = Buffers::register(&ring, buffers::BUFFERS)?;
     let driver = Uring {
         acceptors: accept::Acceptors::new(listeners.len()),
         ring,

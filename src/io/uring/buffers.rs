@@ -4,7 +4,7 @@
 //! Invariant: a buffer is either the kernel's (published in the ring) or the driver's (between its
 //! completion and `give_back`); the driver reads only those that are its own.
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::io::Error;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,40 +14,41 @@ use io_uring::types::BufRingEntry;
 
 /// The number under which receives name the ring.
 pub(super) const BUFFER_GROUP: u16 = 0;
-/// Buffers; a power of two. A turn's completions take a few hundred at most, and a receive that
-/// finds none is armed again.
-const BUFFERS: u16 = 512;
+/// Buffers of a server. A turn's completions take a few hundred at most, and a receive that finds
+/// none is armed again.
+pub(super) const BUFFERS: u16 = 512;
 /// Size of each: dozens of small packets. What is larger by far goes elsewhere (`Intake::Direct`).
 const BUFFER_BYTES: usize = 4 << 10;
 const PAGE_BYTES: usize = 4 << 10;
-
-const _: () = assert!(BUFFERS.is_power_of_two());
 
 /// The buffers and their ring. The memory is never freed: it lives as long as the process.
 pub(super) struct Buffers {
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
+    /// Number of buffers, a power of two.
+    count: u16,
     /// Counts the buffers that were ever given to the kernel, modulo 2^16.
     tail: u16,
 }
 
 #[allow(unsafe_code)]
 impl Buffers {
-    /// Makes the ring known to the kernel, all buffers in it.
-    pub(super) fn register(ring: &IoUring) -> Result<Self, Error> {
-        let entries = allocate::<BufRingEntry>(usize::from(BUFFERS) * size_of::<BufRingEntry>());
-        let memory = allocate::<u8>(usize::from(BUFFERS) * BUFFER_BYTES);
+    /// Makes a ring of `count` buffers known to the kernel, all of them in it.
+    pub(super) fn register(ring: &IoUring, count: u16) -> Result<Self, Error> {
+        assert!(count.is_power_of_two(), "the ring's positions are masked");
+        let entries = allocate::<BufRingEntry>(usize::from(count) * size_of::<BufRingEntry>());
+        let memory = allocate::<u8>(usize::from(count) * BUFFER_BYTES);
         // SAFETY: `entries` has room for all entries, is aligned to a page and never freed.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.as_ptr() as u64,
-                BUFFERS,
+                count,
                 BUFFER_GROUP,
                 0,
             )?;
         }
-        let mut buffers = Self { ring: entries, memory, tail: 0 };
-        for buffer in 0..BUFFERS {
+        let mut buffers = Self { ring: entries, memory, count, tail: 0 };
+        for buffer in 0..count {
             buffers.give_back(buffer);
         }
         buffers.publish();
@@ -57,7 +58,7 @@ impl Buffers {
     /// The first `bytes` bytes of a buffer that a completion has named.
     pub(super) fn bytes(&self, buffer: u16, bytes: usize) -> &[u8] {
         let bytes = bytes.min(BUFFER_BYTES);
-        assert!(buffer < BUFFERS, "the kernel knows no other buffers");
+        assert!(buffer < self.count, "the kernel knows no other buffers");
         // SAFETY: within `memory`; the kernel wrote to the buffer and won't before it is given
         // back, which takes the buffers mutably.
         unsafe {
@@ -68,11 +69,13 @@ impl Buffers {
 
     /// Puts a buffer in the ring; the kernel sees it after `publish`.
     pub(super) fn give_back(&mut self, buffer: u16) {
-        let at = usize::from(self.tail & (BUFFERS - 1));
+        let at = usize::from(self.tail & (self.count - 1));
         // SAFETY: both are within their allocations. The kernel doesn't read entries beyond the
         // published tail.
         unsafe {
             let address = self.memory.add(usize::from(buffer) * BUFFER_BYTES);
+            // Integers all, of which `set_*` writes each; the ring's tail, which lies in the first
+            // entry, is neither of them.
             let entry = self.ring.add(at).as_mut();
             entry.set_addr(address.as_ptr() as u64);
             entry.set_len(u32::try_from(BUFFER_BYTES).unwrap_or(0));
@@ -92,13 +95,13 @@ impl Buffers {
     }
 }
 
-/// Zeroed pages.
+/// Whole pages, with nothing in them yet: memory is taken as the kernel writes to it.
 fn allocate<T>(bytes: usize) -> NonNull<T> {
-    let Ok(layout) = Layout::from_size_align(bytes, PAGE_BYTES) else {
+    let Ok(layout) = Layout::from_size_align(bytes.max(PAGE_BYTES), PAGE_BYTES) else {
         unreachable!("constants make a valid layout");
     };
     // SAFETY: the layout's size is not zero.
     #[allow(unsafe_code)]
-    let memory = unsafe { alloc_zeroed(layout) };
+    let memory = unsafe { alloc(layout) };
     NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout))
 }

@@ -14,9 +14,9 @@ use thiserror::Error as ThisError;
 use super::buffers::{BUFFER_GROUP, Buffers};
 
 /// Submissions that a turn gathers before it must hand some of them over.
-const SUBMISSIONS: u32 = 4096;
+const SUBMISSIONS: u32 = 1024;
 /// Completions that fit before the kernel has to set some aside.
-const COMPLETIONS: u32 = 16384;
+const COMPLETIONS: u32 = 8192;
 
 /// Why there is no io_uring here.
 #[derive(Debug, ThisError)]
@@ -47,7 +47,7 @@ pub enum UringError {
 /// Whether a server can run on io_uring here: makes a small ring and receives something with it.
 pub(crate) fn probe() -> Result<(), UringError> {
     let mut ring = ring(1)?;
-    Buffers::register(&ring).map_err(|error| feature(error, "ring of buffers"))?;
+    Buffers::register(&ring, 1).map_err(|error| feature(error, "ring of buffers"))?;
     let (socket, mut peer) = UnixStream::pair().map_err(UringError::Other)?;
     let files = [socket.as_raw_fd()];
     ring.submitter()
