@@ -69,10 +69,11 @@ fn serve_logged(
     listeners: Listeners,
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
+    // Whoever reads the pid file may send a signal at once.
+    let signals = Signals::install()?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     let settings = options.settings(&facts(descriptors)?)?;
-    let signals = Signals::install()?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
