@@ -54,25 +54,21 @@ impl Run {
             return Ok(Sample { point, x, ..absent });
         }
         let _pinned = Pinned::to(&cores.load);
-        let (start, before) = (Instant::now(), Cpu::of(pid));
+        let before = Cpu::of(pid);
         let mut times = match self.protocol {
             Protocol::Gearman => self.round_trips(address)?,
             Protocol::Beanstalk | Protocol::Redis => self.puts(address)?,
         };
         let cpu = before.and_then(|before| Some(Cpu::of(pid)?.since(before)));
         times.sort_unstable();
-        Ok(Sample { point, x, ..self.sample(&times, start.elapsed(), cpu, Memory::of(pid)) })
+        Ok(Sample { point, x, ..self.sample(&times, cpu, Memory::of(pid)) })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-    fn sample(
-        &self,
-        times: &[Duration],
-        time: Duration,
-        cpu: Option<Cpu>,
-        memory: Option<Memory>,
-    ) -> Sample {
-        let (jobs, seconds) = (times.len() as f64, time.as_secs_f64());
+    fn sample(&self, times: &[Duration], cpu: Option<Cpu>, memory: Option<Memory>) -> Sample {
+        // Without the time that it takes to make payloads.
+        let seconds = times.iter().sum::<Duration>().as_secs_f64();
+        let jobs = times.len() as f64;
         let micros = |time: Option<&Duration>| time.map(|time| time.as_secs_f64() * 1e6);
         let cut_short = format!("cut short at {jobs} after {seconds:.0} s");
         Sample {
