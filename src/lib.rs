@@ -16,23 +16,31 @@
 
 pub mod config;
 
-pub mod frame;
-pub mod packet;
-
-pub mod inbound;
-pub mod outbox;
-
-pub mod admin;
-pub mod handle;
-pub mod session;
+pub mod io;
 pub mod shard;
 
+pub mod inbound;
+
+pub mod frame;
+
+pub mod packet;
+
+pub mod session;
+
+pub mod admin;
+
+pub mod handle;
+
 pub mod engine;
-pub mod function;
-pub mod index;
-pub mod job;
-pub mod list;
-pub mod timer;
+
 mod worker;
 
-pub mod io;
+pub mod function;
+pub mod job;
+
+pub mod timer;
+
+pub mod index;
+pub mod list;
+
+pub mod outbox;

@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
@@ -198,6 +198,9 @@ impl Uring {
     /// would stay taken meanwhile.
     fn close_all(mut self, mut now: Now) -> Result<(), Error> {
         self.stop_accepting();
+        if self.starved > 0 {
+            info!(times = self.starved, "receives found all buffers in use and were armed again");
+        }
         for key in 0..self.keys_end() {
             if let Some(connection) = self.connections.get_mut(key) {
                 // Stopping isn't losing workers: the shard is left as it is.
