@@ -15,6 +15,40 @@ const NUMBER_DIGITS_MAX: usize = 20;
 /// Longest prefix that leaves room for the colon and any number.
 pub const PREFIX_BYTES_MAX: usize = HANDLE_BYTES_MAX - NUMBER_DIGITS_MAX - 1;
 
+/// Low bits of a job's number that say which slot its function belongs to. Slots are dealt out to
+/// the cores, so a number leads to the job's core however many cores there are, also after a
+/// restart with another number of them.
+pub const SLOT_BITS: u32 = 8;
+
+/// The slot that a function belongs to. The same in every run and every version: durable jobs carry
+/// it in their numbers.
+#[inline]
+#[must_use]
+pub fn slot(function: &[u8]) -> u8 {
+    // FNV-1a (Fowler, Noll, Vo; draft-eastlake-fnv), folded: short names spread well enough over
+    // 256 slots, and whoever piles functions up on one slot only slows himself down.
+    let hash = function.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let [low, .., high] = (hash ^ (hash >> 32)).to_le_bytes();
+    low ^ high
+}
+
+/// The number of the job of this function that is the `sequence`th of its core.
+#[inline]
+#[must_use]
+pub fn job_number(sequence: u64, slot: u8) -> u64 {
+    sequence << SLOT_BITS | u64::from(slot)
+}
+
+/// The slot in a job's number.
+#[inline]
+#[must_use]
+pub fn slot_of(number: u64) -> u8 {
+    let [slot, ..] = number.to_le_bytes();
+    slot
+}
+
 /// A prefix that can't start a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PrefixError {

@@ -43,4 +43,6 @@ pub mod timer;
 pub mod index;
 pub mod list;
 
+pub mod store;
+
 pub mod outbox;

@@ -1,0 +1,93 @@
+//! Durable jobs: operations of all cores in, commits on disk out.
+//!
+//! `Store` is what a database must be able to do; `sqlite` keeps jobs in a file, `postgres` on a
+//! server that others share. A store blocks, so one thread of its own drives it (`writer`): each
+//! commit covers everything that arrived while the last one was being written. Knows neither
+//! connections nor queues.
+//!
+//! Invariant: operations reach the store in the order in which they were sent, and an outcome is
+//! reported once the commit that holds it is on disk, or once it is certain that none will.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::packet::Priority;
+
+/// A durable job as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The number in its handle: the key.
+    pub number: u64,
+    /// Name of its function, any bytes.
+    pub function: Bytes,
+    /// Its unique key, any bytes; may be empty or `-`.
+    pub unique: Bytes,
+    /// The function that gathers the results; empty for most jobs.
+    pub reducer: Bytes,
+    /// What the worker gets to work on.
+    pub payload: Bytes,
+    /// Urgency.
+    pub priority: Priority,
+    /// Earliest start in seconds since 1970; 0 = at once.
+    pub run_at_s: u64,
+    /// Workers that lost it.
+    pub attempts: u32,
+}
+
+/// A change of what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Keep a job. Its number is new.
+    Insert {
+        /// The job.
+        row: Row,
+        /// The client has its answer already (policy `async`): the job must be kept as soon as the
+        /// store can, however long that takes, and no outcome is reported.
+        answered: bool,
+    },
+    /// A worker lost a job. Does nothing if the job isn't kept.
+    SetAttempts {
+        /// The job.
+        number: u64,
+        /// Workers that lost it.
+        attempts: u32,
+    },
+    /// Forget a job. Does nothing if it isn't kept.
+    Remove {
+        /// The job.
+        number: u64,
+    },
+}
+
+/// Why a store didn't do what it was asked for.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It may work when tried again: disk full, database locked, server gone. Nothing of the commit
+    /// is kept, or all of it.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Another server owns the store now: this one must stop acknowledging at once.
+    #[error("{0}")]
+    Lost(String),
+    /// It can't be used at all: corrupt, of another program, of a newer version. One sentence with
+    /// cause and remedy.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// A database of durable jobs, owned by this process alone.
+pub trait Store: Debug + Send {
+    /// Gives every job to `each`, the lowest number first.
+    ///
+    /// # Errors
+    /// `StoreError`: see there. What was given before stays given.
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError>;
+
+    /// Applies operations in their order, all or none, and returns when they are on disk.
+    ///
+    /// # Errors
+    /// `StoreError`: see there.
+    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError>;
+}
