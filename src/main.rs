@@ -73,6 +73,9 @@ fn serve_logged(
     let signals = Signals::install()?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
+    if options.store_choice()?.is_some() {
+        return Err("this build opens no store yet: leave --store and --queue-type out".into());
+    }
     let settings = options.settings(&facts(descriptors)?)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));

@@ -157,9 +157,13 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
         Some(text) => u64::try_from(decimal(text)).unwrap_or(0),
     };
     match cx.engine.submit(cx.conn, submit, run_at_s, cx.room, cx.now) {
-        Ok(number) => {
-            let handle = cx.handles.text(number);
-            cx.outbox.push(&Response::JobCreated { handle: handle.as_ref() });
+        Ok(accepted) => {
+            let handle = cx.handles.text(accepted.number);
+            if accepted.waits {
+                cx.engine.await_store(cx.conn, accepted.job, cx.outbox.hold());
+            } else {
+                cx.outbox.push(&Response::JobCreated { handle: handle.as_ref() });
+            }
             debug!(
                 function = %submit.function.escape_ascii(),
                 unique = %submit.unique.escape_ascii(),

@@ -1,10 +1,10 @@
 //! One core: its connections, its engine, their outboxes. The only type a driver touches.
 //!
-//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`) and asks what to
-//! do (`next_dirty`, `take`, `intake`, `deadline_ms`); the shard calls no driver and knows no
-//! kernel. Frames of one call are handled one after another; what they cause anywhere is in the
-//! outboxes of the dirty connections when the call returns, so that a driver can flush each once a
-//! batch.
+//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`) and asks
+//! what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`); the shard calls
+//! no driver and knows no kernel. Frames of one call are handled one after another; what they cause
+//! is in the outboxes of the dirty connections when the call returns, so that a driver can flush
+//! each once a batch.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
@@ -18,14 +18,19 @@ use crate::admin::{self, Identity, Listing, WorkerRow};
 use crate::engine::{self, ConnId, Effect, Engine, Now};
 use crate::handle::Handles;
 use crate::inbound::{Arrival, Bounds, Inbound};
-use crate::outbox::{Chunk, Outbox};
-use crate::packet::{Command, Payload, Request, Response, Work};
+use crate::outbox::{Chunk, Outbox, Slot};
+use crate::packet::{Command, ErrorReply, Payload, Request, Response, Work};
 use crate::session::{Context, Session};
+use crate::store::{Operation, Row};
 
 /// With more than this waiting to leave, a connection's requests wait.
 const OUTBOX_PAUSE_BYTES: usize = 1 << 20;
 /// With no more than this waiting, they go on.
 const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
+/// With so many replies that wait for the store, a connection's requests wait.
+const SLOTS_PAUSE: usize = 1024;
+/// With no more than these, they go on.
+const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
 /// Complaints about connections that are logged a second; the others are counted.
@@ -54,6 +59,22 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// Most connections.
     pub connections_max: usize,
+}
+
+impl Default for Settings {
+    /// What tests and benches want: room for everything, nothing random.
+    fn default() -> Self {
+        Self {
+            engine: engine::Settings::default(),
+            handles: Handles::default(),
+            identity: Identity { version: "0.1", verbosity: "ERROR", pid: 1 },
+            exceptions: false,
+            body_bytes_max: 1 << 30,
+            memory_bytes_max: 1 << 30,
+            outbox_bytes_max: 1 << 30,
+            connections_max: 1 << 20,
+        }
+    }
 }
 
 /// Where a connection comes from.
@@ -125,6 +146,15 @@ struct Connection {
     dirty: bool,
 }
 
+impl Connection {
+    /// Whether requests that waited, or the end of the connection that did, may go on.
+    fn may_resume(&self) -> bool {
+        let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
+        self.paused && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
+            || self.ended && self.closing == Closing::No && slots == 0
+    }
+}
+
 /// One core's share of the server.
 #[derive(Debug)]
 pub struct Shard {
@@ -136,8 +166,14 @@ pub struct Shard {
     effects: Vec<Effect>,
     /// Text of the admin reply that is being made; empty otherwise.
     text: Vec<u8>,
+    /// What the store is to do; empty once the driver has fetched it.
+    operations: Vec<Operation>,
+    /// Connections whose requests may go on, which `next_dirty` sees to.
+    resumed: Vec<ConnId>,
     inbound_bytes: usize,
     outbox_bytes: usize,
+    /// Replies that wait, or wait behind one that does.
+    slots: usize,
     complaints: (u64, u32),
     /// Events since the start.
     pub counters: Counters,
@@ -154,8 +190,11 @@ impl Shard {
             dirty: Vec::new(),
             effects: Vec::new(),
             text: Vec::new(),
+            operations: Vec::new(),
+            resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,
+            slots: 0,
             complaints: (0, 0),
             counters: Counters::default(),
         }
@@ -210,6 +249,7 @@ impl Shard {
         let connection = self.connections.remove(conn as usize);
         self.inbound_bytes -= connection.inbound.held_bytes();
         self.outbox_bytes -= connection.outbox.bytes();
+        self.slots -= connection.outbox.held();
         self.deliver(None, now);
         debug!(conn, ip = %connection.origin.ip, "disconnected");
     }
@@ -217,7 +257,12 @@ impl Shard {
     /// The next connection about which `take` and `intake` may have something new to say. One that
     /// was disconnected meanwhile is never named.
     #[inline]
-    pub fn next_dirty(&mut self) -> Option<ConnId> {
+    pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
+        while let Some(conn) = self.resumed.pop() {
+            if self.connections.contains(conn as usize) {
+                self.handle_frames(conn, &[], now);
+            }
+        }
         while let Some(conn) = self.dirty.pop() {
             if let Some(connection) = self.connections.get_mut(conn as usize)
                 && std::mem::take(&mut connection.dirty)
@@ -248,8 +293,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         self.outbox_bytes -= chunk.as_ref().len();
         connection.outbox.sent(chunk);
-        let waits = connection.paused && connection.outbox.bytes() <= OUTBOX_RESUME_BYTES;
-        if waits {
+        if connection.may_resume() {
             self.handle_frames(conn, &[], now);
         } else if connection.closing != Closing::No {
             self.mark_dirty(conn);
@@ -263,7 +307,7 @@ impl Shard {
         let connection = &self.connections[conn as usize];
         match connection.closing {
             Closing::Now => Intake::Close,
-            Closing::Flushing if connection.outbox.bytes() == 0 => Intake::Close,
+            Closing::Flushing if connection.outbox.is_empty() => Intake::Close,
             Closing::Flushing => Intake::Pause,
             Closing::No if connection.paused || connection.ended => Intake::Pause,
             Closing::No if connection.inbound.wants_direct() => Intake::Direct,
@@ -295,16 +339,45 @@ impl Shard {
         self.deliver(None, now);
     }
 
+    /// The store keeps a job, or, with `kept` false, doesn't and never will.
+    pub fn stored(&mut self, number: u64, kept: bool, now: Now) {
+        if kept {
+            self.engine.stored(number, now);
+        } else {
+            self.engine.not_stored(number, now);
+        }
+        self.deliver(None, now);
+    }
+
+    /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
+    pub fn restore(&mut self, row: &Row, now: Now) -> bool {
+        let restored = self.engine.restore(row, now);
+        self.deliver(None, now);
+        restored
+    }
+
+    /// Moves what the store is to do into `operations`, which must be empty.
+    #[inline]
+    pub fn take_operations(&mut self, operations: &mut Vec<Operation>) {
+        debug_assert!(operations.is_empty());
+        std::mem::swap(&mut self.operations, operations);
+    }
+
+    /// Whether jobs of policy `Async` may be answered before they are on disk; see there.
+    pub fn allow_async(&mut self, allowed: bool) {
+        self.engine.allow_async(allowed);
+    }
+
     /// Number of connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Bytes that have not left yet, on all connections together.
+    /// Whether every reply has left, on all connections.
     #[must_use]
-    pub fn unsent_bytes(&self) -> usize {
-        self.outbox_bytes
+    pub fn is_flushed(&self) -> bool {
+        self.outbox_bytes == 0 && self.slots == 0
     }
 
     /// Whether there is no job in any state.
@@ -344,7 +417,8 @@ impl Shard {
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => self.handle_arrival(conn, arrival, now),
                 Ok(None) => {
-                    if self.connections[conn as usize].ended {
+                    let connection = &self.connections[conn as usize];
+                    if connection.ended && connection.outbox.held() == 0 {
                         self.finish(conn, now);
                     }
                     break;
@@ -384,7 +458,8 @@ impl Shard {
         }
         let connection = &mut self.connections[conn as usize];
         // What is left of a list goes on when its last part has left.
-        let full = connection.outbox.bytes() > OUTBOX_PAUSE_BYTES;
+        let outbox = &connection.outbox;
+        let full = outbox.bytes() > OUTBOX_PAUSE_BYTES || outbox.held() >= SLOTS_PAUSE;
         connection.paused = full || connection.listing.is_some();
         connection.paused
     }
@@ -441,8 +516,8 @@ impl Shard {
     #[inline]
     fn context(&mut self, conn: ConnId, now: Now) -> (&mut Session, Context<'_>) {
         let room = self.room();
+        self.unsettle(conn);
         let connection = &mut self.connections[conn as usize];
-        self.outbox_bytes -= connection.outbox.bytes();
         let cx = Context {
             conn,
             engine: &mut self.engine,
@@ -454,12 +529,21 @@ impl Shard {
         (&mut connection.session, cx)
     }
 
-    /// Takes account of what was pushed to an outbox whose bytes had been taken off before.
+    /// Takes an outbox out of the sums, before something is done to it.
+    #[inline]
+    fn unsettle(&mut self, conn: ConnId) {
+        let outbox = &self.connections[conn as usize].outbox;
+        self.outbox_bytes -= outbox.bytes();
+        self.slots -= outbox.held();
+    }
+
+    /// Takes an outbox into the sums again.
     #[inline]
     fn settle(&mut self, conn: ConnId, now: Now) {
         let connection = &mut self.connections[conn as usize];
         let bytes = connection.outbox.bytes();
         self.outbox_bytes += bytes;
+        self.slots += connection.outbox.held();
         if bytes > self.settings.outbox_bytes_max {
             self.check_slow_reader(conn, now);
         }
@@ -484,6 +568,23 @@ impl Shard {
                         self.forward(conn, work, now);
                     }
                 }
+                Effect::Accepted { conn, ticket, number } => {
+                    let handle = self.settings.handles.text(number);
+                    let created = Response::JobCreated { handle: handle.as_ref() };
+                    self.fill(conn, ticket, &created, now);
+                }
+                Effect::Refused { conn, ticket } => {
+                    self.fill(conn, ticket, &Response::Error(ErrorReply::NotStored), now);
+                }
+                Effect::Insert { job, answered } => {
+                    let job = &self.engine.jobs()[job as usize];
+                    let row = job.row(&self.engine.function_of(job).name);
+                    self.operations.push(Operation::Insert { row, answered });
+                }
+                Effect::SetAttempts { number, attempts } => {
+                    self.operations.push(Operation::SetAttempts { number, attempts });
+                }
+                Effect::Remove { number } => self.operations.push(Operation::Remove { number }),
             }
         }
         self.effects = effects;
@@ -506,17 +607,28 @@ impl Shard {
         if connection.closing == Closing::Now {
             return;
         }
-        self.outbox_bytes -= connection.outbox.bytes();
-        connection.outbox.push(response);
+        self.unsettle(conn);
+        self.connections[conn as usize].outbox.push(response);
+        self.settle(conn, now);
+        self.mark_dirty(conn);
+    }
+
+    /// A reply that was waited for has come.
+    fn fill(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>, now: Now) {
+        self.unsettle(conn);
+        let connection = &mut self.connections[conn as usize];
+        connection.outbox.fill(slot, response);
+        if connection.may_resume() {
+            self.resumed.push(conn);
+        }
         self.settle(conn, now);
         self.mark_dirty(conn);
     }
 
     /// Appends an admin reply; its buffer serves for the next one.
     fn push_text(&mut self, conn: ConnId, mut text: Vec<u8>, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        self.outbox_bytes -= connection.outbox.bytes();
-        connection.outbox.push_text(&text);
+        self.unsettle(conn);
+        self.connections[conn as usize].outbox.push_text(&text);
         self.settle(conn, now);
         text.clear();
         text.shrink_to(1 << 16);

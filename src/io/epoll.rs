@@ -142,7 +142,7 @@ impl Epoll {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
-            while let Some(conn) = self.shard().next_dirty() {
+            while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
             }
         }

@@ -111,6 +111,6 @@ impl Lifecycle {
             info!("no job is left");
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }
-        self.stops_at_ms.is_some_and(|at_ms| shard.unsent_bytes() == 0 || now.mono_ms >= at_ms)
+        self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
     }
 }
