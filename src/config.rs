@@ -22,6 +22,7 @@ use crate::engine::{self, Wakeup};
 use crate::frame::HEADER_BYTES;
 use crate::function::{Durabilities, Durability};
 use crate::handle::{Handles, PrefixError};
+use crate::letter::Cores;
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
 
@@ -521,6 +522,7 @@ impl Options {
             memory_bytes_max: bytes(memory_max),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
+            cores: Cores { own: 0, count: 1 },
         })
     }
 
