@@ -54,6 +54,14 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether the signal to stop has come before anybody runs.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.finish.load(Ordering::Relaxed)
+    }
+}
+
 /// Where a run is between start and end.
 pub(super) struct Lifecycle {
     signals: Signals,
