@@ -146,6 +146,12 @@ impl Engine {
         self.peers[conn as usize].nap == Nap::Asleep
     }
 
+    /// Whether a worker was woken and its lease hasn't ended.
+    #[must_use]
+    pub fn is_woken(&self, conn: ConnId) -> bool {
+        matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
+    }
+
     /// The functions a connection can run, the latest first.
     pub fn functions_of(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
         let abilities = self.peers[conn as usize].abilities.iter(&self.abilities.records, OWN);

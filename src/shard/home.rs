@@ -138,7 +138,7 @@ impl Shard {
                 self.offer(conn, owner, function);
                 self.tell(owner, conn, header, body);
                 let away = self.away(conn);
-                if away.asleep {
+                if away.asleep && away.told >> owner & 1 == 0 {
                     away.told |= 1 << owner;
                     let caller = self.caller(conn);
                     self.send_letter(owner, Letter::Sleep(caller));
@@ -153,6 +153,10 @@ impl Shard {
                 let away = self.away(conn);
                 if away.functions.remove(function) {
                     away.able[owner] -= 1;
+                    if away.able[owner] == 0 {
+                        away.told &= !(1 << owner);
+                        away.woken_by = away.woken_by.filter(|&by| by != owner);
+                    }
                     self.tell(owner, conn, header, body);
                 }
                 true
@@ -161,7 +165,9 @@ impl Shard {
                 if let Some(away) = &mut self.connections[conn as usize].away {
                     away.functions.clear();
                     let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
+                    away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
                     for owner in (0..cores.count).filter(|&owner| able[owner] > 0) {
+                        self.away(conn).told &= !(1 << owner);
                         self.tell(owner, conn, header, body);
                     }
                 }

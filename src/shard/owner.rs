@@ -28,8 +28,11 @@ impl Shard {
             Letter::Grab { caller, grab, least } => self.give(from, caller, grab, least, now),
             Letter::Sleep(caller) => {
                 let conn = self.stand_in(from, caller);
-                self.engine.pre_sleep(conn, now);
-                self.deliver(None, now);
+                // One that was woken meanwhile has its NOOP on the way.
+                if !self.engine.is_woken(conn) {
+                    self.engine.pre_sleep(conn, now);
+                    self.deliver(None, now);
+                }
             }
             Letter::Declined(caller) => {
                 let conn = self.stand_in(from, caller);
