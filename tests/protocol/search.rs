@@ -10,15 +10,17 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::model::{Action, Home, Letter, Phase, Place, Scenario, State};
+use crate::model::{Action, Core, Home, Letter, Nap, Phase, Place, Scenario, State};
 
 /// What may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Breach {
+pub(crate) enum Breach {
     /// A job lies beside a sleeper that could run it, and nobody is about to fetch it.
     LostWakeup,
     /// A worker that is busy holds a lease, so a job waits for nothing.
     IdleLease,
+    /// A worker is about and doesn't know of a job, nor does the owner mean to wake it.
+    Unaware,
     /// A grab that nobody will answer.
     NoReply,
     /// A job that nobody has.
@@ -30,15 +32,20 @@ pub enum Breach {
 }
 
 /// A breach, and how it comes about.
-#[derive(Debug)]
-pub struct Found {
-    pub breach: Breach,
-    pub way: Vec<Action>,
-    pub state: State,
+pub(crate) struct Found {
+    pub(crate) breach: Breach,
+    way: Vec<Action>,
+    state: State,
+}
+
+impl Found {
+    pub(crate) fn story(&self) -> String {
+        format!("{:?} after {:?}\n{:#?}", self.breach, self.way, self.state)
+    }
 }
 
 /// Walks through all states; answers with their number.
-pub fn explore(scenario: &Scenario) -> Result<usize, Box<Found>> {
+pub(crate) fn explore(scenario: &Scenario) -> Result<usize, Box<Found>> {
     let mut numbers: HashMap<Rc<State>, usize> = HashMap::new();
     let mut states: Vec<Rc<State>> = Vec::new();
     let mut origins: Vec<Option<(usize, Action)>> = Vec::new();
@@ -126,7 +133,8 @@ fn breach(scenario: &Scenario, state: &State) -> Option<Breach> {
             continue;
         };
         let home = scenario.workers[worker].0;
-        let assigned = |letter: &Letter| matches!(letter, Letter::Assigned(_, _, at, _) if *at == job);
+        let assigned =
+            |letter: &Letter| matches!(letter, Letter::Assigned(_, _, at, _) if *at == job);
         let returned = |letter: &Letter| {
             matches!(letter, Letter::Complete(_, at) if *at == job)
                 || matches!(letter, Letter::CantDo(at) if *at == worker)
@@ -144,14 +152,24 @@ fn breach(scenario: &Scenario, state: &State) -> Option<Breach> {
     if state.homes.iter().any(|home| matches!(home.phase, Phase::Waiting(_))) {
         return Some(Breach::NoReply);
     }
-    for core in 0..scenario.cores {
-        let leases = state.leases(core).count();
-        if state.leases(core).any(|worker| state.homes[worker].phase != Phase::Ready) {
-            return Some(Breach::IdleLease);
-        }
-        let asleep = |home: &Home| home.phase == Phase::Asleep && home.able[core];
-        if state.queued(scenario, core).count() > leases && state.homes.iter().any(asleep) {
-            return Some(Breach::LostWakeup);
+    (0..scenario.cores).find_map(|core| breach_at(scenario, state, core))
+}
+
+/// What is wrong with one core's jobs when no letter is on its way.
+fn breach_at(scenario: &Scenario, state: &State, core: Core) -> Option<Breach> {
+    if state.leases(core).any(|worker| state.homes[worker].phase != Phase::Ready) {
+        return Some(Breach::IdleLease);
+    }
+    let asleep = |home: &Home| home.phase == Phase::Asleep && home.able[core];
+    let unleased = state.queued(scenario, core).count() > state.leases(core).count();
+    if unleased && state.homes.iter().any(asleep) {
+        return Some(Breach::LostWakeup);
+    }
+    for (home, proxy) in state.homes.iter().zip(&state.proxies[core]) {
+        let Some(proxy) = proxy else { continue };
+        let known = |job: usize| home.hints[core] & 1 << scenario.jobs[job].1 != 0;
+        if proxy.nap != Nap::Asleep && !state.queued(scenario, core).all(known) {
+            return Some(Breach::Unaware);
         }
     }
     None
