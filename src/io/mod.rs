@@ -8,13 +8,17 @@
 //! Invariant: one thread owns the shard and everything here; signals reach it through a pipe.
 
 mod clock;
+mod doze;
 mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
 pub mod machine;
+pub mod mesh;
 pub mod process;
 mod uring;
+
+use std::sync::atomic;
 
 use thiserror::Error;
 use tracing::{info, warn};

@@ -1,8 +1,8 @@
 //! The protocol by which a worker gets jobs from several cores, held against every order of events.
 //!
-//! Cores talk in letters that take any time; the model knows the rules, the search walks through
-//! all states that they lead to. The rules stand at `the_rules_hold_for_one_worker`. A rule is left out at a time
-//! to show that it is needed and that its loss is seen. `PROTOCOL_DEEP=1` looks at larger worlds
+//! Cores talk in letters that take any time; the search walks through all states that the steps
+//! lead to. The rules in words stand at `the_rules_hold_for_one_worker`. Each is left out once, to
+//! show that it is needed and that its absence is seen. `PROTOCOL_DEEP=1` looks at larger worlds
 //! as well (minutes).
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
