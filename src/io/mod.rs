@@ -10,14 +10,17 @@
 
 mod clock;
 mod commits;
+mod doze;
 mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
 pub mod machine;
+pub mod mesh;
 pub mod process;
 mod uring;
 
+use std::sync::atomic;
 use std::time::Duration;
 
 use thiserror::Error;
