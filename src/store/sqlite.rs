@@ -81,13 +81,8 @@ const LOG_BYTES_KEPT: i64 = 64 << 20;
 pub struct Sqlite {
     lock: Lock,
     /// `None` after a fault; the next call opens it again.
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    connection: Connection,
-    /// Device and inode: which file the path led to.
+    connection: Option<Connection>,
+    /// Device and inode of the file that was opened.
     file: (u64, u64),
 }
 
@@ -115,8 +110,8 @@ impl Sqlite {
                 info!(jobs = taken, table = import_table, "took over the jobs of gearmand");
             }
         }
-        let file = file_at(path).map_err(|error| unreadable(path, &error))?;
-        Ok(Self { open: Some(Open { connection, file }), lock })
+        let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
+        Ok(Self { connection: Some(connection), file, lock })
     }
 
     /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
@@ -125,30 +120,29 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let path = self.lock.database();
-        let found = file_at(path).map_err(|error| unreadable(path, &error));
-        if let Some(open) = &self.open
-            && found.as_ref().ok() != Some(&open.file)
-        {
-            // What it writes would be gone with the last program that has the file open.
-            self.open = None;
+        // What goes to a file without a name is gone with the last program that has it open. What
+        // goes to another file, or is read from it, mixes with the log of the one that we know.
+        match file_at(path) {
+            Ok(file) if file == self.file => {}
+            Ok(_) => return Err(misplaced(path, "another file has its name")),
+            Err(error) => return Err(misplaced(path, &error.to_string())),
         }
-        let file = found?;
-        if self.open.is_none() {
-            let connection =
-                connect(path, OpenFlags::empty()).map_err(|error| explain(path, &error))?;
-            check(path, &connection)?;
-            self.open = Some(Open { connection, file });
-        }
-        let Some(open) = &mut self.open else {
-            return Err(StoreError::Unavailable(format!("{} isn't open", path.display())));
-        };
-        work(&mut open.connection).map_err(|error| {
-            let sound = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull];
-            if !error.sqlite_error_code().is_some_and(|code| sound.contains(&code)) {
-                self.open = None;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = connect(path, OpenFlags::empty());
+                let connection = connection.map_err(|error| explain(path, &error))?;
+                check(path, &connection)?;
+                connection
             }
-            explain(path, &error)
-        })
+        };
+        let result = work(&mut connection);
+        let sound = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull];
+        let code = result.as_ref().err().map(rusqlite::Error::sqlite_error_code);
+        if code.is_none_or(|code| code.is_some_and(|code| sound.contains(&code))) {
+            self.connection = Some(connection);
+        }
+        result.map_err(|error| explain(path, &error))
     }
 }
 
@@ -380,9 +374,9 @@ fn file_at(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> StoreError {
+fn misplaced(path: &Path, reason: &str) -> StoreError {
     let name = path.display();
-    StoreError::Unavailable(format!("{name} is gone ({error}): put it back, or restart ringgeard"))
+    StoreError::Unavailable(format!("{name} is gone ({reason}): put it back, or restart ringgeard"))
 }
 
 /// What to tell the operator.
