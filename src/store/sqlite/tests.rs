@@ -301,7 +301,7 @@ fn damage_is_noticed_when_jobs_are_loaded() {
     drop(store);
     let mut file = OpenOptions::new().write(true).open(&place.path).unwrap();
     // The head of a page in the middle of the table.
-    file.seek(SeekFrom::Start(20 * PAGE_BYTES.cast_unsigned())).unwrap();
+    file.seek(SeekFrom::Start(20 * 4096)).unwrap();
     file.write_all(&[0xa5; 64]).unwrap();
     let mut store = place.open();
     let error = store.load(&mut |_| ()).unwrap_err();
