@@ -114,7 +114,7 @@ fn true_path(path: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let name = path.file_name().ok_or(error)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(name))
+            Ok(fs::canonicalize(folder.unwrap_or_else(|| Path::new(".")))?.join(name))
         }
         other => other,
     }

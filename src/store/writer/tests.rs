@@ -197,7 +197,7 @@ fn an_insert_that_was_refused_is_removed_if_the_failed_commit_had_kept_it() {
 
 #[test]
 fn inserts_wait_as_long_as_they_may_while_the_store_is_down() {
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_secs(1);
     let bench = Bench::new(timeout);
     bench.store.set_down(Some(Fault::Refused));
     let start = Instant::now();
@@ -298,7 +298,7 @@ fn a_row_that_no_store_can_keep_holds_nothing_up() {
 
 #[test]
 fn whatever_fails_nothing_answered_is_lost_and_nothing_refused_is_kept() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let mut random = fastrand::Rng::with_seed(seed);
         let patience = if random.bool() { Duration::ZERO } else { Duration::from_millis(120) };
         let bench = Bench::new(patience);
@@ -307,7 +307,7 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_refused_is_kept() {
         let mut next = 1;
         for _ in 0..random.usize(5..40) {
             if random.usize(0..4) == 0 {
-                let fault = random.bool().then_some(Fault::Refused).unwrap_or(Fault::Unanswered);
+                let fault = if random.bool() { Fault::Refused } else { Fault::Unanswered };
                 bench.store.set_down(random.bool().then_some(fault));
             }
             if random.usize(0..3) == 0 {
