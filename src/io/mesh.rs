@@ -35,6 +35,8 @@ pub struct Load {
     pub bytes: usize,
     /// Connections.
     pub connections: usize,
+    /// Jobs in any state.
+    pub jobs: usize,
 }
 
 /// A core's `Load` as the other cores see it.
@@ -42,6 +44,7 @@ pub struct Load {
 struct Gauge {
     bytes: AtomicUsize,
     connections: AtomicUsize,
+    jobs: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -282,7 +285,10 @@ impl<T: Send> Post<T> {
     pub fn publish(&self, load: Load) {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
-        for (value, now) in [(&gauge.bytes, load.bytes), (&gauge.connections, load.connections)] {
+        let Gauge { bytes, connections, jobs } = &**gauge;
+        for (value, now) in
+            [(bytes, load.bytes), (connections, load.connections), (jobs, load.jobs)]
+        {
             if value.load(Ordering::Relaxed) != now {
                 value.store(now, Ordering::Relaxed);
             }
@@ -297,6 +303,7 @@ impl<T: Send> Post<T> {
         gauges.fold(Load::default(), |sum, (_, gauge)| Load {
             bytes: sum.bytes + gauge.bytes.load(Ordering::Relaxed),
             connections: sum.connections + gauge.connections.load(Ordering::Relaxed),
+            jobs: sum.jobs + gauge.jobs.load(Ordering::Relaxed),
         })
     }
 }
@@ -438,12 +445,12 @@ mod tests {
     #[test]
     fn each_core_knows_what_the_others_use() {
         let posts = mesh::<()>(3).unwrap();
-        posts[0].publish(Load { bytes: 1, connections: 10 });
-        posts[1].publish(Load { bytes: 2, connections: 20 });
-        posts[2].publish(Load { bytes: 4, connections: 40 });
-        posts[1].publish(Load { bytes: 3, connections: 20 });
-        assert_eq!(posts[0].elsewhere(), Load { bytes: 7, connections: 60 });
-        assert_eq!(posts[2].elsewhere(), Load { bytes: 4, connections: 30 });
+        posts[0].publish(Load { bytes: 1, connections: 10, jobs: 1 });
+        posts[1].publish(Load { bytes: 2, connections: 20, jobs: 2 });
+        posts[2].publish(Load { bytes: 4, connections: 40, jobs: 4 });
+        posts[1].publish(Load { bytes: 3, connections: 20, jobs: 3 });
+        assert_eq!(posts[0].elsewhere(), Load { bytes: 7, connections: 60, jobs: 7 });
+        assert_eq!(posts[2].elsewhere(), Load { bytes: 4, connections: 30, jobs: 4 });
     }
 
     #[test]

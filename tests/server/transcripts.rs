@@ -55,6 +55,16 @@ fn transcripts_hold_on_uring() {
 }
 
 #[test]
+fn on_epoll_with_2_cores() {
+    run_all(Contender::RinggearEpoll2, Pieces::Whole);
+}
+
+#[test]
+fn on_uring_with_3_cores() {
+    run_all(Contender::RinggearUring3, Pieces::Whole);
+}
+
+#[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
     run_all(Contender::RinggearEpoll, Pieces::Bytes);
 }
