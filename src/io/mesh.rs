@@ -389,6 +389,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_core_sent_before_its_end_is_received() {
+        let (mut one, mut other) = two();
+        one.send(1, 'a');
+        one.flush();
+        drop(one);
+        assert!(!other.prepare_to_sleep(|| false));
+        assert_eq!(received(&mut other, 1), [(0, 'a')]);
+    }
+
+    #[test]
     fn a_bell_is_struck_once_and_only_for_a_sleeper() {
         let (mut one, mut other) = two();
         one.send(1, 'a');
