@@ -334,10 +334,11 @@ mod tests {
     #[test]
     fn letters_arrive_in_order_at_the_core_they_are_for() {
         let mut posts = mesh(4).unwrap();
-        for from in 0..4 {
-            for letter in 0..3 {
-                (0..4).filter(|&to| to != from).for_each(|to| posts[from].send(to, (to, letter)));
-            }
+        for post in &mut posts {
+            let others = |core| (0..4).filter(move |&to| to != core);
+            (0..3).for_each(|letter| {
+                others(post.core()).for_each(|to| post.send(to, (to, letter)));
+            });
         }
         for (core, post) in posts.iter_mut().enumerate() {
             assert_eq!(post.core(), core);

@@ -4,6 +4,7 @@
 //! whether to ring; the sleeper announces, looks, and sleeps. Either it sees what was left or it is
 //! rung. Without the fences or the second look that fails, so each test has a twin that panics.
 #![cfg(test)]
+#![allow(clippy::duplicate_mod, reason = "once with the fences, once without")]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
