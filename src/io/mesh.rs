@@ -341,10 +341,11 @@ mod tests {
     #[test]
     fn letters_arrive_in_order_at_the_core_they_are_for() {
         let mut posts = mesh(4).unwrap();
-        for from in 0..4 {
-            for letter in 0..3 {
-                (0..4).filter(|&to| to != from).for_each(|to| posts[from].send(to, (to, letter)));
-            }
+        for post in &mut posts {
+            let others = |core| (0..4).filter(move |&to| to != core);
+            (0..3).for_each(|letter| {
+                others(post.core()).for_each(|to| post.send(to, (to, letter)));
+            });
         }
         for (core, post) in posts.iter_mut().enumerate() {
             assert_eq!(post.core(), core);
@@ -393,6 +394,16 @@ mod tests {
         (0..RING_LETTERS_MAX + 5).for_each(|_| one.send(1, Arc::clone(&letter)));
         drop((one, other));
         assert_eq!(Arc::strong_count(&letter), 1);
+    }
+
+    #[test]
+    fn what_a_core_sent_before_its_end_is_received() {
+        let (mut one, mut other) = two();
+        one.send(1, 'a');
+        one.flush();
+        drop(one);
+        assert!(!other.prepare_to_sleep(|| false));
+        assert_eq!(received(&mut other, 1), [(0, 'a')]);
     }
 
     #[test]
