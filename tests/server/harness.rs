@@ -41,6 +41,11 @@ impl Contender {
         }
     }
 
+    /// Cores that it runs on.
+    pub(crate) fn cores(self) -> usize {
+        self.driver().1.parse().expect("a number")
+    }
+
     pub(crate) fn is_ringgear(self) -> bool {
         self != Self::Gearmand
     }
