@@ -8,11 +8,11 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once the commit that holds it is on disk, or once it is certain that none will.
 
-pub mod sqlite;
 pub mod writer;
 
 mod gearmand;
 pub mod lock;
+pub mod sqlite;
 
 #[cfg(test)]
 mod faulty;
