@@ -78,11 +78,12 @@ const LOG_BYTES_KEPT: i64 = 64 << 20;
 /// Jobs in a file that this process owns.
 #[derive(Debug)]
 pub struct Sqlite {
-    lock: Lock,
     /// `None` after a fault; the next call opens it again.
     connection: Option<Connection>,
     /// Device and inode of the file that was opened.
     file: (u64, u64),
+    /// Stands last: closing the connection still writes.
+    lock: Lock,
 }
 
 impl Sqlite {
