@@ -8,6 +8,8 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once the commit that holds it is on disk, or once it is certain that none will.
 
+pub mod postgres;
+
 use std::fmt::Debug;
 
 use bytes::Bytes;

@@ -47,7 +47,8 @@ pub(super) fn config(
         ))
     })?;
     let wants_tls = config.get_ssl_mode() == SslMode::Require
-        || variable("PGSSLMODE").is_some_and(|mode| mode == "require" || mode.starts_with("verify"));
+        || variable("PGSSLMODE")
+            .is_some_and(|mode| mode == "require" || mode.starts_with("verify"));
     if wants_tls {
         return Err(StoreError::Unusable(
             "this build can't encrypt its connection to PostgreSQL: use a Unix socket or a tunnel, \
