@@ -114,8 +114,8 @@ struct Link {
     /// Where that is, for messages.
     place: String,
     ready: Option<Ready>,
-    /// The server's side of the last session.
-    backend: Option<Backend>,
+    /// The server's sides of sessions that may have the lock.
+    backends: Vec<Backend>,
     /// Says that the owner is this process.
     token: Vec<u8>,
     generation: i64,
@@ -161,8 +161,8 @@ impl Postgres {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
         let place = conninfo::place(&config);
-        let (ready, backend) = (None, None);
-        let mut link = Link { config, place, ready, backend, token, generation: 0, lost: false };
+        let (ready, backends) = (None, Vec::new());
+        let mut link = Link { config, place, ready, backends, token, generation: 0, lost: false };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
     }
@@ -233,7 +233,7 @@ impl Link {
         let opened: Result<_, Trouble> = opened.await;
         let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
         info!(generation = self.generation, "jobs are kept in {}", self.place);
-        self.backend = Some(session.backend);
+        self.backends = vec![session.backend];
         self.ready = Some(Ready { session, change });
         Ok(sequence)
     }
@@ -319,17 +319,20 @@ impl Link {
     async fn reconnect(&mut self) -> Result<Ready, Trouble> {
         let session = Session::connect(&self.config, &self.place).await?;
         let started = Instant::now();
+        // It stays among them if it falls silent: then it may have got the lock.
+        self.backends.push(session.backend);
         while !session.lock().await? {
-            // The lock may still be with the last session: its end is not known to the server,
+            // The lock may still be with an earlier session: its end is not known to the server,
             // or it is about to commit what was given up here.
             match session.holder().await? {
-                Some((backend, _)) if Some(backend) == self.backend => {
+                Some((backend, _)) if self.backends.contains(&backend) => {
                     session.terminate(backend).await?;
                 }
                 Some(_) => return Err(Trouble::Told(self.lose())),
                 None => {}
             }
             if started.elapsed() > LOCK_GRACE {
+                self.backends.pop();
                 return Err(Trouble::Told(StoreError::Unavailable(format!(
                     "{} has not ended this server's earlier session yet",
                     self.place
@@ -337,7 +340,7 @@ impl Link {
             }
             sleep(LOCK_INTERVAL).await;
         }
-        self.backend = Some(session.backend);
+        self.backends = vec![session.backend];
         let sql = "UPDATE ringgear_owner SET generation = generation + 1 WHERE owner = $1 \
                    RETURNING generation";
         let Some(row) =

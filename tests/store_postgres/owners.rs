@@ -1,0 +1,117 @@
+//! One owner at a time: who is turned away, who waits, and who finds out that it is none any more.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use ringgear::store::postgres::{OpenError, Postgres};
+use ringgear::store::{Operation, Store as _, StoreError};
+
+use super::server::{Server, backend, insert, insist, numbers, wait_for};
+
+/// Opens the store on another thread, however long that takes; returns once it is waiting.
+fn standby(server: &Server) -> JoinHandle<Postgres> {
+    let conninfo = server.conninfo("jobs") + " application_name=standby";
+    let (waits, waiting) = mpsc::channel();
+    let standby = thread::spawn(move || {
+        let mut wait = || waits.send(()).is_ok();
+        Postgres::open(&conninfo, None, 1, &mut wait).unwrap()
+    });
+    waiting.recv().unwrap();
+    thread::spawn(move || {
+        // Asked for as long as it waits.
+        while waiting.recv().is_ok() {}
+        standby.join().unwrap()
+    })
+}
+
+#[test]
+fn a_second_owner_is_turned_away() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    let error = server.try_open().unwrap_err();
+    assert!(matches!(error, OpenError::Owned(_)), "{error}");
+    assert!(error.to_string().contains("standby"), "{error}");
+    store.commit(&[insert(1)]).unwrap();
+    drop(store);
+    assert_eq!(numbers(&mut server.open()), [1]);
+}
+
+#[test]
+fn a_standby_goes_on_with_the_jobs() {
+    let Some(mut server) = Server::start() else { return };
+    let mut store = server.open();
+    let standby = standby(&server);
+    store.commit(&[insert(256), insert(512)]).unwrap();
+    drop(store);
+    let mut store = standby.join().unwrap();
+    assert_eq!(numbers(&mut store), [256, 512]);
+    assert_eq!(store.next_sequence(), 3);
+    store.commit(&[Operation::Remove { number: 256 }]).unwrap();
+
+    // One that waits while the server itself is away.
+    let standby = self::standby(&server);
+    server.kill();
+    drop(store);
+    server.run();
+    assert_eq!(numbers(&mut standby.join().unwrap()), [512]);
+}
+
+#[test]
+fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    wait_for(&mut admin, &format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})"));
+    insist(&mut store, &[insert(2)]);
+    assert_ne!(backend(&mut admin), pid);
+
+    let standby = standby(&server);
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    let mut other = standby.join().unwrap();
+    // The end of the connection may be noticed first.
+    let error = match store.commit(&[insert(3)]).unwrap_err() {
+        StoreError::Unavailable(_) => store.commit(&[insert(3)]).unwrap_err(),
+        error => error,
+    };
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    other.commit(&[insert(4)]).unwrap();
+    assert_eq!(numbers(&mut other), [1, 2, 4]);
+
+    // Also once the other one is gone.
+    drop(other);
+    let error = store.commit(&[insert(5)]).unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    assert!(matches!(store.load(&mut drop), Err(StoreError::Lost(_))));
+    assert_eq!(numbers(&mut server.open()), [1, 2, 4]);
+}
+
+#[test]
+fn a_commit_of_an_earlier_generation_changes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let large = |number| {
+        let row = super::server::row(number);
+        let payload = vec![b'x'; 12 << 20].into();
+        Operation::Insert { row: ringgear::store::Row { payload, ..row }, answered: false }
+    };
+    let change = [
+        insert(2),
+        Operation::SetAttempts { number: 1, attempts: 9 },
+        Operation::Remove { number: 1 },
+    ];
+    // In one statement, in several, and in none.
+    for operations in [change.to_vec(), [large(3), large(4)].into(), Vec::new()] {
+        let mut store = server.open();
+        store.commit(&[insert(1)]).unwrap();
+        admin.batch_execute("UPDATE ringgear_owner SET generation = generation + 1").unwrap();
+        let error = store.commit(&operations).unwrap_err();
+        assert!(matches!(error, StoreError::Lost(_)), "{error}");
+        drop(store);
+        assert_eq!(numbers(&mut server.open()), [1]);
+    }
+}
