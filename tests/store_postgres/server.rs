@@ -96,7 +96,8 @@ impl Server {
     fn try_run(&mut self) -> Result<(), String> {
         let mut child = self
             .command("postgres")
-            .args(["-D", "data", "-k", ".", "-c", "listen_addresses="])
+            .args(["-D", "data", "-c", "listen_addresses=", "-k"])
+            .arg(self.folder.path())
             .args(["-c", "shared_buffers=16MB", "-c", "max_connections=20"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
