@@ -32,13 +32,11 @@ use crate::packet::Priority;
 
 /// Version of the tables.
 ///
-/// | version | tables |
-/// | --- | --- |
-/// | 1 | `ringgear_job`: a row for each job. `ringgear_owner`: one row with the version, the
-/// generation (counts sessions of owners) and the owner's token (random for each process). |
+/// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
+///    generation (counts the sessions of owners) and the owner's token (random for each process).
 ///
-/// To change them: raise the number, add a row here, change `SCHEMA` for new databases, and let
-/// `Link::own` alter the tables of each older version before it takes the next generation, in the
+/// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
+/// let `Link::own` alter tables of each older version before it takes the next generation, in the
 /// same transaction. Older servers refuse newer tables. Numbers are unsigned here and signed there,
 /// bit for bit; they reach 2^63 after a thousand years.
 const VERSION: i32 = 1;

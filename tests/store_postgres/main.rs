@@ -7,6 +7,7 @@
 
 mod gearmand;
 mod owners;
+mod proxy;
 mod rows;
 mod server;
 mod trouble;

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use postgres::error::SqlState;
 use ringgear::store::postgres::{OpenError, Postgres};
 use ringgear::store::{Operation, Store as _, StoreError};
 
@@ -114,4 +115,28 @@ fn a_commit_of_an_earlier_generation_changes_nothing() {
         drop(store);
         assert_eq!(numbers(&mut server.open()), [1]);
     }
+}
+
+#[test]
+fn nobody_takes_over_in_the_middle_of_a_commit() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    let mut admin = server.admin("jobs");
+    let mut other = server.admin("jobs");
+    let pid = backend(&mut admin);
+    // A row of the same number, not committed yet, keeps the commit waiting.
+    let mut blocker = other.transaction().unwrap();
+    blocker.batch_execute("INSERT INTO ringgear_job VALUES (1, '', '', '', 1, 0, 0, '')").unwrap();
+    let commit = thread::spawn(move || store.commit(&[insert(1)]));
+    wait_for(
+        &mut admin,
+        &format!(
+            "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+        ),
+    );
+    let take = "SET lock_timeout = '100ms'; UPDATE ringgear_owner SET generation = generation + 1";
+    let error = admin.batch_execute(take).unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
+    blocker.rollback().unwrap();
+    commit.join().unwrap().unwrap();
 }

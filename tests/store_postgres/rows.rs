@@ -92,6 +92,21 @@ fn operations_take_effect_in_their_order() {
 }
 
 #[test]
+fn a_commit_may_be_repeated_as_part_of_a_larger_one() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    store.commit(&[insert(1), insert(2)]).unwrap();
+    let operations = [
+        insert(1),
+        insert(2),
+        Operation::SetAttempts { number: 1, attempts: 3 },
+        Operation::Remove { number: 2 },
+    ];
+    store.commit(&operations).unwrap();
+    assert_eq!(load(&mut store), [Row { attempts: 3, ..row(1) }]);
+}
+
+#[test]
 fn commits_are_on_disk_when_the_server_is_killed() {
     let Some(mut server) = Server::start() else { return };
     let mut store = server.open();

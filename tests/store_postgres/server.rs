@@ -143,6 +143,11 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// Where clients connect to.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
     pub(crate) fn conninfo(&self, database: &str) -> String {
         let folder = self.folder.path().display();
         format!("host={folder} port=5432 user=postgres dbname={database}")

@@ -9,6 +9,7 @@ use postgres::Client;
 use ringgear::store::postgres::{OpenError, Postgres};
 use ringgear::store::{Operation, Store as _, StoreError};
 
+use super::proxy::Proxy;
 use super::server::{Server, backend, insert, insist, numbers};
 
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
@@ -176,4 +177,18 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
     kill(server.postmaster(), Signal::SIGCONT).unwrap();
     insist(&mut store, &[insert(1)]);
     assert_eq!(numbers(&mut store), [1]);
+}
+
+#[test]
+fn a_session_that_only_the_server_believes_in_is_ended() {
+    let Some(server) = Server::start() else { return };
+    let proxy = Proxy::start(&server);
+    let mut store = Postgres::open(&proxy.conninfo, None, 1, &mut || false).unwrap();
+    let mut admin = server.admin("jobs");
+    let before = backend(&mut admin);
+    proxy.cut();
+    unavailable(store.commit(&[insert(1)]));
+    insist(&mut store, &[insert(2)]);
+    assert_eq!(numbers(&mut store), [2]);
+    assert_ne!(backend(&mut admin), before);
 }

@@ -254,7 +254,7 @@ impl Session {
                    coalesce(a.client_addr::text, 'the server''s own host') \
                    FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
                    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
-                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_catalog) \
                    AND l.classid = $1 AND l.objid = 'ringgear_owner'::regclass";
         let class = LOCK_CLASS.unsigned_abs();
         Ok(answer(ANSWER_TIMEOUT, self.client.query_opt(sql, &[&class]))
