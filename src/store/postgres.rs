@@ -170,16 +170,27 @@ impl Postgres {
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
+
+    /// Lets a session that was given up close its socket, and with it give the lock back, now:
+    /// nothing runs here between calls.
+    fn settle(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if result.is_err() {
+            self.runtime.block_on(tokio::task::yield_now());
+        }
+        result
+    }
 }
 
 impl Store for Postgres {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
-        self.runtime.block_on(self.link.load(each))
+        let result = self.runtime.block_on(self.link.load(each));
+        self.settle(result)
     }
 
     /// Also of no operations: then it says whether the jobs are still this server's.
     fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
-        self.runtime.block_on(self.link.commit(operations))
+        let result = self.runtime.block_on(self.link.commit(operations));
+        self.settle(result)
     }
 }
 
