@@ -10,12 +10,12 @@ use ringgear::store::{Operation, Store as _, StoreError};
 use super::server::{Server, backend, insert, insist, numbers, wait_for};
 
 /// Opens the store on another thread, however long that takes; returns once it is waiting.
-fn standby(server: &Server) -> JoinHandle<Postgres> {
+fn standby(server: &Server) -> JoinHandle<Result<Postgres, OpenError>> {
     let conninfo = server.conninfo("jobs") + " application_name=standby";
     let (waits, waiting) = mpsc::channel();
     let standby = thread::spawn(move || {
         let mut wait = || waits.send(()).is_ok();
-        Postgres::open(&conninfo, None, 1, &mut wait).unwrap()
+        Postgres::open(&conninfo, None, 1, &mut wait)
     });
     waiting.recv().unwrap();
     thread::spawn(move || {
@@ -44,7 +44,7 @@ fn a_standby_goes_on_with_the_jobs() {
     let standby = standby(&server);
     store.commit(&[insert(256), insert(512)]).unwrap();
     drop(store);
-    let mut store = standby.join().unwrap();
+    let mut store = standby.join().unwrap().unwrap();
     assert_eq!(numbers(&mut store), [256, 512]);
     assert_eq!(store.next_sequence(), 3);
     store.commit(&[Operation::Remove { number: 256 }]).unwrap();
@@ -54,7 +54,22 @@ fn a_standby_goes_on_with_the_jobs() {
     server.kill();
     drop(store);
     server.run();
-    assert_eq!(numbers(&mut standby.join().unwrap()), [512]);
+    assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [512]);
+}
+
+#[test]
+fn a_standby_refuses_what_a_newer_version_has_taken_over() {
+    let Some(server) = Server::start() else { return };
+    let store = server.open();
+    let standby = standby(&server);
+    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 2").unwrap();
+    drop(store);
+    match standby.join().unwrap() {
+        Err(OpenError::Store(StoreError::Unusable(sentence))) => {
+            assert!(sentence.contains("newer"), "{sentence}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -73,7 +88,7 @@ fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
     let standby = standby(&server);
     let pid = backend(&mut admin);
     admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
-    let mut other = standby.join().unwrap();
+    let mut other = standby.join().unwrap().unwrap();
     // The end of the connection may be noticed first.
     let error = match store.commit(&[insert(3)]).unwrap_err() {
         StoreError::Unavailable(_) => store.commit(&[insert(3)]).unwrap_err(),
@@ -99,7 +114,7 @@ fn an_owner_that_was_cut_off_is_none_after_another_came_and_went() {
     let standby = standby(&server);
     let pid = backend(&mut admin);
     admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
-    let mut other = standby.join().unwrap();
+    let mut other = standby.join().unwrap().unwrap();
     other.commit(&[insert(1)]).unwrap();
     drop(other);
     wait_for(
