@@ -135,16 +135,22 @@ fn commits_are_on_disk_when_the_server_is_killed() {
 }
 
 #[test]
-fn commits_wait_for_the_disk_whatever_the_servers_default_is() {
+fn commits_wait_for_the_disk_and_for_no_compiler_whatever_the_servers_defaults_are() {
     let Some(server) = Server::start() else { return };
     let mut admin = server.admin("jobs");
-    admin.batch_execute("ALTER DATABASE jobs SET synchronous_commit = off").unwrap();
+    admin
+        .batch_execute(
+            "ALTER DATABASE jobs SET synchronous_commit = off;
+             ALTER DATABASE jobs SET jit = on",
+        )
+        .unwrap();
     let mut store = server.open();
     admin
         .batch_execute(
             "CREATE TABLE seen (setting text);
              CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 INSERT INTO seen VALUES (current_setting('synchronous_commit'));
+                 INSERT INTO seen SELECT format('%s %s', current_setting('synchronous_commit'),
+                     current_setting('jit'));
                  RETURN NULL;
              END $$;
              CREATE TRIGGER see AFTER INSERT ON ringgear_job EXECUTE FUNCTION see();",
@@ -152,5 +158,5 @@ fn commits_wait_for_the_disk_whatever_the_servers_default_is() {
         .unwrap();
     store.commit(&[insert(1)]).unwrap();
     let seen: String = admin.query_one("SELECT setting FROM seen", &[]).unwrap().get(0);
-    assert_eq!(seen, "on");
+    assert_eq!(seen, "on off");
 }
