@@ -8,7 +8,9 @@
 //! Invariant: the command line wins over the file, the file over the environment, that over
 //! defaults; what this build can't do is refused at the start, never left out in silence.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::builder::PossibleValue;
 use clap::parser::ValueSource;
@@ -18,7 +20,9 @@ use thiserror::Error;
 use crate::admin::Identity;
 use crate::engine::{self, Wakeup};
 use crate::frame::HEADER_BYTES;
+use crate::function::{Durabilities, Durability};
 use crate::handle::{Handles, PrefixError};
+use crate::letter::Cores;
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
 
@@ -245,9 +249,45 @@ pub struct Options {
     #[arg(long)]
     pub coredump: bool,
 
-    /// Where to keep background jobs. This build knows "builtin": in memory
+    /// Where to keep background jobs, so that they outlive the server: sqlite:PATH, or
+    /// postgres://USER@HOST/DATABASE. In memory only unless given
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+
+    /// Which background jobs go to the store: none, async (answered before they are on disk) or
+    /// fsync (answered when they are); FUNCTION=POLICY for one function, as often as needed, POLICY
+    /// for all others. fsync unless given
+    #[arg(long, value_name = "[FUNCTION=]POLICY", value_parser = parse_durability)]
+    pub durability: Vec<(Option<String>, Durability)>,
+
+    /// Milliseconds a background job may wait for a store that fails before it is refused
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub store_timeout: u64,
+
+    /// Wait while another server owns the store, then recover its jobs and serve
+    #[arg(long)]
+    pub standby: bool,
+
+    /// gearmand's --store: libsqlite3 with --libsqlite3-db, Postgres with --libpq-conninfo, or
+    /// builtin
     #[arg(short, long, value_name = "NAME", default_value = "builtin")]
     pub queue_type: String,
+
+    /// File of -q libsqlite3
+    #[arg(long, value_name = "FILE")]
+    pub libsqlite3_db: Option<String>,
+
+    /// gearmand's table in a SQLite store, whose jobs are taken over. gearman_queue unless given
+    #[arg(long, value_name = "TABLE")]
+    pub libsqlite3_table: Option<String>,
+
+    /// Connection of -q Postgres, in libpq's words
+    #[arg(long, value_name = "TEXT")]
+    pub libpq_conninfo: Option<String>,
+
+    /// gearmand's table in a PostgreSQL store, whose jobs are taken over. queue unless given
+    #[arg(long, value_name = "TABLE")]
+    pub libpq_table: Option<String>,
 
     /// Another protocol beside Gearman's. gearmand knows "http"; this build knows none
     #[arg(short = 'r', long, value_name = "NAME")]
@@ -286,16 +326,12 @@ const IDLE_OPTIONS: &[&str] = &[
     "ssl-ca-file",
     "ssl-certificate",
     "ssl-key",
-    "libsqlite3-db",
-    "libsqlite3-table",
     "mysql-host",
     "mysql-port",
     "mysql-user",
     "mysql-password",
     "mysql-db",
     "mysql-table",
-    "libpq-conninfo",
-    "libpq-table",
     "libdrizzle-host",
     "libdrizzle-port",
     "libdrizzle-uds",
@@ -331,6 +367,25 @@ pub enum ParseEnd {
     Error(String),
 }
 
+/// Where background jobs are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreChoice {
+    /// In a file.
+    Sqlite {
+        /// Its path.
+        path: PathBuf,
+        /// gearmand's table whose jobs are taken over, if not its default.
+        table: Option<String>,
+    },
+    /// On a PostgreSQL server.
+    Postgres {
+        /// A URL, or libpq's words.
+        conninfo: String,
+        /// gearmand's table whose jobs are taken over, if not its default.
+        table: Option<String>,
+    },
+}
+
 /// Options that contradict each other, the host, or this build.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -345,10 +400,18 @@ pub enum SettingsError {
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
-        "this build keeps jobs in memory only and knows no --queue-type \"{0}\": leave it out, or \
-         stay with gearmand for background jobs that must survive a restart"
+        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… for \
+         background jobs that must survive a restart, or leave it out"
     )]
     QueueType(String),
+    #[error("--store \"{0}\" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE")]
+    Store(String),
+    #[error("--queue-type libsqlite3 needs a file: name it with --libsqlite3-db")]
+    SqliteFile,
+    #[error("--store and --queue-type both say where to keep jobs: leave one of them out")]
+    TwoStores,
+    #[error("--{0} needs a store: add --store sqlite:PATH or --store postgres://…")]
+    NoStore(&'static str),
     #[error("--job-size-max must be at least 1024 bytes")]
     JobSize,
     #[error("--outbox-max must be at least 64 KiB")]
@@ -439,14 +502,14 @@ impl Options {
             None => facts.memory_bytes / 100 * MEMORY_PERCENT,
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let since_start_ms = facts.unix_ms.saturating_sub(NUMBERS_START_MS);
         Ok(Settings {
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
                 attempts_max: u32::try_from(self.job_retries).ok(),
                 hash_seed: self.seed.unwrap_or(facts.random),
-                first_number: since_start_ms * NUMBERS_PER_MS + 1,
+                first_sequence: self.first_sequence(facts),
+                durabilities: self.durabilities(),
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
@@ -459,6 +522,7 @@ impl Options {
             memory_bytes_max: bytes(memory_max),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
+            cores: Cores { own: 0, count: 1 },
         })
     }
 
@@ -476,9 +540,7 @@ impl Options {
         if let Some(protocol) = &self.protocol {
             return Err(SettingsError::Protocol(protocol.clone()));
         }
-        if !self.queue_type.eq_ignore_ascii_case("builtin") {
-            return Err(SettingsError::QueueType(self.queue_type.clone()));
-        }
+        self.store_choice()?;
         if self.job_size_max < 1024 {
             return Err(SettingsError::JobSize);
         }
@@ -486,6 +548,64 @@ impl Options {
             return Err(SettingsError::Outbox);
         }
         Ok(())
+    }
+
+    /// Where the numbers of this run's jobs start.
+    #[must_use]
+    pub fn first_sequence(&self, facts: &Facts) -> u64 {
+        facts.unix_ms.saturating_sub(NUMBERS_START_MS) * NUMBERS_PER_MS + 1
+    }
+
+    /// Where background jobs are kept; `None` = in memory only.
+    ///
+    /// # Errors
+    /// `SettingsError` if the options about it don't go together.
+    pub fn store_choice(&self) -> Result<Option<StoreChoice>, SettingsError> {
+        let is_type = |name: &str| self.queue_type.eq_ignore_ascii_case(name);
+        let sqlite = |path: &str| StoreChoice::Sqlite {
+            path: path.into(),
+            table: self.libsqlite3_table.clone(),
+        };
+        let postgres = |conninfo: &str| StoreChoice::Postgres {
+            conninfo: conninfo.to_owned(),
+            table: self.libpq_table.clone(),
+        };
+        match &self.store {
+            Some(_) if !is_type("builtin") => Err(SettingsError::TwoStores),
+            Some(url) => match url.split_once(':') {
+                Some(("sqlite", path)) if !path.is_empty() => Ok(Some(sqlite(path))),
+                Some(("postgres" | "postgresql", _)) => Ok(Some(postgres(url))),
+                _ => Err(SettingsError::Store(url.clone())),
+            },
+            None if is_type("libsqlite3") => {
+                let path = self.libsqlite3_db.as_deref().ok_or(SettingsError::SqliteFile)?;
+                Ok(Some(sqlite(path)))
+            }
+            None if is_type("postgres") => {
+                Ok(Some(postgres(self.libpq_conninfo.as_deref().unwrap_or_default())))
+            }
+            None if !is_type("builtin") => Err(SettingsError::QueueType(self.queue_type.clone())),
+            None if self.standby => Err(SettingsError::NoStore("standby")),
+            None if !self.durability.is_empty() => Err(SettingsError::NoStore("durability")),
+            None => Ok(None),
+        }
+    }
+
+    /// The durability of every function. Without a store nothing is durable.
+    fn durabilities(&self) -> Durabilities {
+        if !matches!(self.store_choice(), Ok(Some(_))) {
+            return Durabilities::default();
+        }
+        let mut durabilities = Durabilities { default: Durability::Fsync, named: BTreeMap::new() };
+        for (function, durability) in &self.durability {
+            match function {
+                None => durabilities.default = *durability,
+                Some(name) => {
+                    durabilities.named.insert(name.as_bytes().to_vec(), *durability);
+                }
+            }
+        }
+        durabilities
     }
 
     /// The level that `--verbose` and `-v` come to.
@@ -540,17 +660,23 @@ fn file_arguments(text: &str) -> Result<Vec<OsString>, String> {
     })?;
     let mut arguments = Vec::new();
     for (key, value) in table {
-        let value = match value {
-            toml::Value::Boolean(false) => continue,
-            toml::Value::Boolean(true) => None,
-            toml::Value::String(text) => Some(text),
-            toml::Value::Integer(number) => Some(number.to_string()),
-            other => return Err(format!("{key} can't be a {}", other.type_str())),
+        let values = match value {
+            toml::Value::Array(values) => values,
+            value => vec![value],
         };
-        arguments.push(match value {
-            None => format!("--{key}").into(),
-            Some(value) => format!("--{key}={value}").into(),
-        });
+        for value in values {
+            let value = match value {
+                toml::Value::Boolean(false) => continue,
+                toml::Value::Boolean(true) => None,
+                toml::Value::String(text) => Some(text),
+                toml::Value::Integer(number) => Some(number.to_string()),
+                other => return Err(format!("{key} can't be a {}", other.type_str())),
+            };
+            arguments.push(match value {
+                None => format!("--{key}").into(),
+                Some(value) => format!("--{key}={value}").into(),
+            });
+        }
     }
     Ok(arguments)
 }
@@ -615,109 +741,24 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     parsed.map_err(|error| format!("{error}, a number with k, m or g behind it will do"))
 }
 
+fn parse_durability(text: &str) -> Result<(Option<String>, Durability), String> {
+    let (function, policy) = match text.rsplit_once('=') {
+        Some((function, policy)) => (Some(function.to_owned()), policy),
+        None => (None, text),
+    };
+    let durability = match policy {
+        "none" => Durability::None,
+        "async" => Durability::Async,
+        "fsync" => Durability::Fsync,
+        _ => return Err("the policy must be none, async or fsync".to_owned()),
+    };
+    Ok((function, durability))
+}
+
 fn parse_job_retries(text: &str) -> Result<i16, String> {
     let number = text.parse().ok().filter(|number| (-1..=255).contains(number));
     number.ok_or_else(|| "job-retries must be a number from -1 to 255".to_owned())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_words(words: &str, file: &str) -> Result<Options, ParseEnd> {
-        let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
-        parse(words.map(OsString::from), |_| Ok(file.to_owned()))
-    }
-
-    fn facts() -> Facts {
-        Facts {
-            nodename: "web-1".to_owned(),
-            memory_bytes: 1 << 30,
-            descriptors: 1024,
-            random: 7,
-            unix_ms: NUMBERS_START_MS + 10,
-            pid: 4711,
-        }
-    }
-
-    #[test]
-    fn every_option_of_gearmand_is_accepted() {
-        let words = "-b 64 -d --exceptions -f 2000 -j 3 --job-handle-prefix H:x -R \
-            --hashtable-buckets 1009 --keepalive --keepalive-idle 9 --keepalive-interval 8 \
-            --keepalive-count=7 -l /l -L 127.0.0.1 -p 4731 -P /p -r http -q builtin --syslog \
-            --coredump -t 4 -u gearman --verbose INFO -w 2 --ssl --ssl-ca-file a \
-            --ssl-certificate b --ssl-key c --http-port 8080 --libsqlite3-db d \
-            --libsqlite3-table t --store-queue-on-shutdown --mysql-host h --libpq-conninfo i \
-            --libdrizzle-uds u --redis-server r --libmemcached-servers m \
-            --libtokyocabinet-file f --check-args";
-        let options = parse_words(words, "").unwrap();
-        assert_eq!((options.backlog, options.job_retries, options.threads), (64, 3, 4));
-        assert_eq!(options.verbosity(), Verbosity::Info);
-        assert!(options.check().is_err(), "TLS is refused, not ignored");
-    }
-
-    #[test]
-    fn the_printed_configuration_changes_nothing() {
-        let ParseEnd::Print(file) = parse_words("--print-config", "").unwrap_err() else {
-            panic!()
-        };
-        let from_file = parse_words("--config-file f", &file).unwrap();
-        let defaults = Options { config_file: Some("f".into()), ..parse_words("", "").unwrap() };
-        assert_eq!(format!("{from_file:?}"), format!("{defaults:?}"));
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_file_of_either_format() {
-        for file in
-            ["port = 5000\nbacklog = 9\nexceptions = true", "--port 5000\n-b9 --exceptions\n"]
-        {
-            let options = parse_words("--config-file f -p 6000", file).unwrap();
-            assert_eq!((options.port.as_str(), options.backlog), ("6000", 9), "{file}");
-            assert!(options.exceptions, "{file}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_one_sentence() {
-        for (words, file, expected) in [
-            ("--nonsense", "", "unexpected argument '--nonsense' found"),
-            ("positional", "", "unexpected argument 'positional' found"),
-            ("-b 1 -b 2", "", "cannot be used multiple times"),
-            ("-j 256", "", "job-retries must be"),
-            ("--verbose info", "", "invalid value 'info'"),
-            ("--hashtable-buckets 0", "", "0 is not in"),
-            ("--config-file f", "prot = 1", "unexpected argument '--prot' found"),
-            ("--config-file f", "backlog = [1]", "backlog can't be a array"),
-            ("--config-file f", "check-args = true", "can't be set in a configuration file"),
-        ] {
-            let ParseEnd::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
-            assert!(problem.contains(expected), "{problem}");
-            assert_eq!(problem.lines().count(), 1, "{problem}");
-        }
-    }
-
-    #[test]
-    fn settings_come_from_options_and_host() {
-        let options = parse_words("--memory-max 2g -w 0 -j 5", "").unwrap();
-        let settings = options.settings(&facts()).unwrap();
-        assert_eq!(settings.memory_bytes_max, 2 << 30);
-        assert_eq!(settings.engine.wakeup, Wakeup::Each(0));
-        assert_eq!(settings.engine.attempts_max, Some(5));
-        assert_eq!(settings.connections_max, 1024 - 64);
-        let handle = settings.handles.text(settings.engine.first_number);
-        assert_eq!(handle.as_ref(), b"H:web-1:10241");
-        let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&facts()).unwrap();
-        assert_eq!(unlimited.memory_bytes_max, usize::MAX);
-        assert_eq!(unlimited.engine.attempts_max, None);
-        let long = Facts { nodename: "n".repeat(64), ..facts() };
-        assert!(options.settings(&long).is_ok(), "a long host name is no boot error");
-    }
-
-    #[test]
-    fn what_this_build_lacks_is_refused() {
-        for words in ["--ssl", "-r http", "-q libsqlite3", "-q MySQL", "--job-size-max 1"] {
-            assert!(parse_words(words, "").unwrap().settings(&facts()).is_err(), "{words}");
-        }
-        assert!(parse_words("-q BuiltIn", "").unwrap().settings(&facts()).is_ok());
-    }
-}
+mod tests;

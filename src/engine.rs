@@ -15,7 +15,8 @@ use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 use thiserror::Error;
 
-use crate::function::{Abilities, Function, FunctionId, Functions, spread};
+use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
+use crate::handle;
 use crate::index::Index;
 use crate::job::{Job, JobId, Jobs, State};
 use crate::list::{Linked, Links, List};
@@ -35,6 +36,9 @@ const DELAY_RECHECK_MS: u64 = 15 * 60 * 1000;
 
 /// Unique key that stands for "by payload".
 const UNIQUE_BY_PAYLOAD: &[u8] = b"-";
+
+/// What a submission that waits for the store is known by to whoever made it.
+pub type Ticket = u32;
 
 /// The time, in two clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,11 +69,28 @@ pub struct Settings {
     pub attempts_max: Option<u32>,
     /// Seed of the hash tables, so that clients can't choose what collides.
     pub hash_seed: u64,
-    /// Number of the first job. Numbers of earlier runs must lie below it.
-    pub first_number: u64,
+    /// Where the numbers of this run's jobs start; see `handle::job_number`. Those of earlier runs
+    /// must lie below.
+    pub first_sequence: u64,
+    /// Which functions' background jobs outlive the server.
+    pub durabilities: Durabilities,
 }
 
-/// Something to be sent to a connection that didn't ask for it.
+impl Default for Settings {
+    /// What tests and benches want: everything at its default, nothing random.
+    fn default() -> Self {
+        Self {
+            lease_ms: 100,
+            wakeup: Wakeup::Lease,
+            attempts_max: None,
+            hash_seed: 7,
+            first_sequence: 1,
+            durabilities: Durabilities::default(),
+        }
+    }
+}
+
+/// Something to be sent to a connection that didn't ask for it, or to be done by the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Wake a sleeping worker.
@@ -89,6 +110,58 @@ pub enum Effect {
         /// The job.
         number: u64,
     },
+    /// Tell the home of a remote worker that a queue has jobs for it; see `Engine::ready`.
+    Hint {
+        /// The worker.
+        conn: ConnId,
+    },
+    /// The submission that waited for the store is accepted.
+    Accepted {
+        /// The client.
+        conn: ConnId,
+        /// Its submission.
+        ticket: Ticket,
+        /// The job.
+        number: u64,
+    },
+    /// The submission that waited for the store is not accepted.
+    Refused {
+        /// The client.
+        conn: ConnId,
+        /// Its submission.
+        ticket: Ticket,
+    },
+    /// The store is to keep a job. `stored` or `not_stored` answers, unless the client has been
+    /// answered.
+    Insert {
+        /// The job.
+        job: JobId,
+        /// Whether the client has its answer.
+        answered: bool,
+    },
+    /// The store is to keep how many workers lost a job.
+    SetAttempts {
+        /// The job.
+        number: u64,
+        /// Workers that lost it.
+        attempts: u32,
+    },
+    /// The store is to forget a job.
+    Remove {
+        /// The job.
+        number: u64,
+    },
+}
+
+/// A submission that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The number of the job made or joined.
+    pub number: u64,
+    /// Where it is kept.
+    pub job: JobId,
+    /// It must not be answered before the job is on disk; see `await_store`.
+    pub waits: bool,
 }
 
 /// Why a submission is not accepted. The function exists afterwards all the same, as in gearmand.
@@ -157,11 +230,13 @@ pub(crate) enum Due {
     Job(JobId),
 }
 
-/// One foreground submission: a connection that waits for a job.
+/// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
+/// ticket, for the job to be on disk.
 #[derive(Debug)]
 struct Attachment {
     conn: ConnId,
     job: JobId,
+    ticket: Option<Ticket>,
     links: [Links; 2],
 }
 
@@ -192,6 +267,8 @@ pub(crate) struct Peer {
     /// Its foreground submissions, the latest first.
     attachments: List,
     pub(crate) nap: Nap,
+    /// Its home is another core, which wants to hear when a queue of its gets its first job.
+    pub(crate) is_remote: bool,
     connected: bool,
 }
 
@@ -208,7 +285,9 @@ pub struct Engine {
     by_unique: Index,
     pub(crate) timers: Timers<Due>,
     hasher: SeedableRandomState,
-    next_number: u64,
+    next_sequence: u64,
+    /// Background jobs may be answered before they are on disk, where that is the policy.
+    async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
     /// Events since the start.
@@ -221,7 +300,7 @@ impl Engine {
     pub fn new(settings: Settings, now: Now) -> Self {
         let hasher = SeedableRandomState::with_seed(settings.hash_seed, SharedSeed::global_fixed());
         Self {
-            functions: Functions::new(hasher.clone()),
+            functions: Functions::new(hasher.clone(), settings.durabilities.clone()),
             abilities: Abilities::default(),
             jobs: Jobs::default(),
             peers: Vec::new(),
@@ -230,7 +309,8 @@ impl Engine {
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
             hasher,
-            next_number: settings.first_number,
+            next_sequence: settings.first_sequence,
+            async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
             counters: Counters::default(),
@@ -247,6 +327,11 @@ impl Engine {
         self.peers[conn as usize].connected = true;
     }
 
+    /// A connection's home has to do with other cores, too, and wants hints.
+    pub fn mark_remote(&mut self, conn: ConnId) {
+        self.peers[conn as usize].is_remote = true;
+    }
+
     /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn as usize].attachments.front() {
@@ -257,8 +342,7 @@ impl Engine {
         self.peers[conn as usize] = Peer::default();
     }
 
-    /// Takes a job in, or joins an equal one. Answers with the job's number. `room` is how many
-    /// bytes may still be allocated.
+    /// Takes a job in, or joins an equal one. `room` is how many bytes may still be allocated.
     ///
     /// # Errors
     /// `SubmitError`: see there.
@@ -269,19 +353,23 @@ impl Engine {
         run_at_s: u64,
         room: usize,
         now: Now,
-    ) -> Result<u64, SubmitError> {
+    ) -> Result<Accepted, SubmitError> {
         let function = self.functions.find_or_create(submit.function);
-        let unique_hash = self.unique_hash(function, submit);
+        let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
+        let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
-            && let Some(id) = self.find_equal(function, hash, submit)
+            && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
             self.counters.coalesced += 1;
             if submit.background {
                 self.jobs[id as usize].background = true;
+                self.store(id);
             } else {
-                self.attach(conn, id);
+                self.attach(conn, id, None);
             }
-            return Ok(self.jobs[id as usize].number);
+            let job = &self.jobs[id as usize];
+            let waits = submit.background && job.storing;
+            return Ok(Accepted { number: job.number, job: id, waits });
         }
         if self.functions[function].is_full(submit.priority) {
             return Err(SubmitError::QueueFull);
@@ -289,18 +377,27 @@ impl Engine {
         if size_of::<Job>() + Job::copied_bytes(submit) > room {
             return Err(SubmitError::OutOfMemory);
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        let id = self.insert(Job::new(number, function, submit), unique_hash);
-        if !submit.background {
-            self.attach(conn, id);
-        }
+        let number = handle::job_number(self.next_sequence, self.functions[function].slot);
+        self.next_sequence += 1;
+        let mut job = Job::new(number, function, submit);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
-            self.delay(id, run_at_s, now);
-        } else {
-            self.enqueue(id, End::Back, now);
+            job.run_at_s = run_at_s;
         }
-        Ok(number)
+        let id = self.insert(job, unique_hash);
+        self.counters.created += 1;
+        if submit.background {
+            self.store(id);
+        } else {
+            self.attach(conn, id, None);
+        }
+        let waits = self.jobs[id as usize].storing;
+        if waits {
+            self.jobs[id as usize].state = State::Storing;
+            self.functions[function].storing += 1;
+        } else {
+            self.start(id, now);
+        }
+        Ok(Accepted { number, job: id, waits })
     }
 
     /// `WORK_DATA` and `WORK_WARNING`: the packet goes to the job's clients.
@@ -353,14 +450,14 @@ impl Engine {
 
     /// The answer to GET_STATUS_UNIQUE: the latest job with this unique, whatever its function.
     #[must_use]
-    pub fn status_unique(&self, unique: &[u8]) -> Option<Status> {
+    pub fn status_unique(&self, unique: &[u8]) -> Option<(u64, Status)> {
         let busy = self.functions.iter_from(0).filter(|(_, function)| function.total() > 0);
         let found = busy.filter_map(|(function, _)| {
             let hash = self.hash_unique(function, unique, &[]);
             self.find_unique(hash, |job| job.function == function && job.unique() == unique)
         });
         let latest = found.map(|id| &self.jobs[id as usize]).max_by_key(|job| job.number)?;
-        Some(self.status_of(latest))
+        Some((latest.number, self.status_of(latest)))
     }
 
     /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A
@@ -436,7 +533,9 @@ impl Engine {
                             self.counters.timed_out += 1;
                             self.lose_worker(id, now);
                         }
-                        State::Queued => debug_assert!(false, "a queued job has no timer"),
+                        State::Queued | State::Storing => {
+                            debug_assert!(false, "only delayed and running jobs have timers");
+                        }
                     }
                 }
             }
@@ -498,7 +597,20 @@ impl Engine {
         } else {
             self.counters.requeued += 1;
             (job.numerator, job.denominator) = (0, 0);
+            if job.stored {
+                let (number, attempts) = (job.number, job.attempts);
+                self.effects.push(Effect::SetAttempts { number, attempts });
+            }
             self.enqueue(id, End::Front, now);
+        }
+    }
+
+    /// A job that is nowhere may start, now or when its time has come.
+    fn start(&mut self, id: JobId, now: Now) {
+        if self.jobs[id as usize].run_at_s.saturating_mul(1000) > now.unix_ms {
+            self.delay(id, now);
+        } else {
+            self.enqueue(id, End::Back, now);
         }
     }
 
@@ -521,26 +633,20 @@ impl Engine {
         self.wake_for_new_job(function_id, now);
     }
 
-    fn delay(&mut self, id: JobId, run_at_s: u64, now: Now) {
-        let wait_ms = run_at_s.saturating_mul(1000).saturating_sub(now.unix_ms);
+    fn delay(&mut self, id: JobId, now: Now) {
+        let run_at_ms = self.jobs[id as usize].run_at_s.saturating_mul(1000);
+        let wait_ms = run_at_ms.saturating_sub(now.unix_ms);
         let deadline_ms = now.mono_ms + wait_ms.min(DELAY_RECHECK_MS);
         let timer = self.timers.insert(deadline_ms, Due::Job(id));
         let job = &mut self.jobs[id as usize];
         job.timer = Some(timer);
-        job.run_at_s = run_at_s;
         job.state = State::Delayed;
         self.functions[job.function].delayed += 1;
     }
 
     fn start_delayed(&mut self, id: JobId, now: Now) {
-        let job = &mut self.jobs[id as usize];
-        let run_at_s = job.run_at_s;
-        self.functions[job.function].delayed -= 1;
-        if run_at_s.saturating_mul(1000) > now.unix_ms {
-            self.delay(id, run_at_s, now);
-        } else {
-            self.enqueue(id, End::Back, now);
-        }
+        self.functions[self.jobs[id as usize].function].delayed -= 1;
+        self.start(id, now);
     }
 
     /// Takes a running job out of its worker's hands; it is nowhere then.
@@ -555,7 +661,8 @@ impl Engine {
         self.peers[worker as usize].running.remove(&mut self.jobs, 0, id);
     }
 
-    /// Takes a job that isn't running out of its queue or off its timer; it is nowhere then.
+    /// Takes a job that isn't running out of its queue, off its timer or from among those that wait
+    /// for the store; it is nowhere then.
     fn unqueue(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
         let function = &mut self.functions[job.function];
@@ -572,6 +679,7 @@ impl Engine {
                     self.timers.remove(timer);
                 }
             }
+            State::Storing => function.storing -= 1,
             State::Running => debug_assert!(false, "a running job is in no queue"),
         }
     }
@@ -579,7 +687,6 @@ impl Engine {
     /// Keeps a new job and enters it in the indexes.
     fn insert(&mut self, mut job: Job, unique_hash: Option<u32>) -> JobId {
         self.job_bytes += job.bytes();
-        self.counters.created += 1;
         job.coalesces = unique_hash.is_some();
         job.unique_hash = unique_hash.unwrap_or(0);
         let number = job.number;
@@ -592,14 +699,19 @@ impl Engine {
         id
     }
 
-    /// Forgets a job that is nowhere, and its clients.
+    /// Forgets a job that is nowhere, and its clients. Those that wait for the store needn't any
+    /// longer: the job was done with before it was on disk.
     fn remove(&mut self, id: JobId) {
+        self.accept(id);
         while let Some(attachment) = self.jobs[id as usize].clients.front() {
             self.detach(attachment);
         }
         self.unindex_unique(id);
         let jobs = &self.jobs;
-        let number = jobs[id as usize].number;
+        let Job { number, stored, .. } = jobs[id as usize];
+        if stored {
+            self.effects.push(Effect::Remove { number });
+        }
         self.by_number.remove(spread(number), id, |id| spread(jobs[id as usize].number));
         self.job_bytes -= self.jobs.remove(id).bytes();
     }
@@ -611,17 +723,21 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, conn: ConnId, job: JobId) {
-        let attachment = Attachment { conn, job, links: [Links::LOOSE; 2] };
+    fn attach(&mut self, conn: ConnId, job: JobId, ticket: Option<Ticket>) {
+        let attachment = Attachment { conn, job, ticket, links: [Links::LOOSE; 2] };
         let id = u32::try_from(self.attachments.insert(attachment)).unwrap_or(u32::MAX);
-        self.jobs[job as usize].clients.push_front(&mut self.attachments, OF_JOB, id);
+        let job = &mut self.jobs[job as usize];
+        let list = if ticket.is_some() { &mut job.waiting } else { &mut job.clients };
+        list.push_front(&mut self.attachments, OF_JOB, id);
         self.peers[conn as usize].attachments.push_front(&mut self.attachments, OF_CONN, id);
     }
 
-    /// Ends a foreground submission; answers with its job.
+    /// Ends a submission; answers with its job.
     fn detach(&mut self, id: u32) -> JobId {
-        let Attachment { conn, job, .. } = self.attachments[id as usize];
-        self.jobs[job as usize].clients.remove(&mut self.attachments, OF_JOB, id);
+        let Attachment { conn, job, ticket, .. } = self.attachments[id as usize];
+        let record = &mut self.jobs[job as usize];
+        let list = if ticket.is_some() { &mut record.waiting } else { &mut record.clients };
+        list.remove(&mut self.attachments, OF_JOB, id);
         self.peers[conn as usize].attachments.remove(&mut self.attachments, OF_CONN, id);
         self.attachments.remove(id as usize);
         job
@@ -645,6 +761,7 @@ impl Engine {
 
     /// Tells a job's clients that it failed, and lets them go.
     fn fail(&mut self, id: JobId) {
+        self.accept(id);
         let number = self.jobs[id as usize].number;
         while let Some(attachment) = self.jobs[id as usize].clients.front() {
             let conn = self.attachments[attachment as usize].conn;
@@ -672,20 +789,24 @@ impl Engine {
     }
 
     /// A job that a submission is to join.
-    fn find_equal(&self, function: FunctionId, hash: u32, submit: &Submit<'_>) -> Option<JobId> {
-        let by_payload = submit.unique == UNIQUE_BY_PAYLOAD;
-        let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
+    fn find_equal(
+        &self,
+        function: FunctionId,
+        hash: u32,
+        unique: &[u8],
+        payload: &[u8],
+    ) -> Option<JobId> {
+        let by_payload = unique == UNIQUE_BY_PAYLOAD;
         self.find_unique(hash, |job| {
             job.function == function
-                && job.unique() == submit.unique
+                && job.unique() == unique
                 && (!by_payload || job.payload().bytes() == payload)
         })
     }
 
     /// Hash under which a submission coalesces; `None` if it never does.
-    fn unique_hash(&self, function: FunctionId, submit: &Submit<'_>) -> Option<u32> {
-        let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
-        match submit.unique {
+    fn unique_hash(&self, function: FunctionId, unique: &[u8], payload: &[u8]) -> Option<u32> {
+        match unique {
             [] => None,
             UNIQUE_BY_PAYLOAD if payload.is_empty() => None,
             UNIQUE_BY_PAYLOAD => Some(self.hash_unique(function, UNIQUE_BY_PAYLOAD, payload)),
@@ -724,56 +845,9 @@ fn unique_spread(jobs: &Jobs, id: JobId) -> u64 {
     spread(jobs[id as usize].unique_hash.into())
 }
 
+mod durable;
 #[cfg(debug_assertions)]
-impl Engine {
-    /// Checks every invariant that ties the engine's parts together. Costs as much as there are
-    /// jobs, abilities and connections; for tests.
-    ///
-    /// # Panics
-    /// If one doesn't hold.
-    pub fn check_invariants(&self) {
-        let mut bytes = 0;
-        let mut uniques = 0;
-        for (id, job) in self.jobs.iter_from(0) {
-            bytes += job.bytes();
-            uniques += usize::from(job.coalesces);
-            assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
-            if job.state != State::Running {
-                assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
-                assert_eq!(job.worker, u32::MAX);
-            }
-            assert!(job.state != State::Delayed || job.timer.is_some());
-            assert!(job.state != State::Queued || job.timer.is_none());
-        }
-        assert_eq!(bytes, self.job_bytes, "memory of the jobs");
-        assert_eq!(self.by_number.len(), self.jobs.len());
-        assert_eq!(self.by_unique.len(), uniques);
-        let mut counted = 0;
-        for (id, function) in self.functions.iter_from(0) {
-            let mut queued = 0;
-            for (priority, queue) in function.queues.iter().enumerate() {
-                let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
-                assert_eq!(ids.len(), queue.len as usize);
-                for at in ids {
-                    let job = &self.jobs[at as usize];
-                    assert_eq!((job.function, job.state), (id, State::Queued));
-                    assert_eq!(job.priority as usize, priority);
-                }
-                queued += queue.len;
-            }
-            assert_eq!(function.queued, queued);
-            counted += function.total() as usize;
-        }
-        assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
-        for (conn, peer) in self.peers.iter().enumerate() {
-            for id in peer.running.iter(&self.jobs, 0) {
-                let job = &self.jobs[id as usize];
-                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
-            }
-        }
-        self.check_workers();
-    }
-}
+mod invariants;
 
 #[cfg(test)]
 pub(crate) mod tests;

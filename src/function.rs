@@ -11,11 +11,13 @@
 //!
 //! What a list says falsely is found out once, by whoever looks.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 
+use crate::handle;
 use crate::index::Index;
 use crate::list::{Linked, Links, List};
 use crate::packet::Priority;
@@ -33,6 +35,33 @@ pub const WAKING: usize = 3;
 /// ... and one for the list of all abilities of its connection.
 pub const OWN: usize = 4;
 
+/// When a background job is answered, and whether it outlives the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// At once; it is kept in memory only.
+    #[default]
+    None,
+    /// At once; it is on disk a moment later.
+    Async,
+    /// When it is on disk.
+    Fsync,
+}
+
+/// The durability of every function.
+#[derive(Clone, Debug, Default)]
+pub struct Durabilities {
+    /// Of those that aren't named.
+    pub default: Durability,
+    /// Of those that are.
+    pub named: BTreeMap<Vec<u8>, Durability>,
+}
+
+impl Durabilities {
+    fn of(&self, function: &[u8]) -> Durability {
+        self.named.get(function).copied().unwrap_or(self.default)
+    }
+}
+
 /// One queue: the jobs of one function and priority that may start, the next one first.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -47,12 +76,18 @@ pub struct Queue {
 pub struct Function {
     /// Its name, any bytes.
     pub name: Box<[u8]>,
+    /// Its slot in the numbers of its jobs.
+    pub slot: u8,
+    /// Whether its background jobs outlive the server.
+    pub durability: Durability,
     /// Jobs that may start, by priority.
     pub queues: [Queue; 3],
     /// Jobs in all three queues.
     pub queued: u32,
     /// Jobs that wait for their time.
     pub delayed: u32,
+    /// Jobs that wait to be on disk.
+    pub storing: u32,
     /// Jobs assigned to workers.
     pub running: u32,
     /// Connections that can run it.
@@ -69,12 +104,15 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(name: &[u8]) -> Self {
+    fn new(name: &[u8], durability: Durability) -> Self {
         Self {
             name: name.into(),
+            slot: handle::slot(name),
+            durability,
             queues: Default::default(),
             queued: 0,
             delayed: 0,
+            storing: 0,
             running: 0,
             workers: 0,
             queue_max: [0; 3],
@@ -87,7 +125,7 @@ impl Function {
     /// Jobs in any state.
     #[must_use]
     pub fn total(&self) -> u32 {
-        self.queued + self.delayed + self.running
+        self.queued + self.delayed + self.storing + self.running
     }
 
     /// Whether one more job of this priority would be too many.
@@ -104,13 +142,14 @@ pub struct Functions {
     functions: Slab<Function>,
     names: Index,
     hasher: SeedableRandomState,
+    durabilities: Durabilities,
 }
 
 impl Functions {
     /// No functions.
     #[must_use]
-    pub fn new(hasher: SeedableRandomState) -> Self {
-        Self { functions: Slab::new(), names: Index::default(), hasher }
+    pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
+        Self { functions: Slab::new(), names: Index::default(), hasher, durabilities }
     }
 
     /// The function of this name.
@@ -128,15 +167,16 @@ impl Functions {
             return id;
         }
         // Each function has a name that some connection sent: 2^32 of them don't fit in memory.
-        let id = u32::try_from(self.functions.insert(Function::new(name))).unwrap_or(u32::MAX);
-        let Self { functions, names, hasher } = self;
+        let function = Function::new(name, self.durabilities.of(name));
+        let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
+        let Self { functions, names, hasher, .. } = self;
         names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
         id
     }
 
     /// Forgets a function that nothing refers to any more.
     pub fn remove(&mut self, id: FunctionId) {
-        let Self { functions, names, hasher } = self;
+        let Self { functions, names, hasher, .. } = self;
         let hash_of = |id: u32| hasher.hash_one(&*functions[id as usize].name);
         names.remove(hash_of(id), id, hash_of);
         functions.remove(id as usize);
@@ -268,7 +308,9 @@ mod tests {
     use super::*;
 
     fn functions() -> Functions {
-        Functions::new(SeedableRandomState::with_seed(7, SharedSeed::global_fixed()))
+        let hasher = SeedableRandomState::with_seed(7, SharedSeed::global_fixed());
+        let named = BTreeMap::from([(b"b".to_vec(), Durability::Async)]);
+        Functions::new(hasher, Durabilities { default: Durability::Fsync, named })
     }
 
     #[test]
@@ -291,13 +333,15 @@ mod tests {
         functions[first].queue_max = [5; 3];
         functions.remove(first);
         assert_eq!((functions.find(b"a"), functions.find(b"b")), (None, Some(second)));
+        assert_eq!(functions[second].durability, Durability::Async);
         assert_eq!(functions.find_or_create(b"c"), first);
         assert_eq!(functions[first].queue_max, [0; 3], "nothing of the old one is left");
+        assert_eq!(functions[first].durability, Durability::Fsync);
     }
 
     #[test]
     fn full_means_jobs_in_any_state_for_those_priorities_that_have_a_limit() {
-        let mut function = Function::new(b"resize");
+        let mut function = Function::new(b"resize", Durability::None);
         (function.queued, function.delayed, function.running) = (1, 1, 1);
         function.queue_max = [0, 3, 4];
         assert_eq!(function.total(), 3);

@@ -66,6 +66,13 @@ pub struct Handles {
     prefix: Box<[u8]>,
 }
 
+impl Default for Handles {
+    /// Handles that start with `H:test`.
+    fn default() -> Self {
+        Self { prefix: (*b"H:test").into() }
+    }
+}
+
 /// A handle as text.
 #[derive(Clone, Copy, Debug)]
 pub struct HandleText {

@@ -13,8 +13,10 @@ use std::ops::{Index, IndexMut};
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::engine::UNIQUE_BYTES_MAX;
 use crate::list::{Linked, Links, List};
 use crate::packet::{Payload, Priority, Submit};
+use crate::store::Row;
 use crate::timer::TimerId;
 
 /// Where a job is kept; valid until the job is removed, then reused.
@@ -33,6 +35,8 @@ pub enum State {
     Queued,
     /// Waits for its time, in no queue.
     Delayed,
+    /// Waits to be on disk, in no queue.
+    Storing,
     /// Assigned to a worker.
     Running,
 }
@@ -58,6 +62,10 @@ pub struct Job {
     pub background: bool,
     /// Cancelled while it ran: what its worker still says goes nowhere.
     pub cancelled: bool,
+    /// The store keeps it, or will.
+    pub stored: bool,
+    /// It isn't on disk yet, and somebody may wait for that.
+    pub storing: bool,
     /// Stands in the index of uniques, under `unique_hash`.
     pub coalesces: bool,
     /// Workers that lost it.
@@ -76,6 +84,8 @@ pub struct Job {
     pub timer: Option<TimerId>,
     /// Attachments of the clients that wait for it, the latest first.
     pub clients: List,
+    /// Attachments of the clients that wait for it to be on disk, the latest first.
+    pub waiting: List,
     links: Links,
 }
 
@@ -101,20 +111,49 @@ impl Job {
                 (Bytes::copy_from_slice(kept.bytes()), submit.unique_at)
             }
         };
-        // Both are at most `UNIQUE_BYTES_MAX`.
-        let short = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap_or(u8::MAX);
         Self {
-            number,
-            run_at_s: 0,
-            body,
             unique_at: submit.unique_at - skipped,
             unique_bytes: short(submit.unique),
             reducer_bytes: short(submit.reducer),
             payload_at: submit.payload_at - skipped,
-            priority: submit.priority,
-            state: State::Queued,
             background: submit.background,
+            ..Self::bare(number, function, submit.priority, body)
+        }
+    }
+
+    /// A job that the store kept.
+    #[must_use]
+    pub fn restored(function: u32, row: &Row) -> Self {
+        let Row { unique, reducer, payload, .. } = row;
+        let (unique, reducer) = (cut(unique), cut(reducer));
+        let body = [unique, b"\0", reducer, b"\0", &payload[..]].concat();
+        Self {
+            unique_bytes: short(unique),
+            reducer_bytes: short(reducer),
+            payload_at: u16::from(short(unique)) + u16::from(short(reducer)) + 2,
+            run_at_s: row.run_at_s,
+            background: true,
+            stored: true,
+            attempts: row.attempts,
+            ..Self::bare(row.number, function, row.priority, body.into())
+        }
+    }
+
+    fn bare(number: u64, function: u32, priority: Priority, body: Bytes) -> Self {
+        Self {
+            number,
+            run_at_s: 0,
+            body,
+            unique_at: 0,
+            unique_bytes: 0,
+            reducer_bytes: 0,
+            payload_at: 0,
+            priority,
+            state: State::Queued,
+            background: false,
             cancelled: false,
+            stored: false,
+            storing: false,
             coalesces: false,
             attempts: 0,
             numerator: 0,
@@ -124,6 +163,7 @@ impl Job {
             worker: u32::MAX,
             timer: None,
             clients: List::default(),
+            waiting: List::default(),
             links: Links::LOOSE,
         }
     }
@@ -161,12 +201,37 @@ impl Job {
         Payload::shared(&self.body).from(usize::from(self.payload_at))
     }
 
+    /// The job as a store keeps it. Shares the payload's allocation.
+    #[must_use]
+    pub fn row(&self, function: &[u8]) -> Row {
+        Row {
+            number: self.number,
+            function: Bytes::copy_from_slice(function),
+            unique: self.body.slice_ref(self.unique()),
+            reducer: self.body.slice_ref(self.reducer()),
+            payload: self.body.slice(usize::from(self.payload_at)..),
+            priority: self.priority,
+            run_at_s: self.run_at_s,
+            attempts: self.attempts,
+        }
+    }
+
     /// Memory that the job takes.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.body.len()
     }
+}
+
+/// The lengths of unique and reducer are checked when they come in, and another program's database
+/// is cut to fit: both are at most `UNIQUE_BYTES_MAX`.
+fn short(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).unwrap_or(u8::MAX)
+}
+
+fn cut(bytes: &[u8]) -> &[u8] {
+    bytes.get(..UNIQUE_BYTES_MAX).unwrap_or(bytes)
 }
 
 /// All jobs of one core.
@@ -263,7 +328,7 @@ impl IndexMut<usize> for Jobs {
     }
 }
 
-const _: () = assert!(size_of::<Job>() <= 112, "200 bytes a queued job, its allocation included");
+const _: () = assert!(size_of::<Job>() <= 120, "200 bytes a queued job, its allocation included");
 
 #[cfg(test)]
 mod tests {

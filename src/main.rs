@@ -1,7 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, log, pid
-//! file, the shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
+//! file, the store, the shard's driver. Whatever fails before the driver runs is one sentence and
+//! exit code 1.
 
 use std::error::Error;
 use std::io::Write;
@@ -13,7 +14,8 @@ use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
 use ringgear::io::process::{self, Background, PidFile};
-use ringgear::io::{self, Driver, KeepAlive, Listeners, Signals, Sockets};
+use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
+use ringgear::store;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
@@ -73,7 +75,8 @@ fn serve_logged(
     let signals = Signals::install()?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
-    let settings = options.settings(&facts(descriptors)?)?;
+    let facts = facts(descriptors)?;
+    let settings = options.settings(&facts)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
@@ -83,11 +86,29 @@ fn serve_logged(
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
     })?;
-    listeners.announce();
-    if let Some(background) = background {
-        background.ready()?;
-    }
-    io::run(settings, driver, listeners, signals, Box::new(move || log.reopen()))?;
+    let mut background = background;
+    let store = match options.store_choice()? {
+        None => None,
+        Some(choice) => {
+            if options.standby {
+                background.take().map_or(Ok(()), Background::ready)?;
+            }
+            let patience = options.standby.then_some(|| !signals.is_stopping());
+            let opened = store::open::open(&choice, options.first_sequence(&facts), patience)?;
+            let Some(store) = opened else { return Ok(()) };
+            Some(store)
+        }
+    };
+    let server = Server {
+        settings,
+        driver,
+        listeners,
+        signals,
+        store,
+        store_timeout: Duration::from_millis(options.store_timeout),
+        reopen_log: Box::new(move || log.reopen()),
+    };
+    io::run(server, || background.map_or(Ok(()), Background::ready))?;
     Ok(())
 }
 

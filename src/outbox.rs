@@ -2,10 +2,12 @@
 //!
 //! Small packets are appended to one buffer, so that a batch leaves with one send; payloads of
 //! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver
-//! takes a chunk, owns it while the kernel reads it, and gives it back. Knows no socket.
+//! takes a chunk, owns it while the kernel reads it, and gives it back. A reply that can't be
+//! written yet holds a slot, and everything behind it waits. Knows no socket.
 //!
-//! Invariant: `bytes` counts everything that was pushed and not yet reported as sent, chunks that a
-//! driver holds included; it is what back-pressure goes by.
+//! Invariant: what leaves does so in the order of `hold` and `push`, whenever slots are filled.
+//! `bytes` counts everything that was pushed and not yet reported as sent, chunks that a driver
+//! holds and what waits behind slots included; it is what back-pressure goes by.
 
 use std::collections::VecDeque;
 
@@ -19,6 +21,8 @@ pub const SHARED_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES: usize = 128 << 10;
 /// A buffer above this size isn't kept for the connection's next packets.
 const KEPT_BYTES_MAX: usize = 4 << 10;
+/// Room for so many slots is kept for the connection's next ones.
+const HELD_KEPT_MAX: usize = 16;
 
 /// Bytes that leave together.
 #[derive(Debug)]
@@ -38,13 +42,92 @@ impl AsRef<[u8]> for Chunk {
     }
 }
 
-/// The sending side of one connection.
+/// Packets in the order in which they are to leave.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct Parcel {
     /// Closed chunks, the oldest first.
     chunks: VecDeque<Chunk>,
     /// The packets behind them.
     tail: Vec<u8>,
+}
+
+impl Parcel {
+    /// Appends a packet; answers with its size in bytes.
+    #[inline]
+    pub fn push(&mut self, response: &Response<'_>) -> usize {
+        let before = self.tail.len();
+        response.head(&mut self.tail);
+        let payload = response.payload();
+        let payload_bytes = payload.bytes().len();
+        let bytes = self.tail.len() - before + payload_bytes;
+        if payload_bytes >= SHARED_BYTES_MIN
+            && let Some(shared) = payload.share()
+        {
+            self.close_tail();
+            self.chunks.push_back(Chunk::Payload(shared));
+        } else {
+            self.push_text(payload.bytes());
+        }
+        bytes
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub fn push_text(&mut self, text: &[u8]) {
+        self.tail.extend_from_slice(text);
+        if self.tail.len() >= CHUNK_BYTES {
+            self.close_tail();
+        }
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let chunks = self.chunks.iter().map(|chunk| chunk.as_ref().len());
+        chunks.sum::<usize>() + self.tail.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    fn append(&mut self, mut other: Self) {
+        if !other.chunks.is_empty() {
+            self.close_tail();
+            self.chunks.append(&mut other.chunks);
+        }
+        if self.tail.is_empty() && self.tail.capacity() < other.tail.len() {
+            self.tail = other.tail;
+        } else {
+            self.push_text(&other.tail);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(Chunk::Packets(std::mem::take(&mut self.tail)));
+        }
+    }
+}
+
+/// Number of a slot: the place of a reply that is to come.
+pub type Slot = u32;
+
+/// A slot, and what waits behind it.
+#[derive(Debug, Default)]
+struct Held {
+    reply: Option<Parcel>,
+    behind: Parcel,
+}
+
+/// The sending side of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    ready: Parcel,
+    /// Slots in their order; the first one is not filled.
+    held: VecDeque<Held>,
+    /// Number of the first of them.
+    first: Slot,
     bytes: usize,
     /// Bytes of the packet that was pushed last.
     last_bytes: usize,
@@ -54,33 +137,80 @@ impl Outbox {
     /// Appends a packet.
     #[inline]
     pub fn push(&mut self, response: &Response<'_>) {
-        let before = self.tail.len();
-        response.head(&mut self.tail);
-        let payload = response.payload();
-        let payload_bytes = payload.bytes().len();
-        self.last_bytes = self.tail.len() - before + payload_bytes;
+        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        self.last_bytes = parcel.push(response);
         self.bytes += self.last_bytes;
-        if payload_bytes >= SHARED_BYTES_MIN
-            && let Some(shared) = payload.share()
-        {
-            self.close_tail();
-            self.chunks.push_back(Chunk::Payload(shared));
-        } else {
-            self.tail.extend_from_slice(payload.bytes());
-            if self.tail.len() >= CHUNK_BYTES {
-                self.close_tail();
-            }
-        }
     }
 
     /// Appends bytes of an admin reply.
     pub fn push_text(&mut self, text: &[u8]) {
-        self.tail.extend_from_slice(text);
+        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        parcel.push_text(text);
         self.last_bytes = text.len();
         self.bytes += text.len();
-        if self.tail.len() >= CHUNK_BYTES {
-            self.close_tail();
+    }
+
+    /// Appends packets.
+    pub fn push_parcel(&mut self, parcel: Parcel) {
+        self.last_bytes = parcel.bytes();
+        self.bytes += self.last_bytes;
+        self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind).append(parcel);
+    }
+
+    /// Takes out everything that waits for no slot.
+    pub fn take_parcel(&mut self) -> Parcel {
+        let parcel = std::mem::take(&mut self.ready);
+        self.bytes -= parcel.bytes();
+        parcel
+    }
+
+    /// Keeps the place of a reply that is to come. What is pushed from now on waits behind it.
+    pub fn hold(&mut self) -> Slot {
+        let slot = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        self.held.push_back(Held::default());
+        self.first.wrapping_add(slot)
+    }
+
+    /// The reply has come: it leaves when everything before it has its reply. Each slot is filled
+    /// once.
+    pub fn fill(&mut self, slot: Slot, reply: &Response<'_>) {
+        if slot == self.first && !self.held.is_empty() {
+            self.last_bytes = self.ready.push(reply);
+            self.bytes += self.last_bytes;
+            self.drop_first();
+            self.release();
+        } else {
+            let mut parcel = Parcel::default();
+            parcel.push(reply);
+            self.fill_with(slot, parcel);
         }
+    }
+
+    /// Likewise for a reply of any number of packets, or none.
+    pub fn fill_with(&mut self, slot: Slot, reply: Parcel) {
+        self.last_bytes = reply.bytes();
+        self.bytes += self.last_bytes;
+        let at = slot.wrapping_sub(self.first) as usize;
+        let Some(held) = self.held.get_mut(at) else {
+            debug_assert!(false, "a slot is filled once");
+            return;
+        };
+        held.reply = Some(reply);
+        self.release();
+    }
+
+    /// Slots whose reply, or a reply before theirs, is still to come.
+    #[inline]
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether everything has left and nothing is to come.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.held.is_empty()
     }
 
     /// Bytes that have not been reported as sent.
@@ -100,21 +230,20 @@ impl Outbox {
     /// Hands out the oldest chunk, and whether more stand behind it.
     #[inline]
     pub fn take(&mut self) -> Option<(Chunk, bool)> {
-        if let Some(chunk) = self.chunks.pop_front() {
-            let more = !self.chunks.is_empty() || !self.tail.is_empty();
-            return Some((chunk, more));
+        if let Some(chunk) = self.ready.chunks.pop_front() {
+            return Some((chunk, !self.ready.is_empty()));
         }
-        if self.tail.is_empty() {
+        if self.ready.tail.is_empty() {
             return None;
         }
-        Some((Chunk::Packets(std::mem::take(&mut self.tail)), false))
+        Some((Chunk::Packets(std::mem::take(&mut self.ready.tail)), false))
     }
 
     /// Whether `take` has something to hand out.
     #[inline]
     #[must_use]
     pub fn has_chunks(&self) -> bool {
-        !self.tail.is_empty() || !self.chunks.is_empty()
+        !self.ready.is_empty()
     }
 
     /// A chunk has left; its buffer serves again.
@@ -122,17 +251,30 @@ impl Outbox {
     pub fn sent(&mut self, chunk: Chunk) {
         self.bytes -= chunk.as_ref().len();
         if let Chunk::Packets(mut buffer) = chunk
-            && self.tail.capacity() == 0
+            && self.ready.tail.capacity() == 0
             && buffer.capacity() <= KEPT_BYTES_MAX
         {
             buffer.clear();
-            self.tail = buffer;
+            self.ready.tail = buffer;
         }
     }
 
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks.push_back(Chunk::Packets(std::mem::take(&mut self.tail)));
+    /// Lets go whatever has no slot to wait for before it.
+    fn release(&mut self) {
+        while let Some(reply) = self.held.front_mut().and_then(|held| held.reply.take()) {
+            self.ready.append(reply);
+            self.drop_first();
+        }
+        if self.held.is_empty() {
+            self.held.shrink_to(HELD_KEPT_MAX);
+        }
+    }
+
+    /// The reply of the first slot is in its place: what stands behind it follows.
+    fn drop_first(&mut self) {
+        if let Some(held) = self.held.pop_front() {
+            self.first = self.first.wrapping_add(1);
+            self.ready.append(held.behind);
         }
     }
 }
@@ -201,10 +343,62 @@ mod tests {
             total += chunk.as_ref().len();
             outbox.sent(chunk);
             assert!(
-                outbox.tail.capacity() <= CHUNK_BYTES + 4 * text.len() || !outbox.tail.is_empty()
+                outbox.ready.tail.capacity() <= CHUNK_BYTES + 4 * text.len()
+                    || !outbox.ready.tail.is_empty()
             );
         }
         assert_eq!((total, outbox.bytes()), (1_000_000, 0));
-        assert!(outbox.tail.capacity() <= KEPT_BYTES_MAX, "idle connections keep little");
+        assert!(outbox.ready.tail.capacity() <= KEPT_BYTES_MAX, "idle connections keep little");
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_their_slots() {
+        let texts = |outbox: &mut Outbox| {
+            let mut bytes = Vec::new();
+            while let Some((chunk, _)) = outbox.take() {
+                bytes.extend_from_slice(chunk.as_ref());
+                outbox.sent(chunk);
+            }
+            String::from_utf8(bytes).unwrap()
+        };
+        let parcel = |text: &str| {
+            let mut parcel = Parcel::default();
+            parcel.push_text(text.as_bytes());
+            parcel
+        };
+        // Every order of filling three slots, text before, between and behind them.
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut outbox = Outbox { first: u32::MAX - 1, ..Outbox::default() };
+            outbox.push_text(b"a");
+            let slots = ["b", "c", "d"].map(|behind| {
+                let slot = outbox.hold();
+                outbox.push_text(behind.as_bytes());
+                slot
+            });
+            let mut left = texts(&mut outbox);
+            assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a", 3, 3));
+            for at in order {
+                outbox.fill_with(slots[at], parcel(["1", "", "33"][at]));
+                left += &texts(&mut outbox);
+                let gaps = "a1bc33d";
+                assert!(gaps.starts_with(&left), "{left}");
+            }
+            assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a1bc33d", 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_filled_slot_lets_those_go_that_were_filled_before_it() {
+        let mut outbox = Outbox::default();
+        let [first, second] = [outbox.hold(), outbox.hold()];
+        outbox.push(&Response::Noop);
+        outbox.fill(second, &Response::NoJob);
+        assert!(!outbox.has_chunks());
+        let large = Bytes::from(vec![b'l'; SHARED_BYTES_MIN]);
+        outbox.fill(first, &echo(Payload::shared(&large)));
+        let chunks: Vec<usize> =
+            std::iter::from_fn(|| outbox.take()).map(|(chunk, _)| chunk.as_ref().len()).collect();
+        assert_eq!(chunks, [12, SHARED_BYTES_MIN, 24]);
+        assert_eq!((outbox.held(), outbox.bytes()), (0, 36 + SHARED_BYTES_MIN));
     }
 }

@@ -448,6 +448,8 @@ pub enum ErrorReply {
     QueueFull,
     /// The server holds as many bytes as `--memory-max` allows.
     OutOfMemory,
+    /// The job could not be put on disk.
+    NotStored,
     /// OPTION_REQ for anything but `exceptions`.
     UnknownOption,
     /// WORK_DATA or WORK_WARNING for a job that this connection doesn't run.
@@ -469,7 +471,7 @@ impl ErrorReply {
             | Self::HandleTooLarge
             | Self::PayloadTooLarge
             | Self::NumberOutOfRange => "ARGUMENT_TOO_LARGE",
-            Self::QueueFull | Self::OutOfMemory => "QUEUE_ERROR",
+            Self::QueueFull | Self::OutOfMemory | Self::NotStored => "QUEUE_ERROR",
             Self::UnknownOption => "UNKNOWN_OPTION",
             Self::NoSuchJob | Self::NoSuchJobForResult | Self::NoSuchJobForException => {
                 "JOB_NOT_FOUND"
@@ -491,6 +493,7 @@ impl ErrorReply {
             Self::NumberOutOfRange => "Epoch out of range",
             Self::QueueFull => "Job queue is full",
             Self::OutOfMemory => "MEMORY_ALLOCATION_FAILURE",
+            Self::NotStored => "Job could not be stored",
             Self::UnknownOption => "Server does not recognize given option",
             Self::NoSuchJob => "Job does not exist on server",
             Self::NoSuchJobForResult => "Job given in work result not found",

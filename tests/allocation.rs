@@ -8,10 +8,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use allocation_counter::measure;
-use ringgear::admin::Identity;
-use ringgear::engine::{self, ConnId, Now, Wakeup};
+use ringgear::engine::{ConnId, Now};
 use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::handle::Handles;
 use ringgear::packet::{self, Arguments, Command as C, Payload, Request};
 use ringgear::shard::{Origin, Settings, Shard};
 
@@ -35,24 +33,8 @@ struct Server {
 impl Server {
     fn new() -> Self {
         let now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
-        let settings = Settings {
-            engine: engine::Settings {
-                lease_ms: 100,
-                wakeup: Wakeup::Lease,
-                attempts_max: None,
-                hash_seed: 7,
-                first_number: 1,
-            },
-            handles: Handles::new(b"H:test").unwrap(),
-            identity: Identity { version: "test", verbosity: "ERROR", pid: 1 },
-            exceptions: false,
-            body_bytes_max: 1 << 30,
-            memory_bytes_max: 1 << 30,
-            outbox_bytes_max: 1 << 30,
-            connections_max: 100,
-        };
         let (handle, received) = (Vec::with_capacity(64), Vec::with_capacity(64));
-        let shard = Shard::new(settings, now);
+        let shard = Shard::new(Settings::default(), now);
         Self { shard, now, handle, received, out: Vec::with_capacity(1 << 12) }
     }
 
@@ -76,7 +58,7 @@ impl Server {
     }
 
     fn flush(&mut self) {
-        while let Some(conn) = self.shard.next_dirty() {
+        while let Some(conn) = self.shard.next_dirty(self.now) {
             while let Some((chunk, _)) = self.shard.take(conn) {
                 let mut bytes = chunk.as_ref();
                 while let Ok(Cut::Packet { header, body }) = frame::cut(bytes, 0) {

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use ringgear::admin::Identity;
-use ringgear::engine::{self, ConnId, Now, Wakeup};
+
+use ringgear::engine::{ConnId, Now};
 use ringgear::frame::{self, Cut, HEADER_BYTES, Header, Magic};
-use ringgear::handle::Handles;
+use ringgear::handle::{self, Handles};
 use ringgear::inbound::{Arrival, Bounds, Inbound};
 use ringgear::packet::{
     self, Arguments, Command as C, Grab, PacketError, Payload, Request, Response, Sender,
@@ -284,22 +284,7 @@ fn all_at_once(stream: &[u8]) -> Vec<String> {
 }
 
 fn shard(memory_bytes_max: usize, body_bytes_max: usize) -> Shard {
-    let settings = Settings {
-        engine: engine::Settings {
-            lease_ms: 100,
-            wakeup: Wakeup::Lease,
-            attempts_max: None,
-            hash_seed: 7,
-            first_number: 1,
-        },
-        handles: Handles::new(b"H:test").unwrap(),
-        identity: Identity { version: "test", verbosity: "ERROR", pid: 1 },
-        exceptions: false,
-        body_bytes_max,
-        memory_bytes_max,
-        outbox_bytes_max: 1 << 30,
-        connections_max: 10,
-    };
+    let settings = Settings { body_bytes_max, memory_bytes_max, ..Settings::default() };
     Shard::new(settings, NOW)
 }
 
@@ -311,7 +296,7 @@ fn connect(shard: &mut Shard) -> ConnId {
 /// What the shard has to send to `conn`, and to nobody else.
 fn output(shard: &mut Shard, conn: ConnId) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while let Some(dirty) = shard.next_dirty() {
+    while let Some(dirty) = shard.next_dirty(NOW) {
         assert_eq!(dirty, conn);
         while let Some((chunk, _)) = shard.take(conn) {
             bytes.extend_from_slice(chunk.as_ref());
@@ -319,6 +304,12 @@ fn output(shard: &mut Shard, conn: ConnId) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The handle of the job of `reverse` that comes as the `sequence`th.
+fn handle(sequence: u64) -> Vec<u8> {
+    let number = handle::job_number(sequence, handle::slot(b"reverse"));
+    Handles::default().text(number).as_ref().to_vec()
 }
 
 /// One connection that submits, works and asks, with bodies on both sides of every threshold.
@@ -331,17 +322,17 @@ fn recorded_stream() -> Vec<u8> {
         b"status\r\n".to_vec(),
         request(C::SubmitJobBg, &[b"reverse", b""], &owned),
         request(C::GrabJobUniq, &[], b""),
-        request(C::WorkData, &[b"H:test:1"], &owned),
+        request(C::WorkData, &[&handle(1)], &owned),
         b"show jobs\n".to_vec(),
-        request(C::WorkComplete, &[b"H:test:1"], &large),
+        request(C::WorkComplete, &[&handle(1)], &large),
         request(C::SubmitReduceJob, &[b"reverse", b"-", b"sum", b""], &large),
         request(C::EchoReq, &[], &large),
         request(C::GrabJob, &[], b""),
-        request(C::WorkException, &[b"H:test:2"], small),
+        request(C::WorkException, &[&handle(2)], small),
         request(C::GrabJobAll, &[], b""),
-        request(C::WorkStatus, &[b"H:test:3", b"1", b"2"], b""),
-        request(C::GetStatus, &[b"H:test:3"], b""),
-        request(C::WorkFail, &[b"H:test:3"], b""),
+        request(C::WorkStatus, &[&handle(3), b"1", b"2"], b""),
+        request(C::GetStatus, &[&handle(3)], b""),
+        request(C::WorkFail, &[&handle(3)], b""),
         request(C::Noop, &[], b""),
         encoded(Magic::Response, C::Noop, &[], b""),
         request(C::PreSleep, &[], b""),

@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::frame::{Header, Magic};
+use crate::function::Durability;
 use crate::packet::{Command, Payload, Priority, Request};
+use crate::store::Row;
 
 pub(crate) const NOBODY: [ConnId; 0] = [];
 
@@ -15,13 +17,7 @@ pub(crate) struct Rig {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings {
-        lease_ms: 100,
-        wakeup: Wakeup::Lease,
-        attempts_max: None,
-        hash_seed: 7,
-        first_number: 1,
-    }
+    Settings::default()
 }
 
 impl Rig {
@@ -45,7 +41,8 @@ impl Rig {
         let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
         let run_at_s =
             submit.epoch.map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
-        self.engine.submit(conn, &submit, run_at_s, 1 << 20, self.now)
+        let accepted = self.engine.submit(conn, &submit, run_at_s, 1 << 20, self.now)?;
+        Ok(accepted.number)
     }
 
     pub(crate) fn submit(&mut self, conn: ConnId, command: Command, body: &str) -> u64 {
@@ -62,7 +59,7 @@ impl Rig {
     }
 
     pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
-        let id = self.engine.grab(conn, self.now)?;
+        let id = self.engine.grab(conn, Priority::Low, self.now)?;
         Some(self.engine.jobs()[id as usize].number)
     }
 
@@ -169,9 +166,9 @@ fn background_interest_outlives_the_clients() {
 fn a_running_job_whose_client_left_may_be_joined_and_else_is_not_run_again() {
     let mut rig = Rig::new(settings());
     let joined = rig.submit(0, Command::SubmitJob, "resize\0joined\0");
-    rig.submit(0, Command::SubmitJob, "resize\0alone\0");
+    let alone = rig.submit(0, Command::SubmitJob, "resize\0alone\0");
     rig.can_do(5, "resize");
-    assert_eq!((rig.grab(5), rig.grab(5)), (Some(1), Some(2)));
+    assert_eq!((rig.grab(5), rig.grab(5)), (Some(joined), Some(alone)));
     rig.disconnect(0);
     assert_eq!(rig.submit(1, Command::SubmitJob, "resize\0joined\0"), joined);
     rig.disconnect(5);
@@ -326,17 +323,167 @@ fn memory_is_counted_and_bounds_submissions() {
     assert_eq!(refused, Err(SubmitError::OutOfMemory));
     let job = rig.engine.submit(0, &submit, 0, bytes, now).unwrap();
     assert_eq!(rig.engine.job_bytes(), bytes);
-    rig.engine.cancel(job);
+    rig.engine.cancel(job.number);
     assert_eq!(rig.engine.job_bytes(), 0);
 }
 
 #[test]
 fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
-    let mut rig = Rig::new(Settings { first_number: 77, ..settings() });
-    assert_eq!(rig.submit(0, Command::SubmitJobBg, "a\0key\0"), 77);
-    assert_eq!(rig.submit(0, Command::SubmitJob, "b\0key\0"), 78);
-    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 1, "the one of `b`");
+    let mut rig = Rig::new(Settings { first_sequence: 77, ..settings() });
+    let number = |sequence, name: &[u8]| handle::job_number(sequence, handle::slot(name));
+    let [first, second] = [number(77, b"a"), number(78, b"b")];
+    assert_eq!(rig.submit(0, Command::SubmitJobBg, "a\0key\0"), first);
+    assert_eq!(rig.submit(0, Command::SubmitJob, "b\0key\0"), second);
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 1, "the one of `b`");
     assert_eq!(rig.engine.jobs()[1].priority, Priority::Normal);
-    rig.engine.cancel(78);
-    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 0);
+    rig.engine.cancel(second);
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 0);
+}
+
+/// A rig whose background jobs go to the store.
+fn durable(default: Durability) -> Rig {
+    let durabilities = Durabilities { default, ..Durabilities::default() };
+    Rig::new(Settings { durabilities, ..settings() })
+}
+
+impl Rig {
+    /// Submits in the background and waits for the store, as `ticket`, if need be.
+    fn submit_durably(&mut self, conn: ConnId, body: &str, ticket: Ticket) -> Accepted {
+        let body_bytes = u32::try_from(body.len()).unwrap();
+        let command = Command::SubmitJobBg;
+        let header = Header { magic: Magic::Request, command, body_bytes };
+        let request = Request::parse(header, Payload::borrowed(body.as_bytes()));
+        let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
+        let accepted = self.engine.submit(conn, &submit, 0, 1 << 20, self.now).unwrap();
+        if accepted.waits {
+            self.engine.await_store(conn, accepted.job, ticket);
+        }
+        accepted
+    }
+
+    fn row(&self, number: u64) -> Row {
+        let (_, job) =
+            self.engine.jobs().iter_from(0).find(|(_, job)| job.number == number).unwrap();
+        job.row(&self.engine.function_of(job).name)
+    }
+}
+
+#[test]
+fn a_durable_job_is_neither_run_nor_answered_before_it_is_on_disk() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    rig.sleep(1);
+    let Accepted { number, job, waits } = rig.submit_durably(0, "mail\0key\0payload", 7);
+    assert!(waits);
+    assert_eq!(rig.effects(), [Effect::Insert { job, answered: false }]);
+    assert_eq!(rig.grab(1), None);
+    rig.sleep(1);
+    // An equal submission waits for the same commit; one in the foreground needn't.
+    assert_eq!(rig.submit_durably(2, "mail\0key\0", 8).number, number);
+    assert_eq!(rig.submit(3, Command::SubmitJob, "mail\0key\0"), number);
+    assert_eq!(rig.effects(), [], "one row for all of them");
+    rig.engine.stored(number, rig.now);
+    let accepted = |conn, ticket| Effect::Accepted { conn, ticket, number };
+    assert_eq!(rig.effects(), [accepted(2, 8), accepted(0, 7), Effect::Noop { conn: 1 }]);
+    assert_eq!(rig.grab(1), Some(number));
+    assert!(!rig.submit_durably(2, "mail\0key\0", 9).waits, "it is on disk by now");
+    rig.engine.work_finished(1, number).unwrap();
+    assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }, Effect::Remove { number }]);
+}
+
+#[test]
+fn a_job_that_is_not_kept_is_refused_and_gone() {
+    let mut rig = durable(Durability::Fsync);
+    let lost = rig.submit_durably(0, "mail\0\0", 1);
+    let wanted = rig.submit_durably(0, "mail\0key\0", 2);
+    rig.submit(3, Command::SubmitJob, "mail\0key\0");
+    rig.effects();
+    rig.engine.not_stored(lost.number, rig.now);
+    rig.engine.not_stored(wanted.number, rig.now);
+    let refused = |ticket| Effect::Refused { conn: 0, ticket };
+    assert_eq!(rig.effects(), [refused(1), refused(2)], "and no removal: the store knows");
+    rig.can_do(1, "mail");
+    assert_eq!(rig.grab(1), Some(wanted.number), "a foreground client wants it all the same");
+    rig.engine.work_finished(1, wanted.number).unwrap();
+    assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }]);
+    assert!(rig.engine.jobs().is_empty());
+}
+
+#[test]
+fn a_client_that_leaves_does_not_take_its_durable_job_along() {
+    let mut rig = durable(Durability::Fsync);
+    let Accepted { number, .. } = rig.submit_durably(0, "mail\0\0", 1);
+    rig.disconnect(0);
+    rig.effects();
+    rig.engine.stored(number, rig.now);
+    assert_eq!(rig.effects(), [], "nobody is left to be answered");
+    rig.can_do(1, "mail");
+    assert_eq!(rig.grab(1), Some(number));
+}
+
+#[test]
+fn joining_in_the_background_makes_a_foreground_job_durable() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    let number = rig.submit(0, Command::SubmitJob, "mail\0key\0");
+    assert_eq!(rig.effects(), [], "foreground jobs stay in memory");
+    assert_eq!(rig.grab(1), Some(number));
+    let joined = rig.submit_durably(2, "mail\0key\0", 5);
+    assert!(joined.waits);
+    assert_eq!(rig.effects(), [Effect::Insert { job: joined.job, answered: false }]);
+    // Done before it was on disk: the one that waited is answered, and the row goes.
+    rig.engine.work_finished(1, number).unwrap();
+    let accepted = Effect::Accepted { conn: 2, ticket: 5, number };
+    assert_eq!(rig.effects(), [Effect::Forward { conn: 0 }, accepted, Effect::Remove { number }]);
+    rig.engine.stored(number, rig.now);
+    assert_eq!(rig.effects(), []);
+}
+
+#[test]
+fn async_jobs_run_at_once_unless_the_store_lags() {
+    let mut rig = durable(Durability::Async);
+    let first = rig.submit_durably(0, "mail\0\0", 1);
+    assert!(!first.waits);
+    assert_eq!(rig.effects(), [Effect::Insert { job: first.job, answered: true }]);
+    rig.can_do(1, "mail");
+    assert_eq!(rig.grab(1), Some(first.number));
+    rig.engine.allow_async(false);
+    assert!(rig.submit_durably(0, "mail\0\0", 2).waits);
+}
+
+#[test]
+fn jobs_come_back_with_handle_unique_attempts_time_and_order() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    let numbers = ["a", "b", "c"].map(|unique| {
+        let job = rig.submit_durably(0, &format!("mail\0{unique}\0payload {unique}"), 1);
+        rig.engine.stored(job.number, rig.now);
+        job.number
+    });
+    assert_eq!(rig.grab(1), Some(numbers[0]));
+    rig.effects();
+    rig.engine.cant_do(1, b"mail", rig.now);
+    let lost = Effect::SetAttempts { number: numbers[0], attempts: 1 };
+    assert_eq!(rig.effects(), [lost], "a worker lost it");
+    let mut rows: Vec<Row> = numbers.iter().map(|&number| rig.row(number)).collect();
+    rows[1].run_at_s = rig.now.unix_ms / 1000 + 60;
+
+    let mut rig = durable(Durability::Fsync);
+    for row in &rows {
+        assert!(rig.engine.restore(row, rig.now));
+        assert!(!rig.engine.restore(row, rig.now), "a handle is given to one job");
+    }
+    assert_eq!(rig.effects(), [], "the store has them already");
+    assert!(rows.iter().all(|row| rig.row(row.number) == *row));
+    assert_eq!(rows[0].attempts, 1);
+    let joined = rig.submit_durably(0, "mail\0b\0", 1);
+    assert_eq!((joined.number, joined.waits), (numbers[1], false), "equal work joins it");
+    let new = rig.submit_durably(0, "mail\0\0", 1).number;
+    assert!(new > numbers[2], "numbers go on");
+    rig.engine.stored(new, rig.now);
+    rig.can_do(1, "mail");
+    let order: Vec<u64> = std::iter::from_fn(|| rig.grab(1)).collect();
+    assert_eq!(order, [numbers[0], numbers[2], new]);
+    rig.pass(60_001);
+    assert_eq!(rig.grab(1), Some(numbers[1]), "its time has come");
 }

@@ -19,7 +19,8 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use super::{Parts, wait_ms};
+use super::commits::Commits;
+use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -34,7 +35,8 @@ const WRITES_PER_TURN: usize = 16;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 const TOKEN_SIGNALS: Token = Token(usize::MAX);
-/// Listeners have the tokens below the signals'.
+const TOKEN_STORE: Token = Token(usize::MAX - 1);
+/// Listeners have tokens below those.
 const TOKEN_LISTENERS: usize = usize::MAX - 1024;
 
 struct Connection {
@@ -86,7 +88,7 @@ struct Epoll {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
+pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
     let poll = Poll::new()?;
     let sockets = parts.listeners.take_sockets().into_iter();
     let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
@@ -96,6 +98,9 @@ pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
     }
     let pipe = parts.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
+    if let Some(bell) = parts.commits.as_ref().map(Commits::bell) {
+        poll.registry().register(&mut SourceFd(&bell), TOKEN_STORE, Interest::READABLE)?;
+    }
     let driver = Epoll {
         poll,
         parts,
@@ -110,13 +115,13 @@ pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
 }
 
 impl Epoll {
-    fn serve(mut self) -> std::io::Result<()> {
+    fn serve(mut self) -> Result<(), IoError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.parts.clock.now();
         while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
             let timeout = self.timeout(now);
             match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
             now = self.parts.clock.now();
@@ -126,6 +131,7 @@ impl Epoll {
             for event in &events {
                 match event.token() {
                     TOKEN_SIGNALS => self.handle_signals(now),
+                    TOKEN_STORE => self.parts.commits.iter().for_each(Commits::silence),
                     Token(token) if token >= TOKEN_LISTENERS => self.accept_again_at_ms = Some(0),
                     Token(token) => {
                         let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
@@ -142,9 +148,11 @@ impl Epoll {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
-            while let Some(conn) = self.shard().next_dirty() {
+            self.parts.receive_outcomes(now)?;
+            while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
             }
+            self.parts.send_operations();
         }
         Ok(())
     }

@@ -54,6 +54,14 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether the signal to stop has come before anybody runs.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.finish.load(Ordering::Relaxed)
+    }
+}
+
 /// Where a run is between start and end.
 pub(super) struct Lifecycle {
     signals: Signals,
@@ -111,6 +119,6 @@ impl Lifecycle {
             info!("no job is left");
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }
-        self.stops_at_ms.is_some_and(|at_ms| shard.unsent_bytes() == 0 || now.mono_ms >= at_ms)
+        self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
     }
 }

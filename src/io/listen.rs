@@ -74,16 +74,17 @@ pub struct Sockets {
     pub user_timeout: Option<Duration>,
 }
 
-/// Sockets that listen.
+/// Sockets that are bound, and listen once they are told to.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Socket>,
     addresses: Vec<SocketAddr>,
+    backlog: i32,
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. The port is
-    /// a number or a service's name; 0 lets the kernel choose.
+    /// Takes every address of `host`; without a host loopback of both families. The port is a number
+    /// or a service's name; 0 lets the kernel choose. Who connects is refused until `listen`.
     ///
     /// # Errors
     /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
@@ -99,6 +100,20 @@ impl Listeners {
                 result => return result,
             }
         }
+    }
+
+    /// Lets connections come.
+    ///
+    /// # Errors
+    /// `ListenError` if somebody else listens there by now.
+    pub fn listen(&self) -> Result<(), ListenError> {
+        for (socket, &address) in self.sockets.iter().zip(&self.addresses) {
+            socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
+                true => ListenError::Taken(address),
+                false => ListenError::Other { address, cause },
+            })?;
+        }
+        Ok(())
     }
 
     /// Where they listen.
@@ -122,7 +137,7 @@ impl Listeners {
 
     /// Moves the sockets themselves out.
     pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
-        std::mem::take(&mut self.sockets)
+        std::mem::take(&mut self.sockets).into_iter().map(TcpListener::from).collect()
     }
 }
 
@@ -157,7 +172,8 @@ fn bind_all(
     is_default: bool,
     options: &Sockets,
 ) -> Result<Listeners, ListenError> {
-    let mut listeners = Listeners { sockets: Vec::new(), addresses: Vec::new() };
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    let mut listeners = Listeners { sockets: Vec::new(), addresses: Vec::new(), backlog };
     for &address in addresses {
         let mut address = address;
         if let Some(first) = listeners.addresses.first() {
@@ -183,7 +199,7 @@ fn is_taken(cause: &std::io::Error) -> bool {
     cause.kind() == ErrorKind::AddrInUse
 }
 
-fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener, SocketAddr)> {
+fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // IPv4 has a socket of its own.
@@ -194,10 +210,8 @@ fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener,
     socket.set_nonblocking(true)?;
     set_options(SockRef::from(&socket), options)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    let listener = TcpListener::from(socket);
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
 }
 
 fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io::Error;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -23,7 +23,8 @@ use tracing::{debug, info, warn};
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
 pub(super) use self::setup::probe;
-use super::{Parts, wait_ms};
+use super::commits::Commits;
+use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -53,10 +54,11 @@ enum Operation {
     Shutdown,
     Close,
     Signal,
+    Store,
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveDirect,
@@ -65,6 +67,7 @@ impl Operation {
         Self::Shutdown,
         Self::Close,
         Self::Signal,
+        Self::Store,
     ];
 
     fn user_data(self, key: usize) -> u64 {
@@ -137,7 +140,7 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
+pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
     let listeners = parts.listeners.take_sockets();
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
@@ -160,8 +163,9 @@ pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
 }
 
 impl Uring {
-    fn serve(mut self) -> Result<(), Error> {
+    fn serve(mut self) -> Result<(), IoError> {
         self.arm_signals();
+        self.arm_store();
         self.arm_acceptors();
         let mut now = self.parts.clock.now();
         while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
@@ -173,11 +177,13 @@ impl Uring {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
-            while let Some(conn) = self.shard().next_dirty() {
+            self.parts.receive_outcomes(now)?;
+            while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
+            self.parts.send_operations();
         }
-        self.close_all(now)
+        Ok(self.close_all(now)?)
     }
 
     /// Hands over what has gathered, waits, and handles what has completed.
@@ -301,6 +307,10 @@ impl Uring {
                     self.stop_accepting();
                 }
                 self.arm_signals();
+            }
+            Some(Operation::Store) => {
+                self.parts.commits.iter().for_each(Commits::silence);
+                self.arm_store();
             }
             // Their effect shows in the completions of what they end.
             Some(Operation::Cancel | Operation::Shutdown) | None => {}
@@ -474,10 +484,20 @@ impl Uring {
     }
 
     fn arm_signals(&mut self) {
-        let pipe = Fd(self.parts.lifecycle.pipe().as_raw_fd());
+        self.poll(self.parts.lifecycle.pipe().as_raw_fd(), Operation::Signal);
+    }
+
+    fn arm_store(&mut self) {
+        if let Some(bell) = self.parts.commits.as_ref().map(Commits::bell) {
+            self.poll(bell, Operation::Store);
+        }
+    }
+
+    /// Waits, once, for a descriptor to become readable.
+    fn poll(&mut self, descriptor: RawFd, operation: Operation) {
         let events = u32::try_from(libc::POLLIN).unwrap_or(0);
-        let poll = opcode::PollAdd::new(pipe, events).build();
-        self.submit(poll.user_data(Operation::Signal.user_data(0)));
+        let poll = opcode::PollAdd::new(Fd(descriptor), events).build();
+        self.submit(poll.user_data(operation.user_data(0)));
     }
 
     fn arm_acceptors(&mut self) {

@@ -5,9 +5,12 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::engine::Wakeup;
 use crate::frame::{Magic, header_bytes};
+use crate::function::Durability;
+use crate::handle;
 use crate::packet::encode;
+
+mod cluster;
 
 struct Desk {
     shard: Shard,
@@ -16,20 +19,10 @@ struct Desk {
 
 fn settings() -> Settings {
     Settings {
-        engine: engine::Settings {
-            lease_ms: 100,
-            wakeup: Wakeup::Lease,
-            attempts_max: None,
-            hash_seed: 7,
-            first_number: 1,
-        },
-        handles: Handles::new(b"H:test").unwrap(),
-        identity: Identity { version: "0.1", verbosity: "ERROR", pid: 1 },
-        exceptions: false,
         body_bytes_max: 8 << 20,
-        memory_bytes_max: 1 << 30,
         outbox_bytes_max: 4 << 20,
         connections_max: 3,
+        ..Settings::default()
     }
 }
 
@@ -43,6 +36,12 @@ fn response(command: Command, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode(&mut bytes, Magic::Response, command, arguments, payload);
     bytes
+}
+
+/// The handle of the job of `resize` that comes as the `sequence`th.
+fn handle(sequence: usize) -> Vec<u8> {
+    let number = handle::job_number(sequence as u64, handle::slot(b"resize"));
+    Handles::default().text(number).as_ref().to_vec()
 }
 
 impl Desk {
@@ -119,7 +118,7 @@ fn who_lets_too_much_pile_up_is_closed_and_its_worker_keeps_its_job() {
     desk.say(client, &packet(Command::SubmitJob, &[b"resize", b""], b""));
     desk.say(worker, &packet(Command::CanDo, &[b"resize"], b""));
     desk.say(worker, &packet(Command::GrabJob, &[], b""));
-    let data = packet(Command::WorkData, &[b"H:test:1"], &vec![b'd'; 1 << 20]);
+    let data = packet(Command::WorkData, &[&handle(1)], &vec![b'd'; 1 << 20]);
     for _ in 0..5 {
         assert_ne!(desk.shard.intake(client), Intake::Close);
         desk.say(worker, &data);
@@ -133,7 +132,7 @@ fn who_lets_too_much_pile_up_is_closed_and_its_worker_keeps_its_job() {
     assert_eq!(desk.shard.memory_bytes(), held, "nothing more piles up");
     desk.shard.disconnect(client, desk.now);
     desk.send_all(worker);
-    desk.say(worker, &packet(Command::WorkComplete, &[b"H:test:1"], b""));
+    desk.say(worker, &packet(Command::WorkComplete, &[&handle(1)], b""));
     assert_eq!(desk.send_all(worker), b"", "its result is as welcome as any");
     assert!(desk.shard.is_idle());
 }
@@ -147,10 +146,10 @@ fn half_closed_peers_get_their_replies_before_the_connection_ends() {
     desk.say(conn, b"status\nversi");
     desk.shard.ended(conn, desk.now);
     assert_eq!(desk.shard.intake(conn), Intake::Pause, "until the replies have left");
-    let created = response(Command::JobCreated, &[b"H:test:1"], b"");
+    let created = response(Command::JobCreated, &[&handle(1)], b"");
     assert_eq!(desk.send_all(conn), [&created[..], b"resize\t1\t0\t0\n.\n"].concat());
     assert_eq!(desk.shard.intake(conn), Intake::Close);
-    assert_eq!(desk.shard.next_dirty(), Some(conn), "the driver hears of it");
+    assert_eq!(desk.shard.next_dirty(desk.now), Some(conn), "the driver hears of it");
     desk.shard.disconnect(conn, desk.now);
     assert_eq!(desk.shard.memory_bytes(), desk.shard.engine().job_bytes());
 }
@@ -187,7 +186,7 @@ fn long_lists_leave_in_parts_and_nothing_gets_between() {
     let text = String::from_utf8([first, rest].concat()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), JOBS + 2);
-    assert_eq!(lines[JOBS - 1], format!("H:test:{JOBS}\t0\t0\t1"));
+    assert_eq!(lines[JOBS - 1], format!("{}\t0\t0\t1", handle(JOBS).escape_ascii()));
     assert_eq!(lines[JOBS..], [".", "OK 0.1"]);
     assert_eq!(desk.shard.intake(conn), Intake::Read);
 }
@@ -223,7 +222,7 @@ fn bytes_that_are_not_gearman_close_the_connection_once_its_replies_have_left() 
 fn packets_that_are_no_requests_are_answered_and_the_connection_stays() {
     let mut desk = Desk::new(settings());
     let conn = desk.connect();
-    desk.say(conn, &packet(Command::JobCreated, &[b"H:test:1"], b""));
+    desk.say(conn, &packet(Command::JobCreated, &[&handle(1)], b""));
     desk.say(conn, &packet(Command::AllYours, &[], b""));
     desk.say(conn, &header_bytes(Magic::Response, Command::GrabJob, 0));
     let code = |code: &[u8], text: &[u8]| response(Command::Error, &[code, text], b"");
@@ -249,13 +248,13 @@ fn a_result_that_is_refused_fails_its_job() {
         for conn in [client, worker] {
             desk.send_all(conn);
         }
-        let result = packet(Command::WorkComplete, &[b"H:test:1"], &[b'r'; 20_000]);
+        let result = packet(Command::WorkComplete, &[&handle(1)], &[b'r'; 20_000]);
         let (head, rest) = result.split_at(if announced_first { 12 } else { 1000 });
         desk.say(worker, head);
         desk.say(worker, &[rest, b"version\n"].concat());
         let error = response(Command::Error, &[b"QUEUE_ERROR", b"MEMORY_ALLOCATION_FAILURE"], b"");
         assert_eq!(desk.send_all(worker), [&error[..], b"OK 0.1\n"].concat());
-        assert_eq!(desk.send_all(client), response(Command::WorkFail, &[b"H:test:1"], b""));
+        assert_eq!(desk.send_all(client), response(Command::WorkFail, &[&handle(1)], b""));
         assert!(desk.shard.is_idle());
     }
 }
@@ -268,7 +267,7 @@ fn there_are_no_more_connections_than_there_may_be() {
     assert_eq!((desk.shard.counters.refused, desk.shard.connections()), (1, 3));
     desk.shard.disconnect(conns[1], desk.now);
     assert_eq!(desk.try_connect(), Ok(conns[1]), "its number serves again");
-    assert_eq!(desk.shard.next_dirty(), None, "and nothing of the old one is left");
+    assert_eq!(desk.shard.next_dirty(desk.now), None, "and nothing of the old one is left");
 }
 
 #[test]
@@ -284,10 +283,10 @@ fn exceptions_reach_those_who_asked_and_the_others_see_a_failure() {
     for conn in [asks, other] {
         desk.send_all(conn);
     }
-    desk.say(worker, &packet(Command::WorkException, &[b"H:test:1"], b"why"));
-    let exception = response(Command::WorkException, &[b"H:test:1"], b"why");
+    desk.say(worker, &packet(Command::WorkException, &[&handle(1)], b"why"));
+    let exception = response(Command::WorkException, &[&handle(1)], b"why");
     assert_eq!(desk.send_all(asks), exception);
-    assert_eq!(desk.send_all(other), response(Command::WorkFail, &[b"H:test:1"], b""));
+    assert_eq!(desk.send_all(other), response(Command::WorkFail, &[&handle(1)], b""));
 }
 
 #[test]
@@ -317,4 +316,83 @@ fn a_large_payload_goes_through_in_its_own_allocation() {
         chunks.push(chunk);
     }
     assert!(matches!(&chunks[1], Chunk::Payload(bytes) if *bytes == payload));
+}
+
+/// A desk whose background jobs go to a store.
+fn durable_desk() -> Desk {
+    let mut settings = settings();
+    settings.engine.durabilities.default = Durability::Fsync;
+    Desk::new(settings)
+}
+
+impl Desk {
+    /// The numbers of the jobs that the store has been given since the last call.
+    fn inserted(&mut self) -> Vec<u64> {
+        let mut operations = Vec::new();
+        self.shard.take_operations(&mut operations);
+        let number = |operation| match operation {
+            Operation::Insert { row, answered: false } => row.number,
+            other => panic!("{other:?}"),
+        };
+        operations.into_iter().map(number).collect()
+    }
+}
+
+#[test]
+fn replies_wait_for_the_store_in_the_order_of_their_requests() {
+    let mut desk = durable_desk();
+    let conn = desk.connect();
+    let durable = packet(Command::SubmitJobBg, &[b"resize", b""], b"payload");
+    let foreground = packet(Command::SubmitJob, &[b"resize", b""], b"payload");
+    let echo = packet(Command::EchoReq, &[], b"echo");
+    desk.say(conn, &[&durable[..], &foreground, &durable, b"version\n", &durable, &echo].concat());
+    let numbers = desk.inserted();
+    assert_eq!(numbers.len(), 3);
+    assert_eq!(desk.send_all(conn), b"", "the first answer is still to come");
+    assert!(!desk.shard.is_flushed());
+    let created = |sequence| response(Command::JobCreated, &[&handle(sequence)], b"");
+    desk.shard.stored(numbers[1], true, desk.now);
+    assert_eq!(desk.send_all(conn), b"");
+    desk.shard.stored(numbers[0], true, desk.now);
+    let first = [&created(1)[..], &created(2), &created(3), b"OK 0.1\n"].concat();
+    assert_eq!(desk.send_all(conn), first);
+    desk.shard.stored(numbers[2], false, desk.now);
+    let error = response(Command::Error, &[b"QUEUE_ERROR", b"Job could not be stored"], b"");
+    let echoed = response(Command::EchoRes, &[], b"echo");
+    assert_eq!(desk.send_all(conn), [error, echoed].concat());
+    assert!(desk.shard.is_flushed());
+}
+
+#[test]
+fn who_has_too_many_replies_to_come_is_not_read_from_until_half_of_them_came() {
+    let mut desk = durable_desk();
+    let conn = desk.connect();
+    let durable = packet(Command::SubmitJobBg, &[b"resize", b""], b"payload");
+    desk.say(conn, &durable.repeat(SLOTS_PAUSE + 1));
+    assert_eq!(desk.shard.intake(conn), Intake::Pause);
+    let numbers = desk.inserted();
+    assert_eq!(numbers.len(), SLOTS_PAUSE);
+    for (at, &number) in numbers.iter().enumerate() {
+        desk.shard.stored(number, true, desk.now);
+        desk.send_all(conn);
+        // The driver asks after each batch of outcomes.
+        while desk.shard.next_dirty(desk.now).is_some() {}
+        let resumed = desk.shard.intake(conn) == Intake::Read;
+        assert_eq!(resumed, SLOTS_PAUSE - at - 1 <= SLOTS_RESUME, "after {at}");
+    }
+    assert_eq!(desk.inserted().len(), 1, "and what waited has been read");
+}
+
+#[test]
+fn half_closed_peers_get_the_replies_that_wait_for_the_store() {
+    let mut desk = durable_desk();
+    let conn = desk.connect();
+    desk.say(conn, &packet(Command::SubmitJobBg, &[b"resize", b""], b"payload"));
+    desk.shard.ended(conn, desk.now);
+    let numbers = desk.inserted();
+    assert_eq!(desk.shard.intake(conn), Intake::Pause);
+    desk.shard.stored(numbers[0], true, desk.now);
+    assert_eq!(desk.shard.next_dirty(desk.now), Some(conn));
+    assert_eq!(desk.send_all(conn), response(Command::JobCreated, &[&handle(1)], b""));
+    assert_eq!(desk.shard.intake(conn), Intake::Close);
 }

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 use tokio_postgres::{Config, Statement};
@@ -27,6 +26,7 @@ use tracing::{info, warn};
 use self::change::Chunk;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
+use super::open::OpenError;
 use super::{Operation, Row, Store, StoreError};
 use crate::packet::Priority;
 
@@ -69,9 +69,6 @@ const LOAD: &str = "\
 SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
 FROM ringgear_job ORDER BY number";
 
-/// Largest job that PostgreSQL can keep: its own messages and fields end at 1 GiB, some of which
-/// is for what stands around the payload.
-pub const JOB_BYTES_MAX: usize = (1 << 30) - (1 << 20);
 /// Changes above this size are a transaction with a longer limit at the server.
 const SINGLE_BYTES_MAX: usize = 1 << 20;
 /// How long a row may take to arrive while jobs are loaded.
@@ -80,17 +77,6 @@ const ROW_TIMEOUT: Duration = Duration::from_secs(60);
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long an owner that has just ended may take to vanish from the server.
 const LOCK_GRACE: Duration = Duration::from_secs(2);
-
-/// Why a store wasn't opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another server works with these jobs.
-    #[error("{0}")]
-    Owned(String),
-    /// Anything else.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Jobs on a PostgreSQL server.
 pub struct Postgres {
@@ -307,8 +293,8 @@ impl Link {
             _ => "by another one".to_owned(),
         };
         OpenError::Owned(format!(
-            "the jobs in {} are served {holder}: stop that server first, or start this one as a \
-             standby",
+            "the jobs in {} are served {holder}: stop that server, or wait for its end with \
+             --standby",
             self.place
         ))
     }
@@ -381,11 +367,6 @@ impl Link {
         let mut chunks = change::chunks(operations);
         if chunks.is_empty() {
             chunks.push(Chunk::default());
-        }
-        if let Some(bytes) = chunks.iter().map(|chunk| chunk.bytes).find(|&b| b > JOB_BYTES_MAX) {
-            return Err(StoreError::Unavailable(format!(
-                "a job of {bytes} bytes is more than PostgreSQL keeps in a row ({JOB_BYTES_MAX})"
-            )));
         }
         let ready = self.take().await?;
         match apply(&ready, self.generation, &chunks).await {

@@ -15,20 +15,12 @@ pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 /// A shard with so much memory.
 pub fn new(memory_bytes_max: usize) -> Shard {
     let settings = Settings {
-        engine: engine::Settings {
-            lease_ms: 100,
-            wakeup: Wakeup::Lease,
-            attempts_max: Some(3),
-            hash_seed: 7,
-            first_number: 1,
-        },
-        handles: Handles::new(b"H").expect("a short prefix"),
-        identity: Identity { version: "fuzz", verbosity: "ERROR", pid: 1 },
-        exceptions: false,
+        engine: engine::Settings { attempts_max: Some(3), ..engine::Settings::default() },
         body_bytes_max: 1 << 20,
         memory_bytes_max,
         outbox_bytes_max: 1 << 20,
         connections_max: 8,
+        ..Settings::default()
     };
     Shard::new(settings, NOW)
 }
@@ -42,7 +34,7 @@ pub fn connect(shard: &mut Shard) -> ConnId {
 /// All that leaves at the moment, as if every peer read it.
 pub fn flush(shard: &mut Shard) -> Vec<(ConnId, Vec<u8>)> {
     let mut out = Vec::new();
-    while let Some(conn) = shard.next_dirty() {
+    while let Some(conn) = shard.next_dirty(NOW) {
         let mut bytes = Vec::new();
         while let Some((chunk, _)) = shard.take(conn) {
             bytes.extend_from_slice(chunk.as_ref());

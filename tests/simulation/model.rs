@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringgear::engine::{ConnId, Now, Wakeup};
+use ringgear::handle::{job_number, slot};
 use ringgear::packet::Command;
 
 use crate::wire::{Packet, Request};
@@ -128,7 +129,9 @@ pub(crate) struct Model {
     pub(crate) functions: BTreeMap<Vec<u8>, Function>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
-    pub(crate) last_number: u64,
+    next_sequence: u64,
+    /// The numbers of all jobs that ever were; never empty.
+    pub(crate) numbers: Vec<u64>,
     pub(crate) output: Output,
     pub(crate) tally: Tally,
     /// Grows with everything that happens; times of the fairness rule.
@@ -144,14 +147,15 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(rules: Rules, first_number: u64, now: Now) -> Self {
+    pub(crate) fn new(rules: Rules, next_sequence: u64, now: Now) -> Self {
         Self {
             rules,
             now,
             functions: BTreeMap::new(),
             jobs: BTreeMap::new(),
             peers: BTreeMap::new(),
-            last_number: first_number - 1,
+            next_sequence,
+            numbers: vec![job_number(next_sequence, 0)],
             output: Output::default(),
             tally: Tally::default(),
             clock: 1,
@@ -389,7 +393,7 @@ impl Model {
             self.tally.count("queue full");
             return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
         }
-        let number = self.read_created(conn);
+        let number = self.read_created(conn, function);
         let job = Job {
             function: function.to_vec(),
             unique: unique.to_vec(),
@@ -413,16 +417,17 @@ impl Model {
     }
 
     /// JOB_CREATED for a job that there wasn't before.
-    fn read_created(&mut self, conn: ConnId) -> u64 {
+    fn read_created(&mut self, conn: ConnId, function: &[u8]) -> u64 {
         let packet = self.next(conn);
-        let number = self.last_number + 1;
+        let number = job_number(self.next_sequence, slot(function));
         if let Some(packet) = packet {
             let expected = Packet::of(Command::JobCreated, &[&handle(number)], &[]);
             assert_eq!(packet, expected, "a new job, numbered on, for connection {conn}");
         } else {
             assert!(self.output.slow.contains(&conn), "connection {conn} waits for JOB_CREATED");
         }
-        self.last_number = number;
+        self.next_sequence += 1;
+        self.numbers.push(number);
         number
     }
 

@@ -124,8 +124,8 @@ fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
         .collect();
     let number = match own.len() {
         0 if rng.u32(0..5) > 0 => return grab(rng),
-        0 => rng.u64(1..=model.last_number + 1),
-        _ if rng.u32(0..20) == 0 => rng.u64(1..=model.last_number + 1),
+        0 => any_number(rng, model),
+        _ if rng.u32(0..20) == 0 => any_number(rng, model),
         count => own[rng.usize(0..count)],
     };
     let handle = handle(number);
@@ -158,10 +158,16 @@ fn query(rng: &mut Rng, model: &Model) -> Request {
     }
 }
 
+/// The number of a job that is or was there, or now and then one near it.
+fn any_number(rng: &mut Rng, model: &Model) -> u64 {
+    let number = model.numbers[rng.usize(0..model.numbers.len())];
+    if rng.u32(0..4) == 0 { number + rng.u64(0..512) } else { number }
+}
+
 /// The handle of a job that is there, or of one that was or will be.
 fn some_handle(rng: &mut Rng, model: &Model) -> Vec<u8> {
     if model.jobs.is_empty() || rng.u32(0..4) == 0 {
-        return handle(rng.u64(1..=model.last_number + 2));
+        return handle(any_number(rng, model));
     }
     let at = rng.usize(0..model.jobs.len());
     handle(*model.jobs.keys().nth(at).unwrap_or(&1))

@@ -109,7 +109,7 @@ impl World {
         let trace = Trace { seed, step: 0, lines: VecDeque::new() };
         let mut world = Self {
             shard: Shard::new(settings.clone(), now),
-            model: Model::new(rules, settings.engine.first_number, now),
+            model: Model::new(rules, settings.engine.first_sequence, now),
             settings,
             rng,
             conns: BTreeMap::new(),
@@ -538,7 +538,7 @@ impl World {
     /// Takes what the shard has for its peers, as a driver does after a batch.
     fn collect(&mut self) -> Output {
         let mut output = Output::default();
-        while let Some(conn) = self.shard.next_dirty() {
+        while let Some(conn) = self.shard.next_dirty(self.now) {
             let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
             let mut bytes = Vec::new();
             while let Some((chunk, more)) = self.shard.take(conn) {
@@ -632,7 +632,8 @@ fn settings(rng: &mut Rng) -> Settings {
             wakeup,
             attempts_max,
             hash_seed: rng.u64(..),
-            first_number: rng.u64(1..1000),
+            first_sequence: rng.u64(1..1000),
+            ..engine::Settings::default()
         },
         handles: Handles::new(b"H:sim").unwrap(),
         identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
@@ -641,5 +642,6 @@ fn settings(rng: &mut Rng) -> Settings {
         memory_bytes_max: if tight { rng.usize(20_000..300_000) } else { 1 << 30 },
         outbox_bytes_max: [100_000, 3 << 20, 1 << 30][rng.usize(0..3)],
         connections_max: CONNECTIONS_MAX,
+        ..Settings::default()
     }
 }

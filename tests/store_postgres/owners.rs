@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use postgres::error::SqlState;
-use ringgear::store::postgres::{OpenError, Postgres};
+use ringgear::store::open::OpenError;
+use ringgear::store::postgres::Postgres;
 use ringgear::store::{Operation, Store as _, StoreError};
 
 use super::server::{Server, backend, insert, insist, numbers, wait_for};

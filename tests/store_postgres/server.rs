@@ -17,7 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use postgres::{Client, NoTls};
 use ringgear::packet::Priority;
-use ringgear::store::postgres::{OpenError, Postgres};
+use ringgear::store::open::OpenError;
+use ringgear::store::postgres::Postgres;
 use ringgear::store::{Operation, Row, Store as _, StoreError};
 use tempfile::TempDir;
 

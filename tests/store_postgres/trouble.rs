@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postgres::Client;
-use ringgear::store::postgres::{OpenError, Postgres};
+use ringgear::store::open::OpenError;
+use ringgear::store::postgres::Postgres;
 use ringgear::store::{Operation, Store as _, StoreError};
 
 use super::proxy::Proxy;

@@ -1,7 +1,7 @@
 //! An engine without sockets or packets, and a client and a worker who call it.
 #![allow(unreachable_pub, dead_code, reason = "each bench is a crate that uses some of it")]
 
-use ringgear::engine::{ConnId, Engine, Now, Settings, Wakeup};
+use ringgear::engine::{ConnId, Engine, Now, Settings};
 use ringgear::packet::{Payload, Priority, Submit};
 
 /// The time, which stands still.
@@ -15,14 +15,7 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 
 /// An engine with a client and a worker who can do the functions.
 pub fn engine<'a>(functions: impl Iterator<Item = &'a [u8]>) -> Engine {
-    let settings = Settings {
-        lease_ms: 100,
-        wakeup: Wakeup::Lease,
-        attempts_max: None,
-        hash_seed: 1,
-        first_number: 1,
-    };
-    let mut engine = Engine::new(settings, NOW);
+    let mut engine = Engine::new(Settings::default(), NOW);
     engine.connect(CLIENT);
     engine.connect(WORKER);
     for function in functions {
@@ -60,12 +53,12 @@ pub fn submission<'a>(body: &'a [u8], function: &'a [u8], unique: &'a [u8]) -> S
 pub fn submit(engine: &mut Engine, body: &mut Vec<u8>, function: &[u8], unique: &[u8]) -> u64 {
     write_body(body, function, unique);
     let submission = submission(body, function, unique);
-    engine.submit(CLIENT, &submission, 0, usize::MAX, NOW).unwrap_or(0)
+    engine.submit(CLIENT, &submission, 0, usize::MAX, NOW).map_or(0, |accepted| accepted.number)
 }
 
 /// Grabs the next job and completes it; answers whether there was one.
 pub fn work(engine: &mut Engine) -> bool {
-    let Some(id) = engine.grab(WORKER, NOW) else { return false };
+    let Some(id) = engine.grab(WORKER, Priority::Low, NOW) else { return false };
     let number = engine.jobs()[id as usize].number;
     engine.work_finished(WORKER, number).is_ok()
 }

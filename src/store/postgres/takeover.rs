@@ -54,8 +54,8 @@ pub(super) async fn take_over(
         answer(ANSWER_TIMEOUT, client.query_one("SELECT max(number) FROM ringgear_job", &[]))
             .await?
             .get(0);
-    let last = last.map_or(0, |number| (number.cast_unsigned() >> SLOT_BITS) + 1);
-    let sequence = first_sequence.max(last);
+    let last = last.map_or(0, |number| number.cast_unsigned() >> SLOT_BITS);
+    let sequence = first_sequence.max(last + 1);
     let name = table.unwrap_or(TABLE);
     let Some(found) =
         answer(ANSWER_TIMEOUT, client.query_typed_opt(FIND, &[(&name, Type::TEXT)])).await?
