@@ -201,7 +201,7 @@ impl Link {
                 }
                 Err(trouble) => {
                     let error = trouble.at_start(&self.place);
-                    if !keep_waiting() {
+                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
                         return Err(error.into());
                     }
                     warn!("{error}");
@@ -209,10 +209,14 @@ impl Link {
                         sleep(LOCK_INTERVAL).await;
                         match self.connect_first().await {
                             Ok(session) => break session,
-                            Err(trouble) if !keep_waiting() => {
-                                return Err(trouble.at_start(&self.place).into());
+                            Err(trouble) => {
+                                let error = trouble.at_start(&self.place);
+                                // Waiting mends what is unavailable, and nothing else.
+                                let mends = matches!(error, StoreError::Unavailable(_));
+                                if !mends || !keep_waiting() {
+                                    return Err(error.into());
+                                }
                             }
-                            Err(_) => {}
                         }
                     };
                 }
