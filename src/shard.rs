@@ -1,10 +1,10 @@
 //! One core: its connections, its engine, their outboxes. The only type a driver touches.
 //!
-//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`) and asks
-//! what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`); the shard calls
-//! no driver and knows no kernel. Frames of one call are handled one after another; what they cause
-//! is in the outboxes of the dirty connections when the call returns, so that a driver can flush
-//! each once a batch.
+//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`,
+//! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
+//! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
+//! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
+//! once a batch. `home` and `owner` are its two sides towards other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
