@@ -27,6 +27,7 @@ pub mod shard;
 pub mod letter;
 
 pub mod inbound;
+pub mod spare;
 
 pub mod frame;
 
