@@ -85,6 +85,7 @@ fn serve_logged(
         IoChoice::Auto => Driver::Auto,
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
+        IoChoice::Glommio => Driver::Glommio,
     })?;
     listeners.announce();
     if let Some(background) = background {

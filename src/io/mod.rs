@@ -1,14 +1,15 @@
 //! The kernel's side: opens listeners, takes signals, reads the clocks, and picks the driver that
 //! runs a shard on them.
 //!
-//! The drivers are sibling files with the same calls in them, one event loop each: `uring` and
-//! `epoll`. They know sockets and the shard's contract, and nothing of Gearman. The shard calls
-//! none.
+//! The drivers are sibling files with the same calls in them, one event loop each: `uring`,
+//! `epoll` and `glommio`. They know sockets and the shard's contract, and nothing of Gearman. The
+//! shard calls none.
 //!
 //! Invariant: one thread owns the shard and everything here; signals reach it through a pipe.
 
 mod clock;
 mod epoll;
+mod glommio;
 mod lifecycle;
 mod listen;
 pub mod log;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 pub use self::clock::Clock;
+pub use self::glommio::GlommioError;
 use self::lifecycle::Lifecycle;
 pub use self::lifecycle::Signals;
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
@@ -36,6 +38,8 @@ pub enum Driver {
     Uring,
     /// epoll.
     Epoll,
+    /// io_uring by way of glommio.
+    Glommio,
 }
 
 /// Why the server can't run, or can't go on.
@@ -47,6 +51,9 @@ pub enum IoError {
     /// io_uring was asked for and can't be had.
     #[error("{0}; choose --io epoll, or --io auto to do so by itself")]
     Uring(#[from] UringError),
+    /// glommio was asked for and can't be had.
+    #[error("{0}; choose --io epoll, or --io auto for the best that can be had")]
+    Glommio(#[from] GlommioError),
     /// A system call of the event loop failed that never should.
     #[error("the event loop failed: {0}")]
     Loop(#[from] std::io::Error),
@@ -79,6 +86,7 @@ pub fn run(
     let parts = Parts { shard, listeners, lifecycle, clock, connections_max };
     match driver {
         Driver::Epoll => epoll::run(parts)?,
+        Driver::Glommio => glommio::run(parts)?,
         Driver::Uring | Driver::Auto => uring::run(parts)?,
     }
     info!("stopped");
@@ -89,7 +97,7 @@ pub fn run(
 /// and why.
 ///
 /// # Errors
-/// `IoError::Uring` if io_uring is asked for and can't be had.
+/// `IoError::Uring` or `IoError::Glommio` if that is asked for and can't be had.
 pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     match driver {
         Driver::Epoll => {
@@ -100,6 +108,11 @@ pub fn choose(driver: Driver) -> Result<Driver, IoError> {
             uring::probe()?;
             info!(driver = "uring", "event loop as asked for");
             Ok(Driver::Uring)
+        }
+        Driver::Glommio => {
+            glommio::probe()?;
+            info!(driver = "glommio", "event loop as asked for");
+            Ok(Driver::Glommio)
         }
         Driver::Auto => match uring::probe() {
             Ok(()) => {

@@ -19,22 +19,34 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Contender {
     RinggearEpoll,
     RinggearUring,
+    RinggearGlommio,
     Gearmand,
 }
 
 impl Contender {
     /// Those of this project.
-    pub(crate) const RINGGEAR: [Self; 2] = [Self::RinggearEpoll, Self::RinggearUring];
+    pub(crate) const RINGGEAR: [Self; 3] =
+        [Self::RinggearEpoll, Self::RinggearUring, Self::RinggearGlommio];
+
+    /// The event loop's name in options; `None` = not of this project.
+    pub(crate) fn driver(self) -> Option<&'static str> {
+        match self {
+            Self::RinggearEpoll => Some("epoll"),
+            Self::RinggearUring => Some("uring"),
+            Self::RinggearGlommio => Some("glommio"),
+            Self::Gearmand => None,
+        }
+    }
 
     pub(crate) fn is_ringgear(self) -> bool {
-        self != Self::Gearmand
+        self.driver().is_some()
     }
 
     /// Whether it can run on this machine; says why not, which under `CI=true` fails.
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::RinggearEpoll => true,
-            Self::RinggearUring => match io_uring::IoUring::new(2) {
+            Self::RinggearUring | Self::RinggearGlommio => match io_uring::IoUring::new(2) {
                 Ok(_) => true,
                 Err(error) => {
                     skip(&format!("the kernel refuses io_uring: {error}"));
@@ -68,10 +80,9 @@ impl Server {
 
     /// Starts a server with more options.
     pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
-        match contender {
-            Contender::RinggearEpoll => Some(Self::start_ringgear("epoll", 0, options)),
-            Contender::RinggearUring => Some(Self::start_ringgear("uring", 0, options)),
-            Contender::Gearmand => Self::start_gearmand(options),
+        match contender.driver() {
+            Some(driver) => Some(Self::start_ringgear(driver, 0, options)),
+            None => Self::start_gearmand(options),
         }
     }
 
@@ -275,6 +286,13 @@ macro_rules! each_contender {
             fn uring() {
                 if Contender::RinggearUring.is_here() {
                     super::$name(Contender::RinggearUring);
+                }
+            }
+
+            #[test]
+            fn glommio() {
+                if Contender::RinggearGlommio.is_here() {
+                    super::$name(Contender::RinggearGlommio);
                 }
             }
 

@@ -77,8 +77,8 @@ fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
 /// gearmand starts at 1 again after a restart, so a handle from before can name another's job.
 #[test]
 fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
-    for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
-        let driver = if contender == Contender::RinggearEpoll { "epoll" } else { "uring" };
+    let here = Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here());
+    for driver in here.filter_map(Contender::driver) {
         let mut server = Server::start_ringgear(driver, 0, &[]);
         let mut handles = std::collections::HashSet::new();
         for _ in 0..3 {

@@ -55,6 +55,11 @@ fn transcripts_hold_on_uring() {
 }
 
 #[test]
+fn transcripts_hold_on_glommio() {
+    run_all(Contender::RinggearGlommio, Pieces::Whole);
+}
+
+#[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
     run_all(Contender::RinggearEpoll, Pieces::Bytes);
 }
@@ -62,6 +67,11 @@ fn transcripts_hold_byte_by_byte_on_epoll() {
 #[test]
 fn transcripts_hold_byte_by_byte_on_uring() {
     run_all(Contender::RinggearUring, Pieces::Bytes);
+}
+
+#[test]
+fn transcripts_hold_byte_by_byte_on_glommio() {
+    run_all(Contender::RinggearGlommio, Pieces::Bytes);
 }
 
 /// Not a check: with `WHAT_DIFFERS` set it shows which of the cases that are only ours gearmand
