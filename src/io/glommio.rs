@@ -6,8 +6,8 @@
 //! connection, and does what is due. Knows the shard's contract and nothing of Gearman.
 //!
 //! Invariant: `Glommio` is borrowed within one poll of one task and never across an await. A
-//! connection that the shard wants to read has a poll in flight, or its task is scheduled; one
-//! whose chunk didn't fit the socket waits in its task to send the rest.
+//! connection that the shard wants to read has a poll in flight, is scheduled, or `hungry`. Tasks
+//! never wake themselves: glommio looks at its ring only when none is left to run.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -43,6 +43,12 @@ const READS_PER_TURN: usize = 4;
 const WRITES_PER_TURN: usize = 16;
 /// How long accepting rests when there are no descriptors left.
 const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+/// Timers are looked at together with the ring: one that is due at once runs after that.
+const NEWS_AFTER: Duration = Duration::from_micros(1);
+/// Glommio 0.9 sleeps with tasks to run if more than `RING_DEPTH` completions come between its look
+/// at the ring and the first task, so with this many connections it is woken every `GUARD_MS`.
+const GUARDED_FROM: usize = setup::RING_DEPTH / 8;
+const GUARD_MS: u64 = 100;
 
 struct Sending {
     chunk: Chunk,
@@ -72,6 +78,8 @@ struct Glommio {
     serial: u64,
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
+    /// Connections whose tasks are to go on reading after the next look at the ring.
+    hungry: Vec<ConnId>,
     /// Tasks that accept; they end with this.
     acceptors: Vec<Task<()>>,
     /// Accepting rests, and has said so.
@@ -81,6 +89,8 @@ struct Glommio {
     waker: Option<Waker>,
     /// Runs the turn when something is due, and when that is.
     timer: Option<(u64, Timer)>,
+    /// Runs the turn after glommio has looked at its ring, for `hungry` and `unfinished`.
+    news: Option<Timer>,
 }
 
 type Shared = Rc<RefCell<Glommio>>;
@@ -98,11 +108,13 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
         connections: Vec::new(),
         serial: 0,
         unfinished: Vec::new(),
+        hungry: Vec::new(),
         acceptors: Vec::new(),
         resting: false,
         scratch: vec![0; READ_BYTES].into_boxed_slice(),
         waker: None,
         timer: None,
+        news: None,
     }));
     for listener in listeners {
         let acceptor = spawn_local(accept(Rc::clone(&shared), listener));
@@ -229,8 +241,14 @@ impl Glommio {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), IoError>> {
         let now = self.parts.clock.now();
         keep(&mut self.waker, cx);
-        for conn in std::mem::take(&mut self.unfinished) {
-            self.flush(conn, now);
+        if self.news.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
+            self.news = None;
+            for conn in std::mem::take(&mut self.hungry) {
+                self.connections[conn as usize].iter().for_each(Connection::wake);
+            }
+            for conn in std::mem::take(&mut self.unfinished) {
+                self.flush(conn, now);
+            }
         }
         if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
             self.shard().tick(now);
@@ -241,24 +259,23 @@ impl Glommio {
         if self.parts.lifecycle.is_over(&self.parts.shard, now) {
             return Poll::Ready(Ok(()));
         }
-        if !self.unfinished.is_empty() {
-            cx.waker().wake_by_ref();
+        if self.news.is_none() && !(self.unfinished.is_empty() && self.hungry.is_empty()) {
+            self.news = Some(timer(NEWS_AFTER, cx));
         }
         self.set_timer(now, cx);
         Poll::Pending
     }
 
+    /// Has the turn run when the next thing is due.
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
-        let deadlines = [self.parts.shard.deadline_ms(), self.parts.lifecycle.deadline_ms(), None];
+        let shard = &self.parts.shard;
+        let guard = (shard.connections() > GUARDED_FROM).then_some(now.mono_ms + GUARD_MS);
+        let deadlines = [shard.deadline_ms(), self.parts.lifecycle.deadline_ms(), guard];
         let Some(wait_ms) = wait_ms(now, deadlines) else { return };
         let at_ms = now.mono_ms + wait_ms;
         // One that comes too early does no harm: the turn sets the next.
         if !self.timer.as_ref().is_some_and(|(set, _)| (now.mono_ms + 1..=at_ms).contains(set)) {
-            let mut timer = Timer::new(Duration::from_millis(wait_ms));
-            if Pin::new(&mut timer).poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
-            self.timer = Some((at_ms, timer));
+            self.timer = Some((at_ms, timer(Duration::from_millis(wait_ms), cx)));
         }
     }
 
@@ -325,7 +342,8 @@ impl Glommio {
                 Err(_) => return Poll::Ready(self.drop_connection(conn, now)),
             }
         }
-        cx.waker().wake_by_ref();
+        self.hungry.push(conn);
+        self.wake();
         Poll::Pending
     }
 
@@ -390,7 +408,7 @@ impl Glommio {
         } else {
             connection.sending = Some(sending);
         }
-        self.unfinished.push(conn);
+        self.flush(conn, now);
         self.wake();
         Ok(())
     }
@@ -452,6 +470,15 @@ impl Glommio {
             self.wake();
         }
     }
+}
+
+/// A timer that wakes the task.
+fn timer(wait: Duration, cx: &mut Context<'_>) -> Timer {
+    let mut timer = Timer::new(wait);
+    if Pin::new(&mut timer).poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
+    }
+    timer
 }
 
 /// Keeps a task's waker.

@@ -14,12 +14,14 @@ use thiserror::Error;
 use crate::io::uring::{self, UringError};
 
 /// Submissions that a turn gathers before some of them must be handed over; the ring has room for
-/// twice as many completions.
-const RING_DEPTH: usize = 1024;
+/// twice as many completions. After so many completions, too, glommio stops running tasks.
+pub(super) const RING_DEPTH: usize = 4096;
 /// Registered memory is for files, which this server doesn't read with glommio: its least.
 const FILE_BUFFER_BYTES: usize = 64 << 10;
-/// How long tasks may run before the kernel is asked for news.
-const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+/// How long tasks may run before glommio looks for news. If that time is over before the first of
+/// them runs, glommio 0.9 goes to sleep instead, with tasks to run: so it never is, and the driver
+/// itself sees to it that tasks end.
+const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What glommio won't start without.
 const OPERATIONS: [(u8, &str); 23] = [
