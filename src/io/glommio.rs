@@ -13,8 +13,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -101,8 +100,9 @@ pub(super) fn run(parts: Parts) -> Result<(), IoError> {
 }
 
 async fn serve(mut parts: Parts) -> Result<(), IoError> {
-    let listeners = parts.listeners.take_sockets();
-    let pipe = parts.lifecycle.pipe().try_clone()?;
+    let listeners = std::mem::take(&mut parts.listeners);
+    let pipe = parts.lifecycle.pipe().as_fd().try_clone_to_owned()?;
+    let bell = parts.post.bell_fd().try_clone_to_owned()?;
     let shared: Shared = Rc::new(RefCell::new(Glommio {
         parts,
         connections: Vec::new(),
@@ -120,7 +120,8 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
         let acceptor = spawn_local(accept(Rc::clone(&shared), listener));
         shared.borrow_mut().acceptors.push(acceptor);
     }
-    let _signals = spawn_local(take_signals(Rc::clone(&shared), pipe));
+    let _signals = spawn_local(watch(Rc::clone(&shared), pipe, Glommio::handle_signals));
+    let _bell = spawn_local(watch(Rc::clone(&shared), bell, Glommio::answer_bell));
     let result = poll_fn(|cx| shared.borrow_mut().turn(cx)).await;
     let connections = std::mem::take(&mut shared.borrow_mut().connections);
     drop(connections);
@@ -141,13 +142,13 @@ async fn readable(descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The task that takes signals.
-async fn take_signals(shared: Shared, pipe: UnixStream) {
+/// A task that does something whenever a descriptor is readable, or might be.
+async fn watch(shared: Shared, descriptor: OwnedFd, act: fn(&mut Glommio)) {
     loop {
-        match readable(pipe.as_fd()).await {
-            Ok(()) => shared.borrow_mut().handle_signals(),
-            Err(_) => _ = Timer::new(DESCRIPTORS_PAUSE).await,
+        if readable(descriptor.as_fd()).await.is_err() {
+            Timer::new(DESCRIPTORS_PAUSE).await;
         }
+        act(&mut shared.borrow_mut());
     }
 }
 
@@ -233,7 +234,9 @@ impl Glommio {
         self.connections.get_mut(conn as usize)?.as_mut()
     }
 
-    fn wake(&self) {
+    /// Has the turn run, which other threads needn't ring for then.
+    fn wake(&mut self) {
+        self.parts.post.awake();
         self.waker.iter().for_each(Waker::wake_by_ref);
     }
 
@@ -241,6 +244,7 @@ impl Glommio {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), IoError>> {
         let now = self.parts.clock.now();
         keep(&mut self.waker, cx);
+        self.parts.post.awake();
         if self.news.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
             self.news = None;
             for conn in std::mem::take(&mut self.hungry) {
@@ -253,13 +257,16 @@ impl Glommio {
         if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
             self.shard().tick(now);
         }
+        self.parts.receive(now)?;
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);
         }
-        if self.parts.lifecycle.is_over(&self.parts.shard, now) {
+        self.parts.send();
+        if self.parts.is_over(now) {
             return Poll::Ready(Ok(()));
         }
-        if self.news.is_none() && !(self.unfinished.is_empty() && self.hungry.is_empty()) {
+        let busy = !self.unfinished.is_empty() || !self.hungry.is_empty();
+        if (busy || !self.parts.may_sleep()) && self.news.is_none() {
             self.news = Some(timer(NEWS_AFTER, cx));
         }
         self.set_timer(now, cx);
@@ -270,7 +277,7 @@ impl Glommio {
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
         let shard = &self.parts.shard;
         let guard = (shard.connections() > GUARDED_FROM).then_some(now.mono_ms + GUARD_MS);
-        let deadlines = [shard.deadline_ms(), self.parts.lifecycle.deadline_ms(), guard];
+        let deadlines = [shard.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
         let Some(wait_ms) = wait_ms(now, deadlines) else { return };
         let at_ms = now.mono_ms + wait_ms;
         // One that comes too early does no harm: the turn sets the next.
@@ -285,6 +292,11 @@ impl Glommio {
         if !self.parts.lifecycle.accepts() {
             self.acceptors.clear();
         }
+        self.wake();
+    }
+
+    fn answer_bell(&mut self) {
+        self.parts.post.answer_bell();
         self.wake();
     }
 

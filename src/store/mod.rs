@@ -8,8 +8,11 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once the commit that holds it is on disk, or once it is certain that none will.
 
-pub mod sqlite;
+pub mod open;
 pub mod writer;
+
+pub mod postgres;
+pub mod sqlite;
 
 mod gearmand;
 pub mod lock;

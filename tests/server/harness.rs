@@ -19,34 +19,56 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Contender {
     RinggearEpoll,
     RinggearUring,
+    /// On two cores.
+    RinggearEpoll2,
+    /// On three cores, more than a small machine has.
+    RinggearUring3,
     RinggearGlommio,
+    /// On two cores.
+    RinggearGlommio2,
     Gearmand,
 }
 
 impl Contender {
     /// Those of this project.
-    pub(crate) const RINGGEAR: [Self; 3] =
-        [Self::RinggearEpoll, Self::RinggearUring, Self::RinggearGlommio];
+    pub(crate) const RINGGEAR: [Self; 6] = [
+        Self::RinggearEpoll,
+        Self::RinggearUring,
+        Self::RinggearEpoll2,
+        Self::RinggearUring3,
+        Self::RinggearGlommio,
+        Self::RinggearGlommio2,
+    ];
 
-    /// The event loop's name in options; `None` = not of this project.
-    pub(crate) fn driver(self) -> Option<&'static str> {
+    /// The driver and the number of cores, of those of this project.
+    pub(crate) fn driver(self) -> (&'static str, &'static str) {
         match self {
-            Self::RinggearEpoll => Some("epoll"),
-            Self::RinggearUring => Some("uring"),
-            Self::RinggearGlommio => Some("glommio"),
-            Self::Gearmand => None,
+            Self::RinggearEpoll | Self::Gearmand => ("epoll", "1"),
+            Self::RinggearUring => ("uring", "1"),
+            Self::RinggearEpoll2 => ("epoll", "2"),
+            Self::RinggearUring3 => ("uring", "3"),
+            Self::RinggearGlommio => ("glommio", "1"),
+            Self::RinggearGlommio2 => ("glommio", "2"),
         }
     }
 
+    /// Cores that it runs on.
+    pub(crate) fn cores(self) -> usize {
+        self.driver().1.parse().expect("a number")
+    }
+
     pub(crate) fn is_ringgear(self) -> bool {
-        self.driver().is_some()
+        self != Self::Gearmand
     }
 
     /// Whether it can run on this machine; says why not, which under `CI=true` fails.
     pub(crate) fn is_here(self) -> bool {
         match self {
-            Self::RinggearEpoll => true,
-            Self::RinggearUring | Self::RinggearGlommio => match io_uring::IoUring::new(2) {
+            Self::RinggearEpoll | Self::RinggearEpoll2 => true,
+            Self::RinggearUring
+            | Self::RinggearUring3
+            | Self::RinggearGlommio
+            | Self::RinggearGlommio2 => match io_uring::IoUring::new(2) {
                 Ok(_) => true,
                 Err(error) => {
                     skip(&format!("the kernel refuses io_uring: {error}"));
@@ -80,9 +102,13 @@ impl Server {
 
     /// Starts a server with more options.
     pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
-        match contender.driver() {
-            Some(driver) => Some(Self::start_ringgear(driver, 0, options)),
-            None => Self::start_gearmand(options),
+        match contender {
+            Contender::Gearmand => Self::start_gearmand(options),
+            ringgear => {
+                let (driver, cores) = ringgear.driver();
+                let options = [&["--threads", cores], options].concat();
+                Some(Self::start_ringgear(driver, 0, &options))
+            }
         }
     }
 
@@ -286,6 +312,18 @@ macro_rules! each_contender {
             fn uring() {
                 if Contender::RinggearUring.is_here() {
                     super::$name(Contender::RinggearUring);
+                }
+            }
+
+            #[test]
+            fn epoll_on_2_cores() {
+                super::$name(Contender::RinggearEpoll2);
+            }
+
+            #[test]
+            fn uring_on_3_cores() {
+                if Contender::RinggearUring3.is_here() {
+                    super::$name(Contender::RinggearUring3);
                 }
             }
 

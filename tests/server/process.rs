@@ -77,9 +77,9 @@ fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
 /// gearmand starts at 1 again after a restart, so a handle from before can name another's job.
 #[test]
 fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
-    let here = Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here());
-    for driver in here.filter_map(Contender::driver) {
-        let mut server = Server::start_ringgear(driver, 0, &[]);
+    for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
+        let (driver, cores) = contender.driver();
+        let mut server = Server::start_ringgear(driver, 0, &["--threads", cores]);
         let mut handles = std::collections::HashSet::new();
         for _ in 0..3 {
             let port = server.port();
@@ -91,7 +91,7 @@ fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
             server.signal("TERM");
             assert_eq!(server.wait().code(), Some(0));
             assert_eq!(conn.next().ok(), Some(Item::End));
-            server = Server::start_ringgear(driver, port, &[]);
+            server = Server::start_ringgear(driver, port, &["--threads", cores]);
             assert_eq!(server.port(), port);
         }
     }
