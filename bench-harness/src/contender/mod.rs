@@ -34,6 +34,8 @@ pub(crate) enum Protocol {
 pub(crate) enum Contender {
     /// This project's server.
     Ringgear(EventLoop),
+    /// Likewise on glommio.
+    RinggearGlommio,
     /// The C server as it comes, or with options that help it.
     Gearmand { tuned: bool },
     /// The Perl server.
@@ -48,9 +50,10 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
+        Self::RinggearGlommio,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
         Self::Perl,
@@ -65,6 +68,7 @@ impl Contender {
         match self {
             Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
+            Self::RinggearGlommio => "ringgear-glommio",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
             Self::Perl => "gearman-server",
@@ -80,6 +84,7 @@ impl Contender {
         match self {
             Self::Ringgear(EventLoop::Uring) => "ringgeard --io uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgeard --io epoll",
+            Self::RinggearGlommio => "ringgeard --io glommio",
             Self::Gearmand { tuned: false } => "C gearmand with --backlog=1024, else its defaults",
             Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
             Self::Perl => "the Perl server (Gearman::Server), defaults",
@@ -106,6 +111,7 @@ impl Contender {
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
         match self {
             Self::Ringgear(io) => ringgear::absent(options, io),
+            Self::RinggearGlommio => ringgear::absent(options, EventLoop::Uring),
             Self::Gearmand { .. } => gearmand::absent(options),
             Self::Perl => perl::absent(options),
             Self::Beanstalkd => beanstalkd::absent(options),
@@ -117,7 +123,8 @@ impl Contender {
     /// A fresh server, ready for connections.
     pub(crate) fn start(self, options: &RunOptions, cores: &Cores) -> Result<Server> {
         match self {
-            Self::Ringgear(io) => ringgear::start(options, io, cores),
+            Self::Ringgear(io) => ringgear::start(options, io.name(), cores),
+            Self::RinggearGlommio => ringgear::start(options, "glommio", cores),
             Self::Gearmand { tuned } => gearmand::start(options, tuned, cores),
             Self::Perl => perl::start(options, cores),
             Self::Beanstalkd => beanstalkd::start(options, cores),
@@ -129,7 +136,7 @@ impl Contender {
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         match self {
-            Self::Ringgear(_) => ringgear::version(options),
+            Self::Ringgear(_) | Self::RinggearGlommio => ringgear::version(options),
             Self::Gearmand { .. } => gearmand::version(options),
             Self::Perl => perl::version(),
             Self::Beanstalkd => beanstalkd::version(options),

@@ -13,11 +13,11 @@ pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
     beside::find("ringgeard", options.ringgeard.as_deref()).err().or_else(|| no_uring(io))
 }
 
-pub(super) fn start(options: &RunOptions, io: EventLoop, cores: &Cores) -> Result<Server> {
+pub(super) fn start(options: &RunOptions, io: &str, cores: &Cores) -> Result<Server> {
     let path =
         beside::find("ringgeard", options.ringgeard.as_deref()).map_err(|error| anyhow!(error))?;
     let mut command = Command::new(path);
-    command.args(["--io", io.name(), "--port", "0", "--listen", "127.0.0.1"]);
+    command.args(["--io", io, "--port", "0", "--listen", "127.0.0.1"]);
     Server::start_announced(&mut command, cores)
 }
 
