@@ -200,8 +200,8 @@ impl Connection {
     }
 
     /// Receives into a body's allocation, behind the bytes it has.
-    fn receive(&self, body: &mut Vec<u8>) -> std::io::Result<usize> {
-        let room = body.spare_capacity_mut();
+    fn receive(&self, body: &mut Vec<u8>, room_bytes: usize) -> std::io::Result<usize> {
+        let room = body.spare_capacity_mut().get_mut(..room_bytes).unwrap_or_default();
         let bytes =
             socket(&self.stream, |socket| socket.recv_with_flags(room, libc::MSG_DONTWAIT))?;
         // SAFETY: the kernel says that it wrote so many bytes of the room.
@@ -382,8 +382,8 @@ impl Glommio {
             }
             Intake::Direct => {
                 ready!(connection.poll_read(cx, &mut []))?;
-                let Some(mut body) = shard.lend(conn) else { return Poll::Pending };
-                let result = connection.receive(&mut body);
+                let Some((mut body, room_bytes)) = shard.lend(conn) else { return Poll::Pending };
+                let result = connection.receive(&mut body, room_bytes);
                 shard.give_back(conn, body, now);
                 Poll::Ready(result)
             }
