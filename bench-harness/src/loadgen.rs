@@ -117,6 +117,9 @@ impl Run<'_> {
         option("size", &load.size);
         option("functions", &load.functions);
         option("threads", &threads);
+        if let Some(prefix) = load.prefix {
+            option("function-prefix", &prefix);
+        }
         if load.extra_functions > 0 {
             option("extra-functions", &load.extra_functions);
         }
@@ -133,6 +136,9 @@ impl Run<'_> {
                 option("duration", &format!("{}ms", self.duration.as_millis()));
                 option("warm-up", &format!("{}ms", self.warm_up.as_millis()));
             }
+        }
+        if load.has_unique {
+            arguments.push("--fresh-unique".to_owned());
         }
         arguments.into_iter().map(OsString::from).collect()
     }

@@ -105,7 +105,7 @@ fn panels(groups: &[Group<'_>], figure: Figure) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     for group in groups {
         let Some((value, dark)) = figure(group) else { continue };
-        let title = format!("{} {}", group.scenario, group.point).trim_end().to_owned();
+        let title = panel_title(group);
         let bar = Bar { contender: group.contender.to_owned(), value, dark };
         match panels.iter_mut().find(|panel| panel.title == title) {
             Some(panel) => panel.bars.push(bar),
@@ -113,6 +113,11 @@ fn panels(groups: &[Group<'_>], figure: Figure) -> Vec<Panel> {
         }
     }
     panels
+}
+
+/// The scenario, and the point if there are several.
+fn panel_title(group: &Group<'_>) -> String {
+    format!("{} {}", group.scenario, group.point).trim_end().to_owned()
 }
 
 fn colour(contender: &str) -> RGBColor {
@@ -225,7 +230,7 @@ const PERCENTILES: [Percentile; 5] = [
     ("max", |sample| sample.max_us),
 ];
 
-/// A chart for each scenario whose jobs' latencies were measured one by one.
+/// A chart for each scenario or phase whose jobs' latencies were measured one by one.
 fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts: Vec<Chart> = Vec::new();
     for group in groups {
@@ -241,7 +246,8 @@ fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
                 .zip(PERCENTILES.iter().map(|(name, _)| (*name).to_owned()))
                 .collect()
         };
-        add_line(&mut charts, group.scenario, group, points, x_labels, time);
+        let title = panel_title(group);
+        add_line(&mut charts, &title, group, points, x_labels, time);
     }
     charts
 }

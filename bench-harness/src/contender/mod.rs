@@ -4,7 +4,7 @@
 //! absent. One file per kind of server; they know programs and options, and nothing of scenarios.
 
 mod beanstalkd;
-mod gearmand;
+pub(crate) mod gearmand;
 mod perl;
 mod redis;
 mod relay;
@@ -12,6 +12,7 @@ mod ringgear;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -27,6 +28,38 @@ pub(crate) enum Protocol {
     Beanstalk,
     /// LPUSH, BLMOVE, LREM.
     Redis,
+}
+
+/// Where a server keeps background jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep<'a> {
+    /// In memory.
+    Memory,
+    /// In files of this folder, on disk before the answer.
+    Disk(&'a Path),
+    /// In such files, on disk at some time where the server knows that: to fill them fast.
+    Lazily(&'a Path),
+}
+
+impl<'a> Keep<'a> {
+    /// The folder, if there is one.
+    fn folder(self) -> Option<&'a Path> {
+        match self {
+            Self::Memory => None,
+            Self::Disk(folder) | Self::Lazily(folder) => Some(folder),
+        }
+    }
+}
+
+/// What a server is started with besides its options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start<'a> {
+    /// Where it runs.
+    pub(crate) cores: &'a Cores,
+    /// Where it keeps jobs.
+    pub(crate) keep: Keep<'a>,
+    /// How long it may take until it listens.
+    pub(crate) patience: Duration,
 }
 
 /// Somebody who can be measured.
@@ -84,10 +117,12 @@ impl Contender {
             Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
             Self::Perl => "the Perl server (Gearman::Server), defaults",
             Self::Beanstalkd => {
-                "put, reserve, delete; nothing is answered to the submitter; no binlog"
+                "put, reserve, delete; nothing is answered to the submitter; no binlog, but in `durable` \
+                 -b with -f 0"
             }
             Self::Redis => {
-                "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence"
+                "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence, \
+                 but in `durable` appendonly with appendfsync always"
             }
             Self::Relay(_) => "the floor: the same bytes between the same sockets, no job queue",
         }
@@ -114,15 +149,25 @@ impl Contender {
         }
     }
 
-    /// A fresh server, ready for connections.
-    pub(crate) fn start(self, options: &RunOptions, cores: &Cores) -> Result<Server> {
+    /// Why it can't keep jobs on disk here, if so.
+    pub(crate) fn absent_on_disk(self, options: &RunOptions) -> Option<String> {
         match self {
-            Self::Ringgear(io) => ringgear::start(options, io, cores),
-            Self::Gearmand { tuned } => gearmand::start(options, tuned, cores),
-            Self::Perl => perl::start(options, cores),
-            Self::Beanstalkd => beanstalkd::start(options, cores),
-            Self::Redis => redis::start(options, cores),
-            Self::Relay(io) => relay::start(io, cores),
+            Self::Gearmand { .. } => gearmand::absent_on_disk(options),
+            Self::Perl => Some("it keeps jobs in memory only".to_owned()),
+            Self::Relay(_) => Some("it keeps no jobs".to_owned()),
+            Self::Ringgear(_) | Self::Beanstalkd | Self::Redis => None,
+        }
+    }
+
+    /// A server, ready for connections; a fresh one unless there are files in its folder.
+    pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
+        match self {
+            Self::Ringgear(io) => ringgear::start(options, io, start),
+            Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
+            Self::Perl => perl::start(options, start),
+            Self::Beanstalkd => beanstalkd::start(options, start),
+            Self::Redis => redis::start(options, start),
+            Self::Relay(io) => relay::start(io, start),
         }
     }
 
