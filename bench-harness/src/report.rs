@@ -508,6 +508,29 @@ mod tests {
     }
 
     #[test]
+    fn stored_jobs_are_compared_with_gearmand_and_with_jobs_that_are_not() {
+        let at = |contender: &str, point: &str, rate: f64, p99: f64| Sample {
+            point: point.to_owned(),
+            p99_us: Some(p99),
+            ..sample(contender, rate, 1.0)
+        };
+        let samples = [
+            at("ringgear-uring", BESIDE_STORED, 60_000.0, 1800.0),
+            at("ringgear-uring", BESIDE_MEMORY, 70_000.0, 1500.0),
+            at("gearmand", BESIDE_STORED, 100.0, 1000.0),
+            at("gearmand-tuned", BESIDE_STORED, 200.0, 1000.0),
+            at("gearmand-tuned", BESIDE_MEMORY, 70_000.0, 1000.0),
+        ];
+        let groups = Group::all(&samples);
+        let [stored, memory, gearmand, ..] = &groups[..] else { panic!("{groups:?}") };
+        assert_eq!(times_gearmand(stored, &groups).as_deref(), Some("300"));
+        assert_eq!(times_gearmand(memory, &groups).as_deref(), Some("1.00"));
+        assert_eq!(times_memory(stored, &groups).as_deref(), Some("1.00 / 1.20"));
+        assert_eq!((times_memory(memory, &groups), times_memory(gearmand, &groups)), (None, None));
+        assert_eq!(times_gearmand(stored, &groups[..2]), None);
+    }
+
+    #[test]
     fn a_folder_can_be_reported_again() {
         let folder = tempfile::tempdir().unwrap();
         let samples = [sample("ringgear-uring", 100_000.0, 10.0)];
