@@ -72,7 +72,7 @@ fn serve_logged(
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
     // Whoever reads the pid file may send a signal at once.
-    let signals = Signals::install()?;
+    let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     let facts = facts(descriptors)?;
@@ -93,7 +93,7 @@ fn serve_logged(
             if options.standby {
                 background.take().map_or(Ok(()), Background::ready)?;
             }
-            let patience = options.standby.then_some(|| !signals.is_stopping());
+            let patience = options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let opened = store::open::open(&choice, options.first_sequence(&facts), patience)?;
             let Some(store) = opened else { return Ok(()) };
             Some(store)
@@ -112,6 +112,11 @@ fn serve_logged(
     Ok(())
 }
 
+/// gearmand's 0 means a single thread, too.
+fn cores(options: &Options) -> usize {
+    usize::from(options.threads.max(1))
+}
+
 fn sockets(options: &Options) -> Sockets {
     // gearmand's -1 leaves each to the server.
     let seconds = |given: i32, otherwise: u64| {
@@ -120,6 +125,7 @@ fn sockets(options: &Options) -> Sockets {
     let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
     let user_timeout = Duration::from_secs(options.tcp_user_timeout.into());
     Sockets {
+        cores: cores(options),
         backlog: options.backlog,
         keep_alive: Some(KeepAlive {
             idle: seconds(options.keepalive_idle, 15),
@@ -145,8 +151,5 @@ fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
 fn note_idle_options(options: &Options) {
     if options.hashtable_buckets.is_some() {
         info!("--hashtable-buckets has nothing to do: tables grow by themselves");
-    }
-    if options.threads != 1 {
-        info!("--threads has nothing to do: this build serves on one core");
     }
 }

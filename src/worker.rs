@@ -133,11 +133,10 @@ impl Engine {
         }
     }
 
-    /// Priorities that may have jobs for a worker, one bit each, the most urgent one the lowest.
-    #[must_use]
-    pub fn ready(&self, conn: ConnId) -> u8 {
-        let ready = self.peers[conn as usize].ready.iter().rev();
-        ready.fold(0, |mask, list| mask << 1 | u8::from(!list.is_empty()))
+    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest.
+    pub fn ready(&mut self, conn: ConnId) -> u8 {
+        let has_jobs = Priority::ALL.map(|priority| self.next_in_turn(conn, priority).is_some());
+        has_jobs.iter().rev().fold(0, |mask, &has| mask << 1 | u8::from(has))
     }
 
     /// Whether a worker waits for a NOOP.
@@ -256,18 +255,26 @@ impl Engine {
     /// The ability whose turn it is at the most urgent priority that has jobs for this worker.
     /// Abilities whose queue turns out to be empty leave the turn list until they are told again.
     fn find_job(&mut self, conn: ConnId, least: Priority) -> Option<(AbilityId, usize)> {
-        let peer = &mut self.peers[conn as usize];
+        let urgent = Priority::ALL.into_iter().take(least as usize + 1);
+        let mut found = urgent.map(|priority| {
+            self.next_in_turn(conn, priority).map(|ability| (ability, priority as usize))
+        });
+        found.find_map(|found| found)
+    }
+
+    #[inline]
+    fn next_in_turn(&mut self, conn: ConnId, priority: Priority) -> Option<AbilityId> {
+        let priority = priority as usize;
+        let ready = &mut self.peers[conn as usize].ready[priority];
         let records = &mut self.abilities.records;
-        for (priority, ready) in peer.ready.iter_mut().enumerate().take(least as usize + 1) {
-            while let Some(id) = ready.front() {
-                let function = &mut self.functions[records[id as usize].function];
-                if function.queues[priority].len > 0 {
-                    return Some((id, priority));
-                }
-                ready.remove(records, READY[priority], id);
-                records[id as usize].ready[priority] = false;
-                function.unaware[priority].push_front(records, READY[priority], id);
+        while let Some(id) = ready.front() {
+            let function = &mut self.functions[records[id as usize].function];
+            if function.queues[priority].len > 0 {
+                return Some(id);
             }
+            ready.remove(records, READY[priority], id);
+            records[id as usize].ready[priority] = false;
+            function.unaware[priority].push_front(records, READY[priority], id);
         }
         None
     }

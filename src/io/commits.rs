@@ -1,23 +1,22 @@
 //! One core's line to the store's thread: operations out, outcomes in, once a loop turn each.
 //!
-//! Outcomes wait in a channel; a descriptor becomes readable when some do, for a driver that sleeps
-//! to poll. Knows what the shard and the store's writer exchange, and neither sockets nor jobs.
+//! Outcomes wait in a channel, and the core's doorbell wakes it when some do. Knows what the shard
+//! and the store's writer exchange, and neither sockets nor jobs.
 //!
-//! Invariant: what the shard wants kept is handed over before the driver sleeps, and an outcome is
-//! in the channel before the descriptor says so.
+//! Invariant: what the shard wants kept is handed over before the core sleeps, and an outcome is in
+//! the channel before the bell rings.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 
+use super::mesh::Doorbell;
 use crate::engine::Now;
 use crate::shard::Shard;
 use crate::store::Operation;
-use crate::store::writer::{Batch, Counters, Outcome, Sender};
+use crate::store::writer::{Batch, Counters, Outcome, Writer};
 
 /// Operations that may wait for the store before jobs of policy `async` wait for it, too: what a
 /// crash can take of them at most.
@@ -29,69 +28,55 @@ const ASYNC_WINDOW: u64 = 1 << 16;
 pub struct StoreLost(Arc<str>);
 
 /// The store's end of the line.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Outcomes {
     sender: mpsc::Sender<Outcome>,
-    bell: Arc<EventFd>,
+    bell: Doorbell,
 }
 
 impl Outcomes {
     /// Passes an outcome on to the core.
     pub(super) fn send(&self, outcome: Outcome) {
-        // Neither fails while the core runs: a bell has room for 2^64 rings.
+        // A core that has ended doesn't listen.
         if self.sender.send(outcome).is_ok() {
-            let _ = self.bell.write(1);
+            self.bell.ring();
         }
     }
+}
+
+/// The core's end of the line, before there is a writer to send to.
+pub(super) type Line = Receiver<Outcome>;
+
+/// A line to the core that `bell` wakes.
+pub(super) fn line(bell: Doorbell) -> (Outcomes, Line) {
+    let (sender, outcomes) = mpsc::channel();
+    (Outcomes { sender, bell }, outcomes)
 }
 
 /// The core's end of the line.
 #[derive(Debug)]
 pub(super) struct Commits {
     core: usize,
-    batches: Sender,
+    batches: crate::store::writer::Sender,
     outcomes: Receiver<Outcome>,
-    bell: Arc<EventFd>,
+    /// One that was looked at already.
+    next: Option<Outcome>,
     counters: Arc<Counters>,
     /// Operations that are being moved; empty otherwise.
     operations: Vec<Operation>,
 }
 
-/// Both ends of a line that is to be.
-#[derive(Debug)]
-pub(super) struct Line {
-    outcomes: Receiver<Outcome>,
-    bell: Arc<EventFd>,
-}
-
-/// A core's line, for which there is no store yet.
-///
-/// # Errors
-/// If there are no descriptors left.
-pub(super) fn line() -> std::io::Result<(Outcomes, Line)> {
-    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-    let (sender, outcomes) = mpsc::channel();
-    Ok((Outcomes { sender, bell: Arc::clone(&bell) }, Line { outcomes, bell }))
-}
-
-impl Line {
-    /// Connects core number `core` with the writer that `batches` lead to.
-    pub(super) fn connect(self, core: usize, batches: Sender, counters: Arc<Counters>) -> Commits {
-        let Self { outcomes, bell } = self;
-        Commits { core, batches, outcomes, bell, counters, operations: Vec::new() }
-    }
-}
-
 impl Commits {
-    /// The descriptor to poll for reading.
-    pub(super) fn bell(&self) -> RawFd {
-        self.bell.as_raw_fd()
+    /// Connects core number `core` with the writer.
+    pub(super) fn new(core: usize, outcomes: Line, writer: &Writer) -> Self {
+        let (batches, counters) = (writer.sender(), writer.counters());
+        Self { core, batches, outcomes, next: None, counters, operations: Vec::new() }
     }
 
-    /// The descriptor was readable: it shall be so again for the next outcome.
-    pub(super) fn silence(&self) {
-        // Nothing to read is as good.
-        let _ = self.bell.read();
+    /// Whether there are outcomes.
+    pub(super) fn has_outcomes(&mut self) -> bool {
+        self.next = self.next.take().or_else(|| self.outcomes.try_recv().ok());
+        self.next.is_some()
     }
 
     /// Tells the shard what has become of what it wanted kept.
@@ -99,15 +84,16 @@ impl Commits {
     /// # Errors
     /// `StoreLost`: the server must stop.
     pub(super) fn receive(&mut self, shard: &mut Shard, now: Now) -> Result<(), StoreLost> {
-        while let Ok(outcome) = self.outcomes.try_recv() {
-            match outcome {
-                Outcome::Stored { numbers } => {
+        while self.has_outcomes() {
+            match self.next.take() {
+                Some(Outcome::Stored { numbers }) => {
                     numbers.into_iter().for_each(|number| shard.stored(number, true, now));
                 }
-                Outcome::Failed { numbers, .. } => {
+                Some(Outcome::Failed { numbers, .. }) => {
                     numbers.into_iter().for_each(|number| shard.stored(number, false, now));
                 }
-                Outcome::Lost(reason) => return Err(StoreLost(reason)),
+                Some(Outcome::Lost(reason)) => return Err(StoreLost(reason)),
+                None => {}
             }
         }
         Ok(())

@@ -66,6 +66,8 @@ pub struct KeepAlive {
 /// Options of the sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets {
+    /// Cores that each listen.
+    pub cores: usize,
     /// Connections that may wait to be accepted.
     pub backlog: u32,
     /// Probing of silent peers.
@@ -77,7 +79,8 @@ pub struct Sockets {
 /// Sockets that are bound, and listen once they are told to.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<Socket>,
+    /// By core; each has one for every address.
+    sockets: Vec<Vec<Socket>>,
     addresses: Vec<SocketAddr>,
     backlog: i32,
 }
@@ -107,11 +110,13 @@ impl Listeners {
     /// # Errors
     /// `ListenError` if somebody else listens there by now.
     pub fn listen(&self) -> Result<(), ListenError> {
-        for (socket, &address) in self.sockets.iter().zip(&self.addresses) {
-            socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
-                true => ListenError::Taken(address),
-                false => ListenError::Other { address, cause },
-            })?;
+        for sockets in &self.sockets {
+            for (socket, &address) in sockets.iter().zip(&self.addresses) {
+                socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
+                    true => ListenError::Taken(address),
+                    false => ListenError::Other { address, cause },
+                })?;
+            }
         }
         Ok(())
     }
@@ -135,9 +140,10 @@ impl Listeners {
         }
     }
 
-    /// Moves the sockets themselves out.
-    pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
-        std::mem::take(&mut self.sockets).into_iter().map(TcpListener::from).collect()
+    /// Moves the sockets themselves out, by core.
+    pub(super) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
+        let of_core = |sockets: Vec<Socket>| sockets.into_iter().map(TcpListener::from).collect();
+        self.sockets.into_iter().map(of_core).collect()
     }
 }
 
@@ -173,15 +179,18 @@ fn bind_all(
     options: &Sockets,
 ) -> Result<Listeners, ListenError> {
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    let mut listeners = Listeners { sockets: Vec::new(), addresses: Vec::new(), backlog };
+    let sockets = (0..options.cores).map(|_| Vec::new()).collect();
+    let mut listeners = Listeners { sockets, addresses: Vec::new(), backlog };
     for &address in addresses {
         let mut address = address;
         if let Some(first) = listeners.addresses.first() {
             address.set_port(first.port());
         }
-        match bind(address, options) {
-            Ok((socket, bound)) => {
-                listeners.sockets.push(socket);
+        match bind_cores(address, options) {
+            Ok((sockets, bound)) => {
+                for (of_core, socket) in listeners.sockets.iter_mut().zip(sockets) {
+                    of_core.push(socket);
+                }
                 listeners.addresses.push(bound);
             }
             Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {}
@@ -199,7 +208,27 @@ fn is_taken(cause: &std::io::Error) -> bool {
     cause.kind() == ErrorKind::AddrInUse
 }
 
-fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(Socket, SocketAddr)> {
+/// A socket for each core, all at one address: the kernel spreads connections over them.
+fn bind_cores(
+    address: SocketAddr,
+    options: &Sockets,
+) -> std::io::Result<(Vec<Socket>, SocketAddr)> {
+    // Sharing a port is shared with whoever else asks for it: whether another server has it shows
+    // only without.
+    let (alone, bound) = bind(address, false, options)?;
+    if options.cores == 1 {
+        return Ok((vec![alone], bound));
+    }
+    drop(alone);
+    let sockets = (0..options.cores).map(|_| Ok(bind(bound, true, options)?.0));
+    Ok((sockets.collect::<std::io::Result<_>>()?, bound))
+}
+
+fn bind(
+    address: SocketAddr,
+    shared: bool,
+    options: &Sockets,
+) -> std::io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // IPv4 has a socket of its own.
@@ -207,6 +236,7 @@ fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(Socket, Sock
     }
     // A server that was just stopped leaves connections in TIME_WAIT; they don't keep the port.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     set_options(SockRef::from(&socket), options)?;
     socket.bind(&address.into())?;

@@ -23,7 +23,6 @@ use tracing::{debug, info, warn};
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
 pub(super) use self::setup::probe;
-use super::commits::Commits;
 use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
@@ -54,7 +53,7 @@ enum Operation {
     Shutdown,
     Close,
     Signal,
-    Store,
+    Bell,
 }
 
 impl Operation {
@@ -67,7 +66,7 @@ impl Operation {
         Self::Shutdown,
         Self::Close,
         Self::Signal,
-        Self::Store,
+        Self::Bell,
     ];
 
     fn user_data(self, key: usize) -> u64 {
@@ -141,7 +140,7 @@ struct Uring {
 
 /// Serves until a signal ends it.
 pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
-    let listeners = parts.listeners.take_sockets();
+    let listeners = std::mem::take(&mut parts.listeners);
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
     let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
@@ -165,10 +164,10 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
 impl Uring {
     fn serve(mut self) -> Result<(), IoError> {
         self.arm_signals();
-        self.arm_store();
+        self.arm_bell();
         self.arm_acceptors();
         let mut now = self.parts.clock.now();
-        while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
+        while !self.parts.is_over(now) {
             now = self.turn(now)?;
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept_again_at_ms = None;
@@ -177,11 +176,11 @@ impl Uring {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
-            self.parts.receive_outcomes(now)?;
+            self.parts.receive(now)?;
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
-            self.parts.send_operations();
+            self.parts.send();
         }
         Ok(self.close_all(now)?)
     }
@@ -237,10 +236,10 @@ impl Uring {
         self.drain_backlog()?;
         let deadlines = [
             self.parts.shard.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(),
+            self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
-        let ready = !self.backlog.is_empty();
+        let ready = !self.backlog.is_empty() || !self.parts.may_sleep();
         let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
         let submitted = match wait_ms {
             None => self.ring.submit_and_wait(1),
@@ -250,6 +249,7 @@ impl Uring {
                 self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
             }
         };
+        self.parts.post.awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline came first; a signal came; completions must be fetched before more fit.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
@@ -308,9 +308,9 @@ impl Uring {
                 }
                 self.arm_signals();
             }
-            Some(Operation::Store) => {
-                self.parts.commits.iter().for_each(Commits::silence);
-                self.arm_store();
+            Some(Operation::Bell) => {
+                self.parts.post.answer_bell();
+                self.arm_bell();
             }
             // Their effect shows in the completions of what they end.
             Some(Operation::Cancel | Operation::Shutdown) | None => {}
@@ -487,10 +487,8 @@ impl Uring {
         self.poll(self.parts.lifecycle.pipe().as_raw_fd(), Operation::Signal);
     }
 
-    fn arm_store(&mut self) {
-        if let Some(bell) = self.parts.commits.as_ref().map(Commits::bell) {
-            self.poll(bell, Operation::Store);
-        }
+    fn arm_bell(&mut self) {
+        self.poll(self.parts.post.bell_fd().as_raw_fd(), Operation::Bell);
     }
 
     /// Waits, once, for a descriptor to become readable.

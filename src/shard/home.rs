@@ -46,6 +46,8 @@ pub(super) struct Away {
     roams: bool,
     /// A grab that an owner is being asked for; requests behind it wait.
     grabbing: Option<Grab>,
+    /// Cores that have no job for it, one bit each.
+    asked: u64,
 }
 
 impl Away {
@@ -61,6 +63,7 @@ impl Away {
             asleep: false,
             roams: false,
             grabbing: None,
+            asked: 0,
         }
     }
 
@@ -76,10 +79,15 @@ impl Away {
         self.functions.iter().map(|name| &**name)
     }
 
-    /// The most promising core to ask, and the least urgent priority that makes it so.
-    fn best(&self) -> Option<(Core, Priority)> {
+    /// The most promising core to ask, and the least urgent priority that makes it so. Without
+    /// hints every owner is asked once: the letter with a hint may be on its way.
+    fn best(&self, own: Core) -> Option<(Core, Priority)> {
         let best = self.hints.iter().filter(|mask| **mask != 0).map(|mask| mask.trailing_zeros());
-        let best = best.min()?;
+        let Some(best) = best.min() else {
+            let is_owner = |core: Core| core == own || self.able[core] > 0;
+            let unasked = |&core: &Core| is_owner(core) && self.asked >> core & 1 == 0;
+            return (0..self.hints.len()).find(unasked).map(|core| (core, Priority::Low));
+        };
         let is_best = |core: Core| self.hints[core].trailing_zeros() == best;
         let count = self.hints.len();
         let in_turn =
@@ -178,6 +186,7 @@ impl Shard {
                 let away = self.away(conn);
                 away.asleep = false;
                 away.grabbing = Some(grab);
+                away.asked = 0;
                 self.ask_next(conn, now);
                 true
             }
@@ -337,7 +346,7 @@ impl Shard {
         let own = self.settings.cores.own;
         while let Some(grab) = self.away(conn).grabbing {
             let away = self.away(conn);
-            let Some((core, least)) = away.best() else {
+            let Some((core, least)) = away.best(own) else {
                 away.grabbing = None;
                 self.push(conn, &Response::NoJob, now);
                 return self.resume(conn);
@@ -364,6 +373,7 @@ impl Shard {
         let away = self.away(conn);
         away.hints[core] = ready;
         if !found {
+            away.asked |= u64::from(ready == 0) << core;
             away.woken_by = away.woken_by.filter(|&by| by != core);
             return;
         }

@@ -43,7 +43,9 @@ pub enum LockError {
 pub struct Lock {
     database: PathBuf,
     /// Open as long as the lock is held.
-    _file: File,
+    file: File,
+    /// The process that took it.
+    process: u32,
 }
 
 impl Lock {
@@ -89,8 +91,19 @@ impl Lock {
 
     fn held(database: PathBuf, mut file: File) -> Self {
         // Only for people: the lock holds without it, also on a full disk.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", process::id()));
-        Self { database, _file: file }
+        let process = process::id();
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{process}"));
+        Self { database, file, process }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file doesn't do while a process that was just forked off still has it open;
+        // and the parent of a daemon must leave its child the lock.
+        if self.process == process::id() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -114,7 +127,7 @@ fn true_path(path: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let name = path.file_name().ok_or(error)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(name))
+            Ok(fs::canonicalize(folder.unwrap_or_else(|| Path::new(".")))?.join(name))
         }
         other => other,
     }
@@ -137,6 +150,17 @@ mod tests {
         let error = Lock::try_acquire(&path).unwrap_err();
         assert!(matches!(error, LockError::Owned { .. }), "{error}");
         assert!(error.to_string().contains(&format!("(process {})", process::id())), "{error}");
+        drop(first);
+        Lock::try_acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_given_back_is_free_while_a_copy_of_its_file_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        let first = Lock::try_acquire(&path).unwrap();
+        // As a process has it between its fork and its program.
+        let _copy = first.file.try_clone().unwrap();
         drop(first);
         Lock::try_acquire(&path).unwrap();
     }

@@ -11,6 +11,7 @@
 pub mod open;
 pub mod writer;
 
+pub mod postgres;
 pub mod sqlite;
 
 mod gearmand;

@@ -17,8 +17,7 @@ use bytes::Bytes;
 use memchr::memchr;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OpenFlags, Statement, ToSql, Transaction,
-    TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, Statement, ToSql, Transaction, TransactionBehavior, params,
 };
 use tracing::info;
 
@@ -67,28 +66,24 @@ const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, ru
 
 /// How long a commit waits for a shell that writes. Longer waits are the writer's to arrange.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes a page of a new file.
-const PAGE_BYTES: i64 = 4096;
-/// Kibibytes of pages that are kept in memory.
-const CACHE_KIB: i64 = 16 << 10;
-/// Pages in the log after which a commit also moves them to the database.
-const CHECKPOINT_PAGES: i64 = 4000;
+/// Kibibytes of pages that are kept in memory. Jobs come and go at the two ends of the table: more
+/// makes nothing faster.
+const CACHE_KIB: i64 = 8 << 10;
+/// Pages in the log after which a commit also moves them to the database. That commit takes some 5
+/// ms then; with more pages it takes longer, and the others are not faster.
+const CHECKPOINT_PAGES: i64 = 1000;
 /// The log is cut to this size when a large commit has made it larger.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
 
 /// Jobs in a file that this process owns.
 #[derive(Debug)]
 pub struct Sqlite {
-    lock: Lock,
     /// `None` after a fault; the next call opens it again.
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    connection: Connection,
-    /// Device and inode: which file the path led to.
+    connection: Option<Connection>,
+    /// Device and inode of the file that was opened.
     file: (u64, u64),
+    /// Stands last: closing the connection still writes.
+    lock: Lock,
 }
 
 impl Sqlite {
@@ -115,8 +110,8 @@ impl Sqlite {
                 info!(jobs = taken, table = import_table, "took over the jobs of gearmand");
             }
         }
-        let file = file_at(path).map_err(|error| unreadable(path, &error))?;
-        Ok(Self { open: Some(Open { connection, file }), lock })
+        let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
+        Ok(Self { connection: Some(connection), file, lock })
     }
 
     /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
@@ -125,30 +120,29 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let path = self.lock.database();
-        let found = file_at(path).map_err(|error| unreadable(path, &error));
-        if let Some(open) = &self.open
-            && found.as_ref().ok() != Some(&open.file)
-        {
-            // What it writes would be gone with the last program that has the file open.
-            self.open = None;
+        // What goes to a file without a name is gone with the last program that has it open. What
+        // goes to another file, or is read from it, mixes with the log of the one that we know.
+        match file_at(path) {
+            Ok(file) if file == self.file => {}
+            Ok(_) => return Err(misplaced(path, "another file has its name")),
+            Err(error) => return Err(misplaced(path, &error.to_string())),
         }
-        let file = found?;
-        if self.open.is_none() {
-            let connection =
-                connect(path, OpenFlags::empty()).map_err(|error| explain(path, &error))?;
-            check(path, &connection)?;
-            self.open = Some(Open { connection, file });
-        }
-        let Some(open) = &mut self.open else {
-            return Err(StoreError::Unavailable(format!("{} isn't open", path.display())));
-        };
-        work(&mut open.connection).map_err(|error| {
-            let sound = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull];
-            if !error.sqlite_error_code().is_some_and(|code| sound.contains(&code)) {
-                self.open = None;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = connect(path, OpenFlags::empty());
+                let connection = connection.map_err(|error| explain(path, &error))?;
+                check(path, &connection)?;
+                connection
             }
-            explain(path, &error)
-        })
+        };
+        let result = work(&mut connection);
+        let sound = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull];
+        let code = result.as_ref().err().map(rusqlite::Error::sqlite_error_code);
+        if code.is_none_or(|code| code.is_some_and(|code| sound.contains(&code))) {
+            self.connection = Some(connection);
+        }
+        result.map_err(|error| explain(path, &error))
     }
 }
 
@@ -189,7 +183,7 @@ impl Store for Sqlite {
 
 fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<()> {
     let mut keep = transaction.prepare_cached(INSERT)?;
-    let mut set_attempts: CachedStatement<'_> = transaction.prepare_cached(SET_ATTEMPTS)?;
+    let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
     let mut remove = transaction.prepare_cached(REMOVE)?;
     for operation in operations {
         match operation {
@@ -345,12 +339,8 @@ fn identity(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 
 /// Switches the write-ahead log on. Stays on in the file.
 fn log_ahead(path: &Path, connection: &Connection) -> Result<(), StoreError> {
-    let set = || {
-        // Only takes effect in a file that is still empty.
-        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-    };
-    let mode: String = set().map_err(|error| explain(path, &error))?;
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+    let mode: String = mode.map_err(|error| explain(path, &error))?;
     if mode == "wal" {
         return Ok(());
     }
@@ -380,9 +370,9 @@ fn file_at(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> StoreError {
+fn misplaced(path: &Path, reason: &str) -> StoreError {
     let name = path.display();
-    StoreError::Unavailable(format!("{name} is gone ({error}): put it back, or restart ringgeard"))
+    StoreError::Unavailable(format!("{name} is gone ({reason}): put it back, or restart ringgeard"))
 }
 
 /// What to tell the operator.

@@ -26,7 +26,7 @@ pub const COMMIT_OPERATIONS_MAX: usize = 4096;
 pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 /// Pause after a failed commit; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause between two tries.
+/// Longest pause between two tries. It also ends in time for Inserts that came meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How much longer than asked for `stop` waits for a commit that is under way.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -435,8 +435,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     fn failed(&mut self, reason: &str, timeout: Duration) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
+        let longest =
+            if timeout.is_zero() { PAUSE_MAX } else { (timeout / 2).clamp(PAUSE_MIN, PAUSE_MAX) };
         let (since, pause) = match &self.down {
-            Some(down) => (down.since, (down.pause * 2).min(PAUSE_MAX)),
+            Some(down) => (down.since, (down.pause * 2).min(longest)),
             None => {
                 let waiting = self.counters.waiting.load(Ordering::Relaxed);
                 warn!(reason, waiting, "the store is down; trying again until it is back");

@@ -237,7 +237,12 @@ fn survives(contender: Contender, options: &[&str]) {
         .filter(|payload| !ledger.run.contains_key(*payload))
         .map(|payload| payload.escape_ascii().to_string())
         .collect();
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), ledger.acknowledged.len());
+    let (count, of) = (lost.len(), ledger.acknowledged.len());
+    assert!(
+        lost.is_empty(),
+        "{count} of {of} lost: {:?} …",
+        lost.iter().take(9).collect::<Vec<_>>()
+    );
     assert!(ledger.acknowledged.len() > 100 && ledger.settled.len() > 10, "there was load");
 }
 
