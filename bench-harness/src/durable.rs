@@ -19,7 +19,7 @@ use crate::process::{Cores, Cpu, Memory, Server};
 use crate::queue;
 use crate::sample::{Sample, Status};
 use crate::scenario::{FLOOD, Load, STEADY};
-use crate::scratch::{Scratch, disk_bytes};
+use crate::scratch::Scratch;
 
 /// Foreground jobs beside a flood that is stored, and what the report compares them with.
 pub(crate) const BESIDE_STORED: &str = "foreground beside";
@@ -168,7 +168,7 @@ impl Run<'_> {
     fn recovery(&self) -> Result<Sample> {
         let folder = self.scratch.folder()?;
         self.fill(folder.path())?;
-        let disk_bytes = disk_bytes(folder.path())?;
+        let disk_bytes = self.contender.disk_bytes(self.options, folder.path())?;
         let server = self.start(Keep::Disk(folder.path()))?;
         self.wait_for_jobs(&server)?;
         let seconds = server.start.elapsed().as_secs_f64();

@@ -76,6 +76,9 @@ pub(crate) struct RunOptions {
     /// Binary of the load generator [default: beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) loadgen: Option<PathBuf>,
+    /// Database for ringgear's store on PostgreSQL: its tables there are dropped again and again
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
     /// Binary of C gearmand
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/gearmand")]
     pub(crate) gearmand: PathBuf,

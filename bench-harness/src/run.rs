@@ -135,6 +135,9 @@ impl<'a> Harness<'a> {
             for at in 0..self.contenders.len() {
                 // Whoever comes first isn't always the same.
                 let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
+                if contender.only_stores() && !scenario.stores() {
+                    continue;
+                }
                 let absent = scenario.absent_for(contender).map(str::to_owned);
                 let absent = absent.or_else(|| contender.absent(self.options));
                 let absent = absent.or_else(|| self.absent_on_disk(scenario, contender));

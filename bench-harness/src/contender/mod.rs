@@ -6,6 +6,7 @@
 mod beanstalkd;
 pub(crate) mod gearmand;
 mod perl;
+mod postgres;
 mod redis;
 mod relay;
 mod ringgear;
@@ -18,6 +19,7 @@ use anyhow::Result;
 
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Cores, Server};
+use crate::scratch::disk_bytes;
 
 /// What a contender speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(crate) struct Start<'a> {
 pub(crate) enum Contender {
     /// This project's server.
     Ringgear(EventLoop),
+    /// The same with its jobs in PostgreSQL, where jobs are stored.
+    RinggearPostgres,
     /// The C server as it comes, or with options that help it.
     Gearmand { tuned: bool },
     /// The Perl server.
@@ -81,9 +85,10 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
+        Self::RinggearPostgres,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
         Self::Perl,
@@ -98,6 +103,7 @@ impl Contender {
         match self {
             Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
+            Self::RinggearPostgres => "ringgear-pg",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
             Self::Perl => "gearman-server",
@@ -111,9 +117,18 @@ impl Contender {
     /// What it is, for readers of the results.
     pub(crate) fn about(self) -> &'static str {
         match self {
-            Self::Ringgear(EventLoop::Uring) => "ringgeard --io uring",
-            Self::Ringgear(EventLoop::Epoll) => "ringgeard --io epoll",
-            Self::Gearmand { tuned: false } => "C gearmand with --backlog=1024, else its defaults",
+            Self::Ringgear(EventLoop::Uring) => {
+                "ringgeard --io uring, and in `durable` --store sqlite:PATH"
+            }
+            Self::Ringgear(EventLoop::Epoll) => {
+                "ringgeard --io epoll, and in `durable` --store sqlite:PATH"
+            }
+            Self::RinggearPostgres => {
+                "ringgeard --io uring --store with the database of --postgres, wherever that runs"
+            }
+            Self::Gearmand { tuned: false } => {
+                "C gearmand with --backlog=1024, else its defaults, and in `durable` --queue-type=libsqlite3"
+            }
             Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
             Self::Perl => "the Perl server (Gearman::Server), defaults",
             Self::Beanstalkd => {
@@ -141,6 +156,7 @@ impl Contender {
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
         match self {
             Self::Ringgear(io) => ringgear::absent(options, io),
+            Self::RinggearPostgres => postgres::absent(options),
             Self::Gearmand { .. } => gearmand::absent(options),
             Self::Perl => perl::absent(options),
             Self::Beanstalkd => beanstalkd::absent(options),
@@ -155,7 +171,20 @@ impl Contender {
             Self::Gearmand { .. } => gearmand::absent_on_disk(options),
             Self::Perl => Some("it keeps jobs in memory only".to_owned()),
             Self::Relay(_) => Some("it keeps no jobs".to_owned()),
-            Self::Ringgear(_) | Self::Beanstalkd | Self::Redis => None,
+            _ => None,
+        }
+    }
+
+    /// Whether it is measured in no other scenario than those that store jobs.
+    pub(crate) fn only_stores(self) -> bool {
+        self == Self::RinggearPostgres
+    }
+
+    /// What the jobs take of the disk that a server left in a folder, bytes.
+    pub(crate) fn disk_bytes(self, options: &RunOptions, folder: &Path) -> Result<u64> {
+        match self {
+            Self::RinggearPostgres => postgres::disk_bytes(options),
+            _ => disk_bytes(folder),
         }
     }
 
@@ -163,6 +192,7 @@ impl Contender {
     pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
         match self {
             Self::Ringgear(io) => ringgear::start(options, io, start),
+            Self::RinggearPostgres => postgres::start(options, start),
             Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
             Self::Perl => perl::start(options, start),
             Self::Beanstalkd => beanstalkd::start(options, start),
@@ -175,6 +205,7 @@ impl Contender {
     pub(crate) fn version(self, options: &RunOptions) -> String {
         match self {
             Self::Ringgear(_) => ringgear::version(options),
+            Self::RinggearPostgres => postgres::version(options),
             Self::Gearmand { .. } => gearmand::version(options),
             Self::Perl => perl::version(),
             Self::Beanstalkd => beanstalkd::version(options),

@@ -14,14 +14,20 @@ pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
 }
 
 pub(super) fn start(options: &RunOptions, io: EventLoop, start: &Start<'_>) -> Result<Server> {
-    let path =
-        beside::find("ringgeard", options.ringgeard.as_deref()).map_err(|error| anyhow!(error))?;
-    let mut command = Command::new(path);
-    command.args(["--io", io.name(), "--port", "0", "--listen", "127.0.0.1"]);
+    let mut command = command(options, io)?;
     if let Some(folder) = start.keep.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }
     Server::start_announced(&mut command, start)
+}
+
+/// How it is called, without a store.
+pub(super) fn command(options: &RunOptions, io: EventLoop) -> Result<Command> {
+    let path =
+        beside::find("ringgeard", options.ringgeard.as_deref()).map_err(|error| anyhow!(error))?;
+    let mut command = Command::new(path);
+    command.args(["--io", io.name(), "--port", "0", "--listen", "127.0.0.1"]);
+    Ok(command)
 }
 
 pub(super) fn version(options: &RunOptions) -> String {
