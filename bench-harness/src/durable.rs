@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::contender::{Contender, Keep, Protocol, Start, gearmand};
-use crate::loadgen;
+use crate::loadgen::{self, NO_JOB};
 use crate::options::RunOptions;
 use crate::process::{Cores, Cpu, Memory, Server};
 use crate::queue;
@@ -39,8 +39,10 @@ const POINTS: [&str; 7] =
 const STORED: Load = Load { has_unique: true, prefix: Some("bench"), ..FLOOD };
 /// What all these jobs are for, as the load generator names it.
 const FUNCTION: &str = "bench-0";
-/// One client that never has fewer jobs under way.
-const FLOOD_BESIDE: Load = Load { clients: 1, pipeline: 64, prefix: Some("flood"), ..STORED };
+/// One client with so many jobs under way that each commit answers. As an open loop, they come as
+/// they do after a commit: all at once.
+const FLOOD_BESIDE: Load =
+    Load { clients: 1, pipeline: 64, burst: 64, prefix: Some("flood"), ..STORED };
 /// How much longer the flood goes on than what is measured beside it.
 const FLOOD_MARGIN: Duration = Duration::from_millis(500);
 /// How often a server that reads its store is asked whether it is back.
@@ -161,7 +163,14 @@ impl Run<'_> {
             sample.cpu_us_per_job = None;
             (sample.cpu_user_us_per_job, sample.cpu_system_us_per_job) = (None, None);
         }
-        Ok((beside?, flood))
+        let mut beside = beside?;
+        if beside.note == NO_JOB {
+            // A server that does nothing else meanwhile: that is a result.
+            beside.status = Status::Ok;
+            (beside.p50_us, beside.p90_us, beside.p99_us) = (None, None, None);
+            (beside.p999_us, beside.max_us) = (None, None);
+        }
+        Ok((beside, flood))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts and bytes far below 2^53")]

@@ -19,6 +19,8 @@ use crate::process::{Cores, Pinned};
 use crate::sample::{Sample, Status};
 use crate::scenario::{Load, Mode};
 
+/// What a sample says that has nothing else to say.
+pub(crate) const NO_JOB: &str = "no job was done";
 /// How long setting up and draining may take beside the measured time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -127,6 +129,10 @@ impl Run<'_> {
             Some(rate) => option("rate", &rate),
             None => option("pipeline", &load.pipeline),
         }
+        if self.rate.is_some() && load.burst > 1 {
+            option("burst", &load.burst);
+            option("spacing", &"even");
+        }
         match load.jobs {
             Some(jobs) => {
                 option("jobs", &jobs);
@@ -185,7 +191,7 @@ impl Report {
             .collect();
         let is_sound = faults.is_empty() && self.jobs > 0;
         let note = match faults[..] {
-            [] if self.jobs == 0 => "no job was done".to_owned(),
+            [] if self.jobs == 0 => NO_JOB.to_owned(),
             _ => faults.join(", "),
         };
         let server = self.server.as_ref();

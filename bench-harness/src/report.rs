@@ -355,7 +355,8 @@ fn times_gearmand(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .filter(|it| it.contender.starts_with("gearmand"))
         .filter_map(rate)
         .map(|rate| rate.median)
-        .max_by(f64::total_cmp)?;
+        .max_by(f64::total_cmp)
+        .filter(|&rate| rate > 0.0)?;
     Some(number(rate(group)?.median / theirs))
 }
 

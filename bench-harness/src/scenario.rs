@@ -32,6 +32,8 @@ pub(crate) struct Load {
     pub(crate) jobs: Option<u64>,
     /// Whether jobs come at a fixed rate instead of one after another.
     pub(crate) open: bool,
+    /// Jobs of an open loop that come at a time.
+    pub(crate) burst: u32,
     /// Whether each job has a unique key of its own, where the protocol has any.
     pub(crate) has_unique: bool,
     /// Start of the functions' names, where not the load generator's own.
@@ -49,6 +51,7 @@ pub(crate) const STEADY: Load = Load {
     extra_functions: 0,
     jobs: None,
     open: false,
+    burst: 1,
     has_unique: false,
     prefix: None,
 };
