@@ -7,15 +7,19 @@
 //!
 //! Invariant: after each call every packet that the shard sent has been accounted for.
 
+mod durable;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringgear::engine::{ConnId, Now, Wakeup};
+use ringgear::function::Durabilities;
 use ringgear::handle::{job_number, slot};
 use ringgear::packet::Command;
+use ringgear::store::Operation;
 
 use crate::wire::{Packet, Request};
+use durable::Durable;
 
 /// The settings that the model needs to know.
 #[derive(Clone, Debug)]
@@ -26,12 +30,17 @@ pub(crate) struct Rules {
     pub(crate) body_bytes_max: usize,
     pub(crate) memory_bytes_max: usize,
     pub(crate) exceptions: bool,
+    pub(crate) durabilities: Durabilities,
 }
 
 /// What the shard sent during one call, and what the model needs to know about that call.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) packets: BTreeMap<ConnId, VecDeque<Packet>>,
+    /// For each reply that was to come, the oldest first: it, if it has come.
+    pub(crate) filled: BTreeMap<ConnId, Vec<Option<Packet>>>,
+    /// What the store is to do.
+    pub(crate) operations: Vec<Operation>,
     /// Connections that the shard gave up because they don't read; packets for them may be missing.
     pub(crate) slow: BTreeSet<ConnId>,
     /// `Shard::memory_bytes` after the call.
@@ -43,8 +52,16 @@ pub(crate) struct Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Queued,
-    Delayed { run_at_s: u64 },
-    Running { conn: ConnId, deadline_ms: Option<u64>, grabbed: u64 },
+    Delayed {
+        run_at_s: u64,
+    },
+    /// Waits to be on disk.
+    Storing,
+    Running {
+        conn: ConnId,
+        deadline_ms: Option<u64>,
+        grabbed: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +76,17 @@ pub(crate) struct Job {
     /// One entry for each foreground submission.
     clients: Vec<ConnId>,
     pub(crate) place: Place,
+    /// Earliest start in seconds since 1970; 0 = at once.
+    run_at_s: u64,
     pub(crate) attempts: u32,
+    /// The store keeps it, or will.
+    pub(crate) stored: bool,
+    /// It isn't on disk yet, and those who submit it in the background wait for that.
+    storing: bool,
+    /// The store has said that it keeps it: only its end may take it away.
+    promised: bool,
+    /// Replies that wait for the store: which one of which connection.
+    waiting: Vec<(ConnId, u64)>,
     progress: (u32, u32),
 }
 
@@ -110,6 +137,9 @@ pub(crate) struct Peer {
     pub(crate) id: Vec<u8>,
     pub(crate) fd: i32,
     left: bool,
+    /// Replies so far that had to wait for the store, and those of them that still do.
+    slots: u64,
+    open: Vec<u64>,
 }
 
 /// How often things happened, to see that a simulation reaches what it is meant to reach.
@@ -132,6 +162,7 @@ pub(crate) struct Model {
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
     next_sequence: u64,
+    durable: Durable,
     /// The numbers of all jobs that ever were; never empty.
     pub(crate) numbers: Vec<u64>,
     pub(crate) output: Output,
@@ -151,6 +182,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(rules: Rules, next_sequence: u64, now: Now) -> Self {
         Self {
+            durable: Durable::default(),
             rules,
             now,
             functions: BTreeMap::new(),
@@ -180,6 +212,7 @@ impl Model {
         (self.acting, self.output) = (acting, output);
         (self.wakes_due, self.wakes_seen) = (0, 0);
         self.enqueued.clear();
+        self.begin_replies();
     }
 
     /// After all that the shard did in a call has been gone through.
@@ -199,6 +232,8 @@ impl Model {
             self.wakes_due
         );
         self.check_sleepers();
+        self.check_replies();
+        self.check_operations();
     }
 
     /// A runnable job beside a sleeper that could run it is another worker's, who has just been
@@ -384,10 +419,12 @@ impl Model {
             let job = self.jobs.get_mut(&number).unwrap();
             if background {
                 job.background = true;
+                self.store(number);
             } else {
                 job.clients.push(conn);
             }
-            return self.expect(conn, &Packet::of(C::JobCreated, &[&handle(number)], &[]));
+            let waits = background && self.jobs[&number].storing;
+            return self.expect_created(conn, number, waits);
         }
         let total = self.jobs.values().filter(|job| job.function == function).count();
         let max = self.functions[function].queue_max[priority] as usize;
@@ -395,7 +432,9 @@ impl Model {
             self.tally.count("queue full");
             return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
         }
-        let number = self.read_created(conn, function);
+        let number = job_number(self.next_sequence, slot(function));
+        self.next_sequence += 1;
+        self.numbers.push(number);
         let job = Job {
             function: function.to_vec(),
             unique: unique.to_vec(),
@@ -405,32 +444,36 @@ impl Model {
             background,
             cancelled: false,
             clients: if background { Vec::new() } else { vec![conn] },
-            place: Place::Delayed { run_at_s },
+            place: Place::Storing,
+            run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
             attempts: 0,
+            stored: false,
+            storing: false,
+            promised: false,
+            waiting: Vec::new(),
             progress: (0, 0),
         };
         self.jobs.insert(number, job);
         self.tally.count(if background { "background job" } else { "foreground job" });
-        if run_at_s * 1000 > self.now.unix_ms {
+        if background {
+            self.store(number);
+        }
+        let waits = self.jobs[&number].storing;
+        self.expect_created(conn, number, waits);
+        if !waits {
+            self.start(number);
+        }
+    }
+
+    /// A job that is nowhere may start, now or when its time has come.
+    fn start(&mut self, number: u64) {
+        let job = self.jobs.get_mut(&number).unwrap();
+        if job.run_at_s * 1000 > self.now.unix_ms {
+            job.place = Place::Delayed { run_at_s: job.run_at_s };
             self.tally.count("delayed job");
         } else {
             self.enqueue_back(number, self.clock);
         }
-    }
-
-    /// JOB_CREATED for a job that there wasn't before.
-    fn read_created(&mut self, conn: ConnId, function: &[u8]) -> u64 {
-        let packet = self.next(conn);
-        let number = job_number(self.next_sequence, slot(function));
-        if let Some(packet) = packet {
-            let expected = Packet::of(Command::JobCreated, &[&handle(number)], &[]);
-            assert_eq!(packet, expected, "a new job, numbered on, for connection {conn}");
-        } else {
-            assert!(self.output.slow.contains(&conn), "connection {conn} waits for JOB_CREATED");
-        }
-        self.next_sequence += 1;
-        self.numbers.push(number);
-        number
     }
 
     /// The job that a submission joins: the same function and unique, or for `-` the same payload.
@@ -483,6 +526,7 @@ impl Model {
 
     /// Each client of a job is told that it failed, and gets nothing more about it.
     pub(crate) fn fail(&mut self, number: u64) {
+        self.accept(number);
         let packet = Packet::of(Command::WorkFail, &[&handle(number)], &[]);
         for client in std::mem::take(&mut self.jobs.get_mut(&number).unwrap().clients) {
             self.fails.push((client, packet.clone()));
@@ -555,7 +599,7 @@ impl Model {
     fn finish(&mut self, number: u64, packet: &Packet, without_exceptions: &Packet) {
         self.tally.count("finished");
         self.forward(number, packet, without_exceptions);
-        self.jobs.remove(&number);
+        self.remove(number);
     }
 
     fn status(&mut self, conn: ConnId, text: &[u8]) {
@@ -621,7 +665,7 @@ impl Model {
         let jobs = self.jobs.values().filter_map(|job| match job.place {
             Place::Running { deadline_ms, .. } => deadline_ms,
             Place::Delayed { run_at_s } => Some(run_at_s * 1000 - offset_ms),
-            Place::Queued => None,
+            Place::Queued | Place::Storing => None,
         });
         jobs.min()
     }
@@ -634,6 +678,7 @@ impl Model {
             let job = self.jobs.get_mut(&number).unwrap();
             let attached = job.clients.contains(&conn);
             job.clients.retain(|&client| client != conn);
+            job.waiting.retain(|&(client, _)| client != conn);
             let runs = matches!(job.place, Place::Running { .. });
             if attached && !runs && !job.is_wanted() {
                 self.tally.count("abandoned");
@@ -658,7 +703,7 @@ impl Model {
     }
 
     pub(crate) fn drop_queued(&mut self, number: u64) {
-        let job = self.jobs.remove(&number).unwrap();
+        let job = self.remove(number);
         let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
         queue.jobs.retain(|&(other, _)| other != number);
     }

@@ -168,12 +168,13 @@ impl Model {
         let exhausted = self.rules.attempts_max.is_some_and(|max| job.attempts >= max.max(1));
         if !job.is_wanted() {
             self.tally.count("abandoned");
-            self.jobs.remove(&number);
+            self.remove(number);
         } else if exhausted {
             self.tally.count("exhausted");
             self.fail(number);
-            self.jobs.remove(&number);
+            self.remove(number);
         } else {
+            self.store_attempts(number);
             self.requeue(number, group);
         }
     }

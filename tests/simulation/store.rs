@@ -1,0 +1,90 @@
+//! A store that commits when it likes, fails when it likes, and survives when the power is cut.
+//!
+//! Operations in, outcomes out, in their order. It keeps the rules of the server's writer: what
+//! failed and was promised to nobody is given up, reported and removed; the rest is tried again
+//! before anything that came later. Invariant: `image` changes by whole commits only.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ringgear::store::{Operation, Row};
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    /// What is on disk.
+    pub(crate) image: BTreeMap<u64, Row>,
+    /// What is to be done, the oldest first.
+    pub(crate) queue: VecDeque<Operation>,
+    /// Jobs that are kept or given up, which the shard isn't told of yet.
+    pub(crate) outcomes: VecDeque<(u64, bool)>,
+}
+
+impl Store {
+    /// The first `count` operations are on disk.
+    pub(crate) fn commit(&mut self, count: usize) {
+        let batch: Vec<Operation> = self.queue.drain(..count).collect();
+        self.apply(&batch);
+        self.outcomes.extend(unanswered(&batch).map(|number| (number, true)));
+    }
+
+    /// The commit of the first `count` operations fails; or so it looks, and with `kept` it is on
+    /// disk all the same.
+    pub(crate) fn fail(&mut self, count: usize, kept: bool) {
+        let batch: Vec<Operation> = self.queue.drain(..count).collect();
+        if kept {
+            self.apply(&batch);
+        }
+        let lost: Vec<u64> = unanswered(&batch).collect();
+        let is_lost =
+            |operation: &Operation| matches!(operation, Operation::Insert { answered: false, .. });
+        let again = batch.into_iter().filter(|operation| !is_lost(operation));
+        let removals = lost.iter().map(|&number| Operation::Remove { number });
+        self.queue = again.chain(removals).chain(self.queue.drain(..)).collect();
+        self.outcomes.extend(lost.into_iter().map(|number| (number, false)));
+    }
+
+    /// The power is cut, while a commit of `count` operations is on its way: it arrives or it
+    /// doesn't. What was to be done is forgotten; the answer is what of it was.
+    pub(crate) fn cut_power(&mut self, count: usize, arrives: bool) -> Vec<Operation> {
+        if arrives {
+            let batch: Vec<Operation> = self.queue.drain(..count).collect();
+            self.apply(&batch);
+        }
+        self.outcomes.clear();
+        self.queue.drain(..).collect()
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.outcomes.is_empty()
+    }
+
+    fn apply(&mut self, batch: &[Operation]) {
+        for operation in batch {
+            match operation {
+                Operation::Insert { row, .. } => {
+                    // One that is tried again may be there.
+                    let old = self.image.insert(row.number, row.clone());
+                    assert!(
+                        old.is_none_or(|old| old.payload == row.payload),
+                        "the number is taken"
+                    );
+                }
+                Operation::SetAttempts { number, attempts } => {
+                    if let Some(row) = self.image.get_mut(number) {
+                        row.attempts = *attempts;
+                    }
+                }
+                Operation::Remove { number } => {
+                    self.image.remove(number);
+                }
+            }
+        }
+    }
+}
+
+/// The jobs of a batch that somebody waits for.
+fn unanswered(batch: &[Operation]) -> impl Iterator<Item = u64> {
+    batch.iter().filter_map(|operation| match operation {
+        Operation::Insert { row, answered: false } => Some(row.number),
+        _ => None,
+    })
+}
