@@ -18,6 +18,13 @@ pub(crate) struct Store {
     pub(crate) outcomes: VecDeque<(u64, bool)>,
 }
 
+/// What a store had yet to do and to tell.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) outcomes: Vec<(u64, bool)>,
+}
+
 impl Store {
     /// The first `count` operations are on disk.
     pub(crate) fn commit(&mut self, count: usize) {
@@ -43,14 +50,16 @@ impl Store {
     }
 
     /// The power is cut, while a commit of `count` operations is on its way: it arrives or it
-    /// doesn't. What was to be done is forgotten; the answer is what of it was.
-    pub(crate) fn cut_power(&mut self, count: usize, arrives: bool) -> Vec<Operation> {
+    /// doesn't. What else was to be done or told is forgotten, and is the answer.
+    pub(crate) fn cut_power(&mut self, count: usize, arrives: bool) -> Lost {
         if arrives {
             let batch: Vec<Operation> = self.queue.drain(..count).collect();
             self.apply(&batch);
         }
-        self.outcomes.clear();
-        self.queue.drain(..).collect()
+        Lost {
+            operations: self.queue.drain(..).collect(),
+            outcomes: self.outcomes.drain(..).collect(),
+        }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {

@@ -304,6 +304,10 @@ impl World {
 
     fn queue(&mut self, conn: ConnId, request: Request) {
         self.note(|_| format!("{conn} says {request}"));
+        self.queue_quietly(conn, request);
+    }
+
+    fn queue_quietly(&mut self, conn: ConnId, request: Request) {
         let peer = self.conns.get_mut(&conn).unwrap();
         peer.bytes_out.extend_from_slice(&request.bytes());
         peer.requests.push_back((peer.base + peer.bytes_out.len() as u64, request));
@@ -530,7 +534,8 @@ impl World {
             self.check_pause(conn);
         }
         let floods = |&conn: &ConnId| {
-            self.shard.intake(conn) == Intake::Pause
+            !self.conns[&conn].requests.is_empty()
+                || self.shard.intake(conn) == Intake::Pause
                 || self.model.open_replies(conn) > CERTAINLY_READ_REPLIES
         };
         self.flooding = self.flooding.filter(floods);

@@ -14,6 +14,7 @@ use ringgear::packet::{Command, Priority};
 use ringgear::store::{Operation, Row};
 
 use super::{Job, Model, Place, Rules, error, handle};
+use crate::store::Lost;
 use crate::wire::Packet;
 
 /// A reply that waits: the connection, and which of its waiting replies it is.
@@ -198,18 +199,20 @@ impl Model {
         assert_eq!(*image, rows, "what is on disk");
     }
 
-    /// The power was cut, and `lost` is what the store had yet to do.
-    pub(crate) fn check_cut(&mut self, image: &BTreeMap<u64, Row>, lost: &[Operation]) {
+    /// The power was cut.
+    pub(crate) fn check_cut(&mut self, image: &BTreeMap<u64, Row>, lost: &Lost) {
+        let of_job =
+            |number| lost.operations.iter().filter(move |operation| number_of(operation) == number);
         for (&number, job) in self.jobs.iter().filter(|(_, job)| job.stored) {
-            let of_job = || lost.iter().filter(|operation| number_of(operation) == number);
             let Some(row) = image.get(&number) else {
                 assert!(!job.promised, "job {number} was promised and is lost");
-                let inserts = of_job().any(|op| matches!(op, Operation::Insert { .. }));
-                assert!(inserts, "nobody kept job {number}");
+                let insert = |operation: &Operation| matches!(operation, Operation::Insert { .. });
+                let given_up = lost.outcomes.contains(&(number, false));
+                assert!(given_up || of_job(number).any(insert), "nobody kept job {number}");
                 self.tally.count(if job.storing { "lost unanswered" } else { "lost answered" });
                 continue;
             };
-            let attempts_lost = of_job().find_map(|operation| match operation {
+            let attempts_lost = of_job(number).find_map(|operation| match operation {
                 Operation::SetAttempts { attempts, .. } => Some(*attempts),
                 _ => None,
             });
@@ -218,12 +221,10 @@ impl Model {
             assert_eq!(*row, Row { attempts: row.attempts, ..job.row(number) });
         }
         for &number in image.keys() {
-            let removed = || {
-                let mut of_job = lost.iter().filter(|operation| number_of(operation) == number);
-                of_job.any(|operation| matches!(operation, Operation::Remove { .. }))
-            };
+            let remove = |operation: &Operation| matches!(operation, Operation::Remove { .. });
             let alive = self.jobs.get(&number).is_some_and(|job| job.stored);
-            assert!(alive || removed(), "job {number} has ended and comes back");
+            let removed = alive || of_job(number).any(remove);
+            assert!(removed, "job {number} has ended and comes back");
         }
     }
 

@@ -108,13 +108,15 @@ impl World {
         }
         self.flooding = Some(conn);
         let request = peer::equal_job(&mut self.rng);
-        for _ in 0..self.rng.u32(1100..2500) {
+        let count = self.rng.u32(1100..2500);
+        self.note(|_| format!("{conn} says {request} and the like, {count} times"));
+        for _ in 0..count {
             let request = match self.rng.u32(0..50) {
                 0 => peer::equal_job(&mut self.rng),
                 1 => Request::packet(Command::EchoReq, &[], b"echo".to_vec()),
                 _ => request.clone(),
             };
-            self.queue(conn, request);
+            self.queue_quietly(conn, request);
         }
         self.deliver(conn, usize::MAX);
         if self.conns.contains_key(&conn) && self.shard.intake(conn) == Intake::Pause {
