@@ -43,7 +43,7 @@ pub(crate) struct Output {
     pub(crate) operations: Vec<Operation>,
     /// Connections that the shard gave up because they don't read; packets for them may be missing.
     pub(crate) slow: BTreeSet<ConnId>,
-    /// `Shard::memory_bytes` after the call.
+    /// `Shard::memory_bytes` before the call or after it, whichever is more.
     pub(crate) memory_bytes: usize,
     /// The functions that there are, for the one case in which the model can't know.
     pub(crate) functions: Vec<Vec<u8>>,

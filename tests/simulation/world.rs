@@ -68,6 +68,8 @@ pub(crate) struct World {
     store: Option<Store>,
     /// The one connection that may wait for so many replies that its requests have to wait.
     flooding: Option<ConnId>,
+    /// `Shard::memory_bytes` after the last call.
+    memory_bytes: usize,
     /// Bytes of jobs that came back and weren't asked whether there is room for them.
     restored_bytes: usize,
     /// Connections whose intake may have changed since the driver looked.
@@ -137,6 +139,7 @@ impl World {
             seen: Seen::default(),
             store,
             flooding: None,
+            memory_bytes: 0,
             restored_bytes: 0,
             closing: Vec::new(),
             calm,
@@ -655,7 +658,9 @@ impl World {
         if let Some(store) = &mut self.store {
             store.queue.extend(output.operations.iter().cloned());
         }
-        output.memory_bytes = self.shard.memory_bytes();
+        let memory_bytes = self.shard.memory_bytes();
+        output.memory_bytes = self.memory_bytes.max(memory_bytes);
+        self.memory_bytes = memory_bytes;
         let functions = self.shard.engine().functions().iter_from(0);
         output.functions = functions.map(|(_, function)| function.name.to_vec()).collect();
         self.check_memory();
