@@ -81,26 +81,39 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 19] = [
+const EVENTS: [&str; 32] = [
     "abandoned",
+    "attempts kept",
     "background job",
     "cancelled",
     "coalesced",
     "delayed job",
+    "ended before it was kept",
     "error reply",
     "exhausted",
     "finished",
     "foreground job",
     "forwarded",
     "grabbed",
+    "kept first",
+    "kept later",
     "lease ended",
+    "lost answered",
+    "lost unanswered",
+    "made durable by joining",
     "no sleep",
+    "not kept",
+    "paused for replies",
+    "power cut",
     "queue full",
     "refused: out of memory",
     "refused: too large",
     "requeued",
+    "restored",
+    "resumed",
     "started late",
     "timed out",
+    "waited for the store",
 ];
 
 #[test]

@@ -4,7 +4,7 @@
 //! Operations, outcomes and rows in; a broken promise is a panic. Invariant: what the store is told
 //! follows from the model alone, and so does what it keeps once all of that is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ringgear::engine::{ConnId, Now};
@@ -45,6 +45,7 @@ impl Model {
 
     /// Every reply that was to come has come, and no other.
     pub(crate) fn check_replies(&mut self) {
+        let mut closed = BTreeSet::new();
         for ((conn, slot), expected) in std::mem::take(&mut self.durable.replies_due) {
             match self.durable.replies.remove(&(conn, slot)) {
                 Some(reply) => assert_eq!(reply, expected, "connection {conn}"),
@@ -53,7 +54,12 @@ impl Model {
                     "connection {conn} still waits for {expected:?}"
                 ),
             }
-            self.peer(conn).open.retain(|&other| other != slot);
+            closed.insert((conn, slot));
+        }
+        if !closed.is_empty() {
+            for (&conn, peer) in &mut self.peers {
+                peer.open.retain(|&slot| !closed.contains(&(conn, slot)));
+            }
         }
         let replies = &self.durable.replies;
         assert!(replies.is_empty(), "replies that nothing explains: {replies:?}");

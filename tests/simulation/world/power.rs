@@ -33,7 +33,7 @@ impl World {
                 self.model.allow_async(allowed);
             }
             205..209 => self.sync(),
-            209..211 => self.flood(),
+            209 if self.rng.bool() => self.flood(),
             211 | 212 => self.cut_power(),
             _ => {}
         }
@@ -108,7 +108,7 @@ impl World {
         }
         self.flooding = Some(conn);
         let request = peer::equal_job(&mut self.rng);
-        let count = self.rng.u32(1100..2500);
+        let count = self.rng.u32(1030..1500);
         self.note(|_| format!("{conn} says {request} and the like, {count} times"));
         for _ in 0..count {
             let request = match self.rng.u32(0..50) {
