@@ -34,6 +34,8 @@ const CONNECTIONS_MAX: usize = 24;
 const CERTAINLY_READ_BYTES: usize = 512 << 10;
 /// With no more replies to come than these, neither.
 const CERTAINLY_READ_REPLIES: usize = 512;
+/// No connection waits for more replies.
+const REPLIES_MAX: usize = 1024;
 /// With no more than this unsent, a connection that has said all comes to its end.
 const ENDING_BYTES: usize = 1 << 20;
 
@@ -557,9 +559,11 @@ impl World {
         }
     }
 
-    /// A connection that nothing waits for is listened to.
+    /// A connection that nothing waits for is listened to; one that waits for too much isn't.
     fn check_pause(&self, conn: ConnId) {
         let peer = &self.conns[&conn];
+        let replies = self.model.open_replies(conn);
+        assert!(replies <= REPLIES_MAX, "{conn} waits for {replies} replies");
         let waits = peer.unsent_bytes > 0 || peer.ledger.is_waiting();
         if !waits && !peer.ended && !peer.malformed {
             assert_ne!(self.shard.intake(conn), Intake::Pause, "{conn} is never listened to again");
@@ -650,6 +654,8 @@ impl World {
                 let bytes = peer.unsent_bytes + peer.waiting_bytes;
                 if bytes > self.settings.outbox_bytes_max {
                     output.slow.insert(conn);
+                } else {
+                    assert!(!peer.ledger.is_waiting(), "{conn} is closed before its replies");
                 }
                 self.closing.push(conn);
             }
