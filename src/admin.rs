@@ -20,6 +20,9 @@ const WORDS_MAX: usize = 5;
 /// Rows of a list that are written before other connections get their turn.
 const ROWS_MAX: usize = 4096;
 
+/// Nobody has the function to be dropped.
+const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
+
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -62,6 +65,8 @@ pub struct WorkerRow<'a> {
     pub ip: std::net::IpAddr,
     /// The name it gave itself.
     pub id: &'a [u8],
+    /// Functions of other cores that it can run.
+    pub elsewhere: Vec<&'a [u8]>,
 }
 
 /// Answers a line by appending to `out`, or by naming the list that is to follow.
@@ -108,7 +113,8 @@ pub fn answer(
     Ok(None)
 }
 
-/// Appends the next rows of a list; answers with what is left of it.
+/// Appends the next rows of a list; answers with what is left of it. The dot behind the last row is
+/// the caller's.
 pub fn list<'a>(
     listing: Listing,
     engine: &Engine,
@@ -168,17 +174,66 @@ pub fn list<'a>(
                 // Writing to memory can't fail.
                 let _ = write!(out, "{} {} ", row.fd, row.ip);
                 text(out, &[row.id, b" :"]);
-                for function in engine.functions_of(row.conn) {
+                for function in engine.functions_of(row.conn).chain(row.elsewhere) {
                     text(out, &[b" ", function]);
                 }
                 out.push(b'\n');
             }
         }
     }
-    if next.is_none() {
-        out.extend_from_slice(b".\n");
-    }
     next
+}
+
+/// Whom a line is about, where functions belong to different cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern<'a> {
+    /// The server, every core's in turn, or nobody: whoever gets it answers.
+    Any,
+    /// One function.
+    Function(&'a [u8]),
+    /// One job, by its handle.
+    Job(&'a [u8]),
+    /// Functions of any core.
+    Everyone,
+}
+
+/// Whom a line is about.
+#[must_use]
+pub fn concern(line: &[u8]) -> Concern<'_> {
+    let mut storage = [&[][..]; WORDS_MAX];
+    let Ok(words) = split(line, &mut storage) else { return Concern::Any };
+    let is = |at: usize, name: &str| {
+        words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    match *words {
+        [_, _, name] if is(0, "create") && is(1, "function") => Concern::Function(name),
+        [_, name, ..] if is(0, "maxqueue") => Concern::Function(name),
+        [_, _, handle] if is(0, "cancel") && is(1, "job") => Concern::Job(handle),
+        [_, _, _] if is(0, "drop") && is(1, "function") => Concern::Everyone,
+        _ => Concern::Any,
+    }
+}
+
+/// The replies of all cores to one line as one reply: who has nothing of it needn't say so.
+#[must_use]
+pub fn join(replies: &[Vec<u8>]) -> Vec<u8> {
+    let told: Vec<u8> =
+        replies.iter().filter(|reply| **reply != NOT_FOUND).flatten().copied().collect();
+    if told.is_empty() { NOT_FOUND.to_vec() } else { told }
+}
+
+impl Listing {
+    /// The same list from its start, as another core begins it.
+    #[must_use]
+    pub fn restarted(self) -> Self {
+        match self {
+            Self::Status(_) => Self::Status(0),
+            Self::PriorityStatus(_) => Self::PriorityStatus(0),
+            Self::Jobs(_) => Self::Jobs(0),
+            Self::UniqueJobs(_) => Self::UniqueJobs(0),
+            Self::Workers(_) => Self::Workers(0),
+        }
+    }
 }
 
 /// Words stand between runs of spaces; a space at either end makes an empty word there.
@@ -248,7 +303,7 @@ fn drop_function(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: 
     let named = functions.filter(|(_, function)| function.name.eq_ignore_ascii_case(name));
     let ids: Vec<u32> = named.map(|(id, _)| id).collect();
     if ids.is_empty() {
-        out.extend_from_slice(b"ERR function not found\r\n");
+        out.extend_from_slice(NOT_FOUND);
     }
     for id in ids {
         out.extend_from_slice(match engine.drop_function(id) {

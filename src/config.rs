@@ -22,6 +22,7 @@ use crate::engine::{self, Wakeup};
 use crate::frame::HEADER_BYTES;
 use crate::function::{Durabilities, Durability};
 use crate::handle::{Handles, PrefixError};
+use crate::letter::{CORES_MAX, Cores};
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
 
@@ -130,9 +131,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
 
-    /// Cores that serve. This build runs one
-    #[arg(short, long, value_name = "N", default_value_t = 1)]
-    pub threads: u32,
+    /// Cores that serve, each with its own listener, event loop and queues; 0 means 1
+    #[arg(short, long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(0..=CORES_MAX as i64))]
+    pub threads: u8,
 
     /// Workers that may lose a job before it is failed; -1 = no limit, 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
@@ -521,6 +523,7 @@ impl Options {
             memory_bytes_max: bytes(memory_max),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
+            cores: Cores::default(),
         })
     }
 

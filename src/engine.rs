@@ -15,15 +15,12 @@ use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 use thiserror::Error;
 
-use crate::function::{
-    Abilities, Durabilities, Durability, Function, FunctionId, Functions, spread,
-};
+use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
 use crate::index::Index;
 use crate::job::{Job, JobId, Jobs, State};
 use crate::list::{Linked, Links, List};
 use crate::packet::Submit;
-use crate::store::Row;
 use crate::timer::Timers;
 use crate::worker::Nap;
 
@@ -112,6 +109,11 @@ pub enum Effect {
         conn: ConnId,
         /// The job.
         number: u64,
+    },
+    /// Tell the home of a remote worker that a queue has jobs for it; see `Engine::ready`.
+    Hint {
+        /// The worker.
+        conn: ConnId,
     },
     /// The submission that waited for the store is accepted.
     Accepted {
@@ -265,6 +267,8 @@ pub(crate) struct Peer {
     /// Its foreground submissions, the latest first.
     attachments: List,
     pub(crate) nap: Nap,
+    /// Its home is another core, which wants to hear when a queue of its gets its first job.
+    pub(crate) is_remote: bool,
     connected: bool,
 }
 
@@ -321,6 +325,11 @@ impl Engine {
         }
         debug_assert!(!self.peers[conn as usize].connected, "the number is taken");
         self.peers[conn as usize].connected = true;
+    }
+
+    /// A connection's home has to do with other cores, too, and wants hints.
+    pub fn mark_remote(&mut self, conn: ConnId) {
+        self.peers[conn as usize].is_remote = true;
     }
 
     /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
@@ -391,63 +400,6 @@ impl Engine {
         Ok(Accepted { number, job: id, waits })
     }
 
-    /// A submission is answered with `Effect::Accepted` or `Effect::Refused` and this ticket.
-    pub fn await_store(&mut self, conn: ConnId, job: JobId, ticket: Ticket) {
-        self.attach(conn, job, Some(ticket));
-    }
-
-    /// The store keeps a job: whoever waited for that is answered, and it may start.
-    pub fn stored(&mut self, number: u64, now: Now) {
-        let Some(id) = self.find(number) else { return };
-        self.jobs[id as usize].storing = false;
-        self.accept(id);
-        if self.jobs[id as usize].state == State::Storing {
-            self.unqueue(id);
-            self.start(id, now);
-        }
-    }
-
-    /// The store doesn't keep a job: whoever waited for that is refused, and the job goes unless
-    /// others want it, too.
-    pub fn not_stored(&mut self, number: u64, now: Now) {
-        let Some(id) = self.find(number) else { return };
-        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
-            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
-            self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));
-            self.detach(attachment);
-        }
-        let job = &mut self.jobs[id as usize];
-        (job.storing, job.stored, job.background) = (false, false, false);
-        if !job.clients.is_empty() && job.state == State::Storing {
-            self.unqueue(id);
-            self.start(id, now);
-        }
-        self.drop_if_abandoned(id);
-    }
-
-    /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
-    pub fn restore(&mut self, row: &Row, now: Now) -> bool {
-        if self.find(row.number).is_some() {
-            return false;
-        }
-        self.next_sequence = self.next_sequence.max((row.number >> handle::SLOT_BITS) + 1);
-        let function = self.functions.find_or_create(&row.function);
-        let job = Job::restored(function, row);
-        let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
-        // Two jobs with one unique are there if another program put them there.
-        let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
-        let hash = hash.filter(|&hash| is_joined(hash).is_none());
-        let id = self.insert(job, hash);
-        self.start(id, now);
-        true
-    }
-
-    /// Whether jobs of policy `Async` may be answered before they are on disk. If not, they wait as
-    /// if they were of policy `Fsync`.
-    pub fn allow_async(&mut self, allowed: bool) {
-        self.async_allowed = allowed;
-    }
-
     /// `WORK_DATA` and `WORK_WARNING`: the packet goes to the job's clients.
     ///
     /// # Errors
@@ -498,14 +450,14 @@ impl Engine {
 
     /// The answer to GET_STATUS_UNIQUE: the latest job with this unique, whatever its function.
     #[must_use]
-    pub fn status_unique(&self, unique: &[u8]) -> Option<Status> {
+    pub fn status_unique(&self, unique: &[u8]) -> Option<(u64, Status)> {
         let busy = self.functions.iter_from(0).filter(|(_, function)| function.total() > 0);
         let found = busy.filter_map(|(function, _)| {
             let hash = self.hash_unique(function, unique, &[]);
             self.find_unique(hash, |job| job.function == function && job.unique() == unique)
         });
         let latest = found.map(|id| &self.jobs[id as usize]).max_by_key(|job| job.number)?;
-        Some(self.status_of(latest))
+        Some((latest.number, self.status_of(latest)))
     }
 
     /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A
@@ -666,19 +618,6 @@ impl Engine {
         }
     }
 
-    /// Has a background job kept by the store, if that is its function's policy and it isn't yet.
-    fn store(&mut self, id: JobId) {
-        let durability = self.functions[self.jobs[id as usize].function].durability;
-        let job = &mut self.jobs[id as usize];
-        if job.stored || durability == Durability::None {
-            return;
-        }
-        let answered = durability == Durability::Async && self.async_allowed;
-        job.stored = true;
-        job.storing = !answered;
-        self.effects.push(Effect::Insert { job: id, answered });
-    }
-
     /// Puts a job that is nowhere in its queue, tells the workers that it is there and wakes some.
     fn enqueue(&mut self, id: JobId, end: End, now: Now) {
         let job = &mut self.jobs[id as usize];
@@ -824,16 +763,6 @@ impl Engine {
         self.effects.extend(conns.map(|conn| Effect::Forward { conn }));
     }
 
-    /// Answers the submissions that wait for the store to keep a job.
-    fn accept(&mut self, id: JobId) {
-        let number = self.jobs[id as usize].number;
-        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
-            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
-            self.effects.extend(ticket.map(|ticket| Effect::Accepted { conn, ticket, number }));
-            self.detach(attachment);
-        }
-    }
-
     /// Tells a job's clients that it failed, and lets them go.
     fn fail(&mut self, id: JobId) {
         self.accept(id);
@@ -920,60 +849,9 @@ fn unique_spread(jobs: &Jobs, id: JobId) -> u64 {
     spread(jobs[id as usize].unique_hash.into())
 }
 
+mod durable;
 #[cfg(debug_assertions)]
-impl Engine {
-    /// Checks every invariant that ties the engine's parts together. Costs as much as there are
-    /// jobs, abilities and connections; for tests.
-    ///
-    /// # Panics
-    /// If one doesn't hold.
-    pub fn check_invariants(&self) {
-        let mut bytes = 0;
-        let mut uniques = 0;
-        for (id, job) in self.jobs.iter_from(0) {
-            bytes += job.bytes();
-            uniques += usize::from(job.coalesces);
-            assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
-            if job.state != State::Running {
-                assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
-                assert_eq!(job.worker, u32::MAX);
-            }
-            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.worker == u32::MAX);
-            assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
-            assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
-        }
-        assert_eq!(bytes, self.job_bytes, "memory of the jobs");
-        let storing = self.functions.iter_from(0).map(|(_, function)| function.storing as usize);
-        let waiting = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Storing);
-        assert_eq!(storing.sum::<usize>(), waiting.count());
-        assert_eq!(self.by_number.len(), self.jobs.len());
-        assert_eq!(self.by_unique.len(), uniques);
-        let mut counted = 0;
-        for (id, function) in self.functions.iter_from(0) {
-            let mut queued = 0;
-            for (priority, queue) in function.queues.iter().enumerate() {
-                let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
-                assert_eq!(ids.len(), queue.len as usize);
-                for at in ids {
-                    let job = &self.jobs[at as usize];
-                    assert_eq!((job.function, job.state), (id, State::Queued));
-                    assert_eq!(job.priority as usize, priority);
-                }
-                queued += queue.len;
-            }
-            assert_eq!(function.queued, queued);
-            counted += function.total() as usize;
-        }
-        assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
-        for (conn, peer) in self.peers.iter().enumerate() {
-            for id in peer.running.iter(&self.jobs, 0) {
-                let job = &self.jobs[id as usize];
-                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
-            }
-        }
-        self.check_workers();
-    }
-}
+mod invariants;
 
 #[cfg(test)]
 pub(crate) mod tests;

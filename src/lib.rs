@@ -19,6 +19,8 @@ pub mod config;
 pub mod io;
 pub mod shard;
 
+pub mod letter;
+
 pub mod inbound;
 
 pub mod frame;

@@ -1,7 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, log, pid
-//! file, the shard's driver. Whatever fails before the driver runs is one sentence and exit code 1.
+//! file, the store, the shard's driver. Whatever fails before the driver runs is one sentence and
+//! exit code 1.
 
 use std::error::Error;
 use std::io::Write;
@@ -13,7 +14,8 @@ use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
 use ringgear::io::process::{self, Background, PidFile};
-use ringgear::io::{self, Driver, KeepAlive, Listeners, Signals, Sockets};
+use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
+use ringgear::store;
 use tracing::{error, info};
 
 fn main() -> ExitCode {
@@ -70,13 +72,11 @@ fn serve_logged(
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
     // Whoever reads the pid file may send a signal at once.
-    let signals = Signals::install()?;
+    let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
-    if options.store_choice()?.is_some() {
-        return Err("this build opens no store yet: leave --store and --queue-type out".into());
-    }
-    let settings = options.settings(&facts(descriptors)?)?;
+    let facts = facts(descriptors)?;
+    let settings = options.settings(&facts)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
@@ -86,12 +86,35 @@ fn serve_logged(
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
     })?;
-    listeners.announce();
-    if let Some(background) = background {
-        background.ready()?;
-    }
-    io::run(settings, driver, listeners, signals, Box::new(move || log.reopen()))?;
+    let mut background = background;
+    let store = match options.store_choice()? {
+        None => None,
+        Some(choice) => {
+            if options.standby {
+                background.take().map_or(Ok(()), Background::ready)?;
+            }
+            let patience = options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
+            let opened = store::open::open(&choice, options.first_sequence(&facts), patience)?;
+            let Some(store) = opened else { return Ok(()) };
+            Some(store)
+        }
+    };
+    let server = Server {
+        settings,
+        driver,
+        listeners,
+        signals,
+        store,
+        store_timeout: Duration::from_millis(options.store_timeout),
+        reopen_log: Box::new(move || log.reopen()),
+    };
+    io::run(server, || background.map_or(Ok(()), Background::ready))?;
     Ok(())
+}
+
+/// gearmand's 0 means a single thread, too.
+fn cores(options: &Options) -> usize {
+    usize::from(options.threads.max(1))
 }
 
 fn sockets(options: &Options) -> Sockets {
@@ -102,6 +125,7 @@ fn sockets(options: &Options) -> Sockets {
     let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
     let user_timeout = Duration::from_secs(options.tcp_user_timeout.into());
     Sockets {
+        cores: cores(options),
         backlog: options.backlog,
         keep_alive: Some(KeepAlive {
             idle: seconds(options.keepalive_idle, 15),
@@ -127,8 +151,5 @@ fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
 fn note_idle_options(options: &Options) {
     if options.hashtable_buckets.is_some() {
         info!("--hashtable-buckets has nothing to do: tables grow by themselves");
-    }
-    if options.threads != 1 {
-        info!("--threads has nothing to do: this build serves on one core");
     }
 }

@@ -150,6 +150,20 @@ impl Outbox {
         self.bytes += text.len();
     }
 
+    /// Appends packets.
+    pub fn push_parcel(&mut self, parcel: Parcel) {
+        self.last_bytes = parcel.bytes();
+        self.bytes += self.last_bytes;
+        self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind).append(parcel);
+    }
+
+    /// Takes out everything that waits for no slot.
+    pub fn take_parcel(&mut self) -> Parcel {
+        let parcel = std::mem::take(&mut self.ready);
+        self.bytes -= parcel.bytes();
+        parcel
+    }
+
     /// Keeps the place of a reply that is to come. What is pushed from now on waits behind it.
     pub fn hold(&mut self) -> Slot {
         let slot = u32::try_from(self.held.len()).unwrap_or(u32::MAX);

@@ -10,12 +10,12 @@
 
 use tracing::debug;
 
-use crate::engine::{ConnId, Engine, NotRunning, Now, SubmitError, UNIQUE_BYTES_MAX};
+use crate::engine::{ConnId, Engine, NotRunning, Now, Status, SubmitError, UNIQUE_BYTES_MAX};
 use crate::handle::Handles;
 use crate::inbound::Refusal;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Slot};
 use crate::packet::{
-    Command, ErrorReply, Grab, PacketError, Payload, Request, Response, Submit, Work,
+    Command, ErrorReply, Grab, PacketError, Payload, Priority, Request, Response, Submit, Work,
 };
 
 /// Longest name that a connection may give itself; what is longer is cut, as gearmand does.
@@ -41,6 +41,8 @@ pub struct Context<'a> {
     pub handles: &'a Handles,
     /// Where the session's replies go.
     pub outbox: &'a mut Outbox,
+    /// The place that is kept for the request's replies already, at the connection's home.
+    pub slot: Option<Slot>,
     /// Bytes that may still be allocated.
     pub room: usize,
     /// The time.
@@ -160,7 +162,9 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
         Ok(accepted) => {
             let handle = cx.handles.text(accepted.number);
             if accepted.waits {
-                cx.engine.await_store(cx.conn, accepted.job, cx.outbox.hold());
+                // At home the place of the reply is kept now; for another core's it is already.
+                let slot = cx.slot.take().unwrap_or_else(|| cx.outbox.hold());
+                cx.engine.await_store(cx.conn, accepted.job, slot);
             } else {
                 cx.outbox.push(&Response::JobCreated { handle: handle.as_ref() });
             }
@@ -178,9 +182,14 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
 }
 
 fn handle_grab(grab: Grab, cx: &mut Context<'_>) {
-    let Some(id) = cx.engine.grab(cx.conn, cx.now) else {
-        return cx.outbox.push(&Response::NoJob);
-    };
+    if !grab_urgent(grab, Priority::Low, cx) {
+        cx.outbox.push(&Response::NoJob);
+    }
+}
+
+/// Gives a worker a job that is at least so urgent; `false` if there is none.
+pub fn grab_urgent(grab: Grab, least: Priority, cx: &mut Context<'_>) -> bool {
+    let Some(id) = cx.engine.grab(cx.conn, least, cx.now) else { return false };
     let job = &cx.engine.jobs()[id as usize];
     cx.outbox.push(&Response::JobAssign {
         grab,
@@ -190,6 +199,7 @@ fn handle_grab(grab: Grab, cx: &mut Context<'_>) {
         reducer: job.reducer(),
         payload: job.payload(),
     });
+    true
 }
 
 fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
@@ -232,19 +242,32 @@ fn handle_get_status(handle: &[u8], cx: &mut Context<'_>) {
 }
 
 fn handle_get_status_unique(unique: &[u8], cx: &mut Context<'_>) {
+    let found = find_unique(unique, cx.engine);
+    cx.outbox.push(&status_unique(unique, found));
+}
+
+/// The latest job with a unique: its number and status.
+#[must_use]
+pub fn find_unique(unique: &[u8], engine: &Engine) -> Option<(u64, Status)> {
     let unique = c_string(unique);
     // Jobs without a unique have none to be found by.
-    let status = if unique.is_empty() { None } else { cx.engine.status_unique(unique) };
+    if unique.is_empty() { None } else { engine.status_unique(unique) }
+}
+
+/// The answer to GET_STATUS_UNIQUE.
+#[must_use]
+pub fn status_unique(unique: &[u8], found: Option<(u64, Status)>) -> Response<'_> {
+    let status = found.map(|(_, status)| status);
     let known = status.is_some();
     let status = status.unwrap_or_default();
-    cx.outbox.push(&Response::StatusResUnique {
-        unique,
+    Response::StatusResUnique {
+        unique: c_string(unique),
         known,
         running: status.running,
         numerator: status.numerator,
         denominator: status.denominator,
         clients: status.clients,
-    });
+    }
 }
 
 fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
@@ -253,7 +276,8 @@ fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
 }
 
 /// What C code sees of an argument: everything before its first NUL.
-fn c_string(text: &[u8]) -> &[u8] {
+#[must_use]
+pub fn c_string(text: &[u8]) -> &[u8] {
     memchr::memchr(0, text).and_then(|at| text.get(..at)).unwrap_or(text)
 }
 

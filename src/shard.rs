@@ -9,18 +9,23 @@
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use bytes::Bytes;
+use foldhash::HashMap;
 use slab::Slab;
 use tracing::{debug, trace, warn};
 
-use crate::admin::{self, Identity, Listing, WorkerRow};
+use self::home::{Away, Gathering};
+use self::lists::Progress;
+use crate::admin::{self, Identity};
 use crate::engine::{self, ConnId, Effect, Engine, Now};
 use crate::handle::Handles;
 use crate::inbound::{Arrival, Bounds, Inbound};
-use crate::outbox::{Chunk, Outbox, Slot};
+use crate::letter::{Caller, Core, Cores, Letter};
+use crate::outbox::{Chunk, Outbox, Parcel, Slot};
 use crate::packet::{Command, ErrorReply, Payload, Request, Response, Work};
-use crate::session::{Context, Session};
+use crate::session::{self, Context, Session};
 use crate::store::{Operation, Row};
 
 /// With more than this waiting to leave, a connection's requests wait.
@@ -31,6 +36,8 @@ const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
 const SLOTS_PAUSE: usize = 1024;
 /// With no more than these, they go on.
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
+/// With more than this waiting behind a grab that another core sees to, a connection isn't read.
+const INBOUND_PAUSE_BYTES: usize = 1 << 20;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
 /// Complaints about connections that are logged a second; the others are counted.
@@ -59,6 +66,8 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// Most connections.
     pub connections_max: usize,
+    /// Which core this is.
+    pub cores: Cores,
 }
 
 impl Default for Settings {
@@ -73,6 +82,7 @@ impl Default for Settings {
             memory_bytes_max: 1 << 30,
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
+            cores: Cores::default(),
         }
     }
 }
@@ -119,6 +129,15 @@ pub struct Counters {
     pub frames: u64,
 }
 
+/// What the other cores take of what all cores share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Memory for jobs and for what is on its way, in bytes.
+    pub bytes: usize,
+    /// Connections.
+    pub connections: usize,
+}
+
 /// How a connection comes to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Closing {
@@ -136,8 +155,14 @@ struct Connection {
     session: Session,
     inbound: Inbound,
     outbox: Outbox,
+    /// Tells it from earlier connections of its number.
+    session_id: u32,
+    /// Whose stand-in it is, if its home is another core.
+    caller: Option<(Core, Caller)>,
+    /// Its dealings with other cores.
+    away: Option<Box<Away>>,
     /// A list that is being written; requests behind it wait.
-    listing: Option<Listing>,
+    listing: Option<Progress>,
     closing: Closing,
     /// The peer will send nothing more.
     ended: bool,
@@ -147,6 +172,29 @@ struct Connection {
 }
 
 impl Connection {
+    fn new(origin: Origin, session: Session, session_id: u32) -> Self {
+        Self {
+            origin,
+            session,
+            inbound: Inbound::default(),
+            outbox: Outbox::default(),
+            session_id,
+            caller: None,
+            away: None,
+            listing: None,
+            closing: Closing::No,
+            ended: false,
+            paused: false,
+            dirty: false,
+        }
+    }
+
+    fn stand_in(from: Core, caller: Caller) -> Self {
+        let origin = Origin { fd: -1, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let connection = Self::new(origin, Session::new(false), caller.session);
+        Self { caller: Some((from, caller)), ..connection }
+    }
+
     /// Whether requests that waited, or the end of the connection that did, may go on.
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
@@ -168,6 +216,18 @@ pub struct Shard {
     text: Vec<u8>,
     /// What the store is to do; empty once the driver has fetched it.
     operations: Vec<Operation>,
+    /// Letters that are to go to other cores; empty once the driver has fetched them.
+    letters: Vec<(Core, Letter)>,
+    /// Stand-ins of other cores' connections, by core and number there.
+    callers: Vec<HashMap<ConnId, ConnId>>,
+    /// What all cores are being asked.
+    gatherings: Slab<Gathering>,
+    /// Workers that this core's engine woke in vain; empty between calls.
+    declined: Vec<ConnId>,
+    /// Connections so far, stand-ins not counted.
+    sessions: u32,
+    /// Memory and connections of the other cores.
+    elsewhere: Elsewhere,
     /// Connections whose requests may go on, which `next_dirty` sees to.
     resumed: Vec<ConnId>,
     inbound_bytes: usize,
@@ -185,18 +245,24 @@ impl Shard {
     pub fn new(settings: Settings, now: Now) -> Self {
         Self {
             engine: Engine::new(settings.engine.clone(), now),
-            settings,
             connections: Slab::new(),
             dirty: Vec::new(),
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
+            letters: Vec::new(),
+            callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
+            gatherings: Slab::new(),
+            declined: Vec::new(),
+            sessions: 0,
+            elsewhere: Elsewhere::default(),
             resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,
             slots: 0,
             complaints: (0, 0),
             counters: Counters::default(),
+            settings,
         }
     }
 
@@ -205,22 +271,14 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        if self.connections.len() >= self.settings.connections_max {
+        if self.connections() + self.elsewhere.connections >= self.settings.connections_max {
             self.counters.refused += 1;
             self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
             return Err(TooManyConnections);
         }
-        let id = self.connections.insert(Connection {
-            origin,
-            session: Session::new(self.settings.exceptions),
-            inbound: Inbound::default(),
-            outbox: Outbox::default(),
-            listing: None,
-            closing: Closing::No,
-            ended: false,
-            paused: false,
-            dirty: false,
-        });
+        self.sessions = self.sessions.wrapping_add(1);
+        let session = Session::new(self.settings.exceptions);
+        let id = self.connections.insert(Connection::new(origin, session, self.sessions));
         // The limit is a number of descriptors, which fit 31 bits.
         let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
         self.engine.connect(conn);
@@ -250,6 +308,7 @@ impl Shard {
         self.inbound_bytes -= connection.inbound.held_bytes();
         self.outbox_bytes -= connection.outbox.bytes();
         self.slots -= connection.outbox.held();
+        self.leave_others(conn, connection.away);
         self.deliver(None, now);
         debug!(conn, ip = %connection.origin.ip, "disconnected");
     }
@@ -368,10 +427,22 @@ impl Shard {
         self.engine.allow_async(allowed);
     }
 
-    /// Number of connections.
+    /// Moves the letters to other cores into `letters`, which must be empty.
+    #[inline]
+    pub fn take_letters(&mut self, letters: &mut Vec<(Core, Letter)>) {
+        debug_assert!(letters.is_empty());
+        std::mem::swap(&mut self.letters, letters);
+    }
+
+    /// What the other cores take of what all share.
+    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere = elsewhere;
+    }
+
+    /// Number of connections that came in on this core.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.len()
+        self.connections.len() - self.callers.iter().map(HashMap::len).sum::<usize>()
     }
 
     /// Whether every reply has left, on all connections.
@@ -447,22 +518,25 @@ impl Shard {
         self.connections[conn as usize].closing = Closing::Flushing;
         self.engine.disconnect(conn, now);
         self.engine.connect(conn);
+        let away = self.connections[conn as usize].away.take();
+        self.leave_others(conn, away);
         self.deliver(None, now);
     }
 
     /// Goes on with a list, if one is being written; then whether requests have to wait.
     fn must_wait(&mut self, conn: ConnId, now: Now) -> bool {
         let connection = &self.connections[conn as usize];
-        if let Some(listing) = connection.listing
+        if let Some(progress) = connection.listing
             && connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
         {
-            let mut text = std::mem::take(&mut self.text);
-            let rows = self.connections.iter().map(worker_row);
-            let next = admin::list(listing, &self.engine, &self.settings.handles, rows, &mut text);
-            self.connections[conn as usize].listing = next;
-            self.push_text(conn, text, now);
+            self.go_on_listing(conn, progress, now);
         }
         let connection = &mut self.connections[conn as usize];
+        if connection.away.as_ref().is_some_and(|away| away.is_grabbing()) {
+            // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
+            connection.paused = connection.inbound.held_bytes() > INBOUND_PAUSE_BYTES;
+            return true;
+        }
         // What is left of a list goes on when its last part has left.
         let outbox = &connection.outbox;
         let full = outbox.bytes() > OUTBOX_PAUSE_BYTES || outbox.held() >= SLOTS_PAUSE;
@@ -472,10 +546,14 @@ impl Shard {
 
     fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, now: Now) {
         self.counters.frames += 1;
+        let alone = self.settings.cores.count == 1;
         match arrival {
             Arrival::Packet { header, body } => match Request::parse(header, body) {
                 Ok(request) => {
                     trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
+                    if !alone && self.send_away(conn, header, body, &request, now) {
+                        return;
+                    }
                     let (session, mut cx) = self.context(conn, now);
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
@@ -491,12 +569,21 @@ impl Shard {
                     }
                 }
             },
-            Arrival::Line(line) => self.handle_line(conn, line, now),
+            Arrival::Line(line) => {
+                if alone || !self.send_line_away(conn, line, now) {
+                    self.handle_line(conn, line, now);
+                }
+            }
             Arrival::Refused { header, head, why } => {
                 let (session, mut cx) = self.context(conn, now);
                 let work = session.handle_refused(header.command, head, why, &mut cx);
                 self.settle(conn, now);
                 self.deliver(work, now);
+                let is_result =
+                    matches!(header.command, Command::WorkComplete | Command::WorkException);
+                if !alone && is_result && work.is_none() {
+                    self.fail_away(conn, session::c_string(head));
+                }
             }
         }
     }
@@ -507,7 +594,7 @@ impl Shard {
         let Settings { handles, identity, .. } = &self.settings;
         match admin::answer(line, &mut self.engine, handles, identity, &mut text) {
             Ok(listing) => {
-                self.connections[conn as usize].listing = listing;
+                self.connections[conn as usize].listing = listing.map(Progress::of);
                 self.push_text(conn, text, now);
                 self.deliver(None, now);
             }
@@ -529,6 +616,7 @@ impl Shard {
             engine: &mut self.engine,
             handles: &self.settings.handles,
             outbox: &mut connection.outbox,
+            slot: None,
             room,
             now,
         };
@@ -559,11 +647,21 @@ impl Shard {
     /// handled, if it is one to be passed on.
     #[inline]
     fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
+        self.deliver_effects(work, now);
+        while let Some(conn) = self.declined.pop() {
+            self.engine.decline(conn, now);
+            self.deliver_effects(None, now);
+        }
+    }
+
+    #[inline]
+    fn deliver_effects(&mut self, work: Option<Work<'_>>, now: Now) {
         let mut effects = std::mem::take(&mut self.effects);
         self.engine.take_effects(&mut effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Noop { conn } => self.push(conn, &Response::Noop, now),
+                Effect::Noop { conn } => self.wake(conn, now),
+                Effect::Hint { conn } => self.hint(conn),
                 Effect::Fail { conn, number } => {
                     let handle = self.settings.handles.text(number);
                     let body = Payload::borrowed(handle.as_ref());
@@ -577,10 +675,10 @@ impl Shard {
                 Effect::Accepted { conn, ticket, number } => {
                     let handle = self.settings.handles.text(number);
                     let created = Response::JobCreated { handle: handle.as_ref() };
-                    self.fill(conn, ticket, &created, now);
+                    self.answer(conn, ticket, &created, now);
                 }
                 Effect::Refused { conn, ticket } => {
-                    self.fill(conn, ticket, &Response::Error(ErrorReply::NotStored), now);
+                    self.answer(conn, ticket, &Response::Error(ErrorReply::NotStored), now);
                 }
                 Effect::Insert { job, answered } => {
                     let job = &self.engine.jobs()[job as usize];
@@ -596,7 +694,51 @@ impl Shard {
         self.effects = effects;
     }
 
+    /// A worker that sleeps has something to do.
+    #[inline]
+    fn wake(&mut self, conn: ConnId, now: Now) {
+        let connection = &self.connections[conn as usize];
+        if let Some((home, caller)) = connection.caller {
+            let ready = self.engine.ready(conn);
+            self.letters.push((home, Letter::Noop { caller, ready }));
+        } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
+            let ready = self.engine.ready(conn);
+            self.receive_noop(conn, self.settings.cores.own, ready, now);
+        } else {
+            self.push(conn, &Response::Noop, now);
+        }
+    }
+
+    /// There may be jobs for a worker that is awake and has to do with several cores.
+    fn hint(&mut self, conn: ConnId) {
+        let ready = self.engine.ready(conn);
+        match self.connections[conn as usize].caller {
+            Some((home, caller)) => self.letters.push((home, Letter::Hint { caller, ready })),
+            None if self.is_roaming(conn) => {
+                self.receive_hint(conn, self.settings.cores.own, ready);
+            }
+            None => {}
+        }
+    }
+
+    /// A submission that waited for the store has its answer.
+    fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>, now: Now) {
+        match self.connections[conn as usize].caller {
+            Some((home, caller)) => {
+                let mut parcel = Parcel::default();
+                parcel.push(response);
+                self.letters.push((home, Letter::Reply { caller, slot, parcel }));
+            }
+            None => self.fill(conn, now, |outbox| outbox.fill(slot, response)),
+        }
+    }
+
     fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
+        if let Some((home, caller)) = self.connections[conn as usize].caller {
+            let (command, body) = (work.command, work.body);
+            let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
+            return self.letters.push((home, Letter::Forward { caller, command, body }));
+        }
         let exceptions = self.connections[conn as usize].session.exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
             let body = Payload::borrowed(work.handle);
@@ -613,17 +755,29 @@ impl Shard {
         if connection.closing == Closing::Now {
             return;
         }
+        if let Some((home, caller)) = connection.caller {
+            let mut parcel = Parcel::default();
+            parcel.push(response);
+            return self.letters.push((home, Letter::Push { caller, parcel }));
+        }
         self.unsettle(conn);
         self.connections[conn as usize].outbox.push(response);
         self.settle(conn, now);
         self.mark_dirty(conn);
     }
 
-    /// A reply that was waited for has come.
-    fn fill(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>, now: Now) {
+    fn push_parcel(&mut self, conn: ConnId, parcel: Parcel, now: Now) {
+        self.unsettle(conn);
+        self.connections[conn as usize].outbox.push_parcel(parcel);
+        self.settle(conn, now);
+        self.mark_dirty(conn);
+    }
+
+    /// A reply that was waited for has come, and `fill` puts it into its place.
+    fn fill(&mut self, conn: ConnId, now: Now, fill: impl FnOnce(&mut Outbox)) {
         self.unsettle(conn);
         let connection = &mut self.connections[conn as usize];
-        connection.outbox.fill(slot, response);
+        fill(&mut connection.outbox);
         if connection.may_resume() {
             self.resumed.push(conn);
         }
@@ -678,7 +832,8 @@ impl Shard {
     /// Bytes that may still be allocated.
     #[inline]
     fn room(&self) -> usize {
-        self.settings.memory_bytes_max.saturating_sub(self.memory_bytes())
+        let taken = self.memory_bytes() + self.elsewhere.bytes;
+        self.settings.memory_bytes_max.saturating_sub(taken)
     }
 
     /// Logs a complaint about a peer unless the second has had enough of them.
@@ -694,15 +849,9 @@ impl Shard {
     }
 }
 
-fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
-    let Origin { fd, ip } = connection.origin;
-    WorkerRow {
-        conn: ConnId::try_from(conn).unwrap_or(ConnId::MAX),
-        fd,
-        ip,
-        id: connection.session.id(),
-    }
-}
+mod home;
+mod lists;
+mod owner;
 
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,9 @@ impl Engine {
             self.wake(function_id, now);
         } else {
             peer.passed.push_front(records, WAKING, id);
+            if peer.is_remote && self.ready(conn) != 0 {
+                self.effects.push(Effect::Hint { conn });
+            }
         }
     }
 
@@ -83,10 +86,10 @@ impl Engine {
     }
 
     /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
-    /// then first come first served.
-    pub fn grab(&mut self, conn: ConnId, now: Now) -> Option<JobId> {
+    /// then first come first served. Jobs less urgent than `least` are left alone.
+    pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
-        let found = self.find_job(conn);
+        let found = self.find_job(conn, least);
         let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
         // It may have taken another function's job than the one it was woken for.
         if let Some(function) = woken_for {
@@ -98,7 +101,7 @@ impl Engine {
     /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes at once if there is a job for it.
     pub fn pre_sleep(&mut self, conn: ConnId, now: Now) {
         let woken_for = self.take_lease(conn);
-        if let Some((ability, _)) = self.find_job(conn) {
+        if let Some((ability, _)) = self.find_job(conn, Priority::Low) {
             let function = self.abilities.records[ability as usize].function;
             self.rouse(conn, function, now);
         } else {
@@ -114,6 +117,38 @@ impl Engine {
         if let Some(function) = woken_for {
             self.wake(function, now);
         }
+    }
+
+    /// A worker that was woken won't grab here: it has work from another core, or is gone on its
+    /// way. The next one is woken.
+    pub fn decline(&mut self, conn: ConnId, now: Now) {
+        self.end_lease(conn, now);
+    }
+
+    /// A worker that slept was woken by another core.
+    pub fn rise(&mut self, conn: ConnId) {
+        let nap = &mut self.peers[conn as usize].nap;
+        if *nap == Nap::Asleep {
+            *nap = Nap::Awake;
+        }
+    }
+
+    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest.
+    pub fn ready(&mut self, conn: ConnId) -> u8 {
+        let has_jobs = Priority::ALL.map(|priority| self.next_in_turn(conn, priority).is_some());
+        has_jobs.iter().rev().fold(0, |mask, &has| mask << 1 | u8::from(has))
+    }
+
+    /// Whether a worker waits for a NOOP.
+    #[must_use]
+    pub fn is_asleep(&self, conn: ConnId) -> bool {
+        self.peers[conn as usize].nap == Nap::Asleep
+    }
+
+    /// Whether a worker was woken and its lease hasn't ended.
+    #[must_use]
+    pub fn is_woken(&self, conn: ConnId) -> bool {
+        matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
     }
 
     /// The functions a connection can run, the latest first.
@@ -141,8 +176,13 @@ impl Engine {
         while let Some(id) = unaware.pop_front(records, READY[priority]) {
             let ability = &mut records[id as usize];
             ability.ready[priority] = true;
-            let ready = &mut self.peers[ability.conn as usize].ready[priority];
-            ready.push_back(records, READY[priority], id);
+            let conn = ability.conn;
+            let peer = &mut self.peers[conn as usize];
+            peer.ready[priority].push_back(records, READY[priority], id);
+            // A sleeper hears of it when it is woken.
+            if peer.is_remote && peer.nap != Nap::Asleep {
+                self.effects.push(Effect::Hint { conn });
+            }
         }
     }
 
@@ -214,19 +254,27 @@ impl Engine {
 
     /// The ability whose turn it is at the most urgent priority that has jobs for this worker.
     /// Abilities whose queue turns out to be empty leave the turn list until they are told again.
-    fn find_job(&mut self, conn: ConnId) -> Option<(AbilityId, usize)> {
-        let peer = &mut self.peers[conn as usize];
+    fn find_job(&mut self, conn: ConnId, least: Priority) -> Option<(AbilityId, usize)> {
+        let urgent = Priority::ALL.into_iter().take(least as usize + 1);
+        let mut found = urgent.map(|priority| {
+            self.next_in_turn(conn, priority).map(|ability| (ability, priority as usize))
+        });
+        found.find_map(|found| found)
+    }
+
+    #[inline]
+    fn next_in_turn(&mut self, conn: ConnId, priority: Priority) -> Option<AbilityId> {
+        let priority = priority as usize;
+        let ready = &mut self.peers[conn as usize].ready[priority];
         let records = &mut self.abilities.records;
-        for (priority, ready) in peer.ready.iter_mut().enumerate() {
-            while let Some(id) = ready.front() {
-                let function = &mut self.functions[records[id as usize].function];
-                if function.queues[priority].len > 0 {
-                    return Some((id, priority));
-                }
-                ready.remove(records, READY[priority], id);
-                records[id as usize].ready[priority] = false;
-                function.unaware[priority].push_front(records, READY[priority], id);
+        while let Some(id) = ready.front() {
+            let function = &mut self.functions[records[id as usize].function];
+            if function.queues[priority].len > 0 {
+                return Some(id);
             }
+            ready.remove(records, READY[priority], id);
+            records[id as usize].ready[priority] = false;
+            function.unaware[priority].push_front(records, READY[priority], id);
         }
         None
     }

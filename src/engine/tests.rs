@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::frame::{Header, Magic};
+use crate::function::Durability;
 use crate::packet::{Command, Payload, Priority, Request};
+use crate::store::Row;
 
 pub(crate) const NOBODY: [ConnId; 0] = [];
 
@@ -57,7 +59,7 @@ impl Rig {
     }
 
     pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
-        let id = self.engine.grab(conn, self.now)?;
+        let id = self.engine.grab(conn, Priority::Low, self.now)?;
         Some(self.engine.jobs()[id as usize].number)
     }
 
@@ -332,10 +334,10 @@ fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
     let [first, second] = [number(77, b"a"), number(78, b"b")];
     assert_eq!(rig.submit(0, Command::SubmitJobBg, "a\0key\0"), first);
     assert_eq!(rig.submit(0, Command::SubmitJob, "b\0key\0"), second);
-    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 1, "the one of `b`");
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 1, "the one of `b`");
     assert_eq!(rig.engine.jobs()[1].priority, Priority::Normal);
     rig.engine.cancel(second);
-    assert_eq!(rig.engine.status_unique(b"key").unwrap().clients, 0);
+    assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 0);
 }
 
 /// A rig whose background jobs go to the store.

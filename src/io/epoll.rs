@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use super::{Parts, wait_ms};
+use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -34,7 +34,8 @@ const WRITES_PER_TURN: usize = 16;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 const TOKEN_SIGNALS: Token = Token(usize::MAX);
-/// Listeners have the tokens below the signals'.
+const TOKEN_BELL: Token = Token(usize::MAX - 1);
+/// Listeners have tokens below those.
 const TOKEN_LISTENERS: usize = usize::MAX - 1024;
 
 struct Connection {
@@ -86,9 +87,9 @@ struct Epoll {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
+pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
     let poll = Poll::new()?;
-    let sockets = parts.listeners.take_sockets().into_iter();
+    let sockets = std::mem::take(&mut parts.listeners).into_iter();
     let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
     for (at, listener) in listeners.iter_mut().enumerate() {
         let token = Token(TOKEN_LISTENERS + at);
@@ -96,6 +97,8 @@ pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
     }
     let pipe = parts.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
+    let bell = parts.post.bell_fd().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&bell), TOKEN_BELL, Interest::READABLE)?;
     let driver = Epoll {
         poll,
         parts,
@@ -110,15 +113,16 @@ pub(super) fn run(mut parts: Parts) -> std::io::Result<()> {
 }
 
 impl Epoll {
-    fn serve(mut self) -> std::io::Result<()> {
+    fn serve(mut self) -> Result<(), IoError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.parts.clock.now();
-        while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
+        while !self.parts.is_over(now) {
             let timeout = self.timeout(now);
             match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
+            self.parts.post.awake();
             now = self.parts.clock.now();
             for conn in std::mem::take(&mut self.unfinished) {
                 self.flush(conn, now);
@@ -126,6 +130,7 @@ impl Epoll {
             for event in &events {
                 match event.token() {
                     TOKEN_SIGNALS => self.handle_signals(now),
+                    TOKEN_BELL => self.parts.post.answer_bell(),
                     Token(token) if token >= TOKEN_LISTENERS => self.accept_again_at_ms = Some(0),
                     Token(token) => {
                         let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
@@ -142,9 +147,11 @@ impl Epoll {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
+            self.parts.receive(now)?;
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
             }
+            self.parts.send();
         }
         Ok(())
     }
@@ -154,12 +161,13 @@ impl Epoll {
     }
 
     fn timeout(&mut self, now: Now) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.unfinished.is_empty() {
+        let busy = !self.ready.is_empty() || !self.unfinished.is_empty();
+        if busy || !self.parts.may_sleep() {
             return Some(Duration::ZERO);
         }
         let deadlines = [
             self.parts.shard.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(),
+            self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
         wait_ms(now, deadlines).map(Duration::from_millis)

@@ -7,7 +7,7 @@
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,25 +21,43 @@ use crate::shard::Shard;
 /// How long replies may take to leave after the signal to stop.
 const FLUSH_MS: u64 = 500;
 
+/// How often a core that is to finish looks whether the others have.
+const FINISH_LOOK_MS: u64 = 50;
+
+/// Opens the log anew.
+pub type ReopenLog = Box<dyn Fn() + Send>;
+
 /// The signals that the server takes.
 #[derive(Debug)]
 pub struct Signals {
     pipe: UnixStream,
+    writer: Arc<UnixStream>,
     stop: Arc<AtomicBool>,
     finish: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes them from now on.
+    /// Takes them from now on, for each of so many cores.
     ///
     /// # Errors
-    /// If the kernel has no descriptors left for the pipe.
-    pub fn install() -> std::io::Result<Self> {
+    /// If the kernel has no descriptors left for the pipes.
+    pub fn install(cores: usize) -> std::io::Result<Vec<Self>> {
+        (0..cores).map(|_| Self::install_one()).collect()
+    }
+
+    fn install_one() -> std::io::Result<Self> {
         let (pipe, writer) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let signals =
-            Self { pipe, stop: Arc::default(), finish: Arc::default(), reopen: Arc::default() };
+        writer.set_nonblocking(true)?;
+        let writer = Arc::new(writer);
+        let signals = Self {
+            pipe,
+            writer: Arc::clone(&writer),
+            stop: Arc::default(),
+            finish: Arc::default(),
+            reopen: Arc::default(),
+        };
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
@@ -54,16 +72,46 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether the signal to stop has come before anybody runs.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.finish.load(Ordering::Relaxed)
+    }
+
+    /// What stops this core as the signal would.
+    pub(super) fn stopper(&self) -> Stopper {
+        Stopper { stop: Arc::clone(&self.stop), writer: Arc::clone(&self.writer) }
+    }
+}
+
+/// Stops one core from any thread.
+#[derive(Clone, Debug)]
+pub(super) struct Stopper {
+    stop: Arc<AtomicBool>,
+    writer: Arc<UnixStream>,
+}
+
+impl Stopper {
+    /// Stops it.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A pipe that is full wakes it as well.
+        let _ = (&*self.writer).write(b"!");
+    }
+}
+
 /// Where a run is between start and end.
 pub(super) struct Lifecycle {
     signals: Signals,
-    reopen_log: Box<dyn Fn()>,
+    /// What only one of the cores does.
+    reopen_log: Option<ReopenLog>,
     finishing: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
-    pub(super) fn new(signals: Signals, reopen_log: Box<dyn Fn()>) -> Self {
+    pub(super) fn new(signals: Signals, reopen_log: Option<ReopenLog>) -> Self {
         Self { signals, reopen_log, finishing: false, stops_at_ms: None }
     }
 
@@ -76,8 +124,10 @@ impl Lifecycle {
     pub(super) fn handle_signals(&mut self, now: Now) {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
-        if self.signals.reopen.swap(false, Ordering::Relaxed) {
-            (self.reopen_log)();
+        if self.signals.reopen.swap(false, Ordering::Relaxed)
+            && let Some(reopen_log) = &self.reopen_log
+        {
+            reopen_log();
             info!("SIGHUP, log reopened");
         }
         if self.signals.finish.swap(false, Ordering::Relaxed) && !self.finishing {
@@ -101,13 +151,15 @@ impl Lifecycle {
     }
 
     /// When `is_over` has to be asked at the latest.
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.stops_at_ms
+    pub(super) fn deadline_ms(&self, now: Now) -> Option<u64> {
+        // Other cores may get rid of their last jobs without a word.
+        self.stops_at_ms.or(self.finishing.then_some(now.mono_ms + FINISH_LOOK_MS))
     }
 
-    /// Whether the run has come to its end.
-    pub(super) fn is_over(&mut self, shard: &Shard, now: Now) -> bool {
-        if self.finishing && self.stops_at_ms.is_none() && shard.is_idle() {
+    /// Whether the run has come to its end. `jobs_elsewhere`: those of other cores.
+    pub(super) fn is_over(&mut self, shard: &Shard, jobs_elsewhere: usize, now: Now) -> bool {
+        let idle = shard.is_idle() && jobs_elsewhere == 0;
+        if self.finishing && self.stops_at_ms.is_none() && idle {
             info!("no job is left");
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }

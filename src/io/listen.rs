@@ -66,6 +66,8 @@ pub struct KeepAlive {
 /// Options of the sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets {
+    /// Cores that each listen.
+    pub cores: usize,
     /// Connections that may wait to be accepted.
     pub backlog: u32,
     /// Probing of silent peers.
@@ -74,16 +76,18 @@ pub struct Sockets {
     pub user_timeout: Option<Duration>,
 }
 
-/// Sockets that listen.
+/// Sockets that are bound, and listen once they are told to.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<TcpListener>,
+    /// By core; each has one for every address.
+    sockets: Vec<Vec<Socket>>,
     addresses: Vec<SocketAddr>,
+    backlog: i32,
 }
 
 impl Listeners {
-    /// Listens on every address of `host`; without a host on loopback of both families. The port is
-    /// a number or a service's name; 0 lets the kernel choose.
+    /// Takes every address of `host`; without a host loopback of both families. The port is a number
+    /// or a service's name; 0 lets the kernel choose. Who connects is refused until `listen`.
     ///
     /// # Errors
     /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
@@ -99,6 +103,22 @@ impl Listeners {
                 result => return result,
             }
         }
+    }
+
+    /// Lets connections come.
+    ///
+    /// # Errors
+    /// `ListenError` if somebody else listens there by now.
+    pub fn listen(&self) -> Result<(), ListenError> {
+        for sockets in &self.sockets {
+            for (socket, &address) in sockets.iter().zip(&self.addresses) {
+                socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
+                    true => ListenError::Taken(address),
+                    false => ListenError::Other { address, cause },
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Where they listen.
@@ -120,9 +140,10 @@ impl Listeners {
         }
     }
 
-    /// Moves the sockets themselves out.
-    pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
-        std::mem::take(&mut self.sockets)
+    /// Moves the sockets themselves out, by core.
+    pub(super) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
+        let of_core = |sockets: Vec<Socket>| sockets.into_iter().map(TcpListener::from).collect();
+        self.sockets.into_iter().map(of_core).collect()
     }
 }
 
@@ -157,15 +178,19 @@ fn bind_all(
     is_default: bool,
     options: &Sockets,
 ) -> Result<Listeners, ListenError> {
-    let mut listeners = Listeners { sockets: Vec::new(), addresses: Vec::new() };
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    let sockets = (0..options.cores).map(|_| Vec::new()).collect();
+    let mut listeners = Listeners { sockets, addresses: Vec::new(), backlog };
     for &address in addresses {
         let mut address = address;
         if let Some(first) = listeners.addresses.first() {
             address.set_port(first.port());
         }
-        match bind(address, options) {
-            Ok((socket, bound)) => {
-                listeners.sockets.push(socket);
+        match bind_cores(address, options) {
+            Ok((sockets, bound)) => {
+                for (of_core, socket) in listeners.sockets.iter_mut().zip(sockets) {
+                    of_core.push(socket);
+                }
                 listeners.addresses.push(bound);
             }
             Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {}
@@ -183,7 +208,27 @@ fn is_taken(cause: &std::io::Error) -> bool {
     cause.kind() == ErrorKind::AddrInUse
 }
 
-fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener, SocketAddr)> {
+/// A socket for each core, all at one address: the kernel spreads connections over them.
+fn bind_cores(
+    address: SocketAddr,
+    options: &Sockets,
+) -> std::io::Result<(Vec<Socket>, SocketAddr)> {
+    // Sharing a port is shared with whoever else asks for it: whether another server has it shows
+    // only without.
+    let (alone, bound) = bind(address, false, options)?;
+    if options.cores == 1 {
+        return Ok((vec![alone], bound));
+    }
+    drop(alone);
+    let sockets = (0..options.cores).map(|_| Ok(bind(bound, true, options)?.0));
+    Ok((sockets.collect::<std::io::Result<_>>()?, bound))
+}
+
+fn bind(
+    address: SocketAddr,
+    shared: bool,
+    options: &Sockets,
+) -> std::io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // IPv4 has a socket of its own.
@@ -191,13 +236,12 @@ fn bind(address: SocketAddr, options: &Sockets) -> std::io::Result<(TcpListener,
     }
     // A server that was just stopped leaves connections in TIME_WAIT; they don't keep the port.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     set_options(SockRef::from(&socket), options)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    let listener = TcpListener::from(socket);
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
 }
 
 fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {

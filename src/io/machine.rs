@@ -1,16 +1,35 @@
-//! Facts about the host that defaults depend on: its name and its memory.
+//! Facts about the host that defaults depend on: its name, its memory and its processors.
 //!
-//! Reads and decides nothing. Invariant: memory is the least of what the host has and what any
+//! Reads and decides nothing, but keeps a thread on a processor. Invariant: memory is the least of what the host has and what any
 //! control group above this process allows, so that a container's or a service's limit counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use tracing::info;
 
 /// The host's name.
 #[must_use]
 pub fn nodename() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     name.to_string_lossy().into_owned()
+}
+
+/// The processors that this process may run on, by their numbers.
+#[must_use]
+pub fn processors() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|&at| set.is_set(at).unwrap_or(false)).collect()
+}
+
+/// Keeps the calling thread on one processor. Where that isn't allowed it runs as well.
+pub fn stay_on(processor: usize) {
+    let mut set = CpuSet::new();
+    if set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
+        info!(processor, "the kernel doesn't keep a core's thread in its place");
+    }
 }
 
 /// Memory that this process may take, in bytes.

@@ -5,27 +5,52 @@
 //! `epoll`. They know sockets and the shard's contract, and nothing of Gearman. The shard calls
 //! none.
 //!
-//! Invariant: one thread owns the shard and everything here; signals reach it through a pipe.
+//! Invariant: one thread owns the shard and everything here but the store, which has a thread of its
+//! own; signals reach it through a pipe, the store's outcomes through a channel.
 
 mod clock;
+mod commits;
+mod doze;
 mod epoll;
 mod lifecycle;
 mod listen;
 pub mod log;
 pub mod machine;
+pub mod mesh;
 pub mod process;
 mod uring;
+
+use std::net::TcpListener;
+use std::panic::resume_unwind;
+use std::sync::atomic;
+use std::thread;
+use std::time::Duration;
 
 use thiserror::Error;
 use tracing::{info, warn};
 
 pub use self::clock::Clock;
+use self::commits::Commits;
+pub use self::commits::StoreLost;
 use self::lifecycle::Lifecycle;
-pub use self::lifecycle::Signals;
+use self::lifecycle::Stopper;
+pub use self::lifecycle::{ReopenLog, Signals};
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
+use self::mesh::{Load, Post};
+use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::engine::Now;
-use crate::shard::{Settings, Shard};
+use crate::letter::{Core, Cores, Letter};
+use crate::shard::{Elsewhere, Settings, Shard};
+use crate::store::writer::{self, Writer};
+use crate::store::{Store, StoreError};
+
+/// Letters of other cores that a turn sees to before the connections have theirs.
+const LETTERS_PER_TURN: usize = 4096;
+/// How long the store may take, at the end, to keep what was handed over.
+const STORE_GRACE: Duration = Duration::from_secs(5);
+/// Time between two lines about a recovery that goes on.
+const RECOVERY_NEWS_MS: u64 = 1000;
 
 /// Which event loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +66,21 @@ pub enum Driver {
 /// Why the server can't run, or can't go on.
 #[derive(Debug, Error)]
 pub enum IoError {
+    /// The process can't be what it is to be.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// No socket to listen on.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// io_uring was asked for and can't be had.
     #[error("{0}; choose --io epoll, or --io auto to do so by itself")]
     Uring(#[from] UringError),
+    /// Another server owns the store.
+    #[error(transparent)]
+    StoreLost(#[from] StoreLost),
+    /// The store can't be read or had.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A system call of the event loop failed that never should.
     #[error("the event loop failed: {0}")]
     Loop(#[from] std::io::Error),
@@ -55,33 +89,204 @@ pub enum IoError {
 /// Everything a driver is made of.
 struct Parts {
     shard: Shard,
-    listeners: Listeners,
+    listeners: Vec<TcpListener>,
     lifecycle: Lifecycle,
     clock: Clock,
+    /// To and from the other cores.
+    post: Post<Letter>,
+    /// To and from the store, if there is one.
+    commits: Option<Commits>,
+    /// Letters that are being moved; empty otherwise.
+    letters: Vec<(Core, Letter)>,
     connections_max: usize,
 }
 
-/// Serves until a signal ends it. `driver` is what `choose` answered.
+impl Parts {
+    /// Hands the shard what other threads have for it, before a turn's replies leave.
+    fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
+        let Self { shard, post, commits, .. } = self;
+        post.receive(LETTERS_PER_TURN, |from, letter| shard.receive_letter(from, letter, now));
+        let Load { bytes, connections, .. } = post.elsewhere();
+        shard.set_elsewhere(Elsewhere { bytes, connections });
+        commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
+    }
+
+    /// Hands over what the shard has for other threads, at the end of a turn.
+    fn send(&mut self) {
+        let Self { shard, post, commits, letters, .. } = self;
+        if let Some(commits) = commits {
+            commits.send(shard);
+        }
+        shard.take_letters(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, letter));
+        post.flush();
+        post.publish(Load {
+            bytes: shard.memory_bytes(),
+            connections: shard.connections(),
+            jobs: shard.engine().jobs().len(),
+        });
+    }
+
+    /// Whether the driver may wait in the kernel: no other thread has left anything meanwhile.
+    fn may_sleep(&mut self) -> bool {
+        let Self { post, commits, .. } = self;
+        post.prepare_to_sleep(|| commits.as_mut().is_some_and(Commits::has_outcomes))
+    }
+
+    fn is_over(&mut self, now: Now) -> bool {
+        self.lifecycle.is_over(&self.shard, self.post.elsewhere().jobs, now)
+    }
+}
+
+/// What a server is made of.
+pub struct Server {
+    /// For the shards, but for which core each is.
+    pub settings: Settings,
+    /// What `choose` answered.
+    pub driver: Driver,
+    /// Where to listen once everything is ready; for each core.
+    pub listeners: Listeners,
+    /// The signals that end it, for each core.
+    pub signals: Vec<Signals>,
+    /// Where background jobs are kept.
+    pub store: Option<Box<dyn Store>>,
+    /// How long a background job may wait for a store that fails.
+    pub store_timeout: Duration,
+    /// Opens the log anew.
+    pub reopen_log: ReopenLog,
+}
+
+/// Takes back what the store kept, listens, says so by `ready`, and serves until a signal ends it.
+/// There are as many cores as there are `signals`; the calling thread is the first.
 ///
 /// # Errors
 /// `IoError`: see there.
 pub fn run(
-    settings: Settings,
-    driver: Driver,
-    listeners: Listeners,
-    signals: Signals,
-    reopen_log: Box<dyn Fn()>,
+    server: Server,
+    ready: impl FnOnce() -> Result<(), ProcessError>,
 ) -> Result<(), IoError> {
+    let Server { settings, driver, listeners, signals, store, store_timeout, reopen_log } = server;
     let clock = Clock::start();
-    let connections_max = settings.connections_max;
-    let shard = Shard::new(settings, clock.now());
-    let lifecycle = Lifecycle::new(signals, reopen_log);
-    let parts = Parts { shard, listeners, lifecycle, clock, connections_max };
-    match driver {
-        Driver::Epoll => epoll::run(parts)?,
-        Driver::Uring | Driver::Auto => uring::run(parts)?,
+    let (connections_max, count) = (settings.connections_max, signals.len());
+    let mut shards: Vec<Shard> = (0..count)
+        .map(|own| {
+            let cores = Cores { own, count };
+            Shard::new(Settings { cores, ..settings.clone() }, clock.now())
+        })
+        .collect();
+    let posts = mesh::mesh(count)?;
+    let (mut writer, mut commits) = (None, Vec::new());
+    if let Some(mut store) = store {
+        recover(store.as_mut(), &mut shards, &clock)?;
+        let (outcomes, lines): (Vec<_>, Vec<_>) =
+            posts.iter().map(|post| commits::line(post.doorbell())).unzip();
+        let report = move |core: Core, outcome| outcomes[core].send(outcome);
+        let settings = writer::Settings { cores: count, timeout: store_timeout };
+        let started = Writer::start(store, settings, report)?;
+        let lines = lines.into_iter().enumerate();
+        commits.extend(lines.map(|(core, line)| Commits::new(core, line, &started)));
+        writer = Some(started);
     }
+    listeners.listen()?;
+    listeners.announce();
+    ready()?;
+    let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
+    let sockets = listeners.into_sockets();
+    let mut commits = commits.into_iter();
+    let mut reopen_log = Some(reopen_log);
+    let parts = shards.into_iter().zip(sockets).zip(signals).zip(posts).map(
+        |(((shard, listeners), signals), post)| Parts {
+            shard,
+            listeners,
+            lifecycle: Lifecycle::new(signals, reopen_log.take()),
+            clock,
+            post,
+            commits: commits.next(),
+            letters: Vec::new(),
+            connections_max,
+        },
+    );
+    let ended = run_cores(parts.collect(), driver, &stoppers);
+    // What was handed over is kept, whatever the loops ended with.
+    if let Some(writer) = writer {
+        writer.stop(STORE_GRACE);
+    }
+    ended?;
     info!("stopped");
+    Ok(())
+}
+
+/// Serves on a thread for each core until all have ended; one that fails stops the others.
+fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<(), IoError> {
+    let run = |parts: Parts| {
+        let ended = match driver {
+            Driver::Epoll => epoll::run(parts),
+            Driver::Uring | Driver::Auto => uring::run(parts),
+        };
+        if ended.is_err() {
+            stoppers.iter().for_each(Stopper::stop);
+        }
+        ended
+    };
+    let processors = machine::processors();
+    let count = parts.len();
+    // One core goes wherever the kernel likes; several have a place each, if there are enough.
+    let place = |core: Core| {
+        let places = 2..=processors.len();
+        processors.get(core).copied().filter(|_| places.contains(&count))
+    };
+    let run = |core: Core, parts: Parts| {
+        if let Some(processor) = place(core) {
+            machine::stay_on(processor);
+        }
+        run(parts)
+    };
+    thread::scope(|scope| {
+        let mut parts = parts.into_iter().enumerate();
+        let first = parts.next();
+        let mut others = Vec::new();
+        for (core, parts) in parts {
+            let run = &run;
+            let thread = thread::Builder::new().name(format!("core-{core}"));
+            others.push(thread.spawn_scoped(scope, move || run(core, parts)));
+        }
+        let mut ended = first.map_or(Ok(()), |(core, parts)| run(core, parts));
+        for other in others {
+            let result = match other {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(error) => {
+                    stoppers.iter().for_each(Stopper::stop);
+                    Err(error.into())
+                }
+            };
+            ended = ended.and(result);
+        }
+        ended
+    })
+}
+
+/// Takes back the jobs that the store kept, each at the core that owns its function.
+fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result<(), StoreError> {
+    let cores = Cores { own: 0, count: shards.len() };
+    let start = clock.now();
+    let (mut restored, mut doubles, mut told_ms) = (0_u64, 0_u64, start.mono_ms);
+    store.load(&mut |row| {
+        let now = clock.now();
+        if shards[cores.owner_of(&row.function)].restore(&row, now) {
+            restored += 1;
+        } else {
+            doubles += 1;
+        }
+        if now.mono_ms >= told_ms + RECOVERY_NEWS_MS {
+            told_ms = now.mono_ms;
+            info!(jobs = restored, "recovering");
+        }
+    })?;
+    let ms = clock.now().mono_ms - start.mono_ms;
+    if doubles > 0 {
+        warn!(doubles, "jobs of the store that have the handle of another were left out");
+    }
+    info!(jobs = restored, ms, "recovered");
     Ok(())
 }
 

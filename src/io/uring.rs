@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io::Error;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
 pub(super) use self::setup::probe;
-use super::{Parts, wait_ms};
+use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -53,10 +53,11 @@ enum Operation {
     Shutdown,
     Close,
     Signal,
+    Bell,
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveDirect,
@@ -65,6 +66,7 @@ impl Operation {
         Self::Shutdown,
         Self::Close,
         Self::Signal,
+        Self::Bell,
     ];
 
     fn user_data(self, key: usize) -> u64 {
@@ -137,8 +139,8 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
-    let listeners = parts.listeners.take_sockets();
+pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
+    let listeners = std::mem::take(&mut parts.listeners);
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
     let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
@@ -160,11 +162,12 @@ pub(super) fn run(mut parts: Parts) -> Result<(), Error> {
 }
 
 impl Uring {
-    fn serve(mut self) -> Result<(), Error> {
+    fn serve(mut self) -> Result<(), IoError> {
         self.arm_signals();
+        self.arm_bell();
         self.arm_acceptors();
         let mut now = self.parts.clock.now();
-        while !self.parts.lifecycle.is_over(&self.parts.shard, now) {
+        while !self.parts.is_over(now) {
             now = self.turn(now)?;
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept_again_at_ms = None;
@@ -173,11 +176,13 @@ impl Uring {
             if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.shard().tick(now);
             }
+            self.parts.receive(now)?;
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
+            self.parts.send();
         }
-        self.close_all(now)
+        Ok(self.close_all(now)?)
     }
 
     /// Hands over what has gathered, waits, and handles what has completed.
@@ -231,10 +236,10 @@ impl Uring {
         self.drain_backlog()?;
         let deadlines = [
             self.parts.shard.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(),
+            self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
-        let ready = !self.backlog.is_empty();
+        let ready = !self.backlog.is_empty() || !self.parts.may_sleep();
         let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
         let submitted = match wait_ms {
             None => self.ring.submit_and_wait(1),
@@ -244,6 +249,7 @@ impl Uring {
                 self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
             }
         };
+        self.parts.post.awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline came first; a signal came; completions must be fetched before more fit.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
@@ -301,6 +307,10 @@ impl Uring {
                     self.stop_accepting();
                 }
                 self.arm_signals();
+            }
+            Some(Operation::Bell) => {
+                self.parts.post.answer_bell();
+                self.arm_bell();
             }
             // Their effect shows in the completions of what they end.
             Some(Operation::Cancel | Operation::Shutdown) | None => {}
@@ -474,10 +484,18 @@ impl Uring {
     }
 
     fn arm_signals(&mut self) {
-        let pipe = Fd(self.parts.lifecycle.pipe().as_raw_fd());
+        self.poll(self.parts.lifecycle.pipe().as_raw_fd(), Operation::Signal);
+    }
+
+    fn arm_bell(&mut self) {
+        self.poll(self.parts.post.bell_fd().as_raw_fd(), Operation::Bell);
+    }
+
+    /// Waits, once, for a descriptor to become readable.
+    fn poll(&mut self, descriptor: RawFd, operation: Operation) {
         let events = u32::try_from(libc::POLLIN).unwrap_or(0);
-        let poll = opcode::PollAdd::new(pipe, events).build();
-        self.submit(poll.user_data(Operation::Signal.user_data(0)));
+        let poll = opcode::PollAdd::new(Fd(descriptor), events).build();
+        self.submit(poll.user_data(operation.user_data(0)));
     }
 
     fn arm_acceptors(&mut self) {

@@ -10,6 +10,8 @@ use crate::function::Durability;
 use crate::handle;
 use crate::packet::encode;
 
+mod cluster;
+
 struct Desk {
     shard: Shard,
     now: Now,

@@ -8,12 +8,28 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once the commit that holds it is on disk, or once it is certain that none will.
 
+pub mod open;
+pub mod writer;
+
+pub mod postgres;
+pub mod sqlite;
+
+mod gearmand;
+pub mod lock;
+
+#[cfg(test)]
+mod faulty;
+
 use std::fmt::Debug;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::packet::Priority;
+
+/// Largest row that every store can keep, in bytes as `Row::bytes` counts them: SQLite's rows and
+/// PostgreSQL's messages end at about 10^9. Whoever submits more must be refused.
+pub const ROW_BYTES_MAX: usize = 999_000_000;
 
 /// A durable job as a store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +50,14 @@ pub struct Row {
     pub run_at_s: u64,
     /// Workers that lost it.
     pub attempts: u32,
+}
+
+impl Row {
+    /// Bytes of its names and its payload.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.function.len() + self.unique.len() + self.reducer.len() + self.payload.len()
+    }
 }
 
 /// A change of what is kept.
@@ -59,6 +83,17 @@ pub enum Operation {
         /// The job.
         number: u64,
     },
+}
+
+impl Operation {
+    /// The job that it is about.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Insert { row, .. } => row.number,
+            Self::SetAttempts { number, .. } | Self::Remove { number } => *number,
+        }
+    }
 }
 
 /// Why a store didn't do what it was asked for.

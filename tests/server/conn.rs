@@ -142,6 +142,8 @@ pub(crate) struct Conn {
     syncs: u32,
     /// Send every byte by itself.
     pub(crate) byte_by_byte: bool,
+    /// The server has several cores: `sync` asks something that each of them has to answer.
+    pub(crate) asks_all_cores: bool,
 }
 
 impl Conn {
@@ -157,6 +159,7 @@ impl Conn {
             half_closed: false,
             syncs: 0,
             byte_by_byte: false,
+            asks_all_cores: false,
         }
     }
 
@@ -200,12 +203,18 @@ impl Conn {
     pub(crate) fn sync(&mut self) -> Result<(), String> {
         self.syncs += 1;
         let token = format!("sync-{}", self.syncs).into_bytes();
+        // What the cores have written to each other before arrives before this.
+        let status = [&token[..], b"\x000\x000\x000\x000\x000"].concat();
+        if self.asks_all_cores {
+            self.packet("GET_STATUS_UNIQUE", &[&token]);
+        }
         self.packet("ECHO_REQ", &[&token]);
         let deadline = Instant::now() + PATIENCE;
-        let answer = Item::Packet(17, token);
+        let (status, answer) = (Item::Packet(42, status), Item::Packet(17, token));
         loop {
             match self.receive(deadline) {
                 Ok(item) if item == answer => return Ok(()),
+                Ok(item) if item == status => {}
                 Ok(Item::End) => return Err("end of the connection".to_owned()),
                 Ok(item) => self.arrived.push_back(item),
                 Err(Silence) => return Err("no answer to ECHO_REQ".to_owned()),

@@ -19,12 +19,32 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Contender {
     RinggearEpoll,
     RinggearUring,
+    /// On two cores.
+    RinggearEpoll2,
+    /// On three cores, more than a small machine has.
+    RinggearUring3,
     Gearmand,
 }
 
 impl Contender {
     /// Those of this project.
-    pub(crate) const RINGGEAR: [Self; 2] = [Self::RinggearEpoll, Self::RinggearUring];
+    pub(crate) const RINGGEAR: [Self; 4] =
+        [Self::RinggearEpoll, Self::RinggearUring, Self::RinggearEpoll2, Self::RinggearUring3];
+
+    /// The driver and the number of cores, of those of this project.
+    pub(crate) fn driver(self) -> (&'static str, &'static str) {
+        match self {
+            Self::RinggearEpoll | Self::Gearmand => ("epoll", "1"),
+            Self::RinggearUring => ("uring", "1"),
+            Self::RinggearEpoll2 => ("epoll", "2"),
+            Self::RinggearUring3 => ("uring", "3"),
+        }
+    }
+
+    /// Cores that it runs on.
+    pub(crate) fn cores(self) -> usize {
+        self.driver().1.parse().expect("a number")
+    }
 
     pub(crate) fn is_ringgear(self) -> bool {
         self != Self::Gearmand
@@ -33,8 +53,8 @@ impl Contender {
     /// Whether it can run on this machine; says why not, which under `CI=true` fails.
     pub(crate) fn is_here(self) -> bool {
         match self {
-            Self::RinggearEpoll => true,
-            Self::RinggearUring => match io_uring::IoUring::new(2) {
+            Self::RinggearEpoll | Self::RinggearEpoll2 => true,
+            Self::RinggearUring | Self::RinggearUring3 => match io_uring::IoUring::new(2) {
                 Ok(_) => true,
                 Err(error) => {
                     skip(&format!("the kernel refuses io_uring: {error}"));
@@ -69,9 +89,12 @@ impl Server {
     /// Starts a server with more options.
     pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
         match contender {
-            Contender::RinggearEpoll => Some(Self::start_ringgear("epoll", 0, options)),
-            Contender::RinggearUring => Some(Self::start_ringgear("uring", 0, options)),
             Contender::Gearmand => Self::start_gearmand(options),
+            ringgear => {
+                let (driver, cores) = ringgear.driver();
+                let options = [&["--threads", cores], options].concat();
+                Some(Self::start_ringgear(driver, 0, &options))
+            }
         }
     }
 
@@ -275,6 +298,18 @@ macro_rules! each_contender {
             fn uring() {
                 if Contender::RinggearUring.is_here() {
                     super::$name(Contender::RinggearUring);
+                }
+            }
+
+            #[test]
+            fn epoll_on_2_cores() {
+                super::$name(Contender::RinggearEpoll2);
+            }
+
+            #[test]
+            fn uring_on_3_cores() {
+                if Contender::RinggearUring3.is_here() {
+                    super::$name(Contender::RinggearUring3);
                 }
             }
 

@@ -5,6 +5,7 @@
 //! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.
 
 mod conn;
+mod crash;
 mod harness;
 mod limits;
 mod pattern;

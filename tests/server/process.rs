@@ -78,8 +78,8 @@ fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
 #[test]
 fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
     for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
-        let driver = if contender == Contender::RinggearEpoll { "epoll" } else { "uring" };
-        let mut server = Server::start_ringgear(driver, 0, &[]);
+        let (driver, cores) = contender.driver();
+        let mut server = Server::start_ringgear(driver, 0, &["--threads", cores]);
         let mut handles = std::collections::HashSet::new();
         for _ in 0..3 {
             let port = server.port();
@@ -91,7 +91,7 @@ fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
             server.signal("TERM");
             assert_eq!(server.wait().code(), Some(0));
             assert_eq!(conn.next().ok(), Some(Item::End));
-            server = Server::start_ringgear(driver, port, &[]);
+            server = Server::start_ringgear(driver, port, &["--threads", cores]);
             assert_eq!(server.port(), port);
         }
     }

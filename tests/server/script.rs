@@ -50,6 +50,8 @@ pub(crate) struct Case {
     pub(crate) file: &'static str,
     pub(crate) name: String,
     pub(crate) holds: Holds,
+    /// It speaks of an order that letters between cores don't keep.
+    pub(crate) one_core: bool,
     pub(crate) options: Vec<String>,
     pub(crate) steps: Vec<Step>,
 }
@@ -69,7 +71,8 @@ pub(crate) fn parse(file: &'static str, text: &str) -> Result<Vec<Case>, String>
         if let Some(name) = line.strip_prefix("== ") {
             let name = name.to_owned();
             let (options, steps) = (Vec::new(), Vec::new());
-            cases.push(Case { file, name, holds: Holds::Both, options, steps });
+            let (holds, one_core) = (Holds::Both, false);
+            cases.push(Case { file, name, holds, one_core, options, steps });
             continue;
         }
         let case = cases.last_mut().ok_or_else(|| fail("before the first case"))?;
@@ -77,6 +80,8 @@ pub(crate) fn parse(file: &'static str, text: &str) -> Result<Vec<Case>, String>
             case.holds = Holds::Both;
         } else if line.strip_prefix("ours: ").is_some() {
             case.holds = Holds::Ours;
+        } else if line.strip_prefix("one core: ").is_some() {
+            case.one_core = true;
         } else if let Some(options) = line.strip_prefix("server ") {
             case.options = options.split(' ').map(str::to_owned).collect();
         } else {

@@ -55,6 +55,16 @@ fn transcripts_hold_on_uring() {
 }
 
 #[test]
+fn on_epoll_with_2_cores() {
+    run_all(Contender::RinggearEpoll2, Pieces::Whole);
+}
+
+#[test]
+fn on_uring_with_3_cores() {
+    run_all(Contender::RinggearUring3, Pieces::Whole);
+}
+
+#[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
     run_all(Contender::RinggearEpoll, Pieces::Bytes);
 }
@@ -97,6 +107,7 @@ fn run_all(contender: Contender, pieces: Pieces) {
     let held: Vec<&Case> = cases
         .iter()
         .filter(|case| contender.is_ringgear() || case.holds == Holds::Both)
+        .filter(|case| !case.one_core || contender.cores() == 1)
         .filter(|case| pieces == Pieces::Whole || bytes_sent(case) <= BYTE_BY_BYTE_MAX)
         .collect();
     let failures = run_parallel(contender, pieces, &held);
@@ -144,6 +155,7 @@ fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), Str
     let mut run = Run {
         server: &server,
         byte_by_byte: pieces == Pieces::Bytes,
+        asks_all_cores: contender.cores() > 1,
         conns: HashMap::new(),
         captures: Captures::new(),
         unsettled: None,
@@ -161,6 +173,7 @@ fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), Str
 struct Run<'a> {
     server: &'a Server,
     byte_by_byte: bool,
+    asks_all_cores: bool,
     conns: HashMap<String, Conn>,
     captures: Captures,
     /// The connection that has sent something which the server may still be at.
@@ -171,10 +184,11 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let name = &step.conn;
         self.settle(name)?;
-        let (server, byte_by_byte) = (self.server, self.byte_by_byte);
+        let Self { server, byte_by_byte, asks_all_cores, .. } = *self;
         let conn = self.conns.entry(name.clone()).or_insert_with(|| {
             let mut conn = Conn::open(server.address());
             conn.byte_by_byte = byte_by_byte;
+            conn.asks_all_cores = asks_all_cores;
             conn
         });
         match &step.action {

@@ -780,5 +780,6 @@ fn settings(rng: &mut Rng) -> Settings {
         memory_bytes_max: if tight { rng.usize(20_000..300_000) } else { 1 << 30 },
         outbox_bytes_max: [100_000, 3 << 20, 1 << 30][rng.usize(0..3)],
         connections_max: CONNECTIONS_MAX,
+        ..Settings::default()
     }
 }

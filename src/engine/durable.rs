@@ -1,0 +1,96 @@
+//! The engine's dealings with the store: what it is to keep out as effects, what became of that in.
+//!
+//! A background job of a durable function waits for the store before it runs or is answered
+//! (`State::Storing`), unless its function's policy is to answer at once. Knows no store: whoever
+//! handles the effects does.
+//!
+//! Invariant: a job is `stored` from the effect that has it kept to the one that has it removed, and
+//! every submission that waits gets one answer, whatever becomes of the job.
+
+use super::{Attachment, ConnId, Effect, Engine, Now, Ticket};
+use crate::function::Durability;
+use crate::handle;
+use crate::job::{Job, JobId, State};
+use crate::store::Row;
+
+impl Engine {
+    /// A submission is answered with `Effect::Accepted` or `Effect::Refused` and this ticket.
+    pub fn await_store(&mut self, conn: ConnId, job: JobId, ticket: Ticket) {
+        self.attach(conn, job, Some(ticket));
+    }
+
+    /// The store keeps a job: whoever waited for that is answered, and it may start.
+    pub fn stored(&mut self, number: u64, now: Now) {
+        let Some(id) = self.find(number) else { return };
+        self.jobs[id as usize].storing = false;
+        self.accept(id);
+        if self.jobs[id as usize].state == State::Storing {
+            self.unqueue(id);
+            self.start(id, now);
+        }
+    }
+
+    /// The store doesn't keep a job: whoever waited for that is refused, and the job goes unless
+    /// others want it, too.
+    pub fn not_stored(&mut self, number: u64, now: Now) {
+        let Some(id) = self.find(number) else { return };
+        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
+            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
+            self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));
+            self.detach(attachment);
+        }
+        let job = &mut self.jobs[id as usize];
+        (job.storing, job.stored, job.background) = (false, false, false);
+        if !job.clients.is_empty() && job.state == State::Storing {
+            self.unqueue(id);
+            self.start(id, now);
+        }
+        self.drop_if_abandoned(id);
+    }
+
+    /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
+    pub fn restore(&mut self, row: &Row, now: Now) -> bool {
+        if self.find(row.number).is_some() {
+            return false;
+        }
+        self.next_sequence = self.next_sequence.max((row.number >> handle::SLOT_BITS) + 1);
+        let function = self.functions.find_or_create(&row.function);
+        let job = Job::restored(function, row);
+        let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
+        // Two jobs with one unique are there if another program put them there.
+        let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
+        let hash = hash.filter(|&hash| is_joined(hash).is_none());
+        let id = self.insert(job, hash);
+        self.start(id, now);
+        true
+    }
+
+    /// Whether jobs of policy `Async` may be answered before they are on disk. If not, they wait as
+    /// if they were of policy `Fsync`.
+    pub fn allow_async(&mut self, allowed: bool) {
+        self.async_allowed = allowed;
+    }
+
+    /// Has a background job kept by the store, if that is its function's policy and it isn't yet.
+    pub(super) fn store(&mut self, id: JobId) {
+        let durability = self.functions[self.jobs[id as usize].function].durability;
+        let job = &mut self.jobs[id as usize];
+        if job.stored || durability == Durability::None {
+            return;
+        }
+        let answered = durability == Durability::Async && self.async_allowed;
+        job.stored = true;
+        job.storing = !answered;
+        self.effects.push(Effect::Insert { job: id, answered });
+    }
+
+    /// Answers the submissions that wait for the store to keep a job.
+    pub(super) fn accept(&mut self, id: JobId) {
+        let number = self.jobs[id as usize].number;
+        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
+            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
+            self.effects.extend(ticket.map(|ticket| Effect::Accepted { conn, ticket, number }));
+            self.detach(attachment);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything that must hold between the engine's parts, checked at once; for tests.
+//!
+//! Costs as much as there are jobs, abilities and connections. Changes nothing.
+
+use super::Engine;
+use crate::job::{JobId, State};
+
+impl Engine {
+    /// Checks every invariant that ties the engine's parts together. Costs as much as there are
+    /// jobs, abilities and connections; for tests.
+    ///
+    /// # Panics
+    /// If one doesn't hold.
+    pub fn check_invariants(&self) {
+        let mut bytes = 0;
+        let mut uniques = 0;
+        for (id, job) in self.jobs.iter_from(0) {
+            bytes += job.bytes();
+            uniques += usize::from(job.coalesces);
+            assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
+            if job.state != State::Running {
+                assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
+                assert_eq!(job.worker, u32::MAX);
+            }
+            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.worker == u32::MAX);
+            assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
+            assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
+        }
+        assert_eq!(bytes, self.job_bytes, "memory of the jobs");
+        let storing = self.functions.iter_from(0).map(|(_, function)| function.storing as usize);
+        let waiting = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Storing);
+        assert_eq!(storing.sum::<usize>(), waiting.count());
+        assert_eq!(self.by_number.len(), self.jobs.len());
+        assert_eq!(self.by_unique.len(), uniques);
+        let mut counted = 0;
+        for (id, function) in self.functions.iter_from(0) {
+            let mut queued = 0;
+            for (priority, queue) in function.queues.iter().enumerate() {
+                let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
+                assert_eq!(ids.len(), queue.len as usize);
+                for at in ids {
+                    let job = &self.jobs[at as usize];
+                    assert_eq!((job.function, job.state), (id, State::Queued));
+                    assert_eq!(job.priority as usize, priority);
+                }
+                queued += queue.len;
+            }
+            assert_eq!(function.queued, queued);
+            counted += function.total() as usize;
+        }
+        assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
+        for (conn, peer) in self.peers.iter().enumerate() {
+            for id in peer.running.iter(&self.jobs, 0) {
+                let job = &self.jobs[id as usize];
+                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
+            }
+        }
+        self.check_workers();
+    }
+}

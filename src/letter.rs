@@ -1,0 +1,217 @@
+//! What travels between cores: requests of connections whose jobs belong to another core, and what
+//! that core has to say to them.
+//!
+//! A connection's home is the core it came in on; a function's owner is the core that its slot is
+//! dealt to. A letter that goes to the owner names the connection by its number at home; one that
+//! comes back also names the session, as numbers are given to the next connection at once. Knows no
+//! rings and no engine.
+//!
+//! Invariant: letters from one core to another arrive in the order in which they were sent; a
+//! connection's `Gone` is the last one about it.
+
+use bytes::Bytes;
+
+use crate::admin::Listing;
+use crate::engine::{ConnId, Status};
+use crate::frame::Header;
+use crate::handle;
+use crate::outbox::{Parcel, Slot};
+use crate::packet::{Command, Grab, Priority};
+
+/// Number of a core, from 0.
+pub type Core = usize;
+
+/// Which cores there are, and which one this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// This core.
+    pub own: Core,
+    /// How many there are; at most `CORES_MAX`.
+    pub count: usize,
+}
+
+/// Most cores: a set of them fits 64 bits, and there are four slots for each.
+pub const CORES_MAX: usize = 64;
+
+const _: () = assert!(CORES_MAX <= 1 << handle::SLOT_BITS);
+
+impl Default for Cores {
+    /// One core only.
+    fn default() -> Self {
+        Self { own: 0, count: 1 }
+    }
+}
+
+impl Cores {
+    /// The core that owns a function.
+    #[must_use]
+    pub fn owner_of(&self, function: &[u8]) -> Core {
+        usize::from(handle::slot(function)) % self.count
+    }
+
+    /// The core that owns a job.
+    #[must_use]
+    pub fn owner_of_job(&self, number: u64) -> Core {
+        usize::from(handle::slot_of(number)) % self.count
+    }
+
+    /// All cores but this one.
+    pub fn others(&self) -> impl Iterator<Item = Core> + use<> {
+        let own = self.own;
+        (0..self.count).filter(move |&core| core != own)
+    }
+}
+
+/// A connection as other cores know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its number at home.
+    pub conn: ConnId,
+    /// Tells it from earlier connections of that number.
+    pub session: u32,
+}
+
+/// What one core has to say to another.
+#[derive(Debug)]
+pub enum Letter {
+    /// To the owner: a packet of a connection. Its replies come back as `Reply`.
+    Request {
+        /// The connection.
+        caller: Caller,
+        /// Where the replies go; `None` if there is none but perhaps an error that nobody needs.
+        slot: Option<Slot>,
+        /// The packet.
+        header: Header,
+        /// The packet's body.
+        body: Bytes,
+    },
+    /// To the owner: a worker asks for a job that is at least so urgent. `Assigned` or `Empty`
+    /// comes back.
+    Grab {
+        /// The worker.
+        caller: Caller,
+        /// Which form of assignment it wants.
+        grab: Grab,
+        /// The least urgent priority.
+        least: Priority,
+    },
+    /// To the owner: a worker has fallen asleep.
+    Sleep(Caller),
+    /// To the owner: a worker that was woken is at work already, or took its job elsewhere.
+    Declined(Caller),
+    /// To the owner: a connection has gone.
+    Gone(ConnId),
+    /// To the owner: an admin command about one of its functions or jobs. `Reply` comes back.
+    Line {
+        /// The connection.
+        caller: Caller,
+        /// Where the reply goes.
+        slot: Slot,
+        /// The line.
+        line: Box<[u8]>,
+    },
+    /// To every owner: the next rows of a list. `Rows` comes back.
+    List {
+        /// The connection.
+        caller: Caller,
+        /// The list, and where to go on.
+        listing: Listing,
+    },
+    /// To every owner: something that only all of them together can answer. `Answer` comes back.
+    Ask {
+        /// The number of the gathering at the sender.
+        gathering: usize,
+        /// What is asked.
+        question: Question,
+    },
+
+    /// To the home: the replies that a slot waits for.
+    Reply {
+        /// The connection.
+        caller: Caller,
+        /// The slot.
+        slot: Slot,
+        /// The replies; may be none.
+        parcel: Parcel,
+    },
+    /// To the home: packets that no request waits for.
+    Push {
+        /// The connection.
+        caller: Caller,
+        /// The packets.
+        parcel: Parcel,
+    },
+    /// To the home: a worker's packet about a job that the connection waits for.
+    Forward {
+        /// The connection.
+        caller: Caller,
+        /// One of the `WORK_*` commands.
+        command: Command,
+        /// The packet's body.
+        body: Bytes,
+    },
+    /// To the home: the worker's job.
+    Assigned {
+        /// The worker.
+        caller: Caller,
+        /// The packet that says so.
+        parcel: Parcel,
+        /// Priorities that may have more; see `Engine::ready`.
+        ready: u8,
+    },
+    /// To the home: no job that is urgent enough.
+    Empty {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: jobs have come for a worker that is awake.
+    Hint {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: wake the worker.
+    Noop {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: rows of a list.
+    Rows {
+        /// The connection.
+        caller: Caller,
+        /// The rows.
+        text: Box<[u8]>,
+        /// What is left of the list.
+        next: Option<Listing>,
+    },
+    /// To the home: one core's part of what was asked.
+    Answer {
+        /// The number of the gathering.
+        gathering: usize,
+        /// The part.
+        answer: Answer,
+    },
+}
+
+/// What only all cores together can answer.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// GET_STATUS_UNIQUE.
+    StatusUnique(Box<[u8]>),
+    /// An admin command about functions whose names differ in case only.
+    Line(Box<[u8]>),
+}
+
+/// One core's part of an answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The latest job with the unique: its number, and what GET_STATUS_UNIQUE tells.
+    Status(Option<(u64, Status)>),
+    /// The reply.
+    Text(Vec<u8>),
+}

@@ -1,0 +1,551 @@
+//! What a core does for its own connections about jobs of other cores: requests out as letters,
+//! the owners' letters in.
+//!
+//! Replies keep their places in the outbox while they are on their way. A worker whose functions
+//! belong to several cores (it roams) is served here by hints: each owner says which priorities may
+//! have jobs for it, and a grab asks the most promising owner first. `tests/protocol` checks these
+//! rules in every order of events.
+//!
+//! Invariant: a worker that is asleep here has told every owner of its functions so, and no hint is
+//! left; a NOOP that finds it awake is declined, so that the owner wakes another one.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use tracing::trace;
+
+use super::lists::Progress;
+use super::{Closing, Shard};
+use crate::admin::{self, Concern, Listing};
+use crate::engine::{ConnId, Now, Status};
+use crate::frame::{Header, Magic};
+use crate::letter::{Answer, Caller, Core, Letter, Question};
+use crate::outbox::{Parcel, Slot};
+use crate::packet::{Command, Grab, Payload, Priority, Request, Response};
+use crate::session;
+
+/// What a connection's home knows of its dealings with other cores.
+#[derive(Debug)]
+pub(super) struct Away {
+    /// Cores that know of the connection, one bit each.
+    known: u64,
+    /// Functions of other cores that it can run.
+    functions: BTreeSet<Box<[u8]>>,
+    /// How many of them each core owns.
+    able: Box<[u32]>,
+    /// Priorities that may have jobs, by core.
+    hints: Box<[u8]>,
+    /// Cores that take it for asleep, one bit each.
+    told: u64,
+    /// The core whose NOOP woke it, until that was asked or it got a job.
+    woken_by: Option<Core>,
+    /// The core that was asked last.
+    turn: Core,
+    asleep: bool,
+    /// It can run, or could, functions of another core.
+    roams: bool,
+    /// A grab that an owner is being asked for; requests behind it wait.
+    grabbing: Option<Grab>,
+    /// Cores that have no job for it, one bit each.
+    asked: u64,
+}
+
+impl Away {
+    fn new(cores: usize) -> Self {
+        Self {
+            known: 0,
+            functions: BTreeSet::new(),
+            able: vec![0; cores].into(),
+            hints: vec![0; cores].into(),
+            told: 0,
+            woken_by: None,
+            turn: 0,
+            asleep: false,
+            roams: false,
+            grabbing: None,
+            asked: 0,
+        }
+    }
+
+    pub(super) fn roams(&self) -> bool {
+        self.roams
+    }
+
+    pub(super) fn is_grabbing(&self) -> bool {
+        self.grabbing.is_some()
+    }
+
+    pub(super) fn functions(&self) -> impl Iterator<Item = &[u8]> {
+        self.functions.iter().map(|name| &**name)
+    }
+
+    /// The most promising core to ask, and the least urgent priority that makes it so. Without
+    /// hints every owner is asked once: the letter with a hint may be on its way.
+    fn best(&self, own: Core) -> Option<(Core, Priority)> {
+        let best = self.hints.iter().filter(|mask| **mask != 0).map(|mask| mask.trailing_zeros());
+        let Some(best) = best.min() else {
+            let is_owner = |core: Core| core == own || self.able[core] > 0;
+            let unasked = |&core: &Core| is_owner(core) && self.asked >> core & 1 == 0;
+            return (0..self.hints.len()).find(unasked).map(|core| (core, Priority::Low));
+        };
+        let is_best = |core: Core| self.hints[core].trailing_zeros() == best;
+        let count = self.hints.len();
+        let in_turn =
+            (1..=count).map(|step| (self.turn + step) % count).find(|&core| is_best(core));
+        let core = self.woken_by.filter(|&core| is_best(core)).or(in_turn)?;
+        Some((core, *Priority::ALL.get(best as usize)?))
+    }
+}
+
+/// What all cores together are asked, as far as they have answered.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    caller: Caller,
+    slot: Slot,
+    question: Question,
+    left: usize,
+    latest: Option<(u64, Status)>,
+    texts: Vec<Vec<u8>>,
+}
+
+/// Requests of connections.
+impl Shard {
+    /// Sees to a packet that concerns other cores; `false` if it doesn't.
+    pub(super) fn send_away(
+        &mut self,
+        conn: ConnId,
+        header: Header,
+        body: Payload<'_>,
+        request: &Request<'_>,
+        now: Now,
+    ) -> bool {
+        let cores = self.settings.cores;
+        let number = |handle| self.settings.handles.number(session::c_string(handle));
+        match *request {
+            Request::Submit(ref submit) => {
+                let owner = cores.owner_of(submit.function);
+                owner != cores.own && self.ask(owner, conn, header, body)
+            }
+            Request::Work(ref work) => {
+                let owner = number(work.handle).map(|number| cores.owner_of_job(number));
+                owner.is_some_and(|owner| owner != cores.own && self.ask(owner, conn, header, body))
+            }
+            Request::GetStatus { handle } => {
+                let owner = number(handle).map(|number| cores.owner_of_job(number));
+                owner.is_some_and(|owner| owner != cores.own && self.ask(owner, conn, header, body))
+            }
+            Request::GetStatusUnique { unique } => {
+                self.gather(conn, Question::StatusUnique(unique.into()), now);
+                true
+            }
+            Request::CanDo { function } | Request::CanDoTimeout { function, .. } => {
+                let owner = cores.owner_of(function);
+                if owner == cores.own {
+                    return false;
+                }
+                self.offer(conn, owner, function);
+                self.tell(owner, conn, header, body);
+                let away = self.away(conn);
+                if away.asleep && away.told >> owner & 1 == 0 {
+                    away.told |= 1 << owner;
+                    let caller = self.caller(conn);
+                    self.send_letter(owner, Letter::Sleep(caller));
+                }
+                true
+            }
+            Request::CantDo { function } => {
+                let owner = cores.owner_of(function);
+                if owner == cores.own {
+                    return false;
+                }
+                let away = self.away(conn);
+                if away.functions.remove(function) {
+                    away.able[owner] -= 1;
+                    if away.able[owner] == 0 {
+                        away.told &= !(1 << owner);
+                        away.woken_by = away.woken_by.filter(|&by| by != owner);
+                    }
+                    self.tell(owner, conn, header, body);
+                }
+                true
+            }
+            Request::ResetAbilities => {
+                if let Some(away) = &mut self.connections[conn as usize].away {
+                    away.functions.clear();
+                    let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
+                    away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
+                    for owner in (0..cores.count).filter(|&owner| able[owner] > 0) {
+                        self.away(conn).told &= !(1 << owner);
+                        self.tell(owner, conn, header, body);
+                    }
+                }
+                // Its functions of this core go, too.
+                false
+            }
+            Request::GrabJob(grab) if self.is_roaming(conn) => {
+                let away = self.away(conn);
+                away.asleep = false;
+                away.grabbing = Some(grab);
+                away.asked = 0;
+                self.ask_next(conn, now);
+                true
+            }
+            Request::PreSleep if self.is_roaming(conn) => {
+                self.sleep(conn, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sees to an admin line that concerns other cores; `false` if it doesn't.
+    pub(super) fn send_line_away(&mut self, conn: ConnId, line: &[u8], now: Now) -> bool {
+        let cores = self.settings.cores;
+        let owner = match admin::concern(line) {
+            Concern::Any => return false,
+            Concern::Function(name) => cores.owner_of(name),
+            Concern::Job(handle) => match self.settings.handles.number(handle) {
+                Some(number) => cores.owner_of_job(number),
+                None => return false,
+            },
+            Concern::Everyone => {
+                self.gather(conn, Question::Line(line.into()), now);
+                return true;
+            }
+        };
+        if owner == cores.own {
+            return false;
+        }
+        let slot = self.hold(conn);
+        let caller = self.known_caller(owner, conn);
+        self.send_letter(owner, Letter::Line { caller, slot, line: line.into() });
+        true
+    }
+
+    /// A result that is refused for its size fails its job, wherever that is.
+    pub(super) fn fail_away(&mut self, conn: ConnId, handle: &[u8]) {
+        let Some(number) = self.settings.handles.number(handle) else { return };
+        let owner = self.settings.cores.owner_of_job(number);
+        if owner != self.settings.cores.own {
+            let body_bytes = u32::try_from(handle.len()).unwrap_or(0);
+            let command = Command::WorkFail;
+            let header = Header { magic: Magic::Request, command, body_bytes };
+            self.tell(owner, conn, header, Payload::borrowed(handle));
+        }
+    }
+
+    /// Whether a worker's functions belong, or belonged, to several cores.
+    pub(super) fn is_roaming(&self, conn: ConnId) -> bool {
+        self.connections[conn as usize].away.as_ref().is_some_and(|away| away.roams)
+    }
+
+    /// Other cores forget a connection that has gone.
+    pub(super) fn leave_others(&mut self, conn: ConnId, away: Option<Box<Away>>) {
+        let known = away.map_or(0, |away| away.known);
+        for core in self.settings.cores.others().filter(|core| known >> core & 1 == 1) {
+            self.send_letter(core, Letter::Gone(conn));
+        }
+    }
+
+    /// Has another core write the next rows of a list.
+    pub(super) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
+        let caller = self.caller(conn);
+        self.send_letter(core, Letter::List { caller, listing });
+    }
+
+    fn send_letter(&mut self, to: Core, letter: Letter) {
+        trace!(to, ?letter, "letter");
+        self.letters.push((to, letter));
+    }
+
+    fn caller(&self, conn: ConnId) -> Caller {
+        Caller { conn, session: self.connections[conn as usize].session_id }
+    }
+
+    /// The same, for a letter after which `owner` knows of the connection.
+    fn known_caller(&mut self, owner: Core, conn: ConnId) -> Caller {
+        self.away(conn).known |= 1 << owner;
+        self.caller(conn)
+    }
+
+    fn away(&mut self, conn: ConnId) -> &mut Away {
+        let cores = self.settings.cores.count;
+        let away = &mut self.connections[conn as usize].away;
+        away.get_or_insert_with(|| Box::new(Away::new(cores)))
+    }
+
+    fn hold(&mut self, conn: ConnId) -> Slot {
+        self.slots += 1;
+        self.connections[conn as usize].outbox.hold()
+    }
+
+    /// Passes a packet on whose replies have their place here. Always `true`.
+    fn ask(&mut self, owner: Core, conn: ConnId, header: Header, body: Payload<'_>) -> bool {
+        let slot = Some(self.hold(conn));
+        self.pass_on(owner, conn, slot, header, body);
+        true
+    }
+
+    /// Passes a packet on that has no reply.
+    fn tell(&mut self, owner: Core, conn: ConnId, header: Header, body: Payload<'_>) {
+        self.pass_on(owner, conn, None, header, body);
+    }
+
+    fn pass_on(
+        &mut self,
+        owner: Core,
+        conn: ConnId,
+        slot: Option<Slot>,
+        header: Header,
+        body: Payload<'_>,
+    ) {
+        let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
+        let caller = self.known_caller(owner, conn);
+        self.send_letter(owner, Letter::Request { caller, slot, header, body });
+    }
+
+    /// Asks every core, this one included.
+    fn gather(&mut self, conn: ConnId, question: Question, now: Now) {
+        let (caller, slot) = (self.caller(conn), self.hold(conn));
+        let left = self.settings.cores.count;
+        let (latest, texts) = (None, Vec::new());
+        let asked = question.clone();
+        let gathering = Gathering { caller, slot, question, left, latest, texts };
+        let gathering = self.gatherings.insert(gathering);
+        for core in self.settings.cores.others() {
+            self.send_letter(core, Letter::Ask { gathering, question: asked.clone() });
+        }
+        let answer = self.answer_question(&asked, now);
+        self.add_answer(gathering, answer, now);
+    }
+}
+
+/// Workers that roam.
+impl Shard {
+    /// A worker can run a function of another core.
+    fn offer(&mut self, conn: ConnId, owner: Core, function: &[u8]) {
+        if !self.is_roaming(conn) {
+            // So far this core alone knew whether it sleeps and what there is for it.
+            self.engine.mark_remote(conn);
+            let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
+            let asleep = self.engine.is_asleep(conn);
+            let away = self.away(conn);
+            away.roams = true;
+            away.hints[own] = ready;
+            away.asleep = asleep;
+            away.told = u64::from(asleep) << own;
+        }
+        let away = self.away(conn);
+        if away.functions.insert(function.into()) {
+            away.able[owner] += 1;
+        }
+    }
+
+    /// Asks the most promising core, or answers NO_JOB.
+    fn ask_next(&mut self, conn: ConnId, now: Now) {
+        let own = self.settings.cores.own;
+        while let Some(grab) = self.away(conn).grabbing {
+            let away = self.away(conn);
+            let Some((core, least)) = away.best(own) else {
+                away.grabbing = None;
+                self.push(conn, &Response::NoJob, now);
+                return self.resume(conn);
+            };
+            away.turn = core;
+            away.told &= !(1 << core);
+            if core != own {
+                let caller = self.known_caller(core, conn);
+                return self.send_letter(core, Letter::Grab { caller, grab, least });
+            }
+            let (_, mut cx) = self.context(conn, now);
+            let found = session::grab_urgent(grab, least, &mut cx);
+            self.settle(conn, now);
+            self.mark_dirty(conn);
+            let ready = self.engine.ready(conn);
+            self.note_answer(conn, own, ready, found);
+            // The job may have been meant for a sleeper that is to be passed over now.
+            self.deliver(None, now);
+        }
+    }
+
+    /// An owner has answered a grab.
+    fn note_answer(&mut self, conn: ConnId, core: Core, ready: u8, found: bool) {
+        let away = self.away(conn);
+        away.hints[core] = ready;
+        if !found {
+            away.asked |= u64::from(ready == 0) << core;
+            away.woken_by = away.woken_by.filter(|&by| by != core);
+            return;
+        }
+        away.grabbing = None;
+        if let Some(by) = away.woken_by.take().filter(|&by| by != core) {
+            self.decline(conn, by);
+        }
+        self.resume(conn);
+    }
+
+    /// Another's turn: the worker took its job elsewhere, or wasn't asleep.
+    fn decline(&mut self, conn: ConnId, core: Core) {
+        if core == self.settings.cores.own {
+            self.declined.push(conn);
+        } else {
+            let caller = self.caller(conn);
+            self.send_letter(core, Letter::Declined(caller));
+        }
+    }
+
+    /// `PRE_SLEEP` of a worker that roams.
+    fn sleep(&mut self, conn: ConnId, now: Now) {
+        let own = self.settings.cores.own;
+        let away = self.away(conn);
+        if away.hints.iter().any(|&mask| mask != 0) {
+            return self.push(conn, &Response::Noop, now);
+        }
+        away.asleep = true;
+        if away.told >> own & 1 == 0 {
+            away.told |= 1 << own;
+            self.engine.pre_sleep(conn, now);
+            self.deliver(None, now);
+        }
+        for core in self.settings.cores.others() {
+            // This very core may have had a job.
+            let away = self.away(conn);
+            if away.asleep && away.able[core] > 0 && away.told >> core & 1 == 0 {
+                away.told |= 1 << core;
+                let caller = self.caller(conn);
+                self.send_letter(core, Letter::Sleep(caller));
+            }
+        }
+    }
+
+    /// An owner has jobs for a worker that it takes for asleep.
+    pub(super) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
+        let own = self.settings.cores.own;
+        let away = self.away(conn);
+        away.told &= !(1 << from);
+        away.hints[from] |= ready;
+        if std::mem::take(&mut away.asleep) {
+            away.woken_by = Some(from);
+            if away.told >> own & 1 == 1 {
+                // That this core needn't be declined costs nothing.
+                away.told &= !(1 << own);
+                self.engine.rise(conn);
+                let ready = self.engine.ready(conn);
+                self.away(conn).hints[own] |= ready;
+            }
+            self.push(conn, &Response::Noop, now);
+        } else {
+            self.decline(conn, from);
+        }
+    }
+
+    /// An owner has jobs for a worker that is awake.
+    pub(super) fn receive_hint(&mut self, conn: ConnId, from: Core, ready: u8) {
+        self.away(conn).hints[from] |= ready;
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        self.resumed.push(conn);
+    }
+}
+
+/// Letters of owners.
+impl Shard {
+    /// Handles a letter that comes back to a connection's home.
+    pub(super) fn receive_at_home(&mut self, from: Core, letter: Letter, now: Now) {
+        match letter {
+            Letter::Reply { caller, slot, parcel } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.fill(conn, now, |outbox| outbox.fill_with(slot, parcel));
+                }
+            }
+            Letter::Push { caller, parcel } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.push_parcel(conn, parcel, now);
+                }
+            }
+            Letter::Forward { caller, command, body } => {
+                let body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+                let header = Header { magic: Magic::Request, command, body_bytes };
+                if let Some(conn) = self.find_caller(caller)
+                    && let Ok(Request::Work(work)) = Request::parse(header, Payload::shared(&body))
+                {
+                    self.forward(conn, &work, now);
+                }
+            }
+            Letter::Assigned { caller, parcel, ready } => {
+                // One that has gone meanwhile has told the owner so.
+                if let Some(conn) = self.find_caller(caller) {
+                    self.push_parcel(conn, parcel, now);
+                    self.note_answer(conn, from, ready, true);
+                }
+            }
+            Letter::Empty { caller, ready } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.note_answer(conn, from, ready, false);
+                    self.ask_next(conn, now);
+                }
+            }
+            Letter::Hint { caller, ready } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.receive_hint(conn, from, ready);
+                }
+            }
+            Letter::Noop { caller, ready } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.receive_noop(conn, from, ready, now);
+                }
+            }
+            Letter::Rows { caller, text, next } => {
+                if let Some(conn) = self.find_caller(caller)
+                    && let Some(progress) = self.connections[conn as usize].listing
+                {
+                    let progress = Progress { asked: false, next, ..progress };
+                    self.connections[conn as usize].listing = Some(progress);
+                    let mut parcel = Parcel::default();
+                    parcel.push_text(&text);
+                    self.push_parcel(conn, parcel, now);
+                    self.resume(conn);
+                }
+            }
+            Letter::Answer { gathering, answer } => self.add_answer(gathering, answer, now),
+            other => debug_assert!(false, "{other:?} is for an owner"),
+        }
+    }
+
+    /// A core has answered what all are asked.
+    pub(super) fn add_answer(&mut self, gathering: usize, answer: Answer, now: Now) {
+        let gathered = &mut self.gatherings[gathering];
+        gathered.left -= 1;
+        match answer {
+            Answer::Status(status) => {
+                let latest = [gathered.latest, status].into_iter().flatten();
+                gathered.latest = latest.max_by_key(|(number, _)| *number);
+            }
+            Answer::Text(text) => gathered.texts.push(text),
+        }
+        if gathered.left > 0 {
+            return;
+        }
+        let Gathering { caller, slot, question, latest, texts, .. } =
+            self.gatherings.remove(gathering);
+        let Some(conn) = self.find_caller(caller) else { return };
+        let mut parcel = Parcel::default();
+        match &question {
+            Question::StatusUnique(unique) => {
+                parcel.push(&session::status_unique(unique, latest));
+            }
+            Question::Line(_) => parcel.push_text(&admin::join(&texts)),
+        }
+        self.fill(conn, now, |outbox| outbox.fill_with(slot, parcel));
+    }
+
+    /// The connection a letter is about, unless it has gone.
+    fn find_caller(&self, caller: Caller) -> Option<ConnId> {
+        let connection = self.connections.get(caller.conn as usize)?;
+        let is_it = connection.session_id == caller.session
+            && connection.caller.is_none()
+            && connection.closing != Closing::Now;
+        is_it.then_some(caller.conn)
+    }
+}

@@ -1,0 +1,468 @@
+//! Tests of several shards that write letters to each other: what peers see is what one core shows.
+//!
+//! A cluster holds the shards and everything on its way between them; letters of one core to
+//! another stay in order and otherwise arrive as a test or a seed says.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+
+use super::*;
+use crate::function::Durability;
+use crate::letter::{Cores, Letter};
+
+const CORES: usize = 3;
+
+/// A connection: its core, and its number there.
+type Peer = (usize, ConnId);
+
+struct Cluster {
+    shards: Vec<Shard>,
+    /// Letters on their way, by sender and receiver.
+    rings: Vec<Vec<VecDeque<Letter>>>,
+    now: Now,
+    rng: Rng,
+    /// Letters arrive only when they are told to.
+    slow: bool,
+}
+
+/// A function that belongs to a core.
+fn function(core: usize) -> String {
+    let cores = Cores { own: 0, count: CORES };
+    (0..).map(|n| format!("f{n}")).find(|name| cores.owner_of(name.as_bytes()) == core).unwrap()
+}
+
+impl Cluster {
+    fn new(durability: Durability, seed: u64) -> Self {
+        let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let shard = |own| {
+            let mut settings = settings();
+            settings.connections_max = 100;
+            settings.engine.durabilities.default = durability;
+            settings.cores = Cores { own, count: CORES };
+            Shard::new(settings, now)
+        };
+        Self {
+            shards: (0..CORES).map(shard).collect(),
+            rings: (0..CORES).map(|_| (0..CORES).map(|_| VecDeque::new()).collect()).collect(),
+            now,
+            rng: Rng::with_seed(seed),
+            slow: false,
+        }
+    }
+
+    fn connect(&mut self, core: usize) -> Peer {
+        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        (core, self.shards[core].connect(origin, self.now).unwrap())
+    }
+
+    fn post(&mut self) {
+        for from in 0..CORES {
+            // The driver asks for dirty connections, and so lets requests go on that waited.
+            while self.shards[from].next_dirty(self.now).is_some() {}
+            let mut letters = Vec::new();
+            self.shards[from].take_letters(&mut letters);
+            for (to, letter) in letters {
+                assert_ne!(from, to);
+                self.rings[from][to].push_back(letter);
+            }
+        }
+    }
+
+    /// The oldest letter of a random ring arrives; `false` if there is none.
+    fn step(&mut self) -> bool {
+        self.post();
+        let pairs = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
+        let full: Vec<(usize, usize)> =
+            pairs.filter(|&(from, to)| !self.rings[from][to].is_empty()).collect();
+        let Some(&(from, to)) = full.get(self.rng.usize(0..full.len().max(1))) else {
+            return false;
+        };
+        let letter = self.rings[from][to].pop_front().unwrap();
+        self.shards[to].receive_letter(from, letter, self.now);
+        true
+    }
+
+    fn settle(&mut self) {
+        while self.step() {}
+        self.shards.iter().for_each(|shard| shard.engine.check_invariants());
+    }
+
+    fn say(&mut self, (core, conn): Peer, bytes: &[u8]) {
+        self.shards[core].received(conn, bytes, self.now);
+        if !self.slow {
+            self.settle();
+        }
+    }
+
+    fn packet(&mut self, peer: Peer, command: Command, arguments: &[&[u8]], payload: &[u8]) {
+        self.say(peer, &packet(command, arguments, payload));
+    }
+
+    fn hear(&mut self, (core, conn): Peer) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some((chunk, _)) = self.shards[core].take(conn) {
+            bytes.extend_from_slice(chunk.as_ref());
+            self.shards[core].sent(conn, chunk, self.now);
+            self.post();
+            if !self.slow {
+                self.settle();
+            }
+        }
+        bytes
+    }
+
+    fn hear_text(&mut self, peer: Peer) -> String {
+        String::from_utf8(self.hear(peer)).unwrap()
+    }
+
+    fn leave(&mut self, (core, conn): Peer) {
+        self.shards[core].disconnect(conn, self.now);
+        self.settle();
+    }
+
+    fn worker(&mut self, core: usize, functions: &[String]) -> Peer {
+        let worker = self.connect(core);
+        for function in functions {
+            self.packet(worker, Command::CanDo, &[function.as_bytes()], b"");
+        }
+        worker
+    }
+
+    /// Submits in the foreground or background; answers with the handle.
+    fn submit(&mut self, client: Peer, command: Command, function: &str, unique: &str) -> Vec<u8> {
+        self.packet(client, command, &[function.as_bytes(), unique.as_bytes()], b"payload");
+        let created = self.hear(client);
+        assert_eq!(
+            created[..12],
+            header_bytes(
+                Magic::Response,
+                Command::JobCreated,
+                u32::try_from(created.len() - 12).unwrap()
+            )
+        );
+        created[12..].to_vec()
+    }
+
+    /// Grabs; the handle of the job assigned, nothing for NO_JOB.
+    fn grab(&mut self, worker: Peer) -> Option<Vec<u8>> {
+        self.packet(worker, Command::GrabJob, &[], b"");
+        let reply = self.hear(worker);
+        if reply == response(Command::NoJob, &[], b"") {
+            return None;
+        }
+        let end = reply[12..].iter().position(|&byte| byte == 0).unwrap();
+        Some(reply[12..12 + end].to_vec())
+    }
+
+    /// Falls asleep; whether a NOOP came at once.
+    fn sleeps(&mut self, worker: Peer) -> bool {
+        self.packet(worker, Command::PreSleep, &[], b"");
+        self.hear(worker) != response(Command::Noop, &[], b"")
+    }
+}
+
+#[test]
+fn a_job_goes_from_any_core_to_any_other_and_back() {
+    for (client_core, owner, worker_core) in
+        (0..27).map(|n| (n % CORES, n / CORES % CORES, n / 9 % CORES))
+    {
+        let mut cluster = Cluster::new(Durability::None, 1);
+        let name = function(owner);
+        let client = cluster.connect(client_core);
+        let worker = cluster.worker(worker_core, std::slice::from_ref(&name));
+        assert_eq!(cluster.grab(worker), None);
+        assert!(cluster.sleeps(worker));
+        let handle = cluster.submit(client, Command::SubmitJob, &name, "key");
+        assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+        assert_eq!(cluster.grab(worker).as_ref(), Some(&handle));
+        cluster.packet(client, Command::GetStatus, &[&handle], b"");
+        let running = response(Command::StatusRes, &[&handle, b"1", b"1", b"0", b"0"], b"");
+        assert_eq!(cluster.hear(client), running);
+        let large = vec![b'd'; 20_000];
+        cluster.packet(worker, Command::WorkData, &[&handle], &large);
+        cluster.packet(worker, Command::WorkStatus, &[&handle, b"3", b"4"], b"");
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"done");
+        let expected = [
+            response(Command::WorkData, &[&handle], &large),
+            response(Command::WorkStatus, &[&handle, b"3", b"4"], b""),
+            response(Command::WorkComplete, &[&handle], b"done"),
+        ];
+        assert_eq!(cluster.hear(client), expected.concat());
+        assert_eq!(cluster.hear(worker), b"", "results are not answered");
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"again");
+        let error = [&b"JOB_NOT_FOUND"[..], b"Job given in work result not found"];
+        assert_eq!(cluster.hear(worker), response(Command::Error, &error, b""));
+        assert!(cluster.shards.iter().all(Shard::is_idle));
+    }
+}
+
+#[test]
+fn replies_stay_in_the_order_of_their_requests_however_letters_travel() {
+    for seed in 0..200 {
+        let mut cluster = Cluster::new(Durability::None, seed);
+        cluster.slow = true;
+        let client = cluster.connect(0);
+        let mut bytes = Vec::new();
+        for turn in 0..4 {
+            for core in 0..CORES {
+                let name = function((core + turn) % CORES);
+                let submit = packet(Command::SubmitJobBg, &[name.as_bytes(), b""], b"");
+                bytes.extend([submit, format!("echo-{turn}-{core}\n").into_bytes()].concat());
+                bytes.extend(packet(Command::GetStatusUnique, &[b"none"], b""));
+            }
+        }
+        cluster.say(client, &bytes);
+        let mut heard = Vec::new();
+        while cluster.step() {
+            heard.extend(cluster.hear(client));
+        }
+        heard.extend(cluster.hear(client));
+        let text = heard.escape_ascii().to_string();
+        let mut at = 0;
+        for turn in 0..4 {
+            for core in 0..CORES {
+                for part in ["H:test:", &format!("echo-{turn}-{core}"), "none"] {
+                    let found = text[at..].find(part);
+                    at += found.unwrap_or_else(|| panic!("no {part} behind {at} in {text}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn priority_counts_more_than_the_core() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(1);
+    let low = cluster.submit(client, Command::SubmitJobLowBg, &names[0], "");
+    let normal = cluster.submit(client, Command::SubmitJobBg, &names[1], "");
+    let high = cluster.submit(client, Command::SubmitJobHighBg, &names[2], "");
+    let worker = cluster.worker(0, &names);
+    let order: Vec<Vec<u8>> = std::iter::from_fn(|| cluster.grab(worker)).collect();
+    assert_eq!(order, [high, normal, low]);
+}
+
+#[test]
+fn cores_take_turns_for_a_worker_of_several() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(2);
+    for _ in 0..3 {
+        for name in &names {
+            cluster.submit(client, Command::SubmitJobBg, name, "");
+        }
+    }
+    let worker = cluster.worker(1, &names);
+    let cores = Cores { own: 0, count: CORES };
+    let handles = Handles::default();
+    let order: Vec<usize> = std::iter::from_fn(|| cluster.grab(worker))
+        .map(|handle| cores.owner_of_job(handles.number(&handle).unwrap()))
+        .collect();
+    assert_eq!(order.len(), 9);
+    assert!(
+        order.windows(3).all(|three| (0..CORES).all(|core| three.contains(&core))),
+        "{order:?}"
+    );
+}
+
+#[test]
+fn who_leaves_gives_back_and_takes_along_what_one_core_would() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let (client, other) = (cluster.connect(0), cluster.connect(1));
+    let kept = cluster.submit(client, Command::SubmitJobBg, &names[1], "");
+    cluster.submit(client, Command::SubmitJob, &names[2], "");
+    let joined = cluster.submit(client, Command::SubmitJob, &names[2], "key");
+    assert_eq!(cluster.submit(other, Command::SubmitJob, &names[2], "key"), joined);
+    cluster.leave(client);
+    let worker = cluster.worker(0, &names);
+    let mut handles = [cluster.grab(worker).unwrap(), cluster.grab(worker).unwrap()];
+    handles.sort_unstable();
+    let mut expected = [kept, joined.clone()];
+    expected.sort_unstable();
+    assert_eq!(handles, expected, "nobody wants the job that only the first client waited for");
+    let heir = cluster.worker(2, &names);
+    assert!(cluster.sleeps(heir));
+    cluster.leave(worker);
+    assert_eq!(cluster.hear(heir), response(Command::Noop, &[], b""));
+    let mut handles = [cluster.grab(heir).unwrap(), cluster.grab(heir).unwrap()];
+    handles.sort_unstable();
+    assert_eq!(handles, expected);
+    cluster.packet(heir, Command::WorkFail, &[&joined], b"");
+    assert_eq!(cluster.hear(other), response(Command::WorkFail, &[&joined], b""));
+}
+
+#[test]
+fn admin_commands_see_and_reach_every_core() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let admin = cluster.connect(1);
+    let worker = cluster.worker(2, &names);
+    cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
+    let handles: Vec<Vec<u8>> = names
+        .iter()
+        .map(|name| cluster.submit(admin, Command::SubmitJobBg, name, &format!("u{name}")))
+        .collect();
+    cluster.say(admin, b"status\nversion\n");
+    let [a, b, c] = &names[..] else { panic!() };
+    let rows = format!("{a}\t1\t0\t1\n{b}\t1\t0\t1\n{c}\t1\t0\t1\n.\nOK 0.1\n");
+    assert_eq!(cluster.hear_text(admin), rows);
+    cluster.say(admin, b"workers\n");
+    let workers = cluster.hear_text(admin);
+    let of_wanda = workers.lines().find(|line| line.contains("wanda")).unwrap().to_owned();
+    assert!(names.iter().all(|name| of_wanda.contains(name.as_str())), "{workers}");
+    assert_eq!(workers.lines().count(), 3, "{workers}");
+    cluster.say(admin, b"show jobs\n");
+    assert_eq!(cluster.hear_text(admin).lines().count(), 4);
+    cluster.say(admin, b"show unique jobs\n");
+    assert_eq!(cluster.hear_text(admin), format!("u{a}\nu{b}\nu{c}\n.\n"));
+    for handle in handles {
+        cluster.say(admin, &[b"cancel job ", &handle[..], b"\n"].concat());
+        assert_eq!(cluster.hear_text(admin), "OK\r\n");
+    }
+    cluster.say(admin, format!("maxqueue {c} 1\n").as_bytes());
+    assert_eq!(cluster.hear_text(admin), "OK\r\n");
+    cluster.submit(admin, Command::SubmitJobBg, c, "");
+    cluster.packet(admin, Command::SubmitJobBg, &[c.as_bytes(), b""], b"");
+    let full = [&b"QUEUE_ERROR"[..], b"Job queue is full"];
+    assert_eq!(cluster.hear(admin), response(Command::Error, &full, b""));
+    cluster.say(admin, format!("drop function {b}\n").as_bytes());
+    let busy = "ERR there are still connected workers or executing clients\r\n";
+    assert_eq!(cluster.hear_text(admin), busy);
+    cluster.leave(worker);
+    for (name, reply) in [(b, "OK\r\n"), (b, "ERR function not found\r\n"), (c, "OK\r\n")] {
+        cluster.say(admin, format!("drop function {name}\n").as_bytes());
+        assert_eq!(cluster.hear_text(admin), reply);
+    }
+}
+
+#[test]
+fn a_durable_job_of_another_core_is_answered_when_it_is_kept() {
+    let mut cluster = Cluster::new(Durability::Fsync, 1);
+    let client = cluster.connect(0);
+    let name = function(1);
+    cluster.packet(client, Command::SubmitJobBg, &[name.as_bytes(), b""], b"");
+    cluster.say(client, b"version\n");
+    assert_eq!(cluster.hear(client), b"");
+    let mut operations = Vec::new();
+    cluster.shards[1].take_operations(&mut operations);
+    let [Operation::Insert { row, .. }] = &operations[..] else { panic!("{operations:?}") };
+    cluster.shards[1].stored(row.number, true, cluster.now);
+    cluster.settle();
+    let handle = Handles::default().text(row.number);
+    let created = response(Command::JobCreated, &[handle.as_ref()], b"");
+    assert_eq!(cluster.hear(client), [&created[..], b"OK 0.1\n"].concat());
+}
+
+/// Workers and clients at random, letters that take any time: at the end every job has been run and
+/// every client has had its answer, whatever the order.
+#[test]
+fn nothing_is_lost_between_cores() {
+    for seed in 0..300 {
+        let mut cluster = Cluster::new(Durability::None, seed);
+        cluster.slow = true;
+        let names: Vec<String> = (0..CORES).map(function).collect();
+        let mut rng = Rng::with_seed(seed);
+        let clients: Vec<Peer> = (0..3).map(|core| cluster.connect(core)).collect();
+        let mut workers: Vec<(Peer, Work)> = Vec::new();
+        for _ in 0..3 {
+            let peer = cluster.connect(rng.usize(0..CORES));
+            let able = rng.u8(1..8);
+            for (at, name) in names.iter().enumerate() {
+                if able >> at & 1 == 1 {
+                    cluster.packet(peer, Command::CanDo, &[name.as_bytes()], b"");
+                }
+            }
+            workers.push((peer, Work::Ready));
+        }
+        // One can do everything, so that all jobs are run.
+        for name in &names {
+            cluster.packet(workers[0].0, Command::CanDo, &[name.as_bytes()], b"");
+        }
+        let (mut submitted, mut completed) = (0, 0);
+        let mut idle = 0;
+        while idle < 1000 {
+            idle += 1;
+            match rng.u32(0..4) {
+                0 if submitted < 40 => {
+                    let client = clients[rng.usize(0..3)];
+                    let commands =
+                        [Command::SubmitJobHigh, Command::SubmitJob, Command::SubmitJobLow];
+                    let name = names[rng.usize(0..CORES)].as_bytes();
+                    cluster.packet(client, commands[rng.usize(0..3)], &[name, b""], b"");
+                    submitted += 1;
+                    idle = 0;
+                }
+                1 => {
+                    let at = rng.usize(0..workers.len());
+                    let (peer, work) = &mut workers[at];
+                    if act(&mut cluster, *peer, work, &mut completed) {
+                        idle = 0;
+                    }
+                }
+                2 if rng.u32(0..50) == 0 => {
+                    // The leases of those who are slow end.
+                    cluster.now.mono_ms += 100;
+                    for core in 0..CORES {
+                        cluster.shards[core].tick(cluster.now);
+                    }
+                }
+                _ => {
+                    if cluster.step() {
+                        idle = 0;
+                    }
+                }
+            }
+        }
+        cluster.settle();
+        assert_eq!((submitted, completed), (40, 40), "seed {seed}: {workers:?}");
+        let mut answers = 0;
+        for client in clients {
+            let heard = cluster.hear(client).escape_ascii().to_string();
+            answers += heard.matches("\\x00RES\\x00\\x00\\x00\\r").count();
+        }
+        assert_eq!(answers, 40, "seed {seed}: every client has its results");
+        assert!(workers.iter().all(|(_, work)| matches!(work, Work::Asleep)), "seed {seed}");
+    }
+}
+
+/// What a worker is at.
+#[derive(Debug)]
+enum Work {
+    Ready,
+    Waiting,
+    Asleep,
+}
+
+/// A worker does its next thing; `false` if it had nothing to do.
+fn act(cluster: &mut Cluster, peer: Peer, work: &mut Work, completed: &mut u32) -> bool {
+    let heard = cluster.hear(peer);
+    match work {
+        Work::Ready => {
+            cluster.packet(peer, Command::GrabJob, &[], b"");
+            *work = Work::Waiting;
+        }
+        Work::Waiting if heard.is_empty() => return false,
+        Work::Waiting => {
+            // A NOOP that comes to one that is awake would stand before the answer.
+            if heard == response(Command::NoJob, &[], b"") {
+                cluster.packet(peer, Command::PreSleep, &[], b"");
+                *work = Work::Asleep;
+            } else {
+                let body = &heard[12..];
+                let end = body.iter().position(|&byte| byte == 0).unwrap();
+                cluster.packet(peer, Command::WorkComplete, &[&body[..end]], b"done");
+                *completed += 1;
+                *work = Work::Ready;
+            }
+        }
+        Work::Asleep if heard.is_empty() => return false,
+        Work::Asleep => {
+            assert_eq!(heard, response(Command::Noop, &[], b""));
+            *work = Work::Ready;
+        }
+    }
+    true
+}

@@ -1,0 +1,445 @@
+//! Durable jobs on a PostgreSQL server that others may share.
+//!
+//! A commit is one statement, or one transaction of several when payloads are large. One server
+//! owns the tables: it holds an advisory lock and the latest generation. Another one may wait for
+//! the lock and go on with the jobs. Knows SQL, and nothing of queues; it blocks its thread.
+//!
+//! Invariant: a commit is applied if and only if its generation is still the latest one, and none
+//! of an earlier session is applied after a later session has begun.
+
+mod change;
+mod conninfo;
+mod session;
+mod takeover;
+
+use std::fmt;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+use tokio_postgres::{Config, Statement};
+use tracing::{info, warn};
+
+use self::change::Chunk;
+use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
+use self::takeover::take_over;
+use super::open::OpenError;
+use super::{Operation, Row, Store, StoreError};
+use crate::packet::Priority;
+
+/// Version of the tables.
+///
+/// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
+///    generation (counts the sessions of owners) and the owner's token (random for each process).
+///
+/// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
+/// let `Link::own` alter tables of each older version before it takes the next generation, in the
+/// same transaction. Older servers refuse newer tables. Numbers are unsigned here and signed there,
+/// bit for bit; they reach 2^63 after a thousand years.
+const VERSION: i32 = 1;
+
+/// The tables, made by whoever finds none. Payloads are kept as they are: trying to compress them
+/// costs more than it saves.
+const SCHEMA: &str = "\
+CREATE TABLE ringgear_job (
+    number bigint PRIMARY KEY,
+    function bytea NOT NULL,
+    unique_key bytea NOT NULL,
+    reducer bytea NOT NULL,
+    priority smallint NOT NULL,
+    run_at bigint NOT NULL,
+    attempts integer NOT NULL,
+    payload bytea NOT NULL
+);
+ALTER TABLE ringgear_job ALTER payload SET STORAGE EXTERNAL;
+CREATE TABLE ringgear_owner (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version integer NOT NULL,
+    generation bigint NOT NULL,
+    owner bytea NOT NULL
+);";
+
+/// Serializes the making of tables; `ringgear` in ASCII.
+const SCHEMA_LOCK: i64 = 0x7269_6e67_6765_6172;
+
+const LOAD: &str = "\
+SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
+FROM ringgear_job ORDER BY number";
+
+/// Changes above this size are a transaction with a longer limit at the server.
+const SINGLE_BYTES_MAX: usize = 1 << 20;
+/// How long a row may take to arrive while jobs are loaded.
+const ROW_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the lock is tried while another server has it.
+const LOCK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an owner that has just ended may take to vanish from the server.
+const LOCK_GRACE: Duration = Duration::from_secs(2);
+
+/// Jobs on a PostgreSQL server.
+pub struct Postgres {
+    link: Link,
+    runtime: Runtime,
+    next_sequence: u64,
+}
+
+/// A session that owns the tables.
+struct Ready {
+    session: Session,
+    /// `change::STATEMENT`.
+    change: Statement,
+}
+
+/// The way to the server and what is known about it.
+struct Link {
+    config: Config,
+    /// Where that is, for messages.
+    place: String,
+    ready: Option<Ready>,
+    /// The server's sides of sessions that may have the lock.
+    backends: Vec<Backend>,
+    /// Says that the owner is this process.
+    token: Vec<u8>,
+    generation: i64,
+    /// Set for good once another server owns the jobs.
+    lost: bool,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("place", &self.link.place)
+            .field("generation", &self.link.generation)
+            .field("connected", &self.link.ready.is_some())
+            .field("lost", &self.link.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// Connects, makes the tables if there are none, becomes their owner, and takes over the jobs
+    /// of a gearmand that kept them in `table` (gearmand's `queue` unless named), numbered from
+    /// `first_sequence`.
+    ///
+    /// `conninfo` is a connection string as libpq reads it, completed from libpq's environment
+    /// variables. While another server owns the tables, `keep_waiting` is asked some times a second
+    /// whether to go on waiting; once it was connected, a server that goes away is waited for, too.
+    ///
+    /// # Errors
+    /// `OpenError`: see there.
+    pub fn open(
+        conninfo: &str,
+        table: Option<&str>,
+        first_sequence: u64,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<Self, OpenError> {
+        let config = conninfo::config(conninfo, |name| std::env::var(name).ok())?;
+        let mut token = vec![0; 16];
+        getrandom::fill(&mut token).map_err(|error| {
+            StoreError::Unusable(format!("the kernel gives no random bytes: {error}"))
+        })?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().map_err(|error| {
+            StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
+        })?;
+        let place = conninfo::place(&config);
+        let (ready, backends) = (None, Vec::new());
+        let mut link = Link { config, place, ready, backends, token, generation: 0, lost: false };
+        let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
+        Ok(Self { link, runtime, next_sequence })
+    }
+
+    /// The first sequence above those of all jobs that are kept, and not below `first_sequence`.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Lets a session that was given up close its socket, and with it give the lock back, now:
+    /// nothing runs here between calls.
+    fn settle(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if result.is_err() {
+            self.runtime.block_on(tokio::task::yield_now());
+        }
+        result
+    }
+}
+
+impl Store for Postgres {
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.load(each));
+        self.settle(result)
+    }
+
+    /// Also of no operations: then it says whether the jobs are still this server's.
+    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.commit(operations));
+        self.settle(result)
+    }
+}
+
+impl Link {
+    async fn open(
+        &mut self,
+        table: Option<&str>,
+        first_sequence: u64,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<u64, OpenError> {
+        let mut session =
+            self.connect_first().await.map_err(|trouble| trouble.at_start(&self.place))?;
+        let asked = Instant::now();
+        loop {
+            match session.lock().await {
+                Ok(true) => break,
+                Ok(false) => {
+                    let waits = keep_waiting();
+                    if !waits && asked.elapsed() >= LOCK_GRACE {
+                        return Err(self.owned(&session).await);
+                    }
+                }
+                Err(trouble) => {
+                    let error = trouble.at_start(&self.place);
+                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
+                        return Err(error.into());
+                    }
+                    warn!("{error}");
+                    session = loop {
+                        sleep(LOCK_INTERVAL).await;
+                        match self.connect_first().await {
+                            Ok(session) => break session,
+                            Err(trouble) => {
+                                let error = trouble.at_start(&self.place);
+                                // Waiting mends what is unavailable, and nothing else.
+                                let mends = matches!(error, StoreError::Unavailable(_));
+                                if !mends || !keep_waiting() {
+                                    return Err(error.into());
+                                }
+                            }
+                        }
+                    };
+                }
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
+        let opened = async {
+            self.generation = self.own(&session).await?;
+            let change = session.prepare().await?;
+            let sequence = take_over(&session, self.generation, table, first_sequence).await?;
+            Ok((change, sequence))
+        };
+        let opened: Result<_, Trouble> = opened.await;
+        let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
+        info!(generation = self.generation, "jobs are kept in {}", self.place);
+        self.backends = vec![session.backend];
+        self.ready = Some(Ready { session, change });
+        Ok(sequence)
+    }
+
+    /// Connects and sees to it that there are tables of this version.
+    async fn connect_first(&self) -> Result<Session, Trouble> {
+        let session = Session::connect(&self.config, &self.place).await?;
+        let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
+        let found: bool = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
+        if !found {
+            let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})");
+            session.run(ANSWER_TIMEOUT, &lock).await?;
+            let found: bool =
+                answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
+            if !found {
+                let row = format!("INSERT INTO ringgear_owner VALUES (true, {VERSION}, 0, '');");
+                session.run(ANSWER_TIMEOUT, &format!("{SCHEMA}{row}")).await?;
+            }
+            session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        }
+        self.check_version(&session, "").await?;
+        Ok(session)
+    }
+
+    async fn check_version(&self, session: &Session, lock: &str) -> Result<(), Trouble> {
+        let sql = format!("SELECT version FROM ringgear_owner {lock}");
+        let row = answer(ANSWER_TIMEOUT, session.client.query_opt(&sql, &[])).await?;
+        let place = &self.place;
+        let sentence = match row.map(|row| row.get::<_, i32>(0)) {
+            Some(VERSION) => return Ok(()),
+            Some(version) if version > VERSION => format!(
+                "the jobs in {place} are of version {version}, this ringgear knows versions up to \
+                 {VERSION}: start the newer ringgear, or another database"
+            ),
+            Some(version) => format!("the jobs in {place} have the unknown version {version}"),
+            None => format!(
+                "the table ringgear_owner in {place} has lost its row: restore it from a backup, \
+                 or drop it and ringgear_job to start without jobs"
+            ),
+        };
+        Err(Trouble::Told(StoreError::Unusable(sentence)))
+    }
+
+    /// Takes the next generation; earlier ones can't commit from here on.
+    async fn own(&self, session: &Session) -> Result<i64, Trouble> {
+        session.run(ANSWER_TIMEOUT, "BEGIN").await?;
+        self.check_version(session, "FOR UPDATE").await?;
+        let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
+                   RETURNING generation";
+        let generation =
+            answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[&self.token])).await?.get(0);
+        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        Ok(generation)
+    }
+
+    /// What to say when another server has the lock and nobody waits.
+    async fn owned(&self, session: &Session) -> OpenError {
+        let holder = match session.holder().await {
+            Ok(Some((backend, host))) => {
+                format!("by the one at {host} (PostgreSQL process {})", backend.pid)
+            }
+            _ => "by another one".to_owned(),
+        };
+        OpenError::Owned(format!(
+            "the jobs in {} are served {holder}: stop that server, or wait for its end with \
+             --standby",
+            self.place
+        ))
+    }
+
+    /// Takes the session out, a new one if need be; whoever finds it in good order puts it back.
+    async fn take(&mut self) -> Result<Ready, StoreError> {
+        if self.lost {
+            return Err(self.lose());
+        }
+        match self.ready.take() {
+            Some(ready) if !ready.session.is_closed() => Ok(ready),
+            _ => self.reconnect().await.map_err(|trouble| trouble.in_service(&self.place)),
+        }
+    }
+
+    /// Connects again and goes on as the owner, provided that nobody else was it meanwhile.
+    async fn reconnect(&mut self) -> Result<Ready, Trouble> {
+        let session = Session::connect(&self.config, &self.place).await?;
+        let started = Instant::now();
+        // It stays among them if it falls silent: then it may have got the lock.
+        self.backends.push(session.backend);
+        while !session.lock().await? {
+            // The lock may still be with an earlier session: its end is not known to the server,
+            // or it is about to commit what was given up here.
+            match session.holder().await? {
+                Some((backend, _)) if self.backends.contains(&backend) => {
+                    session.terminate(backend).await?;
+                }
+                Some(_) => return Err(Trouble::Told(self.lose())),
+                None => {}
+            }
+            if started.elapsed() > LOCK_GRACE {
+                self.backends.pop();
+                return Err(Trouble::Told(StoreError::Unavailable(format!(
+                    "{} has not ended this server's earlier session yet",
+                    self.place
+                ))));
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
+        self.backends = vec![session.backend];
+        let sql = "UPDATE ringgear_owner SET generation = generation + 1 WHERE owner = $1 \
+                   RETURNING generation";
+        let Some(row) =
+            answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &[&self.token])).await?
+        else {
+            return Err(Trouble::Told(self.lose()));
+        };
+        self.generation = row.get(0);
+        let change = session.prepare().await?;
+        info!(generation = self.generation, "connected to {} again", self.place);
+        Ok(Ready { session, change })
+    }
+
+    /// Gives everything up for good.
+    fn lose(&mut self) -> StoreError {
+        self.lost = true;
+        self.ready = None;
+        StoreError::Lost(format!("another server has taken over the jobs in {}", self.place))
+    }
+
+    async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+        let ready = self.take().await?;
+        read(&ready.session, each).await.map_err(|trouble| trouble.in_service(&self.place))?;
+        self.ready = Some(ready);
+        Ok(())
+    }
+
+    async fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+        let mut chunks = change::chunks(operations);
+        if chunks.is_empty() {
+            chunks.push(Chunk::default());
+        }
+        let ready = self.take().await?;
+        match apply(&ready, self.generation, &chunks).await {
+            Ok(true) => {
+                self.ready = Some(ready);
+                Ok(())
+            }
+            Ok(false) => Err(self.lose()),
+            Err(trouble) => {
+                let refused = matches!(&trouble, Trouble::Error(error) if error.code().is_some());
+                if refused && ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok() {
+                    self.ready = Some(ready);
+                }
+                Err(trouble.in_service(&self.place))
+            }
+        }
+    }
+}
+
+/// Applies all chunks in one transaction; false, and nothing applied, if `generation` is over.
+async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<bool, Trouble> {
+    let session = &ready.session;
+    let bytes = chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0);
+    let limit = limit(bytes);
+    // A statement alone is a transaction of its own.
+    let several = chunks.len() > 1 || bytes > SINGLE_BYTES_MAX;
+    if several {
+        let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
+        session.run(ANSWER_TIMEOUT, &begin).await?;
+    }
+    for chunk in chunks {
+        if answer(limit, session.client.query_one(&ready.change, &chunk.parameters(&generation)))
+            .await?
+            .get::<_, i64>(0)
+            == 0
+        {
+            return Ok(false);
+        }
+    }
+    if several {
+        session.run(limit, "COMMIT").await?;
+    }
+    Ok(true)
+}
+
+/// Streams the table.
+async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Trouble> {
+    session.run(ANSWER_TIMEOUT, "BEGIN READ ONLY; SET LOCAL statement_timeout = 0").await?;
+    let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;
+    let parameters: [i32; 0] = [];
+    let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(&statement, parameters)).await?;
+    let mut rows = pin!(rows);
+    while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
+        let bytes = |column: usize| Bytes::copy_from_slice(row.get(column));
+        let priority = row.get::<_, i16>(5);
+        each(Row {
+            number: row.get::<_, i64>(0).cast_unsigned(),
+            function: bytes(1),
+            unique: bytes(2),
+            reducer: bytes(3),
+            payload: bytes(4),
+            priority: match priority {
+                0 => Priority::High,
+                2 => Priority::Low,
+                _ => Priority::Normal,
+            },
+            run_at_s: row.get::<_, i64>(6).cast_unsigned(),
+            attempts: row.get::<_, i32>(7).cast_unsigned(),
+        });
+    }
+    session.run(ANSWER_TIMEOUT, "COMMIT").await
+}

@@ -1,0 +1,238 @@
+//! Operations in, the parameters of as few statements as possible out.
+//!
+//! Operations on the same job are folded into its final state, so one statement may insert, count
+//! and delete without caring about their order, and a job that came and went is never written.
+//! Knows the statement's columns, not the connection.
+//!
+//! Invariant: applying all chunks has the effect of the operations in their order, also when some
+//! or all of them were applied before: a commit whose answer got lost may be repeated.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::store::{Operation, Row};
+
+/// Payload bytes in one statement, above which another one is begun: bounds the memory that a
+/// commit takes here and on the server. One larger payload has a statement of its own.
+const CHUNK_BYTES: usize = 16 << 20;
+/// What a job takes in a statement beside its texts.
+const JOB_BYTES: usize = 64;
+
+/// Applies one chunk and says whether generation `$1` still owns the store: without it nothing is
+/// touched, and nobody can take the store over before the transaction has ended.
+pub(super) const STATEMENT: &str = "\
+WITH owner AS MATERIALIZED (
+    SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE
+), kept AS (
+    INSERT INTO ringgear_job
+        (number, function, unique_key, reducer, priority, run_at, attempts, payload)
+    SELECT job.* FROM owner, unnest($2, $3, $4, $5, $6, $7, $8, $9) AS job
+    ON CONFLICT (number) DO UPDATE SET
+        function = excluded.function, unique_key = excluded.unique_key,
+        reducer = excluded.reducer, priority = excluded.priority, run_at = excluded.run_at,
+        attempts = excluded.attempts, payload = excluded.payload
+), counted AS (
+    UPDATE ringgear_job SET attempts = count.attempts
+    FROM owner, unnest($10, $11) AS count (number, attempts)
+    WHERE ringgear_job.number = count.number
+), removed AS (
+    DELETE FROM ringgear_job USING owner WHERE number = ANY ($12)
+)
+SELECT count(*) FROM owner";
+
+/// Types of the parameters.
+pub(super) const TYPES: [Type; 12] = [
+    Type::INT8,
+    Type::INT8_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::INT2_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT4_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT4_ARRAY,
+    Type::INT8_ARRAY,
+];
+
+/// What becomes of a job.
+enum Fate<'a> {
+    Kept { row: &'a Row, attempts: u32 },
+    Counted(u32),
+    Removed,
+}
+
+/// What one statement changes, column by column.
+#[derive(Debug, Default)]
+pub(super) struct Chunk<'a> {
+    number: Vec<i64>,
+    function: Vec<&'a [u8]>,
+    unique: Vec<&'a [u8]>,
+    reducer: Vec<&'a [u8]>,
+    priority: Vec<i16>,
+    run_at_s: Vec<i64>,
+    attempts: Vec<i32>,
+    payload: Vec<&'a [u8]>,
+    counted: Vec<i64>,
+    counts: Vec<i32>,
+    removed: Vec<i64>,
+    /// Roughly what it takes on the wire.
+    pub(super) bytes: usize,
+}
+
+impl<'a> Chunk<'a> {
+    /// Parameters of the statement, in their order.
+    pub(super) fn parameters<'b>(&'b self, generation: &'b i64) -> [&'b (dyn ToSql + Sync); 12] {
+        [
+            generation,
+            &self.number,
+            &self.function,
+            &self.unique,
+            &self.reducer,
+            &self.priority,
+            &self.run_at_s,
+            &self.attempts,
+            &self.payload,
+            &self.counted,
+            &self.counts,
+            &self.removed,
+        ]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn push(&mut self, number: u64, fate: &Fate<'a>) {
+        let number = number.cast_signed();
+        self.bytes += fate.bytes();
+        match *fate {
+            Fate::Kept { row, attempts } => {
+                self.number.push(number);
+                self.function.push(&row.function);
+                self.unique.push(&row.unique);
+                self.reducer.push(&row.reducer);
+                self.priority.push(i16::from(row.priority as u8));
+                self.run_at_s.push(row.run_at_s.cast_signed());
+                self.attempts.push(attempts.cast_signed());
+                self.payload.push(&row.payload);
+            }
+            Fate::Counted(attempts) => {
+                self.counted.push(number);
+                self.counts.push(attempts.cast_signed());
+            }
+            Fate::Removed => self.removed.push(number),
+        }
+    }
+}
+
+impl Fate<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Kept { row, .. } => {
+                let texts = row.function.len() + row.unique.len() + row.reducer.len();
+                JOB_BYTES + texts + row.payload.len()
+            }
+            Self::Counted(_) | Self::Removed => JOB_BYTES,
+        }
+    }
+}
+
+/// The statements that have the effect of `operations`.
+pub(super) fn chunks(operations: &[Operation]) -> Vec<Chunk<'_>> {
+    // Ordered: neighbours on disk are written together.
+    let mut fates = BTreeMap::new();
+    for operation in operations {
+        match *operation {
+            Operation::Insert { ref row, .. } => {
+                fates.insert(row.number, Fate::Kept { row, attempts: row.attempts });
+            }
+            Operation::SetAttempts { number, attempts } => match fates.get_mut(&number) {
+                Some(Fate::Kept { attempts: kept, .. } | Fate::Counted(kept)) => *kept = attempts,
+                Some(Fate::Removed) => {}
+                None => {
+                    fates.insert(number, Fate::Counted(attempts));
+                }
+            },
+            // Also for a job of this very commit: an earlier attempt may have kept it.
+            Operation::Remove { number } => {
+                fates.insert(number, Fate::Removed);
+            }
+        }
+    }
+    let mut chunks = Vec::new();
+    let mut chunk = Chunk::default();
+    for (number, fate) in &fates {
+        if !chunk.is_empty() && chunk.bytes + fate.bytes() > CHUNK_BYTES {
+            chunks.push(mem::take(&mut chunk));
+        }
+        chunk.push(*number, fate);
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::packet::Priority;
+
+    fn row(number: u64, payload_bytes: usize) -> Row {
+        Row {
+            number,
+            function: Bytes::from_static(b"f"),
+            unique: Bytes::new(),
+            reducer: Bytes::new(),
+            payload: vec![0; payload_bytes].into(),
+            priority: Priority::Normal,
+            run_at_s: 0,
+            attempts: 0,
+        }
+    }
+
+    fn insert(number: u64) -> Operation {
+        Operation::Insert { row: row(number, 1), answered: false }
+    }
+
+    #[test]
+    fn the_last_word_on_a_job_counts() {
+        let operations = [
+            insert(1),
+            Operation::SetAttempts { number: 1, attempts: 2 },
+            insert(2),
+            Operation::SetAttempts { number: 2, attempts: 1 },
+            Operation::Remove { number: 2 },
+            Operation::SetAttempts { number: 3, attempts: 1 },
+            Operation::SetAttempts { number: 3, attempts: 4 },
+            Operation::Remove { number: 4 },
+            Operation::SetAttempts { number: 4, attempts: 1 },
+        ];
+        let chunks = chunks(&operations);
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks[0].number, [1]);
+        assert_eq!(chunks[0].attempts, [2]);
+        assert_eq!(chunks[0].counted, [3]);
+        assert_eq!(chunks[0].counts, [4]);
+        assert_eq!(chunks[0].removed, [2, 4]);
+    }
+
+    #[test]
+    fn large_payloads_are_spread_over_statements() {
+        let operations: Vec<Operation> = [CHUNK_BYTES / 2, 10, CHUNK_BYTES / 2, CHUNK_BYTES * 2, 1]
+            .into_iter()
+            .zip(1..)
+            .map(|(bytes, number)| Operation::Insert { row: row(number, bytes), answered: false })
+            .collect();
+        let chunks = chunks(&operations);
+        let numbers: Vec<&[i64]> = chunks.iter().map(|chunk| &*chunk.number).collect();
+        assert_eq!(numbers, [&[1, 2][..], &[3], &[4], &[5]]);
+        assert!(super::chunks(&[]).is_empty());
+    }
+}

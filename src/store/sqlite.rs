@@ -1,0 +1,417 @@
+//! Durable jobs in a file: operations in, a table out that every sqlite3 shell can read.
+//!
+//! SQLite runs in this process with a write-ahead log. One connection is kept while it works and is
+//! opened anew after a fault that may have left it in a bad way. Takes over what C gearmand left in
+//! its own table (`gearmand`). Knows neither threads nor retries (`writer`).
+//!
+//! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice
+//! leaves what applying it once does.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memchr::memchr;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, Statement, ToSql, Transaction, TransactionBehavior, params,
+};
+use tracing::info;
+
+use super::gearmand::Table;
+use super::lock::Lock;
+use super::{Operation, Row, Store, StoreError};
+use crate::handle::SLOT_BITS;
+use crate::packet::Priority;
+
+/// The table of gearmand's queue when nobody named another.
+pub const GEARMAND_TABLE: &str = "gearman_queue";
+
+/// `PRAGMA application_id` of our files: "ring".
+const APPLICATION_ID: i64 = 0x7269_6e67;
+
+/// `PRAGMA user_version` of our files.
+///
+/// To change the schema: raise it by one, let `SCHEMA` make what new files get, and let `claim`
+/// bring files of each older version a step further in the transaction that sets this number. What
+/// a released version means never changes, and each gets a test that reads a file of it.
+const VERSION: i64 = 1;
+
+/// Comments stay in the file: `.schema` shows them.
+const SCHEMA: &str = "
+CREATE TABLE ringgear_job (
+    number     INTEGER PRIMARY KEY,         -- the number in its handle, its order too
+    function   TEXT NOT NULL,               -- text, or BLOB when it isn't UTF-8 or has a NUL
+    unique_key TEXT NOT NULL DEFAULT '',    -- likewise
+    reducer    TEXT NOT NULL DEFAULT '',    -- likewise
+    priority   INTEGER NOT NULL DEFAULT 1,  -- 0 high, 1 normal, 2 low
+    run_at     INTEGER NOT NULL DEFAULT 0,  -- seconds since 1970; 0 = at once
+    attempts   INTEGER NOT NULL DEFAULT 0,  -- workers that lost it
+    payload    BLOB NOT NULL DEFAULT x''
+)";
+
+const OUR_TABLE: &str = "ringgear_job";
+
+/// A commit that is tried again may have reached the disk the first time.
+pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
+    (number, function, unique_key, reducer, priority, run_at, attempts, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const SET_ATTEMPTS: &str = "UPDATE ringgear_job SET attempts = ?2 WHERE number = ?1";
+const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
+const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
+    payload FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
+
+/// How long a commit waits for a shell that writes. Longer waits are the writer's to arrange.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Kibibytes of pages that are kept in memory. Jobs come and go at the two ends of the table: more
+/// makes nothing faster.
+const CACHE_KIB: i64 = 8 << 10;
+/// Pages in the log after which a commit also moves them to the database. That commit takes some 5
+/// ms then; with more pages it takes longer, and the others are not faster.
+const CHECKPOINT_PAGES: i64 = 1000;
+/// The log is cut to this size when a large commit has made it larger.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
+
+/// Jobs in a file that this process owns.
+#[derive(Debug)]
+pub struct Sqlite {
+    /// `None` after a fault; the next call opens it again.
+    connection: Option<Connection>,
+    /// Device and inode of the file that was opened.
+    file: (u64, u64),
+    /// Stands last: closing the connection still writes.
+    lock: Lock,
+}
+
+impl Sqlite {
+    /// Opens the locked database, makes it if there is none, and moves jobs that C gearmand left in
+    /// `import_table` (by default `GEARMAND_TABLE`) to its own table. These are numbered in
+    /// sequence from `first_sequence`, or from behind the last job that is there.
+    ///
+    /// # Errors
+    /// `StoreError`: see there.
+    pub fn open(
+        lock: Lock,
+        import_table: Option<&str>,
+        first_sequence: u64,
+    ) -> Result<Self, StoreError> {
+        let path = lock.database();
+        let explain = |error| explain(path, &error);
+        let import_table = import_table.unwrap_or(GEARMAND_TABLE);
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(explain)?;
+        let theirs = Table::find(&connection, import_table).map_err(explain)?;
+        claim(path, &mut connection, import_table, theirs.as_ref())?;
+        if let Some(theirs) = theirs {
+            let taken = take_over(&mut connection, &theirs, first_sequence).map_err(explain)?;
+            if taken > 0 {
+                info!(jobs = taken, table = import_table, "took over the jobs of gearmand");
+            }
+        }
+        let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
+        Ok(Self { connection: Some(connection), file, lock })
+    }
+
+    /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let path = self.lock.database();
+        // What goes to a file without a name is gone with the last program that has it open. What
+        // goes to another file, or is read from it, mixes with the log of the one that we know.
+        match file_at(path) {
+            Ok(file) if file == self.file => {}
+            Ok(_) => return Err(misplaced(path, "another file has its name")),
+            Err(error) => return Err(misplaced(path, &error.to_string())),
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = connect(path, OpenFlags::empty());
+                let connection = connection.map_err(|error| explain(path, &error))?;
+                check(path, &connection)?;
+                connection
+            }
+        };
+        let result = work(&mut connection);
+        let sound = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull];
+        let code = result.as_ref().err().map(rusqlite::Error::sqlite_error_code);
+        if code.is_none_or(|code| code.is_some_and(|code| sound.contains(&code))) {
+            self.connection = Some(connection);
+        }
+        result.map_err(|error| explain(path, &error))
+    }
+}
+
+impl Store for Sqlite {
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let mut select = connection.prepare(SELECT)?;
+            // SQLite's integers have a sign: the numbers of the upper half come as negative ones.
+            for (low, high) in [(0, i64::MAX), (i64::MIN, -1)] {
+                let mut rows = select.query([low, high])?;
+                while let Some(row) = rows.next()? {
+                    each(Row {
+                        number: row.get::<_, i64>(0)?.cast_unsigned(),
+                        function: bytes_of(row.get_ref(1)?),
+                        unique: bytes_of(row.get_ref(2)?),
+                        reducer: bytes_of(row.get_ref(3)?),
+                        priority: priority_of(integer_of(row.get_ref(4)?)),
+                        run_at_s: integer_of(row.get_ref(5)?).cast_unsigned(),
+                        attempts: integer_of(row.get_ref(6)?).try_into().unwrap_or(u32::MAX),
+                        payload: bytes_of(row.get_ref(7)?),
+                    });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+        self.with(|connection| {
+            // Dropped on the way out of an error, it takes everything back.
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            apply(&transaction, operations)?;
+            transaction.commit()
+        })
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<()> {
+    let mut keep = transaction.prepare_cached(INSERT)?;
+    let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
+    let mut remove = transaction.prepare_cached(REMOVE)?;
+    for operation in operations {
+        match operation {
+            Operation::Insert { row, .. } => insert(&mut keep, row)?,
+            Operation::SetAttempts { number, attempts } => {
+                set_attempts.execute(params![number.cast_signed(), attempts])?;
+            }
+            Operation::Remove { number } => {
+                remove.execute([number.cast_signed()])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs `INSERT` for a row.
+pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+    statement.execute(params![
+        row.number.cast_signed(),
+        Name(&row.function),
+        Name(&row.unique),
+        Name(&row.reducer),
+        row.priority as i64,
+        row.run_at_s.cast_signed(),
+        row.attempts,
+        &*row.payload,
+    ])?;
+    Ok(())
+}
+
+/// Any bytes, as text where a shell can show them as such.
+struct Name<'a>(&'a [u8]);
+
+impl ToSql for Name<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let text = memchr(0, self.0).is_none() && str::from_utf8(self.0).is_ok();
+        let value = if text { ValueRef::Text(self.0) } else { ValueRef::Blob(self.0) };
+        Ok(ToSqlOutput::Borrowed(value))
+    }
+}
+
+/// What a value holds, whatever type another program gave it.
+pub(super) fn bytes_of(value: ValueRef<'_>) -> Bytes {
+    match value {
+        ValueRef::Null => Bytes::new(),
+        ValueRef::Integer(number) => number.to_string().into(),
+        ValueRef::Real(number) => number.to_string().into(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Bytes::copy_from_slice(bytes),
+    }
+}
+
+/// The same for numbers; 0 for what is none.
+pub(super) fn integer_of(value: ValueRef<'_>) -> i64 {
+    match value {
+        ValueRef::Integer(number) => number,
+        ValueRef::Text(text) => {
+            str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
+/// Numbers as gearmand has them too; normal for any other.
+pub(super) fn priority_of(number: i64) -> Priority {
+    Priority::ALL
+        .into_iter()
+        .find(|&priority| priority as i64 == number)
+        .unwrap_or(Priority::Normal)
+}
+
+/// Opens the file; writes nothing to it.
+fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    // Damaged pages are noticed when they are read. `load` reads all that hold jobs, so nothing
+    // else checks the file when it is opened.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// Makes sure that the file is ours, or makes it ours if it is empty or gearmand's.
+fn claim(
+    path: &Path,
+    connection: &mut Connection,
+    import_table: &str,
+    theirs: Option<&Table>,
+) -> Result<(), StoreError> {
+    let explain = |error| explain(path, &error);
+    let name = path.display();
+    if import_table.eq_ignore_ascii_case(OUR_TABLE) {
+        let text = format!("{OUR_TABLE} is ringgear's own table: name the one that gearmand wrote");
+        return Err(StoreError::Unusable(text));
+    }
+    if let Some(column) = theirs.and_then(|theirs| theirs.lacks) {
+        let text = format!(
+            "the table {import_table} in {name} has no column {column}, so gearmand didn't write \
+             it: give another file, or name gearmand's table with --libsqlite3-table"
+        );
+        return Err(StoreError::Unusable(text));
+    }
+    let (application, version) = identity(connection).map_err(explain)?;
+    if application == 0 && version == 0 {
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let tables: i64 = connection.query_row(tables, [], |row| row.get(0)).map_err(explain)?;
+        if tables > 0 && theirs.is_none() {
+            let text = format!(
+                "{name} is a database with other tables and none named {import_table}: give \
+                 another file, or name gearmand's table with --libsqlite3-table"
+            );
+            return Err(StoreError::Unusable(text));
+        }
+        log_ahead(path, connection)?;
+        let make = |connection: &mut Connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()
+        };
+        return make(connection).map_err(explain);
+    }
+    check(path, connection)?;
+    log_ahead(path, connection)
+}
+
+/// Makes sure that the file is one of ours.
+fn check(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let name = path.display();
+    match identity(connection).map_err(|error| explain(path, &error))? {
+        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, version) => Err(StoreError::Unusable(format!(
+            "{name} is of version {version} and this ringgeard reads version {VERSION}: start the \
+             ringgeard that wrote it, or give another file"
+        ))),
+        _ => Err(StoreError::Unusable(format!(
+            "{name} is the database of another program: give another file"
+        ))),
+    }
+}
+
+/// The numbers of the program and of the schema in the file's head.
+fn identity(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((number("application_id")?, number("user_version")?))
+}
+
+/// Switches the write-ahead log on. Stays on in the file.
+fn log_ahead(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+    let mode: String = mode.map_err(|error| explain(path, &error))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "{} can't have a write-ahead log where it lies (journal_mode stays {mode}): put it on a \
+         local disk",
+        path.display()
+    )))
+}
+
+fn take_over(
+    connection: &mut Connection,
+    theirs: &Table,
+    first_sequence: u64,
+) -> rusqlite::Result<u64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let last = "SELECT ifnull(max(number), 0) FROM ringgear_job";
+    let last: i64 = transaction.query_row(last, [], |row| row.get(0))?;
+    let next = (last.cast_unsigned() >> SLOT_BITS) + 1;
+    let taken = theirs.take_over(&transaction, first_sequence.max(next))?;
+    transaction.commit()?;
+    Ok(taken)
+}
+
+/// Device and inode of the file at `path`.
+fn file_at(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn misplaced(path: &Path, reason: &str) -> StoreError {
+    let name = path.display();
+    StoreError::Unavailable(format!("{name} is gone ({reason}): put it back, or restart ringgeard"))
+}
+
+/// What to tell the operator.
+fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let name = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            StoreError::Unavailable(format!("no room for {name}: free some on its disk"))
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Unavailable(
+            format!("{name} is locked by another program: end its transaction"),
+        ),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StoreError::Unavailable(
+            format!("{name} can't be written: check the owner and mode of it and of its folder"),
+        ),
+        Some(ErrorCode::CannotOpen) => StoreError::Unavailable(format!(
+            "{name} can't be opened ({error}): check that it and its folder may be read and written"
+        )),
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::OperationAborted
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => StoreError::Unavailable(format!(
+            "{name} can't be read or written ({error}): look after its disk"
+        )),
+        Some(ErrorCode::NotADatabase) => StoreError::Unusable(format!(
+            "{name} is no SQLite database: give another file, or move this one away"
+        )),
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Unusable(format!(
+            "{name} is damaged ({error}): restore it from a backup, or save what can be read with \
+             `.recover` in the sqlite3 shell"
+        )),
+        _ => StoreError::Unusable(format!(
+            "{name} isn't as ringgeard left it ({error}): undo that, or give another file"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! Files as they may lie on a disk in, what the store makes of them out.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::handle::{job_number, slot};
+use crate::store::lock::LockError;
+
+/// A folder with a database that isn't there yet.
+struct Place {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        Self { _folder: folder, path }
+    }
+
+    fn try_open(&self, table: Option<&str>) -> Result<Sqlite, StoreError> {
+        Sqlite::open(Lock::try_acquire(&self.path).unwrap(), table, 1)
+    }
+
+    fn open(&self) -> Sqlite {
+        self.try_open(None).unwrap()
+    }
+
+    fn shell(&self) -> Connection {
+        Connection::open(&self.path).unwrap()
+    }
+
+    /// Runs SQL on the file as another program does.
+    fn sql(&self, sql: &str) {
+        self.shell().execute_batch(sql).unwrap();
+    }
+}
+
+fn row(number: u64, payload: &[u8]) -> Row {
+    Row {
+        number,
+        function: Bytes::from_static(b"reverse"),
+        unique: Bytes::from_static(b"u"),
+        reducer: Bytes::new(),
+        payload: Bytes::copy_from_slice(payload),
+        priority: Priority::Normal,
+        run_at_s: 0,
+        attempts: 0,
+    }
+}
+
+fn keep(row: Row) -> Operation {
+    Operation::Insert { row, answered: false }
+}
+
+fn rows(store: &mut Sqlite) -> Vec<Row> {
+    let mut rows = Vec::new();
+    store.load(&mut |row| rows.push(row)).unwrap();
+    rows
+}
+
+fn numbers(store: &mut Sqlite) -> Vec<u64> {
+    rows(store).iter().map(|row| row.number).collect()
+}
+
+fn unusable(result: Result<Sqlite, StoreError>) -> String {
+    match result {
+        Err(StoreError::Unusable(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unavailable(result: Result<(), StoreError>) -> String {
+    match result {
+        Err(StoreError::Unavailable(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    let bytes = || prop_oneof![vec(any::<u8>(), 0..40), "[ -~é\\x00]{0,20}".prop_map(Vec::from)];
+    let payload = prop_oneof![9 => vec(any::<u8>(), 0..100), 1 => vec(any::<u8>(), 5000..20_000)];
+    let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), 0..3_usize);
+    (numbers, bytes(), bytes(), bytes(), payload).prop_map(
+        |((number, run_at_s, attempts, priority), function, unique, reducer, payload)| Row {
+            number,
+            function: function.into(),
+            unique: unique.into(),
+            reducer: reducer.into(),
+            payload: payload.into(),
+            priority: Priority::ALL[priority],
+            run_at_s,
+            attempts,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_bytes_come_back_as_they_were_in_order(mut kept in vec(any_row(), 1..20)) {
+        let place = Place::new();
+        let operations: Vec<Operation> = kept.iter().cloned().map(keep).collect();
+        let mut store = place.open();
+        store.commit(&operations).unwrap();
+        drop(store);
+        kept.sort_by_key(|row| row.number);
+        prop_assert_eq!(rows(&mut place.open()), kept);
+    }
+}
+
+#[test]
+fn operations_take_effect_in_their_order_and_twice_is_as_good_as_once() {
+    let place = Place::new();
+    let mut store = place.open();
+    let operations = [
+        keep(row(1, b"a")),
+        keep(row(2, b"b")),
+        Operation::SetAttempts { number: 2, attempts: 3 },
+        Operation::Remove { number: 1 },
+        Operation::Remove { number: 77 },
+        Operation::SetAttempts { number: 77, attempts: 1 },
+        keep(row(3, b"")),
+    ];
+    for _ in 0..2 {
+        store.commit(&operations).unwrap();
+        let expected = vec![Row { attempts: 3, ..row(2, b"b") }, row(3, b"")];
+        assert_eq!(rows(&mut store), expected);
+    }
+}
+
+#[test]
+fn a_shell_reads_while_the_server_runs_and_sees_text() {
+    let place = Place::new();
+    let mut store = place.open();
+    let binary = Row { function: Bytes::from_static(b"\xff\0"), ..row(2, b"q") };
+    store.commit(&[keep(row(1, b"p")), keep(binary)]).unwrap();
+    let shell = place.shell();
+    let sql = "SELECT group_concat(typeof(function) || function || payload) FROM ringgear_job
+        WHERE function = 'reverse' OR number = 2";
+    let seen: Vec<u8> =
+        shell.query_row(sql, [], |row| Ok(bytes_of(row.get_ref(0)?).to_vec())).unwrap();
+    assert!(seen.starts_with(b"textreversep,blob\xff"), "{seen:?}");
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'ringgear_job'";
+    let schema: String = shell.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(schema.contains("-- workers that lost it"), "it explains itself");
+    store.commit(&[Operation::Remove { number: 1 }]).unwrap();
+    assert_eq!(numbers(&mut store), [2]);
+}
+
+#[test]
+fn commits_are_synced_and_logged_ahead_also_after_another_start() {
+    let place = Place::new();
+    for _ in 0..2 {
+        let mut store = place.open();
+        let number = |name| {
+            let connection = store.connection.as_ref().unwrap();
+            connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(number("synchronous"), 2, "FULL");
+        assert_eq!((number("application_id"), number("user_version")), (APPLICATION_ID, VERSION));
+        let connection = store.connection.as_ref().unwrap();
+        let mode: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+        store.commit(&[keep(row(1, b"a"))]).unwrap();
+    }
+}
+
+#[test]
+fn a_second_owner_is_refused() {
+    let place = Place::new();
+    let store = place.open();
+    let error = Lock::try_acquire(&place.path).unwrap_err();
+    assert!(matches!(error, LockError::Owned { .. }), "{error}");
+    drop(store);
+    place.open();
+}
+
+const GEARMAND: &str = "CREATE TABLE gearman_queue (
+    unique_key TEXT, function_name TEXT, priority INTEGER, data BLOB, when_to_run INTEGER,
+    PRIMARY KEY (unique_key, function_name));";
+
+#[test]
+fn takes_over_what_gearmand_left_in_the_order_of_its_rows() {
+    let place = Place::new();
+    place.sql(&format!(
+        "{GEARMAND}
+        INSERT INTO gearman_queue VALUES ('z', 'resize', 2, x'00ff', 1700000000);
+        INSERT INTO gearman_queue VALUES ('a', 'resize', 0, NULL, NULL);
+        INSERT INTO gearman_queue VALUES ('', 'crop', NULL, 'text', 0);
+        INSERT INTO gearman_queue VALUES ('n', 'crop', 9, 42, -5);"
+    ));
+    let mut store = Sqlite::open(Lock::try_acquire(&place.path).unwrap(), None, 500).unwrap();
+    let expected = |sequence, function: &'static str, unique: &'static str, payload: &[u8]| Row {
+        function: function.into(),
+        unique: unique.into(),
+        ..row(job_number(sequence, slot(function.as_bytes())), payload)
+    };
+    let kept = vec![
+        Row {
+            priority: Priority::Low,
+            run_at_s: 1_700_000_000,
+            ..expected(500, "resize", "z", b"\0\xff")
+        },
+        Row { priority: Priority::High, ..expected(501, "resize", "a", b"") },
+        expected(502, "crop", "", b"text"),
+        expected(503, "crop", "n", b"42"),
+    ];
+    assert_eq!(rows(&mut store), kept);
+    let left = "SELECT count(*) FROM gearman_queue";
+    let left: i64 = place.shell().query_row(left, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0, "the table stays, empty");
+    drop(store);
+
+    // gearmand had the file again, and time went backwards.
+    place.sql("INSERT INTO gearman_queue VALUES ('b', 'crop', 1, 'x', 0)");
+    let mut store = place.open();
+    assert_eq!(rows(&mut store).last(), Some(&expected(504, "crop", "b", b"x")));
+    assert_eq!(rows(&mut store).len(), 5);
+}
+
+#[test]
+fn takes_over_an_old_table_of_another_name() {
+    let place = Place::new();
+    let name = r#"que"ue; DROP TABLE x"#;
+    let quoted = r#""que""ue; DROP TABLE x""#;
+    place.sql(&format!(
+        "CREATE TABLE {quoted} (unique_key TEXT, FUNCTION_NAME TEXT, priority INTEGER, data BLOB,
+            PRIMARY KEY (unique_key, function_name));
+        INSERT INTO {quoted} VALUES ('u', 'reverse', 1, 'p');"
+    ));
+    let reason = unusable(place.try_open(None));
+    assert!(reason.contains("none named gearman_queue"), "{reason}");
+    let mut store = place.try_open(Some(name)).unwrap();
+    assert_eq!(rows(&mut store), [row(job_number(1, slot(b"reverse")), b"p")]);
+}
+
+#[test]
+fn tables_that_gearmand_did_not_write_are_left_alone() {
+    let place = Place::new();
+    place.sql("CREATE TABLE gearman_queue (unique_key, function_name, priority)");
+    let before = fs::read(&place.path).unwrap();
+    let reason = unusable(place.try_open(None));
+    assert!(reason.contains("has no column data"), "{reason}");
+    assert_eq!(fs::read(&place.path).unwrap(), before, "untouched");
+
+    let place = Place::new();
+    place.open().commit(&[keep(row(1, b"a"))]).unwrap();
+    let reason = unusable(place.try_open(Some("Ringgear_Job")));
+    assert!(reason.contains("own table"), "{reason}");
+    assert_eq!(numbers(&mut place.open()), [1]);
+}
+
+#[test]
+fn files_of_other_programs_and_versions_are_refused_untouched() {
+    let cases = [
+        ("PRAGMA application_id = 77; CREATE TABLE t (x);", "another program"),
+        ("PRAGMA user_version = 3; CREATE TABLE gearman_queue (x);", "has no column"),
+        (&format!("PRAGMA user_version = 3; {GEARMAND}"), "another program"),
+        ("CREATE TABLE places (x);", "other tables"),
+    ];
+    for (sql, expected) in cases {
+        let place = Place::new();
+        place.sql(sql);
+        let before = fs::read(&place.path).unwrap();
+        let reason = unusable(place.try_open(None));
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(fs::read(&place.path).unwrap(), before, "{sql}");
+    }
+
+    let place = Place::new();
+    drop(place.open());
+    place.sql("PRAGMA user_version = 2");
+    let reason = unusable(place.try_open(None));
+    assert!(reason.contains("version 2"), "{reason}");
+
+    let place = Place::new();
+    fs::write(&place.path, "# a text file that is longer than SQLite's head of a file\n".repeat(9))
+        .unwrap();
+    let reason = unusable(place.try_open(None));
+    assert!(reason.contains("no SQLite database"), "{reason}");
+}
+
+#[test]
+fn damage_is_noticed_when_jobs_are_loaded() {
+    let place = Place::new();
+    let mut store = place.open();
+    let operations: Vec<Operation> = (1..2000).map(|number| keep(row(number, &[7; 90]))).collect();
+    store.commit(&operations).unwrap();
+    drop(store);
+    let mut file = OpenOptions::new().write(true).open(&place.path).unwrap();
+    // The head of a page in the middle of the table.
+    file.seek(SeekFrom::Start(20 * 4096)).unwrap();
+    file.write_all(&[0xa5; 64]).unwrap();
+    let mut store = place.open();
+    let error = store.load(&mut |_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Unusable(_)), "{error:?}");
+    assert!(error.to_string().contains("is damaged"), "{error}");
+}
+
+#[test]
+fn a_full_disk_refuses_a_commit_whole_and_is_forgotten_when_there_is_room() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.commit(&[keep(row(1, b"a"))]).unwrap();
+    let pages = |store: &Sqlite, most: i64| {
+        let connection = store.connection.as_ref().unwrap();
+        connection
+            .pragma_update_and_check(None, "max_page_count", most, |row| row.get::<_, i64>(0))
+            .unwrap();
+    };
+    pages(&store, 10);
+    let large = [Operation::Remove { number: 1 }, keep(row(2, &[0; 100_000]))];
+    for _ in 0..2 {
+        let reason = unavailable(store.commit(&large));
+        assert!(reason.starts_with("no room for"), "{reason}");
+        assert_eq!(numbers(&mut store), [1], "all or none");
+    }
+    store.commit(&[keep(row(3, b"c"))]).unwrap();
+    pages(&store, 1_000_000);
+    store.commit(&large).unwrap();
+    assert_eq!(numbers(&mut store), [2, 3]);
+}
+
+#[test]
+fn a_lock_of_another_program_is_waited_for_and_survived() {
+    let place = Place::new();
+    let mut store = place.open();
+    let shell = place.shell();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let reason = unavailable(store.commit(&[keep(row(1, b"a"))]));
+    assert!(reason.contains("is locked by another program"), "{reason}");
+    assert_eq!(numbers(&mut store), [0; 0], "reading goes on");
+    shell.execute_batch("COMMIT").unwrap();
+    store.commit(&[keep(row(1, b"a"))]).unwrap();
+    assert_eq!(numbers(&mut store), [1]);
+}
+
+#[test]
+fn a_file_that_may_not_be_written_is_named() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.commit(&[keep(row(1, b"a"))]).unwrap();
+    store.connection.as_ref().unwrap().pragma_update(None, "query_only", true).unwrap();
+    let reason = unavailable(store.commit(&[keep(row(2, b"b"))]));
+    assert!(reason.contains("can't be written"), "{reason}");
+    store.commit(&[keep(row(2, b"b"))]).unwrap();
+    assert_eq!(numbers(&mut store), [1, 2], "opened anew");
+    drop(store);
+
+    fs::set_permissions(&place.path, fs::Permissions::from_mode(0o444)).unwrap();
+    let writable = OpenOptions::new().write(true).open(&place.path).is_ok();
+    match place.try_open(None).map(|mut store| store.commit(&[keep(row(3, b"c"))])) {
+        Ok(result) => assert_eq!(result.is_ok(), writable, "root writes anywhere"),
+        Err(error) => assert!(matches!(error, StoreError::Unavailable(_)) && !writable, "{error}"),
+    }
+}
+
+#[test]
+fn a_file_that_is_taken_away_fails_commits_until_it_is_back() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.commit(&[keep(row(1, b"a"))]).unwrap();
+    let aside = place.path.with_extension("aside");
+    fs::rename(&place.path, &aside).unwrap();
+    for _ in 0..2 {
+        let reason = unavailable(store.commit(&[keep(row(2, b"b"))]));
+        assert!(reason.contains("is gone"), "{reason}");
+    }
+    File::create(&place.path).unwrap();
+    let reason = unavailable(store.commit(&[keep(row(2, b"b"))]));
+    assert!(reason.contains("another file has its name"), "{reason}");
+    fs::rename(&aside, &place.path).unwrap();
+    store.commit(&[keep(row(2, b"b"))]).unwrap();
+    assert_eq!(numbers(&mut store), [1, 2]);
+}
+
+/// In the environment of the child: where its database is.
+const CHILD_PATH: &str = "RINGGEAR_TEST_STORE";
+
+/// The child of the test below; nothing to do otherwise.
+#[test]
+fn commits_until_killed() {
+    let Some(path) = std::env::var_os(CHILD_PATH) else { return };
+    let lock = Lock::try_acquire(Path::new(&path)).unwrap();
+    let mut store = Sqlite::open(lock, None, 1).unwrap();
+    for number in 1.. {
+        let mut operations = vec![keep(row(number, &[0; 3000]))];
+        if number % 2 == 0 {
+            operations.push(Operation::Remove { number: number - 1 });
+        }
+        store.commit(&operations).unwrap();
+        println!("\nkept {number}");
+    }
+}
+
+#[test]
+fn what_was_committed_survives_a_kill() {
+    let place = Place::new();
+    let mut last = 0;
+    for _ in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "store::sqlite::tests::commits_until_killed"])
+            .env(CHILD_PATH, &place.path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut kept =
+            lines.filter_map(|line| line.unwrap().strip_prefix("kept ")?.parse::<u64>().ok());
+        let told = kept.by_ref().take(200).last().unwrap();
+        // In whatever it is doing by now.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let told = kept.last().unwrap_or(told);
+        last = last.max(told);
+        let mut store = place.open();
+        let found = numbers(&mut store);
+        assert!(found.binary_search(&last).is_ok() || last % 2 == 1 && found.contains(&(last + 1)));
+        let evens = (2..=last).step_by(2);
+        assert!(evens.clone().all(|number| found.binary_search(&number).is_ok()));
+        let odd = found.iter().filter(|&number| number % 2 == 1).count();
+        assert!(odd <= 1, "a job and the one that it follows change together");
+        let sql = "PRAGMA integrity_check";
+        let check: String = place.shell().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+    }
+}

@@ -1,0 +1,117 @@
+//! Jobs that C gearmand left in its own table, and tables that only share its name.
+
+use postgres::Client;
+use ringgear::handle::{job_number, slot};
+use ringgear::packet::Priority;
+use ringgear::store::Row;
+use ringgear::store::postgres::Postgres;
+
+use super::server::{Server, load};
+
+const COLUMNS: &str = "(unique_key VARCHAR(64), function_name VARCHAR(255), priority INTEGER,
+    data BYTEA, when_to_run INTEGER, UNIQUE (unique_key, function_name))";
+
+fn count(admin: &mut Client, table: &str) -> i64 {
+    admin.query_one(&format!("SELECT count(*) FROM {table}"), &[]).unwrap().get(0)
+}
+
+fn expected(sequence: u64, function: &'static [u8], unique: &'static [u8]) -> Row {
+    Row {
+        number: job_number(sequence, slot(function)),
+        function: function.into(),
+        unique: unique.into(),
+        reducer: b""[..].into(),
+        payload: b""[..].into(),
+        priority: Priority::Normal,
+        run_at_s: 0,
+        attempts: 0,
+    }
+}
+
+#[test]
+fn its_jobs_are_taken_over_once() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    admin
+        .batch_execute(&format!(
+            "CREATE TABLE queue {COLUMNS};
+             INSERT INTO queue VALUES
+                 ('u1', 'reverse', 0, '\\x00ff10', 0), ('u2', 'grüße', 2, NULL, 1893456000),
+                 ('a\\b', 'reverse', 1, 'x', 0), (NULL, 'f', NULL, 'y', NULL);"
+        ))
+        .unwrap();
+    let conninfo = server.conninfo("jobs");
+    let mut store = Postgres::open(&conninfo, None, 1000, &mut || false).unwrap();
+    let rows = [
+        Row {
+            payload: b"\x00\xff\x10"[..].into(),
+            priority: Priority::High,
+            ..expected(1000, b"reverse", b"u1")
+        },
+        Row {
+            priority: Priority::Low,
+            run_at_s: 1_893_456_000,
+            ..expected(1001, "grüße".as_bytes(), b"u2")
+        },
+        Row { payload: b"x"[..].into(), ..expected(1002, b"reverse", b"a\\b") },
+        Row { payload: b"y"[..].into(), ..expected(1003, b"f", b"") },
+    ];
+    assert_eq!(load(&mut store), rows);
+    assert_eq!(store.next_sequence(), 1004);
+    assert_eq!(count(&mut admin, "queue"), 0);
+    drop(store);
+
+    // What gearmand leaves later comes after what is there, however low the sequence starts.
+    admin.batch_execute("INSERT INTO queue VALUES ('late', 'f', 1, NULL, 0)").unwrap();
+    let mut store = Postgres::open(&conninfo, None, 5, &mut || false).unwrap();
+    let mut rows = rows.to_vec();
+    rows.push(expected(1004, b"f", b"late"));
+    assert_eq!(load(&mut store), rows);
+    assert_eq!(store.next_sequence(), 1005);
+}
+
+#[test]
+fn its_table_is_found_under_any_name() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let hostile = "q\"; DROP TABLE ringgear_job; --";
+    admin
+        .batch_execute(&format!(
+            "CREATE TABLE \"{}\" {COLUMNS}; CREATE TABLE Gear {COLUMNS};
+             INSERT INTO \"{0}\" VALUES ('u', 'f', 1, NULL, 0);
+             INSERT INTO gear VALUES ('v', 'f', 1, NULL, 0);",
+            hostile.replace('"', "\"\"")
+        ))
+        .unwrap();
+    let open =
+        |table| Postgres::open(&server.conninfo("jobs"), Some(table), 1, &mut || false).unwrap();
+    assert_eq!(load(&mut open(hostile)), [expected(1, b"f", b"u")]);
+    assert_eq!(load(&mut open("none such")).len(), 1);
+    // As gearmand writes it, without quotes.
+    let both = [expected(1, b"f", b"u"), expected(2, b"f", b"v")];
+    assert_eq!(load(&mut open("Gear")), both);
+}
+
+#[test]
+fn tables_of_others_stay_as_they_are() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let more = COLUMNS.replace("data BYTEA", "data BYTEA, retries INTEGER DEFAULT 0");
+    let other = COLUMNS.replace("data BYTEA", "data TEXT");
+    let fewer = COLUMNS.replace(", when_to_run INTEGER", "");
+    for columns in [&*more, &other, &fewer] {
+        admin.batch_execute(&format!("CREATE TABLE queue {columns}")).unwrap();
+        admin
+            .batch_execute("INSERT INTO queue (unique_key, function_name) VALUES ('u', 'f')")
+            .unwrap();
+        assert!(load(&mut server.open()).is_empty());
+        assert_eq!(count(&mut admin, "queue"), 1);
+        admin.batch_execute("DROP TABLE queue").unwrap();
+    }
+    admin.batch_execute(&format!("CREATE TABLE real {COLUMNS}")).unwrap();
+    admin
+        .batch_execute("INSERT INTO real VALUES ('u', 'f'); CREATE VIEW queue AS TABLE real")
+        .unwrap();
+    assert!(load(&mut server.open()).is_empty());
+    assert_eq!(count(&mut admin, "real"), 1);
+}

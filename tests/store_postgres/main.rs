@@ -1,0 +1,13 @@
+//! The store on PostgreSQL against a real server, started in a temporary folder by each test.
+//!
+//! Where PostgreSQL isn't installed the tests are skipped with a reason, except under `CI=true`.
+
+// clippy excuses `#[test]` functions only, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod gearmand;
+mod owners;
+mod proxy;
+mod rows;
+mod server;
+mod trouble;

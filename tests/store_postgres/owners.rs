@@ -1,0 +1,179 @@
+//! One owner at a time: who is turned away, who waits, and who finds out that it is none any more.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use postgres::error::SqlState;
+use ringgear::store::open::OpenError;
+use ringgear::store::postgres::Postgres;
+use ringgear::store::{Operation, Store as _, StoreError};
+
+use super::server::{Server, backend, insert, insist, numbers, wait_for};
+
+/// Opens the store on another thread, however long that takes; returns once it is waiting.
+fn standby(server: &Server) -> JoinHandle<Result<Postgres, OpenError>> {
+    let conninfo = server.conninfo("jobs") + " application_name=standby";
+    let (waits, waiting) = mpsc::channel();
+    let standby = thread::spawn(move || {
+        let mut wait = || waits.send(()).is_ok();
+        Postgres::open(&conninfo, None, 1, &mut wait)
+    });
+    waiting.recv().unwrap();
+    thread::spawn(move || {
+        // Asked for as long as it waits.
+        while waiting.recv().is_ok() {}
+        standby.join().unwrap()
+    })
+}
+
+#[test]
+fn a_second_owner_is_turned_away() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    let error = server.try_open().unwrap_err();
+    assert!(matches!(error, OpenError::Owned(_)), "{error}");
+    assert!(error.to_string().contains("standby"), "{error}");
+    store.commit(&[insert(1)]).unwrap();
+    drop(store);
+    assert_eq!(numbers(&mut server.open()), [1]);
+}
+
+#[test]
+fn a_standby_goes_on_with_the_jobs() {
+    let Some(mut server) = Server::start() else { return };
+    let mut store = server.open();
+    let standby = standby(&server);
+    store.commit(&[insert(256), insert(512)]).unwrap();
+    drop(store);
+    let mut store = standby.join().unwrap().unwrap();
+    assert_eq!(numbers(&mut store), [256, 512]);
+    assert_eq!(store.next_sequence(), 3);
+    store.commit(&[Operation::Remove { number: 256 }]).unwrap();
+
+    // One that waits while the server itself is away.
+    let standby = self::standby(&server);
+    server.kill();
+    drop(store);
+    server.run();
+    assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [512]);
+}
+
+#[test]
+fn a_standby_refuses_what_a_newer_version_has_taken_over() {
+    let Some(server) = Server::start() else { return };
+    let store = server.open();
+    let standby = standby(&server);
+    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 2").unwrap();
+    drop(store);
+    match standby.join().unwrap() {
+        Err(OpenError::Store(StoreError::Unusable(sentence))) => {
+            assert!(sentence.contains("newer"), "{sentence}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    wait_for(&mut admin, &format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})"));
+    insist(&mut store, &[insert(2)]);
+    assert_ne!(backend(&mut admin), pid);
+
+    let standby = standby(&server);
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    let mut other = standby.join().unwrap().unwrap();
+    // The end of the connection may be noticed first.
+    let error = match store.commit(&[insert(3)]).unwrap_err() {
+        StoreError::Unavailable(_) => store.commit(&[insert(3)]).unwrap_err(),
+        error => error,
+    };
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    other.commit(&[insert(4)]).unwrap();
+    assert_eq!(numbers(&mut other), [1, 2, 4]);
+
+    // Also once the other one is gone.
+    drop(other);
+    let error = store.commit(&[insert(5)]).unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    assert!(matches!(store.load(&mut drop), Err(StoreError::Lost(_))));
+    assert_eq!(numbers(&mut server.open()), [1, 2, 4]);
+}
+
+#[test]
+fn an_owner_that_was_cut_off_is_none_after_another_came_and_went() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.open();
+    let standby = standby(&server);
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    let mut other = standby.join().unwrap().unwrap();
+    other.commit(&[insert(1)]).unwrap();
+    drop(other);
+    wait_for(
+        &mut admin,
+        "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)",
+    );
+    let error = match store.commit(&[insert(2)]).unwrap_err() {
+        StoreError::Unavailable(_) => store.commit(&[insert(2)]).unwrap_err(),
+        error => error,
+    };
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    assert_eq!(numbers(&mut server.open()), [1]);
+}
+
+#[test]
+fn a_commit_of_an_earlier_generation_changes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let large = |number| {
+        let row = super::server::row(number);
+        let payload = vec![b'x'; 12 << 20].into();
+        Operation::Insert { row: ringgear::store::Row { payload, ..row }, answered: false }
+    };
+    let change = [
+        insert(2),
+        Operation::SetAttempts { number: 1, attempts: 9 },
+        Operation::Remove { number: 1 },
+    ];
+    // In one statement, in several, and in none.
+    for operations in [change.to_vec(), [large(3), large(4)].into(), Vec::new()] {
+        let mut store = server.open();
+        store.commit(&[insert(1)]).unwrap();
+        admin.batch_execute("UPDATE ringgear_owner SET generation = generation + 1").unwrap();
+        let error = store.commit(&operations).unwrap_err();
+        assert!(matches!(error, StoreError::Lost(_)), "{error}");
+        drop(store);
+        assert_eq!(numbers(&mut server.open()), [1]);
+    }
+}
+
+#[test]
+fn nobody_takes_over_in_the_middle_of_a_commit() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    let mut admin = server.admin("jobs");
+    let mut other = server.admin("jobs");
+    let pid = backend(&mut admin);
+    // A row of the same number, not committed yet, keeps the commit waiting.
+    let mut blocker = other.transaction().unwrap();
+    blocker.batch_execute("INSERT INTO ringgear_job VALUES (1, '', '', '', 1, 0, 0, '')").unwrap();
+    let commit = thread::spawn(move || store.commit(&[insert(1)]));
+    wait_for(
+        &mut admin,
+        &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"),
+    );
+    let take = "SET lock_timeout = '100ms'; UPDATE ringgear_owner SET generation = generation + 1";
+    let error = admin.batch_execute(take).unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
+    blocker.rollback().unwrap();
+    commit.join().unwrap().unwrap();
+}

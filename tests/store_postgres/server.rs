@@ -1,0 +1,266 @@
+//! A PostgreSQL server in a temporary folder, reached through a Unix socket in it.
+//!
+//! PostgreSQL refuses to run as root: a test that does runs it as Debian's user `postgres` or as
+//! nobody. The server ends with its `Server`, whatever state a test has left it in.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
+use postgres::{Client, NoTls};
+use ringgear::packet::Priority;
+use ringgear::store::open::OpenError;
+use ringgear::store::postgres::Postgres;
+use ringgear::store::{Operation, Row, Store as _, StoreError};
+use tempfile::TempDir;
+
+/// How long anything may take that should take no time at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server with the database `jobs`.
+pub(crate) struct Server {
+    binaries: PathBuf,
+    user: Option<User>,
+    child: Option<Child>,
+    folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Whatever is stopped has to run to end.
+            for pid in children(child.id()).into_iter().chain([pid(&child)]) {
+                let _ = kill(pid, Signal::SIGCONT);
+            }
+            let _ = kill(pid(&child), Signal::SIGQUIT);
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Server {
+    /// Starts an empty server; `None` if this machine has no PostgreSQL.
+    pub(crate) fn start() -> Option<Self> {
+        let Some(binaries) = binaries() else {
+            let reason = "no PostgreSQL here: apt-get install postgresql";
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{reason}");
+            println!("skipped: {reason}");
+            return None;
+        };
+        let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        let user = Uid::effective().is_root().then(|| {
+            let named = |name| User::from_name(name).unwrap();
+            named("postgres").or_else(|| named("nobody")).expect("a user other than root")
+        });
+        if let Some(user) = &user {
+            chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        }
+        let mut server = Self { binaries, user, child: None, folder };
+        let output = server
+            .command("initdb")
+            .args(["-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale=C", "--no-sync", "--no-instructions"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        server.run();
+        server.admin("postgres").batch_execute("CREATE DATABASE jobs").unwrap();
+        Some(server)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(name));
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        if let Some(user) = &self.user {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Starts the server on the data that are there.
+    pub(crate) fn run(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        // The first tries fail while processes of a killed server still hold on to its memory.
+        while let Err(log) = self.try_run() {
+            assert!(Instant::now() < deadline, "PostgreSQL doesn't start:\n{log}");
+        }
+    }
+
+    fn try_run(&mut self) -> Result<(), String> {
+        let mut child = self
+            .command("postgres")
+            .args(["-D", "data", "-c", "listen_addresses=", "-k"])
+            .arg(self.folder.path())
+            .args(["-c", "shared_buffers=16MB", "-c", "max_connections=20"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("ready to accept") {
+            if lines.read_line(&mut log).unwrap() == 0 {
+                child.wait().unwrap();
+                return Err(log);
+            }
+        }
+        // A full pipe would stop it. The thread ends with the server.
+        thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Kills every process of the server.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let children = children(child.id());
+        for pid in [pid(&child)].into_iter().chain(children) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        child.wait().unwrap();
+    }
+
+    /// Ends the server in good order.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        kill(pid(&child), Signal::SIGINT).unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The process that accepts connections.
+    pub(crate) fn postmaster(&self) -> Pid {
+        pid(self.child.as_ref().unwrap())
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Where clients connect to.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
+    pub(crate) fn conninfo(&self, database: &str) -> String {
+        let folder = self.folder.path().display();
+        format!("host={folder} port=5432 user=postgres dbname={database}")
+    }
+
+    /// A session of its own, to look at things and to do harm.
+    pub(crate) fn admin(&self, database: &str) -> Client {
+        let conninfo = self.conninfo(database) + " application_name=test";
+        Client::connect(&conninfo, NoTls).unwrap()
+    }
+
+    /// Opens the store, which must be free.
+    pub(crate) fn open(&self) -> Postgres {
+        self.try_open().unwrap()
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Postgres, OpenError> {
+        Postgres::open(&self.conninfo("jobs"), None, 1, &mut || false)
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap())
+}
+
+fn children(parent: u32) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name();
+        let (Some(pid), Ok(stat)) = (
+            name.to_str().and_then(|name| name.parse().ok()),
+            fs::read_to_string(entry.path().join("stat")),
+        ) else {
+            continue;
+        };
+        // `pid (name) state parent ...`, and a name may hold anything.
+        let parent_field = stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2));
+        if parent_field == Some(&parent.to_string()) {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}
+
+/// Where `initdb` and `postgres` are; Debian keeps them out of the path.
+fn binaries() -> Option<PathBuf> {
+    let complete =
+        |folder: &Path| ["initdb", "postgres"].iter().all(|name| folder.join(name).is_file());
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        if complete(&folder) {
+            return Some(folder);
+        }
+    }
+    let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .filter(|folder| complete(folder))
+        .collect();
+    folders.sort();
+    folders.pop()
+}
+
+/// The server process behind the store's session.
+pub(crate) fn backend(admin: &mut Client) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'ringgeard'";
+    admin.query_one(sql, &[]).unwrap().get(0)
+}
+
+/// Asks until the answer, a boolean, is yes. PostgreSQL keeps the time.
+pub(crate) fn wait_for(admin: &mut Client, sql: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !admin.query_one(sql, &[]).unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < deadline, "never came true: {sql}");
+        admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
+    }
+}
+
+/// Commits until it works; anything but "try again" is a failure.
+pub(crate) fn insist(store: &mut Postgres, operations: &[Operation]) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.commit(operations) {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert!(Instant::now() < deadline, "never committed: {error}");
+    }
+}
+
+pub(crate) fn load(store: &mut Postgres) -> Vec<Row> {
+    let mut rows = Vec::new();
+    store.load(&mut |row| rows.push(row)).unwrap();
+    rows
+}
+
+pub(crate) fn numbers(store: &mut Postgres) -> Vec<u64> {
+    load(store).into_iter().map(|row| row.number).collect()
+}
+
+pub(crate) fn row(number: u64) -> Row {
+    Row {
+        number,
+        function: Bytes::from_static(b"reverse"),
+        unique: Bytes::new(),
+        reducer: Bytes::new(),
+        payload: Bytes::from(vec![b'x'; 64]),
+        priority: Priority::Normal,
+        run_at_s: 0,
+        attempts: 0,
+    }
+}
+
+pub(crate) fn insert(number: u64) -> Operation {
+    Operation::Insert { row: row(number), answered: false }
+}
