@@ -673,6 +673,8 @@ impl Model {
     /// A connection is gone, or has said all it will ever say: nothing is for it any more.
     pub(crate) fn leave(&mut self, conn: ConnId) {
         self.clock += 1;
+        // The reply that it had to stay for may have come with a wake-up.
+        self.see_wakes(conn);
         let numbers: Vec<u64> = self.jobs.keys().copied().collect();
         for number in numbers {
             let job = self.jobs.get_mut(&number).unwrap();

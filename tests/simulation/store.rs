@@ -1,8 +1,10 @@
 //! A store that commits when it likes, fails when it likes, and survives when the power is cut.
 //!
-//! Operations in, outcomes out, in their order. It keeps the rules of the server's writer: what
-//! failed and was promised to nobody is given up, reported and removed; the rest is tried again
-//! before anything that came later. Invariant: `image` changes by whole commits only.
+//! Operations in, outcomes out, in their order. It keeps the rules of the server's writer: a job
+//! that somebody waits for is given up when its commit fails, reported, and removed in case it is
+//! there after all; everything else is tried again before anything that came later.
+//!
+//! Invariant: `image` changes by whole commits only.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,17 +38,16 @@ impl Store {
     /// The commit of the first `count` operations fails; or so it looks, and with `kept` it is on
     /// disk all the same.
     pub(crate) fn fail(&mut self, count: usize, kept: bool) {
-        let batch: Vec<Operation> = self.queue.drain(..count).collect();
+        let batch: Vec<Operation> = self.queue.iter().take(count).cloned().collect();
         if kept {
             self.apply(&batch);
         }
-        let lost: Vec<u64> = unanswered(&batch).collect();
-        let is_lost =
-            |operation: &Operation| matches!(operation, Operation::Insert { answered: false, .. });
-        let again = batch.into_iter().filter(|operation| !is_lost(operation));
-        let removals = lost.iter().map(|&number| Operation::Remove { number });
-        self.queue = again.chain(removals).chain(self.queue.drain(..)).collect();
-        self.outcomes.extend(lost.into_iter().map(|number| (number, false)));
+        self.outcomes.extend(unanswered(&batch).map(|number| (number, false)));
+        for operation in self.queue.iter_mut().take(count) {
+            if let Operation::Insert { row, answered: false } = operation {
+                *operation = Operation::Remove { number: row.number };
+            }
+        }
     }
 
     /// The power is cut, while a commit of `count` operations is on its way: it arrives or it
