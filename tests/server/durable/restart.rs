@@ -128,7 +128,7 @@ fn foreground_jobs_are_gone(contender: Contender) {
     }
 }
 
-fn now_s() -> u64 {
+pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
