@@ -87,7 +87,7 @@ fn a_locked_database_refuses_background_jobs_and_nothing_else(contender: Contend
     assert_eq!(drain_texts(&server, &["f"]), ["first", "second"]);
 }
 
-/// A store that stands still must not hold a core: while a job waits for it for seconds, others run.
+/// A store that stands still must not hold a core: while a job waits for it, others run.
 fn with_a_store_timeout_they_wait_for_the_lock_to_go(contender: Contender) {
     let database = Database::new();
     let server = database.serve(contender, &["--store-timeout", "60000"]);
