@@ -50,12 +50,10 @@ pub(super) fn refuses_the_background_only(server: &Server) {
     let (name, arguments) = SUBMISSIONS[0];
     client.packet(name, arguments);
     // A database that is locked is waited for, a second perhaps. Nothing else waits for that.
-    let refusal = loop {
+    let refusal = wait_until("the refusal", || {
         run_in_foreground(&mut front, &mut front_worker, "x");
-        if let Ok(item) = client.next_within(Duration::from_millis(1)) {
-            break item;
-        }
-    };
+        client.next_within(Duration::from_millis(1)).ok()
+    });
     assert!(is_error(&refusal, "QUEUE_ERROR"), "{refusal:?}");
     for (name, arguments) in SUBMISSIONS {
         client.packet(name, arguments);

@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    Assigned, Database, SIGNALS, complete, drain, drain_texts, end, grab, is_known, lose, start,
-    status, submit, submit_bg, worker,
+    Assigned, Database, SIGNALS, complete, drain, drain_texts, end, grab, is_known, lose, status,
+    submit, submit_bg, worker,
 };
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
@@ -256,17 +256,4 @@ fn the_number_of_cores_may_change() {
         end(server, "TERM");
         assert_eq!(serve("1").admin("status"), ".\n");
     }
-}
-
-/// A restart with the same options and a store of its own has nothing of the other.
-#[test]
-fn another_database_is_another_queue() {
-    let (one, two) = (Database::new(), Database::new());
-    let contender = Contender::RinggearEpoll;
-    let server = one.serve(contender, &[]);
-    submit_bg(&mut Conn::open(server.address()), "f", "of one");
-    end(server, "KILL");
-    assert_eq!(two.serve(contender, &[]).admin("status"), ".\n");
-    assert_eq!(start(contender, &[]).admin("status"), ".\n");
-    assert_eq!(drain_texts(&one.serve(contender, &[]), &["f"]), ["of one"]);
 }
