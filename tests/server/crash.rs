@@ -11,8 +11,10 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use fastrand::Rng;
 use ringgear::packet::Command;
 
-use crate::harness::{Contender, PATIENCE, Server};
+use crate::harness::{Contender, PATIENCE, Server, each_ringgear};
 use crate::wire::{expect, receive, request, send};
+
+each_ringgear!(acknowledged_jobs_survive_being_killed);
 
 const ROUNDS: u32 = 12;
 const SUBMITTERS: usize = 3;
@@ -247,11 +249,8 @@ fn survives(contender: Contender, options: &[&str]) {
     assert!(ledger.acknowledged.len() > 100 && ledger.settled.len() > 10, "there was load");
 }
 
-#[test]
-fn acknowledged_jobs_survive_being_killed() {
-    for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = format!("sqlite:{}", directory.path().join("jobs.db").display());
-        survives(contender, &["--store", &store]);
-    }
+fn acknowledged_jobs_survive_being_killed(contender: Contender) {
+    let directory = tempfile::tempdir().expect("a folder");
+    let store = format!("sqlite:{}", directory.path().join("jobs.db").display());
+    survives(contender, &["--store", &store]);
 }

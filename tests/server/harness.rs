@@ -114,16 +114,26 @@ impl Server {
 
     /// Starts this project's server on a given port; 0 = any.
     pub(crate) fn start_ringgear(driver: &str, port: u16, options: &[&str]) -> Self {
+        let mut server = Self::launch(driver, port, options);
+        server.wait_until_it_listens();
+        server
+    }
+
+    /// Starts this project's server on a given port; 0 = any. It need not come to listen.
+    pub(crate) fn launch(driver: &str, port: u16, options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
         command.args(["--io", driver, "--port", &port.to_string()]).args(options);
         command.env_remove("GEARMAND_PORT");
         let (child, log) = spawn(&mut command);
-        let mut server = Self { child, address: (Ipv4Addr::LOCALHOST, 0).into(), log };
-        let port = server.wait_for_log("listening on 127.0.0.1:", |rest| {
+        Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log }
+    }
+
+    /// Waits for a launched server.
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        let port = self.wait_for_log("listening on 127.0.0.1:", |rest| {
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         });
-        server.address.set_port(port);
-        server
+        self.address.set_port(port);
     }
 
     fn start_gearmand(options: &[&str]) -> Option<Self> {
@@ -223,6 +233,27 @@ impl Server {
         assert!(status.expect("kill").success());
     }
 
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(mut self) {
+        self.signal("KILL");
+        self.wait();
+    }
+
+    /// SIGTERM, and its end in good order.
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+    }
+
+    /// Waits for its end with exit code 1; gives the sentence that says why.
+    pub(crate) fn wait_for_failure(mut self) -> String {
+        assert_eq!(self.wait().code(), Some(1), "{}", self.log());
+        let sentence = self.wait_for_log("ringgeard: ", |rest| Some(rest.trim_end().to_owned()));
+        let told = self.log().lines().filter(|line| line.starts_with("ringgeard: ")).count();
+        assert_eq!(told, 1, "{}", self.log());
+        sentence
+    }
+
     /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_until("the server to end", || self.child.try_wait().expect("a child"))
@@ -297,35 +328,37 @@ pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// A port that nobody else gets as long as the socket, which doesn't listen, is there.
+pub(crate) fn reserve_port() -> (u16, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    // Servers set both, so they may have the port all the same.
+    socket.set_reuse_address(true).expect("an option");
+    socket.set_reuse_port(true).expect("an option");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("its address");
+    (address.as_socket().expect("an IP address").port(), socket)
+}
+
+/// One test per contender of this project from a function that takes a `Contender`.
+macro_rules! each_ringgear {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            use crate::harness::{Contender, ringgear_tests};
+
+            ringgear_tests!($name);
+        }
+    )* };
+}
+pub(crate) use each_ringgear;
+
 /// One test per contender from a function that takes a `Contender`.
 macro_rules! each_contender {
     ($($name:ident),* $(,)?) => { $(
         mod $name {
-            use crate::harness::Contender;
+            use crate::harness::{Contender, ringgear_tests};
 
-            #[test]
-            fn epoll() {
-                super::$name(Contender::RinggearEpoll);
-            }
-
-            #[test]
-            fn uring() {
-                if Contender::RinggearUring.is_here() {
-                    super::$name(Contender::RinggearUring);
-                }
-            }
-
-            #[test]
-            fn epoll_on_2_cores() {
-                super::$name(Contender::RinggearEpoll2);
-            }
-
-            #[test]
-            fn uring_on_3_cores() {
-                if Contender::RinggearUring3.is_here() {
-                    super::$name(Contender::RinggearUring3);
-                }
-            }
+            ringgear_tests!($name);
 
             #[test]
             fn glommio() {
@@ -344,3 +377,32 @@ macro_rules! each_contender {
     )* };
 }
 pub(crate) use each_contender;
+
+macro_rules! ringgear_tests {
+    ($name:ident) => {
+        #[test]
+        fn epoll() {
+            super::$name(Contender::RinggearEpoll);
+        }
+
+        #[test]
+        fn uring() {
+            if Contender::RinggearUring.is_here() {
+                super::$name(Contender::RinggearUring);
+            }
+        }
+
+        #[test]
+        fn epoll_on_2_cores() {
+            super::$name(Contender::RinggearEpoll2);
+        }
+
+        #[test]
+        fn uring_on_3_cores() {
+            if Contender::RinggearUring3.is_here() {
+                super::$name(Contender::RinggearUring3);
+            }
+        }
+    };
+}
+pub(crate) use ringgear_tests;

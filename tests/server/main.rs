@@ -6,6 +6,7 @@
 
 mod conn;
 mod crash;
+mod durable;
 mod harness;
 mod limits;
 mod pattern;
@@ -20,3 +21,8 @@ mod interop_perl;
 mod interop_php;
 mod interop_python;
 mod process;
+
+/// PostgreSQL as the store's own tests start it, which need more of it than these do.
+#[path = "../store_postgres/server.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod postgresql;
