@@ -404,8 +404,8 @@ pub enum SettingsError {
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
-        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… for \
-         background jobs that must survive a restart, or leave it out"
+        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
+         for background jobs that must survive a restart, or leave it out"
     )]
     QueueType(String),
     #[error("--store \"{0}\" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE")]

@@ -5,8 +5,8 @@
 //! `epoll` and `glommio`. They know sockets and the shard's contract, and nothing of Gearman. The
 //! shard calls none.
 //!
-//! Invariant: one thread owns the shard and everything here but the store, which has a thread of its
-//! own; signals reach it through a pipe, the store's outcomes through a channel.
+//! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
+//! its own. Signals reach a core through a pipe, everything else through its post and its bell.
 
 mod clock;
 mod commits;
