@@ -349,7 +349,8 @@ fn too_little_locked_memory_for_glommio_names_the_remedy() {
     command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_ringgeard")]);
     let sentence = refusal(with_words(command, "--io glommio --port 0"));
     if io_uring::IoUring::new(2).is_ok() {
-        assert!(sentence.starts_with("glommio needs 512 KiB of locked memory and may have 64: "));
+        let start = "glommio needs 512 KiB of locked memory and may have 64: ";
+        assert!(sentence.starts_with(start), "{sentence}");
         assert!(sentence.contains("`ulimit -l 512` or LimitMEMLOCK=512K; "), "{sentence}");
     }
     assert!(sentence.contains("choose --io epoll"), "{sentence}");

@@ -199,9 +199,9 @@ impl Connection {
         Pin::new(&mut self.stream).poll_read(cx, room)
     }
 
-    /// Receives into a body's allocation, behind the bytes it has.
-    fn receive(&self, body: &mut Vec<u8>) -> std::io::Result<usize> {
-        let room = body.spare_capacity_mut();
+    /// Receives into a body's allocation, behind the bytes it has, at most `room_bytes` of them.
+    fn receive(&self, body: &mut Vec<u8>, room_bytes: usize) -> std::io::Result<usize> {
+        let room = body.spare_capacity_mut().get_mut(..room_bytes).unwrap_or_default();
         let bytes =
             socket(&self.stream, |socket| socket.recv_with_flags(room, libc::MSG_DONTWAIT))?;
         // SAFETY: the kernel says that it wrote so many bytes of the room.
@@ -382,8 +382,8 @@ impl Glommio {
             }
             Intake::Direct => {
                 ready!(connection.poll_read(cx, &mut []))?;
-                let Some(mut body) = shard.lend(conn) else { return Poll::Pending };
-                let result = connection.receive(&mut body);
+                let Some((mut body, room_bytes)) = shard.lend(conn) else { return Poll::Pending };
+                let result = connection.receive(&mut body, room_bytes);
                 shard.give_back(conn, body, now);
                 Poll::Ready(result)
             }
@@ -505,7 +505,7 @@ mod tests {
     use std::cell::Cell;
     use std::io::Write as _;
 
-    use nix::sys::eventfd::EventFd;
+    use nix::sys::eventfd::{EfdFlags, EventFd};
 
     use super::*;
 
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn descriptors_of_any_kind_are_waited_for_again_and_again() {
         run(async {
-            let event = Rc::new(EventFd::new().unwrap());
+            let event = Rc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap());
             let times = Rc::new(Cell::new(0));
             let (waited, counted) = (Rc::clone(&event), Rc::clone(&times));
             let waiter = spawn_local(async move {
