@@ -473,6 +473,12 @@ impl Shard {
         self.engine.jobs().is_empty()
     }
 
+    /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
+    #[cfg(debug_assertions)]
+    pub fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
+        self.connections[conn as usize].outbox.waiting()
+    }
+
     /// The engine, to look at.
     #[must_use]
     pub fn engine(&self) -> &Engine {

@@ -60,7 +60,7 @@ impl Engine {
         let function = self.functions.find_or_create(&row.function);
         let job = Job::restored(function, row);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
-        // Two jobs with one unique are there if the first was cancelled as it ran.
+        // Two jobs with one unique are there if another program put them there.
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
