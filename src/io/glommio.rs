@@ -340,7 +340,8 @@ impl Glommio {
         keep(&mut connection.waker, cx);
         let now = self.parts.clock.now();
         if self.finish_chunk(conn, now, cx).is_err() {
-            return Poll::Ready(self.drop_connection(conn, now));
+            self.drop_connection(conn, now);
+            return Poll::Ready(());
         }
         for _ in 0..READS_PER_TURN {
             match ready!(self.read(conn, now, cx)) {
@@ -351,7 +352,10 @@ impl Glommio {
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Err(_) => return Poll::Ready(self.drop_connection(conn, now)),
+                Err(_) => {
+                    self.drop_connection(conn, now);
+                    return Poll::Ready(());
+                }
             }
         }
         self.hungry.push(conn);
