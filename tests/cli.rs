@@ -343,6 +343,19 @@ fn the_hard_limit_of_descriptors_is_raised_where_that_is_allowed() {
 }
 
 #[test]
+fn too_little_locked_memory_for_glommio_names_the_remedy() {
+    let mut command = Command::new("prlimit");
+    command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_ringgeard")]);
+    let sentence = refusal(with_words(command, "--io glommio --port 0"));
+    if io_uring::IoUring::new(2).is_ok() {
+        let start = "glommio needs 512 KiB of locked memory and may have 64: ";
+        assert!(sentence.starts_with(start), "{sentence}");
+        assert!(sentence.contains("`ulimit -l 512` or LimitMEMLOCK=512K; "), "{sentence}");
+    }
+    assert!(sentence.contains("choose --io epoll"), "{sentence}");
+}
+
+#[test]
 fn a_daemon_is_ready_when_its_parent_has_left() {
     let (_directory, path) = directory();
     let (log, pid) = (path.join("log"), path.join("pid"));

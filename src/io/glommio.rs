@@ -199,7 +199,7 @@ impl Connection {
         Pin::new(&mut self.stream).poll_read(cx, room)
     }
 
-    /// Receives into a body's allocation, behind the bytes it has.
+    /// Receives into a body's allocation, behind the bytes it has, at most `room_bytes` of them.
     fn receive(&self, body: &mut Vec<u8>, room_bytes: usize) -> std::io::Result<usize> {
         let room = body.spare_capacity_mut().get_mut(..room_bytes).unwrap_or_default();
         let bytes =
@@ -340,7 +340,8 @@ impl Glommio {
         keep(&mut connection.waker, cx);
         let now = self.parts.clock.now();
         if self.finish_chunk(conn, now, cx).is_err() {
-            return Poll::Ready(self.drop_connection(conn, now));
+            self.drop_connection(conn, now);
+            return Poll::Ready(());
         }
         for _ in 0..READS_PER_TURN {
             match ready!(self.read(conn, now, cx)) {
@@ -351,7 +352,10 @@ impl Glommio {
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Err(_) => return Poll::Ready(self.drop_connection(conn, now)),
+                Err(_) => {
+                    self.drop_connection(conn, now);
+                    return Poll::Ready(());
+                }
             }
         }
         self.hungry.push(conn);
@@ -497,5 +501,107 @@ fn timer(wait: Duration, cx: &mut Context<'_>) -> Timer {
 fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
     if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *waker = Some(cx.waker().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write as _;
+
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+
+    use super::*;
+
+    /// Runs a test where the kernel lets glommio run.
+    fn run(test: impl Future<Output = ()>) {
+        match setup::executor() {
+            Ok(executor) => executor.run(test),
+            Err(error) => eprintln!("skipped: {error}"),
+        }
+    }
+
+    fn pair() -> (TcpStream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        // SAFETY: nobody else has the descriptor.
+        #[allow(unsafe_code)]
+        let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
+        (stream, peer)
+    }
+
+    #[test]
+    fn descriptors_of_any_kind_are_waited_for_again_and_again() {
+        run(async {
+            let event = Rc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap());
+            let times = Rc::new(Cell::new(0));
+            let (waited, counted) = (Rc::clone(&event), Rc::clone(&times));
+            let waiter = spawn_local(async move {
+                for _ in 0..3 {
+                    readable(waited.as_fd()).await.unwrap();
+                    counted.set(counted.get() + waited.read().unwrap());
+                }
+            });
+            for round in 0..3 {
+                assert_eq!(times.get(), round, "nothing is readable yet");
+                event.write(1).unwrap();
+                while times.get() == round {
+                    Timer::new(NEWS_AFTER).await;
+                }
+            }
+            waiter.await;
+
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let waiter = spawn_local(async move {
+                readable(listener.as_fd()).await.unwrap();
+                listener.accept().unwrap();
+            });
+            let peer = std::net::TcpStream::connect(address).unwrap();
+            waiter.await;
+            drop(peer);
+        });
+    }
+
+    #[test]
+    fn a_read_of_nothing_waits_and_takes_nothing() {
+        run(async {
+            let (mut stream, mut peer) = pair();
+            let mut read = async |room: &mut [u8]| {
+                poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, room)).await.unwrap()
+            };
+            peer.write_all(b"ab").unwrap();
+            assert_eq!(read(&mut []).await, 0);
+            let mut room = [0; 1];
+            assert_eq!((read(&mut room).await, room), (1, *b"a"));
+            assert_eq!(read(&mut []).await, 0);
+            assert_eq!((read(&mut room).await, room), (1, *b"b"));
+            let waits = Cell::new(true);
+            let write = async {
+                Timer::new(NEWS_AFTER).await;
+                waits.set(false);
+                peer.write_all(b"c").unwrap();
+            };
+            let read_nothing = async {
+                assert_eq!(read(&mut []).await, 0);
+                assert!(!waits.get(), "it didn't wait");
+                assert_eq!((read(&mut room).await, room), (1, *b"c"));
+            };
+            both(read_nothing, write).await;
+            drop(peer);
+            assert_eq!((read(&mut []).await, read(&mut room).await), (0, 0));
+        });
+    }
+
+    async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+        let (mut one, mut other) = (Box::pin(one), Box::pin(other));
+        let mut done = (false, false);
+        poll_fn(|cx| {
+            done.0 = done.0 || one.as_mut().poll(cx).is_ready();
+            done.1 = done.1 || other.as_mut().poll(cx).is_ready();
+            if done == (true, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }

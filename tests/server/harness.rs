@@ -31,13 +31,12 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// Those of this project.
-    pub(crate) const RINGGEAR: [Self; 6] = [
+    pub(crate) const RINGGEAR: [Self; 5] = [
         Self::RinggearEpoll,
         Self::RinggearUring,
         Self::RinggearEpoll2,
         Self::RinggearUring3,
         Self::RinggearGlommio,
-        Self::RinggearGlommio2,
     ];
 
     /// The driver and the number of cores, of those of this project.

@@ -1,14 +1,13 @@
 //! Makes glommio's executor, or says in one sentence why this host can't have it.
 //!
-//! Glommio ends the process where the kernel lacks an operation that it needs, so those are asked
-//! for before.
+//! Glommio ends the process where the kernel lacks an operation that it needs, and says little of
+//! too low a limit, so both are asked for before.
 
 use std::time::Duration;
 
-use glommio::{
-    GlommioError as Refusal, LocalExecutor, LocalExecutorBuilder, Placement, ReactorErrorKind,
-};
+use glommio::{GlommioError as Refusal, LocalExecutor, LocalExecutorBuilder, Placement};
 use io_uring::{IoUring, Probe, opcode};
+use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
 use crate::io::uring::{self, UringError};
@@ -23,7 +22,9 @@ const FILE_BUFFER_BYTES: usize = 64 << 10;
 /// itself sees to it that tasks end.
 const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// What glommio won't start without.
+/// RLIMIT_MEMLOCK that glommio won't start without.
+const LOCKED_BYTES_MIN: u64 = 512 << 10;
+/// Operations that it won't start without.
 const OPERATIONS: [(u8, &str); 23] = [
     (opcode::Nop::CODE, "nop"),
     (opcode::Readv::CODE, "readv"),
@@ -84,18 +85,26 @@ pub(crate) fn probe() -> Result<(), GlommioError> {
 
 /// An executor for this thread, which stays on whatever cores it may run on.
 pub(super) fn executor() -> Result<LocalExecutor, GlommioError> {
+    check_locked_memory()?;
     check_operations()?;
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(FILE_BUFFER_BYTES)
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT_AFTER);
     builder.make().map_err(|refusal| match refusal {
-        Refusal::ReactorError(ReactorErrorKind::MemLockLimit(have, need)) => {
-            GlommioError::LockedMemory { have_kib: have >> 10, need_kib: need >> 10 }
-        }
         Refusal::IoError(error) => uring::explain(error, "ring that polls").into(),
         other => GlommioError::Other(other.to_string()),
     })
+}
+
+fn check_locked_memory() -> Result<(), GlommioError> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK)
+        .map_err(|error| GlommioError::Other(error.to_string()))?;
+    if limit < LOCKED_BYTES_MIN {
+        let (have_kib, need_kib) = (limit >> 10, LOCKED_BYTES_MIN >> 10);
+        return Err(GlommioError::LockedMemory { have_kib, need_kib });
+    }
+    Ok(())
 }
 
 fn check_operations() -> Result<(), GlommioError> {
