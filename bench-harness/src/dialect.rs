@@ -1,10 +1,11 @@
-//! The same work in three protocols: put a background job, take it, and say that it is done.
+//! The same work in three protocols: put a background job, take it, say that it is done, and ask how
+//! many wait.
 //!
 //! Bytes out are appended to a buffer; bytes in are cut into events. Allocates nothing and knows no
 //! sockets. On a connection that puts, `Event::Ok` says that a job is kept; on one that takes, that
 //! a job which was done is forgotten. Gearman servers don't acknowledge the latter.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ringgear::frame::{self, HEADER_BYTES, Magic};
 use ringgear::packet::{Arguments, Command, encode};
 
@@ -91,6 +92,30 @@ impl Protocol {
                 redis_command(out, &[b"LREM", own.as_bytes(), b"1", payload]);
             }
         }
+    }
+
+    /// Asks how many jobs wait, on a connection that does nothing else.
+    pub(crate) fn ask_count(self) -> &'static [u8] {
+        match self {
+            Self::Gearman => b"status\n",
+            Self::Beanstalk => b"stats\r\n",
+            Self::Redis => b"LLEN bench\r\n",
+        }
+    }
+
+    /// How many wait for a function, or in the one queue, once all of the answer is there.
+    pub(crate) fn count(self, answer: &[u8], function: &str) -> Option<Result<u64>> {
+        let (last, name): (&[u8], _) = match self {
+            Self::Gearman => (b".\n", format!("{function}\t")),
+            Self::Beanstalk => (b"\r\n", "current-jobs-ready: ".to_owned()),
+            Self::Redis => (b"\r\n", ":".to_owned()),
+        };
+        let text = str::from_utf8(answer.strip_suffix(last)?).unwrap_or_default();
+        let whole = self != Self::Beanstalk || text.contains("current-jobs-ready");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        let digits = line.and_then(|line| line.split('\t').next());
+        let count = digits.and_then(|digits| digits.trim().parse().ok());
+        whole.then(|| count.with_context(|| format!("no number in {text:?}")))
     }
 
     /// The first event in some bytes, and how many of them it is.
@@ -204,6 +229,25 @@ mod tests {
             let more = [bytes, b"more"].concat();
             assert_eq!(protocol.cut(&more).unwrap(), Some((event, bytes.len())));
         }
+    }
+
+    #[test]
+    fn waiting_jobs_are_counted() {
+        let stats = b"OK 41\r\n---\ncurrent-jobs-urgent: 1\ncurrent-jobs-ready: 17\nx: 2\n\r\n";
+        let cases: [(Protocol, &[u8]); 3] = [
+            (Protocol::Gearman, b"bench-1\t5\t0\t0\nbench-0\t17\t0\t3\n.\n"),
+            (Protocol::Beanstalk, stats),
+            (Protocol::Redis, b":17\r\n"),
+        ];
+        for (protocol, answer) in cases {
+            for end in 0..answer.len() {
+                assert!(protocol.count(&answer[..end], "bench-0").is_none(), "{protocol:?} {end}");
+            }
+            assert_eq!(protocol.count(answer, "bench-0").unwrap().unwrap(), 17);
+        }
+        let loading = b"-LOADING Redis is loading the dataset in memory\r\n";
+        assert!(Protocol::Redis.count(loading, "").unwrap().is_err());
+        assert!(Protocol::Gearman.count(b".\n", "bench-0").unwrap().is_err());
     }
 
     #[test]

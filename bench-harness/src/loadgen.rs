@@ -19,6 +19,8 @@ use crate::process::{Cores, Pinned};
 use crate::sample::{Sample, Status};
 use crate::scenario::{Load, Mode};
 
+/// What a sample says that has nothing else to say.
+pub(crate) const NO_JOB: &str = "no job was done";
 /// How long setting up and draining may take beside the measured time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -117,12 +119,19 @@ impl Run<'_> {
         option("size", &load.size);
         option("functions", &load.functions);
         option("threads", &threads);
+        if let Some(prefix) = load.prefix {
+            option("function-prefix", &prefix);
+        }
         if load.extra_functions > 0 {
             option("extra-functions", &load.extra_functions);
         }
         match self.rate {
             Some(rate) => option("rate", &rate),
             None => option("pipeline", &load.pipeline),
+        }
+        if self.rate.is_some() && load.burst > 1 {
+            option("burst", &load.burst);
+            option("spacing", &"even");
         }
         match load.jobs {
             Some(jobs) => {
@@ -133,6 +142,9 @@ impl Run<'_> {
                 option("duration", &format!("{}ms", self.duration.as_millis()));
                 option("warm-up", &format!("{}ms", self.warm_up.as_millis()));
             }
+        }
+        if load.has_unique {
+            arguments.push("--fresh-unique".to_owned());
         }
         arguments.into_iter().map(OsString::from).collect()
     }
@@ -179,7 +191,7 @@ impl Report {
             .collect();
         let is_sound = faults.is_empty() && self.jobs > 0;
         let note = match faults[..] {
-            [] if self.jobs == 0 => "no job was done".to_owned(),
+            [] if self.jobs == 0 => NO_JOB.to_owned(),
             _ => faults.join(", "),
         };
         let server = self.server.as_ref();

@@ -2,8 +2,9 @@
 //! cost.
 //!
 //! ```text
-//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large) ─▶ sample
-//!                                                                                            │
+//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
+//!                                                             durable) ─▶ sample ─────────┐
+//!                                                                                         │
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
 //!
@@ -14,6 +15,7 @@ mod beside;
 mod contender;
 mod deep;
 mod dialect;
+mod durable;
 mod large;
 mod loadgen;
 mod machine;
@@ -27,6 +29,7 @@ mod report;
 mod run;
 mod sample;
 mod scenario;
+mod scratch;
 mod stats;
 
 use std::process::ExitCode;

@@ -67,12 +67,18 @@ pub(crate) struct RunOptions {
     /// Longest time that filling or draining one queue may take before it is cut short
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) phase_limit: Duration,
+    /// Folder for what the scenario `durable` stores, on a disk [default: that of this binary]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
     /// Binary of ringgear's server [default: beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) ringgeard: Option<PathBuf>,
     /// Binary of the load generator [default: beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) loadgen: Option<PathBuf>,
+    /// Database for ringgear's store on PostgreSQL: its tables there are dropped again and again
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
     /// Binary of C gearmand
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/gearmand")]
     pub(crate) gearmand: PathBuf,

@@ -28,9 +28,10 @@ const FIGURES: i32 = 120;
 const FONT: &str = "sans-serif";
 /// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in
 /// greys.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 120, 80),
     RGBColor(90, 180, 130),
+    RGBColor(20, 70, 60),
     RGBColor(190, 50, 40),
     RGBColor(230, 130, 110),
     RGBColor(120, 90, 170),
@@ -105,7 +106,7 @@ fn panels(groups: &[Group<'_>], figure: Figure) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     for group in groups {
         let Some((value, dark)) = figure(group) else { continue };
-        let title = format!("{} {}", group.scenario, group.point).trim_end().to_owned();
+        let title = panel_title(group);
         let bar = Bar { contender: group.contender.to_owned(), value, dark };
         match panels.iter_mut().find(|panel| panel.title == title) {
             Some(panel) => panel.bars.push(bar),
@@ -113,6 +114,11 @@ fn panels(groups: &[Group<'_>], figure: Figure) -> Vec<Panel> {
         }
     }
     panels
+}
+
+/// The scenario, and the point if there are several.
+fn panel_title(group: &Group<'_>) -> String {
+    format!("{} {}", group.scenario, group.point).trim_end().to_owned()
 }
 
 fn colour(contender: &str) -> RGBColor {
@@ -225,7 +231,7 @@ const PERCENTILES: [Percentile; 5] = [
     ("max", |sample| sample.max_us),
 ];
 
-/// A chart for each scenario whose jobs' latencies were measured one by one.
+/// A chart for each scenario or phase whose jobs' latencies were measured one by one.
 fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts: Vec<Chart> = Vec::new();
     for group in groups {
@@ -241,7 +247,8 @@ fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
                 .zip(PERCENTILES.iter().map(|(name, _)| (*name).to_owned()))
                 .collect()
         };
-        add_line(&mut charts, group.scenario, group, points, x_labels, time);
+        let title = panel_title(group);
+        add_line(&mut charts, &title, group, points, x_labels, time);
     }
     charts
 }

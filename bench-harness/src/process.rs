@@ -16,8 +16,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::contender::Start;
+
 /// How often a condition is looked at that nothing announces.
 const POLL_TIME: Duration = Duration::from_millis(5);
 /// How many free ports are tried with a server that can't choose one.
@@ -66,6 +66,8 @@ impl Drop for Pinned {
 pub(crate) struct Server {
     child: Child,
     log: Arc<Log>,
+    /// When it was started.
+    pub(crate) start: Instant,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -78,9 +80,9 @@ struct Log {
 
 impl Server {
     /// Starts a server that takes a free port by itself and logs `listening on 127.0.0.1:PORT`.
-    pub(crate) fn start_announced(command: &mut Command, cores: &Cores) -> Result<Self> {
-        let mut server = Self::spawn(command, cores, (Ipv4Addr::LOCALHOST, 0).into())?;
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn start_announced(command: &mut Command, start: &Start<'_>) -> Result<Self> {
+        let mut server = Self::spawn(command, start.cores, (Ipv4Addr::LOCALHOST, 0).into())?;
+        let deadline = Instant::now() + start.patience;
         loop {
             if let Some(port) = announced_port(&server.log()) {
                 server.address.set_port(port);
@@ -92,8 +94,8 @@ impl Server {
     }
 
     /// Starts a server that has to be told its port.
-    pub(crate) fn start_told(command: impl Fn(u16) -> Command, cores: &Cores) -> Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn start_told(command: impl Fn(u16) -> Command, start: &Start<'_>) -> Result<Self> {
+        let deadline = Instant::now() + start.patience;
         let mut tries_left = PORT_TRIES;
         loop {
             // Another process may take the port meanwhile; then the server ends, and another port
@@ -101,7 +103,7 @@ impl Server {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let address = free.local_addr()?;
             drop(free);
-            let mut server = Self::spawn(&mut command(address.port()), cores, address)?;
+            let mut server = Self::spawn(&mut command(address.port()), start.cores, address)?;
             while server.must_live(deadline).is_ok() {
                 if TcpStream::connect(address).is_ok() {
                     return Ok(server);
@@ -119,6 +121,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.env_remove("GEARMAND_PORT");
         let pinned = Pinned::to(&cores.server);
+        let start = Instant::now();
         let spawned = command.spawn();
         drop(pinned);
         let program = command.get_program().display().to_string();
@@ -128,7 +131,7 @@ impl Server {
             let log = Arc::clone(&log);
             std::thread::spawn(move || log.fill(stderr));
         }
-        Ok(Self { child, log, address })
+        Ok(Self { child, log, start, address })
     }
 
     fn must_live(&mut self, deadline: Instant) -> Result<()> {
@@ -281,6 +284,7 @@ pub(crate) fn thread_cpu_us() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::Keep;
 
     #[test]
     fn a_process_name_with_parentheses_confuses_nobody() {
@@ -304,12 +308,18 @@ mod tests {
         assert_eq!(announced_port(log), Some(1234));
     }
 
+    /// On core 0, soon.
+    fn start_announced(command: &mut Command) -> Result<Server> {
+        let cores = Cores { server: vec![0], load: vec![0] };
+        let start = Start { cores: &cores, keep: Keep::Memory, patience: Duration::from_secs(20) };
+        Server::start_announced(command, &start)
+    }
+
     #[test]
     fn a_child_ends_with_its_owner() {
-        let cores = Cores { server: vec![0], load: vec![0] };
         let mut command = Command::new("sh");
         command.args(["-c", "echo listening on 127.0.0.1:1 >&2; exec sleep 1000"]);
-        let server = Server::start_announced(&mut command, &cores).unwrap();
+        let server = start_announced(&mut command).unwrap();
         let pid = server.pid();
         assert!(Cpu::of(pid).is_some() && Memory::of(pid).is_some());
         drop(server);
@@ -318,10 +328,9 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_words() {
-        let cores = Cores { server: vec![0], load: vec![0] };
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such option >&2; exit 3"]);
-        let error = Server::start_announced(&mut command, &cores).err().unwrap().to_string();
+        let error = start_announced(&mut command).err().unwrap().to_string();
         assert!(error.contains("no such option") || error.contains("exit status: 3"), "{error}");
     }
 }

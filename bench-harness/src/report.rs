@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
 use crate::machine::Machine;
 use crate::plot;
 use crate::sample::{self, Sample, Status};
@@ -60,6 +61,9 @@ pub(crate) struct Facts {
     pub(crate) latency_rate: Option<u64>,
     /// Whether system calls were counted.
     pub(crate) counts_calls: bool,
+    /// The file system of stores, if there were any.
+    #[serde(default)]
+    pub(crate) scratch: Option<String>,
     /// Who was measured.
     pub(crate) contenders: Vec<Known>,
     /// What was measured.
@@ -152,6 +156,9 @@ fn heading(facts: &Facts) -> String {
     if let Some(rate) = facts.latency_rate {
         let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
     }
+    if let Some(scratch) = &facts.scratch {
+        let _ = writeln!(text, "* Stores lie on {scratch}.");
+    }
     if !facts.counts_calls {
         text.push_str("* System calls weren't counted: perf isn't here, or may not.\n");
     }
@@ -195,6 +202,21 @@ const LARGE: &[Column] = &[
     ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
 ];
 
+const DURABLE: &[Column] = &[
+    ("phase", |group, _| Some(group.point.to_owned())),
+    ("jobs/s", rate),
+    ("× gearmand", times_gearmand),
+    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
+    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
+    ("× no store", times_memory),
+    ("CPU µs/job", cpu),
+    ("back after", |group, _| {
+        figure(group, |it| (it.point == RECOVERY).then_some(it.seconds * 1e6), time)
+    }),
+    ("disk bytes/job", |group, _| figure(group, |it| it.disk_bytes_per_job, number)),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -213,6 +235,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
         let columns = match &*scenario.name {
             "deep" => DEEP,
             "large" => LARGE,
+            "durable" => DURABLE,
             _ => LOAD,
         };
         text.push_str("| contender |");
@@ -323,6 +346,33 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     Some(format!("{:.2}", own / floor))
 }
 
+/// Jobs a second in units of the faster gearmand's.
+fn times_gearmand(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    let rate = |group: &Group<'_>| group.spread(|sample| Some(sample.jobs_per_second));
+    let theirs = groups
+        .iter()
+        .filter(|it| (it.scenario, it.point) == (group.scenario, group.point))
+        .filter(|it| it.contender.starts_with("gearmand"))
+        .filter_map(rate)
+        .map(|rate| rate.median)
+        .max_by(f64::total_cmp)
+        .filter(|&rate| rate > 0.0)?;
+    Some(number(rate(group)?.median / theirs))
+}
+
+/// p50 and p99 beside jobs that are stored in units of those beside as many that aren't.
+fn times_memory(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    if group.point != BESIDE_STORED {
+        return None;
+    }
+    let same = |it: &&Group<'_>| (it.scenario, it.contender) == (group.scenario, group.contender);
+    let memory = groups.iter().filter(same).find(|it| it.point == BESIDE_MEMORY)?;
+    let ratio = |percentile: fn(&Sample) -> Option<f64>| {
+        Some(number(group.spread(percentile)?.median / memory.spread(percentile)?.median))
+    };
+    Some(format!("{} / {}", ratio(|it| it.p50_us)?, ratio(|it| it.p99_us)?))
+}
+
 fn figure(
     group: &Group<'_>,
     value: impl Fn(&Sample) -> Option<f64>,
@@ -413,6 +463,7 @@ mod tests {
             warm_up_s: 1.0,
             latency_rate: None,
             counts_calls: true,
+            scratch: None,
             contenders: vec![known("ringgear-uring", "ours")],
             scenarios: vec![known("steady", "50 clients, 8 workers")],
         }
@@ -455,6 +506,29 @@ mod tests {
              * perl: 1 of 1 samples failed and don't count.\n\
              * redis: not installed.\n\n"
         );
+    }
+
+    #[test]
+    fn stored_jobs_are_compared_with_gearmand_and_with_jobs_that_are_not() {
+        let at = |contender: &str, point: &str, rate: f64, p99: f64| Sample {
+            point: point.to_owned(),
+            p99_us: Some(p99),
+            ..sample(contender, rate, 1.0)
+        };
+        let samples = [
+            at("ringgear-uring", BESIDE_STORED, 60_000.0, 1800.0),
+            at("ringgear-uring", BESIDE_MEMORY, 70_000.0, 1500.0),
+            at("gearmand", BESIDE_STORED, 100.0, 1000.0),
+            at("gearmand-tuned", BESIDE_STORED, 200.0, 1000.0),
+            at("gearmand-tuned", BESIDE_MEMORY, 70_000.0, 1000.0),
+        ];
+        let groups = Group::all(&samples);
+        let [stored, memory, gearmand, ..] = &groups[..] else { panic!("{groups:?}") };
+        assert_eq!(times_gearmand(stored, &groups).as_deref(), Some("300"));
+        assert_eq!(times_gearmand(memory, &groups).as_deref(), Some("1.00"));
+        assert_eq!(times_memory(stored, &groups).as_deref(), Some("1.00 / 1.20"));
+        assert_eq!((times_memory(memory, &groups), times_memory(gearmand, &groups)), (None, None));
+        assert_eq!(times_gearmand(stored, &groups[..2]), None);
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::beside;
-use crate::contender::{Contender, Protocol};
+use crate::contender::{Contender, Keep, Protocol, Start};
 use crate::deep;
+use crate::durable;
 use crate::large;
 use crate::loadgen;
 use crate::machine::Machine;
@@ -22,7 +23,10 @@ use crate::queue;
 use crate::report::{self, Facts};
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
+use crate::scratch::Scratch;
 
+/// How long a server may take to start.
+const START_TIME: Duration = Duration::from_secs(20);
 /// How long system calls are counted, after the measurement.
 const COUNT_TIME: Duration = Duration::from_secs(1);
 /// The open loop runs at this share of what gearmand manages in a closed one.
@@ -63,6 +67,7 @@ struct Harness<'a> {
     options: &'a RunOptions,
     cores: Cores,
     loadgen: Result<PathBuf, String>,
+    scratch: Result<Scratch, String>,
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
     counts_calls: bool,
@@ -81,8 +86,14 @@ impl<'a> Harness<'a> {
             bail!("--load-cores must not hold the server's core {}", options.server_core);
         }
         let loadgen = beside::find("loadgen", options.loadgen.as_deref());
+        // Finding it costs some time.
+        let scratch = if scenarios.iter().any(|scenario| scenario.stores()) {
+            Scratch::find(options.scratch.as_deref())
+        } else {
+            Err("no scenario stores anything".to_owned())
+        };
         let counts_calls = perf::is_here();
-        Ok(Self { options, cores, loadgen, scenarios, contenders, counts_calls })
+        Ok(Self { options, cores, loadgen, scratch, scenarios, contenders, counts_calls })
     }
 
     fn facts(&self) -> Facts {
@@ -111,6 +122,7 @@ impl<'a> Harness<'a> {
             warm_up_s: self.options.warm_up().as_secs_f64(),
             latency_rate: self.options.latency_rate,
             counts_calls: self.counts_calls,
+            scratch: self.scratch.as_ref().ok().map(|scratch| scratch.about.clone()),
             contenders: contenders.collect(),
             scenarios: scenarios.collect(),
         }
@@ -123,8 +135,12 @@ impl<'a> Harness<'a> {
             for at in 0..self.contenders.len() {
                 // Whoever comes first isn't always the same.
                 let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
+                if contender.only_stores() && !scenario.stores() {
+                    continue;
+                }
                 let absent = scenario.absent_for(contender).map(str::to_owned);
                 let absent = absent.or_else(|| contender.absent(self.options));
+                let absent = absent.or_else(|| self.absent_on_disk(scenario, contender));
                 let results = match absent {
                     Some(_) if repeat > 1 => continue,
                     Some(why) => vec![Sample::without(Status::Absent, why)],
@@ -164,9 +180,15 @@ impl<'a> Harness<'a> {
             Work::Load(load) => self.load(load, contender, repeat, facts).map(|it| vec![it]),
             Work::Deep(depths) => Ok(self.deep(depths, contender)),
             Work::Large(sizes) => Ok(self.large(sizes, contender)),
-            Work::Absent(why) => Ok(vec![Sample::without(Status::Absent, why)]),
+            Work::Durable(jobs) => self.durable(jobs, contender),
         };
         result.unwrap_or_else(|error| vec![failed(&error)])
+    }
+
+    /// A fresh server that keeps its jobs in memory.
+    fn start(&self, contender: Contender) -> Result<Server> {
+        let start = Start { cores: &self.cores, keep: Keep::Memory, patience: START_TIME };
+        contender.start(self.options, &start)
     }
 
     fn load(
@@ -180,7 +202,7 @@ impl<'a> Harness<'a> {
             facts.latency_rate = Some(self.calibrate(load)?);
         }
         let rate = facts.latency_rate.filter(|_| load.open);
-        let server = contender.start(self.options, &self.cores)?;
+        let server = self.start(contender)?;
         let (duration, warm_up) = (self.options.duration(), self.options.warm_up());
         let result = self.load_once(load, rate, contender, &server, duration, warm_up);
         let mut sample = result.map_err(|error| with_log(error, server))?;
@@ -223,7 +245,7 @@ impl<'a> Harness<'a> {
     /// System calls per job of a short run, connecting included.
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     fn count_calls(&self, load: Load, rate: Option<u64>, contender: Contender) -> Result<f64> {
-        let server = contender.start(self.options, &self.cores)?;
+        let server = self.start(contender)?;
         let count = perf::Count::start(server.pid())?;
         let time = if self.options.quick { COUNT_TIME / 2 } else { COUNT_TIME };
         let sample = self.load_once(load, rate, contender, &server, time, Duration::ZERO)?;
@@ -237,7 +259,7 @@ impl<'a> Harness<'a> {
         if let Some(why) = gearmand.absent(self.options) {
             bail!("no rate without gearmand ({why}): give --latency-rate");
         }
-        let server = gearmand.start(self.options, &self.cores)?;
+        let server = self.start(gearmand)?;
         let load = Load { open: false, ..load };
         let time = self.options.duration().min(Duration::from_secs(3));
         let sample = self.load_once(load, None, gearmand, &server, time, self.options.warm_up())?;
@@ -253,7 +275,7 @@ impl<'a> Harness<'a> {
         let limit = self.options.phase_limit;
         let one = |&depth: &u64| {
             let run = deep::Run { protocol: contender.protocol(), depth, limit };
-            let server = contender.start(self.options, &self.cores)?;
+            let server = self.start(contender)?;
             let result = run.against(server.address, server.pid(), &self.cores);
             result.map_err(|error| with_log(error, server))
         };
@@ -264,11 +286,34 @@ impl<'a> Harness<'a> {
         samples.collect()
     }
 
+    fn durable(&self, jobs: u64, contender: Contender) -> Result<Vec<Sample>> {
+        let reason = |why: &String| anyhow!("{why}");
+        let run = durable::Run {
+            contender,
+            options: self.options,
+            cores: &self.cores,
+            loadgen: self.loadgen.as_ref().map_err(reason)?,
+            scratch: self.scratch.as_ref().map_err(reason)?,
+            jobs,
+            patience: self.options.phase_limit.max(START_TIME),
+        };
+        Ok(run.samples())
+    }
+
+    /// Why a contender can't be measured with a store, if it is to be.
+    fn absent_on_disk(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
+        if !scenario.stores() {
+            return None;
+        }
+        let absent = contender.absent_on_disk(self.options);
+        absent.or_else(|| self.scratch.as_ref().err().or(self.loadgen.as_ref().err()).cloned())
+    }
+
     fn large(&self, sizes: &[(u64, u64)], contender: Contender) -> Vec<Sample> {
         let limit = self.options.phase_limit;
         let one = |bytes: u64, count: u64| {
             let run = large::Run { protocol: contender.protocol(), bytes, count, limit };
-            let server = contender.start(self.options, &self.cores)?;
+            let server = self.start(contender)?;
             let result = run.against(server.address, server.pid(), &self.cores);
             result.map_err(|error| with_log(error, server))
         };

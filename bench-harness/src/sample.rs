@@ -31,7 +31,7 @@ pub(crate) struct Sample {
     pub(crate) contender: String,
     /// What was measured within the scenario, such as `fill`, `drain` or `1 MiB`; mostly empty.
     pub(crate) point: String,
-    /// Queued jobs or payload bytes, where the scenario varies them.
+    /// Queued jobs or payload bytes, where the scenario varies them; else the phase's place.
     pub(crate) x: Option<f64>,
     /// Counted from 1.
     pub(crate) repeat: usize,
@@ -55,6 +55,8 @@ pub(crate) struct Sample {
     pub(crate) rss_end_bytes: Option<f64>,
     /// Memory that each queued job took, its payload included.
     pub(crate) bytes_per_queued_job: Option<f64>,
+    /// What each stored job took of the disk, all files of the store together.
+    pub(crate) disk_bytes_per_job: Option<f64>,
     /// Share of its cores that the load itself used; near 1, the load was the limit.
     pub(crate) load_cpu_share: Option<f64>,
 }

@@ -32,10 +32,16 @@ pub(crate) struct Load {
     pub(crate) jobs: Option<u64>,
     /// Whether jobs come at a fixed rate instead of one after another.
     pub(crate) open: bool,
+    /// Jobs of an open loop that come at a time.
+    pub(crate) burst: u32,
+    /// Whether each job has a unique key of its own, where the protocol has any.
+    pub(crate) has_unique: bool,
+    /// Start of the functions' names, where not the load generator's own.
+    pub(crate) prefix: Option<&'static str>,
 }
 
 /// The load that the others are variations of.
-const STEADY: Load = Load {
+pub(crate) const STEADY: Load = Load {
     clients: 50,
     workers: 8,
     pipeline: 1,
@@ -45,6 +51,9 @@ const STEADY: Load = Load {
     extra_functions: 0,
     jobs: None,
     open: false,
+    burst: 1,
+    has_unique: false,
+    prefix: None,
 };
 
 /// How a scenario is run.
@@ -56,8 +65,8 @@ pub(crate) enum Work {
     Deep(&'static [u64]),
     /// Send payloads of these sizes there and back, each so often.
     Large(&'static [(u64, u64)]),
-    /// Not at all, and why.
-    Absent(&'static str),
+    /// Store jobs before the answer, in several ways, and so many for a restart.
+    Durable(u64),
 }
 
 /// Something to be measured.
@@ -128,13 +137,15 @@ pub(crate) const ALL: [Scenario; 11] = [
     },
     Scenario {
         name: "durable",
-        what: "50 clients, background, on disk before the answer",
-        work: Work::Absent("no store yet"),
-        quick: Work::Absent("no store yet"),
+        what: "50 clients, background, each job with a unique key, on disk before the answer; \
+               steady beside a client with 64 of them in flight; a start with 1 million of them",
+        work: Work::Durable(1_000_000),
+        quick: Work::Durable(10_000),
     },
 ];
 
-const FLOOD: Load =
+/// Background jobs that nobody takes.
+pub(crate) const FLOOD: Load =
     Load { clients: 50, workers: 0, pipeline: 16, mode: Mode::Background, ..STEADY };
 
 const fn load(name: &'static str, what: &'static str, load: Load) -> Scenario {
@@ -142,12 +153,16 @@ const fn load(name: &'static str, what: &'static str, load: Load) -> Scenario {
 }
 
 impl Scenario {
+    /// Whether jobs go to disk.
+    pub(crate) fn stores(&self) -> bool {
+        matches!(self.work, Work::Durable(_))
+    }
+
     /// Why it says nothing about a contender, if so.
     pub(crate) fn absent_for(&self, contender: Contender) -> Option<&'static str> {
         let gearman = contender.protocol() == Protocol::Gearman;
         let floor = matches!(contender, Contender::Relay(_));
         match self.work {
-            Work::Absent(why) => Some(why),
             Work::Load(load) if load.open && !gearman => Some("its driver here has no open loop"),
             Work::Load(load) if load.extra_functions > 0 && !gearman => {
                 Some("its workers have no functions")
@@ -168,7 +183,7 @@ impl Scenario {
         }
         match self.work {
             Work::Load(load) if load.functions > 1 => "one queue instead of many functions",
-            Work::Deep(_) => "no unique keys",
+            Work::Deep(_) | Work::Durable(_) => "no unique keys",
             Work::Large(_) => "nothing goes back: half of the bytes",
             _ => "",
         }
@@ -186,8 +201,7 @@ mod tests {
         let names: HashSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
         for scenario in ALL {
-            let absent = scenario.absent_for(Contender::ALL[0]);
-            assert_eq!(absent.is_some(), matches!(scenario.work, Work::Absent(_)));
+            assert_eq!(scenario.absent_for(Contender::ALL[0]), None);
         }
     }
 }

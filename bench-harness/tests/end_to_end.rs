@@ -49,6 +49,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     }
     // Absent in any case, so that the test is the same everywhere.
     run.args(["--gearmand", "/nonexistent/gearmand"]);
+    run.args(["--scratch", env!("CARGO_TARGET_TMPDIR")]);
     let output = run.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -60,7 +61,10 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
         "| gearmand | absent |",
         "gearmand: /nonexistent/gearmand is missing; Debian's package gearman-job-server has it",
         "| ringgear-epoll | drain 10 k |",
-        "Absent: no store yet.",
+        "| ringgear-epoll | closed |",
+        "| ringgear-epoll | foreground beside |",
+        "| ringgear-epoll | recovery |",
+        "floor-epoll: it keeps no jobs.",
     ] {
         assert!(table.contains(text), "no {text:?} in\n{table}\n{errors}");
     }

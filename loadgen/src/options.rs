@@ -83,6 +83,9 @@ pub struct Options {
     /// Gaps between the jobs of an open loop.
     #[arg(long, value_enum, default_value = "poisson")]
     pub spacing: Spacing,
+    /// Jobs of an open loop that are due at the same moment, one such burst after the other.
+    #[arg(long, default_value_t = 1, value_name = "JOBS", requires = "rate")]
+    pub burst: u32,
     /// How jobs are submitted.
     #[arg(long, value_enum, default_value = "foreground")]
     pub mode: Mode,
@@ -203,6 +206,7 @@ impl Options {
             (self.clients == 0, "--clients must be at least 1"),
             (no_workers, "--workers must be at least 1 for foreground jobs"),
             (self.pipeline == 0, "--pipeline must be at least 1"),
+            (self.burst == 0, "--burst must be at least 1"),
             (self.functions == 0, "--functions must be at least 1"),
             (self.unique_keys == 0, "--unique-keys must be at least 1"),
             (self.jobs == Some(0), "--jobs must be at least 1"),

@@ -225,6 +225,9 @@ pub struct Arrivals {
     gap_mean_ns: f64,
     even: bool,
     next_ns: f64,
+    burst: u32,
+    /// How many more are due at the next moment.
+    burst_left: u32,
 }
 
 impl Arrivals {
@@ -232,7 +235,15 @@ impl Arrivals {
     #[must_use]
     pub fn from(now_ns: u64, per_second: f64, even: bool) -> Self {
         let gap_mean_ns = 1e9 / per_second;
-        Self { gap_mean_ns, even, next_ns: now_ns as f64 + gap_mean_ns }
+        let next_ns = now_ns as f64 + gap_mean_ns;
+        Self { gap_mean_ns, even, next_ns, burst: 1, burst_left: 1 }
+    }
+
+    /// As many per second, but so many at a time.
+    #[must_use]
+    pub fn in_bursts(self, burst: u32) -> Self {
+        let gap_mean_ns = self.gap_mean_ns * f64::from(burst);
+        Self { gap_mean_ns, burst, burst_left: burst, ..self }
     }
 
     /// When the next one is due.
@@ -243,6 +254,11 @@ impl Arrivals {
 
     /// Moves on to the one after it, which does not depend on when this one was dealt with.
     pub fn advance(&mut self, rng: &mut Rng) {
+        if self.burst_left > 1 {
+            self.burst_left -= 1;
+            return;
+        }
+        self.burst_left = self.burst;
         self.next_ns +=
             if self.even { self.gap_mean_ns } else { exponential(self.gap_mean_ns, rng) };
     }
@@ -341,6 +357,18 @@ mod tests {
             }
             assert!(count.abs_diff(20_000) < 600, "{count}");
         }
+    }
+
+    #[test]
+    fn bursts_are_due_at_once_and_keep_the_rate() {
+        let mut rng = Rng::with_seed(3);
+        let mut arrivals = Arrivals::from(0, 1000.0, true).in_bursts(4);
+        let mut due_ms = Vec::new();
+        for _ in 0..9 {
+            due_ms.push(arrivals.due_ns() / 1_000_000);
+            arrivals.advance(&mut rng);
+        }
+        assert_eq!(due_ms, [1, 1, 1, 1, 5, 5, 5, 5, 9]);
     }
 
     #[test]

@@ -223,7 +223,8 @@ impl Thread {
         if let Some(rate) = options.rate {
             let even = options.spacing == crate::options::Spacing::Even;
             if self.clients > 0 {
-                self.arrivals = Some(Arrivals::from(now_ns, rate * clients_share, even));
+                let arrivals = Arrivals::from(now_ns, rate * clients_share, even);
+                self.arrivals = Some(arrivals.in_bursts(options.burst));
             }
             return;
         }

@@ -35,6 +35,8 @@ fn bad_options_are_one_sentence() {
     let cases: &[(&[&str], &str)] = &[
         (&["--size", "7"], "at least 32 bytes"),
         (&["--clients", "0"], "--clients must be at least 1"),
+        (&["--burst", "0", "--rate", "5"], "--burst must be at least 1"),
+        (&["--burst", "4"], "--rate"),
         (&["--unique", "2"], "--unique is a share"),
         (&["--pipeline", "3", "--rate", "5"], "--rate"),
         (&["--work-time", "5x"], "unit of time"),

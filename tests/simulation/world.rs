@@ -52,7 +52,7 @@ struct Conn {
     ledger: Ledger,
     waiting_bytes: usize,
     stalled: bool,
-    lent: Option<Vec<u8>>,
+    lent: Option<(Vec<u8>, usize)>,
     ended: bool,
     malformed: bool,
 }
@@ -246,7 +246,7 @@ impl World {
         self.sync();
         self.shard.engine().check_invariants();
         assert_eq!(self.shard.memory_bytes(), 0, "bytes that belong to nobody");
-        assert_eq!(self.shard.deadline_ms(), None, "timers that belong to nobody");
+        assert_eq!(self.shard.engine().deadline_ms(), None, "timers that belong to nobody");
         assert_eq!(self.shard.connections(), 0);
     }
 
@@ -341,8 +341,8 @@ impl World {
     fn deliver(&mut self, conn: ConnId, mut left: usize) {
         while let Some(peer) = self.conns.get_mut(&conn) {
             let available = peer.bytes_out.len() - peer.delivered;
-            if let Some(mut body) = peer.lent.take() {
-                let room = (body.capacity() - body.len()).min(available).min(left);
+            if let Some((mut body, room_bytes)) = peer.lent.take() {
+                let room = room_bytes.min(available).min(left);
                 body.extend_from_slice(&peer.bytes_out[peer.delivered..peer.delivered + room]);
                 peer.delivered += room;
                 left -= room;

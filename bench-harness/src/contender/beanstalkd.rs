@@ -1,13 +1,13 @@
-//! beanstalkd, in memory.
+//! beanstalkd: in memory, or with a binlog.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use super::first_line;
+use super::{Keep, Start, first_line};
 use crate::beside;
 use crate::options::RunOptions;
-use crate::process::{Cores, Server};
+use crate::process::Server;
 
 /// The largest that it allows.
 const JOB_BYTES_MAX: &str = "1073741824";
@@ -16,13 +16,21 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
     beside::installed(&options.beanstalkd, "beanstalkd").err()
 }
 
-pub(super) fn start(options: &RunOptions, cores: &Cores) -> Result<Server> {
+pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
     let command = |port: u16| {
         let mut command = Command::new(&options.beanstalkd);
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-z", JOB_BYTES_MAX]);
+        if let Some(folder) = start.keep.folder() {
+            command.arg("-b").arg(folder);
+        }
+        match start.keep {
+            Keep::Memory => {}
+            Keep::Disk(_) => drop(command.args(["-f", "0"])),
+            Keep::Lazily(_) => drop(command.arg("-F")),
+        }
         command
     };
-    Server::start_told(command, cores)
+    Server::start_told(command, start)
 }
 
 pub(super) fn version(options: &RunOptions) -> String {

@@ -1,13 +1,16 @@
-//! C gearmand: as Debian ships it, and with the options that serve it best here.
+//! C gearmand: as Debian ships it, and with the options that serve it best here; in memory, or with
+//! its queue in SQLite.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
+use rusqlite::{Connection, params};
 
-use super::first_line;
+use super::{Start, first_line};
 use crate::beside;
 use crate::options::RunOptions;
-use crate::process::{Cores, Server};
+use crate::process::Server;
 
 /// One thread has no hand-overs on its one core, one worker woken per job spares the stampede, and
 /// a wide hash table keeps the chains of unique keys short.
@@ -19,7 +22,15 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
     beside::installed(&options.gearmand, "gearman-job-server").err()
 }
 
-pub(super) fn start(options: &RunOptions, tuned: bool, cores: &Cores) -> Result<Server> {
+/// The queue in a file is a plug-in, which a build may lack.
+pub(super) fn absent_on_disk(options: &RunOptions) -> Option<String> {
+    let help = Command::new(&options.gearmand).arg("--help").output();
+    let help = help.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let is_there = String::from_utf8_lossy(&help).contains("--libsqlite3-db");
+    (!is_there).then(|| "its build has no --queue-type libsqlite3".to_owned())
+}
+
+pub(super) fn start(options: &RunOptions, tuned: bool, start: &Start<'_>) -> Result<Server> {
     let path = beside::installed(&options.gearmand, "gearman-job-server")
         .map_err(|error| anyhow!(error))?;
     let command = |port: u16| {
@@ -27,12 +38,37 @@ pub(super) fn start(options: &RunOptions, tuned: bool, cores: &Cores) -> Result<
         command.args(["-L", "127.0.0.1", "-p", &port.to_string(), "-l", "stderr", "-P", ""]);
         // With its default of 32, thousands of connections at once wait for their SYN again.
         command.arg("--backlog=1024");
+        if let Some(folder) = start.keep.folder() {
+            command.args(["-q", "libsqlite3", "--libsqlite3-db"]).arg(database(folder));
+        }
         if tuned {
             command.args(TUNED);
         }
         command
     };
-    Server::start_told(command, cores)
+    Server::start_told(command, start)
+}
+
+/// The file of its queue.
+fn database(folder: &Path) -> PathBuf {
+    folder.join("jobs.db")
+}
+
+/// Puts jobs into the file of a server that has made it and has ended: it would need minutes.
+pub(crate) fn fill(folder: &Path, function: &str, jobs: u64, payload: &[u8]) -> Result<()> {
+    let mut connection = Connection::open(database(folder))?;
+    let transaction = connection.transaction()?;
+    let insert = "INSERT INTO gearman_queue
+        (unique_key, function_name, priority, data, when_to_run) VALUES (?1, ?2, 1, ?3, 0)";
+    let mut statement = transaction.prepare(insert)?;
+    for number in 0..jobs {
+        // As long as those of the load generator.
+        let unique = format!("00000000-0000-4000-8000-{number:016x}");
+        statement.execute(params![unique, function, payload])?;
+    }
+    drop(statement);
+    transaction.commit()?;
+    Ok(())
 }
 
 pub(super) fn version(options: &RunOptions) -> String {

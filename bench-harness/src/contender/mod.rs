@@ -4,19 +4,22 @@
 //! absent. One file per kind of server; they know programs and options, and nothing of scenarios.
 
 mod beanstalkd;
-mod gearmand;
+pub(crate) mod gearmand;
 mod perl;
+mod postgres;
 mod redis;
 mod relay;
 mod ringgear;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Cores, Server};
+use crate::scratch::disk_bytes;
 
 /// What a contender speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +32,47 @@ pub(crate) enum Protocol {
     Redis,
 }
 
+/// Where a server keeps background jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep<'a> {
+    /// In memory.
+    Memory,
+    /// In files of this folder, on disk before the answer.
+    Disk(&'a Path),
+    /// In such files, on disk at some time where the server knows that: to fill them fast.
+    Lazily(&'a Path),
+}
+
+impl<'a> Keep<'a> {
+    /// The folder, if there is one.
+    fn folder(self) -> Option<&'a Path> {
+        match self {
+            Self::Memory => None,
+            Self::Disk(folder) | Self::Lazily(folder) => Some(folder),
+        }
+    }
+}
+
+/// What a server is started with besides its options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start<'a> {
+    /// Where it runs.
+    pub(crate) cores: &'a Cores,
+    /// Where it keeps jobs.
+    pub(crate) keep: Keep<'a>,
+    /// How long it may take until it listens.
+    pub(crate) patience: Duration,
+}
+
 /// Somebody who can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// This project's server.
     Ringgear(EventLoop),
+    /// Likewise on glommio.
+    RinggearGlommio,
+    /// The same with its jobs in PostgreSQL, where jobs are stored.
+    RinggearPostgres,
     /// The C server as it comes, or with options that help it.
     Gearmand { tuned: bool },
     /// The Perl server.
@@ -48,9 +87,11 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
+        Self::RinggearGlommio,
+        Self::RinggearPostgres,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
         Self::Perl,
@@ -65,6 +106,8 @@ impl Contender {
         match self {
             Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
+            Self::RinggearGlommio => "ringgear-glommio",
+            Self::RinggearPostgres => "ringgear-pg",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
             Self::Perl => "gearman-server",
@@ -78,16 +121,28 @@ impl Contender {
     /// What it is, for readers of the results.
     pub(crate) fn about(self) -> &'static str {
         match self {
-            Self::Ringgear(EventLoop::Uring) => "ringgeard --io uring",
-            Self::Ringgear(EventLoop::Epoll) => "ringgeard --io epoll",
-            Self::Gearmand { tuned: false } => "C gearmand with --backlog=1024, else its defaults",
+            Self::Ringgear(EventLoop::Uring) => {
+                "ringgeard --io uring, and in `durable` --store sqlite:PATH"
+            }
+            Self::Ringgear(EventLoop::Epoll) => {
+                "ringgeard --io epoll, and in `durable` --store sqlite:PATH"
+            }
+            Self::RinggearGlommio => "ringgeard --io glommio, and in `durable` --store sqlite:PATH",
+            Self::RinggearPostgres => {
+                "ringgeard --io uring --store with the database of --postgres, wherever that runs"
+            }
+            Self::Gearmand { tuned: false } => {
+                "C gearmand with --backlog=1024, else its defaults, and in `durable` --queue-type=libsqlite3"
+            }
             Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
             Self::Perl => "the Perl server (Gearman::Server), defaults",
             Self::Beanstalkd => {
-                "put, reserve, delete; nothing is answered to the submitter; no binlog"
+                "put, reserve, delete; nothing is answered to the submitter; no binlog, but in `durable` \
+                 -b with -f 0"
             }
             Self::Redis => {
-                "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence"
+                "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence, \
+                 but in `durable` appendonly with appendfsync always"
             }
             Self::Relay(_) => "the floor: the same bytes between the same sockets, no job queue",
         }
@@ -106,6 +161,8 @@ impl Contender {
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
         match self {
             Self::Ringgear(io) => ringgear::absent(options, io),
+            Self::RinggearGlommio => ringgear::absent(options, EventLoop::Uring),
+            Self::RinggearPostgres => postgres::absent(options),
             Self::Gearmand { .. } => gearmand::absent(options),
             Self::Perl => perl::absent(options),
             Self::Beanstalkd => beanstalkd::absent(options),
@@ -114,22 +171,48 @@ impl Contender {
         }
     }
 
-    /// A fresh server, ready for connections.
-    pub(crate) fn start(self, options: &RunOptions, cores: &Cores) -> Result<Server> {
+    /// Why it can't keep jobs on disk here, if so.
+    pub(crate) fn absent_on_disk(self, options: &RunOptions) -> Option<String> {
         match self {
-            Self::Ringgear(io) => ringgear::start(options, io, cores),
-            Self::Gearmand { tuned } => gearmand::start(options, tuned, cores),
-            Self::Perl => perl::start(options, cores),
-            Self::Beanstalkd => beanstalkd::start(options, cores),
-            Self::Redis => redis::start(options, cores),
-            Self::Relay(io) => relay::start(io, cores),
+            Self::Gearmand { .. } => gearmand::absent_on_disk(options),
+            Self::Perl => Some("it keeps jobs in memory only".to_owned()),
+            Self::Relay(_) => Some("it keeps no jobs".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is measured in no other scenario than those that store jobs.
+    pub(crate) fn only_stores(self) -> bool {
+        self == Self::RinggearPostgres
+    }
+
+    /// What the jobs take of the disk that a server left in a folder, bytes.
+    pub(crate) fn disk_bytes(self, options: &RunOptions, folder: &Path) -> Result<u64> {
+        match self {
+            Self::RinggearPostgres => postgres::disk_bytes(options),
+            _ => disk_bytes(folder),
+        }
+    }
+
+    /// A server, ready for connections; a fresh one unless there are files in its folder.
+    pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
+        match self {
+            Self::Ringgear(io) => ringgear::start(options, io.name(), start),
+            Self::RinggearGlommio => ringgear::start(options, "glommio", start),
+            Self::RinggearPostgres => postgres::start(options, start),
+            Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
+            Self::Perl => perl::start(options, start),
+            Self::Beanstalkd => beanstalkd::start(options, start),
+            Self::Redis => redis::start(options, start),
+            Self::Relay(io) => relay::start(io, start),
         }
     }
 
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         match self {
-            Self::Ringgear(_) => ringgear::version(options),
+            Self::Ringgear(_) | Self::RinggearGlommio => ringgear::version(options),
+            Self::RinggearPostgres => postgres::version(options),
             Self::Gearmand { .. } => gearmand::version(options),
             Self::Perl => perl::version(),
             Self::Beanstalkd => beanstalkd::version(options),

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::first_line;
+use super::{Start, first_line};
 use crate::beside;
 use crate::options::RunOptions;
-use crate::process::{Cores, Server};
+use crate::process::Server;
 
 pub(super) fn absent(options: &RunOptions) -> Option<String> {
     let path = match beside::installed(&options.gearman_server, "gearman-server") {
@@ -22,13 +22,13 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
     (!is_perl).then(|| format!("{} isn't the Perl server", path.display()))
 }
 
-pub(super) fn start(options: &RunOptions, cores: &Cores) -> Result<Server> {
+pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
     let command = |port: u16| {
         let mut command = Command::new(&options.gearman_server);
         command.args(["--listen", "127.0.0.1", "--port", &port.to_string()]);
         command
     };
-    Server::start_told(command, cores)
+    Server::start_told(command, start)
 }
 
 pub(super) fn version() -> String {

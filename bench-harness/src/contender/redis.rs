@@ -1,26 +1,34 @@
-//! Redis, in memory.
+//! Redis: in memory, or with an append-only file.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use super::first_line;
+use super::{Keep, Start, first_line};
 use crate::beside;
 use crate::options::RunOptions;
-use crate::process::{Cores, Server};
+use crate::process::Server;
 
 pub(super) fn absent(options: &RunOptions) -> Option<String> {
     beside::installed(&options.redis, "redis-server").err()
 }
 
-pub(super) fn start(options: &RunOptions, cores: &Cores) -> Result<Server> {
+pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
     let command = |port: u16| {
         let mut command = Command::new(&options.redis);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-        command.args(["--save", "", "--appendonly", "no"]);
+        let (append_only, sync) = match start.keep {
+            Keep::Memory => ("no", "no"),
+            Keep::Disk(_) => ("yes", "always"),
+            Keep::Lazily(_) => ("yes", "no"),
+        };
+        command.args(["--save", "", "--appendonly", append_only, "--appendfsync", sync]);
+        if let Some(folder) = start.keep.folder() {
+            command.arg("--dir").arg(folder);
+        }
         command
     };
-    Server::start_told(command, cores)
+    Server::start_told(command, start)
 }
 
 pub(super) fn version(options: &RunOptions) -> String {

@@ -4,16 +4,16 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::no_uring;
+use super::{Start, no_uring};
 use crate::options::EventLoop;
-use crate::process::{Cores, Server};
+use crate::process::Server;
 
 pub(super) fn absent(io: EventLoop) -> Option<String> {
     no_uring(io)
 }
 
-pub(super) fn start(io: EventLoop, cores: &Cores) -> Result<Server> {
+pub(super) fn start(io: EventLoop, start: &Start<'_>) -> Result<Server> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["relay", "--io", io.name(), "--port", "0"]);
-    Server::start_announced(&mut command, cores)
+    Server::start_announced(&mut command, start)
 }
