@@ -798,7 +798,7 @@ impl Shard {
         if connection.may_resume() {
             self.resumed.push(conn);
         }
-        // Not `settle`: what waited for this reply couldn't be read, so it tells nothing of the peer.
+        // Not `settle`: what waited for this reply couldn't be read, and tells nothing of the peer.
         self.outbox_bytes += connection.outbox.bytes();
         self.slots += connection.outbox.held();
         self.mark_dirty(conn);
