@@ -175,8 +175,8 @@ impl Outbox {
     /// once.
     pub fn fill(&mut self, slot: Slot, reply: &Response<'_>) {
         if slot == self.first && !self.held.is_empty() {
-            self.last_bytes = self.ready.push(reply);
-            self.bytes += self.last_bytes;
+            let bytes = self.ready.push(reply);
+            self.count_fill(bytes);
             self.drop_first();
             self.release();
         } else {
@@ -188,8 +188,7 @@ impl Outbox {
 
     /// Likewise for a reply of any number of packets, or none.
     pub fn fill_with(&mut self, slot: Slot, reply: Parcel) {
-        self.last_bytes = reply.bytes();
-        self.bytes += self.last_bytes;
+        self.count_fill(reply.bytes());
         let at = slot.wrapping_sub(self.first) as usize;
         let Some(held) = self.held.get_mut(at) else {
             debug_assert!(false, "a slot is filled once");
@@ -257,6 +256,12 @@ impl Outbox {
             buffer.clear();
             self.ready.tail = buffer;
         }
+    }
+
+    /// A reply of any size is let through, and so is still the packet that waited for it.
+    fn count_fill(&mut self, bytes: usize) {
+        self.last_bytes = self.last_bytes.max(bytes);
+        self.bytes += bytes;
     }
 
     /// Lets go whatever has no slot to wait for before it.
@@ -398,6 +403,15 @@ mod tests {
             }
             assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a1bc33d", 0, 0));
         }
+    }
+
+    #[test]
+    fn what_waited_for_a_reply_still_counts_as_the_last_packet() {
+        let mut outbox = Outbox::default();
+        let slot = outbox.hold();
+        outbox.push_text(&[b't'; 1000]);
+        outbox.fill(slot, &Response::Noop);
+        assert_eq!((outbox.bytes(), outbox.bytes_before_last()), (1012, 12));
     }
 
     #[test]

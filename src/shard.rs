@@ -692,10 +692,10 @@ impl Shard {
                 Effect::Accepted { conn, ticket, number } => {
                     let handle = self.settings.handles.text(number);
                     let created = Response::JobCreated { handle: handle.as_ref() };
-                    self.answer(conn, ticket, &created, now);
+                    self.answer(conn, ticket, &created);
                 }
                 Effect::Refused { conn, ticket } => {
-                    self.answer(conn, ticket, &Response::Error(ErrorReply::NotStored), now);
+                    self.answer(conn, ticket, &Response::Error(ErrorReply::NotStored));
                 }
                 Effect::Insert { job, answered } => {
                     let job = &self.engine.jobs()[job as usize];
@@ -739,14 +739,14 @@ impl Shard {
     }
 
     /// A submission that waited for the store has its answer.
-    fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>, now: Now) {
+    fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
         match self.connections[conn as usize].caller {
             Some((home, caller)) => {
                 let mut parcel = Parcel::default();
                 parcel.push(response);
                 self.letters.push((home, Letter::Reply { caller, slot, parcel }));
             }
-            None => self.fill(conn, now, |outbox| outbox.fill(slot, response)),
+            None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
     }
 
@@ -791,14 +791,16 @@ impl Shard {
     }
 
     /// A reply that was waited for has come, and `fill` puts it into its place.
-    fn fill(&mut self, conn: ConnId, now: Now, fill: impl FnOnce(&mut Outbox)) {
+    fn fill(&mut self, conn: ConnId, fill: impl FnOnce(&mut Outbox)) {
         self.unsettle(conn);
         let connection = &mut self.connections[conn as usize];
         fill(&mut connection.outbox);
         if connection.may_resume() {
             self.resumed.push(conn);
         }
-        self.settle(conn, now);
+        // Not `settle`: what waited for this reply couldn't be read, and tells nothing of the peer.
+        self.outbox_bytes += connection.outbox.bytes();
+        self.slots += connection.outbox.held();
         self.mark_dirty(conn);
     }
 

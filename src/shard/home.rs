@@ -316,7 +316,7 @@ impl Shard {
             self.send_letter(core, Letter::Ask { gathering, question: asked.clone() });
         }
         let answer = self.answer_question(&asked, now);
-        self.add_answer(gathering, answer, now);
+        self.add_answer(gathering, answer);
     }
 }
 
@@ -456,7 +456,7 @@ impl Shard {
         match letter {
             Letter::Reply { caller, slot, parcel } => {
                 if let Some(conn) = self.find_caller(caller) {
-                    self.fill(conn, now, |outbox| outbox.fill_with(slot, parcel));
+                    self.fill(conn, |outbox| outbox.fill_with(slot, parcel));
                 }
             }
             Letter::Push { caller, parcel } => {
@@ -508,13 +508,13 @@ impl Shard {
                     self.resume(conn);
                 }
             }
-            Letter::Answer { gathering, answer } => self.add_answer(gathering, answer, now),
+            Letter::Answer { gathering, answer } => self.add_answer(gathering, answer),
             other => debug_assert!(false, "{other:?} is for an owner"),
         }
     }
 
     /// A core has answered what all are asked.
-    pub(super) fn add_answer(&mut self, gathering: usize, answer: Answer, now: Now) {
+    pub(super) fn add_answer(&mut self, gathering: usize, answer: Answer) {
         let gathered = &mut self.gatherings[gathering];
         gathered.left -= 1;
         match answer {
@@ -537,7 +537,7 @@ impl Shard {
             }
             Question::Line(_) => parcel.push_text(&admin::join(&texts)),
         }
-        self.fill(conn, now, |outbox| outbox.fill_with(slot, parcel));
+        self.fill(conn, |outbox| outbox.fill_with(slot, parcel));
     }
 
     /// The connection a letter is about, unless it has gone.

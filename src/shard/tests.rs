@@ -384,6 +384,26 @@ fn who_has_too_many_replies_to_come_is_not_read_from_until_half_of_them_came() {
 }
 
 #[test]
+fn nobody_is_closed_for_not_reading_what_waited_for_the_store() {
+    let mut settings = settings();
+    settings.engine.durabilities.default = Durability::Fsync;
+    let large = vec![b'e'; settings.outbox_bytes_max + 1];
+    let mut desk = Desk::new(settings);
+    let conn = desk.connect();
+    let durable = packet(Command::SubmitJobBg, &[b"resize", b""], b"payload");
+    let echo = packet(Command::EchoReq, &[], &large);
+    desk.say(conn, &[durable, echo].concat());
+    let numbers = desk.inserted();
+    desk.shard.stored(numbers[0], true, desk.now);
+    // It may speak before it has read all of that.
+    desk.say(conn, &packet(Command::PreSleep, &[], b""));
+    assert_eq!(desk.shard.counters.slow_readers, 0);
+    let created = response(Command::JobCreated, &[&handle(1)], b"");
+    let echoed = response(Command::EchoRes, &[], &large);
+    assert!(desk.send_all(conn) == [created, echoed].concat());
+}
+
+#[test]
 fn half_closed_peers_get_the_replies_that_wait_for_the_store() {
     let mut desk = durable_desk();
     let conn = desk.connect();

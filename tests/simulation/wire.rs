@@ -92,6 +92,15 @@ impl Packet {
         Self::Line(text.as_bytes().to_vec())
     }
 
+    /// Its size on the wire, without the end of a line.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Binary { body, .. } => HEADER_BYTES + body.len(),
+            Self::Line(line) => line.len(),
+            Self::Held => 0,
+        }
+    }
+
     pub(crate) fn is(&self, wanted: Command) -> bool {
         matches!(self, Self::Binary { command, .. } if *command == wanted)
     }

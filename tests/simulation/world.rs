@@ -24,7 +24,7 @@ use ringgear::shard::{Intake, Origin, Settings, Shard};
 use crate::ledger::Ledger;
 use crate::model::{Model, Output, Place, Rules};
 use crate::store::Store;
-use crate::wire::Request;
+use crate::wire::{Packet, Request};
 
 /// Lines of the trace that a failure shows.
 const TRACE_LINES: usize = 60;
@@ -653,6 +653,15 @@ impl World {
             if self.shard.intake(conn) == Intake::Close {
                 let bytes = peer.unsent_bytes + peer.waiting_bytes;
                 if bytes > self.settings.outbox_bytes_max {
+                    let said = output.packets.get(&conn).and_then(VecDeque::back);
+                    // A reply that was waited for is no reason.
+                    let filled = output.filled.get(&conn).into_iter().flatten().flatten();
+                    let silent = if filled.count() > 0 { 0 } else { bytes };
+                    let before = said.map_or(silent, |last| bytes - last.bytes());
+                    let enough = before > self.settings.outbox_bytes_max;
+                    // How much of a list came in one piece can't be told.
+                    let unclear = matches!(said, Some(Packet::Line(_)));
+                    assert!(enough || unclear, "{conn} is closed for {before} bytes");
                     output.slow.insert(conn);
                 } else {
                     assert!(!peer.ledger.is_waiting(), "{conn} is closed before its replies");
