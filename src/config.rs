@@ -129,8 +129,8 @@ pub struct Options {
     #[arg(short, long, value_name = "N", default_value_t = 1024)]
     pub backlog: u32,
 
-    /// Event loop: io_uring, epoll, glommio (io_uring, too, and slower), or auto: io_uring where the
-    /// kernel allows it, else epoll
+    /// Event loop: io_uring, epoll, glommio (io_uring, too, and slower), or auto: io_uring where
+    /// the kernel allows it, else epoll
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
 

@@ -306,7 +306,9 @@ impl<'a> Harness<'a> {
             return None;
         }
         let absent = contender.absent_on_disk(self.options);
-        absent.or_else(|| self.scratch.as_ref().err().or(self.loadgen.as_ref().err()).cloned())
+        absent.or_else(|| {
+            self.scratch.as_ref().err().or_else(|| self.loadgen.as_ref().err()).cloned()
+        })
     }
 
     fn large(&self, sizes: &[(u64, u64)], contender: Contender) -> Vec<Sample> {

@@ -32,7 +32,7 @@ impl Scratch {
     /// The given folder, or that of this binary if it is on a disk.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, String> {
         let own = std::env::current_exe().unwrap_or_default();
-        let folder = given.or(own.parent()).unwrap_or(Path::new("."));
+        let folder = given.or_else(|| own.parent()).unwrap_or_else(|| Path::new("."));
         let explain = |error: &dyn std::fmt::Display| {
             format!("no store in {}: {error}; give another folder by --scratch", folder.display())
         };

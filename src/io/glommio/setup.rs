@@ -62,7 +62,8 @@ pub enum GlommioError {
         "the kernel's io_uring is too old for glommio (Linux 5.8 has all that it takes): no {0}"
     )]
     Operation(&'static str),
-    /// Glommio asks for this much RLIMIT_MEMLOCK, whether the kernel counts rings against it or not.
+    /// Glommio asks for this much RLIMIT_MEMLOCK, whether the kernel counts rings against it or
+    /// not.
     #[error(
         "glommio needs {need_kib} KiB of locked memory and may have {have_kib}: raise it with \
          `ulimit -l {need_kib}` or LimitMEMLOCK={need_kib}K"
