@@ -108,6 +108,8 @@ pub enum IoChoice {
     Uring,
     /// epoll.
     Epoll,
+    /// io_uring by way of glommio: slower, to compare with.
+    Glommio,
 }
 
 /// A Gearman job server: io_uring, one thread per core, wire compatible with gearmand.
@@ -127,7 +129,8 @@ pub struct Options {
     #[arg(short, long, value_name = "N", default_value_t = 1024)]
     pub backlog: u32,
 
-    /// Event loop: io_uring, epoll, or auto: io_uring where the kernel allows it
+    /// Event loop: io_uring, epoll, glommio (io_uring, too, and slower), or auto: io_uring where the
+    /// kernel allows it, else epoll
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
 
@@ -401,8 +404,8 @@ pub enum SettingsError {
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
-        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… for \
-         background jobs that must survive a restart, or leave it out"
+        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
+         for background jobs that must survive a restart, or leave it out"
     )]
     QueueType(String),
     #[error("--store \"{0}\" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE")]

@@ -471,6 +471,10 @@ impl Engine {
         if job.state == State::Running {
             job.cancelled = true;
             job.background = false;
+            // No restart brings it back, whatever its worker does.
+            if std::mem::take(&mut job.stored) {
+                self.effects.push(Effect::Remove { number });
+            }
         } else {
             self.unqueue(id);
             self.remove(id);

@@ -5,13 +5,14 @@
 //! of `DIRECT_BYTES_MIN` or more missing the driver receives straight into it. Knows no packet's
 //! meaning and no other connection.
 //!
-//! Invariant: memory held grows with the bytes that have arrived (at most doubling), never with
-//! what a header announced; a refused body is counted off and not held at all.
+//! Invariant: memory taken from the system grows with the bytes that have arrived (at most
+//! doubling), never with what a header announced; a refused body is counted off and not held.
 
 use bytes::Bytes;
 
 use crate::frame::{Cut, FrameError, HEADER_BYTES, Header, cut};
 use crate::packet::Payload;
+use crate::spare::Spares;
 
 /// Bodies from here on are received into an allocation that the job keeps.
 pub const OWNED_BODY_BYTES_MIN: usize = 8 << 10;
@@ -25,13 +26,15 @@ const REFUSED_HEAD_BYTES: usize = 128;
 const _: () = assert!(OWNED_BODY_BYTES_MIN > REFUSED_HEAD_BYTES);
 const _: () = assert!(DIRECT_BYTES_MIN >= OWNED_BODY_BYTES_MIN);
 
-/// What bounds the frames of a connection at the moment.
+/// What bounds the frames of a connection at the moment, and memory for large ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct Bounds<'a> {
     /// Largest body that is taken in.
     pub body_bytes_max: usize,
     /// Bytes that this connection may hold, given what all others and the jobs take.
     pub memory_left: usize,
+    /// Memory that earlier bodies left behind.
+    pub spares: Option<&'a Spares>,
 }
 
 /// Why a body is not taken in.
@@ -112,7 +115,7 @@ impl Inbound {
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],
-        bounds: Bounds,
+        bounds: Bounds<'_>,
     ) -> Result<Option<Arrival<'s>>, FrameError> {
         let step = self.step(input, bounds)?;
         let arrival = match step {
@@ -175,9 +178,9 @@ impl Inbound {
         }
     }
 
-    /// Lends the body's allocation: the driver appends what it receives, up to the capacity, and
+    /// Lends the body's allocation: the driver appends what it receives, at most so many bytes, and
     /// gives it back. `None` when no body wants it, or when it is lent already.
-    pub fn lend(&mut self) -> Option<Vec<u8>> {
+    pub fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
         if !self.wants_direct() {
             return None;
         }
@@ -185,7 +188,8 @@ impl Inbound {
         let (header, body) = (*header, std::mem::take(body));
         debug_assert!(body.len() < body.capacity(), "nothing to receive into");
         self.state = State::Lent { header, capacity: body.capacity() };
-        Some(body)
+        let room = body.capacity().min(header.body_bytes as usize) - body.len();
+        Some((body, room))
     }
 
     /// Takes a lent allocation back; call `next` with no input afterwards.
@@ -197,7 +201,7 @@ impl Inbound {
     }
 
     /// Moves on until there is something to hand out or nothing left to look at.
-    fn step(&mut self, input: &mut &[u8], bounds: Bounds) -> Result<Step, FrameError> {
+    fn step(&mut self, input: &mut &[u8], bounds: Bounds<'_>) -> Result<Step, FrameError> {
         loop {
             match &mut self.state {
                 State::Frames => {
@@ -236,7 +240,7 @@ impl Inbound {
     fn step_frames(
         &mut self,
         input: &mut &[u8],
-        bounds: Bounds,
+        bounds: Bounds<'_>,
     ) -> Result<Option<Step>, FrameError> {
         let held = self.has_unread();
         if held && !input.is_empty() {
@@ -269,7 +273,7 @@ impl Inbound {
         &mut self,
         header: Header,
         input: &mut &[u8],
-        bounds: Bounds,
+        bounds: Bounds<'_>,
     ) -> Option<Step> {
         let body_bytes = header.body_bytes as usize;
         let available = self.available(input);
@@ -296,12 +300,14 @@ impl Inbound {
             return Some(Step::Nothing);
         }
         self.take(HEADER_BYTES, input);
-        self.state = State::Body { header, body: Vec::new() };
+        let spare = bounds.spares.and_then(|spares| spares.take(body_bytes));
+        let body = spare.unwrap_or_default();
+        self.state = State::Body { header, body };
         None
     }
 
     /// Within an owned body: moves what is there into it. `None` means that there may be more.
-    fn step_body(&mut self, input: &mut &[u8], bounds: Bounds) -> Option<Step> {
+    fn step_body(&mut self, input: &mut &[u8], bounds: Bounds<'_>) -> Option<Step> {
         let State::Body { header, mut body } = std::mem::replace(&mut self.state, State::Frames)
         else {
             return None;
@@ -309,7 +315,11 @@ impl Inbound {
         let total = header.body_bytes as usize;
         loop {
             if body.len() == total {
-                self.state = State::Whole { header, body: Bytes::from(body) };
+                let body = match bounds.spares {
+                    Some(spares) => spares.share(body),
+                    None => Bytes::from(body),
+                };
+                self.state = State::Whole { header, body };
                 return Some(Step::Whole);
             }
             if body.len() == body.capacity() {
@@ -385,7 +395,8 @@ mod tests {
     use crate::frame::Magic;
     use crate::packet::{Command, encode};
 
-    const BOUNDS: Bounds = Bounds { body_bytes_max: 1 << 20, memory_left: 1 << 20 };
+    const BOUNDS: Bounds<'_> =
+        Bounds { body_bytes_max: 1 << 20, memory_left: 1 << 20, spares: None };
 
     fn submit(payload_bytes: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -395,7 +406,7 @@ mod tests {
     }
 
     /// What arrives, in words.
-    fn feed(inbound: &mut Inbound, mut input: &[u8], bounds: Bounds) -> Vec<String> {
+    fn feed(inbound: &mut Inbound, mut input: &[u8], bounds: Bounds<'_>) -> Vec<String> {
         let mut arrivals = Vec::new();
         while let Some(arrival) = inbound.next(&mut input, bounds).unwrap() {
             arrivals.push(match arrival {
@@ -441,11 +452,11 @@ mod tests {
         let (head, mut rest) = bytes.split_at(5000);
         assert_eq!(feed(&mut inbound, head, BOUNDS).len(), 0);
         let (mut lends, mut arrivals) = (0, Vec::new());
-        while let Some(mut body) = inbound.lend() {
+        while let Some((mut body, room_bytes)) = inbound.lend() {
             assert!(inbound.lend().is_none(), "it is lent already");
             assert!(inbound.wants_direct() && inbound.held_bytes() == body.capacity());
             assert!(body.capacity() <= 2 * (bytes.len() - rest.len()).max(BODY_STEP_BYTES));
-            let (now, later) = rest.split_at((body.capacity() - body.len()).min(rest.len()));
+            let (now, later) = rest.split_at(room_bytes.min(rest.len()));
             body.extend_from_slice(now);
             rest = later;
             inbound.give_back(body);

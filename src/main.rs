@@ -85,6 +85,7 @@ fn serve_logged(
         IoChoice::Auto => Driver::Auto,
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
+        IoChoice::Glommio => Driver::Glommio,
     })?;
     let mut background = background;
     let store = match options.store_choice()? {

@@ -279,6 +279,19 @@ impl Outbox {
     }
 }
 
+#[cfg(debug_assertions)]
+impl Outbox {
+    /// What waits behind slots, the oldest slot first: each one's reply, if that has come, and the
+    /// bytes that stand behind it. For tests.
+    pub fn waiting(&self) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
+        let copy = |parcel: &Parcel| {
+            let chunks = parcel.chunks.iter().map(AsRef::as_ref);
+            chunks.chain([&parcel.tail[..]]).collect::<Vec<&[u8]>>().concat()
+        };
+        self.held.iter().map(move |held| (held.reply.as_ref().map(copy), copy(&held.behind)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,10 @@
 //! One core: its connections, its engine, their outboxes. The only type a driver touches.
 //!
-//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`) and asks
-//! what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`); the shard calls
-//! no driver and knows no kernel. Frames of one call are handled one after another; what they cause
-//! is in the outboxes of the dirty connections when the call returns, so that a driver can flush
-//! each once a batch.
+//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`,
+//! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
+//! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
+//! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
+//! once a batch. `home` and `owner` are its two sides towards other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
@@ -26,6 +26,7 @@ use crate::letter::{Caller, Core, Cores, Letter};
 use crate::outbox::{Chunk, Outbox, Parcel, Slot};
 use crate::packet::{Command, ErrorReply, Payload, Request, Response, Work};
 use crate::session::{self, Context, Session};
+use crate::spare::Spares;
 use crate::store::{Operation, Row};
 
 /// With more than this waiting to leave, a connection's requests wait.
@@ -38,6 +39,11 @@ const SLOTS_PAUSE: usize = 1024;
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// With more than this waiting behind a grab that another core sees to, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
+/// Memory of large bodies that waits to be used again is at most this part of `memory_bytes_max`,
+/// beside which it comes.
+const SPARES_SHARE: usize = 8;
+/// How often memory of large bodies that nobody used meanwhile goes back to the system.
+const SPARES_AGE_MS: u64 = 1000;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
 /// Complaints about connections that are logged a second; the others are counted.
@@ -230,6 +236,9 @@ pub struct Shard {
     elsewhere: Elsewhere,
     /// Connections whose requests may go on, which `next_dirty` sees to.
     resumed: Vec<ConnId>,
+    /// Memory of large bodies that are done with, and when it goes back to the system.
+    spares: Spares,
+    spares_age_ms: u64,
     inbound_bytes: usize,
     outbox_bytes: usize,
     /// Replies that wait, or wait behind one that does.
@@ -257,6 +266,8 @@ impl Shard {
             sessions: 0,
             elsewhere: Elsewhere::default(),
             resumed: Vec::new(),
+            spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
+            spares_age_ms: 0,
             inbound_bytes: 0,
             outbox_bytes: 0,
             slots: 0,
@@ -375,7 +386,7 @@ impl Shard {
     }
 
     /// Lends the allocation that a large body is to be received into; see `Inbound::lend`.
-    pub fn lend(&mut self, conn: ConnId) -> Option<Vec<u8>> {
+    pub fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
         self.connections[conn as usize].inbound.lend()
     }
 
@@ -389,11 +400,16 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.engine.deadline_ms()
+        let spares = if self.spares.bytes() > 0 { Some(self.spares_age_ms) } else { None };
+        [self.engine.deadline_ms(), spares].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
+        if now.mono_ms >= self.spares_age_ms && self.spares.bytes() > 0 {
+            self.spares.age();
+            self.spares_age_ms = now.mono_ms + SPARES_AGE_MS;
+        }
         self.engine.tick(now, TIMERS_PER_TICK);
         self.deliver(None, now);
     }
@@ -457,6 +473,12 @@ impl Shard {
         self.engine.jobs().is_empty()
     }
 
+    /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
+    #[cfg(debug_assertions)]
+    pub fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
+        self.connections[conn as usize].outbox.waiting()
+    }
+
     /// The engine, to look at.
     #[must_use]
     pub fn engine(&self) -> &Engine {
@@ -484,7 +506,8 @@ impl Shard {
                 break;
             }
             let memory_left = self.room();
-            let bounds = Bounds { body_bytes_max: self.settings.body_bytes_max, memory_left };
+            let body_bytes_max = self.settings.body_bytes_max;
+            let bounds = Bounds { body_bytes_max, memory_left, spares: Some(&self.spares) };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => self.handle_arrival(conn, arrival, now),
                 Ok(None) => {

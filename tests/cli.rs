@@ -306,9 +306,8 @@ fn options_without_effect_are_told() {
     let line = "-L 127.0.0.1 -p 0 -t 4 --hashtable-buckets 7";
     let mut server = Server::start(ringgeard(line));
     server.port();
-    for part in ["--threads has nothing to do", "--hashtable-buckets has nothing"] {
-        assert!(server.said.contains(part), "{part} is missing in:\n{}", server.said);
-    }
+    let part = "--hashtable-buckets has nothing to do";
+    assert!(server.said.contains(part), "{part} is missing in:\n{}", server.said);
 }
 
 #[test]

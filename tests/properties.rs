@@ -20,7 +20,8 @@ use ringgear::packet::{
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 
 const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
-const UNBOUNDED: Bounds = Bounds { body_bytes_max: 1 << 30, memory_left: 1 << 30 };
+const UNBOUNDED: Bounds<'_> =
+    Bounds { body_bytes_max: 1 << 30, memory_left: 1 << 30, spares: None };
 
 fn encoded(magic: Magic, command: C, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -206,8 +207,8 @@ proptest! {
         let mut inbound = Inbound::default();
         for pair in places.windows(2) {
             let mut piece = &stream[pair[0]..pair[1]];
-            if lends && let Some(mut body) = inbound.lend() {
-                let room = (body.capacity() - body.len()).min(piece.len());
+            if lends && let Some((mut body, room_bytes)) = inbound.lend() {
+                let room = room_bytes.min(piece.len());
                 let (taken, rest) = piece.split_at(room);
                 body.extend_from_slice(taken);
                 piece = rest;
@@ -229,7 +230,7 @@ proptest! {
         cuts in vec(any::<prop::sample::Index>(), 0..10),
         memory_left in 0_usize..100_000,
     ) {
-        let bounds = Bounds { body_bytes_max: 100_000, memory_left };
+        let bounds = Bounds { body_bytes_max: 100_000, memory_left, spares: None };
         let stream: Vec<u8> = sizes
             .iter()
             .flat_map(|&bytes| {

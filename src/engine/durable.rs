@@ -4,14 +4,17 @@
 //! (`State::Storing`), unless its function's policy is to answer at once. Knows no store: whoever
 //! handles the effects does.
 //!
-//! Invariant: a job is `stored` from the effect that has it kept to the one that has it removed, and
-//! every submission that waits gets one answer, whatever becomes of the job.
+//! Invariant: a job is `stored` from the effect that has it kept to the one that has it removed,
+//! and every submission that waits gets one answer, whatever becomes of the job.
 
 use super::{Attachment, ConnId, Effect, Engine, Now, Ticket};
 use crate::function::Durability;
 use crate::handle;
 use crate::job::{Job, JobId, State};
 use crate::store::Row;
+
+/// Larger jobs wait for the store whatever their function's policy: it may have no room for them.
+const ASYNC_BYTES_MAX: usize = 1 << 20;
 
 impl Engine {
     /// A submission is answered with `Effect::Accepted` or `Effect::Refused` and this ticket.
@@ -57,7 +60,7 @@ impl Engine {
         let function = self.functions.find_or_create(&row.function);
         let job = Job::restored(function, row);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
-        // Two jobs with one unique are there if the first was cancelled as it ran.
+        // Two jobs with one unique are there if another program put them there.
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
@@ -78,7 +81,8 @@ impl Engine {
         if job.stored || durability == Durability::None {
             return;
         }
-        let answered = durability == Durability::Async && self.async_allowed;
+        let small = job.bytes() <= ASYNC_BYTES_MAX;
+        let answered = durability == Durability::Async && self.async_allowed && small;
         job.stored = true;
         job.storing = !answered;
         self.effects.push(Effect::Insert { job: id, answered });

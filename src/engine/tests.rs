@@ -422,6 +422,20 @@ fn a_client_that_leaves_does_not_take_its_durable_job_along() {
 }
 
 #[test]
+fn a_job_that_is_cancelled_as_it_runs_does_not_come_back_after_a_restart() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    let number = rig.submit_durably(0, "mail\0key\0", 1).number;
+    rig.engine.stored(number, rig.now);
+    assert_eq!(rig.grab(1), Some(number));
+    rig.effects();
+    assert!(rig.engine.cancel(number));
+    assert_eq!(rig.effects(), [Effect::Remove { number }], "at once, not when its worker is done");
+    rig.engine.work_finished(1, number).unwrap();
+    assert_eq!(rig.effects(), [], "and once");
+}
+
+#[test]
 fn joining_in_the_background_makes_a_foreground_job_durable() {
     let mut rig = durable(Durability::Fsync);
     rig.can_do(1, "mail");

@@ -267,9 +267,9 @@ impl Epoll {
                     read
                 }
                 Intake::Direct => {
-                    let Some(mut body) = self.parts.shard.lend(conn) else { return };
+                    let Some((mut body, room_bytes)) = self.parts.shard.lend(conn) else { return };
                     let room = body.spare_capacity_mut();
-                    let room_bytes = room.len();
+                    let room = room.get_mut(..room_bytes).unwrap_or_default();
                     let result = SockRef::from(&connection.stream).recv(room);
                     let read = Read::of(result, room_bytes);
                     if let Read::Bytes(bytes, _) = read {

@@ -153,7 +153,8 @@ impl Lifecycle {
     /// When `is_over` has to be asked at the latest.
     pub(super) fn deadline_ms(&self, now: Now) -> Option<u64> {
         // Other cores may get rid of their last jobs without a word.
-        self.stops_at_ms.or(self.finishing.then_some(now.mono_ms + FINISH_LOOK_MS))
+        let look_ms = now.mono_ms + FINISH_LOOK_MS;
+        self.stops_at_ms.or(if self.finishing { Some(look_ms) } else { None })
     }
 
     /// Whether the run has come to its end. `jobs_elsewhere`: those of other cores.

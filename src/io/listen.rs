@@ -86,8 +86,9 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Takes every address of `host`; without a host loopback of both families. The port is a number
-    /// or a service's name; 0 lets the kernel choose. Who connects is refused until `listen`.
+    /// Takes every address of `host`; without a host loopback of both families. The port is a
+    /// number or a service's name; 0 lets the kernel choose. Who connects is refused until
+    /// `listen`.
     ///
     /// # Errors
     /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will

@@ -1,7 +1,8 @@
 //! Facts about the host that defaults depend on: its name, its memory and its processors.
 //!
-//! Reads and decides nothing, but keeps a thread on a processor. Invariant: memory is the least of what the host has and what any
-//! control group above this process allows, so that a container's or a service's limit counts.
+//! Reads and decides nothing, but keeps a thread on a processor.
+//! Invariant: memory is the least of what the host has and what any control group above this
+//! process allows, so that a container's or a service's limit counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,17 +1,18 @@
 //! The kernel's side: opens listeners, takes signals, reads the clocks, and picks the driver that
 //! runs a shard on them.
 //!
-//! The drivers are sibling files with the same calls in them, one event loop each: `uring` and
-//! `epoll`. They know sockets and the shard's contract, and nothing of Gearman. The shard calls
-//! none.
+//! The drivers are sibling files with the same calls in them, one event loop each: `uring`,
+//! `epoll` and `glommio`. They know sockets and the shard's contract, and nothing of Gearman. The
+//! shard calls none.
 //!
-//! Invariant: one thread owns the shard and everything here but the store, which has a thread of its
-//! own; signals reach it through a pipe, the store's outcomes through a channel.
+//! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
+//! its own. Signals reach a core through a pipe, everything else through its post and its bell.
 
 mod clock;
 mod commits;
 mod doze;
 mod epoll;
+mod glommio;
 mod lifecycle;
 mod listen;
 pub mod log;
@@ -32,6 +33,7 @@ use tracing::{info, warn};
 pub use self::clock::Clock;
 use self::commits::Commits;
 pub use self::commits::StoreLost;
+pub use self::glommio::GlommioError;
 use self::lifecycle::Lifecycle;
 use self::lifecycle::Stopper;
 pub use self::lifecycle::{ReopenLog, Signals};
@@ -61,6 +63,8 @@ pub enum Driver {
     Uring,
     /// epoll.
     Epoll,
+    /// io_uring by way of glommio.
+    Glommio,
 }
 
 /// Why the server can't run, or can't go on.
@@ -75,6 +79,9 @@ pub enum IoError {
     /// io_uring was asked for and can't be had.
     #[error("{0}; choose --io epoll, or --io auto to do so by itself")]
     Uring(#[from] UringError),
+    /// glommio was asked for and can't be had.
+    #[error("{0}; choose --io epoll, or --io auto for the best that can be had")]
+    Glommio(#[from] GlommioError),
     /// Another server owns the store.
     #[error(transparent)]
     StoreLost(#[from] StoreLost),
@@ -221,6 +228,7 @@ fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<
     let run = |parts: Parts| {
         let ended = match driver {
             Driver::Epoll => epoll::run(parts),
+            Driver::Glommio => glommio::run(parts),
             Driver::Uring | Driver::Auto => uring::run(parts),
         };
         if ended.is_err() {
@@ -294,7 +302,7 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
 /// and why.
 ///
 /// # Errors
-/// `IoError::Uring` if io_uring is asked for and can't be had.
+/// `IoError::Uring` or `IoError::Glommio` if that is asked for and can't be had.
 pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     match driver {
         Driver::Epoll => {
@@ -305,6 +313,11 @@ pub fn choose(driver: Driver) -> Result<Driver, IoError> {
             uring::probe()?;
             info!(driver = "uring", "event loop as asked for");
             Ok(Driver::Uring)
+        }
+        Driver::Glommio => {
+            glommio::probe()?;
+            info!(driver = "glommio", "event loop as asked for");
+            Ok(Driver::Glommio)
         }
         Driver::Auto => match uring::probe() {
             Ok(()) => {

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
-pub(super) use self::setup::probe;
+pub(super) use self::setup::{explain, probe};
 use super::{IoError, Parts, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
@@ -432,9 +432,9 @@ impl Uring {
         if !self.parts.lifecycle.reads() {
             return;
         }
-        let Some(mut body) = self.parts.shard.lend(conn) else { return };
+        let Some((mut body, room_bytes)) = self.parts.shard.lend(conn) else { return };
         let room = body.spare_capacity_mut();
-        let bytes = u32::try_from(room.len().min(TRANSFER_BYTES_MAX)).unwrap_or(0);
+        let bytes = u32::try_from(room_bytes.min(TRANSFER_BYTES_MAX)).unwrap_or(0);
         let connection = &mut self.connections[key];
         // All of it in one completion; what comes short of that is handled all the same.
         let receive = opcode::Recv::new(connection.file, room.as_mut_ptr().cast(), bytes)

@@ -298,9 +298,9 @@ fn a_large_payload_goes_through_in_its_own_allocation() {
     let (mut head, mut rest) = submit.split_at(100);
     loop {
         desk.say(client, std::mem::take(&mut head));
-        let Some(mut body) = desk.shard.lend(client) else { break };
+        let Some((mut body, room_bytes)) = desk.shard.lend(client) else { break };
         assert_eq!(desk.shard.intake(client), Intake::Direct);
-        let (taken, behind) = rest.split_at((body.capacity() - body.len()).min(rest.len()));
+        let (taken, behind) = rest.split_at(room_bytes.min(rest.len()));
         body.extend_from_slice(taken);
         rest = behind;
         desk.shard.give_back(client, body, desk.now);

@@ -136,4 +136,11 @@ impl Store for Faulty {
         state.durable = state.live.clone();
         if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(()) }
     }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        match self.state().down {
+            Some(Fault::Lost) => Err(StoreError::Lost("taken by another".into())),
+            _ => Ok(()),
+        }
+    }
 }

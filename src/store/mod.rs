@@ -125,4 +125,11 @@ pub trait Store: Debug + Send {
     /// # Errors
     /// `StoreError`: see there.
     fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError>;
+
+    /// Asked now and then when there is nothing to commit: whether the store is still this
+    /// process's own.
+    ///
+    /// # Errors
+    /// `StoreError::Lost`: another server has it. Anything else may be left to the next commit.
+    fn check(&mut self) -> Result<(), StoreError>;
 }

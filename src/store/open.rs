@@ -2,6 +2,7 @@
 //!
 //! Knows which databases there are; what each does is its own file's.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use thiserror::Error;
 use tracing::info;
 
 use super::lock::{Lock, LockError};
+use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{Store, StoreError};
 use crate::config::StoreChoice;
@@ -39,31 +41,37 @@ pub fn open(
     patience: Option<impl Fn() -> bool>,
 ) -> Result<Option<Box<dyn Store>>, OpenError> {
     let mut told = false;
-    loop {
-        match (try_open(choice, first_sequence), &patience) {
-            (Err(OpenError::Owned(_)), Some(is_patient)) if !is_patient() => return Ok(None),
-            (Err(OpenError::Owned(why)), Some(_)) => {
-                if !std::mem::replace(&mut told, true) {
-                    info!("standing by: {why}");
-                }
-                thread::sleep(LOOK_AGAIN);
-            }
-            (opened, _) => return opened.map(Some),
+    let mut keep_waiting = || {
+        let waits = patience.as_ref().is_some_and(|is_patient| is_patient());
+        if waits && !std::mem::replace(&mut told, true) {
+            info!("standing by: another server owns the store");
         }
+        waits
+    };
+    let opened: Result<Box<dyn Store>, OpenError> = match choice {
+        StoreChoice::Sqlite { path, table } => wait_for_lock(path, &mut keep_waiting)
+            .and_then(|lock| Ok(Sqlite::open(lock, table.as_deref(), first_sequence)?))
+            .map(|store| Box::new(store) as Box<dyn Store>),
+        StoreChoice::Postgres { conninfo, table } => {
+            Postgres::open(conninfo, table.as_deref(), first_sequence, &mut keep_waiting)
+                .map(|store| Box::new(store) as Box<dyn Store>)
+        }
+    };
+    match opened {
+        Err(OpenError::Owned(_)) if patience.is_some() => Ok(None),
+        opened => opened.map(Some),
     }
 }
 
-fn try_open(choice: &StoreChoice, first_sequence: u64) -> Result<Box<dyn Store>, OpenError> {
-    match choice {
-        StoreChoice::Sqlite { path, table } => {
-            let lock = Lock::try_acquire(path).map_err(|error| match error {
-                LockError::Owned { .. } => OpenError::Owned(error.to_string()),
-                LockError::Failed { .. } => StoreError::Unusable(error.to_string()).into(),
-            })?;
-            Ok(Box::new(Sqlite::open(lock, table.as_deref(), first_sequence)?))
-        }
-        StoreChoice::Postgres { .. } => {
-            Err(StoreError::Unusable("this build has no PostgreSQL".to_owned()).into())
+fn wait_for_lock(path: &Path, keep_waiting: &mut dyn FnMut() -> bool) -> Result<Lock, OpenError> {
+    loop {
+        match Lock::try_acquire(path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Owned { .. }) if keep_waiting() => thread::park_timeout(LOOK_AGAIN),
+            Err(error @ LockError::Owned { .. }) => {
+                return Err(OpenError::Owned(error.to_string()));
+            }
+            Err(error) => return Err(StoreError::Unusable(error.to_string()).into()),
         }
     }
 }

@@ -173,10 +173,13 @@ impl Store for Postgres {
         self.settle(result)
     }
 
-    /// Also of no operations: then it says whether the jobs are still this server's.
     fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.commit(operations));
         self.settle(result)
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.commit(&[])
     }
 }
 

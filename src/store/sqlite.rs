@@ -179,6 +179,11 @@ impl Store for Sqlite {
             transaction.commit()
         })
     }
+
+    /// The lock can't be lost while the process lives.
+    fn check(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<()> {

@@ -28,6 +28,8 @@ pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries. It also ends in time for Inserts that came meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often an idle server makes sure that the store is still its own.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer than asked for `stop` waits for a commit that is under way.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -138,6 +140,7 @@ impl Writer {
             examined: 0,
             attempt: Attempt::default(),
             down: None,
+            seen: Instant::now(),
             stop: None,
         };
         let run = move || {
@@ -226,6 +229,8 @@ struct Work<R> {
     examined: usize,
     attempt: Attempt,
     down: Option<Down>,
+    /// When the store was last known to be ours.
+    seen: Instant,
     /// When to give up; `None` before it is told to stop.
     stop: Option<Instant>,
 }
@@ -259,20 +264,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             Some(down) => {
                 Some(self.next_expiry(down).map_or(down.next_try, |at| at.min(down.next_try)))
             }
-            None if self.is_idle() => None,
+            None if self.is_idle() => Some(self.seen + CHECK_INTERVAL),
             None => Some(now),
         };
         if let Some(deadline) = self.stop {
             // All that came before was taken when the stop was.
-            if let Some(wake) = wake {
+            if let Some(wake) = wake.filter(|_| !self.is_idle()) {
                 thread::park_timeout(wake.min(deadline).saturating_duration_since(now));
             }
             return;
         }
-        let mut message = match wake {
-            Some(wake) => self.receiver.recv_timeout(wake.saturating_duration_since(now)),
-            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
+        let wait = wake.map_or(Duration::ZERO, |wake| wake.saturating_duration_since(now));
+        let mut message = self.receiver.recv_timeout(wait);
         for _ in 0..COMMIT_OPERATIONS_MAX {
             match message {
                 Ok(Message::Batch(batch)) => self.take(batch),
@@ -392,7 +395,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     /// Tries the commit if it is time; returns false once the store is lost.
     fn try_commit(&mut self) -> bool {
         let early = self.down.as_ref().is_some_and(|down| Instant::now() < down.next_try);
-        if self.attempt.count == 0 || early {
+        if self.attempt.count == 0 {
+            return self.check();
+        }
+        if early {
             return true;
         }
         let result = if self.attempt.operations.is_empty() {
@@ -400,22 +406,40 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         } else {
             self.store.commit(&self.attempt.operations)
         };
+        self.seen = Instant::now();
         match result {
             Ok(()) => self.succeeded(),
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
             // Waiting doesn't help; what nobody waits for is kept all the same.
             Err(StoreError::Unusable(reason)) => self.failed(&reason, Duration::ZERO),
-            Err(StoreError::Lost(reason)) => {
-                self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                error!(reason, "the store is lost: no more jobs are taken");
-                let reason: Arc<str> = reason.into();
-                for core in 0..self.settings.cores {
-                    (self.report)(core, Outcome::Lost(reason.clone()));
-                }
-                return false;
-            }
+            Err(StoreError::Lost(reason)) => return self.lost(reason),
         }
         true
+    }
+
+    /// Asks the store, when nothing has been committed for a while, whether it is still ours;
+    /// returns false if not. Other troubles show at the next commit.
+    fn check(&mut self) -> bool {
+        if self.down.is_some() || self.seen.elapsed() < CHECK_INTERVAL {
+            return true;
+        }
+        let checked = self.store.check();
+        self.seen = Instant::now();
+        match checked {
+            Err(StoreError::Lost(reason)) => self.lost(reason),
+            _ => true,
+        }
+    }
+
+    /// Tells every core that the store is another server's. Always false.
+    fn lost(&self, reason: String) -> bool {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        error!(reason, "the store is lost: no more jobs are taken");
+        let reason: Arc<str> = reason.into();
+        for core in 0..self.settings.cores {
+            (self.report)(core, Outcome::Lost(reason.clone()));
+        }
+        false
     }
 
     fn succeeded(&mut self) {

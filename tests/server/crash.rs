@@ -1,8 +1,8 @@
 //! kill -9 at random moments under load: what was acknowledged is run, what was done with stays so.
 //!
 //! Submitters and workers keep a ledger of what the server told them; the server dies in the middle
-//! of it all, round after round on one store. `CRASH_ROUNDS` sets how many, `CRASH_SEED` replays the
-//! choices (the moments themselves are the machine's).
+//! of it all, round after round on one store. `CRASH_ROUNDS` sets how many, `CRASH_SEED` replays
+//! the choices (the moments themselves are the machine's).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
@@ -204,8 +204,9 @@ fn drain(server: &Server, shared: &Shared) {
     let mut numbers = Vec::new();
     while let Some((handle, payload)) = grab(&mut stream) {
         send(&mut stream, Command::WorkComplete, &[&handle], b"");
-        let number = handle.rsplit(|&byte| byte == b':').next().expect("a number").to_vec();
-        numbers.push(String::from_utf8(number).unwrap().parse::<u64>().unwrap());
+        let text = String::from_utf8_lossy(&handle);
+        let number = text.rsplit(':').next().expect("a number");
+        numbers.push(number.parse::<u64>().expect("a number"));
         shared.note(|ledger| drop(ledger.run.insert(payload, handle)));
     }
     // Three priorities, one behind another: numbers go down twice at most.

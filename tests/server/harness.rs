@@ -23,13 +23,22 @@ pub(crate) enum Contender {
     RinggearEpoll2,
     /// On three cores, more than a small machine has.
     RinggearUring3,
+    RinggearGlommio,
+    /// On two cores.
+    RinggearGlommio2,
     Gearmand,
 }
 
 impl Contender {
     /// Those of this project.
-    pub(crate) const RINGGEAR: [Self; 4] =
-        [Self::RinggearEpoll, Self::RinggearUring, Self::RinggearEpoll2, Self::RinggearUring3];
+    pub(crate) const RINGGEAR: [Self; 6] = [
+        Self::RinggearEpoll,
+        Self::RinggearUring,
+        Self::RinggearEpoll2,
+        Self::RinggearUring3,
+        Self::RinggearGlommio,
+        Self::RinggearGlommio2,
+    ];
 
     /// The driver and the number of cores, of those of this project.
     pub(crate) fn driver(self) -> (&'static str, &'static str) {
@@ -38,6 +47,8 @@ impl Contender {
             Self::RinggearUring => ("uring", "1"),
             Self::RinggearEpoll2 => ("epoll", "2"),
             Self::RinggearUring3 => ("uring", "3"),
+            Self::RinggearGlommio => ("glommio", "1"),
+            Self::RinggearGlommio2 => ("glommio", "2"),
         }
     }
 
@@ -54,7 +65,10 @@ impl Contender {
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::RinggearEpoll | Self::RinggearEpoll2 => true,
-            Self::RinggearUring | Self::RinggearUring3 => match io_uring::IoUring::new(2) {
+            Self::RinggearUring
+            | Self::RinggearUring3
+            | Self::RinggearGlommio
+            | Self::RinggearGlommio2 => match io_uring::IoUring::new(2) {
                 Ok(_) => true,
                 Err(error) => {
                     skip(&format!("the kernel refuses io_uring: {error}"));
@@ -310,6 +324,13 @@ macro_rules! each_contender {
             fn uring_on_3_cores() {
                 if Contender::RinggearUring3.is_here() {
                     super::$name(Contender::RinggearUring3);
+                }
+            }
+
+            #[test]
+            fn glommio() {
+                if Contender::RinggearGlommio.is_here() {
+                    super::$name(Contender::RinggearGlommio);
                 }
             }
 

@@ -65,6 +65,16 @@ fn on_uring_with_3_cores() {
 }
 
 #[test]
+fn on_glommio() {
+    run_all(Contender::RinggearGlommio, Pieces::Whole);
+}
+
+#[test]
+fn on_glommio_with_2_cores() {
+    run_all(Contender::RinggearGlommio2, Pieces::Whole);
+}
+
+#[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
     run_all(Contender::RinggearEpoll, Pieces::Bytes);
 }
@@ -72,6 +82,11 @@ fn transcripts_hold_byte_by_byte_on_epoll() {
 #[test]
 fn transcripts_hold_byte_by_byte_on_uring() {
     run_all(Contender::RinggearUring, Pieces::Bytes);
+}
+
+#[test]
+fn transcripts_hold_byte_by_byte_on_glommio() {
+    run_all(Contender::RinggearGlommio, Pieces::Bytes);
 }
 
 /// Not a check: with `WHAT_DIFFERS` set it shows which of the cases that are only ours gearmand

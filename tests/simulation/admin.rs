@@ -76,7 +76,7 @@ impl Model {
     fn list_priorities(&mut self, conn: ConnId) {
         let rows = self.functions.keys().map(|name| {
             let count = |priority: usize| {
-                let waits = |job: &&Job| !matches!(job.place, Place::Running { .. });
+                let waits = |job: &&Job| matches!(job.place, Place::Queued | Place::Delayed { .. });
                 let jobs = self.jobs.values().filter(waits);
                 jobs.filter(|job| job.function == *name && job.priority == priority).count()
             };
@@ -131,6 +131,7 @@ impl Model {
         let job = self.jobs.get_mut(&number).unwrap();
         if matches!(job.place, Place::Running { .. }) {
             (job.cancelled, job.background) = (true, false);
+            self.unstore(number);
         } else {
             self.drop_queued(number);
         }

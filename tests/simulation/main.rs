@@ -1,7 +1,8 @@
 //! A seeded simulation of one whole shard: many clients and workers, one clock, one generator.
 //!
-//! `world` drives the shard and its peers by chance, `peer` says what a peer may want, `wire`
-//! speaks the protocol, and `model` is what the server has promised. Invariant: a seed fully
+//! `world` drives the shard, its peers and its store by chance, `peer` says what a peer may want,
+//! `wire` and `ledger` read what the shard sends, `store` is a disk that fails, and `model` is what
+//! the server has promised. Seeds with an odd number have a store. Invariant: a seed fully
 //! determines a run.
 //!
 //! `SIMULATION_SEED=n` replays one run, `SIMULATION_SEEDS=n` runs so many, `SIMULATION_STEPS=n`
@@ -9,8 +10,10 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 mod admin;
+mod ledger;
 mod model;
 mod peer;
+mod store;
 mod wire;
 mod world;
 
@@ -78,26 +81,39 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 19] = [
+const EVENTS: [&str; 32] = [
     "abandoned",
+    "attempts kept",
     "background job",
     "cancelled",
     "coalesced",
     "delayed job",
+    "ended before it was kept",
     "error reply",
     "exhausted",
     "finished",
     "foreground job",
     "forwarded",
     "grabbed",
+    "kept first",
+    "kept later",
     "lease ended",
+    "lost answered",
+    "lost unanswered",
+    "made durable by joining",
     "no sleep",
+    "not kept",
+    "paused for replies",
+    "power cut",
     "queue full",
     "refused: out of memory",
     "refused: too large",
     "requeued",
+    "restored",
+    "resumed",
     "started late",
     "timed out",
+    "waited for the store",
 ];
 
 #[test]

@@ -7,13 +7,19 @@
 //!
 //! Invariant: after each call every packet that the shard sent has been accounted for.
 
+mod durable;
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringgear::engine::{ConnId, Now, Wakeup};
+use ringgear::function::Durabilities;
 use ringgear::handle::{job_number, slot};
 use ringgear::packet::Command;
+use ringgear::store::Operation;
 
 use crate::wire::{Packet, Request};
+use durable::Durable;
 
 /// The settings that the model needs to know.
 #[derive(Clone, Debug)]
@@ -24,15 +30,20 @@ pub(crate) struct Rules {
     pub(crate) body_bytes_max: usize,
     pub(crate) memory_bytes_max: usize,
     pub(crate) exceptions: bool,
+    pub(crate) durabilities: Durabilities,
 }
 
 /// What the shard sent during one call, and what the model needs to know about that call.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) packets: BTreeMap<ConnId, VecDeque<Packet>>,
+    /// For each reply that was to come, the oldest first: it, if it has come.
+    pub(crate) filled: BTreeMap<ConnId, Vec<Option<Packet>>>,
+    /// What the store is to do.
+    pub(crate) operations: Vec<Operation>,
     /// Connections that the shard gave up because they don't read; packets for them may be missing.
     pub(crate) slow: BTreeSet<ConnId>,
-    /// `Shard::memory_bytes` after the call.
+    /// `Shard::memory_bytes` before the call or after it, whichever is more.
     pub(crate) memory_bytes: usize,
     /// The functions that there are, for the one case in which the model can't know.
     pub(crate) functions: Vec<Vec<u8>>,
@@ -41,8 +52,16 @@ pub(crate) struct Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Queued,
-    Delayed { run_at_s: u64 },
-    Running { conn: ConnId, deadline_ms: Option<u64>, grabbed: u64 },
+    Delayed {
+        run_at_s: u64,
+    },
+    /// Waits to be on disk.
+    Storing,
+    Running {
+        conn: ConnId,
+        deadline_ms: Option<u64>,
+        grabbed: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +76,17 @@ pub(crate) struct Job {
     /// One entry for each foreground submission.
     clients: Vec<ConnId>,
     pub(crate) place: Place,
+    /// Earliest start in seconds since 1970; 0 = at once.
+    run_at_s: u64,
     pub(crate) attempts: u32,
+    /// The store keeps it, or will.
+    pub(crate) stored: bool,
+    /// It isn't on disk yet, and those who submit it in the background wait for that.
+    storing: bool,
+    /// The store has said that it keeps it: only its end may take it away.
+    promised: bool,
+    /// Replies that wait for the store: which one of which connection.
+    waiting: Vec<(ConnId, u64)>,
     progress: (u32, u32),
 }
 
@@ -108,6 +137,9 @@ pub(crate) struct Peer {
     pub(crate) id: Vec<u8>,
     pub(crate) fd: i32,
     left: bool,
+    /// Replies so far that had to wait for the store, and those of them that still do.
+    slots: u64,
+    open: Vec<u64>,
 }
 
 /// How often things happened, to see that a simulation reaches what it is meant to reach.
@@ -130,6 +162,7 @@ pub(crate) struct Model {
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
     next_sequence: u64,
+    durable: Durable,
     /// The numbers of all jobs that ever were; never empty.
     pub(crate) numbers: Vec<u64>,
     pub(crate) output: Output,
@@ -149,6 +182,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(rules: Rules, next_sequence: u64, now: Now) -> Self {
         Self {
+            durable: Durable::default(),
             rules,
             now,
             functions: BTreeMap::new(),
@@ -178,6 +212,7 @@ impl Model {
         (self.acting, self.output) = (acting, output);
         (self.wakes_due, self.wakes_seen) = (0, 0);
         self.enqueued.clear();
+        self.begin_replies();
     }
 
     /// After all that the shard did in a call has been gone through.
@@ -197,6 +232,8 @@ impl Model {
             self.wakes_due
         );
         self.check_sleepers();
+        self.check_replies();
+        self.check_operations();
     }
 
     /// A runnable job beside a sleeper that could run it is another worker's, who has just been
@@ -204,9 +241,13 @@ impl Model {
     fn check_sleepers(&self) {
         for (name, function) in self.functions.iter().filter(|(_, function)| function.queued() > 0)
         {
-            let able = || self.peers.values().filter(|peer| peer.abilities.contains_key(name));
-            if able().any(|peer| peer.asleep) {
-                let leases = able().filter(|peer| peer.woken_ms.is_some()).count();
+            let able = || self.peers.iter().filter(|(_, peer)| peer.abilities.contains_key(name));
+            if able().any(|(conn, peer)| peer.asleep && !self.output.slow.contains(conn)) {
+                // One that doesn't read may have been woken without a word.
+                let woken = |&(conn, peer): &(&ConnId, &Peer)| {
+                    peer.woken_ms.is_some() || self.output.slow.contains(conn)
+                };
+                let leases = able().filter(woken).count();
                 assert!(
                     leases >= function.queued(),
                     "{} jobs of {} lie beside a sleeper; {leases} were woken for them",
@@ -217,6 +258,7 @@ impl Model {
         }
         if self.rules.wakeup == Wakeup::Each(0) {
             let others = self.peers.iter().filter(|&(&conn, _)| Some(conn) != self.acting);
+            let others = others.filter(|&(conn, _)| !self.output.slow.contains(conn));
             for (conn, peer) in others.filter(|(_, peer)| peer.asleep) {
                 let missed = self.enqueued.iter().find(|&name| peer.abilities.contains_key(name));
                 assert_eq!(missed, None, "connection {conn} wasn't woken, and all are to be");
@@ -382,10 +424,12 @@ impl Model {
             let job = self.jobs.get_mut(&number).unwrap();
             if background {
                 job.background = true;
+                self.store(number);
             } else {
                 job.clients.push(conn);
             }
-            return self.expect(conn, &Packet::of(C::JobCreated, &[&handle(number)], &[]));
+            let waits = background && self.jobs[&number].storing;
+            return self.expect_created(conn, number, waits);
         }
         let total = self.jobs.values().filter(|job| job.function == function).count();
         let max = self.functions[function].queue_max[priority] as usize;
@@ -393,7 +437,9 @@ impl Model {
             self.tally.count("queue full");
             return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
         }
-        let number = self.read_created(conn, function);
+        let number = job_number(self.next_sequence, slot(function));
+        self.next_sequence += 1;
+        self.numbers.push(number);
         let job = Job {
             function: function.to_vec(),
             unique: unique.to_vec(),
@@ -403,32 +449,36 @@ impl Model {
             background,
             cancelled: false,
             clients: if background { Vec::new() } else { vec![conn] },
-            place: Place::Delayed { run_at_s },
+            place: Place::Storing,
+            run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
             attempts: 0,
+            stored: false,
+            storing: false,
+            promised: false,
+            waiting: Vec::new(),
             progress: (0, 0),
         };
         self.jobs.insert(number, job);
         self.tally.count(if background { "background job" } else { "foreground job" });
-        if run_at_s * 1000 > self.now.unix_ms {
+        if background {
+            self.store(number);
+        }
+        let waits = self.jobs[&number].storing;
+        self.expect_created(conn, number, waits);
+        if !waits {
+            self.start(number);
+        }
+    }
+
+    /// A job that is nowhere may start, now or when its time has come.
+    fn start(&mut self, number: u64) {
+        let job = self.jobs.get_mut(&number).unwrap();
+        if job.run_at_s * 1000 > self.now.unix_ms {
+            job.place = Place::Delayed { run_at_s: job.run_at_s };
             self.tally.count("delayed job");
         } else {
             self.enqueue_back(number, self.clock);
         }
-    }
-
-    /// JOB_CREATED for a job that there wasn't before.
-    fn read_created(&mut self, conn: ConnId, function: &[u8]) -> u64 {
-        let packet = self.next(conn);
-        let number = job_number(self.next_sequence, slot(function));
-        if let Some(packet) = packet {
-            let expected = Packet::of(Command::JobCreated, &[&handle(number)], &[]);
-            assert_eq!(packet, expected, "a new job, numbered on, for connection {conn}");
-        } else {
-            assert!(self.output.slow.contains(&conn), "connection {conn} waits for JOB_CREATED");
-        }
-        self.next_sequence += 1;
-        self.numbers.push(number);
-        number
     }
 
     /// The job that a submission joins: the same function and unique, or for `-` the same payload.
@@ -479,174 +529,9 @@ impl Model {
         };
     }
 
-    fn grab(&mut self, conn: ConnId, command: Command) {
-        self.answer_wake(conn);
-        let peer = &self.peers[&conn];
-        let choices: Vec<(usize, &Vec<u8>)> = (0..3)
-            .map(|priority| {
-                let able = peer
-                    .abilities
-                    .keys()
-                    .filter(|name| !self.functions[*name].queues[priority].jobs.is_empty());
-                able.map(|name| (priority, name)).collect::<Vec<_>>()
-            })
-            .find(|choices| !choices.is_empty())
-            .unwrap_or_default();
-        if choices.is_empty() {
-            return self.expect(conn, &Packet::of(Command::NoJob, &[], &[]));
-        }
-        let priority = choices[0].0;
-        let names: Vec<Vec<u8>> = choices.into_iter().map(|(_, name)| name.clone()).collect();
-        let Some(packet) = self.next(conn) else {
-            panic!("connection {conn} waits for its job");
-        };
-        let Packet::Binary { body, .. } = &packet else { panic!("{packet:?} for a grab") };
-        let handle_end = body.iter().position(|&byte| byte == 0).unwrap_or(0);
-        let number = number(&body[..handle_end]).unwrap_or_else(|| panic!("grabbed {packet:?}"));
-        let job = self.jobs.get(&number).unwrap_or_else(|| panic!("{number} is no job"));
-        assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
-        assert_eq!(job.priority, priority, "more urgent jobs wait");
-        assert!(names.contains(&job.function), "connection {conn} can't run job {number}");
-        assert_eq!(packet, assignment(command, number, job), "the job as it was submitted");
-        self.check_turn(conn, number, &names);
-        self.take_from_queue(conn, number);
-    }
-
-    /// FIFO inside a function, and no function is passed over that has waited since this one's last
-    /// turn.
-    fn check_turn(&self, conn: ConnId, number: u64, choices: &[Vec<u8>]) {
-        let job = &self.jobs[&number];
-        let queue = &self.functions[&job.function].queues[job.priority].jobs;
-        let (first, group) = queue[0];
-        let equal = queue.iter().take_while(|&&(_, other)| other == group);
-        assert!(
-            equal.clone().any(|&(other, _)| other == number),
-            "job {number} overtook job {first}"
-        );
-        let peer = &self.peers[&conn];
-        let last_turn = peer.abilities[&job.function].served[job.priority];
-        for other in choices.iter().filter(|&name| *name != job.function && last_turn > 0) {
-            let ability = &peer.abilities[other];
-            let since = self.functions[other].queues[job.priority].since.max(ability.since);
-            assert!(
-                since > last_turn || ability.served[job.priority] > last_turn,
-                "{} had its turn twice while {} waited",
-                job.function.escape_ascii(),
-                other.escape_ascii()
-            );
-        }
-    }
-
-    fn take_from_queue(&mut self, conn: ConnId, number: u64) {
-        let job = self.jobs.get_mut(&number).unwrap();
-        let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
-        queue.jobs.retain(|&(other, _)| other != number);
-        let ability = self.peers.get_mut(&conn).unwrap().abilities.get_mut(&job.function).unwrap();
-        ability.served[job.priority] = self.clock;
-        let limited = ability.timeout_ms > 0;
-        let deadline_ms = limited.then_some(self.now.mono_ms + ability.timeout_ms);
-        job.place = Place::Running { conn, deadline_ms, grabbed: self.clock };
-        self.tally.count("grabbed");
-    }
-
-    /// The worker has come of itself or because it was woken; its lease may be another's now.
-    fn answer_wake(&mut self, conn: ConnId) {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        peer.asleep = false;
-        self.wakes_due += u64::from(peer.woken_ms.take().is_some());
-    }
-
-    fn pre_sleep(&mut self, conn: ConnId) {
-        self.answer_wake(conn);
-        let peer = &self.peers[&conn];
-        let has_job = peer.abilities.keys().any(|name| self.functions[name].queued() > 0);
-        if has_job {
-            self.tally.count("no sleep");
-            let packet = self.output.packets.get_mut(&conn).and_then(VecDeque::pop_front);
-            let woken = packet.is_some_and(|packet| packet.is(Command::Noop));
-            assert!(
-                woken || self.output.slow.contains(&conn),
-                "connection {conn} falls asleep beside a job"
-            );
-            self.peer(conn).woken_ms = Some(self.now.mono_ms);
-        } else {
-            self.tally.count("slept");
-            self.peer(conn).asleep = true;
-        }
-    }
-
-    fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u64) {
-        self.functions.entry(function.to_vec()).or_default();
-        let since = self.clock;
-        let peer = self.peers.get_mut(&conn).unwrap();
-        if let Some(ability) = peer.abilities.get_mut(function) {
-            ability.timeout_ms = timeout_ms;
-            return;
-        }
-        peer.abilities.insert(function.to_vec(), Ability { timeout_ms, since, served: [0; 3] });
-        peer.order.push(function.to_vec());
-        self.wakes_due += u64::from(peer.asleep);
-    }
-
-    fn cant_do(&mut self, conn: ConnId, function: &[u8]) {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        if peer.abilities.remove(function).is_none() {
-            return;
-        }
-        peer.order.retain(|name| name != function);
-        // Whether its lease was for this very function only the server knows; nobody asks for it.
-        self.wakes_due += u64::from(peer.woken_ms.is_some());
-        if peer.abilities.is_empty() {
-            peer.woken_ms = None;
-        }
-        self.lose_jobs(conn, |job| job.function == function);
-    }
-
-    fn reset(&mut self, conn: ConnId) {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        self.wakes_due += u64::from(peer.woken_ms.take().is_some());
-        peer.abilities.clear();
-        peer.order.clear();
-        self.lose_jobs(conn, |_| true);
-    }
-
-    /// A worker's jobs go back to the heads of their queues, in the order in which it took them.
-    fn lose_jobs(&mut self, conn: ConnId, which: impl Fn(&Job) -> bool) {
-        let mut lost: Vec<(u64, u64)> = Vec::new();
-        for (&number, job) in self.jobs.iter().filter(|(_, job)| which(job)) {
-            if let Place::Running { conn: worker, grabbed, .. } = job.place
-                && worker == conn
-            {
-                lost.push((grabbed, number));
-            }
-        }
-        lost.sort_unstable();
-        // The last one taken goes first, so that the first one taken gets before it.
-        for &(_, number) in lost.iter().rev() {
-            self.clock += 1;
-            self.lose_worker(number, self.clock);
-        }
-    }
-
-    fn lose_worker(&mut self, number: u64, group: u64) {
-        let job = self.jobs.get_mut(&number).unwrap();
-        job.attempts += 1;
-        job.progress = (0, 0);
-        let exhausted = self.rules.attempts_max.is_some_and(|max| job.attempts >= max.max(1));
-        if !job.is_wanted() {
-            self.tally.count("abandoned");
-            self.jobs.remove(&number);
-        } else if exhausted {
-            self.tally.count("exhausted");
-            self.fail(number);
-            self.jobs.remove(&number);
-        } else {
-            self.requeue(number, group);
-        }
-    }
-
     /// Each client of a job is told that it failed, and gets nothing more about it.
     pub(crate) fn fail(&mut self, number: u64) {
+        self.accept(number);
         let packet = Packet::of(Command::WorkFail, &[&handle(number)], &[]);
         for client in std::mem::take(&mut self.jobs.get_mut(&number).unwrap().clients) {
             self.fails.push((client, packet.clone()));
@@ -719,7 +604,7 @@ impl Model {
     fn finish(&mut self, number: u64, packet: &Packet, without_exceptions: &Packet) {
         self.tally.count("finished");
         self.forward(number, packet, without_exceptions);
-        self.jobs.remove(&number);
+        self.remove(number);
     }
 
     fn status(&mut self, conn: ConnId, text: &[u8]) {
@@ -785,7 +670,7 @@ impl Model {
         let jobs = self.jobs.values().filter_map(|job| match job.place {
             Place::Running { deadline_ms, .. } => deadline_ms,
             Place::Delayed { run_at_s } => Some(run_at_s * 1000 - offset_ms),
-            Place::Queued => None,
+            Place::Queued | Place::Storing => None,
         });
         jobs.min()
     }
@@ -793,11 +678,14 @@ impl Model {
     /// A connection is gone, or has said all it will ever say: nothing is for it any more.
     pub(crate) fn leave(&mut self, conn: ConnId) {
         self.clock += 1;
+        // The reply that it had to stay for may have come with a wake-up.
+        self.see_wakes(conn);
         let numbers: Vec<u64> = self.jobs.keys().copied().collect();
         for number in numbers {
             let job = self.jobs.get_mut(&number).unwrap();
             let attached = job.clients.contains(&conn);
             job.clients.retain(|&client| client != conn);
+            job.waiting.retain(|&(client, _)| client != conn);
             let runs = matches!(job.place, Place::Running { .. });
             if attached && !runs && !job.is_wanted() {
                 self.tally.count("abandoned");
@@ -822,7 +710,7 @@ impl Model {
     }
 
     pub(crate) fn drop_queued(&mut self, number: u64) {
-        let job = self.jobs.remove(&number).unwrap();
+        let job = self.remove(number);
         let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
         queue.jobs.retain(|&(other, _)| other != number);
     }
@@ -834,19 +722,6 @@ impl Model {
 
 fn is_submit(command: Command) -> bool {
     command.name().starts_with("SUBMIT_") && command != Command::SubmitJobSched
-}
-
-/// The packet that a grab is answered with.
-fn assignment(grab: Command, number: u64, job: &Job) -> Packet {
-    let handle = handle(number);
-    let (function, unique) = (&job.function, &job.unique);
-    let all = [&handle, function, unique, &job.reducer].map(Vec::as_slice);
-    let (command, parts) = match grab {
-        Command::GrabJob => (Command::JobAssign, &all[..2]),
-        Command::GrabJobAll if !job.reducer.is_empty() => (Command::JobAssignAll, &all[..]),
-        _ => (Command::JobAssignUniq, &all[..3]),
-    };
-    Packet::of(command, parts, &job.payload)
 }
 
 fn error(code: &str, text: &str) -> Packet {

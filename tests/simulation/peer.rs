@@ -11,7 +11,7 @@ use crate::model::{Model, Place, handle};
 use crate::wire::Request;
 
 /// `f0` and `F0` differ in case only, for `drop function`.
-const FUNCTIONS: [&str; 6] =
+pub(crate) const FUNCTIONS: [&str; 6] =
     ["f0", "F0", "reverse", "resize", "a-function-with-a-longer-name", "x"];
 const UNIQUES: [&str; 8] = ["", "", "", "-", "-", "one", "two", "a-key-of-some-length-0123456789"];
 
@@ -44,6 +44,12 @@ pub(crate) fn request(rng: &mut Rng, model: &Model, conn: ConnId, calm: bool) ->
         (false, 75..92) => line(rng, model),
         _ => other(rng),
     }
+}
+
+/// A background job of which there are few, so that many of them are the same.
+pub(crate) fn equal_job(rng: &mut Rng) -> Request {
+    let (function, unique) = (function(rng), ["one", "two"][rng.usize(0..2)].as_bytes());
+    Request::packet(C::SubmitJobBg, &[function, unique], vec![b'e'; rng.usize(0..20)])
 }
 
 fn function(rng: &mut Rng) -> &'static [u8] {

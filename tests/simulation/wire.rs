@@ -72,8 +72,13 @@ impl fmt::Display for Request {
 /// Something that the server sends.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Packet {
-    Binary { command: Command, body: Vec<u8> },
+    Binary {
+        command: Command,
+        body: Vec<u8>,
+    },
     Line(Vec<u8>),
+    /// The place of a reply that waits for the store.
+    Held,
 }
 
 impl Packet {
@@ -100,6 +105,7 @@ impl fmt::Debug for Packet {
                 write!(f, "{} {head} ({} bytes)", command.name(), body.len())
             }
             Self::Line(line) => write!(f, "line {}", line.escape_ascii()),
+            Self::Held => write!(f, "a reply to come"),
         }
     }
 }

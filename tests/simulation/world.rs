@@ -7,6 +7,8 @@
 //!
 //! Invariant: all choices come from `rng`; the same seed gives the same bytes.
 
+mod power;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash};
@@ -19,8 +21,10 @@ use ringgear::handle::Handles;
 use ringgear::outbox::Chunk;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 
+use crate::ledger::Ledger;
 use crate::model::{Model, Output, Place, Rules};
-use crate::wire::{self, Request};
+use crate::store::Store;
+use crate::wire::Request;
 
 /// Lines of the trace that a failure shows.
 const TRACE_LINES: usize = 60;
@@ -28,6 +32,12 @@ const TRACE_LINES: usize = 60;
 const CONNECTIONS_MAX: usize = 24;
 /// With no more than this unsent, no connection is paused.
 const CERTAINLY_READ_BYTES: usize = 512 << 10;
+/// With no more replies to come than these, neither.
+const CERTAINLY_READ_REPLIES: usize = 512;
+/// No connection waits for more replies.
+const REPLIES_MAX: usize = 1024;
+/// With no more than this unsent, a connection that has said all comes to its end.
+const ENDING_BYTES: usize = 1 << 20;
 
 struct Conn {
     /// What the peer has decided to send, and where in `bytes_out` each request ends.
@@ -38,8 +48,11 @@ struct Conn {
     base: u64,
     unsent: VecDeque<Chunk>,
     unsent_bytes: usize,
+    /// What waits for replies to come.
+    ledger: Ledger,
+    waiting_bytes: usize,
     stalled: bool,
-    lent: Option<Vec<u8>>,
+    lent: Option<(Vec<u8>, usize)>,
     ended: bool,
     malformed: bool,
 }
@@ -53,12 +66,25 @@ pub(crate) struct World {
     now: Now,
     pub(crate) hasher: DefaultHasher,
     trace: Trace,
-    frames_seen: u64,
-    malformed_seen: u64,
+    seen: Seen,
+    store: Option<Store>,
+    /// The one connection that may wait for so many replies that its requests have to wait.
+    flooding: Option<ConnId>,
+    /// `Shard::memory_bytes` after the last call.
+    memory_bytes: usize,
+    /// Bytes of jobs that came back and weren't asked whether there is room for them.
+    restored_bytes: usize,
     /// Connections whose intake may have changed since the driver looked.
     closing: Vec<ConnId>,
     /// Whether there are more workers than work.
     calm: bool,
+}
+
+/// What the shard has handled so far.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    frames: u64,
+    malformed: u64,
 }
 
 /// Shows what led to a failure.
@@ -96,28 +122,27 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let unix_ms = 1_700_000_000_000 + rng.u64(0..1000);
         let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms };
-        let settings = settings(&mut rng);
+        let mut settings = settings(&mut rng);
         let calm = rng.bool();
-        let rules = Rules {
-            lease_ms: settings.engine.lease_ms,
-            wakeup: settings.engine.wakeup,
-            attempts_max: settings.engine.attempts_max,
-            body_bytes_max: settings.body_bytes_max,
-            memory_bytes_max: settings.memory_bytes_max,
-            exceptions: settings.exceptions,
-        };
+        let store = (seed % 2 == 1).then(Store::default);
+        if store.is_some() {
+            settings.engine.durabilities = power::durabilities(&mut rng);
+        }
         let trace = Trace { seed, step: 0, lines: VecDeque::new() };
         let mut world = Self {
             shard: Shard::new(settings.clone(), now),
-            model: Model::new(rules, settings.engine.first_sequence, now),
+            model: Model::new(rules(&settings), settings.engine.first_sequence, now),
             settings,
             rng,
             conns: BTreeMap::new(),
             now,
             hasher: DefaultHasher::new(),
             trace,
-            frames_seen: 0,
-            malformed_seen: 0,
+            seen: Seen::default(),
+            store,
+            flooding: None,
+            memory_bytes: 0,
+            restored_bytes: 0,
             closing: Vec::new(),
             calm,
         };
@@ -139,6 +164,9 @@ impl World {
             96..99 => self.leave(),
             _ => self.half_close(),
         }
+        if self.store.is_some() {
+            self.store_step();
+        }
         if self.rng.u32(0..8) == 0 {
             self.shard.engine().check_invariants();
         }
@@ -148,10 +176,12 @@ impl World {
     pub(crate) fn drain(&mut self) {
         self.trace.step += 1;
         self.read_all();
+        self.sync();
         for conn in self.conns.keys().copied().collect::<Vec<_>>() {
             // Each round brings a megabyte's replies at least.
             for _ in 0..20 {
                 self.deliver(conn, usize::MAX);
+                self.sync();
                 self.read_all();
             }
             if let Some(peer) = self.conns.get(&conn) {
@@ -180,6 +210,7 @@ impl World {
         while !self.model.jobs.is_empty() {
             rounds += 1;
             assert!(rounds < 1000, "jobs that nobody gets: {:?}", self.model.jobs);
+            self.sync();
             self.work_all(worker);
             if let Some(at_ms) = self.model.deadline_ms() {
                 self.advance_to(at_ms.max(self.now.mono_ms));
@@ -212,9 +243,10 @@ impl World {
         while let Some(conn) = self.any_conn() {
             self.disconnect(conn);
         }
+        self.sync();
         self.shard.engine().check_invariants();
         assert_eq!(self.shard.memory_bytes(), 0, "bytes that belong to nobody");
-        assert_eq!(self.shard.deadline_ms(), None, "timers that belong to nobody");
+        assert_eq!(self.shard.engine().deadline_ms(), None, "timers that belong to nobody");
         assert_eq!(self.shard.connections(), 0);
     }
 
@@ -247,6 +279,8 @@ impl World {
                 base: 0,
                 unsent: VecDeque::new(),
                 unsent_bytes: 0,
+                ledger: Ledger::default(),
+                waiting_bytes: 0,
                 stalled: false,
                 lent: None,
                 ended: false,
@@ -275,6 +309,10 @@ impl World {
 
     fn queue(&mut self, conn: ConnId, request: Request) {
         self.note(|_| format!("{conn} says {request}"));
+        self.queue_quietly(conn, request);
+    }
+
+    fn queue_quietly(&mut self, conn: ConnId, request: Request) {
         let peer = self.conns.get_mut(&conn).unwrap();
         peer.bytes_out.extend_from_slice(&request.bytes());
         peer.requests.push_back((peer.base + peer.bytes_out.len() as u64, request));
@@ -303,8 +341,8 @@ impl World {
     fn deliver(&mut self, conn: ConnId, mut left: usize) {
         while let Some(peer) = self.conns.get_mut(&conn) {
             let available = peer.bytes_out.len() - peer.delivered;
-            if let Some(mut body) = peer.lent.take() {
-                let room = (body.capacity() - body.len()).min(available).min(left);
+            if let Some((mut body, room_bytes)) = peer.lent.take() {
+                let room = room_bytes.min(available).min(left);
                 body.extend_from_slice(&peer.bytes_out[peer.delivered..peer.delivered + room]);
                 peer.delivered += room;
                 left -= room;
@@ -449,7 +487,9 @@ impl World {
     fn half_close(&mut self) {
         let Some(conn) = self.any_conn() else { return };
         let peer = self.conns.get_mut(&conn).unwrap();
-        let read = peer.unsent_bytes < CERTAINLY_READ_BYTES;
+        let read = peer.unsent_bytes + peer.waiting_bytes < CERTAINLY_READ_BYTES
+            && self.model.open_replies(conn) < CERTAINLY_READ_REPLIES
+            && self.flooding.is_none();
         let silent =
             peer.requests.front().is_none_or(|(end, _)| *end > peer.base + peer.delivered as u64);
         if !read || !silent || peer.ended || peer.malformed || peer.lent.is_some() {
@@ -464,41 +504,82 @@ impl World {
     fn disconnect(&mut self, conn: ConnId) {
         self.note(|_| format!("{conn} goes"));
         self.conns.remove(&conn);
+        self.flooding = self.flooding.filter(|&other| other != conn);
         self.shard.disconnect(conn, self.now);
-        let output = self.collect();
-        self.model.begin(Some(conn), output);
+        let (_, others) = self.collect(Some(conn));
         self.model.disconnect(conn);
-        self.model.end();
+        self.settle(others);
     }
 
     /// Calls the shard, and has the model look at everything that came of it.
     fn call(&mut self, conn: Option<ConnId>, what: impl FnOnce(&mut Shard, Now)) {
-        let ended_before = self.model_ended(conn);
         what(&mut self.shard, self.now);
-        let output = self.collect();
-        self.model.begin(conn, output);
+        let (own, others) = self.collect(conn);
         if let Some(conn) = conn {
-            let frames = self.shard.counters.frames - self.frames_seen;
-            self.frames_seen = self.shard.counters.frames;
-            for _ in 0..frames {
-                self.handled(conn);
-            }
-            self.check_handled(conn);
-            if self.conns[&conn].ended && !ended_before {
-                self.model.leave(conn);
-            }
+            self.handled(conn, own);
+            self.end_one(conn);
         } else {
+            assert_eq!(own.frames, 0, "requests of nobody");
             self.model.tick(self.now);
         }
+        self.settle(others);
+    }
+
+    /// The end of every call. Requests of the flooding connection may have been handled in it, too.
+    fn settle(&mut self, others: Seen) {
+        self.model.check_replies();
+        if others.frames + others.malformed > 0 {
+            let Some(conn) = self.flooding else { panic!("requests of nobody") };
+            self.model.tally.count("resumed");
+            self.handled(conn, others);
+            self.model.check_replies();
+        }
+        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.end_one(conn);
+            self.check_pause(conn);
+        }
+        let floods = |&conn: &ConnId| {
+            !self.conns[&conn].requests.is_empty()
+                || self.shard.intake(conn) == Intake::Pause
+                || self.model.open_replies(conn) > CERTAINLY_READ_REPLIES
+        };
+        self.flooding = self.flooding.filter(floods);
         self.model.end();
     }
 
-    fn model_ended(&self, conn: Option<ConnId>) -> bool {
-        conn.is_some_and(|conn| self.model.has_left(conn))
+    /// Who has said all and got all replies that had to wait is gone for everybody else.
+    fn end_one(&mut self, conn: ConnId) {
+        let peer = &self.conns[&conn];
+        if peer.ended
+            && !self.model.has_left(conn)
+            && !peer.ledger.is_waiting()
+            && peer.unsent_bytes <= ENDING_BYTES
+        {
+            self.model.leave(conn);
+        }
     }
 
-    /// The shard has handled one more request.
-    fn handled(&mut self, conn: ConnId) {
+    /// A connection that nothing waits for is listened to; one that waits for too much isn't.
+    fn check_pause(&self, conn: ConnId) {
+        let peer = &self.conns[&conn];
+        let replies = self.model.open_replies(conn);
+        assert!(replies <= REPLIES_MAX, "{conn} waits for {replies} replies");
+        let waits = peer.unsent_bytes > 0 || peer.ledger.is_waiting();
+        if !waits && !peer.ended && !peer.malformed {
+            assert_ne!(self.shard.intake(conn), Intake::Pause, "{conn} is never listened to again");
+        }
+    }
+
+    /// The shard has handled more requests of a connection; what else has arrived is handled unless
+    /// there is a reason to wait.
+    fn handled(&mut self, conn: ConnId, more: Seen) {
+        for _ in 0..more.frames {
+            self.handled_one(conn);
+        }
+        self.check_handled(conn, more.malformed);
+    }
+
+    fn handled_one(&mut self, conn: ConnId) {
         let peer = self.conns.get_mut(&conn).unwrap();
         let Some((_, request)) = peer.requests.pop_front() else {
             panic!("a frame that {conn} didn't send");
@@ -509,12 +590,9 @@ impl World {
         }
     }
 
-    /// What has arrived is handled unless there is a reason to wait.
-    fn check_handled(&mut self, conn: ConnId) {
+    fn check_handled(&mut self, conn: ConnId, malformed: u64) {
         let intake = self.shard.intake(conn);
         let peer = self.conns.get_mut(&conn).unwrap();
-        let malformed = self.shard.counters.malformed - self.malformed_seen;
-        self.malformed_seen = self.shard.counters.malformed;
         if malformed > 0 && !peer.malformed {
             let request = peer.requests.pop_front().map(|(_, request)| request);
             assert!(matches!(request, Some(Request::UnknownType)), "malformed: {request:?}");
@@ -535,12 +613,28 @@ impl World {
         }
     }
 
-    /// Takes what the shard has for its peers, as a driver does after a batch.
-    fn collect(&mut self) -> Output {
+    /// What has been handled since the last look.
+    fn look(&mut self) -> Seen {
+        let counters = self.shard.counters;
+        let now = Seen { frames: counters.frames, malformed: counters.malformed };
+        let before = std::mem::replace(&mut self.seen, now);
+        Seen { frames: now.frames - before.frames, malformed: now.malformed - before.malformed }
+    }
+
+    /// Takes what the shard has for its peers and its store, as a driver does after a batch, and
+    /// gives it to the model. Answers with what has been handled before that, and during it.
+    fn collect(&mut self, acting: Option<ConnId>) -> (Seen, Seen) {
+        let own = self.look();
         let mut output = Output::default();
+        let mut dirty: Vec<(ConnId, Vec<u8>)> = Vec::new();
         while let Some(conn) = self.shard.next_dirty(self.now) {
             let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
-            let mut bytes = Vec::new();
+            let at = dirty.iter().position(|&(other, _)| other == conn).unwrap_or(dirty.len());
+            if at == dirty.len() {
+                dirty.push((conn, Vec::new()));
+            }
+            let bytes = &mut dirty[at].1;
+            let before = bytes.len();
             while let Some((chunk, more)) = self.shard.take(conn) {
                 bytes.extend_from_slice(chunk.as_ref());
                 peer.unsent_bytes += chunk.as_ref().len();
@@ -549,34 +643,66 @@ impl World {
                     break;
                 }
             }
-            if !bytes.is_empty() {
-                (conn, &bytes).hash(&mut self.hasher);
-                let packets = wire::read(&bytes);
-                let mut text = String::new();
-                for packet in packets.iter().take(6) {
-                    let _ = write!(text, " {packet:?};");
-                }
-                self.trace.add(format!("  {conn} gets{text}"));
-                output.packets.entry(conn).or_default().extend(packets);
+            if bytes.len() > before {
+                (conn, &bytes[before..]).hash(&mut self.hasher);
             }
+        }
+        for (conn, bytes) in dirty {
+            self.note_news(conn, &bytes, &mut output);
+            let peer = &self.conns[&conn];
             if self.shard.intake(conn) == Intake::Close {
-                if peer.unsent_bytes > self.settings.outbox_bytes_max {
+                let bytes = peer.unsent_bytes + peer.waiting_bytes;
+                if bytes > self.settings.outbox_bytes_max {
                     output.slow.insert(conn);
+                } else {
+                    assert!(!peer.ledger.is_waiting(), "{conn} is closed before its replies");
                 }
                 self.closing.push(conn);
             }
         }
-        output.memory_bytes = self.shard.memory_bytes();
+        self.shard.take_operations(&mut output.operations);
+        if let Some(store) = &mut self.store {
+            store.queue.extend(output.operations.iter().cloned());
+        }
+        let memory_bytes = self.shard.memory_bytes();
+        output.memory_bytes = self.memory_bytes.max(memory_bytes);
+        self.memory_bytes = memory_bytes;
         let functions = self.shard.engine().functions().iter_from(0);
         output.functions = functions.map(|(_, function)| function.name.to_vec()).collect();
         self.check_memory();
-        output
+        self.model.begin(acting, output);
+        (own, self.look())
+    }
+
+    /// What a connection has been told in a call, whether or not it waits.
+    fn note_news(&mut self, conn: ConnId, bytes: &[u8], output: &mut Output) {
+        let peer = self.conns.get_mut(&conn).unwrap();
+        let news = peer.ledger.update(bytes, self.shard.waiting(conn));
+        let waiting = self.shard.waiting(conn);
+        peer.waiting_bytes = waiting
+            .map(|(reply, behind)| reply.map_or(0, |reply| reply.len()) + behind.len())
+            .sum();
+        if !bytes.is_empty() || !news.said.is_empty() {
+            let mut text = String::new();
+            for packet in news.said.iter().take(6) {
+                let _ = write!(text, " {packet:?};");
+            }
+            let waits = if peer.ledger.is_waiting() { " and waits" } else { "" };
+            self.trace.add(format!("  {conn} gets {} bytes{waits}:{text}", bytes.len()));
+        }
+        if !news.said.is_empty() {
+            output.packets.insert(conn, news.said.into());
+        }
+        if !news.filled.is_empty() {
+            output.filled.insert(conn, news.filled);
+        }
     }
 
     fn check_memory(&self) {
         let job_bytes = self.shard.engine().job_bytes();
         let record = 256;
-        assert!(job_bytes <= self.settings.memory_bytes_max + record, "{job_bytes} bytes of jobs");
+        let most = self.settings.memory_bytes_max.max(self.restored_bytes);
+        assert!(job_bytes <= most + record, "{job_bytes} bytes of jobs");
         let unsent: usize = self.conns.values().map(|peer| peer.unsent_bytes).sum();
         assert!(self.shard.memory_bytes() >= job_bytes + unsent, "unsent bytes are counted");
     }
@@ -614,6 +740,18 @@ impl World {
 
     fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.rng.usize(0..from.len())]
+    }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        lease_ms: settings.engine.lease_ms,
+        wakeup: settings.engine.wakeup,
+        attempts_max: settings.engine.attempts_max,
+        body_bytes_max: settings.body_bytes_max,
+        memory_bytes_max: settings.memory_bytes_max,
+        exceptions: settings.exceptions,
+        durabilities: settings.engine.durabilities.clone(),
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Start<'a> {
 pub(crate) enum Contender {
     /// This project's server.
     Ringgear(EventLoop),
+    /// Likewise on glommio.
+    RinggearGlommio,
     /// The same with its jobs in PostgreSQL, where jobs are stored.
     RinggearPostgres,
     /// The C server as it comes, or with options that help it.
@@ -85,9 +87,10 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
+        Self::RinggearGlommio,
         Self::RinggearPostgres,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
@@ -103,6 +106,7 @@ impl Contender {
         match self {
             Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
+            Self::RinggearGlommio => "ringgear-glommio",
             Self::RinggearPostgres => "ringgear-pg",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
@@ -123,6 +127,7 @@ impl Contender {
             Self::Ringgear(EventLoop::Epoll) => {
                 "ringgeard --io epoll, and in `durable` --store sqlite:PATH"
             }
+            Self::RinggearGlommio => "ringgeard --io glommio, and in `durable` --store sqlite:PATH",
             Self::RinggearPostgres => {
                 "ringgeard --io uring --store with the database of --postgres, wherever that runs"
             }
@@ -156,6 +161,7 @@ impl Contender {
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
         match self {
             Self::Ringgear(io) => ringgear::absent(options, io),
+            Self::RinggearGlommio => ringgear::absent(options, EventLoop::Uring),
             Self::RinggearPostgres => postgres::absent(options),
             Self::Gearmand { .. } => gearmand::absent(options),
             Self::Perl => perl::absent(options),
@@ -191,7 +197,8 @@ impl Contender {
     /// A server, ready for connections; a fresh one unless there are files in its folder.
     pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
         match self {
-            Self::Ringgear(io) => ringgear::start(options, io, start),
+            Self::Ringgear(io) => ringgear::start(options, io.name(), start),
+            Self::RinggearGlommio => ringgear::start(options, "glommio", start),
             Self::RinggearPostgres => postgres::start(options, start),
             Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
             Self::Perl => perl::start(options, start),
@@ -204,7 +211,7 @@ impl Contender {
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         match self {
-            Self::Ringgear(_) => ringgear::version(options),
+            Self::Ringgear(_) | Self::RinggearGlommio => ringgear::version(options),
             Self::RinggearPostgres => postgres::version(options),
             Self::Gearmand { .. } => gearmand::version(options),
             Self::Perl => perl::version(),

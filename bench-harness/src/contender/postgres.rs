@@ -27,14 +27,16 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
 }
 
 pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
-    let Some(folder) = start.keep.folder() else { return ringgear::start(options, IO, start) };
+    let Some(folder) = start.keep.folder() else {
+        return ringgear::start(options, IO.name(), start);
+    };
     let mark = folder.join(MARK);
     if !mark.exists() {
         psql(options, EMPTY)?;
         fs::write(mark, "")?;
     }
     let url = options.postgres.as_deref().unwrap_or_default();
-    let mut command = ringgear::command(options, IO)?;
+    let mut command = ringgear::command(options, IO.name())?;
     command.args(["--store", url]);
     Server::start_announced(&mut command, start)
 }

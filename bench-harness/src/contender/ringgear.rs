@@ -13,7 +13,7 @@ pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
     beside::find("ringgeard", options.ringgeard.as_deref()).err().or_else(|| no_uring(io))
 }
 
-pub(super) fn start(options: &RunOptions, io: EventLoop, start: &Start<'_>) -> Result<Server> {
+pub(super) fn start(options: &RunOptions, io: &str, start: &Start<'_>) -> Result<Server> {
     let mut command = command(options, io)?;
     if let Some(folder) = start.keep.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
@@ -22,11 +22,11 @@ pub(super) fn start(options: &RunOptions, io: EventLoop, start: &Start<'_>) -> R
 }
 
 /// How it is called, without a store.
-pub(super) fn command(options: &RunOptions, io: EventLoop) -> Result<Command> {
+pub(super) fn command(options: &RunOptions, io: &str) -> Result<Command> {
     let path =
         beside::find("ringgeard", options.ringgeard.as_deref()).map_err(|error| anyhow!(error))?;
     let mut command = Command::new(path);
-    command.args(["--io", io.name(), "--port", "0", "--listen", "127.0.0.1"]);
+    command.args(["--io", io, "--port", "0", "--listen", "127.0.0.1"]);
     Ok(command)
 }
 

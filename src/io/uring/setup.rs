@@ -47,12 +47,12 @@ pub enum UringError {
 /// Whether a server can run on io_uring here: makes a small ring and receives something with it.
 pub(crate) fn probe() -> Result<(), UringError> {
     let mut ring = ring(1)?;
-    Buffers::register(&ring, 1).map_err(|error| feature(error, "ring of buffers"))?;
+    Buffers::register(&ring, 1).map_err(|error| explain(error, "ring of buffers"))?;
     let (socket, mut peer) = UnixStream::pair().map_err(UringError::Other)?;
     let files = [socket.as_raw_fd()];
     ring.submitter()
         .register_files_update(0, &files)
-        .map_err(|error| feature(error, "direct descriptors"))?;
+        .map_err(|error| explain(error, "direct descriptors"))?;
     peer.write_all(b"?").map_err(UringError::Other)?;
     let receive = opcode::RecvMulti::new(Fixed(0), BUFFER_GROUP).build();
     // SAFETY: the entry points to no memory; the buffers it takes are never freed.
@@ -75,17 +75,18 @@ pub(super) fn ring(files: u32) -> Result<IoUring, UringError> {
         .setup_submit_all()
         .setup_cqsize(COMPLETIONS)
         .build(SUBMISSIONS)
-        .map_err(|error| feature(error, "deferred task work"))?;
+        .map_err(|error| explain(error, "deferred task work"))?;
     if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
         return Err(UringError::Feature("waiting with a timeout"));
     }
     ring.submitter()
         .register_files_sparse(files)
-        .map_err(|error| feature(error, "direct descriptors"))?;
+        .map_err(|error| explain(error, "direct descriptors"))?;
     Ok(ring)
 }
 
-fn feature(error: Error, name: &'static str) -> UringError {
+/// What a refusal of the kernel means; `name` is what it refused if it doesn't know it.
+pub(crate) fn explain(error: Error, name: &'static str) -> UringError {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => UringError::Missing,
         Some(libc::EPERM | libc::EACCES) => UringError::Refused,

@@ -32,7 +32,8 @@ const LOCK_CLASS: i32 = 0x726e_6772;
 
 /// What a session is told once. Plans are made for tables of any size: this one is empty when they
 /// are made and may have millions of rows a minute later. What is switched off makes plans look
-/// expensive, and compiling them would cost 100 ms a commit. The server's side of the keepalives frees
+/// expensive, and compiling them would cost 100 ms a commit. The server's side of the keepalives
+/// frees
 /// the lock of an owner whose host is gone.
 const SETTINGS: &str = "\
 SET synchronous_commit = on;

@@ -267,6 +267,15 @@ fn a_damaged_store_fails_inserts_at_once_and_keeps_the_rest() {
 }
 
 #[test]
+fn an_idle_server_hears_that_its_store_is_lost() {
+    // An owner that had nothing to commit went on giving out the jobs of another one's store.
+    let bench = Bench::new(Duration::ZERO);
+    bench.store.set_down(Some(Fault::Lost));
+    let (_, outcome) = bench.next();
+    assert_eq!(outcome, Outcome::Lost("taken by another".into()));
+}
+
+#[test]
 fn every_core_hears_once_that_the_store_is_lost() {
     let bench = Bench::new(LONG);
     bench.store.fail_at(1, Fault::Lost);

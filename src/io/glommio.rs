@@ -1,0 +1,501 @@
+//! The glommio driver: tasks of one executor that wait for readiness, and one task that writes.
+//!
+//! Each listener and each connection has a task, and so has the pipe of signals. Glommio tries a
+//! plain receive first and puts a poll on its ring where that found nothing. What the tasks hand to
+//! the shard wakes the turn, which runs behind all tasks of a batch: it sends once on each dirty
+//! connection, and does what is due. Knows the shard's contract and nothing of Gearman.
+//!
+//! Invariant: `Glommio` is borrowed within one poll of one task and never across an await. A
+//! connection that the shard wants to read has a poll in flight, is scheduled, or `hungry`. Tasks
+//! never wake themselves: glommio looks at its ring only when none is left to run.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use glommio::{Task, spawn_local};
+use socket2::SockRef;
+use tracing::{debug, warn};
+
+pub use self::setup::GlommioError;
+pub(super) use self::setup::probe;
+use super::{IoError, Parts, wait_ms};
+use crate::engine::{ConnId, Now};
+use crate::outbox::Chunk;
+use crate::shard::{Intake, Origin, Shard};
+
+mod setup;
+
+const ACCEPTS_PER_TURN: usize = 256;
+/// One read takes so much at most; and a connection gets `READS_PER_TURN` of them.
+const READ_BYTES: usize = 64 << 10;
+const READS_PER_TURN: usize = 4;
+const WRITES_PER_TURN: usize = 16;
+/// How long accepting rests when there are no descriptors left.
+const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+/// Timers are looked at together with the ring: one that is due at once runs after that.
+const NEWS_AFTER: Duration = Duration::from_micros(1);
+/// Glommio 0.9 sleeps with tasks to run if more than `RING_DEPTH` completions come between its look
+/// at the ring and the first task, so with this many connections it is woken every `GUARD_MS`.
+const GUARDED_FROM: usize = setup::RING_DEPTH / 8;
+const GUARD_MS: u64 = 100;
+
+struct Sending {
+    chunk: Chunk,
+    sent: usize,
+    more: bool,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Tells it from others that had its number before.
+    serial: u64,
+    /// Of its task, once that has run.
+    waker: Option<Waker>,
+    sending: Option<Sending>,
+    /// The socket took less than was to be sent: the task waits until it takes more.
+    blocked: bool,
+    /// The task doesn't wait for bytes, as the shard wanted none.
+    paused: bool,
+}
+
+/// What all tasks work on.
+struct Glommio {
+    parts: Parts,
+    /// By the shard's numbers.
+    connections: Vec<Option<Connection>>,
+    /// For the next connection.
+    serial: u64,
+    /// Connections to be written in the next turn.
+    unfinished: Vec<ConnId>,
+    /// Connections whose tasks are to go on reading after the next look at the ring.
+    hungry: Vec<ConnId>,
+    /// Tasks that accept; they end with this.
+    acceptors: Vec<Task<()>>,
+    /// Accepting rests, and has said so.
+    resting: bool,
+    scratch: Box<[u8]>,
+    /// Of the turn, once that has run.
+    waker: Option<Waker>,
+    /// Runs the turn when something is due, and when that is.
+    timer: Option<(u64, Timer)>,
+    /// Runs the turn after glommio has looked at its ring, for `hungry` and `unfinished`.
+    news: Option<Timer>,
+}
+
+type Shared = Rc<RefCell<Glommio>>;
+
+/// Serves until a signal ends it.
+pub(super) fn run(parts: Parts) -> Result<(), IoError> {
+    setup::executor()?.run(serve(parts))
+}
+
+async fn serve(mut parts: Parts) -> Result<(), IoError> {
+    let listeners = std::mem::take(&mut parts.listeners);
+    let pipe = parts.lifecycle.pipe().as_fd().try_clone_to_owned()?;
+    let bell = parts.post.bell_fd().try_clone_to_owned()?;
+    let shared: Shared = Rc::new(RefCell::new(Glommio {
+        parts,
+        connections: Vec::new(),
+        serial: 0,
+        unfinished: Vec::new(),
+        hungry: Vec::new(),
+        acceptors: Vec::new(),
+        resting: false,
+        scratch: vec![0; READ_BYTES].into_boxed_slice(),
+        waker: None,
+        timer: None,
+        news: None,
+    }));
+    for listener in listeners {
+        let acceptor = spawn_local(accept(Rc::clone(&shared), listener));
+        shared.borrow_mut().acceptors.push(acceptor);
+    }
+    let _signals = spawn_local(watch(Rc::clone(&shared), pipe, Glommio::handle_signals));
+    let _bell = spawn_local(watch(Rc::clone(&shared), bell, Glommio::answer_bell));
+    let result = poll_fn(|cx| shared.borrow_mut().turn(cx)).await;
+    let connections = std::mem::take(&mut shared.borrow_mut().connections);
+    drop(connections);
+    result
+}
+
+/// Waits until a descriptor of any kind is readable.
+///
+/// # Errors
+/// If there are no descriptors left for the copy that it polls.
+async fn readable(descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
+    let copy = descriptor.try_clone_to_owned()?;
+    // SAFETY: nobody else has the copy.
+    #[allow(unsafe_code)]
+    let mut stream = unsafe { TcpStream::from_raw_fd(copy.into_raw_fd()) };
+    // A new stream polls before it reads, and what its read then says is of no interest.
+    let _ = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut [])).await;
+    Ok(())
+}
+
+/// A task that does something whenever a descriptor is readable, or might be.
+async fn watch(shared: Shared, descriptor: OwnedFd, act: fn(&mut Glommio)) {
+    loop {
+        if readable(descriptor.as_fd()).await.is_err() {
+            Timer::new(DESCRIPTORS_PAUSE).await;
+        }
+        act(&mut shared.borrow_mut());
+    }
+}
+
+/// A listener's task.
+async fn accept(shared: Shared, listener: TcpListener) {
+    loop {
+        let waited = readable(listener.as_fd()).await;
+        if let Err(error) = waited.and_then(|()| accept_some(&shared, &listener)) {
+            shared.borrow_mut().rest(&error);
+            Timer::new(DESCRIPTORS_PAUSE).await;
+        }
+    }
+}
+
+/// Accepts what has come, and gives each connection its task. An error means that there are no
+/// descriptors left.
+fn accept_some(shared: &Shared, listener: &TcpListener) -> std::io::Result<()> {
+    for _ in 0..ACCEPTS_PER_TURN {
+        match listener.accept() {
+            Ok((stream, address)) => {
+                let added = shared.borrow_mut().add(stream, address.ip());
+                if let Some((conn, serial)) = added {
+                    let shared = Rc::clone(shared);
+                    spawn_local(poll_fn(move |cx| shared.borrow_mut().poll(conn, serial, cx)))
+                        .detach();
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                return Err(error);
+            }
+            // The connection is gone already, or a signal came.
+            Err(error) => debug!(%error, "accept"),
+        }
+    }
+    Ok(())
+}
+
+impl Connection {
+    /// Reads into `room` as soon as there is something to read. With no room it only waits: it
+    /// answers when there are bytes, the end, or an error.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, room)
+    }
+
+    /// Receives into a body's allocation, behind the bytes it has.
+    fn receive(&self, body: &mut Vec<u8>, room_bytes: usize) -> std::io::Result<usize> {
+        let room = body.spare_capacity_mut().get_mut(..room_bytes).unwrap_or_default();
+        let bytes =
+            socket(&self.stream, |socket| socket.recv_with_flags(room, libc::MSG_DONTWAIT))?;
+        // SAFETY: the kernel says that it wrote so many bytes of the room.
+        #[allow(unsafe_code)]
+        unsafe {
+            body.set_len(body.len() + bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn wake(&self) {
+        self.waker.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+/// Does something with a stream's socket that glommio has no call for.
+fn socket<T>(stream: &TcpStream, act: impl FnOnce(SockRef<'_>) -> T) -> T {
+    // SAFETY: the stream owns the descriptor for as long as this runs.
+    #[allow(unsafe_code)]
+    let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    act(SockRef::from(&descriptor))
+}
+
+impl Glommio {
+    fn shard(&mut self) -> &mut Shard {
+        &mut self.parts.shard
+    }
+
+    fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(conn as usize)?.as_mut()
+    }
+
+    /// Has the turn run, which other threads needn't ring for then.
+    fn wake(&mut self) {
+        self.parts.post.awake();
+        self.waker.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Everything that happens once for a batch of events.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), IoError>> {
+        let now = self.parts.clock.now();
+        keep(&mut self.waker, cx);
+        self.parts.post.awake();
+        if self.news.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
+            self.news = None;
+            for conn in std::mem::take(&mut self.hungry) {
+                self.connections[conn as usize].iter().for_each(Connection::wake);
+            }
+            for conn in std::mem::take(&mut self.unfinished) {
+                self.flush(conn, now);
+            }
+        }
+        if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
+            self.shard().tick(now);
+        }
+        self.parts.receive(now)?;
+        while let Some(conn) = self.shard().next_dirty(now) {
+            self.flush(conn, now);
+        }
+        self.parts.send();
+        if self.parts.is_over(now) {
+            return Poll::Ready(Ok(()));
+        }
+        let busy = !self.unfinished.is_empty() || !self.hungry.is_empty();
+        if (busy || !self.parts.may_sleep()) && self.news.is_none() {
+            self.news = Some(timer(NEWS_AFTER, cx));
+        }
+        self.set_timer(now, cx);
+        Poll::Pending
+    }
+
+    /// Has the turn run when the next thing is due.
+    fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
+        let shard = &self.parts.shard;
+        let guard = (shard.connections() > GUARDED_FROM).then_some(now.mono_ms + GUARD_MS);
+        let deadlines = [shard.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
+        let Some(wait_ms) = wait_ms(now, deadlines) else { return };
+        let at_ms = now.mono_ms + wait_ms;
+        // One that comes too early does no harm: the turn sets the next.
+        if !self.timer.as_ref().is_some_and(|(set, _)| (now.mono_ms + 1..=at_ms).contains(set)) {
+            self.timer = Some((at_ms, timer(Duration::from_millis(wait_ms), cx)));
+        }
+    }
+
+    fn handle_signals(&mut self) {
+        let now = self.parts.clock.now();
+        self.parts.lifecycle.handle_signals(now);
+        if !self.parts.lifecycle.accepts() {
+            self.acceptors.clear();
+        }
+        self.wake();
+    }
+
+    fn answer_bell(&mut self) {
+        self.parts.post.answer_bell();
+        self.wake();
+    }
+
+    /// There are no descriptors left; said once until there are again.
+    fn rest(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.resting, true) {
+            warn!(%error, "accepting rests: raise the limit with --file-descriptors");
+        }
+    }
+
+    /// A connection has come; its task is to be spawned.
+    fn add(&mut self, stream: std::net::TcpStream, ip: IpAddr) -> Option<(ConnId, u64)> {
+        let now = self.parts.clock.now();
+        self.resting = false;
+        let origin = Origin { fd: stream.as_raw_fd(), ip };
+        let conn = self.shard().connect(origin, now).ok()?;
+        if self.connections.len() <= conn as usize {
+            self.connections.resize_with(conn as usize + 1, || None);
+        }
+        // SAFETY: nobody else has the descriptor.
+        #[allow(unsafe_code)]
+        let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
+        self.serial += 1;
+        self.connections[conn as usize] = Some(Connection {
+            stream,
+            serial: self.serial,
+            waker: None,
+            sending: None,
+            blocked: false,
+            paused: false,
+        });
+        Some((conn, self.serial))
+    }
+
+    /// A connection's task: waits until it can send the rest of a chunk, and for bytes. Ends with
+    /// the connection.
+    fn poll(&mut self, conn: ConnId, serial: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(connection) = self.connection(conn).filter(|it| it.serial == serial) else {
+            return Poll::Ready(());
+        };
+        keep(&mut connection.waker, cx);
+        let now = self.parts.clock.now();
+        if self.finish_chunk(conn, now, cx).is_err() {
+            return Poll::Ready(self.drop_connection(conn, now));
+        }
+        for _ in 0..READS_PER_TURN {
+            match ready!(self.read(conn, now, cx)) {
+                Ok(1..) => self.wake(),
+                Ok(0) => {
+                    self.shard().ended(conn, now);
+                    self.wake();
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(_) => return Poll::Ready(self.drop_connection(conn, now)),
+            }
+        }
+        self.hungry.push(conn);
+        self.wake();
+        Poll::Pending
+    }
+
+    /// Receives once, as the shard wants it.
+    fn read(
+        &mut self,
+        conn: ConnId,
+        now: Now,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else {
+            return Poll::Pending;
+        };
+        let shard = &mut self.parts.shard;
+        let intake = if self.parts.lifecycle.reads() { shard.intake(conn) } else { Intake::Pause };
+        match intake {
+            Intake::Read => {
+                let bytes = ready!(connection.poll_read(cx, &mut self.scratch))?;
+                let received = self.scratch.get(..bytes).unwrap_or_default();
+                if !received.is_empty() {
+                    shard.received(conn, received, now);
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Intake::Direct => {
+                ready!(connection.poll_read(cx, &mut []))?;
+                let Some((mut body, room_bytes)) = shard.lend(conn) else { return Poll::Pending };
+                let result = connection.receive(&mut body, room_bytes);
+                shard.give_back(conn, body, now);
+                Poll::Ready(result)
+            }
+            Intake::Pause | Intake::Close => {
+                connection.paused = true;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Sends the rest of a chunk that didn't fit the socket, or waits until that can be done.
+    fn finish_chunk(
+        &mut self,
+        conn: ConnId,
+        now: Now,
+        cx: &mut Context<'_>,
+    ) -> std::io::Result<()> {
+        let Some(connection) = self.connection(conn) else { return Ok(()) };
+        let Some(mut sending) = connection.sending.take_if(|_| connection.blocked) else {
+            return Ok(());
+        };
+        let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
+        match Pin::new(&mut connection.stream).poll_write(cx, rest) {
+            Poll::Pending => {
+                connection.sending = Some(sending);
+                return Ok(());
+            }
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Poll::Ready(result) => sending.sent += result?,
+        }
+        connection.blocked = false;
+        if sending.sent == sending.chunk.as_ref().len() {
+            self.shard().sent(conn, sending.chunk, now);
+        } else {
+            connection.sending = Some(sending);
+        }
+        self.flush(conn, now);
+        self.wake();
+        Ok(())
+    }
+
+    /// Writes what a connection has to send, and does what the shard wants done about it then.
+    fn flush(&mut self, conn: ConnId, now: Now) {
+        for _ in 0..WRITES_PER_TURN {
+            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            if connection.blocked {
+                break;
+            }
+            let shard = &mut self.parts.shard;
+            let sending = connection.sending.take();
+            let next = || shard.take(conn).map(|(chunk, more)| Sending { chunk, sent: 0, more });
+            let Some(mut sending) = sending.or_else(next) else { break };
+            let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
+            let more = if sending.more { libc::MSG_MORE } else { 0 };
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
+            match socket(&connection.stream, |socket| socket.send_with_flags(rest, flags)) {
+                Ok(bytes) if bytes == rest.len() => shard.sent(conn, sending.chunk, now),
+                Ok(bytes) => {
+                    sending.sent += bytes;
+                    connection.sending = Some(sending);
+                }
+                Err(error) => {
+                    connection.sending = Some(sending);
+                    match error.kind() {
+                        ErrorKind::WouldBlock => {
+                            connection.blocked = true;
+                            connection.wake();
+                        }
+                        ErrorKind::Interrupted => {}
+                        _ => return self.drop_connection(conn, now),
+                    }
+                }
+            }
+        }
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        match self.parts.shard.intake(conn) {
+            Intake::Close => return self.drop_connection(conn, now),
+            Intake::Read | Intake::Direct => {
+                if std::mem::take(&mut connection.paused) {
+                    connection.wake();
+                }
+            }
+            Intake::Pause => {}
+        }
+        if !connection.blocked
+            && (connection.sending.is_some() || self.parts.shard.has_chunks(conn))
+        {
+            self.unfinished.push(conn);
+        }
+    }
+
+    fn drop_connection(&mut self, conn: ConnId, now: Now) {
+        if let Some(connection) = self.connections[conn as usize].take() {
+            connection.wake();
+            self.parts.shard.disconnect(conn, now);
+            self.wake();
+        }
+    }
+}
+
+/// A timer that wakes the task.
+fn timer(wait: Duration, cx: &mut Context<'_>) -> Timer {
+    let mut timer = Timer::new(wait);
+    if Pin::new(&mut timer).poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
+    }
+    timer
+}
+
+/// Keeps a task's waker.
+fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *waker = Some(cx.waker().clone());
+    }
+}

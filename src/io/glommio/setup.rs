@@ -1,0 +1,109 @@
+//! Makes glommio's executor, or says in one sentence why this host can't have it.
+//!
+//! Glommio ends the process where the kernel lacks an operation that it needs, so those are asked
+//! for before.
+
+use std::time::Duration;
+
+use glommio::{
+    GlommioError as Refusal, LocalExecutor, LocalExecutorBuilder, Placement, ReactorErrorKind,
+};
+use io_uring::{IoUring, Probe, opcode};
+use thiserror::Error;
+
+use crate::io::uring::{self, UringError};
+
+/// Submissions that a turn gathers before some of them must be handed over; the ring has room for
+/// twice as many completions. After so many completions, too, glommio stops running tasks.
+pub(super) const RING_DEPTH: usize = 4096;
+/// Registered memory is for files, which this server doesn't read with glommio: its least.
+const FILE_BUFFER_BYTES: usize = 64 << 10;
+/// How long tasks may run before glommio looks for news. If that time is over before the first of
+/// them runs, glommio 0.9 goes to sleep instead, with tasks to run: so it never is, and the driver
+/// itself sees to it that tasks end.
+const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// What glommio won't start without.
+const OPERATIONS: [(u8, &str); 23] = [
+    (opcode::Nop::CODE, "nop"),
+    (opcode::Readv::CODE, "readv"),
+    (opcode::Writev::CODE, "writev"),
+    (opcode::Fsync::CODE, "fsync"),
+    (opcode::ReadFixed::CODE, "read into registered memory"),
+    (opcode::WriteFixed::CODE, "write from registered memory"),
+    (opcode::PollAdd::CODE, "poll"),
+    (opcode::PollRemove::CODE, "end of a poll"),
+    (opcode::SendMsg::CODE, "sendmsg"),
+    (opcode::RecvMsg::CODE, "recvmsg"),
+    (opcode::Timeout::CODE, "timeout"),
+    (opcode::TimeoutRemove::CODE, "end of a timeout"),
+    (opcode::Accept::CODE, "accept"),
+    (opcode::LinkTimeout::CODE, "linked timeout"),
+    (opcode::Connect::CODE, "connect"),
+    (opcode::Fallocate::CODE, "fallocate"),
+    (opcode::OpenAt::CODE, "openat"),
+    (opcode::Close::CODE, "close"),
+    (opcode::Statx::CODE, "statx"),
+    (opcode::Read::CODE, "read"),
+    (opcode::Write::CODE, "write"),
+    (opcode::Send::CODE, "send"),
+    (opcode::Recv::CODE, "receive"),
+];
+
+/// Why there is no glommio here.
+#[derive(Debug, Error)]
+pub enum GlommioError {
+    /// The kernel refuses any ring.
+    #[error(transparent)]
+    Uring(#[from] UringError),
+    /// An operation is missing.
+    #[error(
+        "the kernel's io_uring is too old for glommio (Linux 5.8 has all that it takes): no {0}"
+    )]
+    Operation(&'static str),
+    /// Glommio asks for this much RLIMIT_MEMLOCK, whether the kernel counts rings against it or not.
+    #[error(
+        "glommio needs {need_kib} KiB of locked memory and may have {have_kib}: raise it with \
+         `ulimit -l {need_kib}` or LimitMEMLOCK={need_kib}K"
+    )]
+    LockedMemory {
+        /// The limit as it is.
+        have_kib: u64,
+        /// The least that will do.
+        need_kib: u64,
+    },
+    /// Anything else.
+    #[error("glommio fails here: {0}")]
+    Other(String),
+}
+
+/// Whether a server can run on glommio here: makes an executor and drops it.
+pub(crate) fn probe() -> Result<(), GlommioError> {
+    executor().map(drop)
+}
+
+/// An executor for this thread, which stays on whatever cores it may run on.
+pub(super) fn executor() -> Result<LocalExecutor, GlommioError> {
+    check_operations()?;
+    let builder = LocalExecutorBuilder::new(Placement::Unbound)
+        .io_memory(FILE_BUFFER_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT_AFTER);
+    builder.make().map_err(|refusal| match refusal {
+        Refusal::ReactorError(ReactorErrorKind::MemLockLimit(have, need)) => {
+            GlommioError::LockedMemory { have_kib: have >> 10, need_kib: need >> 10 }
+        }
+        Refusal::IoError(error) => uring::explain(error, "ring that polls").into(),
+        other => GlommioError::Other(other.to_string()),
+    })
+}
+
+fn check_operations() -> Result<(), GlommioError> {
+    let ring = IoUring::new(2).map_err(|error| uring::explain(error, "ring"))?;
+    let mut probe = Probe::new();
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(|_| GlommioError::Operation("list of operations"))?;
+    let missing = OPERATIONS.iter().find(|(code, _)| !probe.is_supported(*code));
+    missing.map_or(Ok(()), |(_, name)| Err(GlommioError::Operation(name)))
+}
