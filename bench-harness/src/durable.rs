@@ -178,8 +178,12 @@ impl Run<'_> {
         let folder = self.scratch.folder()?;
         self.fill(folder.path())?;
         let disk_bytes = self.contender.disk_bytes(self.options, folder.path())?;
-        let server = self.start(Keep::Disk(folder.path()))?;
-        self.wait_for_jobs(&server)?;
+        let mut server = self.start(Keep::Disk(folder.path()))?;
+        if !self.has_jobs_in_time(&mut server)? {
+            let time = self.patience.as_secs();
+            let why = format!("{} jobs weren't back after {time} s", self.jobs);
+            return Ok(Sample::without(Status::Absent, why));
+        }
         let seconds = server.start.elapsed().as_secs_f64();
         let memory = Memory::of(server.pid());
         let cpu = Cpu::of(server.pid());
@@ -211,16 +215,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Until the server says that all jobs wait.
-    fn wait_for_jobs(&self, server: &Server) -> Result<()> {
+    /// Waits until the server says that all jobs wait; false if it says nothing for too long.
+    fn has_jobs_in_time(&self, server: &mut Server) -> Result<bool> {
         let deadline = server.start + self.patience;
         loop {
-            let waiting = self.waiting_jobs(server.address, deadline);
-            match waiting {
-                Ok(jobs) if jobs == self.jobs => return Ok(()),
+            if let Some(status) = server.ended() {
+                bail!("the server ended ({status}) {}", server.log().trim());
+            }
+            match self.waiting_jobs(server.address, deadline) {
+                Ok(jobs) if jobs == self.jobs => return Ok(true),
                 _ if Instant::now() < deadline => std::thread::sleep(ASK_TIME),
                 Ok(jobs) => bail!("{jobs} of {} jobs came back", self.jobs),
-                Err(error) => return Err(error.context("the server isn't back in time")),
+                Err(_) => return Ok(false),
             }
         }
     }
