@@ -140,11 +140,12 @@ fn after_the_owners_session_was_ended_exactly_one_serves() {
                 }
             }
             let standby_won = wait_until("a winner", || {
-                if owner.log().contains(" again") {
+                if owner.log().contains("connected to ") {
                     return Some(false);
                 }
                 standby.server.log().contains("listening on").then_some(true)
             });
+            eprintln!("round {round}: the standby won: {standby_won}");
             if standby_won {
                 lost(owner);
             } else {
