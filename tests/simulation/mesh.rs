@@ -203,10 +203,6 @@ impl Mesh {
         self.shards.iter().map(|shard| shard.engine().job_bytes()).sum()
     }
 
-    pub(crate) fn connections(&self) -> usize {
-        self.shards.iter().map(Shard::connections).sum()
-    }
-
     /// Packets and lines that came in, and connections that were closed for their bytes.
     pub(crate) fn handled(&self) -> (u64, u64) {
         let counters = self.shards.iter().map(|shard| shard.counters);
