@@ -479,6 +479,14 @@ impl Shard {
         self.connections[conn as usize].outbox.waiting()
     }
 
+    /// Stand-ins of other cores' connections, and questions to all cores that wait for answers.
+    /// For tests.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn dealings(&self) -> (usize, usize) {
+        (self.callers.iter().map(HashMap::len).sum(), self.gatherings.len())
+    }
+
     /// The engine, to look at.
     #[must_use]
     pub fn engine(&self) -> &Engine {

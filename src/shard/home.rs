@@ -540,12 +540,16 @@ impl Shard {
         self.fill(conn, |outbox| outbox.fill_with(slot, parcel));
     }
 
-    /// The connection a letter is about, unless it has gone.
+    /// The connection a letter is about, unless it has gone, or is gone for other cores: an answer
+    /// would make itself known to them again, and nothing would make them forget it.
     fn find_caller(&self, caller: Caller) -> Option<ConnId> {
         let connection = self.connections.get(caller.conn as usize)?;
-        let is_it = connection.session_id == caller.session
-            && connection.caller.is_none()
-            && connection.closing != Closing::Now;
-        is_it.then_some(caller.conn)
+        let is_open = match connection.closing {
+            Closing::No => true,
+            Closing::Flushing => !connection.ended,
+            Closing::Now => false,
+        };
+        let is_it = connection.session_id == caller.session && connection.caller.is_none();
+        (is_it && is_open).then_some(caller.conn)
     }
 }

@@ -100,6 +100,8 @@ impl Shard {
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
         let conn = self.stand_in(from, caller);
         let (waits, parcel) = self.with_stand_in(conn, slot, now, |session, cx| {
+            // On its way the body counted nowhere.
+            cx.room = cx.room.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });

@@ -54,6 +54,10 @@ impl Model {
                 None => panic!("a list without an end"),
             }
         }
+        if self.rules.cores.count > 1 {
+            // A worker's functions: those of its core, then those of others.
+            lines.iter_mut().chain(&mut expected).for_each(sort_functions);
+        }
         lines.sort_unstable();
         expected.sort_unstable();
         let text = |lines: &[Vec<u8>]| -> Vec<String> {
@@ -173,4 +177,13 @@ impl Model {
             self.functions.remove(&name);
         }
     }
+}
+
+fn sort_functions(row: &mut Vec<u8>) {
+    let Some(at) = row.windows(3).position(|part| part == b" : ") else { return };
+    let mut names: Vec<Vec<u8>> =
+        row[at + 3..].split(|&byte| byte == b' ').map(<[u8]>::to_vec).collect();
+    names.sort_unstable();
+    row.truncate(at + 3);
+    row.extend(names.join(&b' '));
 }

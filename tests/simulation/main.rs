@@ -11,6 +11,7 @@
 
 mod admin;
 mod ledger;
+mod mesh;
 mod model;
 mod peer;
 mod store;

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ringgear::engine::{ConnId, Now, Wakeup};
 use ringgear::function::Durabilities;
 use ringgear::handle::{job_number, slot};
+use ringgear::letter::Cores;
 use ringgear::packet::Command;
 use ringgear::store::Operation;
 
@@ -31,6 +32,7 @@ pub(crate) struct Rules {
     pub(crate) memory_bytes_max: usize,
     pub(crate) exceptions: bool,
     pub(crate) durabilities: Durabilities,
+    pub(crate) cores: Cores,
 }
 
 /// What the shard sent during one call, and what the model needs to know about that call.
@@ -156,12 +158,13 @@ impl Tally {
 
 #[derive(Debug)]
 pub(crate) struct Model {
-    rules: Rules,
+    pub(crate) rules: Rules,
     pub(crate) now: Now,
     pub(crate) functions: BTreeMap<Vec<u8>, Function>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
-    next_sequence: u64,
+    /// Each core counts its own jobs.
+    next_sequences: Vec<u64>,
     durable: Durable,
     /// The numbers of all jobs that ever were; never empty.
     pub(crate) numbers: Vec<u64>,
@@ -183,12 +186,12 @@ impl Model {
     pub(crate) fn new(rules: Rules, next_sequence: u64, now: Now) -> Self {
         Self {
             durable: Durable::default(),
+            next_sequences: vec![next_sequence; rules.cores.count],
             rules,
             now,
             functions: BTreeMap::new(),
             jobs: BTreeMap::new(),
             peers: BTreeMap::new(),
-            next_sequence,
             numbers: vec![job_number(next_sequence, 0)],
             output: Output::default(),
             tally: Tally::default(),
@@ -276,6 +279,10 @@ impl Model {
 
     pub(crate) fn expect(&mut self, conn: ConnId, expected: &Packet) {
         match self.next(conn) {
+            // What comes from another core finds it given up for what came before.
+            Some(Packet::Held) if self.output.slow.contains(&conn) => {
+                self.output.packets.remove(&conn);
+            }
             Some(packet) => assert_eq!(packet, *expected, "connection {conn}"),
             None => assert!(
                 self.output.slow.contains(&conn),
@@ -437,8 +444,9 @@ impl Model {
             self.tally.count("queue full");
             return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
         }
-        let number = job_number(self.next_sequence, slot(function));
-        self.next_sequence += 1;
+        let sequence = &mut self.next_sequences[self.rules.cores.owner_of(function)];
+        let number = job_number(*sequence, slot(function));
+        *sequence += 1;
         self.numbers.push(number);
         let job = Job {
             function: function.to_vec(),

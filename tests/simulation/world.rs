@@ -18,10 +18,12 @@ use fastrand::Rng;
 use ringgear::admin::Identity;
 use ringgear::engine::{self, ConnId, Now, Wakeup};
 use ringgear::handle::Handles;
+use ringgear::letter::Cores;
 use ringgear::outbox::Chunk;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 
 use crate::ledger::Ledger;
+use crate::mesh::Mesh;
 use crate::model::{Model, Output, Place, Rules};
 use crate::store::Store;
 use crate::wire::{Packet, Request};
@@ -59,7 +61,7 @@ struct Conn {
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
-    pub(crate) shard: Shard,
+    pub(crate) mesh: Mesh,
     pub(crate) model: Model,
     settings: Settings,
     conns: BTreeMap<ConnId, Conn>,
@@ -128,10 +130,11 @@ impl World {
         if store.is_some() {
             settings.engine.durabilities = power::durabilities(&mut rng);
         }
+        let mesh = Mesh::new(&settings, cores(seed), false, seed, now);
         let trace = Trace { seed, step: 0, lines: VecDeque::new() };
         let mut world = Self {
-            shard: Shard::new(settings.clone(), now),
-            model: Model::new(rules(&settings), settings.engine.first_sequence, now),
+            model: Model::new(rules(&settings, mesh.cores()), settings.engine.first_sequence, now),
+            mesh,
             settings,
             rng,
             conns: BTreeMap::new(),
@@ -168,7 +171,7 @@ impl World {
             self.store_step();
         }
         if self.rng.u32(0..8) == 0 {
-            self.shard.engine().check_invariants();
+            self.mesh.check_invariants();
         }
     }
 
@@ -235,19 +238,13 @@ impl World {
     }
 
     fn check_empty(&mut self) {
-        assert!(self.shard.is_idle(), "no job is left");
-        assert_eq!(self.shard.engine().job_bytes(), 0);
-        let counters = self.shard.engine().counters;
-        let gone = counters.finished + counters.exhausted + counters.abandoned;
-        assert!(gone >= counters.created, "every job has an end: {counters:?}");
+        assert!(self.mesh.shards().iter().all(Shard::is_idle), "no job is left");
+        assert_eq!(self.mesh.job_bytes(), 0);
         while let Some(conn) = self.any_conn() {
             self.disconnect(conn);
         }
         self.sync();
-        self.shard.engine().check_invariants();
-        assert_eq!(self.shard.memory_bytes(), 0, "bytes that belong to nobody");
-        assert_eq!(self.shard.engine().deadline_ms(), None, "timers that belong to nobody");
-        assert_eq!(self.shard.connections(), 0);
+        self.mesh.check_empty();
     }
 
     fn note(&mut self, line: impl FnOnce(&Self) -> String) {
@@ -265,7 +262,7 @@ impl World {
         let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), ip };
-        let Ok(conn) = self.shard.connect(origin, self.now) else {
+        let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;
         };
@@ -347,17 +344,17 @@ impl World {
                 peer.delivered += room;
                 left -= room;
                 self.note(|_| format!("{conn} gives {room} bytes back"));
-                self.call(Some(conn), |shard, now| shard.give_back(conn, body, now));
+                self.call(Some(conn), |mesh, now| mesh.give_back(conn, body, now));
                 self.flush();
                 continue;
             }
             if available == 0 || left == 0 || peer.ended {
                 return;
             }
-            match self.shard.intake(conn) {
+            match self.mesh.intake(conn) {
                 Intake::Pause | Intake::Close => return,
                 Intake::Direct if self.rng.bool() => {
-                    let body = self.shard.lend(conn);
+                    let body = self.mesh.lend(conn);
                     assert!(body.is_some(), "`Direct` means that there is something to lend");
                     self.conns.get_mut(&conn).unwrap().lent = body;
                     if self.rng.u32(0..4) == 0 {
@@ -376,7 +373,7 @@ impl World {
                     let peer = self.conns.get_mut(&conn).unwrap();
                     let piece = peer.bytes_out[peer.delivered..peer.delivered + bytes].to_vec();
                     peer.delivered += bytes;
-                    self.call(Some(conn), |shard, now| shard.received(conn, &piece, now));
+                    self.call(Some(conn), |mesh, now| mesh.received(conn, &piece, now));
                     self.flush();
                 }
             }
@@ -384,9 +381,11 @@ impl World {
     }
 
     /// With sleep among what a peer says, no more than one request arrives at once: a NOOP doesn't
-    /// say which of several it was for, nor does the refusal of a large body.
+    /// say which of several it was for, nor does the refusal of a large body. With several cores
+    /// what a request does elsewhere comes after the next one here, so each comes alone.
     fn one_request(&self, conn: ConnId) -> usize {
         let peer = &self.conns[&conn];
+        let several = self.mesh.cores().count > 1;
         let delicate = |request: &Request| match request {
             Request::Packet { command, payload, .. } => {
                 *command == ringgear::packet::Command::PreSleep || payload.len() > 8000
@@ -395,8 +394,9 @@ impl World {
         };
         let arrived = peer.base + peer.delivered as u64;
         let ends = || peer.requests.iter().filter(|(end, _)| *end > arrived);
-        let careful =
-            self.model.peers[&conn].asleep || ends().any(|(_, request)| delicate(request));
+        let careful = several
+            || self.model.peers[&conn].asleep
+            || ends().any(|(_, request)| delicate(request));
         let end = ends().next().filter(|_| careful).map(|(end, _)| end - arrived);
         end.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
     }
@@ -455,7 +455,7 @@ impl World {
     fn advance_to(&mut self, target_ms: u64) {
         self.note(|world| format!("{} ms pass", target_ms - world.now.mono_ms));
         loop {
-            let next_ms = self.shard.deadline_ms();
+            let next_ms = self.mesh.deadline_ms();
             if let Some(due_ms) = self.model.deadline_ms() {
                 let next_ms = next_ms.unwrap_or(u64::MAX);
                 assert!(
@@ -473,7 +473,7 @@ impl World {
         let passed_ms = at_ms.saturating_sub(self.now.mono_ms);
         self.now.mono_ms += passed_ms;
         self.now.unix_ms += passed_ms;
-        self.call(None, |shard, now| shard.tick(now));
+        self.call(None, |mesh, now| mesh.tick(now));
         self.flush();
     }
 
@@ -497,7 +497,7 @@ impl World {
         }
         peer.ended = true;
         self.note(|_| format!("{conn} half-closes"));
-        self.call(Some(conn), |shard, now| shard.ended(conn, now));
+        self.call(Some(conn), |mesh, now| mesh.ended(conn, now));
         self.flush();
     }
 
@@ -505,15 +505,15 @@ impl World {
         self.note(|_| format!("{conn} goes"));
         self.conns.remove(&conn);
         self.flooding = self.flooding.filter(|&other| other != conn);
-        self.shard.disconnect(conn, self.now);
+        self.mesh.disconnect(conn, self.now);
         let (_, others) = self.collect(Some(conn));
         self.model.disconnect(conn);
         self.settle(others);
     }
 
     /// Calls the shard, and has the model look at everything that came of it.
-    fn call(&mut self, conn: Option<ConnId>, what: impl FnOnce(&mut Shard, Now)) {
-        what(&mut self.shard, self.now);
+    fn call(&mut self, conn: Option<ConnId>, what: impl FnOnce(&mut Mesh, Now)) {
+        what(&mut self.mesh, self.now);
         let (own, others) = self.collect(conn);
         if let Some(conn) = conn {
             self.handled(conn, own);
@@ -540,7 +540,7 @@ impl World {
         }
         let floods = |&conn: &ConnId| {
             !self.conns[&conn].requests.is_empty()
-                || self.shard.intake(conn) == Intake::Pause
+                || self.mesh.intake(conn) == Intake::Pause
                 || self.model.open_replies(conn) > CERTAINLY_READ_REPLIES
         };
         self.flooding = self.flooding.filter(floods);
@@ -566,7 +566,7 @@ impl World {
         assert!(replies <= REPLIES_MAX, "{conn} waits for {replies} replies");
         let waits = peer.unsent_bytes > 0 || peer.ledger.is_waiting();
         if !waits && !peer.ended && !peer.malformed {
-            assert_ne!(self.shard.intake(conn), Intake::Pause, "{conn} is never listened to again");
+            assert_ne!(self.mesh.intake(conn), Intake::Pause, "{conn} is never listened to again");
         }
     }
 
@@ -591,7 +591,7 @@ impl World {
     }
 
     fn check_handled(&mut self, conn: ConnId, malformed: u64) {
-        let intake = self.shard.intake(conn);
+        let intake = self.mesh.intake(conn);
         let peer = self.conns.get_mut(&conn).unwrap();
         if malformed > 0 && !peer.malformed {
             let request = peer.requests.pop_front().map(|(_, request)| request);
@@ -615,8 +615,8 @@ impl World {
 
     /// What has been handled since the last look.
     fn look(&mut self) -> Seen {
-        let counters = self.shard.counters;
-        let now = Seen { frames: counters.frames, malformed: counters.malformed };
+        let (frames, malformed) = self.mesh.handled();
+        let now = Seen { frames, malformed };
         let before = std::mem::replace(&mut self.seen, now);
         Seen { frames: now.frames - before.frames, malformed: now.malformed - before.malformed }
     }
@@ -627,7 +627,7 @@ impl World {
         let own = self.look();
         let mut output = Output::default();
         let mut dirty: Vec<(ConnId, Vec<u8>)> = Vec::new();
-        while let Some(conn) = self.shard.next_dirty(self.now) {
+        while let Some(conn) = self.mesh.next_dirty(self.now) {
             let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
             let at = dirty.iter().position(|&(other, _)| other == conn).unwrap_or(dirty.len());
             if at == dirty.len() {
@@ -635,7 +635,7 @@ impl World {
             }
             let bytes = &mut dirty[at].1;
             let before = bytes.len();
-            while let Some((chunk, more)) = self.shard.take(conn) {
+            while let Some((chunk, more)) = self.mesh.take(conn) {
                 bytes.extend_from_slice(chunk.as_ref());
                 peer.unsent_bytes += chunk.as_ref().len();
                 peer.unsent.push_back(chunk);
@@ -650,7 +650,7 @@ impl World {
         for (conn, bytes) in dirty {
             self.note_news(conn, &bytes, &mut output);
             let peer = &self.conns[&conn];
-            if self.shard.intake(conn) == Intake::Close {
+            if self.mesh.intake(conn) == Intake::Close {
                 let bytes = peer.unsent_bytes + peer.waiting_bytes;
                 if bytes > self.settings.outbox_bytes_max {
                     let said = output.packets.get(&conn).and_then(VecDeque::back);
@@ -669,25 +669,30 @@ impl World {
                 self.closing.push(conn);
             }
         }
-        self.shard.take_operations(&mut output.operations);
+        self.mesh.take_operations(&mut output.operations);
         if let Some(store) = &mut self.store {
             store.queue.extend(output.operations.iter().cloned());
         }
-        let memory_bytes = self.shard.memory_bytes();
+        let memory_bytes = self.mesh.memory_bytes();
         output.memory_bytes = self.memory_bytes.max(memory_bytes);
         self.memory_bytes = memory_bytes;
-        let functions = self.shard.engine().functions().iter_from(0);
-        output.functions = functions.map(|(_, function)| function.name.to_vec()).collect();
+        output.functions = self.mesh.functions();
         self.check_memory();
         self.model.begin(acting, output);
-        (own, self.look())
+        let others = self.look();
+        if acting.is_some() && self.mesh.cores().count > 1 {
+            // Nobody floods, and a grab is handled when letters have come and gone.
+            let frames = own.frames + others.frames;
+            return (Seen { frames, malformed: own.malformed + others.malformed }, Seen::default());
+        }
+        (own, others)
     }
 
     /// What a connection has been told in a call, whether or not it waits.
     fn note_news(&mut self, conn: ConnId, bytes: &[u8], output: &mut Output) {
         let peer = self.conns.get_mut(&conn).unwrap();
-        let news = peer.ledger.update(bytes, self.shard.waiting(conn));
-        let waiting = self.shard.waiting(conn);
+        let news = peer.ledger.update(bytes, self.mesh.waiting(conn));
+        let waiting = self.mesh.waiting(conn);
         peer.waiting_bytes = waiting
             .map(|(reply, behind)| reply.map_or(0, |reply| reply.len()) + behind.len())
             .sum();
@@ -708,12 +713,12 @@ impl World {
     }
 
     fn check_memory(&self) {
-        let job_bytes = self.shard.engine().job_bytes();
+        let job_bytes = self.mesh.job_bytes();
         let record = 256;
         let most = self.settings.memory_bytes_max.max(self.restored_bytes);
         assert!(job_bytes <= most + record, "{job_bytes} bytes of jobs");
         let unsent: usize = self.conns.values().map(|peer| peer.unsent_bytes).sum();
-        assert!(self.shard.memory_bytes() >= job_bytes + unsent, "unsent bytes are counted");
+        assert!(self.mesh.memory_bytes() >= job_bytes + unsent, "unsent bytes are counted");
     }
 
     /// Peers read what has been sent to them; those who are to be closed are.
@@ -731,7 +736,7 @@ impl World {
             let peer = self.conns.get_mut(&conn).unwrap();
             let chunk = peer.unsent.pop_front().unwrap();
             peer.unsent_bytes -= chunk.as_ref().len();
-            self.call(Some(conn), |shard, now| shard.sent(conn, chunk, now));
+            self.call(Some(conn), |mesh, now| mesh.sent(conn, chunk, now));
         }
     }
 
@@ -752,8 +757,14 @@ impl World {
     }
 }
 
-fn rules(settings: &Settings) -> Rules {
+/// Half of the seeds have one core.
+fn cores(seed: u64) -> usize {
+    [1, 1, 2, 2, 1, 1, 3, 3][usize::try_from(seed % 8).unwrap()]
+}
+
+fn rules(settings: &Settings, cores: Cores) -> Rules {
     Rules {
+        cores,
         lease_ms: settings.engine.lease_ms,
         wakeup: settings.engine.wakeup,
         attempts_max: settings.engine.attempts_max,

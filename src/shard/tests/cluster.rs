@@ -356,6 +356,44 @@ fn a_durable_job_of_another_core_is_answered_when_it_is_kept() {
     assert_eq!(cluster.hear(client), [&created[..], b"OK 0.1\n"].concat());
 }
 
+#[test]
+fn a_body_that_came_whole_counts_where_its_job_is() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    for shard in &mut cluster.shards {
+        shard.settings.memory_bytes_max = 50_000;
+    }
+    let client = cluster.connect(0);
+    let name = function(1);
+    let arguments = [name.as_bytes(), b""];
+    cluster.packet(client, Command::SubmitJobBg, &arguments, &[b'p'; 100_000]);
+    let error = [&b"QUEUE_ERROR"[..], b"MEMORY_ALLOCATION_FAILURE"];
+    assert_eq!(cluster.hear(client), response(Command::Error, &error, b""));
+    assert!(cluster.shards.iter().all(Shard::is_idle));
+    cluster.submit(client, Command::SubmitJobBg, &name, "");
+}
+
+#[test]
+fn a_worker_that_has_said_all_is_not_heard_of_again() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let worker = cluster.worker(0, &names);
+    assert!(cluster.sleeps(worker));
+    let client = cluster.connect(1);
+    cluster.slow = true;
+    cluster.packet(client, Command::SubmitJobBg, &[names[1].as_bytes(), b""], b"");
+    // The wake-up and the end of the connection cross.
+    cluster.post();
+    let (core, conn) = worker;
+    cluster.shards[core].ended(conn, cluster.now);
+    cluster.settle();
+    cluster.leave(worker);
+    assert!(cluster.shards[1].callers[0].is_empty(), "the stand-in goes with its connection");
+    let heir = cluster.worker(0, &names);
+    assert_eq!(heir, worker, "the number is given to the next one");
+    cluster.slow = false;
+    assert!(cluster.grab(heir).is_some());
+}
+
 /// Workers and clients at random, letters that take any time: at the end every job has been run and
 /// every client has had its answer, whatever the order.
 #[test]

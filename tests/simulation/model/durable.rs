@@ -14,6 +14,7 @@ use ringgear::packet::{Command, Priority};
 use ringgear::store::{Operation, Row};
 
 use super::{Job, Model, Place, Rules, error, handle};
+use crate::mesh::number_of;
 use crate::store::Lost;
 use crate::wire::Packet;
 
@@ -194,7 +195,7 @@ impl Model {
 
     /// The first sequence that no job has had.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.next_sequence
+        self.next_sequences.iter().copied().max().unwrap_or(1)
     }
 
     /// Everything is on disk: exactly the durable jobs that there are.
@@ -242,9 +243,9 @@ impl Model {
         now: Now,
         image: &BTreeMap<u64, Row>,
     ) {
+        self.next_sequences = vec![first_sequence; rules.cores.count];
         self.rules = rules;
         self.now = now;
-        self.next_sequence = first_sequence;
         self.durable = Durable::default();
         self.functions.clear();
         self.jobs.clear();
@@ -252,7 +253,8 @@ impl Model {
         self.fails.clear();
         for (&number, row) in image {
             self.clock += 1;
-            self.next_sequence = self.next_sequence.max((number >> SLOT_BITS) + 1);
+            let next = &mut self.next_sequences[self.rules.cores.owner_of_job(number)];
+            *next = (*next).max((number >> SLOT_BITS) + 1);
             self.functions.entry(row.function.to_vec()).or_default();
             self.jobs.insert(number, Job::restored(row));
             self.start(number);
@@ -295,12 +297,5 @@ impl Job {
             waiting: Vec::new(),
             progress: (0, 0),
         }
-    }
-}
-
-fn number_of(operation: &Operation) -> u64 {
-    match operation {
-        Operation::Insert { row, .. } => row.number,
-        Operation::SetAttempts { number, .. } | Operation::Remove { number } => *number,
     }
 }

@@ -58,7 +58,12 @@ impl Model {
         );
         let peer = &self.peers[&conn];
         let last_turn = peer.abilities[&job.function].served[job.priority];
-        for other in choices.iter().filter(|&name| *name != job.function && last_turn > 0) {
+        // Between cores, turns are the home's; each owner has its own.
+        let owner = |name: &Vec<u8>| self.rules.cores.owner_of(name);
+        let others = choices.iter().filter(|&name| {
+            *name != job.function && last_turn > 0 && owner(name) == owner(&job.function)
+        });
+        for other in others {
             let ability = &peer.abilities[other];
             let since = self.functions[other].queues[job.priority].since.max(ability.since);
             assert!(
@@ -105,6 +110,8 @@ impl Model {
         } else {
             self.tally.count("slept");
             self.peer(conn).asleep = true;
+            // Jobs may be gone of which the home has been told.
+            self.wakes_due += u64::from(self.rules.cores.count > 1);
         }
     }
 

@@ -8,10 +8,11 @@ use fastrand::Rng;
 use ringgear::engine::Now;
 use ringgear::function::{Durabilities, Durability};
 use ringgear::packet::Command;
-use ringgear::shard::{Intake, Shard};
+use ringgear::shard::Intake;
 use ringgear::store::Row;
 
 use super::{Seen, World, rules, settings};
+use crate::mesh::Mesh;
 use crate::model::handle;
 use crate::peer;
 use crate::wire::Request;
@@ -29,7 +30,7 @@ impl World {
             200..205 => {
                 let allowed = self.rng.bool();
                 self.note(|_| format!("answers before the commit: {allowed}"));
-                self.shard.allow_async(allowed);
+                self.mesh.allow_async(allowed);
                 self.model.allow_async(allowed);
             }
             205..209 => self.sync(),
@@ -76,7 +77,7 @@ impl World {
         }
         self.note(|_| format!("outcomes {outcomes:?}"));
         for &(number, kept) in &outcomes {
-            self.shard.stored(number, kept, self.now);
+            self.mesh.stored(number, kept, self.now);
         }
         let (_, others) = self.collect(None);
         for (number, kept) in outcomes {
@@ -100,6 +101,10 @@ impl World {
 
     /// A client submits so many durable jobs that its requests have to wait for the replies.
     fn flood(&mut self) {
+        if self.mesh.cores().count > 1 {
+            // Whose requests go on in a call is known only if there is one call for each.
+            return;
+        }
         let Some(conn) = self.any_conn() else { return };
         let somebody_ends = self.conns.values().any(|peer| peer.ended);
         let is_busy = !self.conns[&conn].requests.is_empty() || self.model.peers[&conn].asleep;
@@ -119,7 +124,7 @@ impl World {
             self.queue_quietly(conn, request);
         }
         self.deliver(conn, usize::MAX);
-        if self.conns.contains_key(&conn) && self.shard.intake(conn) == Intake::Pause {
+        if self.conns.contains_key(&conn) && self.mesh.intake(conn) == Intake::Pause {
             self.model.tally.count("paused for replies");
         }
     }
@@ -150,16 +155,21 @@ impl World {
             self.settings.engine.first_sequence = self.model.next_sequence() + gap;
         }
         self.note(|world| format!("{:?}", world.settings));
-        self.shard = Shard::new(self.settings.clone(), self.now);
+        // One core stays one, so that its runs are what they are; several may be fewer or more.
+        let (cores, seed) = match self.mesh.cores().count {
+            1 => (1, 0),
+            _ => (self.rng.usize(1..4), self.rng.u64(..)),
+        };
+        self.mesh = Mesh::new(&self.settings, cores, false, seed, self.now);
         for row in image.values() {
-            assert!(self.shard.restore(row, self.now), "job {} comes back", row.number);
+            assert!(self.mesh.restore(row, self.now), "job {} comes back", row.number);
         }
         if let Some(row) = image.values().next() {
-            assert!(!self.shard.restore(row, self.now), "a handle is given to one job");
+            assert!(!self.mesh.restore(row, self.now), "a handle is given to one job");
         }
         let first_sequence = self.settings.engine.first_sequence;
-        let rules = rules(&self.settings);
-        self.restored_bytes = self.shard.engine().job_bytes();
+        let rules = rules(&self.settings, self.mesh.cores());
+        self.restored_bytes = self.mesh.job_bytes();
         self.model.restart(rules, first_sequence, self.now, &image);
         self.collect(None);
         self.model.end();
@@ -168,15 +178,8 @@ impl World {
 
     /// What came back is what was there.
     fn check_restored(&mut self, rows: Vec<Row>) {
-        let engine = self.shard.engine();
-        engine.check_invariants();
-        let mut restored: Vec<Row> = engine
-            .jobs()
-            .iter_from(0)
-            .map(|(_, job)| job.row(&engine.function_of(job).name))
-            .collect();
-        restored.sort_unstable_by_key(|row| row.number);
-        assert_eq!(restored, rows);
+        self.mesh.check_invariants();
+        assert_eq!(self.mesh.rows(), rows);
         let Some(conn) = self.connect_one() else { return };
         for row in rows.iter().rev().take(ASKED_FOR) {
             let handle = handle(row.number);
