@@ -53,6 +53,8 @@ pub(crate) struct Drift {
     /// Keeps jobs, unless the policy is to keep none.
     store: Store,
     durability: Durability,
+    /// Whether there are more workers than work.
+    calm: bool,
     pub(crate) events: BTreeMap<&'static str, u64>,
 }
 
@@ -96,6 +98,7 @@ impl Drift {
             jobs: BTreeMap::new(),
             store: Store::default(),
             durability,
+            calm: seed % 4 < 2,
             events: BTreeMap::new(),
         }
     }
@@ -280,11 +283,25 @@ impl Drift {
             assert!(shard.dealings().0 <= self.peers.len(), "stand-ins of nobody");
         }
         self.check_image();
+        self.check_leases();
         self.check_sleepers();
         if self.rng.bool()
             && let Some(conn) = self.any_peer()
         {
             self.check_grab(conn);
+        }
+    }
+
+    /// Jobs beside a worker that sleeps are those of workers that were woken and haven't grabbed.
+    fn check_leases(&self) {
+        for (name, queued) in self.queued() {
+            let able = || self.peers.values().filter(|peer| peer.can(&name) && !peer.ended);
+            let woken = able().filter(|peer| peer.woken).count();
+            assert!(
+                woken >= queued as usize || !able().any(|peer| peer.sleeps),
+                "{queued} jobs of {} lie beside a sleeper, {woken} were woken for them",
+                name.escape_ascii()
+            );
         }
     }
 
@@ -295,7 +312,8 @@ impl Drift {
             self.rest();
         }
         for (name, queued) in self.queued() {
-            let sleeps = |(_, peer): &(&ConnId, &Peer)| peer.sleeps && peer.can(&name);
+            let sleeps =
+                |(_, peer): &(&ConnId, &Peer)| peer.sleeps && !peer.ended && peer.can(&name);
             let sleeper = self.peers.iter().find(sleeps);
             assert!(
                 sleeper.is_none(),

@@ -46,6 +46,8 @@ pub(super) struct Peer {
     pub(super) waits: BTreeMap<u64, u32>,
     /// It has gone to sleep and wasn't woken since.
     pub(super) sleeps: bool,
+    /// It was woken and hasn't grabbed since.
+    pub(super) woken: bool,
     /// Wake-ups that it may still get.
     naps: u32,
     pub(super) ended: bool,
@@ -95,6 +97,10 @@ impl Drift {
                 _ => requests.push(word(C::WorkComplete, number, b"done")),
             }
         }
+        if self.calm && self.peers[&conn].jobs.is_empty() && self.rng.bool() {
+            let sleeps = self.rng.u32(0..3) > 0;
+            return vec![Request::plain(if sleeps { C::PreSleep } else { grab })];
+        }
         match self.rng.u32(0..20) {
             0..9 => requests.push(Request::plain(grab)),
             9..14 => requests.push(Request::plain(C::PreSleep)),
@@ -114,9 +120,10 @@ impl Drift {
     }
 
     fn ask(&mut self, _: ConnId) -> Vec<Request> {
-        let count = [1, 1, 2, 6][self.rng.usize(0..4)];
+        let count = if self.calm { 1 } else { [1, 1, 2, 6][self.rng.usize(0..4)] };
+        let submits = if self.calm { 1 } else { 5 };
         (0..count)
-            .map(|_| if self.rng.u32(0..3) > 0 { self.submit() } else { self.question() })
+            .map(|_| if self.rng.u32(0..8) < submits { self.submit() } else { self.question() })
             .collect()
     }
 
@@ -225,7 +232,7 @@ impl Drift {
         let first = arguments.first().cloned().unwrap_or_default();
         match command {
             C::GrabJob | C::GrabJobUniq | C::GrabJobAll => {
-                peer.sleeps = false;
+                (peer.sleeps, peer.woken) = (false, false);
                 peer.due.push_back(Due::Job(command, peer.abilities.clone()));
             }
             C::PreSleep => {
@@ -282,7 +289,7 @@ impl Drift {
             Packet::Binary { command: C::Noop, .. } => {
                 assert!(peer.naps > 0, "{conn} was woken more often than it slept");
                 peer.naps -= 1;
-                peer.sleeps = false;
+                (peer.sleeps, peer.woken) = (false, true);
                 return self.count("woken between cores");
             }
             Packet::Binary { command, body } if command.name().starts_with("WORK_") => {
