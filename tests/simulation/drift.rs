@@ -122,6 +122,7 @@ impl Drift {
                 80 if self.rng.bool() => self.check_rest(),
                 81 if self.rng.u32(0..4) == 0 => self.flood(),
                 82 if self.rng.u32(0..4) == 0 => self.crash(),
+                83..87 => self.cross(),
                 _ => {}
             }
             for _ in 0..self.rng.u32(0..=letters) {
@@ -207,7 +208,35 @@ impl Drift {
 
     /// The peer has said all that it has to say, and waits for its replies.
     fn half_close(&mut self) {
-        let Some(conn) = self.any_peer() else { return };
+        if let Some(conn) = self.any_peer() {
+            self.half_close_one(conn);
+        }
+    }
+
+    /// A job comes for a worker that sleeps, which does something else meanwhile.
+    fn cross(&mut self) {
+        let sleeps = |(_, peer): &(&ConnId, &Peer)| peer.sleeps && !peer.ended;
+        let Some((&worker, peer)) = self.peers.iter().find(sleeps) else { return };
+        let at = self.rng.usize(0..peer.abilities.len().max(1));
+        let Some(name) = peer.abilities.iter().nth(at).cloned() else { return };
+        let Some(client) = self.any_peer() else { return };
+        if client == worker || self.peers[&client].ended {
+            return;
+        }
+        self.say(client, vec![Request::packet(C::SubmitJobBg, &[&name, b""], vec![])]);
+        for _ in 0..self.rng.u32(0..4) {
+            self.carry();
+        }
+        match self.rng.u32(0..3) {
+            0 => self.half_close_one(worker),
+            1 if !self.peers[&worker].is_owed() => {
+                self.say(worker, vec![Request::plain(C::GrabJob)]);
+            }
+            _ => {}
+        }
+    }
+
+    fn half_close_one(&mut self, conn: ConnId) {
         let peer = &self.peers[&conn];
         if peer.ended || !peer.out.is_empty() || peer.stalled {
             return;
