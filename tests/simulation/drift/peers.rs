@@ -275,11 +275,14 @@ impl Drift {
     /// A worker's jobs are anybody's again.
     pub(super) fn release(&mut self, conn: ConnId, which: impl Fn(&[u8]) -> bool) {
         let peer = self.peers.get_mut(&conn).unwrap();
-        for number in peer.jobs.extract_if(.., |_, name| which(name)).map(|(number, _)| number) {
-            if let Some(job) = self.jobs.get_mut(&number) {
+        let jobs = &mut self.jobs;
+        peer.jobs.retain(|number, name| {
+            let goes = which(name);
+            if goes && let Some(job) = jobs.get_mut(number) {
                 job.holder = None;
             }
-        }
+            !goes
+        });
     }
 
     /// A peer gets a packet.
@@ -312,7 +315,10 @@ impl Drift {
     fn hear_reply(&mut self, conn: ConnId, packet: &Packet) {
         let cores = self.mesh.cores();
         let peer = self.peers.get_mut(&conn).unwrap();
-        let is_error = |code: &[u8]| matches!(packet, Packet::Binary { command: C::Error, body } if body.starts_with(code));
+        let is_error = |code: &[u8]| match packet {
+            Packet::Binary { command: C::Error, body } => body.starts_with(code),
+            _ => false,
+        };
         while let Some(Due::Nothing) = peer.due.front() {
             peer.due.pop_front();
             if is_error(b"JOB_NOT_FOUND\0") {
