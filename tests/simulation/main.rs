@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 mod admin;
+mod drift;
 mod ledger;
 mod mesh;
 mod model;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::panic::resume_unwind;
 
+use drift::Drift;
 use world::World;
 
 const SEEDS: u64 = 300;
@@ -124,4 +126,24 @@ fn the_same_seed_gives_the_same_bytes() {
     let again: Vec<u64> = (1_000_000..1_000_010).map(trace).collect();
     assert_eq!(traces, again);
     assert_ne!(traces[0], traces[1], "seeds differ");
+}
+
+#[test]
+fn shards_keep_their_promises_however_slow_their_letters() {
+    let drift = |seed| {
+        let mut drift = Drift::new(seed);
+        drift.run(setting("SIMULATION_STEPS").unwrap_or(STEPS));
+        std::mem::take(&mut drift.events)
+    };
+    if let Some(seed) = setting("SIMULATION_SEED") {
+        drift(seed);
+        return;
+    }
+    let mut events: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..setting("SIMULATION_SEEDS").unwrap_or(SEEDS) / 2 {
+        for (what, count) in drift(seed) {
+            *events.entry(what).or_default() += count;
+        }
+    }
+    println!("{events:#?}");
 }
