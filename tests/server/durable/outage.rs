@@ -11,7 +11,8 @@ use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, wait_until};
 use crate::postgresql;
 
-const CONTENDERS: [Contender; 2] = [Contender::RinggearEpoll, Contender::RinggearUring3];
+const CONTENDERS: [Contender; 3] =
+    [Contender::RinggearEpoll, Contender::RinggearUring3, Contender::RinggearGlommio2];
 
 /// Runs a test on a database of its own, on one core and on several.
 fn each(test: impl Fn(Contender, postgresql::Server)) {
