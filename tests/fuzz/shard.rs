@@ -4,9 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ringgear::admin::Identity;
-use ringgear::engine::{self, ConnId, Now, Wakeup};
-use ringgear::handle::Handles;
+use ringgear::engine::{self, ConnId, Now};
 use ringgear::shard::{Origin, Settings, Shard};
 
 /// When everything starts.

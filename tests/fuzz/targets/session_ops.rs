@@ -8,6 +8,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringgear::engine::{ConnId, Now};
 use ringgear::frame::Magic;
+use ringgear::handle::{job_number, slot};
 use ringgear::packet::{Command, encode};
 use ringgear::shard::{Intake, Shard};
 
@@ -38,11 +39,19 @@ enum Operation<'a> {
     Reconnect,
 }
 
+/// Of the handles, as the settings' default has it.
+const PREFIX: &str = "H:test";
 const FUNCTIONS: [&[u8]; 3] = [b"f", b"F", b"g"];
 const UNIQUES: [&[u8]; 4] = [b"", b"-", b"one", b"two"];
 
 fn pick<T: Copy>(from: &[T], which: u8) -> T {
     from[usize::from(which) % from.len()]
+}
+
+/// The handle of one of the first jobs, if they are of the function that the number says, too.
+fn handle(number: u8) -> Vec<u8> {
+    let slot = slot(pick(&FUNCTIONS, number));
+    format!("{PREFIX}:{}", job_number(u64::from(number) / 3 + 1, slot)).into_bytes()
 }
 
 fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
@@ -51,7 +60,6 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
     let mut say = |command, arguments: &[&[u8]], payload: &[u8]| {
         encode(&mut out, Magic::Request, command, arguments, payload);
     };
-    let handle = |number: u8| format!("H:{number}").into_bytes();
     match *operation {
         Operation::Submit { kind, function, unique, run_at_s, payload_bytes } => {
             let payload = vec![kind; usize::from(payload_bytes)];
@@ -90,7 +98,7 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
         Operation::Line { kind, function, number } => {
             let function = String::from_utf8_lossy(pick(&FUNCTIONS, function));
             out = match kind % 6 {
-                0 => format!("cancel job H:{number}\n"),
+                0 => format!("cancel job {}\n", String::from_utf8_lossy(&handle(number))),
                 1 => format!("drop function {function}\n"),
                 2 => format!("maxqueue {function} {number}\n"),
                 3 => format!("create function {function}\n"),
@@ -148,7 +156,8 @@ fuzz_target!(|operations: Vec<(u8, Operation<'_>)>| {
     let admin = shard::connect(&mut shard);
     let numbers: Vec<u64> = shard.engine().jobs().iter_from(0).map(|(_, job)| job.number).collect();
     for number in numbers {
-        shard.received(admin, format!("cancel job H:{number}\n").as_bytes(), now);
+        let line = format!("cancel job {PREFIX}:{number}\n");
+        shard.received(admin, line.as_bytes(), now);
     }
     shard::flush(&mut shard);
     shard.disconnect(admin, now);
