@@ -201,6 +201,11 @@ impl Connection {
         Self { caller: Some((from, caller)), ..connection }
     }
 
+    /// Whether it waits for another core's answer to a grab.
+    fn is_grabbing(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| away.is_grabbing())
+    }
+
     /// Whether requests that waited, or the end of the connection that did, may go on.
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
@@ -329,7 +334,9 @@ impl Shard {
     #[inline]
     pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         while let Some(conn) = self.resumed.pop() {
-            if self.connections.contains(conn as usize) {
+            // Its number may be another's by now; a stand-in's is nothing that a driver knows.
+            let connection = self.connections.get(conn as usize);
+            if connection.is_some_and(|connection| connection.caller.is_none()) {
                 self.handle_frames(conn, &[], now);
             }
         }
@@ -532,8 +539,12 @@ impl Shard {
             }
         }
         let connection = &mut self.connections[conn as usize];
-        self.inbound_bytes += inbound.held_bytes();
+        let held_bytes = inbound.held_bytes();
+        self.inbound_bytes += held_bytes;
         connection.inbound = inbound;
+        if connection.is_grabbing() {
+            connection.paused = held_bytes > INBOUND_PAUSE_BYTES;
+        }
         self.mark_dirty(conn);
     }
 
@@ -557,9 +568,8 @@ impl Shard {
             self.go_on_listing(conn, progress, now);
         }
         let connection = &mut self.connections[conn as usize];
-        if connection.away.as_ref().is_some_and(|away| away.is_grabbing()) {
+        if connection.is_grabbing() {
             // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
-            connection.paused = connection.inbound.held_bytes() > INBOUND_PAUSE_BYTES;
             return true;
         }
         // What is left of a list goes on when its last part has left.

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::function::Durability;
-use crate::letter::{Cores, Letter};
+use crate::letter::{Caller, Cores, Letter};
 
 const CORES: usize = 3;
 
@@ -142,6 +142,13 @@ impl Cluster {
             )
         );
         created[12..].to_vec()
+    }
+
+    /// Submits without waiting for the reply.
+    fn submit_unheard(&mut self, client: Peer, function: &str) {
+        let (core, conn) = client;
+        let submit = packet(Command::SubmitJobBg, &[function.as_bytes(), b""], b"payload");
+        self.shards[core].received(conn, &submit, self.now);
     }
 
     /// Grabs; the handle of the job assigned, nothing for NO_JOB.
@@ -392,6 +399,46 @@ fn a_worker_that_has_said_all_is_not_heard_of_again() {
     assert_eq!(heir, worker, "the number is given to the next one");
     cluster.slow = false;
     assert!(cluster.grab(heir).is_some());
+}
+
+#[test]
+fn who_sends_on_and_on_while_a_grab_is_on_its_way_is_not_read_from() {
+    // The bound looked at a connection whose bytes had been taken out to be handled, and so at
+    // none: what a peer sent behind its grab piled up without limit.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.worker(0, &[function(1)]);
+    cluster.slow = true;
+    cluster.packet(worker, Command::GrabJob, &[], b"");
+    let echo = packet(Command::EchoReq, &[], &vec![b'e'; INBOUND_PAUSE_BYTES / 2]);
+    cluster.say(worker, &echo);
+    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Read, "the answer comes soon");
+    cluster.say(worker, &echo.repeat(2));
+    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Pause);
+    cluster.slow = false;
+    cluster.settle();
+    let heard = cluster.hear(worker);
+    assert!(heard.starts_with(&response(Command::NoJob, &[], b"")));
+    assert_eq!(heard.len(), 12 + 3 * echo.len(), "and nothing of it is lost");
+    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Read);
+}
+
+#[test]
+fn a_stand_in_that_gets_the_number_of_one_that_was_to_go_on_is_no_drivers_business() {
+    // The number of a connection that was to go on, and left, went to a stand-in at once: the
+    // driver was told of a connection that it had never seen.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.worker(0, &[function(0), function(1)]);
+    cluster.slow = true;
+    let client = cluster.connect(0);
+    cluster.submit_unheard(client, &function(0));
+    // A grab that this core answers itself lets the worker go on after the call.
+    cluster.shards[0].received(worker.1, &packet(Command::GrabJob, &[], b""), cluster.now);
+    cluster.shards[0].disconnect(worker.1, cluster.now);
+    let caller = Caller { conn: 7, session: 1 };
+    cluster.shards[0].receive_letter(1, Letter::Sleep(caller), cluster.now);
+    let named: Vec<ConnId> =
+        std::iter::from_fn(|| cluster.shards[0].next_dirty(cluster.now)).collect();
+    assert!(!named.contains(&worker.1), "{named:?}");
 }
 
 /// Workers and clients at random, letters that take any time: at the end every job has been run and
