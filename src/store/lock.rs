@@ -68,21 +68,6 @@ impl Lock {
         }
     }
 
-    /// Takes the lock of the database at `path` as soon as nobody else has it.
-    ///
-    /// # Errors
-    /// `LockError::Failed`: see there.
-    pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        let (database, lock_path, file) = open(path)?;
-        loop {
-            match file.lock() {
-                Ok(()) => return Ok(Self::held(database, file)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(LockError::Failed { path: lock_path, error }),
-            }
-        }
-    }
-
     /// Absolute path of the database.
     #[must_use]
     pub fn database(&self) -> &Path {
@@ -136,9 +121,6 @@ fn true_path(path: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-    use std::sync::mpsc;
-    use std::thread;
-    use std::time::Duration;
 
     use super::*;
 
@@ -174,19 +156,6 @@ mod tests {
         let _first = Lock::try_acquire(&path).unwrap();
         let error = Lock::try_acquire(&folder.path().join("link.db")).unwrap_err();
         assert!(matches!(error, LockError::Owned { .. }), "{error}");
-    }
-
-    #[test]
-    fn who_waits_gets_the_lock_when_the_owner_is_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("jobs.db");
-        let first = Lock::try_acquire(&path).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let waiter = thread::spawn(move || sender.send(Lock::acquire(&path)).unwrap());
-        assert!(receiver.try_recv().is_err());
-        drop(first);
-        receiver.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
-        waiter.join().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! once unless it is an Insert reported as Failed, whose number is removed instead; and an Insert
 //! that somebody waits for gets one outcome, or the whole writer ends (`Lost`, `stop`).
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use foldhash::{HashSet, HashSetExt};
 use tracing::{error, info, warn};
 
 use super::{Operation, ROW_BYTES_MAX, Store, StoreError};
@@ -453,6 +454,8 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             let seconds = down.since.elapsed().as_secs();
             info!(seconds, waiting, "the store is back; what waited is written now");
         }
+        // Bodies go first: a core that is told looks once whether their memory came back.
+        drop(operations);
         self.tell(&awaited, |numbers| Outcome::Stored { numbers });
     }
 
