@@ -70,10 +70,21 @@ pub struct Settings {
     pub memory_bytes_max: usize,
     /// Most bytes that may wait to leave one connection when another packet comes.
     pub outbox_bytes_max: usize,
-    /// Most connections.
+    /// Most connections, all cores together.
     pub connections_max: usize,
+    /// Most connections of this core.
+    pub core_connections_max: usize,
     /// Which core this is.
     pub cores: Cores,
+}
+
+/// Connections that a driver has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// On each core.
+    pub of_core: u64,
+    /// On all of them together.
+    pub in_all: u64,
 }
 
 impl Default for Settings {
@@ -88,6 +99,7 @@ impl Default for Settings {
             memory_bytes_max: 1 << 30,
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
+            core_connections_max: 1 << 20,
             cores: Cores::default(),
         }
     }
@@ -287,7 +299,9 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        if self.connections() + self.elsewhere.connections >= self.settings.connections_max {
+        let Settings { connections_max, core_connections_max, .. } = self.settings;
+        let here = self.connections();
+        if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
             self.counters.refused += 1;
             self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
             return Err(TooManyConnections);

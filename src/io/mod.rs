@@ -43,7 +43,7 @@ use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::engine::Now;
 use crate::letter::{Core, Cores, Letter};
-use crate::shard::{Elsewhere, Settings, Shard};
+use crate::shard::{Elsewhere, Room, Settings, Shard};
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
@@ -51,6 +51,8 @@ use crate::store::{Store, StoreError};
 const LETTERS_PER_TURN: usize = 4096;
 /// How long the store may take, at the end, to keep what was handed over.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+/// Descriptors that are kept for other things than connections.
+const DESCRIPTORS_RESERVED: u64 = 64;
 /// Time between two lines about a recovery that goes on.
 const RECOVERY_NEWS_MS: u64 = 1000;
 
@@ -105,6 +107,7 @@ struct Parts {
     commits: Option<Commits>,
     /// Letters that are being moved; empty otherwise.
     letters: Vec<(Core, Letter)>,
+    /// Most connections of this core.
     connections_max: usize,
 }
 
@@ -174,7 +177,7 @@ pub fn run(
 ) -> Result<(), IoError> {
     let Server { settings, driver, listeners, signals, store, store_timeout, reopen_log } = server;
     let clock = Clock::start();
-    let (connections_max, count) = (settings.connections_max, signals.len());
+    let (connections_max, count) = (settings.core_connections_max, signals.len());
     let mut shards: Vec<Shard> = (0..count)
         .map(|own| {
             let cores = Cores { own, count };
@@ -332,8 +335,43 @@ pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     }
 }
 
+/// How many connections a driver can have, so many descriptors being allowed. With io_uring they
+/// are the ring's, not the process's, and each ring may have as many.
+#[must_use]
+pub fn room(driver: Driver, descriptors: u64, cores: usize) -> Room {
+    let less = |descriptors: u64| descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    match driver {
+        Driver::Uring | Driver::Auto => {
+            let of_core = less(descriptors.min(uring::FILES_MAX.into()));
+            Room { of_core, in_all: of_core.saturating_mul(cores as u64) }
+        }
+        Driver::Epoll | Driver::Glommio => {
+            Room { of_core: less(descriptors), in_all: less(descriptors) }
+        }
+    }
+}
+
 /// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.
 fn wait_ms(now: Now, deadlines: [Option<u64>; 3]) -> Option<u64> {
     let deadline = deadlines.into_iter().flatten().min()?;
     Some(deadline.saturating_sub(now.mono_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ring_has_room_of_its_own_and_no_more_than_the_kernel_allows() {
+        let of = |driver, descriptors| {
+            let Room { of_core, in_all } = room(driver, descriptors, 3);
+            (of_core, in_all)
+        };
+        assert_eq!(of(Driver::Uring, 20_000), (19_936, 59_808));
+        assert_eq!(of(Driver::Epoll, 20_000), (19_936, 19_936));
+        assert_eq!(of(Driver::Glommio, 20_000), (19_936, 19_936));
+        // Containers are often allowed a billion.
+        assert_eq!(of(Driver::Uring, 1 << 30), ((1 << 20) - 64, 3 * ((1 << 20) - 64)));
+        assert_eq!(of(Driver::Uring, 30), (0, 0));
+    }
 }
