@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
-//!                                                             durable) ─▶ sample ─────────┐
+//!                                                             durable, crowds) ─▶ sample ─┐
 //!                                                                                         │
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
@@ -13,6 +13,7 @@
 
 mod beside;
 mod contender;
+mod crowds;
 mod deep;
 mod dialect;
 mod durable;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::beside;
 use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::crowds;
 use crate::deep;
 use crate::durable;
 use crate::large;
@@ -18,7 +19,7 @@ use crate::loadgen;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Cpu, Server};
+use crate::process::{Cores, Cpu, Server, raise_descriptors};
 use crate::queue;
 use crate::report::{self, Facts};
 use crate::sample::{self, Sample, Status};
@@ -71,6 +72,8 @@ struct Harness<'a> {
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
     counts_calls: bool,
+    /// That a process may have.
+    descriptors: usize,
 }
 
 impl<'a> Harness<'a> {
@@ -93,7 +96,18 @@ impl<'a> Harness<'a> {
             Err("no scenario stores anything".to_owned())
         };
         let counts_calls = perf::is_here();
-        Ok(Self { options, cores, loadgen, scratch, scenarios, contenders, counts_calls })
+        // Servers inherit the limit, and the drivers here need it for their own connections.
+        let descriptors = raise_descriptors();
+        Ok(Self {
+            options,
+            cores,
+            loadgen,
+            scratch,
+            scenarios,
+            contenders,
+            counts_calls,
+            descriptors,
+        })
     }
 
     fn facts(&self) -> Facts {
@@ -180,6 +194,7 @@ impl<'a> Harness<'a> {
             Work::Load(load) => self.load(load, contender, repeat, facts).map(|it| vec![it]),
             Work::Deep(depths) => Ok(self.deep(depths, contender)),
             Work::Large(sizes) => Ok(self.large(sizes, contender)),
+            Work::Crowds(crowds) => self.crowds(crowds, contender),
             Work::Durable(jobs) => self.durable(jobs, contender),
         };
         result.unwrap_or_else(|error| vec![failed(&error)])
@@ -187,7 +202,8 @@ impl<'a> Harness<'a> {
 
     /// A fresh server that keeps its jobs in memory.
     fn start(&self, contender: Contender) -> Result<Server> {
-        let start = Start { cores: &self.cores, keep: Keep::Memory, patience: START_TIME };
+        let (cores, keep) = (&self.cores, Keep::Memory);
+        let start = Start { cores, keep, threads: 1, patience: START_TIME };
         contender.start(self.options, &start)
     }
 
@@ -298,6 +314,23 @@ impl<'a> Harness<'a> {
             patience: self.options.phase_limit.max(START_TIME),
         };
         Ok(run.samples())
+    }
+
+    fn crowds(&self, crowds: &[usize], contender: Contender) -> Result<Vec<Sample>> {
+        let run = crowds::Run {
+            contender,
+            options: self.options,
+            cores: &self.cores,
+            loadgen: self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?,
+            limit: self.descriptors,
+            patience: START_TIME,
+        };
+        Ok(run.samples(crowds, |error, server| {
+            failed(&match server {
+                Some(server) => with_log(error, server),
+                None => error,
+            })
+        }))
     }
 
     /// Why a contender can't be measured with a store, if it is to be.

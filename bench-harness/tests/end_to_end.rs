@@ -41,7 +41,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = harness();
     run.args(["run", "--quick", "--duration", "0.2", "--name", "tiny", "--out"]).arg(folder.path());
-    for scenario in ["steady", "deep", "durable"] {
+    for scenario in ["steady", "crowd50k", "deep", "durable"] {
         run.args(["--scenario", scenario]);
     }
     for contender in ["ringgear-epoll", "floor-epoll", "gearmand"] {
@@ -60,6 +60,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
         "| floor-epoll |",
         "| gearmand | absent |",
         "gearmand: /nonexistent/gearmand is missing; Debian's package gearman-job-server has it",
+        "| ringgear-epoll | 500 |",
         "| ringgear-epoll | drain 10 k |",
         "| ringgear-epoll | closed |",
         "| ringgear-epoll | foreground beside |",

@@ -15,6 +15,9 @@ pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
 
 pub(super) fn start(options: &RunOptions, io: &str, start: &Start<'_>) -> Result<Server> {
     let mut command = command(options, io)?;
+    if start.threads > 1 {
+        command.args(["--threads", &start.threads.to_string()]);
+    }
     if let Some(folder) = start.keep.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }
