@@ -130,23 +130,15 @@ pub(crate) fn progress(sample: &Sample) -> String {
 fn heading(facts: &Facts) -> String {
     let Facts { machine, .. } = facts;
     let mut text = format!("# {} {}\n\n```sh\n{}\n```\n\n", facts.date, facts.name, facts.command);
-    let kind = if machine.is_virtual { "virtual machine" } else { "machine" };
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let _ = writeln!(
         text,
-        "* A {kind} with {} cores ({}) and {} GiB of memory; {}, Linux {}.\n\
-         * Commit {}, built by {}.\n\
+        "{}\
          * The server alone on core {}, the load on core {}; loopback TCP.\n\
          * Repeats: {}, each with a fresh server, contenders in turns; {} s measured after {} s of \
          warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
          * CPU is the server's, all threads, user + system; memory is the server's.",
-        machine.cores,
-        machine.cpu,
-        machine.memory_gib,
-        machine.system,
-        machine.kernel,
-        machine.commit,
-        machine.compiler,
+        machine.lines(),
         cores(&facts.server_cores),
         cores(&facts.load_cores),
         facts.repeats,

@@ -9,7 +9,7 @@ mod perl;
 mod postgres;
 mod redis;
 mod relay;
-mod ringgear;
+pub(crate) mod ringgear;
 
 use std::path::Path;
 use std::process::Command;
