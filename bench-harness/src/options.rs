@@ -123,7 +123,7 @@ pub(crate) struct SoakOptions {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     pub(crate) every: Duration,
     /// Growth of memory, fitted over the second half, that still counts as flat, MiB
-    #[arg(long, default_value_t = 2.0, value_name = "MIB")]
+    #[arg(long, default_value_t = 2.0, value_name = "MIB", allow_negative_numbers = true)]
     pub(crate) growth_max: f64,
     /// Folder of the results [default: results/DATE-NAME]
     #[arg(long, value_name = "DIR")]

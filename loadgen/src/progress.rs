@@ -52,17 +52,12 @@ impl Progress {
             return Ok(());
         }
         self.told_ns = now_ns;
-        let counts = Counts {
-            seconds: now_ns as f64 / 1e9,
-            connections: shared.sum(|live| &live.ready),
-            answered: shared.sum(|live| &live.answered),
-            ran: shared.sum(|live| &live.ran),
-            in_flight: shared.sum(|live| &live.in_flight),
-            faults: shared.sum(|live| &live.faults),
-        };
-        let line = serde_json::to_string(&counts).unwrap_or_default();
-        writeln!(std::io::stderr(), "{line}")
-            .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
+        tell(shared, now_ns)
+    }
+
+    /// Writes the last line for programs, whenever the one before was.
+    pub(crate) fn tell_end(&self, shared: &Shared) -> Result<(), Error> {
+        self.tell_every_ns.map_or(Ok(()), |_| tell(shared, shared.clock.now_ns()))
     }
 
     /// Writes the line if it is time.
@@ -102,4 +97,19 @@ impl Progress {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+/// Writes the counts as they are.
+fn tell(shared: &Shared, now_ns: u64) -> Result<(), Error> {
+    let counts = Counts {
+        seconds: now_ns as f64 / 1e9,
+        connections: shared.sum(|live| &live.ready),
+        answered: shared.sum(|live| &live.answered),
+        ran: shared.sum(|live| &live.ran),
+        in_flight: shared.sum(|live| &live.in_flight),
+        faults: shared.sum(|live| &live.faults),
+    };
+    let line = serde_json::to_string(&counts).unwrap_or_default();
+    writeln!(std::io::stderr(), "{line}")
+        .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
 }

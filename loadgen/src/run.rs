@@ -90,6 +90,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     conductor.enter(Phase::Done);
     conductor.progress.clear();
     let tally = conductor.join();
+    conductor.progress.tell_end(&conductor.shared)?;
     let window = outcome?;
     Ok(conductor.report(tally, &window))
 }

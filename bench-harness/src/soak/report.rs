@@ -94,11 +94,12 @@ fn draw(path: &Path, rows: &[Row]) -> Result<(), Error> {
     let (upper, lower) = root.split_vertically(50.percent_height());
     let minutes = |row: &Row| row.seconds / 60.0;
     let memory: Vec<_> = rows.iter().map(|row| (minutes(row), row.rss_bytes / MIB)).collect();
-    panel(&upper, "Memory of the server, MiB", &memory, RGBColor(0, 120, 80))?;
+    let end = memory.last().map_or(0.1, |point| point.0);
+    panel(&upper, "Memory of the server, MiB", &memory, end, RGBColor(0, 120, 80))?;
     // Of the first row there is no rate yet, and behind the load there is none.
     let loaded = rows.iter().skip(1).filter(|row| row.loaded);
     let rate: Vec<_> = loaded.map(|row| (minutes(row), row.jobs_per_second)).collect();
-    panel(&lower, "Jobs per second", &rate, RGBColor(50, 110, 190))?;
+    panel(&lower, "Jobs per second", &rate, end, RGBColor(50, 110, 190))?;
     root.present()?;
     Ok(())
 }
@@ -107,16 +108,16 @@ fn panel(
     area: &Area<'_>,
     title: &str,
     points: &[(f64, f64)],
+    x_most: f64,
     colour: RGBColor,
 ) -> Result<(), Error> {
-    let most = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).fold(0.0, f64::max);
-    let (x_most, y_most) = (most(|point| point.0), most(|point| point.1));
+    let y_most = points.iter().map(|point| point.1).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 16))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..x_most.max(0.1), 0.0..(y_most * 1.1).max(1.0))?;
+        .build_cartesian_2d(0.0..x_most, 0.0..y_most * 1.1)?;
     chart
         .configure_mesh()
         .x_desc("minutes")
