@@ -24,7 +24,7 @@ use crate::function::{Durabilities, Durability};
 use crate::handle::{Handles, PrefixError};
 use crate::letter::{CORES_MAX, Cores};
 use crate::packet::ARGUMENTS_BYTES_MAX;
-use crate::shard::{Room, Settings};
+use crate::shard::Settings;
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
@@ -421,6 +421,15 @@ pub enum SettingsError {
     Outbox,
     #[error("there are too few descriptors ({0}) to serve: raise them with --file-descriptors")]
     Descriptors(u64),
+}
+
+/// Connections that a driver has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// On each core.
+    pub of_core: u64,
+    /// On all of them together.
+    pub in_all: u64,
 }
 
 /// What the server has to know of its host.

@@ -10,12 +10,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
+use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd, Room};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
-use ringgear::shard::Room;
 use ringgear::store;
 use tracing::{error, info, warn};
 

@@ -78,15 +78,6 @@ pub struct Settings {
     pub cores: Cores,
 }
 
-/// Connections that a driver has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// On each core.
-    pub of_core: u64,
-    /// On all of them together.
-    pub in_all: u64,
-}
-
 impl Default for Settings {
     /// What tests and benches want: room for everything, nothing random.
     fn default() -> Self {

@@ -41,9 +41,10 @@ pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
 use self::mesh::{Load, Post};
 use self::process::ProcessError;
 pub use self::uring::UringError;
+use crate::config::Room;
 use crate::engine::Now;
 use crate::letter::{Core, Cores, Letter};
-use crate::shard::{Elsewhere, Room, Settings, Shard};
+use crate::shard::{Elsewhere, Settings, Shard};
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
