@@ -354,6 +354,9 @@ impl Shard {
     /// `sent`.
     #[inline]
     pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+        if self.waits_for_rows(conn) {
+            return None;
+        }
         self.connections[conn as usize].outbox.take()
     }
 
@@ -361,7 +364,7 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn has_chunks(&self, conn: ConnId) -> bool {
-        self.connections[conn as usize].outbox.has_chunks()
+        !self.waits_for_rows(conn) && self.connections[conn as usize].outbox.has_chunks()
     }
 
     /// A chunk has been sent whole.

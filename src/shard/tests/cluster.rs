@@ -513,6 +513,30 @@ fn nothing_is_lost_between_cores() {
     }
 }
 
+/// gearadmin takes what it can read at once for the whole list. Rows of the first core left as soon
+/// as they were written, and now and then it showed those only.
+#[test]
+fn a_short_list_leaves_in_one_piece() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    for core in 0..CORES {
+        cluster.worker(core, &[function(core)]);
+    }
+    for core in 0..CORES {
+        let admin = cluster.connect(core);
+        cluster.slow = true;
+        cluster.say(admin, b"workers\n");
+        while cluster.rings.iter().flatten().any(|ring| !ring.is_empty()) || cluster.step() {
+            assert!(!cluster.shards[core].has_chunks(admin.1), "a piece of it");
+            cluster.step();
+        }
+        let (chunk, more) = cluster.shards[core].take(admin.1).unwrap();
+        assert!(!more && chunk.as_ref().ends_with(b"\n.\n"), "{chunk:?}");
+        assert_eq!(chunk.as_ref().iter().filter(|&&byte| byte == b'\n').count(), 5 + core);
+        cluster.shards[core].sent(admin.1, chunk, cluster.now);
+        cluster.slow = false;
+    }
+}
+
 /// What a worker is at.
 #[derive(Debug)]
 enum Work {
