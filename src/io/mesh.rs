@@ -306,6 +306,25 @@ impl<T: Send> Post<T> {
             jobs: sum.jobs + gauge.jobs.load(Ordering::Relaxed),
         })
     }
+
+    /// Cores that have few enough connections to take in more from others, one bit each: less than
+    /// a quarter above an equal share.
+    #[must_use]
+    pub fn hospitable(&self) -> u64 {
+        if self.peers.is_empty() {
+            return 0;
+        }
+        let connections = |core: usize| self.gauges[core].connections.load(Ordering::Relaxed);
+        let (count, total) = (self.gauges.len(), (0..self.gauges.len()).map(connections).sum());
+        let limit = hospitable_max(count, total);
+        let bit = |core: usize| u64::from(connections(core) < limit) << core;
+        (0..count).fold(0, |mask, core| mask | bit(core))
+    }
+}
+
+/// So many connections a core may have that takes in more.
+fn hospitable_max(cores: usize, total: usize) -> usize {
+    1 + total * 5 / (4 * cores)
 }
 
 const _: () = assert!(RING_LETTERS_MIN <= RING_LETTERS_MAX && RING_LETTERS_MAX <= CORE_LETTERS);
