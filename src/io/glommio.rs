@@ -75,6 +75,8 @@ struct Glommio {
     connections: Vec<Option<Connection>>,
     /// For the next connection.
     serial: u64,
+    /// Connections that have come from other cores, and have no tasks yet.
+    arrived: Vec<(ConnId, u64)>,
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
     /// Connections whose tasks are to go on reading after the next look at the ring.
@@ -107,6 +109,7 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
         parts,
         connections: Vec::new(),
         serial: 0,
+        arrived: Vec::new(),
         unfinished: Vec::new(),
         hungry: Vec::new(),
         acceptors: Vec::new(),
@@ -124,7 +127,7 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
     let _bell = spawn_local(watch(Rc::clone(&shared), bell, Glommio::answer_bell));
     let turn = |cx: &mut Context<'_>| {
         let ended = shared.borrow_mut().turn(cx);
-        let arrived = shared.borrow_mut().welcome_arrivals();
+        let arrived = std::mem::take(&mut shared.borrow_mut().arrived);
         arrived.into_iter().for_each(|(conn, serial)| spawn(&shared, conn, serial));
         ended
     };
@@ -268,6 +271,7 @@ impl Glommio {
             self.shard().tick(now);
         }
         self.parts.receive(now)?;
+        self.welcome_arrivals();
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);
         }
@@ -327,14 +331,13 @@ impl Glommio {
     }
 
     /// Connections have come from other cores; their tasks are to be spawned.
-    fn welcome_arrivals(&mut self) -> Vec<(ConnId, u64)> {
-        let mut arrived = Vec::new();
+    fn welcome_arrivals(&mut self) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
             if let Socket::Descriptor(descriptor) = socket {
-                arrived.push((conn, self.attach(conn, descriptor)));
+                let serial = self.attach(conn, descriptor);
+                self.arrived.push((conn, serial));
             }
         }
-        arrived
     }
 
     fn attach(&mut self, conn: ConnId, descriptor: OwnedFd) -> u64 {

@@ -244,6 +244,9 @@ impl World {
             self.disconnect(conn);
         }
         self.sync();
+        if self.mesh.moved > 0 {
+            self.model.tally.count("moved");
+        }
         self.mesh.check_empty();
     }
 
