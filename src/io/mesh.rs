@@ -345,6 +345,24 @@ mod tests {
         (one, other)
     }
 
+    #[test]
+    fn cores_take_in_connections_up_to_a_quarter_above_their_share() {
+        let (one, other) = two::<u8>();
+        let publish = |post: &Post<u8>, connections| {
+            post.publish(Load { connections, ..Load::default() });
+        };
+        assert_eq!(one.hospitable(), 0b11, "with nobody anywhere");
+        publish(&one, 60);
+        publish(&other, 40);
+        assert_eq!((one.hospitable(), other.hospitable()), (0b11, 0b11));
+        publish(&one, 63);
+        publish(&other, 37);
+        assert_eq!(one.hospitable(), 0b10);
+        assert_eq!(hospitable_max(4, 100), 32);
+        let [alone] = mesh::<u8>(1).unwrap().try_into().ok().unwrap();
+        assert_eq!(alone.hospitable(), 0, "there is nowhere to come from");
+    }
+
     fn received<T: Send>(post: &mut Post<T>, budget: usize) -> Vec<(usize, T)> {
         let mut letters = Vec::new();
         let count = post.receive(budget, |from, letter| letters.push((from, letter)));
