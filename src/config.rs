@@ -137,6 +137,11 @@ pub struct Options {
         value_parser = clap::value_parser!(u8).range(0..=CORES_MAX as i64))]
     pub threads: u8,
 
+    /// With several cores: submissions in a row to the functions of one core after which a client
+    /// moves there; a worker whose functions are all of one core does at once. 0 = nobody moves
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub move_after: u32,
+
     /// Workers that may lose a job before it is failed; -1 = no limit, 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
         value_parser = parse_job_retries)]
@@ -538,6 +543,7 @@ impl Options {
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(room.of_core)),
             cores: Cores::default(),
+            move_after: self.move_after,
         })
     }
 

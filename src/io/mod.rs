@@ -22,8 +22,9 @@ pub mod process;
 mod uring;
 
 use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::resume_unwind;
-use std::sync::atomic;
+use std::sync::{Arc, OnceLock, atomic};
 use std::thread;
 use std::time::Duration;
 
@@ -42,9 +43,9 @@ use self::mesh::{Load, Post};
 use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
-use crate::engine::Now;
+use crate::engine::{ConnId, Now};
 use crate::letter::{Core, Cores, Letter};
-use crate::shard::{Elsewhere, Settings, Shard};
+use crate::shard::{Elsewhere, Passenger, Settings, Shard};
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
@@ -96,6 +97,32 @@ pub enum IoError {
     Loop(#[from] std::io::Error),
 }
 
+/// What travels between cores.
+#[derive(Debug)]
+enum Mail {
+    Letter(Letter),
+    /// A connection that moves.
+    Connection(Box<Passenger>, Socket),
+}
+
+/// The socket of a connection that moves.
+#[derive(Debug)]
+enum Socket {
+    Descriptor(OwnedFd),
+    /// It is among the direct descriptors of the receiver's ring already, under this number.
+    Direct(u32),
+}
+
+impl Socket {
+    /// What lists of connections show.
+    fn number(&self) -> RawFd {
+        match self {
+            Self::Descriptor(descriptor) => descriptor.as_raw_fd(),
+            Self::Direct(file) => RawFd::try_from(*file).unwrap_or(RawFd::MAX),
+        }
+    }
+}
+
 /// Everything a driver is made of.
 struct Parts {
     shard: Shard,
@@ -103,11 +130,17 @@ struct Parts {
     lifecycle: Lifecycle,
     clock: Clock,
     /// To and from the other cores.
-    post: Post<Letter>,
+    post: Post<Mail>,
     /// To and from the store, if there is one.
     commits: Option<Commits>,
     /// Letters that are being moved; empty otherwise.
     letters: Vec<(Core, Letter)>,
+    /// Connections that leave for other cores with this turn's letters.
+    departures: Vec<(Core, Box<Passenger>, Socket)>,
+    /// Connections that have come from other cores, which the driver is to attach.
+    arrivals: Vec<(ConnId, Socket)>,
+    /// For moving connections from ring to ring.
+    rings: uring::Rings,
     /// Most connections of this core.
     connections_max: usize,
 }
@@ -115,21 +148,30 @@ struct Parts {
 impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
-        let Self { shard, post, commits, .. } = self;
-        post.receive(LETTERS_PER_TURN, |from, letter| shard.receive_letter(from, letter, now));
+        let Self { shard, post, commits, arrivals, connections_max, .. } = self;
         let Load { bytes, connections, .. } = post.elsewhere();
-        shard.set_elsewhere(Elsewhere { bytes, connections });
+        let hospitable = post.hospitable(*connections_max);
+        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable });
+        post.receive(LETTERS_PER_TURN, |from, mail| match mail {
+            Mail::Letter(letter) => shard.receive_letter(from, letter, now),
+            Mail::Connection(passenger, socket) => {
+                arrivals.push((shard.arrive(from, *passenger, socket.number(), now), socket));
+            }
+        });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
     /// Hands over what the shard has for other threads, at the end of a turn.
     fn send(&mut self) {
-        let Self { shard, post, commits, letters, .. } = self;
+        let Self { shard, post, commits, letters, departures, .. } = self;
         if let Some(commits) = commits {
             commits.send(shard);
         }
         shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, letter));
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        for (to, passenger, socket) in departures.drain(..) {
+            post.send(to, Mail::Connection(passenger, socket));
+        }
         post.flush();
         post.publish(Load {
             bytes: shard.memory_bytes(),
@@ -186,6 +228,7 @@ pub fn run(
         })
         .collect();
     let posts = mesh::mesh(count)?;
+    let rings: uring::Rings = (0..count).map(|_| OnceLock::new()).collect();
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;
@@ -214,6 +257,9 @@ pub fn run(
             post,
             commits: commits.next(),
             letters: Vec::new(),
+            departures: Vec::new(),
+            arrivals: Vec::new(),
+            rings: Arc::clone(&rings),
             connections_max,
         },
     );
