@@ -25,6 +25,8 @@ const CONNECTIONS_PER_WORKER: usize = 50;
 const DESCRIPTORS_BESIDE: usize = 100;
 /// The kernel shares connections out by chance: so much more than its part a thread may get, %.
 const UNEVEN_PERCENT: usize = 5;
+/// So long is the warm-up for each connection at least: a round of all clients takes long.
+const WARM_UP_EACH: Duration = Duration::from_micros(100);
 /// Ports of one address, of 28 232, before connecting takes long.
 const PORTS: usize = 14_000;
 
@@ -85,7 +87,9 @@ impl Run<'_> {
 
     fn load(&self, connections: usize, server: &Server) -> Result<Sample> {
         let load = load(connections);
-        let (duration, warm_up) = (self.options.duration(), self.options.warm_up());
+        let duration = self.options.duration();
+        let warm_up = WARM_UP_EACH * u32::try_from(connections)?;
+        let warm_up = warm_up.max(self.options.warm_up());
         let protocol = self.contender.protocol();
         if protocol == Protocol::Gearman {
             let run = loadgen::Run { program: self.loadgen, load, rate: None, duration, warm_up };

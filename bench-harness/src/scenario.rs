@@ -102,7 +102,7 @@ pub(crate) const ALL: [Scenario; 12] = [
     Scenario {
         name: "crowd50k",
         what: "500, 5000 and 50 000 connections, one in 50 of them a worker, each client with a \
-               job in flight, foreground, 64 bytes",
+               job in flight, foreground, 64 bytes; the last with 5 s of warm-up",
         work: Work::Crowds(&[500, 5000, 50_000]),
         quick: Work::Crowds(&[50, 500]),
     },
