@@ -107,6 +107,7 @@ fn serve_logged(
         signals,
         store,
         store_timeout: Duration::from_millis(options.store_timeout),
+        busy_poll: Duration::from_micros(options.busy_poll),
         reopen_log: Box::new(move || log.reopen()),
     };
     io::run(server, || background.map_or(Ok(()), Background::ready))?;
