@@ -72,8 +72,10 @@ pub struct Settings {
     pub memory_bytes_max: usize,
     /// Most bytes that may wait to leave one connection when another packet comes.
     pub outbox_bytes_max: usize,
-    /// Most connections.
+    /// Most connections, all cores together.
     pub connections_max: usize,
+    /// Most connections of this core.
+    pub core_connections_max: usize,
     /// Which core this is.
     pub cores: Cores,
     /// Submissions in a row to one other core after which a client moves there; workers do at once.
@@ -93,6 +95,7 @@ impl Default for Settings {
             memory_bytes_max: 1 << 30,
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
+            core_connections_max: 1 << 20,
             cores: Cores::default(),
             move_after: 0,
         }
@@ -309,7 +312,9 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        if self.connections() + self.elsewhere.connections >= self.settings.connections_max {
+        let Settings { connections_max, core_connections_max, .. } = self.settings;
+        let here = self.connections();
+        if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
             self.counters.refused += 1;
             self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
             return Err(TooManyConnections);

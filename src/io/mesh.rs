@@ -315,23 +315,23 @@ impl<T: Send> Post<T> {
     }
 
     /// Cores that have few enough connections to take in more from others, one bit each: less than
-    /// a quarter above an equal share.
+    /// a quarter above an equal share, and than fifteen sixteenths of those that each has room for.
     #[must_use]
-    pub fn hospitable(&self) -> u64 {
+    pub fn hospitable(&self, room: usize) -> u64 {
         if self.peers.is_empty() {
             return 0;
         }
         let connections = |core: usize| self.gauges[core].connections.load(Ordering::Relaxed);
         let (count, total) = (self.gauges.len(), (0..self.gauges.len()).map(connections).sum());
-        let limit = hospitable_max(count, total);
+        let limit = hospitable_max(count, total, room);
         let bit = |core: usize| u64::from(connections(core) < limit) << core;
         (0..count).fold(0, |mask, core| mask | bit(core))
     }
 }
 
-/// So many connections a core may have that takes in more.
-fn hospitable_max(cores: usize, total: usize) -> usize {
-    1 + total * 5 / (4 * cores)
+/// So many connections a core may have that takes in more: it must have room for new ones, too.
+fn hospitable_max(cores: usize, total: usize, room: usize) -> usize {
+    (1 + total * 5 / (4 * cores)).min(room - room / 16)
 }
 
 const _: () = assert!(RING_LETTERS_MIN <= RING_LETTERS_MAX && RING_LETTERS_MAX <= CORE_LETTERS);
@@ -358,16 +358,19 @@ mod tests {
         let publish = |post: &Post<u8>, connections| {
             post.publish(Load { connections, ..Load::default() });
         };
-        assert_eq!(one.hospitable(), 0b11, "with nobody anywhere");
+        assert_eq!(one.hospitable(1000), 0b11, "with nobody anywhere");
         publish(&one, 60);
         publish(&other, 40);
-        assert_eq!((one.hospitable(), other.hospitable()), (0b11, 0b11));
+        assert_eq!((one.hospitable(1000), other.hospitable(1000)), (0b11, 0b11));
         publish(&one, 63);
         publish(&other, 37);
-        assert_eq!(one.hospitable(), 0b10);
-        assert_eq!(hospitable_max(4, 100), 32);
+        assert_eq!(one.hospitable(1000), 0b10);
+        assert_eq!(one.hospitable(39), 0, "37 are too many for new ones to find room");
+        assert_eq!(one.hospitable(40), 0b10);
+        assert_eq!(hospitable_max(4, 100, 1000), 32);
+        assert_eq!(hospitable_max(3, 50_000, 19_936), 18_690);
         let [alone] = mesh::<u8>(1).unwrap().try_into().ok().unwrap();
-        assert_eq!(alone.hospitable(), 0, "there is nowhere to come from");
+        assert_eq!(alone.hospitable(1000), 0, "there is nowhere to come from");
     }
 
     fn received<T: Send>(post: &mut Post<T>, budget: usize) -> Vec<(usize, T)> {

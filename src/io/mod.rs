@@ -42,6 +42,7 @@ pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
 use self::mesh::{Load, Post};
 use self::process::ProcessError;
 pub use self::uring::UringError;
+use crate::config::Room;
 use crate::engine::{ConnId, Now};
 use crate::letter::{Core, Cores, Letter};
 use crate::shard::{Elsewhere, Passenger, Settings, Shard};
@@ -52,6 +53,8 @@ use crate::store::{Store, StoreError};
 const LETTERS_PER_TURN: usize = 4096;
 /// How long the store may take, at the end, to keep what was handed over.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+/// Descriptors that are kept for other things than connections.
+const DESCRIPTORS_RESERVED: u64 = 64;
 /// Time between two lines about a recovery that goes on.
 const RECOVERY_NEWS_MS: u64 = 1000;
 
@@ -140,15 +143,17 @@ struct Parts {
     rings: uring::Rings,
     /// How long to look for something to do before waiting in the kernel.
     busy_poll: Duration,
+    /// Most connections of this core.
     connections_max: usize,
 }
 
 impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
-        let Self { shard, post, commits, arrivals, .. } = self;
+        let Self { shard, post, commits, arrivals, connections_max, .. } = self;
         let Load { bytes, connections, .. } = post.elsewhere();
-        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable: post.hospitable() });
+        let hospitable = post.hospitable(*connections_max);
+        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
@@ -247,7 +252,7 @@ pub fn run(
         reopen_log,
     } = server;
     let clock = Clock::start();
-    let (connections_max, count) = (settings.connections_max, signals.len());
+    let (connections_max, count) = (settings.core_connections_max, signals.len());
     let mut shards: Vec<Shard> = (0..count)
         .map(|own| {
             let cores = Cores { own, count };
@@ -410,8 +415,43 @@ pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     }
 }
 
+/// How many connections a driver can have, so many descriptors being allowed. With io_uring they
+/// are the ring's, not the process's, and each ring may have as many.
+#[must_use]
+pub fn room(driver: Driver, descriptors: u64, cores: usize) -> Room {
+    let less = |descriptors: u64| descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    match driver {
+        Driver::Uring | Driver::Auto => {
+            let of_core = less(descriptors.min(uring::FILES_MAX.into()));
+            Room { of_core, in_all: of_core.saturating_mul(cores as u64) }
+        }
+        Driver::Epoll | Driver::Glommio => {
+            Room { of_core: less(descriptors), in_all: less(descriptors) }
+        }
+    }
+}
+
 /// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.
 fn wait_ms(now: Now, deadlines: [Option<u64>; 3]) -> Option<u64> {
     let deadline = deadlines.into_iter().flatten().min()?;
     Some(deadline.saturating_sub(now.mono_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ring_has_room_of_its_own_and_no_more_than_the_kernel_allows() {
+        let of = |driver, descriptors| {
+            let Room { of_core, in_all } = room(driver, descriptors, 3);
+            (of_core, in_all)
+        };
+        assert_eq!(of(Driver::Uring, 20_000), (19_936, 59_808));
+        assert_eq!(of(Driver::Epoll, 20_000), (19_936, 19_936));
+        assert_eq!(of(Driver::Glommio, 20_000), (19_936, 19_936));
+        // Containers are often allowed a billion.
+        assert_eq!(of(Driver::Uring, 1 << 30), ((1 << 20) - 64, 3 * ((1 << 20) - 64)));
+        assert_eq!(of(Driver::Uring, 30), (0, 0));
+    }
 }

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
-pub(super) use self::setup::{explain, probe};
+pub(super) use self::setup::{FILES_MAX, explain, probe};
 use super::{IoError, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;

@@ -18,6 +18,10 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that fit before the kernel has to set some aside.
 const COMPLETIONS: u32 = 8192;
 
+/// Direct descriptors that the kernel lets a ring have, however many the process may
+/// (`IORING_MAX_FIXED_FILES`).
+pub(crate) const FILES_MAX: u32 = 1 << 20;
+
 /// Why there is no io_uring here.
 #[derive(Debug, ThisError)]
 pub enum UringError {
