@@ -132,6 +132,12 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
 
+    /// Microseconds that a core looks for something to do before it waits in the kernel: answers
+    /// come sooner, and up to a whole core is busy all the time. 0 = none
+    #[arg(long, value_name = "US", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub busy_poll: u64,
+
     /// Cores that serve, each with its own listener, event loop and queues; 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u8).range(0..=CORES_MAX as i64))]

@@ -117,10 +117,14 @@ impl Epoll {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.parts.clock.now();
         while !self.parts.is_over(now) {
-            let timeout = self.timeout(now);
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
-                _ => {}
+            if !self.finds_something(&mut events) {
+                let timeout = self.timeout(now);
+                match self.poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() != ErrorKind::Interrupted => {
+                        return Err(error.into());
+                    }
+                    _ => {}
+                }
             }
             self.parts.post.awake();
             now = self.parts.clock.now();
@@ -161,9 +165,22 @@ impl Epoll {
         &mut self.parts.shard
     }
 
+    /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is in
+    /// `events` then.
+    fn finds_something(&mut self, events: &mut Events) -> bool {
+        if self.is_busy() {
+            return false;
+        }
+        let Self { poll, parts, .. } = self;
+        parts.busy_poll(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.unfinished.is_empty()
+    }
+
     fn timeout(&mut self, now: Now) -> Option<Duration> {
-        let busy = !self.ready.is_empty() || !self.unfinished.is_empty();
-        if busy || !self.parts.may_sleep() {
+        if self.is_busy() || !self.parts.may_sleep() {
             return Some(Duration::ZERO);
         }
         let deadlines = [

@@ -98,7 +98,7 @@ type Shared = Rc<RefCell<Glommio>>;
 
 /// Serves until a signal ends it.
 pub(super) fn run(parts: Parts) -> Result<(), IoError> {
-    setup::executor()?.run(serve(parts))
+    setup::executor(parts.busy_poll)?.run(serve(parts))
 }
 
 async fn serve(mut parts: Parts) -> Result<(), IoError> {
@@ -559,7 +559,7 @@ mod tests {
 
     /// Runs a test where the kernel lets glommio run.
     fn run(test: impl Future<Output = ()>) {
-        match setup::executor() {
+        match setup::executor(Duration::ZERO) {
             Ok(executor) => executor.run(test),
             Err(error) => eprintln!("skipped: {error}"),
         }

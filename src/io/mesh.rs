@@ -246,6 +246,13 @@ impl<T: Send> Post<T> {
         received
     }
 
+    /// Whether other cores have sent letters that weren't received yet.
+    #[inline]
+    #[must_use]
+    pub fn has_letters(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.incoming.is_empty())
+    }
+
     /// Before the core waits in the kernel, after `flush`: announces that it sleeps and looks once
     /// more for letters and room, and with `has_more` for whatever else comes with this bell.
     /// `true` if it may sleep until the bell's descriptor is readable, and then `awake` comes next;

@@ -141,6 +141,8 @@ struct Parts {
     arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
     rings: uring::Rings,
+    /// How long to look for something to do before waiting in the kernel.
+    busy_poll: Duration,
     /// Most connections of this core.
     connections_max: usize,
 }
@@ -186,6 +188,25 @@ impl Parts {
         post.prepare_to_sleep(|| commits.as_mut().is_some_and(Commits::has_outcomes))
     }
 
+    /// Looks for something to do without waiting, for as long as that is wanted; `true` once there
+    /// is. `look` is for what the driver waits for, beside what other threads leave.
+    fn busy_poll(&mut self, mut look: impl FnMut() -> bool) -> bool {
+        if self.busy_poll.is_zero() {
+            return false;
+        }
+        let end = self.clock.elapsed() + self.busy_poll;
+        loop {
+            let commits = self.commits.as_mut();
+            if look() || self.post.has_letters() || commits.is_some_and(Commits::has_outcomes) {
+                return true;
+            }
+            if self.clock.elapsed() >= end {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
     fn is_over(&mut self, now: Now) -> bool {
         self.lifecycle.is_over(&self.shard, self.post.elsewhere().jobs, now)
     }
@@ -205,6 +226,8 @@ pub struct Server {
     pub store: Option<Box<dyn Store>>,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
+    /// How long a core looks for something to do before it waits in the kernel.
+    pub busy_poll: Duration,
     /// Opens the log anew.
     pub reopen_log: ReopenLog,
 }
@@ -218,7 +241,16 @@ pub fn run(
     server: Server,
     ready: impl FnOnce() -> Result<(), ProcessError>,
 ) -> Result<(), IoError> {
-    let Server { settings, driver, listeners, signals, store, store_timeout, reopen_log } = server;
+    let Server {
+        settings,
+        driver,
+        listeners,
+        signals,
+        store,
+        store_timeout,
+        busy_poll,
+        reopen_log,
+    } = server;
     let clock = Clock::start();
     let (connections_max, count) = (settings.core_connections_max, signals.len());
     let mut shards: Vec<Shard> = (0..count)
@@ -260,6 +292,7 @@ pub fn run(
             departures: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::clone(&rings),
+            busy_poll,
             connections_max,
         },
     );

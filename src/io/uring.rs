@@ -258,7 +258,7 @@ impl Uring {
             self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
-        let ready = !self.backlog.is_empty() || !self.parts.may_sleep();
+        let ready = !self.backlog.is_empty() || self.finds_something()? || !self.parts.may_sleep();
         let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
         let submitted = match wait_ms {
             None => self.ring.submit_and_wait(1),
@@ -276,6 +276,19 @@ impl Uring {
             }
             Err((_, error)) => Err(error),
         }
+    }
+
+    /// Looks for something to do, for as long as that is wanted, without a system call.
+    fn finds_something(&mut self) -> Result<bool, Error> {
+        if self.parts.busy_poll.is_zero() {
+            return Ok(false);
+        }
+        match self.ring.submit().map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
+            Err((_, error)) => return Err(error),
+        }
+        let Self { ring, parts, .. } = self;
+        Ok(parts.busy_poll(|| ring.submission().taskrun() || !ring.completion().is_empty()))
     }
 
     /// Queues a submission.

@@ -76,6 +76,8 @@ pub(super) fn ring(files: u32) -> Result<IoUring, UringError> {
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        // Says in shared memory that there is work, for those who look before they wait.
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(COMPLETIONS)
         .build(SUBMISSIONS)
