@@ -75,7 +75,7 @@ fn serve_logged(
     let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
-    // What is wrong with the options is said before anything is logged, whatever the driver will be.
+    // What is wrong with the options is said before anything is logged, whatever the driver.
     let facts = facts(descriptors, io::room(Driver::Epoll, descriptors, 1))?;
     options.settings(&facts)?;
 

@@ -1,10 +1,11 @@
-//! Connections that move to the core where their jobs are, both sides: so that what would cross with
-//! every job crosses once.
+//! Connections that move to the core where their jobs are, both sides: so that what would cross
+//! with every job crosses once.
 //!
 //! A worker whose functions all belong to one other core moves there, and so does a client after
-//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes back, the owner
-//! keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver hands the socket
-//! over. There the stand-in becomes the connection itself, with its jobs, functions and sleep.
+//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes
+//! back, the owner keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver hands
+//! the socket over. There the stand-in becomes the connection itself, with its jobs, functions and
+//! sleep.
 //!
 //! Invariant: nothing is under way between the two cores when a connection departs, and its home
 //! knew nothing of it that its stand-in doesn't but the session and bytes that weren't handled yet.
@@ -69,8 +70,8 @@ impl Shard {
         }
     }
 
-    /// Asks the owner once nothing is under way. `false` if the connection stays after all: one whose
-    /// peer has said all isn't worth the way, and may never read what has to leave before.
+    /// Asks the owner once nothing is under way. `false` if the connection stays after all: one
+    /// whose peer has said all isn't worth the way, and may never read what has to leave before.
     pub(super) fn go_on_moving(&mut self, conn: ConnId) -> bool {
         let connection = &mut self.connections[conn as usize];
         let settled = connection.outbox.is_empty() && !connection.is_grabbing();
@@ -107,8 +108,8 @@ impl Shard {
     }
 
     /// A connection leaves for its `destination`; its number may be given to the next one at once.
-    /// Comes when `intake` says so and no receive is in flight. What it answers with has to `arrive`
-    /// there, after all letters so far.
+    /// Comes when `intake` says so and no receive is in flight. What it answers with has to
+    /// `arrive` there, after all letters so far.
     pub fn depart(&mut self, conn: ConnId, now: Now) -> Passenger {
         let caller = Caller { conn, session: self.connections[conn as usize].session_id };
         let napping = self.engine.is_asleep(conn);
