@@ -173,7 +173,8 @@ impl Connection {
         Self { caller: Some((from, caller)), ..connection }
     }
 
-    /// The home that letters with what there is for it go to; none for one that is here, or will be.
+    /// The home that letters with what there is for it go to; none for one that is here, or will
+    /// be.
     fn home(&self) -> Option<(Core, Caller)> {
         self.caller.filter(|_| self.moving != Moving::Expected)
     }

@@ -3,9 +3,9 @@
 //!
 //! A worker whose functions all belong to one other core moves there, and so does a client after
 //! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes
-//! back, the owner keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver hands
-//! the socket over. There the stand-in becomes the connection itself, with its jobs, functions and
-//! sleep.
+//! back, the owner keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver
+//! hands the socket over. There the stand-in becomes the connection itself, with its jobs,
+//! functions and sleep.
 //!
 //! Invariant: nothing is under way between the two cores when a connection departs, and its home
 //! knew nothing of it that its stand-in doesn't but the session and bytes that weren't handled yet.
