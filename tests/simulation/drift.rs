@@ -152,7 +152,7 @@ impl Drift {
 
     /// A letter arrives; `false` if there is none.
     fn carry(&mut self) -> bool {
-        let carried = self.mesh.carry(self.now);
+        let carried = self.mesh.carry(self.now).is_some();
         self.pump();
         carried
     }

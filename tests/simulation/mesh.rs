@@ -16,6 +16,8 @@ use ringgear::outbox::Chunk;
 use ringgear::shard::{Elsewhere, Intake, Origin, Settings, Shard, TooManyConnections};
 use ringgear::store::{Operation, Row};
 
+use crate::audit::Audit;
+
 pub(crate) struct Mesh {
     shards: Vec<Shard>,
     /// Letters on their way, by sender and receiver; only rings with some.
@@ -25,6 +27,7 @@ pub(crate) struct Mesh {
     numbers: BTreeMap<(Core, ConnId), ConnId>,
     /// Letters wait for `carry`.
     slow: bool,
+    audit: Audit,
     rng: Rng,
 }
 
@@ -40,6 +43,7 @@ impl Mesh {
             places: BTreeMap::new(),
             numbers: BTreeMap::new(),
             slow,
+            audit: Audit::default(),
             rng: Rng::with_seed(seed),
         }
     }
@@ -66,6 +70,11 @@ impl Mesh {
         assert_eq!(self.places.insert(number, place), None, "the number {number} is taken");
         assert_eq!(self.numbers.insert(place, number), None, "{place:?} is taken");
         Ok(number)
+    }
+
+    /// The core that a connection came to.
+    pub(crate) fn core_of(&self, conn: ConnId) -> Core {
+        self.places[&conn].0
     }
 
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
@@ -124,26 +133,40 @@ impl Mesh {
                     return Some(self.numbers[&(core, local)]);
                 }
             }
-            if self.slow || !self.carry(now) {
+            if self.slow || self.carry(now).is_none() {
                 return None;
             }
         }
     }
 
-    /// The oldest letter of any ring arrives; `false` if there is none.
-    pub(crate) fn carry(&mut self, now: Now) -> bool {
-        if self.rings.is_empty() {
-            return false;
-        }
-        let at = self.rng.usize(0..self.rings.len());
-        let Some((&(from, to), _)) = self.rings.iter().nth(at) else { return false };
+    /// The oldest letter of any ring arrives; answers with its sender and receiver, `None` if
+    /// there is none.
+    pub(crate) fn carry(&mut self, now: Now) -> Option<(Core, Core)> {
+        let ring = self.any_ring()?;
+        self.carry_one(ring, now);
+        Some(ring)
+    }
+
+    /// A ring with letters, and the oldest of them in words.
+    pub(crate) fn any_letter(&mut self) -> Option<((Core, Core), String)> {
+        let ring = self.any_ring()?;
+        Some((ring, format!("{:?}", self.rings[&ring][0])))
+    }
+
+    /// The oldest letter of a ring arrives.
+    pub(crate) fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
         let letter = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
         self.rings.retain(|_, ring| !ring.is_empty());
         if let Some(letter) = letter {
+            self.audit.received(from, to, &letter);
             self.shard(to).receive_letter(from, letter, now);
             self.post(to);
         }
-        true
+    }
+
+    fn any_ring(&mut self) -> Option<(Core, Core)> {
+        let at = self.rng.usize(0..self.rings.len().max(1));
+        self.rings.keys().nth(at).copied()
     }
 
     fn post(&mut self, from: Core) {
@@ -151,6 +174,7 @@ impl Mesh {
         self.shards[from].take_letters(&mut letters);
         for (to, letter) in letters {
             assert_ne!(from, to, "{letter:?} to itself");
+            self.audit.sent(from, to, &letter);
             self.rings.entry((from, to)).or_default().push_back(letter);
         }
     }

@@ -1,0 +1,82 @@
+//! Which letters about a worker's sleep may follow which: letters in, as they are sent and arrive.
+//!
+//! A letter too many costs nobody his job and wakes nobody twice, so nothing else would show it.
+//! Knows of cores, callers and the letters about sleep only. Invariant: what is kept of a worker is
+//! what its home, and what an owner, may believe after the letters that each has sent and got.
+
+use std::collections::BTreeMap;
+
+use ringgear::engine::ConnId;
+use ringgear::letter::{Caller, Core, Letter};
+use ringgear::packet::Command;
+
+/// Between a worker's home and an owner of its functions.
+#[derive(Debug, Default)]
+struct Dealings {
+    /// The home has said that it sleeps, and neither grabbed since nor got a NOOP.
+    told: bool,
+    /// NOOPs that have come and weren't declined.
+    noops: u32,
+    /// The owner has been told so, and neither woken it nor been asked since.
+    asleep: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// By home, owner and number at home.
+    dealings: BTreeMap<(Core, Core, ConnId), Dealings>,
+}
+
+impl Audit {
+    pub(crate) fn sent(&mut self, from: Core, to: Core, letter: &Letter) {
+        match letter {
+            Letter::Sleep(caller) => {
+                let home = self.of(from, to, *caller);
+                assert!(!home.told, "core {to} is told twice that {caller:?} sleeps");
+                home.told = true;
+            }
+            Letter::Grab { caller, .. } => self.of(from, to, *caller).told = false,
+            // Its last function there may go.
+            Letter::Request { caller, header, .. } if is_withdrawal(header.command) => {
+                self.of(from, to, *caller).told = false;
+            }
+            Letter::Declined(caller) => {
+                let home = self.of(from, to, *caller);
+                assert!(home.noops > 0, "{caller:?} declines what core {to} never sent");
+                home.noops -= 1;
+            }
+            Letter::Noop { caller, .. } => {
+                let owner = self.of(to, from, *caller);
+                assert!(owner.asleep, "core {from} wakes {caller:?}, which doesn't sleep");
+                owner.asleep = false;
+            }
+            Letter::Hint { caller, .. } => {
+                let owner = self.of(to, from, *caller);
+                assert!(!owner.asleep, "core {from} hints to {caller:?}, which sleeps");
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn received(&mut self, from: Core, to: Core, letter: &Letter) {
+        match letter {
+            Letter::Sleep(caller) => self.of(from, to, *caller).asleep = true,
+            Letter::Grab { caller, .. } => self.of(from, to, *caller).asleep = false,
+            Letter::Noop { caller, .. } => {
+                let home = self.of(to, from, *caller);
+                home.told = false;
+                home.noops += 1;
+            }
+            Letter::Gone(conn) => drop(self.dealings.remove(&(from, to, *conn))),
+            _ => {}
+        }
+    }
+
+    fn of(&mut self, home: Core, owner: Core, caller: Caller) -> &mut Dealings {
+        self.dealings.entry((home, owner, caller.conn)).or_default()
+    }
+}
+
+fn is_withdrawal(command: Command) -> bool {
+    matches!(command, Command::CantDo | Command::ResetAbilities)
+}
