@@ -328,12 +328,13 @@ impl Shard {
             // So far this core alone knew whether it sleeps and what there is for it.
             self.engine.mark_remote(conn);
             let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
-            let asleep = self.engine.is_asleep(conn);
+            let (asleep, woken) = (self.engine.is_asleep(conn), self.engine.is_woken(conn));
             let away = self.away(conn);
             away.roams = true;
             away.hints[own] = ready;
             away.asleep = asleep;
             away.told = u64::from(asleep) << own;
+            away.woken_by = woken.then_some(own);
         }
         let away = self.away(conn);
         if away.functions.insert(function.into()) {

@@ -13,11 +13,13 @@ use ringgear::packet::Command;
 /// Between a worker's home and an owner of its functions.
 #[derive(Debug, Default)]
 struct Dealings {
+    /// The session that the home last wrote about.
+    session: u32,
     /// The home has said that it sleeps, and neither grabbed since nor got a NOOP.
     told: bool,
     /// NOOPs that have come and weren't declined.
     noops: u32,
-    /// The owner has been told so, and neither woken it nor been asked since.
+    /// The owner has been told so, and has neither woken it nor been asked since.
     asleep: bool,
 }
 
@@ -32,6 +34,7 @@ impl Audit {
         match letter {
             Letter::Sleep(caller) => {
                 let home = self.of(from, to, *caller);
+                home.session = caller.session;
                 assert!(!home.told, "core {to} is told twice that {caller:?} sleeps");
                 home.told = true;
             }
@@ -50,9 +53,10 @@ impl Audit {
                 assert!(owner.asleep, "core {from} wakes {caller:?}, which doesn't sleep");
                 owner.asleep = false;
             }
-            Letter::Hint { caller, .. } => {
-                let owner = self.of(to, from, *caller);
-                assert!(!owner.asleep, "core {from} hints to {caller:?}, which sleeps");
+            Letter::Gone(conn) => {
+                if let Some(home) = self.dealings.get_mut(&(from, to, *conn)) {
+                    (home.told, home.noops) = (false, 0);
+                }
             }
             _ => {}
         }
@@ -64,10 +68,16 @@ impl Audit {
             Letter::Grab { caller, .. } => self.of(from, to, *caller).asleep = false,
             Letter::Noop { caller, .. } => {
                 let home = self.of(to, from, *caller);
-                home.told = false;
-                home.noops += 1;
+                if home.session == caller.session {
+                    home.told = false;
+                    home.noops += 1;
+                }
             }
-            Letter::Gone(conn) => drop(self.dealings.remove(&(from, to, *conn))),
+            Letter::Gone(conn) => {
+                if let Some(owner) = self.dealings.get_mut(&(from, to, *conn)) {
+                    owner.asleep = false;
+                }
+            }
             _ => {}
         }
     }

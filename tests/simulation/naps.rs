@@ -44,6 +44,14 @@ struct Worker {
     conn: ConnId,
     able: BTreeSet<Vec<u8>>,
     state: State,
+    /// Wake-ups that it may still get.
+    naps: u32,
+}
+
+impl Worker {
+    fn new(conn: ConnId) -> Self {
+        Self { conn, able: BTreeSet::new(), state: State::Awake, naps: 0 }
+    }
 }
 
 pub(crate) struct Naps {
@@ -107,8 +115,7 @@ impl Naps {
         naps.client = naps.connect();
         for _ in 0..naps.rng.u32(1..4) {
             let conn = naps.connect();
-            let (able, state) = (BTreeSet::new(), State::Awake);
-            naps.workers.push(Worker { conn, able, state });
+            naps.workers.push(Worker::new(conn));
             naps.offer_some(naps.workers.len() - 1);
         }
         naps
@@ -181,9 +188,14 @@ impl Naps {
         let conn = worker.conn;
         let Packet::Binary { command, body } = packet else { panic!("{packet:?} isn't asked for") };
         match (command, &worker.state) {
-            (C::Noop, State::Asleep) => {
+            (C::Noop, state) => {
+                assert!(worker.naps > 0, "{conn} is woken more often than it slept");
+                worker.naps -= 1;
                 self.woken += 1;
-                worker.state = State::Woken;
+                // It may have waited behind a reply, and the worker not for it.
+                if *state == State::Asleep {
+                    worker.state = State::Woken;
+                }
             }
             (C::NoJob, State::Waiting) => {
                 self.in_vain += 1;
@@ -258,7 +270,9 @@ impl Naps {
     }
 
     fn sleep(&mut self, at: usize) {
-        self.workers[at].state = State::Asleep;
+        let worker = &mut self.workers[at];
+        worker.state = State::Asleep;
+        worker.naps += 1;
         self.say(self.workers[at].conn, &Request::plain(C::PreSleep));
     }
 
@@ -312,7 +326,7 @@ impl Naps {
         self.mesh.disconnect(conn, self.now);
         self.pump();
         let conn = self.connect();
-        self.workers[at] = Worker { conn, able: BTreeSet::new(), state: State::Awake };
+        self.workers[at] = Worker::new(conn);
         self.offer_some(at);
     }
 

@@ -8,28 +8,15 @@ use std::collections::VecDeque;
 use ringgear::engine::ConnId;
 use ringgear::packet::Command;
 
-use super::{Ability, Job, Model, Place, handle, number};
+use super::{Ability, Job, Model, Peer, Place, handle, number};
 use crate::wire::Packet;
 
 impl Model {
     pub(super) fn grab(&mut self, conn: ConnId, command: Command) {
         self.answer_wake(conn);
-        let peer = &self.peers[&conn];
-        let choices: Vec<(usize, &Vec<u8>)> = (0..3)
-            .map(|priority| {
-                let able = peer
-                    .abilities
-                    .keys()
-                    .filter(|name| !self.functions[*name].queues[priority].jobs.is_empty());
-                able.map(|name| (priority, name)).collect::<Vec<_>>()
-            })
-            .find(|choices| !choices.is_empty())
-            .unwrap_or_default();
-        if choices.is_empty() {
+        if (0..3).all(|priority| self.choices(conn, priority).is_empty()) {
             return self.expect(conn, &Packet::of(Command::NoJob, &[], &[]));
         }
-        let priority = choices[0].0;
-        let names: Vec<Vec<u8>> = choices.into_iter().map(|(_, name)| name.clone()).collect();
         let Some(packet) = self.next(conn) else {
             panic!("connection {conn} waits for its job");
         };
@@ -38,11 +25,30 @@ impl Model {
         let number = number(&body[..handle_end]).unwrap_or_else(|| panic!("grabbed {packet:?}"));
         let job = self.jobs.get(&number).unwrap_or_else(|| panic!("{number} is no job"));
         assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
-        assert_eq!(job.priority, priority, "more urgent jobs wait");
+        let urgent = (0..job.priority).flat_map(|priority| self.choices(conn, priority));
+        for name in urgent {
+            assert!(self.is_left(&name, &job.function), "more urgent jobs wait");
+        }
+        let names = self.choices(conn, job.priority);
         assert!(names.contains(&job.function), "connection {conn} can't run job {number}");
         assert_eq!(packet, assignment(command, number, job), "the job as it was submitted");
         self.check_turn(conn, number, &names);
         self.take_from_queue(conn, number);
+    }
+
+    /// Functions that have jobs of a priority for a worker.
+    fn choices(&self, conn: ConnId, priority: usize) -> Vec<Vec<u8>> {
+        let able = self.peers[&conn].abilities.keys();
+        let has_jobs = |name: &&Vec<u8>| !self.functions[*name].queues[priority].jobs.is_empty();
+        able.filter(has_jobs).cloned().collect()
+    }
+
+    /// Whether a job of `name` may be left for another worker by one that gets a less urgent job:
+    /// its owner may have taken that one for asleep, and woken the other.
+    fn is_left(&self, name: &Vec<u8>, given: &Vec<u8>) -> bool {
+        let owner = |name| self.rules.cores.owner_of(name);
+        let woken = |peer: &Peer| peer.woken_ms.is_some() && peer.abilities.contains_key(name);
+        owner(name) != owner(given) && self.peers.values().any(woken)
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last
