@@ -112,9 +112,9 @@ impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
         let Self { shard, post, commits, .. } = self;
-        post.receive(LETTERS_PER_TURN, |from, letter| shard.receive_letter(from, letter, now));
         let Load { bytes, connections, .. } = post.elsewhere();
         shard.set_elsewhere(Elsewhere { bytes, connections });
+        post.receive(LETTERS_PER_TURN, |from, letter| shard.receive_letter(from, letter, now));
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
@@ -127,8 +127,9 @@ impl Parts {
         shard.take_letters(letters);
         letters.drain(..).for_each(|(to, letter)| post.send(to, letter));
         post.flush();
+        shard.set_congested(post.congested());
         post.publish(Load {
-            bytes: shard.memory_bytes(),
+            bytes: shard.load_bytes(),
             connections: shard.connections(),
             jobs: shard.engine().jobs().len(),
         });
@@ -136,8 +137,9 @@ impl Parts {
 
     /// Whether the driver may wait in the kernel: no other thread has left anything meanwhile.
     fn may_sleep(&mut self) -> bool {
-        let Self { post, commits, .. } = self;
-        post.prepare_to_sleep(|| commits.as_mut().is_some_and(Commits::has_outcomes))
+        let Self { shard, post, commits, .. } = self;
+        let has_outcomes = || commits.as_mut().is_some_and(Commits::has_outcomes);
+        !shard.has_resumed() && post.prepare_to_sleep(has_outcomes)
     }
 
     fn is_over(&mut self, now: Now) -> bool {
@@ -181,7 +183,7 @@ pub fn run(
             Shard::new(Settings { cores, ..settings.clone() }, clock.now())
         })
         .collect();
-    let posts = mesh::mesh(count)?;
+    let posts = mesh::mesh(count, Letter::bytes)?;
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;

@@ -253,8 +253,10 @@ impl Shard {
         self.send_letter(core, Letter::List { caller, listing });
     }
 
-    fn send_letter(&mut self, to: Core, letter: Letter) {
+    pub(super) fn send_letter(&mut self, to: Core, letter: Letter) {
         trace!(to, ?letter, "letter");
+        self.letter_bytes += letter.bytes().cast_signed();
+        self.pressed |= 1 << to;
         self.letters.push((to, letter));
     }
 

@@ -1,10 +1,11 @@
-//! Which letters about a worker's sleep may follow which: letters in, as they are sent and arrive.
+//! Which letters may follow which: letters in, as they are sent and arrive.
 //!
-//! A letter too many costs nobody his job and wakes nobody twice, so nothing else would show it.
-//! Knows of cores, callers and the letters about sleep only. Invariant: what is kept of a worker is
-//! what its home, and what an owner, may believe after the letters that each has sent and got.
+//! A letter too many about a worker's sleep costs nobody his job and wakes nobody twice, and one too
+//! many to a core that is congested is only late, so nothing else would show them. Knows what is in
+//! no other letter. Invariant: what is kept of a connection is what its home, and what an owner, may
+//! believe after the letters that each has sent and got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringgear::engine::ConnId;
 use ringgear::letter::{Caller, Core, Letter};
@@ -27,10 +28,26 @@ struct Dealings {
 pub(crate) struct Audit {
     /// By home, owner and number at home.
     dealings: BTreeMap<(Core, Core, ConnId), Dealings>,
+    /// By sender, the receivers to which it is congested and who has written to each since.
+    congested: BTreeMap<(Core, Core), BTreeSet<(ConnId, u32)>>,
 }
 
 impl Audit {
+    /// A core is told towards which others it is congested, one bit each.
+    pub(crate) fn congested(&mut self, core: Core, towards: u64) {
+        self.congested.retain(|&(from, to), _| from != core || towards >> to & 1 == 1);
+        for to in (0..64).filter(|to| towards >> to & 1 == 1) {
+            self.congested.entry((core, to)).or_default();
+        }
+    }
+
     pub(crate) fn sent(&mut self, from: Core, to: Core, letter: &Letter) {
+        if let Letter::Request { caller, .. } | Letter::Line { caller, .. } = letter
+            && let Some(writers) = self.congested.get_mut(&(from, to))
+        {
+            let first = writers.insert((caller.conn, caller.session));
+            assert!(first, "{caller:?} sends on and on to core {to}, for which too much waits");
+        }
         match letter {
             Letter::Sleep(caller) => {
                 let home = self.of(from, to, *caller);

@@ -87,6 +87,7 @@ impl Drift {
             ..Settings::default()
         };
         let mesh = Mesh::new(&settings, rng.usize(2..4), true, seed, now);
+        let mesh = mesh.with_rings([0, 2, 10, usize::MAX][rng.usize(0..4)]);
         Self {
             seed,
             step: 0,
@@ -131,6 +132,7 @@ impl Drift {
         }
         self.step = steps;
         self.drain();
+        *self.events.entry("congested").or_default() += self.mesh.congestions;
     }
 
     fn count(&mut self, what: &'static str) {

@@ -151,6 +151,7 @@ fn shards_keep_their_promises_however_slow_their_letters() {
         }
     }
     println!("{events:#?}");
+    assert!(events["congested"] > 0, "rings never fill: the simulation has gone dull");
 }
 
 #[test]

@@ -27,6 +27,12 @@ pub(crate) struct Mesh {
     numbers: BTreeMap<(Core, ConnId), ConnId>,
     /// Letters wait for `carry`.
     slow: bool,
+    /// With more letters than these of one core to another the first is congested.
+    ring_max: usize,
+    /// Cores towards which each core is congested, one bit each.
+    congested: Vec<u64>,
+    /// How often one became so.
+    pub(crate) congestions: u64,
     audit: Audit,
     rng: Rng,
 }
@@ -43,9 +49,17 @@ impl Mesh {
             places: BTreeMap::new(),
             numbers: BTreeMap::new(),
             slow,
+            ring_max: usize::MAX,
+            congested: vec![0; cores],
+            congestions: 0,
             audit: Audit::default(),
             rng: Rng::with_seed(seed),
         }
+    }
+
+    /// Rings have room for so many letters.
+    pub(crate) fn with_rings(self, ring_max: usize) -> Self {
+        Self { ring_max, ..self }
     }
 
     pub(crate) fn cores(&self) -> Cores {
@@ -158,6 +172,7 @@ impl Mesh {
         let letter = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
         self.rings.retain(|_, ring| !ring.is_empty());
         if let Some(letter) = letter {
+            self.measure(from);
             self.audit.received(from, to, &letter);
             self.shard(to).receive_letter(from, letter, now);
             self.post(to);
@@ -177,6 +192,21 @@ impl Mesh {
             self.audit.sent(from, to, &letter);
             self.rings.entry((from, to)).or_default().push_back(letter);
         }
+        self.measure(from);
+    }
+
+    /// Tells a core towards which others it is congested.
+    fn measure(&mut self, core: Core) {
+        let before = self.congested[core];
+        let is_congested = |to: &Core| {
+            let most = if before >> to & 1 == 1 { self.ring_max / 2 } else { self.ring_max };
+            self.rings.get(&(core, *to)).is_some_and(|ring| ring.len() > most)
+        };
+        let now = (0..self.shards.len()).filter(is_congested).fold(0, |now, to| now | 1 << to);
+        self.congestions += u64::from((now & !before).count_ones());
+        self.congested[core] = now;
+        self.audit.congested(core, now);
+        self.shards[core].set_congested(now);
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -265,6 +295,7 @@ impl Mesh {
     pub(crate) fn check_empty(&self) {
         self.check_invariants();
         assert!(self.is_quiet());
+        assert_eq!(self.shards.iter().map(Shard::load_bytes).sum::<isize>(), 0, "letters' bytes");
         for shard in &self.shards {
             assert!(shard.is_idle(), "no job is left");
             assert_eq!(shard.memory_bytes(), 0, "bytes that belong to nobody");
@@ -283,7 +314,7 @@ impl Mesh {
         if self.shards.len() > 1 {
             let mut elsewhere = Elsewhere::default();
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
-                elsewhere.bytes += other.memory_bytes();
+                elsewhere.bytes += other.load_bytes();
                 elsewhere.connections += other.connections();
             }
             self.shards[core].set_elsewhere(elsewhere);
