@@ -210,9 +210,9 @@ impl Letter {
                 | Self::Assigned { parcel, .. } => parcel.bytes(),
                 Self::Line { line, .. } => line.len(),
                 Self::Rows { text, .. } => text.len(),
-                Self::Ask { question: Question::StatusUnique(text) | Question::Line(text), .. } => {
-                    text.len()
-                }
+                Self::Ask {
+                    question: Question::StatusUnique(text) | Question::Line(text), ..
+                } => text.len(),
                 Self::Answer { answer: Answer::Text(text), .. } => text.len(),
                 Self::Answer { answer: Answer::Status(_), .. }
                 | Self::Grab { .. }

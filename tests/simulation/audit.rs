@@ -18,8 +18,10 @@ struct Dealings {
     session: u32,
     /// The home has said that it sleeps, and neither grabbed since nor got a NOOP.
     told: bool,
-    /// NOOPs that have come and weren't declined.
-    noops: u32,
+    /// A NOOP came that it has neither followed nor declined.
+    owes: bool,
+    /// Functions that it has named and not taken back.
+    able: BTreeSet<Vec<u8>>,
     /// The owner has been told so, and has neither woken it nor been asked since.
     asleep: bool,
 }
@@ -55,15 +57,18 @@ impl Audit {
                 assert!(!home.told, "core {to} is told twice that {caller:?} sleeps");
                 home.told = true;
             }
-            Letter::Grab { caller, .. } => self.of(from, to, *caller).told = false,
-            // Its last function there may go.
-            Letter::Request { caller, header, .. } if is_withdrawal(header.command) => {
-                self.of(from, to, *caller).told = false;
+            Letter::Grab { caller, .. } => {
+                let home = self.of(from, to, *caller);
+                (home.told, home.owes) = (false, false);
+            }
+            Letter::Request { caller, header, body, .. } => {
+                let name = body.split(|&byte| byte == 0).next().unwrap_or_default();
+                self.of(from, to, *caller).note_ability(header.command, name);
             }
             Letter::Declined(caller) => {
                 let home = self.of(from, to, *caller);
-                assert!(home.noops > 0, "{caller:?} declines what core {to} never sent");
-                home.noops -= 1;
+                assert!(home.owes, "{caller:?} declines what core {to} has no more");
+                home.owes = false;
             }
             Letter::Noop { caller, .. } => {
                 let owner = self.of(to, from, *caller);
@@ -72,7 +77,8 @@ impl Audit {
             }
             Letter::Gone(conn) => {
                 if let Some(home) = self.dealings.get_mut(&(from, to, *conn)) {
-                    (home.told, home.noops) = (false, 0);
+                    (home.told, home.owes) = (false, false);
+                    home.able.clear();
                 }
             }
             _ => {}
@@ -86,8 +92,7 @@ impl Audit {
             Letter::Noop { caller, .. } => {
                 let home = self.of(to, from, *caller);
                 if home.session == caller.session {
-                    home.told = false;
-                    home.noops += 1;
+                    (home.told, home.owes) = (false, true);
                 }
             }
             Letter::Gone(conn) => {
@@ -104,6 +109,20 @@ impl Audit {
     }
 }
 
-fn is_withdrawal(command: Command) -> bool {
-    matches!(command, Command::CantDo | Command::ResetAbilities)
+impl Dealings {
+    fn note_ability(&mut self, command: Command, name: &[u8]) {
+        match command {
+            Command::CanDo | Command::CanDoTimeout => {
+                self.able.insert(name.to_vec());
+            }
+            Command::CantDo => {
+                self.able.remove(name);
+            }
+            Command::ResetAbilities => self.able.clear(),
+            _ => return,
+        }
+        if self.able.is_empty() {
+            (self.told, self.owes) = (false, false);
+        }
+    }
 }

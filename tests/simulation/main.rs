@@ -160,12 +160,13 @@ fn no_wake_up_is_lost_or_left_to_a_timer() {
         return Naps::new(seed).run();
     }
     let seeds = setting("SIMULATION_SEEDS").unwrap_or(SEEDS) * NAPS_PER_SEED;
-    let mut woken = 0;
+    let (mut woken, mut in_vain) = (0, 0);
     for seed in 0..seeds {
         let mut naps = Naps::new(seed);
         naps.run();
         woken += naps.woken;
+        in_vain += naps.in_vain;
     }
-    println!("{woken} times a worker was woken");
+    println!("{woken} times a worker was woken, {in_vain} times in vain");
     assert!(woken > seeds, "hardly anybody sleeps: the simulation has gone dull");
 }

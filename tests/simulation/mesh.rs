@@ -62,6 +62,10 @@ impl Mesh {
         Self { ring_max, ..self }
     }
 
+    pub(crate) fn ring_max(&self) -> usize {
+        self.ring_max
+    }
+
     pub(crate) fn cores(&self) -> Cores {
         Cores { own: 0, count: self.shards.len() }
     }

@@ -37,7 +37,10 @@ enum State {
     /// It was woken and hasn't grabbed since.
     Woken,
     /// It has a job of a function.
-    Busy { handle: Vec<u8>, function: Vec<u8> },
+    Busy {
+        handle: Vec<u8>,
+        function: Vec<u8>,
+    },
 }
 
 struct Worker {
@@ -46,11 +49,13 @@ struct Worker {
     state: State,
     /// Wake-ups that it may still get.
     naps: u32,
+    /// It grabs because it was woken.
+    follows: bool,
 }
 
 impl Worker {
     fn new(conn: ConnId) -> Self {
-        Self { conn, able: BTreeSet::new(), state: State::Awake, naps: 0 }
+        Self { conn, able: BTreeSet::new(), state: State::Awake, naps: 0, follows: false }
     }
 }
 
@@ -198,7 +203,7 @@ impl Naps {
                 }
             }
             (C::NoJob, State::Waiting) => {
-                self.in_vain += 1;
+                self.in_vain += u64::from(worker.follows);
                 worker.state = State::Awake;
             }
             (C::JobAssign, State::Waiting) => {
@@ -265,7 +270,9 @@ impl Naps {
     }
 
     fn grab(&mut self, at: usize) {
-        self.workers[at].state = State::Waiting;
+        let worker = &mut self.workers[at];
+        worker.follows = worker.state == State::Woken;
+        worker.state = State::Waiting;
         self.say(self.workers[at].conn, &Request::plain(C::GrabJob));
     }
 
@@ -302,7 +309,8 @@ impl Naps {
                 let name = self.any_function();
                 let worker = &mut self.workers[at];
                 worker.able.remove(&name);
-                let runs = matches!(&worker.state, State::Busy { function, .. } if *function == name);
+                let runs =
+                    matches!(&worker.state, State::Busy { function, .. } if *function == name);
                 if runs {
                     worker.state = State::Awake;
                 }
