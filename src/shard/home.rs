@@ -183,6 +183,7 @@ impl Shard {
                 false
             }
             Request::GrabJob(grab) if self.is_roaming(conn) => {
+                self.rise(conn);
                 let away = self.away(conn);
                 away.asleep = false;
                 away.grabbing = Some(grab);
@@ -423,22 +424,27 @@ impl Shard {
 
     /// An owner has jobs for a worker that it takes for asleep.
     pub(super) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
-        let own = self.settings.cores.own;
         let away = self.away(conn);
         away.told &= !(1 << from);
         away.hints[from] |= ready;
         if std::mem::take(&mut away.asleep) {
             away.woken_by = Some(from);
-            if away.told >> own & 1 == 1 {
-                // That this core needn't be declined costs nothing.
-                away.told &= !(1 << own);
-                self.engine.rise(conn);
-                let ready = self.engine.ready(conn);
-                self.away(conn).hints[own] |= ready;
-            }
+            self.rise(conn);
             self.push(conn, &Response::Noop, now);
         } else {
             self.decline(conn, from);
+        }
+    }
+
+    /// This core hears that a worker is awake without being asked or declined: it costs nothing.
+    fn rise(&mut self, conn: ConnId) {
+        let own = self.settings.cores.own;
+        let away = self.away(conn);
+        if away.told >> own & 1 == 1 {
+            away.told &= !(1 << own);
+            self.engine.rise(conn);
+            let ready = self.engine.ready(conn);
+            self.away(conn).hints[own] |= ready;
         }
     }
 

@@ -285,7 +285,7 @@ impl World {
             },
         );
         // The shard's numbers need not be the lowest ones, and `workers` shows the descriptor.
-        self.model.connect(conn, origin.fd);
+        self.model.connect(conn, origin.fd, self.mesh.core_of(conn));
         Some(conn)
     }
 

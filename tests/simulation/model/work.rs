@@ -27,7 +27,7 @@ impl Model {
         assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
         let urgent = (0..job.priority).flat_map(|priority| self.choices(conn, priority));
         for name in urgent {
-            assert!(self.is_left(&name, &job.function), "more urgent jobs wait");
+            assert!(self.is_left(conn, &name, &job.function), "more urgent jobs wait");
         }
         let names = self.choices(conn, job.priority);
         assert!(names.contains(&job.function), "connection {conn} can't run job {number}");
@@ -44,11 +44,13 @@ impl Model {
     }
 
     /// Whether a job of `name` may be left for another worker by one that gets a less urgent job:
-    /// its owner may have taken that one for asleep, and woken the other.
-    fn is_left(&self, name: &Vec<u8>, given: &Vec<u8>) -> bool {
-        let owner = |name| self.rules.cores.owner_of(name);
+    /// its owner may have taken that one for asleep, and woken the other. The home knows better.
+    fn is_left(&self, conn: ConnId, name: &Vec<u8>, given: &Vec<u8>) -> bool {
+        let owner = self.rules.cores.owner_of(name);
         let woken = |peer: &Peer| peer.woken_ms.is_some() && peer.abilities.contains_key(name);
-        owner(name) != owner(given) && self.peers.values().any(woken)
+        owner != self.rules.cores.owner_of(given)
+            && owner != self.peers[&conn].home
+            && self.peers.values().any(woken)
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last
