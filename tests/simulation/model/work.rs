@@ -45,7 +45,7 @@ impl Model {
 
     /// Whether a job of `name` may be left for another worker by one that gets a less urgent job:
     /// its owner may have taken that one for asleep, and woken the other. The home knows better.
-    fn is_left(&self, conn: ConnId, name: &Vec<u8>, given: &Vec<u8>) -> bool {
+    fn is_left(&self, conn: ConnId, name: &[u8], given: &[u8]) -> bool {
         let owner = self.rules.cores.owner_of(name);
         let woken = |peer: &Peer| peer.woken_ms.is_some() && peer.abilities.contains_key(name);
         owner != self.rules.cores.owner_of(given)
