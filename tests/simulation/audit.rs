@@ -44,6 +44,13 @@ impl Audit {
     }
 
     pub(crate) fn sent(&mut self, from: Core, to: Core, letter: &Letter) {
+        if let Letter::Request { caller, .. }
+        | Letter::Grab { caller, .. }
+        | Letter::Sleep(caller)
+        | Letter::StayedHome(caller) = letter
+        {
+            self.of(from, to, *caller).session = caller.session;
+        }
         if let Letter::Request { caller, .. } | Letter::Line { caller, .. } = letter
             && let Some(writers) = self.congested.get_mut(&(from, to))
         {
@@ -53,7 +60,6 @@ impl Audit {
         match letter {
             Letter::Sleep(caller) => {
                 let home = self.of(from, to, *caller);
-                home.session = caller.session;
                 assert!(!home.told, "core {to} is told twice that {caller:?} sleeps");
                 home.told = true;
             }
@@ -87,7 +93,10 @@ impl Audit {
 
     pub(crate) fn received(&mut self, from: Core, to: Core, letter: &Letter) {
         match letter {
-            Letter::Sleep(caller) => self.of(from, to, *caller).asleep = true,
+            // What was to wake one that stays at home after all may be said anew.
+            Letter::Sleep(caller) | Letter::StayedHome(caller) => {
+                self.of(from, to, *caller).asleep = true;
+            }
             Letter::Grab { caller, .. } => self.of(from, to, *caller).asleep = false,
             Letter::Noop { caller, .. } => {
                 let home = self.of(to, from, *caller);
@@ -102,6 +111,11 @@ impl Audit {
             }
             _ => {}
         }
+    }
+
+    /// A connection leaves its home for another core.
+    pub(crate) fn departed(&mut self, home: Core, conn: ConnId) {
+        self.dealings.retain(|&(from, _, other), _| (from, other) != (home, conn));
     }
 
     fn of(&mut self, home: Core, owner: Core, caller: Caller) -> &mut Dealings {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ringgear::engine::{ConnId, Now, Wakeup};
 use ringgear::function::Durabilities;
 use ringgear::handle::{job_number, slot};
-use ringgear::letter::{Core, Cores};
+use ringgear::letter::Cores;
 use ringgear::packet::Command;
 use ringgear::store::Operation;
 
@@ -138,8 +138,6 @@ pub(crate) struct Peer {
     exceptions: bool,
     pub(crate) id: Vec<u8>,
     pub(crate) fd: i32,
-    /// The core that it came to.
-    pub(crate) home: Core,
     left: bool,
     /// Replies so far that had to wait for the store, and those of them that still do.
     slots: u64,
@@ -206,9 +204,9 @@ impl Model {
         }
     }
 
-    pub(crate) fn connect(&mut self, conn: ConnId, fd: i32, home: Core) {
+    pub(crate) fn connect(&mut self, conn: ConnId, fd: i32) {
         let exceptions = self.rules.exceptions;
-        let peer = Peer { exceptions, id: b"-".to_vec(), fd, home, ..Peer::default() };
+        let peer = Peer { exceptions, id: b"-".to_vec(), fd, ..Peer::default() };
         assert!(self.peers.insert(conn, peer).is_none(), "the number {conn} is taken");
     }
 

@@ -156,15 +156,14 @@ impl Naps {
     fn connect(&mut self) -> ConnId {
         let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
         let conn = self.mesh.connect(origin, self.next, self.now).unwrap();
-        let core = self.mesh.core_of(conn);
-        self.note(format!("{conn} comes to core {core}"));
+        self.note(format!("{conn} comes"));
         self.next += 1;
         conn
     }
 
     /// An oldest letter arrives; `false` if there is none.
     fn carry(&mut self) -> bool {
-        let Some(((from, to), letter)) = self.mesh.any_letter() else { return false };
+        let Some(((from, to), letter)) = self.mesh.any_mail() else { return false };
         self.note(format!("  from core {from} to {to}: {letter}"));
         self.mesh.carry_one((from, to), self.now);
         self.pump();

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use ringgear::engine::ConnId;
 use ringgear::packet::Command;
 
-use super::{Ability, Job, Model, Peer, Place, handle, number};
+use super::{Ability, Job, Model, Place, handle, number};
 use crate::wire::Packet;
 
 impl Model {
     pub(super) fn grab(&mut self, conn: ConnId, command: Command) {
         self.answer_wake(conn);
-        if (0..3).all(|priority| self.choices(conn, priority).is_empty()) {
+        if (0..3).all(|priority| self.choices(conn, priority).next().is_none()) {
             return self.expect(conn, &Packet::of(Command::NoJob, &[], &[]));
         }
         let Some(packet) = self.next(conn) else {
@@ -25,32 +25,30 @@ impl Model {
         let number = number(&body[..handle_end]).unwrap_or_else(|| panic!("grabbed {packet:?}"));
         let job = self.jobs.get(&number).unwrap_or_else(|| panic!("{number} is no job"));
         assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
-        let urgent = (0..job.priority).flat_map(|priority| self.choices(conn, priority));
-        for name in urgent {
-            assert!(self.is_left(conn, &name, &job.function), "more urgent jobs wait");
+        for priority in 0..job.priority {
+            // A core that takes the worker for asleep has woken others in its place.
+            let waits = |name: &&Vec<u8>| !self.is_seen_to(name, priority);
+            let urgent = self.choices(conn, priority).find(waits);
+            assert_eq!(urgent, None, "more urgent jobs of {priority} wait");
         }
-        let names = self.choices(conn, job.priority);
+        let names: Vec<Vec<u8>> = self.choices(conn, job.priority).cloned().collect();
         assert!(names.contains(&job.function), "connection {conn} can't run job {number}");
         assert_eq!(packet, assignment(command, number, job), "the job as it was submitted");
         self.check_turn(conn, number, &names);
         self.take_from_queue(conn, number);
     }
 
-    /// Functions that have jobs of a priority for a worker.
-    fn choices(&self, conn: ConnId, priority: usize) -> Vec<Vec<u8>> {
-        let able = self.peers[&conn].abilities.keys();
-        let has_jobs = |name: &&Vec<u8>| !self.functions[*name].queues[priority].jobs.is_empty();
-        able.filter(has_jobs).cloned().collect()
+    /// Functions with such jobs that a worker can run.
+    fn choices(&self, conn: ConnId, priority: usize) -> impl Iterator<Item = &Vec<u8>> {
+        let names = self.peers[&conn].abilities.keys();
+        names.filter(move |&name| !self.functions[name].queues[priority].jobs.is_empty())
     }
 
-    /// Whether a job of `name` may be left for another worker by one that gets a less urgent job:
-    /// its owner may have taken that one for asleep, and woken the other. The home knows better.
-    fn is_left(&self, conn: ConnId, name: &[u8], given: &[u8]) -> bool {
-        let owner = self.rules.cores.owner_of(name);
-        let woken = |peer: &Peer| peer.woken_ms.is_some() && peer.abilities.contains_key(name);
-        owner != self.rules.cores.owner_of(given)
-            && owner != self.peers[&conn].home
-            && self.peers.values().any(woken)
+    /// Whether so many workers of a function of another core have been woken as it has such jobs.
+    fn is_seen_to(&self, name: &[u8], priority: usize) -> bool {
+        let able = self.peers.values().filter(|peer| peer.abilities.contains_key(name));
+        let woken = able.filter(|peer| peer.woken_ms.is_some()).count();
+        self.rules.cores.count > 1 && woken >= self.functions[name].queues[priority].jobs.len()
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last
