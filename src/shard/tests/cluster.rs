@@ -445,6 +445,25 @@ fn a_worker_that_was_woken_at_home_gives_that_lease_back_when_it_works_elsewhere
 }
 
 #[test]
+fn a_worker_that_grabs_in_its_sleep_gets_the_most_urgent_job_of_its_own_core() {
+    // Its own core still took it for asleep, so it had no hint of the job there, for which another
+    // one had been woken; it asked the cores in their order and got a less urgent job.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(2);
+    let worker = cluster.worker(1, &names[..2]);
+    assert!(cluster.sleeps(worker));
+    for core in [0, 1] {
+        let other = cluster.worker(core, &names[core..=core]);
+        assert!(cluster.sleeps(other));
+    }
+    cluster.submit(client, Command::SubmitJobLowBg, &names[0], "");
+    let normal = cluster.submit(client, Command::SubmitJobBg, &names[1], "");
+    assert_eq!(cluster.hear(worker), b"");
+    assert_eq!(cluster.grab(worker), Some(normal));
+}
+
+#[test]
 fn who_writes_to_a_congested_core_waits_and_nobody_else() {
     let mut cluster = Cluster::new(Durability::None, 1);
     let names: Vec<String> = (0..CORES).map(function).collect();
