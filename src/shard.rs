@@ -41,6 +41,8 @@ const SLOTS_PAUSE: usize = 1024;
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// With more than this waiting behind a grab that another core sees to, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
+/// With more letters of one turn than these, who causes more of them waits for the next turn.
+const LETTERS_PAUSE: usize = 4096;
 /// Memory of large bodies that waits to be used again is at most this part of `memory_bytes_max`,
 /// beside which it comes.
 const SPARES_SHARE: usize = 8;
@@ -105,8 +107,8 @@ pub struct Counters {
 /// What the other cores take of what all cores share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// Memory for jobs and for what is on its way, in bytes.
-    pub bytes: usize,
+    /// The sum of their `Shard::load_bytes`.
+    pub bytes: isize,
     /// Connections.
     pub connections: usize,
     /// Cores that have few enough connections to take in more, one bit each.
@@ -145,6 +147,8 @@ struct Connection {
     ended: bool,
     /// Requests wait until the outbox has room.
     paused: bool,
+    /// Requests wait until letters to other cores have left; stands in `Shard::blocked`.
+    blocked: bool,
     dirty: bool,
 }
 
@@ -163,6 +167,7 @@ impl Connection {
             closing: Closing::No,
             ended: false,
             paused: false,
+            blocked: false,
             dirty: false,
         }
     }
@@ -208,6 +213,14 @@ pub struct Shard {
     operations: Vec<Operation>,
     /// Letters that are to go to other cores; empty once the driver has fetched them.
     letters: Vec<(Core, Letter)>,
+    /// Bytes of all letters that this core has sent, less those of all that came.
+    letter_bytes: isize,
+    /// Cores for which too many letters wait, one bit each.
+    congested: u64,
+    /// Cores that the frame which is being handled has letters for, one bit each.
+    pressed: u64,
+    /// Connections that wait until letters to some of these cores have left.
+    blocked: Vec<(ConnId, u64)>,
     /// Stand-ins of other cores' connections, by core and number there.
     callers: Vec<HashMap<ConnId, ConnId>>,
     /// What all cores are being asked.
@@ -244,6 +257,10 @@ impl Shard {
             text: Vec::new(),
             operations: Vec::new(),
             letters: Vec::new(),
+            letter_bytes: 0,
+            congested: 0,
+            pressed: 0,
+            blocked: Vec::new(),
             callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
             gatherings: Slab::new(),
             declined: Vec::new(),
@@ -305,6 +322,9 @@ impl Shard {
         self.inbound_bytes -= connection.inbound.held_bytes();
         self.outbox_bytes -= connection.outbox.bytes();
         self.slots -= connection.outbox.held();
+        if connection.blocked {
+            self.blocked.retain(|&(other, _)| other != conn);
+        }
         self.leave_others(conn, connection.away);
         self.deliver(None, now);
         debug!(conn, ip = %connection.origin.ip, "disconnected");
@@ -445,6 +465,33 @@ impl Shard {
         std::mem::swap(&mut self.letters, letters);
     }
 
+    /// Says for which cores so many letters wait that nobody should cause more, one bit each; to be
+    /// called whenever letters were taken. Who writes to such a core has its next requests wait
+    /// until it is none any more, and then `has_resumed`.
+    ///
+    /// Only requests of this core's own connections wait. What other cores send is handled at once,
+    /// and answered, whatever waits: a core that is congested still empties the rings of all
+    /// others, so two that are congested towards each other come free. What a connection waits for
+    /// is thus never an answer to what another one may not say.
+    pub fn set_congested(&mut self, cores: u64) {
+        self.congested = cores;
+        let Self { blocked, connections, resumed, .. } = self;
+        blocked.retain(|&(conn, by)| {
+            let waits = by & cores != 0;
+            if !waits && let Some(connection) = connections.get_mut(conn as usize) {
+                connection.blocked = false;
+                resumed.push(conn);
+            }
+            waits
+        });
+    }
+
+    /// Whether `next_dirty` has requests to see to that waited.
+    #[must_use]
+    pub fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
     /// What the other cores take of what all share.
     pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
         self.elsewhere = elsewhere;
@@ -495,6 +542,14 @@ impl Shard {
         self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
     }
 
+    /// What this core adds to the memory that all cores take together: its own, with letters that it
+    /// sent and without those that came. Below zero it has done away with more than it has.
+    #[inline]
+    #[must_use]
+    pub fn load_bytes(&self) -> isize {
+        self.memory_bytes().cast_signed() + self.letter_bytes
+    }
+
     /// Handles `input` and what waited before it, as far as the outbox allows.
     fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let connection = &mut self.connections[conn as usize];
@@ -512,7 +567,11 @@ impl Shard {
             let body_bytes_max = self.settings.body_bytes_max;
             let bounds = Bounds { body_bytes_max, memory_left, spares: Some(&self.spares) };
             match inbound.next(&mut input, bounds) {
-                Ok(Some(arrival)) => self.handle_arrival(conn, arrival, now),
+                Ok(Some(arrival)) => {
+                    self.pressed = 0;
+                    self.handle_arrival(conn, arrival, now);
+                    self.check_letters(conn);
+                }
                 Ok(None) => {
                     let connection = &self.connections[conn as usize];
                     if connection.ended && connection.outbox.held() == 0 {
@@ -547,6 +606,19 @@ impl Shard {
         self.deliver(None, now);
     }
 
+    /// Who has caused letters of which there are too many waits until they have left.
+    #[inline]
+    fn check_letters(&mut self, conn: ConnId) {
+        let by = match self.letters.len() {
+            0..LETTERS_PAUSE => self.pressed & self.congested,
+            _ => self.pressed,
+        };
+        if by != 0 {
+            self.connections[conn as usize].blocked = true;
+            self.blocked.push((conn, by));
+        }
+    }
+
     /// Goes on with a list, if one is being written; then whether requests have to wait.
     fn must_wait(&mut self, conn: ConnId, now: Now) -> bool {
         let connection = &self.connections[conn as usize];
@@ -566,7 +638,7 @@ impl Shard {
         // What is left of a list goes on when its last part has left.
         let outbox = &connection.outbox;
         let full = outbox.bytes() > OUTBOX_PAUSE_BYTES || outbox.held() >= SLOTS_PAUSE;
-        connection.paused = full || connection.listing.is_some();
+        connection.paused = full || connection.blocked || connection.listing.is_some();
         connection.paused
     }
 
@@ -726,7 +798,7 @@ impl Shard {
         let connection = &self.connections[conn as usize];
         if let Some((home, caller)) = connection.home() {
             let ready = self.engine.ready(conn);
-            self.letters.push((home, Letter::Noop { caller, ready }));
+            self.send_letter(home, Letter::Noop { caller, ready });
         } else if connection.moving == Moving::Expected {
             // It is told when it has arrived.
         } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
@@ -741,7 +813,7 @@ impl Shard {
     fn hint(&mut self, conn: ConnId) {
         let ready = self.engine.ready(conn);
         match self.connections[conn as usize].home() {
-            Some((home, caller)) => self.letters.push((home, Letter::Hint { caller, ready })),
+            Some((home, caller)) => self.send_letter(home, Letter::Hint { caller, ready }),
             None if self.is_roaming(conn) => {
                 self.receive_hint(conn, self.settings.cores.own, ready);
             }
@@ -755,7 +827,7 @@ impl Shard {
             Some((home, caller)) => {
                 let mut parcel = Parcel::default();
                 parcel.push(response);
-                self.letters.push((home, Letter::Reply { caller, slot, parcel }));
+                self.send_letter(home, Letter::Reply { caller, slot, parcel });
             }
             None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
@@ -765,7 +837,7 @@ impl Shard {
         if let Some((home, caller)) = self.connections[conn as usize].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.letters.push((home, Letter::Forward { caller, command, body }));
+            return self.send_letter(home, Letter::Forward { caller, command, body });
         }
         let exceptions = self.connections[conn as usize].session.exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
@@ -786,7 +858,7 @@ impl Shard {
         if let Some((home, caller)) = connection.home() {
             let mut parcel = Parcel::default();
             parcel.push(response);
-            return self.letters.push((home, Letter::Push { caller, parcel }));
+            return self.send_letter(home, Letter::Push { caller, parcel });
         }
         self.unsettle(conn);
         self.connections[conn as usize].outbox.push(response);
@@ -863,7 +935,8 @@ impl Shard {
     /// Bytes that may still be allocated.
     #[inline]
     fn room(&self) -> usize {
-        let taken = self.memory_bytes() + self.elsewhere.bytes;
+        let beside = self.letter_bytes + self.elsewhere.bytes;
+        let taken = self.memory_bytes().saturating_add_signed(beside);
         self.settings.memory_bytes_max.saturating_sub(taken)
     }
 
