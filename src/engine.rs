@@ -698,9 +698,11 @@ impl Engine {
         let number = job.number;
         let id = self.jobs.insert(job);
         let jobs = &self.jobs;
-        self.by_number.insert(handle::hash(number), id, |id| number_hash(jobs, id));
+        let number_of = |id: JobId| jobs[id as usize].number;
+        self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
         if unique_hash.is_some() {
-            self.by_unique.insert(unique_spread(unique_hash), id, |id| unique_hash_of(jobs, id));
+            let hash_of = |id: JobId| unique_spread(jobs[id as usize].unique_hash);
+            self.by_unique.insert(unique_spread(unique_hash), id, hash_of);
         }
         id
     }
@@ -713,20 +715,18 @@ impl Engine {
             self.detach(attachment);
         }
         self.unindex_unique(id);
-        let jobs = &self.jobs;
-        let Job { number, stored, .. } = jobs[id as usize];
+        let Job { number, stored, .. } = self.jobs[id as usize];
         if stored {
             self.effects.push(Effect::Remove { number });
         }
-        self.by_number.remove(handle::hash(number), id, |id| number_hash(jobs, id));
+        self.by_number.remove(number_hash(number), id);
         self.job_bytes -= self.jobs.remove(id).bytes();
     }
 
     fn unindex_unique(&mut self, id: JobId) {
         let hash = self.jobs[id as usize].unique_hash;
         if hash.is_some() {
-            let jobs = &self.jobs;
-            self.by_unique.remove(unique_spread(hash), id, |id| unique_hash_of(jobs, id));
+            self.by_unique.remove(unique_spread(hash), id);
             self.jobs[id as usize].unique_hash = None;
         }
     }
@@ -779,7 +779,7 @@ impl Engine {
     }
 
     fn find(&self, number: u64) -> Option<JobId> {
-        self.by_number.find(handle::hash(number), |id| self.jobs[id as usize].number == number)
+        self.by_number.find(number_hash(number), |id| self.jobs[id as usize].number == number)
     }
 
     fn find_running(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
@@ -858,12 +858,13 @@ enum End {
     Back,
 }
 
-fn number_hash(jobs: &Jobs, id: JobId) -> u64 {
-    handle::hash(jobs[id as usize].number)
-}
-
-fn unique_hash_of(jobs: &Jobs, id: JobId) -> u64 {
-    unique_spread(jobs[id as usize].unique_hash)
+/// Jobs made one after the other stand in neighbouring lines of the index, so that a deep queue,
+/// which comes and goes in that order, reads them as they lie. Numbers are the server's to choose:
+/// nobody can make them meet in one line.
+fn number_hash(number: u64) -> u64 {
+    let sequence = number >> handle::SLOT_BITS;
+    // A sequence has no bits where the index looks for what tells the entries of a line apart.
+    sequence | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
 }
 
 fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {

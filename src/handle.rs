@@ -49,17 +49,6 @@ pub fn slot_of(number: u64) -> u8 {
     slot
 }
 
-/// Hash of a job's number for the table of all jobs. Jobs made one after the other lie beside one
-/// another in it, so that a deep queue, which comes and goes in that order, is read from few cache
-/// lines; numbers are the server's to choose, so nobody can make them collide.
-#[inline]
-#[must_use]
-pub fn hash(number: u64) -> u64 {
-    let sequence = number >> SLOT_BITS;
-    // The table places an entry by the low bits and tells neighbours apart by the highest seven.
-    sequence ^ sequence << 57
-}
-
 /// A prefix that can't start a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PrefixError {
