@@ -20,7 +20,7 @@ use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, 
 use crate::handle;
 use crate::index::Index;
 use crate::job::{self, Job, JobId, Jobs, State};
-use crate::list::{Linked, Links, List, Stack};
+use crate::list::{Linked, Links, List};
 use crate::packet::Submit;
 use crate::timer::Timers;
 use crate::worker::Nap;

@@ -33,41 +33,70 @@ struct Line {
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Line {
-    /// Slots with this tag.
+    /// Slots with this tag, in no order.
     #[inline]
     fn slots_with(&self, tag: u8) -> impl Iterator<Item = usize> + use<> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
-        let tags = u128::from_le_bytes([a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0]);
-        let differences = tags ^ (EACH_SLOT * u128::from(tag));
-        // All bytes at once: the highest bit of each becomes one if any of its bits is one, and no
-        // sum carries into the next byte.
-        let low_bits = EACH_SLOT * 0x7f;
-        let differ = ((differences & low_bits) + low_bits) | differences;
-        let mut zeros = !differ & (EACH_SLOT << 7);
+        let (low, high) = self.words();
+        let tags = u64::from(tag) * EACH_BYTE;
+        let zeros = zero_bytes(low ^ tags);
+        let high_zeros = zero_bytes(high ^ (tags & u64::from(u32::MAX))) & u64::from(u32::MAX);
+        // Bit 1 of a byte stands for the slot eight further on.
+        let mut found = zeros >> 7 | high_zeros >> 6;
         std::iter::from_fn(move || {
-            let slot = (zeros != 0).then(|| zeros.trailing_zeros() as usize / 8)?;
-            zeros &= zeros - 1;
-            Some(slot)
+            let bit = (found != 0).then(|| found.trailing_zeros() as usize)?;
+            found &= found - 1;
+            Some(bit / 8 + bit % 8 * 8)
         })
     }
 
-    /// The first free slot; `None` if it is full.
     #[inline]
-    fn end(&self) -> Option<usize> {
-        self.slots_with(0).next()
+    fn slot_of(&self, tag: u8, id: u32) -> Option<usize> {
+        self.slots_with(tag).find(|&slot| self.ids[slot] == id)
     }
 
-    fn entries(self) -> impl Iterator<Item = (u8, u32)> {
-        self.tags.into_iter().zip(self.ids).take_while(|&(tag, _)| tag != 0)
+    /// Number of filled slots, which are the first ones.
+    #[inline]
+    fn len(&self) -> usize {
+        let (low, high) = self.words();
+        let (words, empty) = match high {
+            0 => (1, low.leading_zeros() / 8),
+            high => (2, high.leading_zeros() / 8),
+        };
+        8 * words - empty as usize
     }
 
+    /// The first 8 and the last 4 tags.
+    #[inline]
+    fn words(&self) -> (u64, u64) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
+        let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        (low, u32::from_le_bytes([i, j, k, l]).into())
+    }
+
+    #[inline]
     fn set(&mut self, slot: usize, (tag, id): (u8, u32)) {
         (self.tags[slot], self.ids[slot]) = (tag, id);
     }
+
+    #[inline]
+    fn pop(&mut self) -> (u8, u32) {
+        let last = self.len() - 1;
+        let entry = (self.tags[last], self.ids[last]);
+        self.set(last, (0, 0));
+        entry
+    }
 }
 
-/// A one for each slot's byte.
-const EACH_SLOT: u128 = 0x0101_0101_0101_0101_0101_0101;
+/// A one in each byte.
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each byte that is zero.
+#[inline]
+fn zero_bytes(bytes: u64) -> u64 {
+    // The sum sets it if any lower bit is one, and carries nothing into the next byte.
+    let low_bits = EACH_BYTE * 0x7f;
+    !(((bytes & low_bits) + low_bits) | bytes | low_bits)
+}
 
 /// Lines in pages, so that more of them move none.
 #[derive(Debug, Default)]
@@ -117,6 +146,8 @@ pub struct Index {
     len: usize,
     /// Where each chain starts.
     homes: Lines,
+    /// As many bits of a hash as it takes to number the home lines.
+    mask: usize,
     /// Where full lines go on.
     spill: Lines,
     /// Spill lines that are free, chained, counted from 1.
@@ -152,11 +183,9 @@ impl Index {
         }
         let mut line = &self.homes[self.home(hash)];
         loop {
-            for slot in line.slots_with(tag(hash)) {
-                let id = line.ids[slot];
-                if is_it(id) {
-                    return Some(id);
-                }
+            let mut ids = line.slots_with(tag(hash)).map(|slot| line.ids[slot]);
+            if let Some(id) = ids.find(|&id| is_it(id)) {
+                return Some(id);
             }
             line = &self.spill[line.next.checked_sub(1)? as usize];
         }
@@ -175,37 +204,51 @@ impl Index {
     /// Takes a record out that is in.
     #[inline]
     pub fn remove(&mut self, hash: u64, id: u32) {
-        debug_assert!(self.find(hash, |other| other == id).is_some(), "it must be in");
         let home = self.home(hash);
+        let line = &mut self.homes[home];
+        if line.next != 0 {
+            self.remove_from_chain(home, tag(hash), id);
+        } else if let Some(slot) = line.slot_of(tag(hash), id) {
+            // The last entry fills the gap.
+            let last = line.pop();
+            if last.1 != id {
+                line.set(slot, last);
+            }
+        } else {
+            debug_assert!(false, "removed a record that isn't in");
+        }
+        self.len -= 1;
+        if self.len < self.homes.len * LINE_LOAD / 2 && self.homes.len > 1 {
+            self.merge();
+        }
+    }
+
+    fn remove_from_chain(&mut self, home: usize, tag: u8, id: u32) {
         let mut found = None;
         let (mut before, mut last) = (Place::Home(home), Place::Home(home));
         loop {
             let line = self.line(last);
             if found.is_none() {
-                let slot = line.slots_with(tag(hash)).find(|&slot| line.ids[slot] == id);
-                found = slot.map(|slot| (last, slot));
+                found = line.slot_of(tag, id).map(|slot| (last, slot));
             }
             match line.next {
                 0 => break,
                 next => (before, last) = (last, Place::Spill(next)),
             }
         }
-        let Some((place, slot)) = found else { return };
-        // The chain's last entry fills the gap.
-        let line = self.line(last);
-        let end = line.end().unwrap_or(LINE_ENTRIES) - 1;
-        let moved = (line.tags[end], line.ids[end]);
-        self.line_mut(place).set(slot, moved);
-        self.line_mut(last).set(end, (0, 0));
+        let Some((place, slot)) = found else {
+            debug_assert!(false, "removed a record that isn't in");
+            return;
+        };
+        let entry = self.line_mut(last).pop();
+        if entry.1 != id {
+            self.line_mut(place).set(slot, entry);
+        }
         if let Place::Spill(number) = last
-            && end == 0
+            && self.line(last).len() == 0
         {
             self.line_mut(before).next = 0;
             self.free(number);
-        }
-        self.len -= 1;
-        if self.homes.len > 1 && self.len < self.homes.len * LINE_LOAD / 2 {
-            self.merge();
         }
     }
 
@@ -213,10 +256,13 @@ impl Index {
     /// where the line with all of them isn't there yet.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        let mask = self.homes.len.next_power_of_two() - 1;
         #[expect(clippy::cast_possible_truncation, reason = "the low bits are those that count")]
-        let wide = hash as usize & mask;
-        if wide < self.homes.len { wide } else { wide & (mask >> 1) }
+        let wide = hash as usize & self.mask;
+        if wide < self.homes.len { wide } else { wide & (self.mask >> 1) }
+    }
+
+    fn set_mask(&mut self) {
+        self.mask = self.homes.len.next_power_of_two() - 1;
     }
 
     /// The line that a line's entries came from and go back to.
@@ -228,6 +274,7 @@ impl Index {
     fn split(&mut self, hash_of: impl Fn(u32) -> u64) {
         let new = self.homes.len;
         self.homes.push();
+        self.set_mask();
         if new > 0 {
             let chain = std::mem::take(&mut self.homes[Self::parent(new)]);
             self.scatter(chain, |index, id| index.home(hash_of(id)));
@@ -239,6 +286,7 @@ impl Index {
         let last = self.homes.len - 1;
         let chain = std::mem::take(&mut self.homes[last]);
         self.homes.truncate(last);
+        self.set_mask();
         self.scatter(chain, |_, _| Self::parent(last));
     }
 
@@ -261,18 +309,26 @@ impl Index {
     /// Adds an entry to the chain of a home line.
     #[inline]
     fn add(&mut self, home: usize, entry: (u8, u32)) {
+        let line = &mut self.homes[home];
+        let len = line.len();
+        if len < LINE_ENTRIES { line.set(len, entry) } else { self.add_behind(home, entry) }
+    }
+
+    /// The same where the home line is full.
+    fn add_behind(&mut self, home: usize, entry: (u8, u32)) {
         let mut place = Place::Home(home);
         loop {
-            let line = self.line_mut(place);
-            if let Some(slot) = line.end() {
-                return line.set(slot, entry);
-            }
-            let next = match line.next {
+            let next = match self.line(place).next {
                 0 => self.take_spill(),
                 next => next,
             };
             self.line_mut(place).next = next;
             place = Place::Spill(next);
+            let line = self.line_mut(place);
+            let len = line.len();
+            if len < LINE_ENTRIES {
+                return line.set(len, entry);
+            }
         }
     }
 
