@@ -858,13 +858,16 @@ enum End {
     Back,
 }
 
-/// Jobs made one after the other stand in neighbouring lines of the index, so that a deep queue,
-/// which comes and goes in that order, reads them as they lie. Numbers are the server's to choose:
-/// nobody can make them meet in one line.
+/// Four jobs in a row share a home in the index of numbers: three such rows fill a line.
+const HOME_BITS: u32 = 2;
+
+/// Jobs made one after the other stand in one line of the index or in neighbouring ones, so that a
+/// deep queue, which comes and goes in that order, reads them as they lie. Numbers are the server's
+/// to choose: nobody can make them meet in one line.
 fn number_hash(number: u64) -> u64 {
     let sequence = number >> handle::SLOT_BITS;
     // A sequence has no bits where the index looks for what tells the entries of a line apart.
-    sequence | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
+    sequence >> HOME_BITS | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
 }
 
 fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {
