@@ -28,8 +28,6 @@ use crate::shard::Settings;
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
-/// Descriptors that are kept for other things than connections.
-const DESCRIPTORS_RESERVED: u64 = 64;
 /// Numbers of jobs start at so many a millisecond since `NUMBERS_START_MS`, so that a later run
 /// starts above every number of an earlier one unless that took more jobs a second all its life.
 const NUMBERS_PER_MS: u64 = 1 << 10;
@@ -134,10 +132,21 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
 
+    /// Microseconds that a core looks for something to do before it waits in the kernel: answers
+    /// come sooner, and up to a whole core is busy all the time. 0 = none
+    #[arg(long, value_name = "US", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub busy_poll: u64,
+
     /// Cores that serve, each with its own listener, event loop and queues; 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u8).range(0..=CORES_MAX as i64))]
     pub threads: u8,
+
+    /// With several cores: submissions in a row to the functions of one core after which a client
+    /// moves there; a worker whose functions are all of one core does at once. 0 = nobody moves
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub move_after: u32,
 
     /// Workers that may lose a job before it is failed; -1 = no limit, 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
@@ -180,7 +189,8 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_max: Option<u64>,
 
-    /// Most connections. As many as there may be descriptors, less 64, unless given
+    /// Most connections. As many as there may be descriptors, less 64, unless given; with io_uring,
+    /// as many for each thread
     #[arg(long, value_name = "N")]
     pub connections_max: Option<u64>,
 
@@ -424,6 +434,15 @@ pub enum SettingsError {
     Descriptors(u64),
 }
 
+/// Connections that a driver has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// On each core.
+    pub of_core: u64,
+    /// On all of them together.
+    pub in_all: u64,
+}
+
 /// What the server has to know of its host.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -433,6 +452,8 @@ pub struct Facts {
     pub memory_bytes: u64,
     /// Descriptors that the process may have.
     pub descriptors: u64,
+    /// Connections that they allow.
+    pub room: Room,
     /// A random number.
     pub random: u64,
     /// Milliseconds since 1970.
@@ -491,8 +512,8 @@ impl Options {
     /// `SettingsError`: see there.
     pub fn settings(&self, facts: &Facts) -> Result<Settings, SettingsError> {
         self.check()?;
-        let available = facts.descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-        let connections_max = self.connections_max.unwrap_or(available).min(available);
+        let room = facts.room;
+        let connections_max = self.connections_max.unwrap_or(room.in_all).min(room.in_all);
         if connections_max == 0 {
             return Err(SettingsError::Descriptors(facts.descriptors));
         }
@@ -526,7 +547,9 @@ impl Options {
             memory_bytes_max: bytes(memory_max),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
+            core_connections_max: bytes(connections_max.min(room.of_core)),
             cores: Cores::default(),
+            move_after: self.move_after,
         })
     }
 

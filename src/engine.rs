@@ -333,6 +333,18 @@ impl Engine {
         self.peers[conn as usize].is_remote = true;
     }
 
+    /// A connection has moved to this core, its home from now on.
+    pub fn mark_local(&mut self, conn: ConnId) {
+        self.peers[conn as usize].is_remote = false;
+    }
+
+    /// Whether a connection has no function, no job and no submission here.
+    #[must_use]
+    pub fn is_bare(&self, conn: ConnId) -> bool {
+        let Peer { abilities, running, attachments, .. } = &self.peers[conn as usize];
+        abilities.is_empty() && running.is_empty() && attachments.is_empty()
+    }
+
     /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn as usize].attachments.front() {

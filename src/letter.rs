@@ -7,7 +7,7 @@
 //! rings and no engine.
 //!
 //! Invariant: letters from one core to another arrive in the order in which they were sent; a
-//! connection's `Gone` is the last one about it.
+//! connection's `Gone` is the last one about it, or else its `Welcome`, with which it moves.
 
 use bytes::Bytes;
 
@@ -117,6 +117,16 @@ pub enum Letter {
         /// The list, and where to go on.
         listing: Listing,
     },
+    /// To the owner: a connection wants to have its home there. From now on what there is for it
+    /// is kept there; `Welcome` comes back.
+    MoveIn {
+        /// The connection.
+        caller: Caller,
+        /// Whether it takes exceptions.
+        exceptions: bool,
+    },
+    /// To the owner: a connection that was to move in stays where it is.
+    StayedHome(Caller),
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
         /// The number of the gathering at the sender.
@@ -180,6 +190,8 @@ pub enum Letter {
         /// Priorities that may have jobs.
         ready: u8,
     },
+    /// To the home: a connection may come; nothing more follows it to where it was.
+    Welcome(Caller),
     /// To the home: rows of a list.
     Rows {
         /// The connection.

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd};
+use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd, Room};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
 use ringgear::store;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 fn main() -> ExitCode {
     let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
@@ -75,8 +75,6 @@ fn serve_logged(
     let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
-    let facts = facts(descriptors)?;
-    let settings = options.settings(&facts)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
@@ -87,6 +85,15 @@ fn serve_logged(
         IoChoice::Epoll => Driver::Epoll,
         IoChoice::Glommio => Driver::Glommio,
     })?;
+    let facts = facts(descriptors, io::room(driver, descriptors, cores(options)))?;
+    let settings = options.settings(&facts)?;
+    info!(most = settings.connections_max, "connections");
+    if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {
+        warn!(
+            "--connections-max asks for more than the descriptors allow: raise them with \
+             --file-descriptors"
+        );
+    }
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -107,6 +114,7 @@ fn serve_logged(
         signals,
         store,
         store_timeout: Duration::from_millis(options.store_timeout),
+        busy_poll: Duration::from_micros(options.busy_poll),
         reopen_log: Box::new(move || log.reopen()),
     };
     io::run(server, || background.map_or(Ok(()), Background::ready))?;
@@ -137,11 +145,12 @@ fn sockets(options: &Options) -> Sockets {
     }
 }
 
-fn facts(descriptors: u64) -> Result<Facts, Box<dyn Error>> {
+fn facts(descriptors: u64, room: Room) -> Result<Facts, Box<dyn Error>> {
     Ok(Facts {
         nodename: machine::nodename(),
         memory_bytes: machine::memory_bytes(),
         descriptors,
+        room,
         random: getrandom::u64()?,
         unix_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
         pid: std::process::id(),

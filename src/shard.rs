@@ -18,6 +18,8 @@ use tracing::{debug, trace, warn};
 
 use self::home::{Away, Gathering};
 use self::lists::Progress;
+use self::moving::Moving;
+pub use self::moving::Passenger;
 use crate::admin::{self, Identity};
 use crate::engine::{self, ConnId, Effect, Engine, Now};
 use crate::handle::Handles;
@@ -70,10 +72,15 @@ pub struct Settings {
     pub memory_bytes_max: usize,
     /// Most bytes that may wait to leave one connection when another packet comes.
     pub outbox_bytes_max: usize,
-    /// Most connections.
+    /// Most connections, all cores together.
     pub connections_max: usize,
+    /// Most connections of this core.
+    pub core_connections_max: usize,
     /// Which core this is.
     pub cores: Cores,
+    /// Submissions in a row to one other core after which a client moves there; workers do at once.
+    /// 0 = neither moves.
+    pub move_after: u32,
 }
 
 impl Default for Settings {
@@ -88,7 +95,9 @@ impl Default for Settings {
             memory_bytes_max: 1 << 30,
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
+            core_connections_max: 1 << 20,
             cores: Cores::default(),
+            move_after: 0,
         }
     }
 }
@@ -111,6 +120,9 @@ pub enum Intake {
     Direct,
     /// Receive nothing now; ask again after `sent`.
     Pause,
+    /// Receive nothing, and hand the connection over to its `destination`: call `depart`, or `stay`
+    /// if that can't be done. Nothing is left to be sent.
+    Move,
     /// Nothing more comes in or goes out: call `disconnect` and close.
     Close,
 }
@@ -133,6 +145,8 @@ pub struct Counters {
     pub slow_readers: u64,
     /// Packets and lines that came in.
     pub frames: u64,
+    /// Connections that moved here from another core.
+    pub moved: u64,
 }
 
 /// What the other cores take of what all cores share.
@@ -142,6 +156,8 @@ pub struct Elsewhere {
     pub bytes: usize,
     /// Connections.
     pub connections: usize,
+    /// Cores that have few enough connections to take in more, one bit each.
+    pub hospitable: u64,
 }
 
 /// How a connection comes to its end.
@@ -167,6 +183,8 @@ struct Connection {
     caller: Option<(Core, Caller)>,
     /// Its dealings with other cores.
     away: Option<Box<Away>>,
+    /// On its way to another core.
+    moving: Moving,
     /// A list that is being written; requests behind it wait.
     listing: Option<Progress>,
     closing: Closing,
@@ -187,6 +205,7 @@ impl Connection {
             session_id,
             caller: None,
             away: None,
+            moving: Moving::No,
             listing: None,
             closing: Closing::No,
             ended: false,
@@ -201,6 +220,11 @@ impl Connection {
         Self { caller: Some((from, caller)), ..connection }
     }
 
+    /// The home that letters with what there is for it go to; none for one that is here, or will be.
+    fn home(&self) -> Option<(Core, Caller)> {
+        self.caller.filter(|_| self.moving != Moving::Expected)
+    }
+
     /// Whether it waits for another core's answer to a grab.
     fn is_grabbing(&self) -> bool {
         self.away.as_ref().is_some_and(|away| away.is_grabbing())
@@ -210,6 +234,7 @@ impl Connection {
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
         self.paused && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
+            || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
             || self.ended && self.closing == Closing::No && slots == 0
     }
 }
@@ -287,7 +312,9 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        if self.connections() + self.elsewhere.connections >= self.settings.connections_max {
+        let Settings { connections_max, core_connections_max, .. } = self.settings;
+        let here = self.connections();
+        if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
             self.counters.refused += 1;
             self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
             return Err(TooManyConnections);
@@ -354,6 +381,9 @@ impl Shard {
     /// `sent`.
     #[inline]
     pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+        if self.waits_for_rows(conn) {
+            return None;
+        }
         self.connections[conn as usize].outbox.take()
     }
 
@@ -361,7 +391,7 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn has_chunks(&self, conn: ConnId) -> bool {
-        self.connections[conn as usize].outbox.has_chunks()
+        !self.waits_for_rows(conn) && self.connections[conn as usize].outbox.has_chunks()
     }
 
     /// A chunk has been sent whole.
@@ -372,7 +402,7 @@ impl Shard {
         connection.outbox.sent(chunk);
         if connection.may_resume() {
             self.handle_frames(conn, &[], now);
-        } else if connection.closing != Closing::No {
+        } else if connection.closing != Closing::No || connection.moving != Moving::No {
             self.mark_dirty(conn);
         }
     }
@@ -386,6 +416,10 @@ impl Shard {
             Closing::Now => Intake::Close,
             Closing::Flushing if connection.outbox.is_empty() => Intake::Close,
             Closing::Flushing => Intake::Pause,
+            Closing::No if connection.moving != Moving::No => match connection.moving {
+                Moving::Packed(_) if connection.outbox.is_empty() => Intake::Move,
+                _ => Intake::Pause,
+            },
             Closing::No if connection.paused || connection.ended => Intake::Pause,
             Closing::No if connection.inbound.wants_direct() => Intake::Direct,
             Closing::No => Intake::Read,
@@ -567,6 +601,9 @@ impl Shard {
         {
             self.go_on_listing(conn, progress, now);
         }
+        if self.connections[conn as usize].moving != Moving::No && self.go_on_moving(conn) {
+            return true;
+        }
         let connection = &mut self.connections[conn as usize];
         if connection.is_grabbing() {
             // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
@@ -733,9 +770,11 @@ impl Shard {
     #[inline]
     fn wake(&mut self, conn: ConnId, now: Now) {
         let connection = &self.connections[conn as usize];
-        if let Some((home, caller)) = connection.caller {
+        if let Some((home, caller)) = connection.home() {
             let ready = self.engine.ready(conn);
             self.letters.push((home, Letter::Noop { caller, ready }));
+        } else if connection.moving == Moving::Expected {
+            // It is told when it has arrived.
         } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
             let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);
@@ -747,7 +786,7 @@ impl Shard {
     /// There may be jobs for a worker that is awake and has to do with several cores.
     fn hint(&mut self, conn: ConnId) {
         let ready = self.engine.ready(conn);
-        match self.connections[conn as usize].caller {
+        match self.connections[conn as usize].home() {
             Some((home, caller)) => self.letters.push((home, Letter::Hint { caller, ready })),
             None if self.is_roaming(conn) => {
                 self.receive_hint(conn, self.settings.cores.own, ready);
@@ -758,7 +797,7 @@ impl Shard {
 
     /// A submission that waited for the store has its answer.
     fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
-        match self.connections[conn as usize].caller {
+        match self.connections[conn as usize].home() {
             Some((home, caller)) => {
                 let mut parcel = Parcel::default();
                 parcel.push(response);
@@ -769,7 +808,7 @@ impl Shard {
     }
 
     fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
-        if let Some((home, caller)) = self.connections[conn as usize].caller {
+        if let Some((home, caller)) = self.connections[conn as usize].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
             return self.letters.push((home, Letter::Forward { caller, command, body }));
@@ -790,7 +829,7 @@ impl Shard {
         if connection.closing == Closing::Now {
             return;
         }
-        if let Some((home, caller)) = connection.caller {
+        if let Some((home, caller)) = connection.home() {
             let mut parcel = Parcel::default();
             parcel.push(response);
             return self.letters.push((home, Letter::Push { caller, parcel }));
@@ -860,7 +899,8 @@ impl Shard {
     #[inline]
     fn mark_dirty(&mut self, conn: ConnId) {
         let connection = &mut self.connections[conn as usize];
-        if !connection.dirty {
+        // A stand-in is nothing that a driver knows.
+        if !connection.dirty && connection.caller.is_none() {
             connection.dirty = true;
             self.dirty.push(conn);
         }
@@ -888,6 +928,7 @@ impl Shard {
 
 mod home;
 mod lists;
+mod moving;
 mod owner;
 
 #[cfg(test)]

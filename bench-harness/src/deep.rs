@@ -224,7 +224,7 @@ pub(crate) fn name(what: &str, depth: u64) -> String {
 }
 
 /// A round number, short: 10 k, 1 M.
-fn short(number: u64) -> String {
+pub(crate) fn short(number: u64) -> String {
     match number {
         1_000_000.. => format!("{} M", number / 1_000_000),
         1000.. => format!("{} k", number / 1000),

@@ -85,7 +85,7 @@ impl Run<'_> {
     }
 
     fn start(&self, keep: Keep<'_>) -> Result<Server> {
-        let start = Start { cores: self.cores, keep, patience: self.patience };
+        let start = Start { cores: self.cores, keep, threads: 1, patience: self.patience };
         self.contender.start(self.options, &start)
     }
 

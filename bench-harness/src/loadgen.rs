@@ -21,6 +21,10 @@ use crate::scenario::{Load, Mode};
 
 /// What a sample says that has nothing else to say.
 pub(crate) const NO_JOB: &str = "no job was done";
+/// Of fewer, what each takes would be lost in whole pages.
+const CONNECTIONS_MIN: usize = 500;
+/// Of fewer, it would be lost in what else the kernel does at the time.
+const KERNEL_CONNECTIONS_MIN: usize = 5000;
 /// How long setting up and draining may take beside the measured time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -34,6 +38,7 @@ struct Report {
     latency_us: Latency,
     faults: Faults,
     server: Option<ServerCost>,
+    kernel: Option<Kernel>,
     loadgen: Own,
 }
 
@@ -58,8 +63,16 @@ struct Faults {
 struct ServerCost {
     cpu_user_us_per_job: Option<f64>,
     cpu_system_us_per_job: Option<f64>,
+    rss_start_bytes: Option<f64>,
+    rss_idle_bytes: Option<f64>,
     rss_peak_bytes: Option<f64>,
     rss_end_bytes: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kernel {
+    start_bytes: Option<f64>,
+    idle_bytes: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +108,7 @@ impl Run<'_> {
         drop(pinned);
         let (output, errors) = communicate(child?, self.warm_up + self.duration + PATIENCE)?;
         match serde_json::from_str::<Report>(&output) {
-            Ok(report) => Ok(report.into_sample()),
+            Ok(report) => Ok(report.into_sample(self.load.clients + self.load.workers)),
             Err(error) if errors.trim().is_empty() => bail!("the load generator's report: {error}"),
             Err(_) => bail!("the load generator: {}", errors.trim()),
         }
@@ -180,7 +193,7 @@ fn read_all(mut pipe: impl Read + Send + 'static, ended: Option<Sender<()>>) -> 
 }
 
 impl Report {
-    fn into_sample(self) -> Sample {
+    fn into_sample(self, connections: usize) -> Sample {
         let Faults { lost, duplicated, foreign, failed } = self.faults;
         let faults =
             [("lost", lost), ("duplicated", duplicated), ("foreign", foreign), ("failed", failed)];
@@ -195,6 +208,10 @@ impl Report {
             _ => faults.join(", "),
         };
         let server = self.server.as_ref();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let each = |start: f64, idle: f64, enough: usize| {
+            (connections >= enough).then_some((idle - start).max(0.0) / connections as f64)
+        };
         Sample {
             status: if is_sound { Status::Ok } else { Status::Failed },
             note,
@@ -214,6 +231,12 @@ impl Report {
             cpu_system_us_per_job: server.and_then(|server| server.cpu_system_us_per_job),
             rss_peak_bytes: server.and_then(|server| server.rss_peak_bytes),
             rss_end_bytes: server.and_then(|server| server.rss_end_bytes),
+            bytes_per_connection: server.and_then(|server| {
+                each(server.rss_start_bytes?, server.rss_idle_bytes?, CONNECTIONS_MIN)
+            }),
+            kernel_bytes_per_connection: self.kernel.and_then(|kernel| {
+                each(kernel.start_bytes?, kernel.idle_bytes?, KERNEL_CONNECTIONS_MIN)
+            }),
             load_cpu_share: Some(self.loadgen.cpu_share),
             ..Sample::default()
         }
@@ -229,22 +252,25 @@ mod tests {
         "latency_us":{"p50":1.0,"p90":2.0,"p99":3.0,"p999":4.0,"p9999":5.0,"max":6.0,"mean":1.5},
         "faults":{"lost":0,"duplicated":0,"foreign":0,"failed":0},"reruns":0,
         "server":{"pid":7,"cpu_user_us_per_job":1.25,"cpu_system_us_per_job":8.5,
-        "rss_peak_bytes":4096,"rss_end_bytes":2048},
+        "rss_start_bytes":1000,"rss_idle_bytes":3000,"rss_peak_bytes":4096,"rss_end_bytes":2048},
+        "kernel":{"start_bytes":5,"idle_bytes":7},
         "loadgen":{"cpu_share":0.9,"was_limit":false},"config":{"clients":1},"version":"0.1.0"}"#;
 
     #[test]
     fn a_report_becomes_a_sample() {
-        let sample = serde_json::from_str::<Report>(REPORT).unwrap().into_sample();
+        let sample = serde_json::from_str::<Report>(REPORT).unwrap().into_sample(1000);
         assert_eq!(sample.status, Status::Ok);
         assert_eq!((sample.jobs, sample.p99_us), (100, Some(3.0)));
         assert_eq!(sample.cpu_us_per_job, Some(9.75));
         assert_eq!(sample.rss_peak_bytes, Some(4096.0));
+        assert_eq!(sample.bytes_per_connection, Some(2.0));
+        assert_eq!(sample.kernel_bytes_per_connection, None, "of too few to tell");
     }
 
     #[test]
     fn faults_fail_the_sample_and_are_named() {
         let report = REPORT.replace(r#""lost":0,"duplicated":0"#, r#""lost":3,"duplicated":1"#);
-        let sample = serde_json::from_str::<Report>(&report).unwrap().into_sample();
+        let sample = serde_json::from_str::<Report>(&report).unwrap().into_sample(1000);
         assert_eq!(sample.status, Status::Failed);
         assert_eq!(sample.note, "3 lost, 1 duplicated");
     }
@@ -254,7 +280,7 @@ mod tests {
         let start = REPORT.find(r#""server""#).unwrap();
         let end = REPORT.find(r#""loadgen""#).unwrap();
         let report = format!("{}\"server\":null,{}", &REPORT[..start], &REPORT[end..]);
-        let sample = serde_json::from_str::<Report>(&report).unwrap().into_sample();
+        let sample = serde_json::from_str::<Report>(&report).unwrap().into_sample(1000);
         assert_eq!(sample.cpu_us_per_job, None);
     }
 }

@@ -50,6 +50,16 @@ impl Machine {
             compiler: first_line("rustc", &["--version"]),
         }
     }
+
+    /// It and what ran on it, as two points of a list.
+    pub(crate) fn lines(&self) -> String {
+        let kind = if self.is_virtual { "virtual machine" } else { "machine" };
+        let Self { cpu, cores, memory_gib, kernel, system, commit, compiler, .. } = self;
+        format!(
+            "* A {kind} with {cores} cores ({cpu}) and {memory_gib} GiB of memory; {system}, \
+             Linux {kernel}.\n* Commit {commit}, built by {compiler}.\n"
+        )
+    }
 }
 
 fn read(path: impl AsRef<Path>) -> String {

@@ -3,19 +3,22 @@
 //!
 //! ```text
 //! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
-//!                                                             durable) ─▶ sample ─────────┐
+//!                                                             durable, crowds) ─▶ sample ─┐
 //!                                                                                         │
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
 //!
+//! `soak` is the other way round: one server, all kinds of load at once, for long.
 //! `relay` is the floor: a program that moves the same bytes between the same sockets and decides
 //! nothing.
 
 mod beside;
 mod contender;
+mod crowds;
 mod deep;
 mod dialect;
 mod durable;
+mod folder;
 mod large;
 mod loadgen;
 mod machine;
@@ -30,6 +33,7 @@ mod run;
 mod sample;
 mod scenario;
 mod scratch;
+mod soak;
 mod stats;
 
 use std::process::ExitCode;
@@ -41,6 +45,7 @@ use crate::options::{Action, Options};
 fn main() -> ExitCode {
     let result = match Options::parse().action {
         Action::Run(options) => run::run(&options),
+        Action::Soak(options) => soak::run(&options),
         Action::Report(options) => report::again(&options.folder),
         Action::Relay(options) => relay::run(&options).map(|()| true),
         Action::List => {

@@ -23,6 +23,8 @@ pub(crate) struct Options {
 pub(crate) enum Action {
     /// Measure, and write a folder of results
     Run(Box<RunOptions>),
+    /// Load one server with everything at once for long: its memory and descriptors must stay flat
+    Soak(Box<SoakOptions>),
     /// Write tables and plots of a folder of results again, from its raw samples
     Report(ReportOptions),
     /// The floor: move bytes between clients and workers without a job queue
@@ -91,6 +93,60 @@ pub(crate) struct RunOptions {
     /// Binary of Redis
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/redis-server")]
     pub(crate) redis: PathBuf,
+}
+
+/// Options of `soak`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakOptions {
+    /// Time under load
+    #[arg(long, default_value_t = 30.0)]
+    pub(crate) minutes: f64,
+    /// Jobs a second, all kinds of load together
+    #[arg(long, default_value_t = 1000.0, value_name = "JOBS")]
+    pub(crate) rate: f64,
+    /// Connections that are closed and opened anew each second, all kinds of load together
+    #[arg(long, default_value_t = 20.0, value_name = "CONNECTIONS")]
+    pub(crate) churn: f64,
+    /// Share of jobs (0 to 1) whose worker disconnects instead of answering
+    #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
+    pub(crate) worker_crash: f64,
+    /// Event loop
+    #[arg(long, value_enum, default_value_t = EventLoop::Uring)]
+    pub(crate) io: EventLoop,
+    /// Threads of the server
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// Keep background jobs in a store
+    #[arg(long, value_enum)]
+    pub(crate) store: Option<SoakStore>,
+    /// Time between two samples
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    pub(crate) every: Duration,
+    /// Growth of memory, fitted over the second half, that still counts as flat, MiB
+    #[arg(long, default_value_t = 2.0, value_name = "MIB", allow_negative_numbers = true)]
+    pub(crate) growth_max: f64,
+    /// Folder of the results [default: results/DATE-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Name of the run, for its folder and heading
+    #[arg(long, default_value = "soak")]
+    pub(crate) name: String,
+    /// Folder for what the store keeps, on a disk [default: that of this binary]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Binary of ringgear's server [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ringgeard: Option<PathBuf>,
+    /// Binary of the load generator [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) loadgen: Option<PathBuf>,
+}
+
+/// Where a soak's background jobs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SoakStore {
+    /// A file of SQLite
+    Sqlite,
 }
 
 /// Options of `report`.

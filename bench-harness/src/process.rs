@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -201,6 +202,14 @@ fn announced_port(log: &str) -> Option<u16> {
     })
 }
 
+/// Descriptors that this process and its children may have from now on: as many as the system
+/// allows.
+pub(crate) fn raise_descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    usize::try_from(if raised.is_ok() { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
 /// CPU time that a process has used, all of its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cpu {
@@ -311,7 +320,8 @@ mod tests {
     /// On core 0, soon.
     fn start_announced(command: &mut Command) -> Result<Server> {
         let cores = Cores { server: vec![0], load: vec![0] };
-        let start = Start { cores: &cores, keep: Keep::Memory, patience: Duration::from_secs(20) };
+        let (keep, patience) = (Keep::Memory, Duration::from_secs(20));
+        let start = Start { cores: &cores, keep, threads: 1, patience };
         Server::start_announced(command, &start)
     }
 

@@ -130,23 +130,15 @@ pub(crate) fn progress(sample: &Sample) -> String {
 fn heading(facts: &Facts) -> String {
     let Facts { machine, .. } = facts;
     let mut text = format!("# {} {}\n\n```sh\n{}\n```\n\n", facts.date, facts.name, facts.command);
-    let kind = if machine.is_virtual { "virtual machine" } else { "machine" };
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let _ = writeln!(
         text,
-        "* A {kind} with {} cores ({}) and {} GiB of memory; {}, Linux {}.\n\
-         * Commit {}, built by {}.\n\
+        "{}\
          * The server alone on core {}, the load on core {}; loopback TCP.\n\
          * Repeats: {}, each with a fresh server, contenders in turns; {} s measured after {} s of \
          warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
          * CPU is the server's, all threads, user + system; memory is the server's.",
-        machine.cores,
-        machine.cpu,
-        machine.memory_gib,
-        machine.system,
-        machine.kernel,
-        machine.commit,
-        machine.compiler,
+        machine.lines(),
         cores(&facts.server_cores),
         cores(&facts.load_cores),
         facts.repeats,
@@ -202,6 +194,18 @@ const LARGE: &[Column] = &[
     ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
 ];
 
+const CROWDS: &[Column] = &[
+    ("connections", |group, _| Some(group.point.to_owned())),
+    ("jobs/s", rate),
+    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
+    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
+    ("CPU µs/job", cpu),
+    ("× fewest", times_fewest),
+    ("memory/connection", |group, _| figure(group, |it| it.bytes_per_connection, bytes)),
+    ("kernel, both ends", |group, _| figure(group, |it| it.kernel_bytes_per_connection, bytes)),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
 const DURABLE: &[Column] = &[
     ("phase", |group, _| Some(group.point.to_owned())),
     ("jobs/s", rate),
@@ -236,6 +240,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "deep" => DEEP,
             "large" => LARGE,
             "durable" => DURABLE,
+            "crowd50k" => CROWDS,
             _ => LOAD,
         };
         text.push_str("| contender |");
@@ -344,6 +349,18 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .min_by(f64::total_cmp)?;
     let own = group.spread(|sample| sample.cpu_us_per_job)?.median;
     Some(format!("{:.2}", own / floor))
+}
+
+/// CPU per job in units of the same contender's with the fewest connections.
+fn times_fewest(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    let same = |it: &&Group<'_>| (it.scenario, it.contender) == (group.scenario, group.contender);
+    let cpu = |group: &Group<'_>| Some(group.spread(|sample| sample.cpu_us_per_job)?.median);
+    let least = groups
+        .iter()
+        .filter(same)
+        .filter_map(|it| Some((it.x()?, cpu(it)?)))
+        .min_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(format!("{:.2}", cpu(group)? / least.1))
 }
 
 /// Jobs a second in units of the faster gearmand's.

@@ -4,21 +4,23 @@
 //! Samples are written after every scenario, so that a run that is interrupted keeps what it has.
 //! What can't be measured becomes a sample too, with its reason.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::beside;
 use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::crowds;
 use crate::deep;
 use crate::durable;
+use crate::folder;
 use crate::large;
 use crate::loadgen;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Cpu, Server};
+use crate::process::{Cores, Cpu, Server, raise_descriptors};
 use crate::queue;
 use crate::report::{self, Facts};
 use crate::sample::{self, Sample, Status};
@@ -31,13 +33,11 @@ const START_TIME: Duration = Duration::from_secs(20);
 const COUNT_TIME: Duration = Duration::from_secs(1);
 /// The open loop runs at this share of what gearmand manages in a closed one.
 const LATENCY_SHARE: f64 = 0.25;
-/// Folders that are tried before giving up.
-const FOLDERS_MAX: usize = 100;
 
 /// Runs everything that was asked for; answers whether all of it was sound.
 pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     let harness = Harness::new(options)?;
-    let folder = folder(options)?;
+    let folder = folder::fresh(options.out.as_deref(), options.name(), report::SAMPLES)?;
     let mut facts = harness.facts();
     let mut samples: Vec<Sample> = Vec::new();
     for scenario in &harness.scenarios {
@@ -71,6 +71,8 @@ struct Harness<'a> {
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
     counts_calls: bool,
+    /// That a process may have.
+    descriptors: usize,
 }
 
 impl<'a> Harness<'a> {
@@ -93,7 +95,18 @@ impl<'a> Harness<'a> {
             Err("no scenario stores anything".to_owned())
         };
         let counts_calls = perf::is_here();
-        Ok(Self { options, cores, loadgen, scratch, scenarios, contenders, counts_calls })
+        // Servers inherit the limit, and the drivers here need it for their own connections.
+        let descriptors = raise_descriptors();
+        Ok(Self {
+            options,
+            cores,
+            loadgen,
+            scratch,
+            scenarios,
+            contenders,
+            counts_calls,
+            descriptors,
+        })
     }
 
     fn facts(&self) -> Facts {
@@ -112,8 +125,8 @@ impl<'a> Harness<'a> {
         });
         Facts {
             name: self.options.name().to_owned(),
-            date: today(),
-            command: command_line(),
+            date: folder::today(),
+            command: folder::command_line(),
             machine: Machine::this(),
             server_cores: self.cores.server.clone(),
             load_cores: self.cores.load.clone(),
@@ -180,6 +193,7 @@ impl<'a> Harness<'a> {
             Work::Load(load) => self.load(load, contender, repeat, facts).map(|it| vec![it]),
             Work::Deep(depths) => Ok(self.deep(depths, contender)),
             Work::Large(sizes) => Ok(self.large(sizes, contender)),
+            Work::Crowds(crowds) => self.crowds(crowds, contender),
             Work::Durable(jobs) => self.durable(jobs, contender),
         };
         result.unwrap_or_else(|error| vec![failed(&error)])
@@ -187,7 +201,8 @@ impl<'a> Harness<'a> {
 
     /// A fresh server that keeps its jobs in memory.
     fn start(&self, contender: Contender) -> Result<Server> {
-        let start = Start { cores: &self.cores, keep: Keep::Memory, patience: START_TIME };
+        let (cores, keep) = (&self.cores, Keep::Memory);
+        let start = Start { cores, keep, threads: 1, patience: START_TIME };
         contender.start(self.options, &start)
     }
 
@@ -300,6 +315,23 @@ impl<'a> Harness<'a> {
         Ok(run.samples())
     }
 
+    fn crowds(&self, crowds: &[usize], contender: Contender) -> Result<Vec<Sample>> {
+        let run = crowds::Run {
+            contender,
+            options: self.options,
+            cores: &self.cores,
+            loadgen: self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?,
+            limit: self.descriptors,
+            patience: START_TIME,
+        };
+        Ok(run.samples(crowds, |error, server| {
+            failed(&match server {
+                Some(server) => with_log(error, server),
+                None => error,
+            })
+        }))
+    }
+
     /// Why a contender can't be measured with a store, if it is to be.
     fn absent_on_disk(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
         if !scenario.stores() {
@@ -363,37 +395,6 @@ fn chosen<T: Copy>(
     }
     let is_chosen = |one: &T| names.is_empty() || names.iter().any(|wanted| wanted == name(one));
     Ok(all.filter(is_chosen).collect())
-}
-
-/// A new folder for the results; results are never overwritten.
-fn folder(options: &RunOptions) -> Result<PathBuf> {
-    let wanted = match &options.out {
-        Some(folder) => folder.clone(),
-        None => Path::new("results").join(format!("{}-{}", today(), options.name())),
-    };
-    for number in 1..=FOLDERS_MAX {
-        let mut folder = wanted.clone();
-        if number > 1 {
-            let name = wanted.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            folder.set_file_name(format!("{name}-{number}"));
-        }
-        if !folder.join(report::SAMPLES).exists() {
-            let context = || format!("can't make the folder {}", folder.display());
-            std::fs::create_dir_all(&folder).with_context(context)?;
-            return Ok(folder);
-        }
-    }
-    bail!("{} and its successors are taken", wanted.display())
-}
-
-fn today() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
-}
-
-/// As it could be typed again.
-fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p bench-harness -- {}", arguments.join(" "))
 }
 
 #[cfg(test)]

@@ -55,6 +55,10 @@ pub(crate) struct Sample {
     pub(crate) rss_end_bytes: Option<f64>,
     /// Memory that each queued job took, its payload included.
     pub(crate) bytes_per_queued_job: Option<f64>,
+    /// Memory that each connection took before the first job.
+    pub(crate) bytes_per_connection: Option<f64>,
+    /// The kernel's, for both ends of it.
+    pub(crate) kernel_bytes_per_connection: Option<f64>,
     /// What each stored job took of the disk, all files of the store together.
     pub(crate) disk_bytes_per_job: Option<f64>,
     /// Share of its cores that the load itself used; near 1, the load was the limit.

@@ -65,6 +65,8 @@ pub(crate) enum Work {
     Deep(&'static [u64]),
     /// Send payloads of these sizes there and back, each so often.
     Large(&'static [(u64, u64)]),
+    /// By the load generator from so many connections, one after the other.
+    Crowds(&'static [usize]),
     /// Store jobs before the answer, in several ways, and so many for a restart.
     Durable(u64),
 }
@@ -85,7 +87,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 12] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load(
         "mid",
@@ -97,6 +99,13 @@ pub(crate) const ALL: [Scenario; 11] = [
         "5000 clients, 200 workers, foreground, 64 bytes",
         Load { clients: 5000, workers: 200, ..STEADY },
     ),
+    Scenario {
+        name: "crowd50k",
+        what: "500, 5000 and 50 000 connections, one in 50 of them a worker, each client with a \
+               job in flight, foreground, 64 bytes; the last with 5 s of warm-up",
+        work: Work::Crowds(&[500, 5000, 50_000]),
+        quick: Work::Crowds(&[50, 500]),
+    },
     Scenario {
         name: "flood",
         what: "50 clients, 16 background submits in flight each, 1 million jobs, no workers",

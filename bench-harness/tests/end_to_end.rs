@@ -41,7 +41,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = harness();
     run.args(["run", "--quick", "--duration", "0.2", "--name", "tiny", "--out"]).arg(folder.path());
-    for scenario in ["steady", "deep", "durable"] {
+    for scenario in ["steady", "crowd50k", "deep", "durable"] {
         run.args(["--scenario", scenario]);
     }
     for contender in ["ringgear-epoll", "floor-epoll", "gearmand"] {
@@ -60,6 +60,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
         "| floor-epoll |",
         "| gearmand | absent |",
         "gearmand: /nonexistent/gearmand is missing; Debian's package gearman-job-server has it",
+        "| ringgear-epoll | 500 |",
         "| ringgear-epoll | drain 10 k |",
         "| ringgear-epoll | closed |",
         "| ringgear-epoll | foreground beside |",
@@ -74,6 +75,45 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     let again = harness().args(["report", "--in"]).arg(folder.path()).output().unwrap();
     assert!(again.status.success());
     assert_eq!(String::from_utf8(again.stdout).unwrap(), table);
+}
+
+fn soak(io: &str, growth_max: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut soak = harness();
+    soak.args(["soak", "--minutes", "0.05", "--every", "0.3", "--rate", "200", "--io", io]);
+    soak.args(["--growth-max", growth_max, "--threads", "2", "--worker-crash", "0.05", "--out"]);
+    let output = soak.arg(folder.path()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    for file in ["README.md", "soak.csv", "loads.csv", "soak.svg"] {
+        let path = folder.path().join(file);
+        assert!(fs::metadata(path).is_ok_and(|it| it.len() > 0), "no {file}: {errors}");
+    }
+    let verdict = String::from_utf8(output.stdout).unwrap();
+    let readme = fs::read_to_string(folder.path().join("README.md")).unwrap();
+    assert!(readme.contains(verdict.trim_end()), "{readme}");
+    (output.status.success(), verdict)
+}
+
+#[test]
+fn a_short_soak_ends_as_it_began() {
+    if !has_binaries() {
+        return;
+    }
+    // Nothing is flat within three seconds.
+    let (is_success, verdict) = soak("epoll", "1000");
+    assert!(is_success && !verdict.contains("FAILED"), "{verdict}");
+    assert!(verdict.contains("* ok faults: 0."), "{verdict}");
+}
+
+#[test]
+fn a_soak_whose_memory_grows_too_much_fails() {
+    if !has_binaries() {
+        return;
+    }
+    let (is_success, verdict) = soak("epoll", "-1000");
+    assert!(!is_success, "{verdict}");
+    assert_eq!(verdict.matches("FAILED").count(), 1, "{verdict}");
+    assert!(verdict.contains("* **FAILED** memory: "), "{verdict}");
 }
 
 #[test]

@@ -5,10 +5,11 @@
 //! straight behind that tail. Invariant: `partial` holds less than one frame between two calls.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
 use mio::net::TcpStream;
+use nix::sys::socket::{setsockopt, sockopt};
 use ringgear::frame::{Cut, HEADER_BYTES, Header, cut};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -39,12 +40,14 @@ pub(crate) struct Link {
 
 impl Link {
     /// Begins to connect; `source` spreads the connections over more than one address.
-    pub(crate) fn open(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Self> {
+    pub(crate) fn open(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = source {
-            socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+            // Else the port is taken for all servers, and for a minute after its connection.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         match socket.connect(&addr.into()) {
             Ok(()) => {}

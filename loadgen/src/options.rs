@@ -1,5 +1,6 @@
 //! What can be asked for on the command line, and whether it makes sense together.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -66,6 +67,10 @@ pub struct Options {
     /// Process whose CPU and memory are reported (default: who listens on the port).
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Address that connections come from; of several, each takes its turn (default: the kernel's
+    /// choice, and for a server on loopback as many addresses as the ports take).
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Vec<IpAddr>,
 
     /// Client connections.
     #[arg(long, default_value_t = 50)]
@@ -155,7 +160,8 @@ pub struct Options {
     /// How long the end waits for answers while none arrive.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     pub drain_timeout: Span,
-    /// Threads (default: one less than the cores, at most 4).
+    /// Threads (default: one less than the cores, at most 4); more of them if one can't have so
+    /// many descriptors.
     #[arg(long)]
     pub threads: Option<usize>,
     /// Seed of the load's shape: the same seed draws the same sizes, functions, keys and times.
@@ -168,6 +174,10 @@ pub struct Options {
     /// Write the latencies as a percentile distribution (HdrHistogram's .hgrm, in µs).
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write the counts so far every TIME, each as one JSON object to standard error; the run ends
+    /// when nobody reads them.
+    #[arg(long, value_name = "TIME")]
+    pub live: Option<Span>,
     /// No live progress, even on a terminal.
     #[arg(long)]
     pub quiet: bool,
@@ -210,6 +220,7 @@ impl Options {
             (self.functions == 0, "--functions must be at least 1"),
             (self.unique_keys == 0, "--unique-keys must be at least 1"),
             (self.jobs == Some(0), "--jobs must be at least 1"),
+            (self.live.is_some_and(|every| every.0.is_zero()), "--live must not be 0"),
             (self.jobs.is_none() && self.duration.0.is_zero(), "--duration must not be 0"),
             (!share(self.unique), "--unique is a share between 0 and 1"),
             (!(0.0..=0.99).contains(&self.worker_crash), "--worker-crash is a share up to 0.99"),

@@ -1,7 +1,12 @@
-//! One line on the terminal that says how the run goes.
+//! How the run goes: one line on the terminal for people, lines of JSON for programs.
 
 use std::io::{IsTerminal, Write};
 
+use serde::Serialize;
+
+use crate::clock::nanos;
+use crate::error::Error;
+use crate::shape::Span;
 use crate::shared::{Phase, Shared};
 
 /// How often the line is written anew.
@@ -13,6 +18,20 @@ pub(crate) struct Progress {
     shown_ns: u64,
     answered: u64,
     is_shown: bool,
+    /// How often programs are told, if there are any.
+    tell_every_ns: Option<u64>,
+    told_ns: u64,
+}
+
+/// The counts so far, all since the start; a contract with `bench-harness`.
+#[derive(Debug, Serialize)]
+struct Counts {
+    seconds: f64,
+    connections: u64,
+    answered: u64,
+    ran: u64,
+    in_flight: u64,
+    faults: u64,
 }
 
 /// Whether anybody would see it.
@@ -21,8 +40,24 @@ pub(crate) fn has_reader() -> bool {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { shown_ns: 0, answered: 0, is_shown: false }
+    pub(crate) fn new(live: Option<Span>) -> Self {
+        let tell_every_ns = live.map(|every| nanos(every.0));
+        Self { shown_ns: 0, answered: 0, is_shown: false, tell_every_ns, told_ns: 0 }
+    }
+
+    /// Writes a line for programs if it is time.
+    pub(crate) fn tell(&mut self, shared: &Shared) -> Result<(), Error> {
+        let now_ns = shared.clock.now_ns();
+        if self.tell_every_ns.is_none_or(|every_ns| now_ns < self.told_ns + every_ns) {
+            return Ok(());
+        }
+        self.told_ns = now_ns;
+        tell(shared, now_ns)
+    }
+
+    /// Writes the last line for programs, whenever the one before was.
+    pub(crate) fn tell_end(&self, shared: &Shared) -> Result<(), Error> {
+        self.tell_every_ns.map_or(Ok(()), |_| tell(shared, shared.clock.now_ns()))
     }
 
     /// Writes the line if it is time.
@@ -62,4 +97,19 @@ impl Progress {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+/// Writes the counts as they are.
+fn tell(shared: &Shared, now_ns: u64) -> Result<(), Error> {
+    let counts = Counts {
+        seconds: now_ns as f64 / 1e9,
+        connections: shared.sum(|live| &live.ready),
+        answered: shared.sum(|live| &live.answered),
+        ran: shared.sum(|live| &live.ran),
+        in_flight: shared.sum(|live| &live.in_flight),
+        faults: shared.sum(|live| &live.faults),
+    };
+    let line = serde_json::to_string(&counts).unwrap_or_default();
+    writeln!(std::io::stderr(), "{line}")
+        .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
 }

@@ -57,10 +57,24 @@ pub struct Server {
     pub cpu_system_us_per_job: Option<f64>,
     /// CPU time over wall-clock time in the window; 1 is one core.
     pub cpu_share: Option<f64>,
+    /// Resident memory before the first connection.
+    pub rss_start_bytes: Option<u64>,
+    /// Resident memory with all connections set up, before the first job.
+    pub rss_idle_bytes: Option<u64>,
     /// Largest resident memory since the process began.
     pub rss_peak_bytes: Option<u64>,
     /// Resident memory at the end, before the connections are closed.
     pub rss_end_bytes: Option<u64>,
+}
+
+/// Memory that this host's kernel keeps for its own objects and for what is in TCP's buffers,
+/// whoever they are of.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Kernel {
+    /// Before the first connection.
+    pub start_bytes: Option<u64>,
+    /// With all connections set up, before the first job.
+    pub idle_bytes: Option<u64>,
 }
 
 /// This program itself.
@@ -99,6 +113,8 @@ pub struct Report {
     pub first_error: Option<String>,
     /// The server's process.
     pub server: Server,
+    /// This host's kernel.
+    pub kernel: Kernel,
     /// This program.
     pub loadgen: Loadgen,
     /// All options.
@@ -237,6 +253,10 @@ impl Report {
         if let (Some(peak), Some(end)) = (server.rss_peak_bytes, server.rss_end_bytes) {
             let (peak, end) = (peak as f64 / 1e6, end as f64 / 1e6);
             writeln!(out, "server memory       {peak:.1} MB at its peak, {end:.1} MB at the end")?;
+        }
+        if let (Some(start), Some(idle)) = (server.rss_start_bytes, server.rss_idle_bytes) {
+            let each = idle.saturating_sub(start) / self.config.connections().max(1) as u64;
+            writeln!(out, "server memory       {} bytes per idle connection", grouped(each))?;
         }
         Ok(())
     }

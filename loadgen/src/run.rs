@@ -3,7 +3,7 @@
 //! The one place that moves the phase. Threads do the work; this waits, reads clocks and CPU
 //! counters at both ends of the measured window, and counts as lost what is missing at the end.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::limits;
 use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
-use crate::report::{Latency, Loadgen, Report, Server};
+use crate::report::{Kernel, Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
 use crate::shared::{Phase, Shared};
 use crate::spawn;
@@ -47,13 +47,30 @@ struct Reading {
     own: Cpu,
 }
 
+/// Memory at one moment: the server's, and what this host's kernel keeps.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    resident_bytes: Option<u64>,
+    kernel_bytes: Option<u64>,
+}
+
+impl Memory {
+    fn of(pid: Option<u32>) -> Self {
+        let resident = pid.and_then(server_stats::resident_bytes);
+        Self {
+            resident_bytes: resident.map(|(_, now)| now),
+            kernel_bytes: server_stats::kernel_bytes(),
+        }
+    }
+}
+
 /// Runs a load.
 ///
 /// # Errors
 /// `Error` if the load could not take place; what goes wrong under load is in the report.
 pub fn run(options: &Options) -> Result<Report, Error> {
     options.check()?;
-    limits::raise_descriptors(options.connections())?;
+    let spread = limits::make_room(options.connections(), options.thread_count())?;
     let server = match &options.spawn {
         Some(path) => Some(spawn::Server::start(path, &options.spawn_arg)?),
         None => None,
@@ -66,14 +83,14 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         Some(server) => Some(server.pid()),
         None => options.server_pid.or_else(|| server_stats::listener(addr)),
     };
-    let threads = options.thread_count();
     let watched = !options.quiet && progress::has_reader();
-    let shared = Arc::new(Shared::new(options.clone(), threads, watched));
-    let mut conductor = Conductor::start(shared, addr, pid)?;
+    let shared = Arc::new(Shared::new(options.clone(), spread.threads, watched));
+    let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables)?;
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
     conductor.progress.clear();
     let tally = conductor.join();
+    conductor.progress.tell_end(&conductor.shared)?;
     let window = outcome?;
     Ok(conductor.report(tally, &window))
 }
@@ -85,6 +102,8 @@ struct Window {
     from: Reading,
     to: Reading,
     resident_bytes: Option<(u64, u64)>,
+    /// With all connections, before the first job.
+    idle: Memory,
 }
 
 struct Conductor {
@@ -95,10 +114,17 @@ struct Conductor {
     threads: Vec<JoinHandle<Tally>>,
     progress: Progress,
     phase: Phase,
+    /// Before the first connection.
+    empty: Memory,
 }
 
 impl Conductor {
-    fn start(shared: Arc<Shared>, addr: SocketAddr, pid: Option<u32>) -> Result<Self, Error> {
+    fn start(
+        shared: Arc<Shared>,
+        addr: SocketAddr,
+        pid: Option<u32>,
+        own_tables: bool,
+    ) -> Result<Self, Error> {
         let count = shared.live.len();
         let target = Target {
             addr,
@@ -111,7 +137,8 @@ impl Conductor {
             pid,
             wakers: Vec::new(),
             threads: Vec::new(),
-            progress: Progress::new(),
+            progress: Progress::new(shared.options.live),
+            empty: Memory::of(pid),
             phase: Phase::SetUp,
         };
         for index in 0..count {
@@ -124,7 +151,7 @@ impl Conductor {
                 live.quota_left.store(quota, Ordering::Relaxed);
             }
             let roles = roles(&shared.options, addr, index, count);
-            let thread = Thread::new(poll, target, desk, index, roles)?;
+            let thread = Thread::new(poll, target, desk, index, roles, own_tables)?;
             let handle = std::thread::Builder::new()
                 .name(format!("loadgen-{index}"))
                 .spawn(move || thread.run())
@@ -137,6 +164,7 @@ impl Conductor {
     /// Takes the run through its phases up to the end of the drain.
     fn conduct(&mut self) -> Result<Window, Error> {
         self.wait_ready()?;
+        let idle = Memory::of(self.pid);
         let options = self.shared.options.clone();
         if !options.warm_up.0.is_zero() {
             self.enter(Phase::WarmUp);
@@ -164,6 +192,7 @@ impl Conductor {
             from,
             to,
             resident_bytes: self.pid.and_then(server_stats::resident_bytes),
+            idle,
         })
     }
 
@@ -180,6 +209,7 @@ impl Conductor {
     fn tick(&mut self, time: Duration) -> Result<(), Error> {
         std::thread::sleep(time);
         self.progress.show(&self.shared, self.phase);
+        self.progress.tell(&self.shared)?;
         self.shared.failure().map_or(Ok(()), Err)
     }
 
@@ -326,8 +356,14 @@ impl Conductor {
                 cpu_user_us_per_job: server_cpu.and_then(|cpu| per_job(cpu.user)),
                 cpu_system_us_per_job: server_cpu.and_then(|cpu| per_job(cpu.system)),
                 cpu_share: server_share,
+                rss_start_bytes: self.empty.resident_bytes,
+                rss_idle_bytes: window.idle.resident_bytes,
                 rss_peak_bytes: window.resident_bytes.map(|(peak, _)| peak),
                 rss_end_bytes: window.resident_bytes.map(|(_, end)| end),
+            },
+            kernel: Kernel {
+                start_bytes: self.empty.kernel_bytes,
+                idle_bytes: window.idle.kernel_bytes,
             },
             loadgen: Loadgen {
                 cpu_share,
@@ -353,10 +389,10 @@ fn roles(
     addr: SocketAddr,
     thread: usize,
     threads: usize,
-) -> Vec<(Role, Option<std::net::Ipv4Addr>)> {
+) -> Vec<(Role, Option<IpAddr>)> {
     let total = options.connections();
     let own = |count: usize| (thread..count).step_by(threads);
-    let source = |index: usize| limits::source(addr, index, total);
+    let source = |index: usize| limits::source(addr, index, total, &options.source);
     let client = |index: usize| {
         let client = Client::new(u32::try_from(index).unwrap_or(u32::MAX));
         (Role::Client(client), source(index))

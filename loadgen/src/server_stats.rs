@@ -57,6 +57,25 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<(u64, u64)> {
     Some((field("VmHWM:")?, field("VmRSS:")?))
 }
 
+/// What this host's kernel keeps in its slabs and in the buffers of TCP sockets.
+pub(crate) fn kernel_bytes() -> Option<u64> {
+    let slabs = slab_bytes(&fs::read_to_string("/proc/meminfo").ok()?)?;
+    let pages = tcp_pages(&fs::read_to_string("/proc/net/sockstat").ok()?)?;
+    let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    Some(slabs + pages * page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096))
+}
+
+fn slab_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("Slab:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    line.split_once(" mem ")?.1.split(' ').next()?.parse().ok()
+}
+
 /// The process of this host that listens on `addr`.
 pub(crate) fn listener(addr: SocketAddr) -> Option<u32> {
     if !addr.ip().is_loopback() {
@@ -118,6 +137,14 @@ mod tests {
         let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 1 2 3";
         let cpu = parse_stat(stat, 100).unwrap();
         assert_eq!((cpu.user.as_millis(), cpu.system.as_millis()), (2500, 500));
+    }
+
+    #[test]
+    fn the_kernel_counts_slabs_in_kibibytes_and_buffers_in_pages() {
+        assert_eq!(slab_bytes("MemTotal: 9 kB\nSlab:      12 kB\n"), Some(12_288));
+        let sockstat = "sockets: used 9\nTCP: inuse 3 orphan 0 tw 1 alloc 4 mem 17\nUDP: mem 2\n";
+        assert_eq!(tcp_pages(sockstat), Some(17));
+        assert!(kernel_bytes().is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::clock::nanos;
 use crate::connection::{Link, Received};
 use crate::desk::Desk;
 use crate::error::Error;
+use crate::limits;
 use crate::shape::Arrivals;
 use crate::shared::{Phase, Shared};
 use crate::tally::Tally;
@@ -68,7 +69,7 @@ struct Peer {
     link: Option<Link>,
     /// Counts its connections, so that what was due on an earlier one is not done on this.
     generation: u32,
-    source: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
     is_dirty: bool,
 }
 
@@ -106,6 +107,8 @@ pub(crate) struct Thread {
     next_client: usize,
     clients: usize,
     progress_ns: u64,
+    /// Whether it is to have a table of descriptors of its own.
+    own_table: bool,
 }
 
 impl Thread {
@@ -114,7 +117,8 @@ impl Thread {
         target: Target,
         desk: Desk,
         me: usize,
-        roles: Vec<(Role, Option<Ipv4Addr>)>,
+        roles: Vec<(Role, Option<IpAddr>)>,
+        own_table: bool,
     ) -> Result<Self, Error> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)
             .map_err(|errno| Error::kernel("cannot make a timer")(errno.into()))?;
@@ -151,6 +155,7 @@ impl Thread {
             next_client: 0,
             clients,
             progress_ns: 0,
+            own_table,
         })
     }
 
@@ -164,6 +169,9 @@ impl Thread {
     }
 
     fn turns(&mut self, shared: &Shared) -> Result<(), Error> {
+        if self.own_table {
+            limits::own_table(self.target.total)?;
+        }
         let mut events = Events::with_capacity(EVENTS_MAX);
         while shared.phase() != Phase::Done {
             self.open_more()?;

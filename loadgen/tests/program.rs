@@ -37,6 +37,7 @@ fn bad_options_are_one_sentence() {
         (&["--clients", "0"], "--clients must be at least 1"),
         (&["--burst", "0", "--rate", "5"], "--burst must be at least 1"),
         (&["--burst", "4"], "--rate"),
+        (&["--live", "0"], "--live must not be 0"),
         (&["--unique", "2"], "--unique is a share"),
         (&["--pipeline", "3", "--rate", "5"], "--rate"),
         (&["--work-time", "5x"], "unit of time"),
@@ -67,6 +68,55 @@ fn a_server_that_hangs_up_at_once_is_one_sentence() {
 }
 
 #[test]
+fn more_connections_than_one_table_of_descriptors_holds_are_spread_over_threads() {
+    let fake = Fake::start(Wrong::Nothing);
+    let addr = fake.addr.to_string();
+    // A user who may raise the hard limit needs no second table.
+    let script = "ulimit -n 130 && exec \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_loadgen"), "--addr", &addr])
+        .args(["--clients", "150", "--workers", "5", "--jobs", "1000", "--warm-up", "0"])
+        .args(["--threads", "1", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["jobs"], 1000);
+    assert!(
+        report["loadgen"]["threads"].as_u64().is_some_and(|threads| threads == 3 || threads == 1)
+    );
+}
+
+#[test]
+fn connections_come_from_the_given_sources_in_turn() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let accepting = std::thread::spawn(move || {
+        let streams: Vec<_> = (0..4).map(|_| listener.accept().unwrap()).collect();
+        let mut hosts: Vec<_> = streams.iter().map(|(_, peer)| peer.ip().to_string()).collect();
+        hosts.sort_unstable();
+        hosts
+    });
+    let mut words = vec!["--addr", &addr, "--clients", "3", "--workers", "1", "--threads", "1"];
+    words.extend(["--source", "127.0.0.8", "--source=127.0.0.9"]);
+    let text = sentence(&loadgen(&words));
+    assert!(text.contains("closed a connection"), "{text}");
+    assert_eq!(accepting.join().unwrap(), ["127.0.0.8", "127.0.0.8", "127.0.0.9", "127.0.0.9"]);
+}
+
+#[test]
+fn programs_can_follow_a_run() {
+    let output = against(&Fake::start(Wrong::Nothing), &["--live", "1ms"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for name in ["seconds", "connections", "answered", "ran", "in_flight", "faults"] {
+        assert!(last[name].is_number(), "{name}: {text}");
+    }
+    assert_eq!(last["answered"], 200, "{text}");
+}
+
+#[test]
 fn faults_end_the_program_with_1() {
     let output = against(&Fake::start(Wrong::ChangesByte), &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -89,6 +139,7 @@ fn the_json_keeps_its_names() {
         "/latency_us/p50 /latency_us/p90 /latency_us/p99 /latency_us/p999 /latency_us/p9999",
         "/latency_us/max /latency_us/mean /faults/lost /faults/duplicated /faults/foreign",
         "/faults/failed /server/rss_peak_bytes /server/rss_end_bytes /loadgen/cpu_share",
+        "/server/rss_start_bytes /server/rss_idle_bytes /kernel/start_bytes /kernel/idle_bytes",
         "/server/cpu_user_us_per_job /server/cpu_system_us_per_job /config/clients",
     ]
     .iter()

@@ -12,6 +12,7 @@ fn facts() -> Facts {
         nodename: "web-1".to_owned(),
         memory_bytes: 1 << 30,
         descriptors: 1024,
+        room: Room { of_core: 960, in_all: 960 },
         random: 7,
         unix_ms: NUMBERS_START_MS + 10,
         pid: 4711,
@@ -79,7 +80,15 @@ fn settings_come_from_options_and_host() {
     assert_eq!(settings.memory_bytes_max, 2 << 30);
     assert_eq!(settings.engine.wakeup, Wakeup::Each(0));
     assert_eq!(settings.engine.attempts_max, Some(5));
-    assert_eq!(settings.connections_max, 1024 - 64);
+    assert_eq!((settings.connections_max, settings.core_connections_max), (960, 960));
+    let cores = Facts { room: Room { of_core: 960, in_all: 1920 }, ..facts() };
+    let settings = options.settings(&cores).unwrap();
+    assert_eq!((settings.connections_max, settings.core_connections_max), (1920, 960));
+    let few = parse_words("--connections-max 100", "").unwrap().settings(&cores).unwrap();
+    assert_eq!((few.connections_max, few.core_connections_max), (100, 100));
+    let many = parse_words("--connections-max 5000", "").unwrap().settings(&cores).unwrap();
+    assert_eq!(many.connections_max, 1920);
+    let settings = options.settings(&facts()).unwrap();
     assert_eq!(settings.handles.text(7).as_ref(), b"H:web-1:7");
     assert_eq!(settings.engine.first_sequence, 10_241);
     let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&facts()).unwrap();

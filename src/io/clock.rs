@@ -3,7 +3,7 @@
 //!
 //! The only place of the server that asks the kernel for the time. Drivers ask once a loop turn.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Now;
 
@@ -24,9 +24,15 @@ impl Clock {
     #[inline]
     #[must_use]
     pub fn now(&self) -> Now {
-        let millis =
-            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: millis(self.start.elapsed()), unix_ms: millis(since_epoch) }
+    }
+
+    /// The monotonic side, as finely as it goes.
+    #[inline]
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 }

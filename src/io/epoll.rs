@@ -9,7 +9,7 @@
 //! or writes more than its share in one turn.
 
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use super::{IoError, Parts, wait_ms};
+use super::{IoError, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -117,10 +117,14 @@ impl Epoll {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.parts.clock.now();
         while !self.parts.is_over(now) {
-            let timeout = self.timeout(now);
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
-                _ => {}
+            if !self.finds_something(&mut events) {
+                let timeout = self.timeout(now);
+                match self.poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() != ErrorKind::Interrupted => {
+                        return Err(error.into());
+                    }
+                    _ => {}
+                }
             }
             self.parts.post.awake();
             now = self.parts.clock.now();
@@ -148,6 +152,7 @@ impl Epoll {
                 self.shard().tick(now);
             }
             self.parts.receive(now)?;
+            self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
             }
@@ -160,9 +165,22 @@ impl Epoll {
         &mut self.parts.shard
     }
 
+    /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is in
+    /// `events` then.
+    fn finds_something(&mut self, events: &mut Events) -> bool {
+        if self.is_busy() {
+            return false;
+        }
+        let Self { poll, parts, .. } = self;
+        parts.busy_poll(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.unfinished.is_empty()
+    }
+
     fn timeout(&mut self, now: Now) -> Option<Duration> {
-        let busy = !self.ready.is_empty() || !self.unfinished.is_empty();
-        if busy || !self.parts.may_sleep() {
+        if self.is_busy() || !self.parts.may_sleep() {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -227,9 +245,21 @@ impl Epoll {
         }
     }
 
-    fn add(&mut self, mut stream: TcpStream, ip: std::net::IpAddr, now: Now) {
+    fn add(&mut self, stream: TcpStream, ip: std::net::IpAddr, now: Now) {
         let origin = Origin { fd: stream.as_raw_fd(), ip };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
+        self.attach(conn, stream, now);
+    }
+
+    fn welcome_arrivals(&mut self, now: Now) {
+        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+            if let Socket::Descriptor(descriptor) = socket {
+                self.attach(conn, TcpStream::from_std(descriptor.into()), now);
+            }
+        }
+    }
+
+    fn attach(&mut self, conn: ConnId, mut stream: TcpStream, now: Now) {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(conn as usize), interest)
@@ -282,7 +312,7 @@ impl Epoll {
                     self.parts.shard.give_back(conn, body, now);
                     read
                 }
-                Intake::Pause | Intake::Close => return,
+                Intake::Pause | Intake::Move | Intake::Close => return,
             };
             match read {
                 Read::Bytes(_, false) => {}
@@ -331,6 +361,7 @@ impl Epoll {
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
         match self.parts.shard.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
+            Intake::Move => return self.hand_over(conn, now),
             Intake::Read | Intake::Direct | Intake::Pause => {}
         }
         if connection.writable
@@ -339,6 +370,17 @@ impl Epoll {
             self.unfinished.push(conn);
         }
         self.queue_read(conn);
+    }
+
+    /// Lets a connection move to another core.
+    fn hand_over(&mut self, conn: ConnId, now: Now) {
+        let Some(to) = self.parts.shard.destination(conn) else { return };
+        let Some(mut connection) = self.connections[conn as usize].take() else { return };
+        // Its descriptor lives on, so it doesn't leave epoll by itself.
+        let _ = self.poll.registry().deregister(&mut connection.stream);
+        let passenger = Box::new(self.shard().depart(conn, now));
+        let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
+        self.parts.departures.push((to, passenger, Socket::Descriptor(descriptor)));
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 pub use self::setup::GlommioError;
 pub(super) use self::setup::probe;
-use super::{IoError, Parts, wait_ms};
+use super::{IoError, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -75,6 +75,8 @@ struct Glommio {
     connections: Vec<Option<Connection>>,
     /// For the next connection.
     serial: u64,
+    /// Connections that have come from other cores, and have no tasks yet.
+    arrived: Vec<(ConnId, u64)>,
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
     /// Connections whose tasks are to go on reading after the next look at the ring.
@@ -96,7 +98,7 @@ type Shared = Rc<RefCell<Glommio>>;
 
 /// Serves until a signal ends it.
 pub(super) fn run(parts: Parts) -> Result<(), IoError> {
-    setup::executor()?.run(serve(parts))
+    setup::executor(parts.busy_poll)?.run(serve(parts))
 }
 
 async fn serve(mut parts: Parts) -> Result<(), IoError> {
@@ -107,6 +109,7 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
         parts,
         connections: Vec::new(),
         serial: 0,
+        arrived: Vec::new(),
         unfinished: Vec::new(),
         hungry: Vec::new(),
         acceptors: Vec::new(),
@@ -122,7 +125,13 @@ async fn serve(mut parts: Parts) -> Result<(), IoError> {
     }
     let _signals = spawn_local(watch(Rc::clone(&shared), pipe, Glommio::handle_signals));
     let _bell = spawn_local(watch(Rc::clone(&shared), bell, Glommio::answer_bell));
-    let result = poll_fn(|cx| shared.borrow_mut().turn(cx)).await;
+    let turn = |cx: &mut Context<'_>| {
+        let ended = shared.borrow_mut().turn(cx);
+        let arrived = std::mem::take(&mut shared.borrow_mut().arrived);
+        arrived.into_iter().for_each(|(conn, serial)| spawn(&shared, conn, serial));
+        ended
+    };
+    let result = poll_fn(turn).await;
     let connections = std::mem::take(&mut shared.borrow_mut().connections);
     drop(connections);
     result
@@ -163,6 +172,12 @@ async fn accept(shared: Shared, listener: TcpListener) {
     }
 }
 
+/// Gives a connection its task.
+fn spawn(shared: &Shared, conn: ConnId, serial: u64) {
+    let shared = Rc::clone(shared);
+    spawn_local(poll_fn(move |cx| shared.borrow_mut().poll(conn, serial, cx))).detach();
+}
+
 /// Accepts what has come, and gives each connection its task. An error means that there are no
 /// descriptors left.
 fn accept_some(shared: &Shared, listener: &TcpListener) -> std::io::Result<()> {
@@ -171,9 +186,7 @@ fn accept_some(shared: &Shared, listener: &TcpListener) -> std::io::Result<()> {
             Ok((stream, address)) => {
                 let added = shared.borrow_mut().add(stream, address.ip());
                 if let Some((conn, serial)) = added {
-                    let shared = Rc::clone(shared);
-                    spawn_local(poll_fn(move |cx| shared.borrow_mut().poll(conn, serial, cx)))
-                        .detach();
+                    spawn(shared, conn, serial);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -258,6 +271,7 @@ impl Glommio {
             self.shard().tick(now);
         }
         self.parts.receive(now)?;
+        self.welcome_arrivals();
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);
         }
@@ -313,12 +327,26 @@ impl Glommio {
         self.resting = false;
         let origin = Origin { fd: stream.as_raw_fd(), ip };
         let conn = self.shard().connect(origin, now).ok()?;
+        Some((conn, self.attach(conn, stream.into())))
+    }
+
+    /// Connections have come from other cores; their tasks are to be spawned.
+    fn welcome_arrivals(&mut self) {
+        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+            if let Socket::Descriptor(descriptor) = socket {
+                let serial = self.attach(conn, descriptor);
+                self.arrived.push((conn, serial));
+            }
+        }
+    }
+
+    fn attach(&mut self, conn: ConnId, descriptor: OwnedFd) -> u64 {
         if self.connections.len() <= conn as usize {
             self.connections.resize_with(conn as usize + 1, || None);
         }
         // SAFETY: nobody else has the descriptor.
         #[allow(unsafe_code)]
-        let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
+        let stream = unsafe { TcpStream::from_raw_fd(descriptor.into_raw_fd()) };
         self.serial += 1;
         self.connections[conn as usize] = Some(Connection {
             stream,
@@ -328,7 +356,7 @@ impl Glommio {
             blocked: false,
             paused: false,
         });
-        Some((conn, self.serial))
+        self.serial
     }
 
     /// A connection's task: waits until it can send the rest of a chunk, and for bytes. Ends with
@@ -391,7 +419,7 @@ impl Glommio {
                 shard.give_back(conn, body, now);
                 Poll::Ready(result)
             }
-            Intake::Pause | Intake::Close => {
+            Intake::Pause | Intake::Move | Intake::Close => {
                 connection.paused = true;
                 Poll::Pending
             }
@@ -470,6 +498,7 @@ impl Glommio {
                     connection.wake();
                 }
             }
+            Intake::Move => return self.hand_over(conn, now),
             Intake::Pause => {}
         }
         if !connection.blocked
@@ -477,6 +506,21 @@ impl Glommio {
         {
             self.unfinished.push(conn);
         }
+    }
+
+    /// Lets a connection move to another core. Its task ends with what it polls, so it is a copy of
+    /// the descriptor that goes.
+    fn hand_over(&mut self, conn: ConnId, now: Now) {
+        let Some(to) = self.parts.shard.destination(conn) else { return };
+        let Some(connection) = &self.connections[conn as usize] else { return };
+        let copy = socket(&connection.stream, |socket| socket.try_clone());
+        let Ok(copy) = copy else {
+            self.shard().stay(conn);
+            return self.wake();
+        };
+        self.connections[conn as usize].take().iter().for_each(Connection::wake);
+        let passenger = Box::new(self.shard().depart(conn, now));
+        self.parts.departures.push((to, passenger, Socket::Descriptor(copy.into())));
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {
@@ -515,7 +559,7 @@ mod tests {
 
     /// Runs a test where the kernel lets glommio run.
     fn run(test: impl Future<Output = ()>) {
-        match setup::executor() {
+        match setup::executor(Duration::ZERO) {
             Ok(executor) => executor.run(test),
             Err(error) => eprintln!("skipped: {error}"),
         }

@@ -246,6 +246,13 @@ impl<T: Send> Post<T> {
         received
     }
 
+    /// Whether other cores have sent letters that weren't received yet.
+    #[inline]
+    #[must_use]
+    pub fn has_letters(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.incoming.is_empty())
+    }
+
     /// Before the core waits in the kernel, after `flush`: announces that it sleeps and looks once
     /// more for letters and room, and with `has_more` for whatever else comes with this bell.
     /// `true` if it may sleep until the bell's descriptor is readable, and then `awake` comes next;
@@ -306,6 +313,25 @@ impl<T: Send> Post<T> {
             jobs: sum.jobs + gauge.jobs.load(Ordering::Relaxed),
         })
     }
+
+    /// Cores that have few enough connections to take in more from others, one bit each: less than
+    /// a quarter above an equal share, and than fifteen sixteenths of those that each has room for.
+    #[must_use]
+    pub fn hospitable(&self, room: usize) -> u64 {
+        if self.peers.is_empty() {
+            return 0;
+        }
+        let connections = |core: usize| self.gauges[core].connections.load(Ordering::Relaxed);
+        let (count, total) = (self.gauges.len(), (0..self.gauges.len()).map(connections).sum());
+        let limit = hospitable_max(count, total, room);
+        let bit = |core: usize| u64::from(connections(core) < limit) << core;
+        (0..count).fold(0, |mask, core| mask | bit(core))
+    }
+}
+
+/// So many connections a core may have that takes in more: it must have room for new ones, too.
+fn hospitable_max(cores: usize, total: usize, room: usize) -> usize {
+    (1 + total * 5 / (4 * cores)).min(room - room / 16)
 }
 
 const _: () = assert!(RING_LETTERS_MIN <= RING_LETTERS_MAX && RING_LETTERS_MAX <= CORE_LETTERS);
@@ -324,6 +350,27 @@ mod tests {
     fn two<T: Send>() -> (Post<T>, Post<T>) {
         let [one, other] = mesh(2).unwrap().try_into().ok().unwrap();
         (one, other)
+    }
+
+    #[test]
+    fn cores_take_in_connections_up_to_a_quarter_above_their_share() {
+        let (one, other) = two::<u8>();
+        let publish = |post: &Post<u8>, connections| {
+            post.publish(Load { connections, ..Load::default() });
+        };
+        assert_eq!(one.hospitable(1000), 0b11, "with nobody anywhere");
+        publish(&one, 60);
+        publish(&other, 40);
+        assert_eq!((one.hospitable(1000), other.hospitable(1000)), (0b11, 0b11));
+        publish(&one, 63);
+        publish(&other, 37);
+        assert_eq!(one.hospitable(1000), 0b10);
+        assert_eq!(one.hospitable(39), 0, "37 are too many for new ones to find room");
+        assert_eq!(one.hospitable(40), 0b10);
+        assert_eq!(hospitable_max(4, 100, 1000), 32);
+        assert_eq!(hospitable_max(3, 50_000, 19_936), 18_690);
+        let [alone] = mesh::<u8>(1).unwrap().try_into().ok().unwrap();
+        assert_eq!(alone.hospitable(1000), 0, "there is nowhere to come from");
     }
 
     fn received<T: Send>(post: &mut Post<T>, budget: usize) -> Vec<(usize, T)> {

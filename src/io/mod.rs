@@ -22,8 +22,9 @@ pub mod process;
 mod uring;
 
 use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::resume_unwind;
-use std::sync::atomic;
+use std::sync::{Arc, OnceLock, atomic};
 use std::thread;
 use std::time::Duration;
 
@@ -41,9 +42,10 @@ pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
 use self::mesh::{Load, Post};
 use self::process::ProcessError;
 pub use self::uring::UringError;
-use crate::engine::Now;
+use crate::config::Room;
+use crate::engine::{ConnId, Now};
 use crate::letter::{Core, Cores, Letter};
-use crate::shard::{Elsewhere, Settings, Shard};
+use crate::shard::{Elsewhere, Passenger, Settings, Shard};
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
@@ -51,6 +53,8 @@ use crate::store::{Store, StoreError};
 const LETTERS_PER_TURN: usize = 4096;
 /// How long the store may take, at the end, to keep what was handed over.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+/// Descriptors that are kept for other things than connections.
+const DESCRIPTORS_RESERVED: u64 = 64;
 /// Time between two lines about a recovery that goes on.
 const RECOVERY_NEWS_MS: u64 = 1000;
 
@@ -93,6 +97,32 @@ pub enum IoError {
     Loop(#[from] std::io::Error),
 }
 
+/// What travels between cores.
+#[derive(Debug)]
+enum Mail {
+    Letter(Letter),
+    /// A connection that moves.
+    Connection(Box<Passenger>, Socket),
+}
+
+/// The socket of a connection that moves.
+#[derive(Debug)]
+enum Socket {
+    Descriptor(OwnedFd),
+    /// It is among the direct descriptors of the receiver's ring already, under this number.
+    Direct(u32),
+}
+
+impl Socket {
+    /// What lists of connections show.
+    fn number(&self) -> RawFd {
+        match self {
+            Self::Descriptor(descriptor) => descriptor.as_raw_fd(),
+            Self::Direct(file) => RawFd::try_from(*file).unwrap_or(RawFd::MAX),
+        }
+    }
+}
+
 /// Everything a driver is made of.
 struct Parts {
     shard: Shard,
@@ -100,32 +130,50 @@ struct Parts {
     lifecycle: Lifecycle,
     clock: Clock,
     /// To and from the other cores.
-    post: Post<Letter>,
+    post: Post<Mail>,
     /// To and from the store, if there is one.
     commits: Option<Commits>,
     /// Letters that are being moved; empty otherwise.
     letters: Vec<(Core, Letter)>,
+    /// Connections that leave for other cores with this turn's letters.
+    departures: Vec<(Core, Box<Passenger>, Socket)>,
+    /// Connections that have come from other cores, which the driver is to attach.
+    arrivals: Vec<(ConnId, Socket)>,
+    /// For moving connections from ring to ring.
+    rings: uring::Rings,
+    /// How long to look for something to do before waiting in the kernel.
+    busy_poll: Duration,
+    /// Most connections of this core.
     connections_max: usize,
 }
 
 impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
-        let Self { shard, post, commits, .. } = self;
-        post.receive(LETTERS_PER_TURN, |from, letter| shard.receive_letter(from, letter, now));
+        let Self { shard, post, commits, arrivals, connections_max, .. } = self;
         let Load { bytes, connections, .. } = post.elsewhere();
-        shard.set_elsewhere(Elsewhere { bytes, connections });
+        let hospitable = post.hospitable(*connections_max);
+        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable });
+        post.receive(LETTERS_PER_TURN, |from, mail| match mail {
+            Mail::Letter(letter) => shard.receive_letter(from, letter, now),
+            Mail::Connection(passenger, socket) => {
+                arrivals.push((shard.arrive(from, *passenger, socket.number(), now), socket));
+            }
+        });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
     /// Hands over what the shard has for other threads, at the end of a turn.
     fn send(&mut self) {
-        let Self { shard, post, commits, letters, .. } = self;
+        let Self { shard, post, commits, letters, departures, .. } = self;
         if let Some(commits) = commits {
             commits.send(shard);
         }
         shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, letter));
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        for (to, passenger, socket) in departures.drain(..) {
+            post.send(to, Mail::Connection(passenger, socket));
+        }
         post.flush();
         post.publish(Load {
             bytes: shard.memory_bytes(),
@@ -138,6 +186,25 @@ impl Parts {
     fn may_sleep(&mut self) -> bool {
         let Self { post, commits, .. } = self;
         post.prepare_to_sleep(|| commits.as_mut().is_some_and(Commits::has_outcomes))
+    }
+
+    /// Looks for something to do without waiting, for as long as that is wanted; `true` once there
+    /// is. `look` is for what the driver waits for, beside what other threads leave.
+    fn busy_poll(&mut self, mut look: impl FnMut() -> bool) -> bool {
+        if self.busy_poll.is_zero() {
+            return false;
+        }
+        let end = self.clock.elapsed() + self.busy_poll;
+        loop {
+            let commits = self.commits.as_mut();
+            if look() || self.post.has_letters() || commits.is_some_and(Commits::has_outcomes) {
+                return true;
+            }
+            if self.clock.elapsed() >= end {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn is_over(&mut self, now: Now) -> bool {
@@ -159,6 +226,8 @@ pub struct Server {
     pub store: Option<Box<dyn Store>>,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
+    /// How long a core looks for something to do before it waits in the kernel.
+    pub busy_poll: Duration,
     /// Opens the log anew.
     pub reopen_log: ReopenLog,
 }
@@ -172,9 +241,18 @@ pub fn run(
     server: Server,
     ready: impl FnOnce() -> Result<(), ProcessError>,
 ) -> Result<(), IoError> {
-    let Server { settings, driver, listeners, signals, store, store_timeout, reopen_log } = server;
+    let Server {
+        settings,
+        driver,
+        listeners,
+        signals,
+        store,
+        store_timeout,
+        busy_poll,
+        reopen_log,
+    } = server;
     let clock = Clock::start();
-    let (connections_max, count) = (settings.connections_max, signals.len());
+    let (connections_max, count) = (settings.core_connections_max, signals.len());
     let mut shards: Vec<Shard> = (0..count)
         .map(|own| {
             let cores = Cores { own, count };
@@ -182,6 +260,7 @@ pub fn run(
         })
         .collect();
     let posts = mesh::mesh(count)?;
+    let rings: uring::Rings = (0..count).map(|_| OnceLock::new()).collect();
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;
@@ -210,6 +289,10 @@ pub fn run(
             post,
             commits: commits.next(),
             letters: Vec::new(),
+            departures: Vec::new(),
+            arrivals: Vec::new(),
+            rings: Arc::clone(&rings),
+            busy_poll,
             connections_max,
         },
     );
@@ -332,8 +415,43 @@ pub fn choose(driver: Driver) -> Result<Driver, IoError> {
     }
 }
 
+/// How many connections a driver can have, so many descriptors being allowed. With io_uring they
+/// are the ring's, not the process's, and each ring may have as many.
+#[must_use]
+pub fn room(driver: Driver, descriptors: u64, cores: usize) -> Room {
+    let less = |descriptors: u64| descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    match driver {
+        Driver::Uring | Driver::Auto => {
+            let of_core = less(descriptors.min(uring::FILES_MAX.into()));
+            Room { of_core, in_all: of_core.saturating_mul(cores as u64) }
+        }
+        Driver::Epoll | Driver::Glommio => {
+            Room { of_core: less(descriptors), in_all: less(descriptors) }
+        }
+    }
+}
+
 /// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.
 fn wait_ms(now: Now, deadlines: [Option<u64>; 3]) -> Option<u64> {
     let deadline = deadlines.into_iter().flatten().min()?;
     Some(deadline.saturating_sub(now.mono_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ring_has_room_of_its_own_and_no_more_than_the_kernel_allows() {
+        let of = |driver, descriptors| {
+            let Room { of_core, in_all } = room(driver, descriptors, 3);
+            (of_core, in_all)
+        };
+        assert_eq!(of(Driver::Uring, 20_000), (19_936, 59_808));
+        assert_eq!(of(Driver::Epoll, 20_000), (19_936, 19_936));
+        assert_eq!(of(Driver::Glommio, 20_000), (19_936, 19_936));
+        // Containers are often allowed a billion.
+        assert_eq!(of(Driver::Uring, 1 << 30), ((1 << 20) - 64, 3 * ((1 << 20) - 64)));
+        assert_eq!(of(Driver::Uring, 30), (0, 0));
+    }
 }

@@ -13,17 +13,18 @@
 use std::collections::VecDeque;
 use std::io::Error;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
 
-use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 use tracing::{debug, info, warn};
 
 use self::buffers::{BUFFER_GROUP, Buffers};
 pub use self::setup::UringError;
-pub(super) use self::setup::{explain, probe};
-use super::{IoError, Parts, wait_ms};
+pub(super) use self::setup::{FILES_MAX, explain, probe};
+use super::{IoError, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -36,6 +37,9 @@ mod setup;
 const TRANSFER_BYTES_MAX: usize = 1 << 30;
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// The receiver of a message needs no completion: io_uring(7), `IORING_MSG_RING_CQE_SKIP`.
+const MESSAGE_UNTOLD: u32 = 1;
 
 /// How long closing everything may take at the end.
 const CLOSE_MS: u64 = 300;
@@ -54,10 +58,14 @@ enum Operation {
     Close,
     Signal,
     Bell,
+    HandOver,
 }
 
+/// The cores' rings, for handing connections over; each is there once its core runs.
+pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
+
 impl Operation {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveDirect,
@@ -67,6 +75,7 @@ impl Operation {
         Self::Close,
         Self::Signal,
         Self::Bell,
+        Self::HandOver,
     ];
 
     fn user_data(self, key: usize) -> u64 {
@@ -107,6 +116,8 @@ struct Connection {
     conn: Option<ConnId>,
     receive: Receive,
     sending: Option<Sending>,
+    /// It is on its way to another core's ring.
+    leaving: bool,
     ending: Ending,
 }
 
@@ -145,6 +156,13 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
     // One more than there may be connections, so that one too many can be turned away.
     let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
     let buffers = Buffers::register(&ring, buffers::BUFFERS)?;
+    if let Some(own) = parts.rings.get(parts.post.core()) {
+        // SAFETY: the ring has it for longer than this block.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+        // Without a descriptor for the copy, connections stay where they are.
+        let _ = descriptor.try_clone_to_owned().map(|copy| own.set(copy));
+    }
     let driver = Uring {
         acceptors: accept::Acceptors::new(listeners.len()),
         ring,
@@ -177,6 +195,7 @@ impl Uring {
                 self.shard().tick(now);
             }
             self.parts.receive(now)?;
+            self.welcome_arrivals();
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
@@ -239,7 +258,7 @@ impl Uring {
             self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
-        let ready = !self.backlog.is_empty() || !self.parts.may_sleep();
+        let ready = !self.backlog.is_empty() || self.finds_something()? || !self.parts.may_sleep();
         let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
         let submitted = match wait_ms {
             None => self.ring.submit_and_wait(1),
@@ -257,6 +276,19 @@ impl Uring {
             }
             Err((_, error)) => Err(error),
         }
+    }
+
+    /// Looks for something to do, for as long as that is wanted, without a system call.
+    fn finds_something(&mut self) -> Result<bool, Error> {
+        if self.parts.busy_poll.is_zero() {
+            return Ok(false);
+        }
+        match self.ring.submit().map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
+            Err((_, error)) => return Err(error),
+        }
+        let Self { ring, parts, .. } = self;
+        Ok(parts.busy_poll(|| ring.submission().taskrun() || !ring.completion().is_empty()))
     }
 
     /// Queues a submission.
@@ -298,6 +330,7 @@ impl Uring {
             Some(Operation::Send) => self.handle_sent(key, result, now),
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
+            Some(Operation::HandOver) => self.handle_handed_over(key, result, now),
             Some(Operation::Close) => {
                 self.connections.remove(key);
             }
@@ -418,13 +451,59 @@ impl Uring {
                     self.submit(receive.user_data(Operation::Receive.user_data(key)));
                 }
             }
-            (Intake::Direct | Intake::Pause, Receive::Armed) => {
+            (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
+            (Intake::Direct | Intake::Pause | Intake::Move, Receive::Armed) => {
                 connection.receive = Receive::Ending;
                 let receive = Operation::Receive.user_data(key);
                 let cancel = opcode::AsyncCancel::new(receive).build();
                 self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
             }
             (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
+        }
+    }
+
+    /// Has the kernel put a connection into the ring of the core that it moves to.
+    fn hand_over(&mut self, key: usize, conn: ConnId) {
+        let connection = &mut self.connections[key];
+        if connection.leaving {
+            return;
+        }
+        let to = self.parts.shard.destination(conn);
+        let Some(ring) = to.and_then(|core| self.parts.rings.get(core)?.get()) else {
+            return self.parts.shard.stay(conn);
+        };
+        connection.leaving = true;
+        let ring = Fd(ring.as_raw_fd());
+        let anywhere = DestinationSlot::auto_target();
+        let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
+            .opcode_flags(MESSAGE_UNTOLD)
+            .build();
+        self.submit(message.user_data(Operation::HandOver.user_data(key)));
+    }
+
+    fn handle_handed_over(&mut self, key: usize, result: i32, now: Now) {
+        let connection = &mut self.connections[key];
+        connection.leaving = false;
+        let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
+        match (u32::try_from(result), self.parts.shard.destination(conn)) {
+            (Ok(file), Some(to)) => {
+                connection.conn = None;
+                let passenger = Box::new(self.parts.shard.depart(conn, now));
+                self.parts.departures.push((to, passenger, Socket::Direct(file)));
+                self.close_if_quiet(key);
+            }
+            _ => {
+                debug!(conn, error = %Error::from_raw_os_error(-result), "can't be handed over");
+                self.shard().stay(conn);
+            }
+        }
+    }
+
+    fn welcome_arrivals(&mut self) {
+        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+            if let Socket::Direct(file) = socket {
+                self.attach(Some(conn), Fixed(file));
+            }
         }
     }
 
@@ -466,8 +545,8 @@ impl Uring {
     }
 
     fn close_if_quiet(&mut self, key: usize) {
-        let Connection { file, ending, receive, sending, .. } = &mut self.connections[key];
-        let quiet = matches!(receive, Receive::Idle) && sending.is_none();
+        let Connection { file, ending, receive, sending, leaving, .. } = &mut self.connections[key];
+        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving;
         let (entry, operation) = match ending {
             // A direct descriptor that is closed with an operation in flight lives on with it.
             Ending::No | Ending::ShutDown if quiet => {
@@ -544,11 +623,18 @@ impl Uring {
     fn add(&mut self, file: u32, ip: std::net::IpAddr, now: Now) {
         let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), ip };
         let conn = self.shard().connect(origin, now).ok();
+        let key = self.attach(conn, Fixed(file));
+        self.service(key, now);
+    }
+
+    /// Answers with the connection's key.
+    fn attach(&mut self, conn: Option<ConnId>, file: Fixed) -> usize {
         let key = self.connections.insert(Connection {
-            file: Fixed(file),
+            file,
             conn,
             receive: Receive::Idle,
             sending: None,
+            leaving: false,
             ending: Ending::No,
         });
         if let Some(conn) = conn {
@@ -557,6 +643,6 @@ impl Uring {
             }
             self.keys[conn as usize] = key;
         }
-        self.service(key, now);
+        key
     }
 }

@@ -28,7 +28,11 @@ use crate::session;
 #[derive(Debug)]
 pub(super) struct Away {
     /// Cores that know of the connection, one bit each.
-    known: u64,
+    pub(super) known: u64,
+    /// Submissions to another core since the last one that was for this.
+    streak: u32,
+    /// It couldn't be moved.
+    pub(super) is_rooted: bool,
     /// Functions of other cores that it can run.
     functions: BTreeSet<Box<[u8]>>,
     /// How many of them each core owns.
@@ -41,7 +45,7 @@ pub(super) struct Away {
     woken_by: Option<Core>,
     /// The core that was asked last.
     turn: Core,
-    asleep: bool,
+    pub(super) asleep: bool,
     /// It can run, or could, functions of another core.
     roams: bool,
     /// A grab that an owner is being asked for; requests behind it wait.
@@ -54,6 +58,8 @@ impl Away {
     fn new(cores: usize) -> Self {
         Self {
             known: 0,
+            streak: 0,
+            is_rooted: false,
             functions: BTreeSet::new(),
             able: vec![0; cores].into(),
             hints: vec![0; cores].into(),
@@ -124,7 +130,9 @@ impl Shard {
         match *request {
             Request::Submit(ref submit) => {
                 let owner = cores.owner_of(submit.function);
-                owner != cores.own && self.ask(owner, conn, header, body)
+                let asked = owner != cores.own && self.ask(owner, conn, header, body);
+                self.count_streak(conn, owner);
+                asked
             }
             Request::Work(ref work) => {
                 let owner = number(work.handle).map(|number| cores.owner_of_job(number));
@@ -188,10 +196,12 @@ impl Shard {
                 away.grabbing = Some(grab);
                 away.asked = 0;
                 self.ask_next(conn, now);
+                self.consider_moving(conn);
                 true
             }
             Request::PreSleep if self.is_roaming(conn) => {
                 self.sleep(conn, now);
+                self.consider_moving(conn);
                 true
             }
             _ => false,
@@ -277,6 +287,15 @@ impl Shard {
     fn hold(&mut self, conn: ConnId) -> Slot {
         self.slots += 1;
         self.connections[conn as usize].outbox.hold()
+    }
+
+    /// Counts submissions to other cores; a client that has enough of them may move.
+    fn count_streak(&mut self, conn: ConnId, owner: Core) {
+        let Some(away) = &mut self.connections[conn as usize].away else { return };
+        away.streak = if owner == self.settings.cores.own { 0 } else { away.streak + 1 };
+        if away.streak >= self.settings.move_after {
+            self.consider_moving(conn);
+        }
     }
 
     /// Passes a packet on whose replies have their place here. Always `true`.
@@ -494,6 +513,11 @@ impl Shard {
             Letter::Noop { caller, ready } => {
                 if let Some(conn) = self.find_caller(caller) {
                     self.receive_noop(conn, from, ready, now);
+                }
+            }
+            Letter::Welcome(caller) => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.pack(conn, from);
                 }
             }
             Letter::Rows { caller, text, next } => {

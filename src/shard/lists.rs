@@ -9,6 +9,10 @@ use crate::admin::{self, Listing, WorkerRow};
 use crate::engine::{ConnId, Now};
 use crate::letter::{Core, Cores};
 
+/// With less than this to send, a list waits for the rows of the core that was asked: clients take
+/// what comes in one piece for all of it, as gearadmin does.
+const LIST_PIECE_BYTES: usize = 64 << 10;
+
 /// How far a list has been written, core by core.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
@@ -62,6 +66,13 @@ impl Shard {
             }
         }
         self.connections[conn as usize].listing = Some(progress);
+    }
+
+    /// Whether what a connection has to send waits for rows of another core.
+    #[inline]
+    pub(super) fn waits_for_rows(&self, conn: ConnId) -> bool {
+        let Connection { listing, outbox, .. } = &self.connections[conn as usize];
+        listing.is_some_and(|progress| progress.asked) && outbox.bytes() < LIST_PIECE_BYTES
     }
 
     /// Appends this core's next rows of a list; answers with what is left of them.

@@ -42,10 +42,13 @@ impl Shard {
             Letter::Gone(conn) => {
                 if let Some(conn) = self.callers[from].remove(&conn) {
                     self.engine.disconnect(conn, now);
+                    self.unsettle(conn);
                     self.connections.remove(conn as usize);
                     self.deliver(None, now);
                 }
             }
+            Letter::MoveIn { caller, exceptions } => self.expect(from, caller, exceptions),
+            Letter::StayedHome(caller) => self.expect_no_more(from, caller),
             Letter::Line { caller, slot, line } => {
                 let mut parcel = Parcel::default();
                 parcel.push_text(&self.answer_line(&line, now));
@@ -152,7 +155,7 @@ impl Shard {
     }
 
     /// The stand-in of another core's connection, made if there is none yet.
-    fn stand_in(&mut self, from: Core, caller: Caller) -> ConnId {
+    pub(super) fn stand_in(&mut self, from: Core, caller: Caller) -> ConnId {
         if let Some(&conn) = self.callers[from].get(&caller.conn) {
             debug_assert_eq!(self.connections[conn as usize].caller, Some((from, caller)));
             return conn;

@@ -271,6 +271,15 @@ fn there_are_no_more_connections_than_there_may_be() {
 }
 
 #[test]
+fn a_core_takes_no_more_than_it_has_room_for_itself() {
+    let settings = Settings { core_connections_max: 2, connections_max: 4, ..settings() };
+    let mut desk = Desk::new(settings);
+    desk.connect();
+    desk.connect();
+    assert_eq!(desk.try_connect(), Err(TooManyConnections));
+}
+
+#[test]
 fn exceptions_reach_those_who_asked_and_the_others_see_a_failure() {
     let mut desk = Desk::new(settings());
     let [asks, other, worker] = [desk.connect(), desk.connect(), desk.connect()];

@@ -91,6 +91,20 @@ fn twenty_thousand_idle_connections_are_held() {
 }
 
 #[test]
+fn each_ring_holds_as_many_as_the_process_has_descriptors() {
+    let contender = Contender::RinggearUring3;
+    if !contender.is_here() {
+        return;
+    }
+    let server = Server::start_with(contender, &["--file-descriptors", "200"]).expect("ours");
+    // The kernel shares them out by chance, and hardly 136 to one of three.
+    let count = 250;
+    let mut idle: Vec<TcpStream> = (0..count).map(|_| server.connect()).collect();
+    wait_until("all to be accepted", || (connections_of(&server) == count + 1).then_some(()));
+    idle.iter_mut().for_each(|stream| echo(stream, b"here"));
+}
+
+#[test]
 fn a_hundred_thousand_connections_leave_nothing_behind() {
     each_driver(&[], |contender, server| {
         let cycle = |round: usize| {

@@ -9,6 +9,7 @@ mod crash;
 mod durable;
 mod harness;
 mod limits;
+mod moving;
 mod pattern;
 mod script;
 mod tools;

@@ -11,7 +11,38 @@ each_contender!(
     an_interrupt_ends_it_the_same_way,
     a_finish_signal_lets_running_jobs_end,
     handles_tell_the_jobs_of_one_run_apart,
+    one_that_looks_before_it_waits_answers_and_ends,
 );
+
+/// With `--busy-poll` on ringgear: letters, timers and signals are noticed as ever.
+fn one_that_looks_before_it_waits_answers_and_ends(contender: Contender) {
+    let options: &[&str] = if contender.is_ringgear() {
+        &["--busy-poll", "2000", "--wakeup-lease", "20"]
+    } else {
+        &[]
+    };
+    let Some(mut server) = Server::start_with(contender, options) else { return };
+    let mut client = Conn::open(server.address());
+    let mut workers: Vec<Conn> = (0..4).map(|_| Conn::open(server.address())).collect();
+    for worker in &mut workers {
+        worker.packet("CAN_DO", &[b"f"]);
+        worker.packet("PRE_SLEEP", &[]);
+        worker.sync().expect("it lives");
+    }
+    client.packet("SUBMIT_JOB", &[b"f", b"", b"x"]);
+    let Ok(Item::Packet(8, handle)) = client.next() else { panic!("no JOB_CREATED") };
+    // Those that don't grab are passed over, so each is woken in the end.
+    for worker in &mut workers {
+        assert_eq!(worker.next().expect("a NOOP"), Item::Packet(6, Vec::new()));
+    }
+    workers[0].packet("GRAB_JOB", &[]);
+    assert!(matches!(workers[0].next(), Ok(Item::Packet(11, _))));
+    workers[0].packet("WORK_COMPLETE", &[&handle, b"done"]);
+    let result = [&handle[..], b"\0done"].concat();
+    assert_eq!(client.next().expect("a result"), Item::Packet(13, result));
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
 
 fn a_term_signal_ends_it_within_a_second_with_clients_connected(contender: Contender) {
     ends_within_a_second(contender, "TERM");

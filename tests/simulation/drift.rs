@@ -84,6 +84,7 @@ impl Drift {
             handles: Handles::new(b"H:sim").unwrap(),
             identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
             connections_max: CONNECTIONS_MAX,
+            move_after: [0, 1, 2, 3][rng.usize(0..4)],
             ..Settings::default()
         };
         let mesh = Mesh::new(&settings, rng.usize(2..4), true, seed, now);
@@ -416,6 +417,7 @@ impl Drift {
         }
         self.rest();
         self.mesh.check_empty();
+        *self.events.entry("moved").or_default() += self.mesh.moved;
         assert!(self.store.image.is_empty(), "what has ended is forgotten");
     }
 }

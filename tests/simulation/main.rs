@@ -84,7 +84,7 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 32] = [
+const EVENTS: [&str; 33] = [
     "abandoned",
     "attempts kept",
     "background job",
@@ -104,6 +104,7 @@ const EVENTS: [&str; 32] = [
     "lost answered",
     "lost unanswered",
     "made durable by joining",
+    "moved",
     "no sleep",
     "not kept",
     "paused for replies",

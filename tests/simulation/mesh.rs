@@ -1,9 +1,9 @@
 //! One server of several shards: the calls of a driver in, the same as one shard takes; letters
 //! between the shards travel inside.
 //!
-//! Connections have numbers of their own here, as those of different cores are alike. Prompt
-//! letters all arrive before a call is over, slow ones when `carry` is called; which ring is next
-//! is left to chance. Knows nothing of what letters say.
+//! Connections have numbers of their own here, as those of different cores are alike and change
+//! when one moves. Prompt letters all arrive before a call is over, slow ones when `carry` is
+//! called; which ring is next is left to chance. Knows nothing of what letters say.
 //!
 //! Invariant: letters of one core to another arrive in the order in which they were sent.
 
@@ -13,15 +13,27 @@ use fastrand::Rng;
 use ringgear::engine::{ConnId, Now};
 use ringgear::letter::{Core, Cores, Letter};
 use ringgear::outbox::Chunk;
-use ringgear::shard::{Elsewhere, Intake, Origin, Settings, Shard, TooManyConnections};
+use ringgear::shard::{Elsewhere, Intake, Origin, Passenger, Settings, Shard, TooManyConnections};
 use ringgear::store::{Operation, Row};
+
+enum Mail {
+    Letter(Letter),
+    /// A connection that moves, with its number.
+    Connection(ConnId, Passenger),
+}
 
 pub(crate) struct Mesh {
     shards: Vec<Shard>,
-    /// Letters on their way, by sender and receiver; only rings with some.
-    rings: BTreeMap<(Core, Core), VecDeque<Letter>>,
+    /// What is on its way, by sender and receiver; only rings with something.
+    rings: BTreeMap<(Core, Core), VecDeque<Mail>>,
     /// Each connection's core and number there, and the other way round.
     places: BTreeMap<ConnId, (Core, ConnId)>,
+    /// The rings of connections that are on their way.
+    moving: BTreeMap<ConnId, (Core, Core)>,
+    /// Descriptors of all connections.
+    descriptors: BTreeMap<ConnId, i32>,
+    /// Connections that have moved.
+    pub(crate) moved: u64,
     numbers: BTreeMap<(Core, ConnId), ConnId>,
     /// Letters wait for `carry`.
     slow: bool,
@@ -38,6 +50,9 @@ impl Mesh {
             shards: (0..cores).map(shard).collect(),
             rings: BTreeMap::new(),
             places: BTreeMap::new(),
+            moving: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
+            moved: 0,
             numbers: BTreeMap::new(),
             slow,
             rng: Rng::with_seed(seed),
@@ -62,6 +77,7 @@ impl Mesh {
         let core = self.rng.usize(0..self.shards.len());
         let local = self.shard(core).connect(origin, now)?;
         let number = if self.shards.len() == 1 { local } else { number };
+        self.descriptors.insert(number, origin.fd);
         let place = (core, local);
         assert_eq!(self.places.insert(number, place), None, "the number {number} is taken");
         assert_eq!(self.numbers.insert(place, number), None, "{place:?} is taken");
@@ -69,17 +85,19 @@ impl Mesh {
     }
 
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
-        let (core, local) = self.places[&conn];
+        let (core, local) = self.land(conn, now);
         self.shard(core).received(local, bytes, now);
     }
 
     pub(crate) fn ended(&mut self, conn: ConnId, now: Now) {
-        let (core, local) = self.places[&conn];
+        let (core, local) = self.land(conn, now);
         self.shard(core).ended(local, now);
     }
 
     pub(crate) fn disconnect(&mut self, conn: ConnId, now: Now) {
-        let Some(place) = self.places.remove(&conn) else { panic!("{conn} is gone already") };
+        let place = self.land(conn, now);
+        self.places.remove(&conn);
+        self.descriptors.remove(&conn);
         self.numbers.remove(&place);
         self.shard(place.0).disconnect(place.1, now);
     }
@@ -90,28 +108,64 @@ impl Mesh {
     }
 
     pub(crate) fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
-        let (core, local) = self.places[&conn];
+        let (core, local) = self.land(conn, now);
         self.shard(core).give_back(local, body, now);
     }
 
     pub(crate) fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
-        let (core, local) = self.places[&conn];
+        let &(core, local) = self.places.get(&conn)?;
         self.shards[core].take(local)
     }
 
     pub(crate) fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
-        let (core, local) = self.places[&conn];
+        let (core, local) = self.land(conn, now);
         self.shard(core).sent(local, chunk, now);
     }
 
     pub(crate) fn intake(&self, conn: ConnId) -> Intake {
+        if self.moving.contains_key(&conn) {
+            return Intake::Pause;
+        }
         let (core, local) = self.places[&conn];
         self.shards[core].intake(local)
     }
 
     pub(crate) fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
-        let (core, local) = self.places[&conn];
-        self.shards[core].waiting(local)
+        let place = self.places.get(&conn).into_iter();
+        place.flat_map(|&(core, local)| self.shards[core].waiting(local))
+    }
+
+    /// Where a connection is; one on its way arrives before.
+    fn land(&mut self, conn: ConnId, now: Now) -> (Core, ConnId) {
+        while let Some(&ring) = self.moving.get(&conn) {
+            self.carry_one(ring, now);
+        }
+        let Some(&place) = self.places.get(&conn) else { panic!("{conn} is gone already") };
+        place
+    }
+
+    /// Lets connections go that are to move.
+    fn hand_over(&mut self, now: Now) {
+        for (conn, (from, local)) in self.places.clone() {
+            if self.shards[from].intake(local) != Intake::Move || self.slow && self.rng.bool() {
+                continue;
+            }
+            let Some(to) = self.shards[from].destination(local) else {
+                panic!("{conn}: where to?")
+            };
+            if self.rng.u32(0..8) == 0 {
+                self.shards[from].stay(local);
+                continue;
+            }
+            let passenger = self.shard(from).depart(local, now);
+            self.post(from);
+            self.places.remove(&conn);
+            self.numbers.remove(&(from, local));
+            self.moving.insert(conn, (from, to));
+            let ring = self.rings.entry((from, to)).or_default();
+            ring.push_back(Mail::Connection(conn, passenger));
+            self.moved += 1;
+        }
     }
 
     /// The next dirty connection of any core; prompt letters arrive meanwhile.
@@ -124,6 +178,7 @@ impl Mesh {
                     return Some(self.numbers[&(core, local)]);
                 }
             }
+            self.hand_over(now);
             if self.slow || !self.carry(now) {
                 return None;
             }
@@ -136,14 +191,26 @@ impl Mesh {
             return false;
         }
         let at = self.rng.usize(0..self.rings.len());
-        let Some((&(from, to), _)) = self.rings.iter().nth(at) else { return false };
-        let letter = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
-        self.rings.retain(|_, ring| !ring.is_empty());
-        if let Some(letter) = letter {
-            self.shard(to).receive_letter(from, letter, now);
-            self.post(to);
-        }
+        let Some((&ring, _)) = self.rings.iter().nth(at) else { return false };
+        self.carry_one(ring, now);
         true
+    }
+
+    fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
+        let mail = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        self.rings.retain(|_, ring| !ring.is_empty());
+        match mail {
+            Some(Mail::Letter(letter)) => self.shard(to).receive_letter(from, letter, now),
+            Some(Mail::Connection(conn, passenger)) => {
+                let descriptor = self.descriptors[&conn];
+                let local = self.shard(to).arrive(from, passenger, descriptor, now);
+                self.moving.remove(&conn);
+                assert_eq!(self.places.insert(conn, (to, local)), None);
+                assert_eq!(self.numbers.insert((to, local), conn), None, "{to} has a {local}");
+            }
+            None => panic!("the ring from {from} to {to} is empty"),
+        }
+        self.post(to);
     }
 
     fn post(&mut self, from: Core) {
@@ -151,12 +218,14 @@ impl Mesh {
         self.shards[from].take_letters(&mut letters);
         for (to, letter) in letters {
             assert_ne!(from, to, "{letter:?} to itself");
-            self.rings.entry((from, to)).or_default().push_back(letter);
+            self.rings.entry((from, to)).or_default().push_back(Mail::Letter(letter));
         }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.rings.is_empty()
+        let moves =
+            |&(core, local): &(Core, ConnId)| self.shards[core].intake(local) == Intake::Move;
+        self.rings.is_empty() && !self.places.values().any(moves)
     }
 
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
@@ -257,7 +326,9 @@ impl Mesh {
     /// A shard that knows what the others take of what all share.
     fn shard(&mut self, core: Core) -> &mut Shard {
         if self.shards.len() > 1 {
-            let mut elsewhere = Elsewhere::default();
+            // Now and then no core takes anybody in.
+            let hospitable = if self.rng.u32(0..4) == 0 { 0 } else { u64::MAX };
+            let mut elsewhere = Elsewhere { hospitable, ..Elsewhere::default() };
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
                 elsewhere.bytes += other.memory_bytes();
                 elsewhere.connections += other.connections();

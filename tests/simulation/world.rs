@@ -244,6 +244,9 @@ impl World {
             self.disconnect(conn);
         }
         self.sync();
+        if self.mesh.moved > 0 {
+            self.model.tally.count("moved");
+        }
         self.mesh.check_empty();
     }
 
@@ -352,7 +355,7 @@ impl World {
                 return;
             }
             match self.mesh.intake(conn) {
-                Intake::Pause | Intake::Close => return,
+                Intake::Pause | Intake::Move | Intake::Close => return,
                 Intake::Direct if self.rng.bool() => {
                     let body = self.mesh.lend(conn);
                     assert!(body.is_some(), "`Direct` means that there is something to lend");
@@ -800,6 +803,7 @@ fn settings(rng: &mut Rng) -> Settings {
         memory_bytes_max: if tight { rng.usize(20_000..300_000) } else { 1 << 30 },
         outbox_bytes_max: [100_000, 3 << 20, 1 << 30][rng.usize(0..3)],
         connections_max: CONNECTIONS_MAX,
+        move_after: [0, 1, 2, 3][rng.usize(0..4)],
         ..Settings::default()
     }
 }

@@ -9,7 +9,7 @@ mod perl;
 mod postgres;
 mod redis;
 mod relay;
-mod ringgear;
+pub(crate) mod ringgear;
 
 use std::path::Path;
 use std::process::Command;
@@ -60,6 +60,8 @@ pub(crate) struct Start<'a> {
     pub(crate) cores: &'a Cores,
     /// Where it keeps jobs.
     pub(crate) keep: Keep<'a>,
+    /// Threads that serve connections, where it can be told.
+    pub(crate) threads: usize,
     /// How long it may take until it listens.
     pub(crate) patience: Duration,
 }

@@ -1,10 +1,11 @@
 //! This project's server, once per event loop.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
-use super::{Start, first_line, no_uring};
+use super::{Keep, Start, first_line, no_uring};
 use crate::beside;
 use crate::options::{EventLoop, RunOptions};
 use crate::process::Server;
@@ -14,24 +15,36 @@ pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
 }
 
 pub(super) fn start(options: &RunOptions, io: &str, start: &Start<'_>) -> Result<Server> {
-    let mut command = command(options, io)?;
-    if let Some(folder) = start.keep.folder() {
-        command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
+    let mut command = command(options.ringgeard.as_deref(), io)?;
+    if start.threads > 1 {
+        command.args(["--threads", &start.threads.to_string()]);
     }
+    keep_in(&mut command, start.keep);
     Server::start_announced(&mut command, start)
 }
 
+/// Says where jobs are kept.
+pub(crate) fn keep_in(command: &mut Command, keep: Keep<'_>) {
+    if let Some(folder) = keep.folder() {
+        command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
+    }
+}
+
 /// How it is called, without a store.
-pub(super) fn command(options: &RunOptions, io: &str) -> Result<Command> {
-    let path =
-        beside::find("ringgeard", options.ringgeard.as_deref()).map_err(|error| anyhow!(error))?;
+pub(crate) fn command(given: Option<&Path>, io: &str) -> Result<Command> {
+    let path = beside::find("ringgeard", given).map_err(|error| anyhow!(error))?;
     let mut command = Command::new(path);
     command.args(["--io", io, "--port", "0", "--listen", "127.0.0.1"]);
     Ok(command)
 }
 
 pub(super) fn version(options: &RunOptions) -> String {
-    match beside::find("ringgeard", options.ringgeard.as_deref()) {
+    version_of(options.ringgeard.as_deref())
+}
+
+/// Of the server that stands there, or beside this binary.
+pub(crate) fn version_of(given: Option<&Path>) -> String {
+    match beside::find("ringgeard", given) {
         Ok(path) => first_line(&path, &["--version"]),
         Err(error) => error,
     }

@@ -22,6 +22,7 @@ use ringgear::packet::{Arguments, Command, encode};
 use socket2::{Domain, Socket, Type};
 
 use crate::options::{EventLoop, RelayOptions};
+use crate::process::raise_descriptors;
 
 const BACKLOG: i32 = 1024;
 /// Emptied buffers above this size aren't kept.
@@ -29,13 +30,13 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// Serves until the process is ended.
 pub(crate) fn run(options: &RelayOptions) -> Result<()> {
-    raise_descriptors();
+    let descriptors = raise_descriptors();
     let listener = listen(options.port)?;
     let address = listener.local_addr()?;
     let relay = Relay::default();
     match options.io {
         EventLoop::Epoll => epoll::run(listener, relay, || announce(address)),
-        EventLoop::Uring => uring::run(&listener, relay, || announce(address)),
+        EventLoop::Uring => uring::run(&listener, relay, descriptors, || announce(address)),
     }
 }
 
@@ -52,14 +53,6 @@ fn listen(port: u16) -> Result<TcpListener> {
     socket.bind(&address.into()).with_context(|| format!("can't listen on {address}"))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// As many connections as the system allows.
-fn raise_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
 
 #[derive(Debug, Default)]

@@ -25,7 +25,8 @@ use super::Relay;
 
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 16384;
-const FILES: u32 = 16384;
+/// Direct descriptors that the kernel lets a ring have.
+const FILES_MAX: usize = 1 << 20;
 const BUFFER_GROUP: u16 = 0;
 const BUFFERS: u16 = 512;
 const BUFFER_BYTES: usize = 4 << 10;
@@ -59,7 +60,13 @@ struct Uring {
     backlog: VecDeque<squeue::Entry>,
 }
 
-pub(super) fn run(listener: &TcpListener, relay: Relay, ready: impl FnOnce()) -> Result<()> {
+/// Serves as many connections as there may be `descriptors`.
+pub(super) fn run(
+    listener: &TcpListener,
+    relay: Relay,
+    descriptors: usize,
+    ready: impl FnOnce(),
+) -> Result<()> {
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -67,7 +74,8 @@ pub(super) fn run(listener: &TcpListener, relay: Relay, ready: impl FnOnce()) ->
         .setup_cqsize(COMPLETIONS)
         .build(SUBMISSIONS)
         .context("io_uring")?;
-    ring.submitter().register_files_sparse(FILES).context("direct descriptors")?;
+    let files = u32::try_from(descriptors.min(FILES_MAX))?;
+    ring.submitter().register_files_sparse(files).context("direct descriptors")?;
     let buffers = Buffers::register(&ring).context("ring of buffers")?;
     let mut uring = Uring {
         ring,

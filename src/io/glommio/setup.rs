@@ -81,16 +81,18 @@ pub enum GlommioError {
 
 /// Whether a server can run on glommio here: makes an executor and drops it.
 pub(crate) fn probe() -> Result<(), GlommioError> {
-    executor().map(drop)
+    executor(Duration::ZERO).map(drop)
 }
 
-/// An executor for this thread, which stays on whatever cores it may run on.
-pub(super) fn executor() -> Result<LocalExecutor, GlommioError> {
+/// An executor for this thread, which stays on whatever cores it may run on, and looks for so long
+/// for something to do before it waits.
+pub(super) fn executor(busy_poll: Duration) -> Result<LocalExecutor, GlommioError> {
     check_locked_memory()?;
     check_operations()?;
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(FILE_BUFFER_BYTES)
         .ring_depth(RING_DEPTH)
+        .spin_before_park(busy_poll)
         .preempt_timer(PREEMPT_AFTER);
     builder.make().map_err(|refusal| match refusal {
         Refusal::IoError(error) => uring::explain(error, "ring that polls").into(),

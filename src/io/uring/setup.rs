@@ -18,6 +18,10 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that fit before the kernel has to set some aside.
 const COMPLETIONS: u32 = 8192;
 
+/// Direct descriptors that the kernel lets a ring have, however many the process may
+/// (`IORING_MAX_FIXED_FILES`).
+pub(crate) const FILES_MAX: u32 = 1 << 20;
+
 /// Why there is no io_uring here.
 #[derive(Debug, ThisError)]
 pub enum UringError {
@@ -72,6 +76,8 @@ pub(super) fn ring(files: u32) -> Result<IoUring, UringError> {
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        // Says in shared memory that there is work, for those who look before they wait.
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(COMPLETIONS)
         .build(SUBMISSIONS)

@@ -116,6 +116,25 @@ impl Cluster {
         String::from_utf8(self.hear(peer)).unwrap()
     }
 
+    /// Lets connections move, after so many submissions or at once.
+    fn let_move(&mut self, move_after: u32) {
+        for shard in &mut self.shards {
+            shard.settings.move_after = move_after;
+            shard.elsewhere.hospitable = u64::MAX;
+        }
+    }
+
+    /// The driver hands a connection over; letters after it arrive after it.
+    fn hand_over(&mut self, (core, conn): Peer) -> Peer {
+        assert_eq!(self.shards[core].intake(conn), Intake::Move);
+        let to = self.shards[core].destination(conn).unwrap();
+        let passenger = self.shards[core].depart(conn, self.now);
+        self.settle();
+        let peer = (to, self.shards[to].arrive(core, passenger, 9, self.now));
+        self.settle();
+        peer
+    }
+
     fn leave(&mut self, (core, conn): Peer) {
         self.shards[core].disconnect(conn, self.now);
         self.settle();
@@ -511,6 +530,122 @@ fn nothing_is_lost_between_cores() {
         assert_eq!(answers, 40, "seed {seed}: every client has its results");
         assert!(workers.iter().all(|(_, work)| matches!(work, Work::Asleep)), "seed {seed}");
     }
+}
+
+/// gearadmin takes what it can read at once for the whole list. Rows of the first core left as soon
+/// as they were written, and now and then it showed those only.
+#[test]
+fn a_short_list_leaves_in_one_piece() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    for core in 0..CORES {
+        cluster.worker(core, &[function(core)]);
+    }
+    for core in 0..CORES {
+        let admin = cluster.connect(core);
+        cluster.slow = true;
+        cluster.say(admin, b"workers\n");
+        while cluster.rings.iter().flatten().any(|ring| !ring.is_empty()) || cluster.step() {
+            assert!(!cluster.shards[core].has_chunks(admin.1), "a piece of it");
+            cluster.step();
+        }
+        let (chunk, more) = cluster.shards[core].take(admin.1).unwrap();
+        assert!(!more && chunk.as_ref().ends_with(b"\n.\n"), "{chunk:?}");
+        assert_eq!(chunk.as_ref().iter().filter(|&&byte| byte == b'\n').count(), 5 + core);
+        cluster.shards[core].sent(admin.1, chunk, cluster.now);
+        cluster.slow = false;
+    }
+}
+
+#[test]
+fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(100);
+    let worker = cluster.worker(0, &[function(1)]);
+    cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let worker = cluster.hand_over(worker);
+    assert_eq!((worker.0, cluster.shards[1].counters.moved), (1, 1));
+    assert_eq!(cluster.shards.iter().map(Shard::connections).sum::<usize>(), 1);
+    assert!(cluster.shards.iter().all(|shard| shard.dealings() == (0, 0)));
+    let client = cluster.connect(2);
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    let handle = cluster.grab(worker).unwrap();
+    cluster.packet(worker, Command::WorkComplete, &[&handle], b"done");
+    assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"done"));
+    cluster.say(client, b"workers\n");
+    assert!(cluster.hear_text(client).contains("wanda"));
+    cluster.leave(worker);
+    cluster.leave(client);
+}
+
+#[test]
+fn who_has_to_do_with_several_cores_or_with_a_full_one_stays() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(1);
+    let sleep = |cluster: &mut Cluster, functions: &[String]| {
+        let worker = cluster.worker(0, functions);
+        cluster.packet(worker, Command::PreSleep, &[], b"");
+        cluster.shards[0].intake(worker.1)
+    };
+    assert_eq!(sleep(&mut cluster, &[function(1), function(2)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(0), function(1)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Move);
+    cluster.shards[0].elsewhere.hospitable = 0b101;
+    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Move);
+    cluster.shards[0].settings.move_after = 0;
+    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Read);
+}
+
+#[test]
+fn a_client_moves_after_a_streak_with_what_it_waits_for() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(3);
+    let client = cluster.connect(0);
+    for core in [1, 1, 0, 1, 1] {
+        cluster.submit(client, Command::SubmitJob, &function(core), "");
+        assert_eq!(cluster.shards[0].intake(client.1), Intake::Read, "a local one in between");
+    }
+    // What it waits for here holds it.
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Read);
+    let local = cluster.worker(0, &[function(0)]);
+    let handle = cluster.grab(local).unwrap();
+    cluster.packet(local, Command::WorkComplete, &[&handle], b"");
+    cluster.hear(client);
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    // A piece of its next request is there, the rest comes when it has moved.
+    let next = packet(Command::SubmitJob, &[function(1).as_bytes(), b""], b"last");
+    cluster.say(client, &next[..20]);
+    let client = cluster.hand_over(client);
+    cluster.say(client, &next[20..]);
+    cluster.hear(client);
+    let worker = cluster.worker(1, &[function(1)]);
+    let mut done = 0;
+    while let Some(handle) = cluster.grab(worker) {
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
+        assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b""));
+        done += 1;
+    }
+    assert_eq!(done, 7);
+}
+
+/// A connection that couldn't be handed over had missed what its jobs' core kept for it meanwhile.
+#[test]
+fn who_can_not_be_handed_over_gets_what_was_kept_for_it() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(1);
+    let worker = cluster.worker(0, &[function(1)]);
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let waiting = cluster.connect(2);
+    cluster.submit(waiting, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.hear(worker), b"", "it is on its way");
+    cluster.shards[0].stay(worker.1);
+    cluster.settle();
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    assert!(cluster.grab(worker).is_some());
+    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Read, "and it never tries again");
 }
 
 /// What a worker is at.

@@ -14,22 +14,9 @@ use crate::wire::Packet;
 impl Model {
     pub(super) fn grab(&mut self, conn: ConnId, command: Command) {
         self.answer_wake(conn);
-        let peer = &self.peers[&conn];
-        let choices: Vec<(usize, &Vec<u8>)> = (0..3)
-            .map(|priority| {
-                let able = peer
-                    .abilities
-                    .keys()
-                    .filter(|name| !self.functions[*name].queues[priority].jobs.is_empty());
-                able.map(|name| (priority, name)).collect::<Vec<_>>()
-            })
-            .find(|choices| !choices.is_empty())
-            .unwrap_or_default();
-        if choices.is_empty() {
+        if (0..3).all(|priority| self.choices(conn, priority).next().is_none()) {
             return self.expect(conn, &Packet::of(Command::NoJob, &[], &[]));
         }
-        let priority = choices[0].0;
-        let names: Vec<Vec<u8>> = choices.into_iter().map(|(_, name)| name.clone()).collect();
         let Some(packet) = self.next(conn) else {
             panic!("connection {conn} waits for its job");
         };
@@ -38,11 +25,30 @@ impl Model {
         let number = number(&body[..handle_end]).unwrap_or_else(|| panic!("grabbed {packet:?}"));
         let job = self.jobs.get(&number).unwrap_or_else(|| panic!("{number} is no job"));
         assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
-        assert_eq!(job.priority, priority, "more urgent jobs wait");
+        for priority in 0..job.priority {
+            // A core that takes the worker for asleep has woken others in its place.
+            let waits = |name: &&Vec<u8>| !self.is_seen_to(name, priority);
+            let urgent = self.choices(conn, priority).find(waits);
+            assert_eq!(urgent, None, "more urgent jobs of {priority} wait");
+        }
+        let names: Vec<Vec<u8>> = self.choices(conn, job.priority).cloned().collect();
         assert!(names.contains(&job.function), "connection {conn} can't run job {number}");
         assert_eq!(packet, assignment(command, number, job), "the job as it was submitted");
         self.check_turn(conn, number, &names);
         self.take_from_queue(conn, number);
+    }
+
+    /// Functions with such jobs that a worker can run.
+    fn choices(&self, conn: ConnId, priority: usize) -> impl Iterator<Item = &Vec<u8>> {
+        let names = self.peers[&conn].abilities.keys();
+        names.filter(move |&name| !self.functions[name].queues[priority].jobs.is_empty())
+    }
+
+    /// Whether so many workers of a function of another core have been woken as it has such jobs.
+    fn is_seen_to(&self, name: &[u8], priority: usize) -> bool {
+        let able = self.peers.values().filter(|peer| peer.abilities.contains_key(name));
+        let woken = able.filter(|peer| peer.woken_ms.is_some()).count();
+        self.rules.cores.count > 1 && woken >= self.functions[name].queues[priority].jobs.len()
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last

@@ -1,0 +1,161 @@
+//! The same closed loop from few and from very many connections: what each of them takes of the
+//! memory, and what a job costs the more of them there are.
+//!
+//! One connection in fifty is a worker, all others are clients with a job in flight. A contender
+//! serves all crowds with as many threads as the greatest needs, all on its one core: one, unless a
+//! thread may not have so many descriptors. Who can't have them at all is absent, with the reason.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::deep::short;
+use crate::loadgen;
+use crate::options::{EventLoop, RunOptions};
+use crate::process::{Cores, Server};
+use crate::queue;
+use crate::sample::{Sample, Status};
+use crate::scenario::{Load, STEADY};
+
+/// Connections for each worker among them.
+const CONNECTIONS_PER_WORKER: usize = 50;
+/// Descriptors that a server has for other things.
+const DESCRIPTORS_BESIDE: usize = 100;
+/// The kernel shares connections out by chance: so much more than its part a thread may get, %.
+const UNEVEN_PERCENT: usize = 5;
+/// So long is the warm-up for each connection at least: a round of all clients takes long.
+const WARM_UP_EACH: Duration = Duration::from_micros(100);
+/// Ports of one address, of 28 232, before connecting takes long.
+const PORTS: usize = 14_000;
+
+/// One run.
+pub(crate) struct Run<'a> {
+    /// Who is measured.
+    pub(crate) contender: Contender,
+    /// Options of the harness.
+    pub(crate) options: &'a RunOptions,
+    /// Who runs where.
+    pub(crate) cores: &'a Cores,
+    /// The load generator.
+    pub(crate) loadgen: &'a Path,
+    /// Descriptors that a process may have.
+    pub(crate) limit: usize,
+    /// How long a server may take to start.
+    pub(crate) patience: Duration,
+}
+
+impl Run<'_> {
+    /// A fresh server and a sample for each number of connections.
+    pub(crate) fn samples(
+        &self,
+        crowds: &[usize],
+        failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
+    ) -> Vec<Sample> {
+        let possible = crowds.iter().copied().filter(|&it| self.threads(it).is_ok()).max();
+        let threads = possible.and_then(|most| self.threads(most).ok()).unwrap_or(1);
+        let one = |&connections: &usize| {
+            let mut sample = match self.threads(connections) {
+                Err(why) => Sample::without(Status::Absent, why),
+                Ok(_) => match self.start(threads) {
+                    Err(error) => failed(error, None),
+                    Ok(server) => self
+                        .load(connections, &server)
+                        .unwrap_or_else(|it| failed(it, Some(server))),
+                },
+            };
+            if sample.note.is_empty() && threads > 1 {
+                sample.note = format!(
+                    "{threads} threads on its core, for one may have no more than {} descriptors \
+                     here",
+                    short(self.limit as u64)
+                );
+            }
+            #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+            let x = Some(connections as f64);
+            Sample { point: short(connections as u64), x, ..sample }
+        };
+        crowds.iter().map(one).collect()
+    }
+
+    fn start(&self, threads: usize) -> Result<Server> {
+        let Self { cores, patience, .. } = *self;
+        let start = Start { cores, keep: Keep::Memory, patience, threads };
+        self.contender.start(self.options, &start)
+    }
+
+    fn load(&self, connections: usize, server: &Server) -> Result<Sample> {
+        let load = load(connections);
+        let duration = self.options.duration();
+        let warm_up = WARM_UP_EACH * u32::try_from(connections)?;
+        let warm_up = warm_up.max(self.options.warm_up());
+        let protocol = self.contender.protocol();
+        if protocol == Protocol::Gearman {
+            let run = loadgen::Run { program: self.loadgen, load, rate: None, duration, warm_up };
+            run.against(server.address, server.pid(), self.cores)
+        } else {
+            let run = queue::Run { protocol, load, duration, warm_up };
+            run.against(server.address, server.pid(), self.cores)
+        }
+    }
+
+    fn threads(&self, connections: usize) -> Result<usize, String> {
+        threads(self.contender, connections, self.limit)
+    }
+}
+
+/// Threads that a contender needs for so many connections, or why it can't have them, where `limit`
+/// descriptors are allowed.
+fn threads(contender: Contender, connections: usize, limit: usize) -> Result<usize, String> {
+    if contender.protocol() != Protocol::Gearman && connections > PORTS {
+        let ports = "its driver here connects from one address, which has too few ports";
+        return Err(ports.to_owned());
+    }
+    let room = limit.saturating_sub(DESCRIPTORS_BESIDE);
+    if connections <= room {
+        return Ok(1);
+    }
+    if contender == Contender::Ringgear(EventLoop::Uring) && room > 0 {
+        // Connections aren't the process's descriptors but the rings'.
+        return Ok((connections + connections * UNEVEN_PERCENT / 100).div_ceil(room));
+    }
+    Err(format!(
+        "{} connections are more than the {} descriptors that a process may have here",
+        short(connections as u64),
+        short(limit as u64)
+    ))
+}
+
+fn load(connections: usize) -> Load {
+    let workers = (connections / CONNECTIONS_PER_WORKER).max(1);
+    Load { clients: connections - workers, workers, ..STEADY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_serves_all_where_the_limit_allows_it() {
+        for contender in [Contender::Ringgear(EventLoop::Uring), Contender::Perl] {
+            assert_eq!(threads(contender, 50_000, 1 << 20), Ok(1));
+            assert_eq!(threads(contender, 19_000, 20_000), Ok(1));
+        }
+    }
+
+    #[test]
+    fn beyond_it_only_rings_help() {
+        assert_eq!(threads(Contender::Ringgear(EventLoop::Uring), 50_000, 20_000), Ok(3));
+        let why = threads(Contender::Ringgear(EventLoop::Epoll), 50_000, 20_000).unwrap_err();
+        assert!(why.starts_with("50 k connections are more than the 20 k descriptors"), "{why}");
+        assert!(threads(Contender::Redis, 50_000, 1 << 20).unwrap_err().contains("ports"));
+    }
+
+    #[test]
+    fn all_connections_are_clients_or_workers() {
+        let Load { clients, workers, .. } = load(50_000);
+        assert_eq!((clients, workers), (49_000, 1000));
+        assert_eq!(load(10).workers, 1);
+    }
+}

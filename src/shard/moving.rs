@@ -1,0 +1,201 @@
+//! Connections that move to the core where their jobs are, both sides: so that what would cross with
+//! every job crosses once.
+//!
+//! A worker whose functions all belong to one other core moves there, and so does a client after
+//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes back, the owner
+//! keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver hands the socket
+//! over. There the stand-in becomes the connection itself, with its jobs, functions and sleep.
+//!
+//! Invariant: nothing is under way between the two cores when a connection departs, and its home
+//! knew nothing of it that its stand-in doesn't but the session and bytes that weren't handled yet.
+
+use std::net::IpAddr;
+
+use tracing::debug;
+
+use super::{Closing, Connection, Origin, Shard};
+use crate::engine::{ConnId, Now};
+use crate::inbound::Inbound;
+use crate::letter::{Caller, Core, Letter};
+use crate::packet::Response;
+use crate::session::Session;
+
+/// Where a connection is on its way to another core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Moving {
+    /// It isn't.
+    #[default]
+    No,
+    /// Its requests wait until the replies that are under way have come and left.
+    Settling(Core),
+    /// The other core has been asked.
+    Asked(Core),
+    /// The driver may hand it over when everything has left.
+    Packed(Core),
+    /// A stand-in: what there is for it waits here, it comes.
+    Expected,
+}
+
+/// A connection between two cores, without its socket.
+#[derive(Debug)]
+pub struct Passenger {
+    caller: Caller,
+    ip: IpAddr,
+    session: Session,
+    inbound: Inbound,
+    /// It waits for a NOOP.
+    asleep: bool,
+    /// The peer will send nothing more.
+    ended: bool,
+}
+
+/// The home's side.
+impl Shard {
+    /// A request was for another core: the connection moves there if that is the only one it has to
+    /// do with.
+    pub(super) fn consider_moving(&mut self, conn: ConnId) {
+        let Connection { away, moving, closing, ended, .. } = &mut self.connections[conn as usize];
+        let Some(away) = away.as_deref().filter(|_| self.settings.move_after > 0) else { return };
+        let owner = away.known.trailing_zeros() as Core;
+        if away.known.count_ones() == 1
+            && !away.is_rooted
+            && self.elsewhere.hospitable >> owner & 1 == 1
+            && *moving == Moving::No
+            && *closing == Closing::No
+            && !*ended
+            && self.engine.is_bare(conn)
+        {
+            *moving = Moving::Settling(owner);
+        }
+    }
+
+    /// Asks the owner once nothing is under way. `false` if the connection stays after all: one whose
+    /// peer has said all isn't worth the way, and may never read what has to leave before.
+    pub(super) fn go_on_moving(&mut self, conn: ConnId) -> bool {
+        let connection = &mut self.connections[conn as usize];
+        let settled = connection.outbox.is_empty() && !connection.is_grabbing();
+        match connection.moving {
+            Moving::Settling(_) if connection.ended => connection.moving = Moving::No,
+            Moving::Packed(_) if connection.ended => self.stay(conn),
+            Moving::Settling(owner) if settled => {
+                connection.moving = Moving::Asked(owner);
+                let caller = Caller { conn, session: connection.session_id };
+                let exceptions = connection.session.exceptions();
+                self.letters.push((owner, Letter::MoveIn { caller, exceptions }));
+            }
+            _ => {}
+        }
+        self.connections[conn as usize].moving != Moving::No
+    }
+
+    /// The owner keeps what there is for the connection.
+    pub(super) fn pack(&mut self, conn: ConnId, owner: Core) {
+        let moving = &mut self.connections[conn as usize].moving;
+        debug_assert_eq!(*moving, Moving::Asked(owner));
+        *moving = Moving::Packed(owner);
+        self.go_on_moving(conn);
+        self.mark_dirty(conn);
+    }
+
+    /// Where a connection moves whose `intake` says so.
+    #[must_use]
+    pub fn destination(&self, conn: ConnId) -> Option<Core> {
+        match self.connections[conn as usize].moving {
+            Moving::Packed(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// A connection leaves for its `destination`; its number may be given to the next one at once.
+    /// Comes when `intake` says so and no receive is in flight. What it answers with has to `arrive`
+    /// there, after all letters so far.
+    pub fn depart(&mut self, conn: ConnId, now: Now) -> Passenger {
+        let caller = Caller { conn, session: self.connections[conn as usize].session_id };
+        let napping = self.engine.is_asleep(conn);
+        self.engine.disconnect(conn, now);
+        let Connection { origin, session, inbound, outbox, away, ended, .. } =
+            self.connections.remove(conn as usize);
+        // With functions of other cores, this core's engine isn't told everything.
+        let asleep = away.filter(|away| away.roams()).map_or(napping, |away| away.asleep);
+        debug_assert!(outbox.is_empty(), "what was sent before is a peer's to have before");
+        self.inbound_bytes -= inbound.held_bytes();
+        debug!(conn, ip = %origin.ip, "moved");
+        Passenger { caller, ip: origin.ip, session, inbound, asleep, ended }
+    }
+
+    /// A connection can't be handed over: it goes on where it is, and never moves.
+    pub fn stay(&mut self, conn: ConnId) {
+        let connection = &mut self.connections[conn as usize];
+        if let Moving::Packed(owner) = connection.moving {
+            connection.moving = Moving::No;
+            connection.away.iter_mut().for_each(|away| away.is_rooted = true);
+            let caller = Caller { conn, session: connection.session_id };
+            self.letters.push((owner, Letter::StayedHome(caller)));
+            self.resumed.push(conn);
+        }
+    }
+}
+
+/// The owner's side.
+impl Shard {
+    /// A connection wants to have its home here.
+    pub(super) fn expect(&mut self, from: Core, caller: Caller, exceptions: bool) {
+        let conn = self.stand_in(from, caller);
+        let connection = &mut self.connections[conn as usize];
+        connection.moving = Moving::Expected;
+        // Until its own session comes.
+        connection.session = Session::new(exceptions);
+        self.letters.push((from, Letter::Welcome(caller)));
+    }
+
+    /// It stays where it was: what was kept for it follows it there.
+    pub(super) fn expect_no_more(&mut self, from: Core, caller: Caller) {
+        let conn = self.stand_in(from, caller);
+        self.unsettle(conn);
+        let connection = &mut self.connections[conn as usize];
+        connection.moving = Moving::No;
+        connection.closing = Closing::No;
+        let parcel = connection.outbox.take_parcel();
+        if parcel.bytes() > 0 {
+            self.letters.push((from, Letter::Push { caller, parcel }));
+        }
+        if !self.engine.is_asleep(conn) {
+            // It may have been woken, and has missed hints. If it isn't asleep it will decline.
+            let ready = self.engine.ready(conn);
+            self.letters.push((from, Letter::Noop { caller, ready }));
+        }
+    }
+
+    /// A connection has come, which `from` let depart; `fd` is its descriptor, or what the driver
+    /// has in its place. Its requests go on with the next `next_dirty`.
+    pub fn arrive(&mut self, from: Core, passenger: Passenger, fd: i32, now: Now) -> ConnId {
+        let Passenger { caller, ip, session, inbound, asleep, ended } = passenger;
+        let conn = self.stand_in(from, caller);
+        self.callers[from].remove(&caller.conn);
+        self.engine.mark_local(conn);
+        self.sessions = self.sessions.wrapping_add(1);
+        self.inbound_bytes += inbound.held_bytes();
+        let connection = &mut self.connections[conn as usize];
+        debug_assert_eq!(connection.moving, Moving::Expected);
+        connection.moving = Moving::No;
+        connection.caller = None;
+        connection.session_id = self.sessions;
+        connection.origin = Origin { fd, ip };
+        connection.session = session;
+        connection.inbound = inbound;
+        connection.ended = ended;
+        self.counters.moved += 1;
+        // The stand-in hears of a worker's sleep only while it has functions here.
+        if !asleep {
+            self.engine.rise(conn);
+        } else if self.engine.is_woken(conn) {
+            self.push(conn, &Response::Noop, now);
+        } else if !self.engine.is_asleep(conn) {
+            self.engine.pre_sleep(conn, now);
+            self.deliver(None, now);
+        }
+        self.resumed.push(conn);
+        debug!(conn, from, %ip, fd, "moved in");
+        conn
+    }
+}
