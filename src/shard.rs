@@ -4,7 +4,7 @@
 //! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
 //! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
 //! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
-//! once a batch. `delivery` fills them; `home`, `owner` and `moving` are the sides towards other cores.
+//! once a batch. `delivery` fills them; `home`, `owner` and `moving` face other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
@@ -541,8 +541,8 @@ impl Shard {
         self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
     }
 
-    /// What this core adds to the memory that all cores take together: its own, with letters that it
-    /// sent and without those that came. Below zero it has done away with more than it has.
+    /// What this core adds to the memory that all cores take together: its own, with letters that
+    /// it sent and without those that came. Below zero it has done away with more than it has.
     #[inline]
     #[must_use]
     pub fn load_bytes(&self) -> isize {
