@@ -210,6 +210,38 @@ pub enum Letter {
     },
 }
 
+impl Letter {
+    /// Memory that it takes on its way, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Request { body, .. } | Self::Forward { body, .. } => body.len(),
+                Self::Reply { parcel, .. }
+                | Self::Push { parcel, .. }
+                | Self::Assigned { parcel, .. } => parcel.bytes(),
+                Self::Line { line, .. } => line.len(),
+                Self::Rows { text, .. } => text.len(),
+                Self::Ask {
+                    question: Question::StatusUnique(text) | Question::Line(text), ..
+                } => text.len(),
+                Self::Answer { answer: Answer::Text(text), .. } => text.len(),
+                Self::Answer { answer: Answer::Status(_), .. }
+                | Self::Grab { .. }
+                | Self::Sleep(_)
+                | Self::Declined(_)
+                | Self::MoveIn { .. }
+                | Self::StayedHome(_)
+                | Self::Welcome(_)
+                | Self::Gone(_)
+                | Self::List { .. }
+                | Self::Empty { .. }
+                | Self::Hint { .. }
+                | Self::Noop { .. } => 0,
+            }
+    }
+}
+
 /// What only all cores together can answer.
 #[derive(Clone, Debug)]
 pub enum Question {

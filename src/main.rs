@@ -75,6 +75,9 @@ fn serve_logged(
     let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
+    // What is wrong with the options is said before anything is logged, whatever the driver.
+    let facts = facts(descriptors, io::room(Driver::Epoll, descriptors, 1))?;
+    options.settings(&facts)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
@@ -85,7 +88,7 @@ fn serve_logged(
         IoChoice::Epoll => Driver::Epoll,
         IoChoice::Glommio => Driver::Glommio,
     })?;
-    let facts = facts(descriptors, io::room(driver, descriptors, cores(options)))?;
+    let facts = Facts { room: io::room(driver, descriptors, cores(options)), ..facts };
     let settings = options.settings(&facts)?;
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {

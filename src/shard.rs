@@ -4,14 +4,13 @@
 //! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
 //! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
 //! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
-//! once a batch. `home` and `owner` are its two sides towards other cores.
+//! once a batch. `delivery` fills them; `home`, `owner` and `moving` face other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bytes::Bytes;
 use foldhash::HashMap;
 use slab::Slab;
 use tracing::{debug, trace, warn};
@@ -20,13 +19,13 @@ use self::home::{Away, Gathering};
 use self::lists::Progress;
 use self::moving::Moving;
 pub use self::moving::Passenger;
-use crate::admin::{self, Identity};
-use crate::engine::{self, ConnId, Effect, Engine, Now};
-use crate::handle::Handles;
+pub use self::settings::Settings;
+use crate::admin;
+use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::inbound::{Arrival, Bounds, Inbound};
-use crate::letter::{Caller, Core, Cores, Letter};
-use crate::outbox::{Chunk, Outbox, Parcel, Slot};
-use crate::packet::{Command, ErrorReply, Payload, Request, Response, Work};
+use crate::letter::{Caller, Core, Letter};
+use crate::outbox::{Chunk, Outbox};
+use crate::packet::{Command, Request};
 use crate::session::{self, Context, Session};
 use crate::spare::Spares;
 use crate::store::{Operation, Row};
@@ -41,6 +40,8 @@ const SLOTS_PAUSE: usize = 1024;
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// With more than this waiting behind a grab that another core sees to, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
+/// With more letters of one turn than these, who causes more of them waits for the next turn.
+const LETTERS_PAUSE: usize = 4096;
 /// Memory of large bodies that waits to be used again is at most this part of `memory_bytes_max`,
 /// beside which it comes.
 const SPARES_SHARE: usize = 8;
@@ -54,53 +55,6 @@ const COMPLAINTS_PER_SECOND: u32 = 20;
 pub const CONNECTION_BYTES: usize = 512;
 
 const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
-
-/// What a shard is told at its making.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// For the engine.
-    pub engine: engine::Settings,
-    /// Job numbers ⇄ handles.
-    pub handles: Handles,
-    /// What the server says of itself.
-    pub identity: Identity,
-    /// Whether connections get exceptions without asking for them.
-    pub exceptions: bool,
-    /// Largest body of a packet.
-    pub body_bytes_max: usize,
-    /// Most memory for jobs and for what is on its way.
-    pub memory_bytes_max: usize,
-    /// Most bytes that may wait to leave one connection when another packet comes.
-    pub outbox_bytes_max: usize,
-    /// Most connections, all cores together.
-    pub connections_max: usize,
-    /// Most connections of this core.
-    pub core_connections_max: usize,
-    /// Which core this is.
-    pub cores: Cores,
-    /// Submissions in a row to one other core after which a client moves there; workers do at once.
-    /// 0 = neither moves.
-    pub move_after: u32,
-}
-
-impl Default for Settings {
-    /// What tests and benches want: room for everything, nothing random.
-    fn default() -> Self {
-        Self {
-            engine: engine::Settings::default(),
-            handles: Handles::default(),
-            identity: Identity { version: "0.1", verbosity: "ERROR", pid: 1 },
-            exceptions: false,
-            body_bytes_max: 1 << 30,
-            memory_bytes_max: 1 << 30,
-            outbox_bytes_max: 1 << 30,
-            connections_max: 1 << 20,
-            core_connections_max: 1 << 20,
-            cores: Cores::default(),
-            move_after: 0,
-        }
-    }
-}
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +106,8 @@ pub struct Counters {
 /// What the other cores take of what all cores share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// Memory for jobs and for what is on its way, in bytes.
-    pub bytes: usize,
+    /// The sum of their `Shard::load_bytes`.
+    pub bytes: isize,
     /// Connections.
     pub connections: usize,
     /// Cores that have few enough connections to take in more, one bit each.
@@ -192,6 +146,8 @@ struct Connection {
     ended: bool,
     /// Requests wait until the outbox has room.
     paused: bool,
+    /// Requests wait until letters to other cores have left; stands in `Shard::blocked`.
+    blocked: bool,
     dirty: bool,
 }
 
@@ -210,6 +166,7 @@ impl Connection {
             closing: Closing::No,
             ended: false,
             paused: false,
+            blocked: false,
             dirty: false,
         }
     }
@@ -220,7 +177,8 @@ impl Connection {
         Self { caller: Some((from, caller)), ..connection }
     }
 
-    /// The home that letters with what there is for it go to; none for one that is here, or will be.
+    /// The home that letters with what there is for it go to; none for one that is here, or will
+    /// be.
     fn home(&self) -> Option<(Core, Caller)> {
         self.caller.filter(|_| self.moving != Moving::Expected)
     }
@@ -254,6 +212,14 @@ pub struct Shard {
     operations: Vec<Operation>,
     /// Letters that are to go to other cores; empty once the driver has fetched them.
     letters: Vec<(Core, Letter)>,
+    /// Bytes of all letters that this core has sent, less those of all that came.
+    letter_bytes: isize,
+    /// Cores for which too many letters wait, one bit each.
+    congested: u64,
+    /// Cores that the frame which is being handled has letters for, one bit each.
+    pressed: u64,
+    /// Connections that wait until letters to some of these cores have left.
+    blocked: Vec<(ConnId, u64)>,
     /// Stand-ins of other cores' connections, by core and number there.
     callers: Vec<HashMap<ConnId, ConnId>>,
     /// What all cores are being asked.
@@ -290,6 +256,10 @@ impl Shard {
             text: Vec::new(),
             operations: Vec::new(),
             letters: Vec::new(),
+            letter_bytes: 0,
+            congested: 0,
+            pressed: 0,
+            blocked: Vec::new(),
             callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
             gatherings: Slab::new(),
             declined: Vec::new(),
@@ -351,6 +321,9 @@ impl Shard {
         self.inbound_bytes -= connection.inbound.held_bytes();
         self.outbox_bytes -= connection.outbox.bytes();
         self.slots -= connection.outbox.held();
+        if connection.blocked {
+            self.blocked.retain(|&(other, _)| other != conn);
+        }
         self.leave_others(conn, connection.away);
         self.deliver(None, now);
         debug!(conn, ip = %connection.origin.ip, "disconnected");
@@ -491,6 +464,33 @@ impl Shard {
         std::mem::swap(&mut self.letters, letters);
     }
 
+    /// Says for which cores so many letters wait that nobody should cause more, one bit each; to be
+    /// called whenever letters were taken. Who writes to such a core has its next requests wait
+    /// until it is none any more, and then `has_resumed`.
+    ///
+    /// Only requests of this core's own connections wait. What other cores send is handled at once,
+    /// and answered, whatever waits: a core that is congested still empties the rings of all
+    /// others, so two that are congested towards each other come free. What a connection waits for
+    /// is thus never an answer to what another one may not say.
+    pub fn set_congested(&mut self, cores: u64) {
+        self.congested = cores;
+        let Self { blocked, connections, resumed, .. } = self;
+        blocked.retain(|&(conn, by)| {
+            let waits = by & cores != 0;
+            if !waits && let Some(connection) = connections.get_mut(conn as usize) {
+                connection.blocked = false;
+                resumed.push(conn);
+            }
+            waits
+        });
+    }
+
+    /// Whether `next_dirty` has requests to see to that waited.
+    #[must_use]
+    pub fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
     /// What the other cores take of what all share.
     pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
         self.elsewhere = elsewhere;
@@ -541,6 +541,14 @@ impl Shard {
         self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
     }
 
+    /// What this core adds to the memory that all cores take together: its own, with letters that
+    /// it sent and without those that came. Below zero it has done away with more than it has.
+    #[inline]
+    #[must_use]
+    pub fn load_bytes(&self) -> isize {
+        self.memory_bytes().cast_signed() + self.letter_bytes
+    }
+
     /// Handles `input` and what waited before it, as far as the outbox allows.
     fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let connection = &mut self.connections[conn as usize];
@@ -558,7 +566,11 @@ impl Shard {
             let body_bytes_max = self.settings.body_bytes_max;
             let bounds = Bounds { body_bytes_max, memory_left, spares: Some(&self.spares) };
             match inbound.next(&mut input, bounds) {
-                Ok(Some(arrival)) => self.handle_arrival(conn, arrival, now),
+                Ok(Some(arrival)) => {
+                    self.pressed = 0;
+                    self.handle_arrival(conn, arrival, now);
+                    self.check_letters(conn);
+                }
                 Ok(None) => {
                     let connection = &self.connections[conn as usize];
                     if connection.ended && connection.outbox.held() == 0 {
@@ -593,6 +605,19 @@ impl Shard {
         self.deliver(None, now);
     }
 
+    /// Who has caused letters of which there are too many waits until they have left.
+    #[inline]
+    fn check_letters(&mut self, conn: ConnId) {
+        let by = match self.letters.len() {
+            0..LETTERS_PAUSE => self.pressed & self.congested,
+            _ => self.pressed,
+        };
+        if by != 0 {
+            self.connections[conn as usize].blocked = true;
+            self.blocked.push((conn, by));
+        }
+    }
+
     /// Goes on with a list, if one is being written; then whether requests have to wait.
     fn must_wait(&mut self, conn: ConnId, now: Now) -> bool {
         let connection = &self.connections[conn as usize];
@@ -612,7 +637,7 @@ impl Shard {
         // What is left of a list goes on when its last part has left.
         let outbox = &connection.outbox;
         let full = outbox.bytes() > OUTBOX_PAUSE_BYTES || outbox.held() >= SLOTS_PAUSE;
-        connection.paused = full || connection.listing.is_some();
+        connection.paused = full || connection.blocked || connection.listing.is_some();
         connection.paused
     }
 
@@ -715,162 +740,6 @@ impl Shard {
         }
     }
 
-    /// Brings the engine's effects to the connections they are for. `work` is the packet that was
-    /// handled, if it is one to be passed on.
-    #[inline]
-    fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
-        self.deliver_effects(work, now);
-        while let Some(conn) = self.declined.pop() {
-            self.engine.decline(conn, now);
-            self.deliver_effects(None, now);
-        }
-    }
-
-    #[inline]
-    fn deliver_effects(&mut self, work: Option<Work<'_>>, now: Now) {
-        let mut effects = std::mem::take(&mut self.effects);
-        self.engine.take_effects(&mut effects);
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Noop { conn } => self.wake(conn, now),
-                Effect::Hint { conn } => self.hint(conn),
-                Effect::Fail { conn, number } => {
-                    let handle = self.settings.handles.text(number);
-                    let body = Payload::borrowed(handle.as_ref());
-                    self.push(conn, &Response::Work { command: Command::WorkFail, body }, now);
-                }
-                Effect::Forward { conn } => {
-                    if let Some(work) = &work {
-                        self.forward(conn, work, now);
-                    }
-                }
-                Effect::Accepted { conn, ticket, number } => {
-                    let handle = self.settings.handles.text(number);
-                    let created = Response::JobCreated { handle: handle.as_ref() };
-                    self.answer(conn, ticket, &created);
-                }
-                Effect::Refused { conn, ticket } => {
-                    self.answer(conn, ticket, &Response::Error(ErrorReply::NotStored));
-                }
-                Effect::Insert { job, answered } => {
-                    let job = &self.engine.jobs()[job as usize];
-                    let row = job.row(&self.engine.function_of(job).name);
-                    self.operations.push(Operation::Insert { row, answered });
-                }
-                Effect::SetAttempts { number, attempts } => {
-                    self.operations.push(Operation::SetAttempts { number, attempts });
-                }
-                Effect::Remove { number } => self.operations.push(Operation::Remove { number }),
-            }
-        }
-        self.effects = effects;
-    }
-
-    /// A worker that sleeps has something to do.
-    #[inline]
-    fn wake(&mut self, conn: ConnId, now: Now) {
-        let connection = &self.connections[conn as usize];
-        if let Some((home, caller)) = connection.home() {
-            let ready = self.engine.ready(conn);
-            self.letters.push((home, Letter::Noop { caller, ready }));
-        } else if connection.moving == Moving::Expected {
-            // It is told when it has arrived.
-        } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
-            let ready = self.engine.ready(conn);
-            self.receive_noop(conn, self.settings.cores.own, ready, now);
-        } else {
-            self.push(conn, &Response::Noop, now);
-        }
-    }
-
-    /// There may be jobs for a worker that is awake and has to do with several cores.
-    fn hint(&mut self, conn: ConnId) {
-        let ready = self.engine.ready(conn);
-        match self.connections[conn as usize].home() {
-            Some((home, caller)) => self.letters.push((home, Letter::Hint { caller, ready })),
-            None if self.is_roaming(conn) => {
-                self.receive_hint(conn, self.settings.cores.own, ready);
-            }
-            None => {}
-        }
-    }
-
-    /// A submission that waited for the store has its answer.
-    fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
-        match self.connections[conn as usize].home() {
-            Some((home, caller)) => {
-                let mut parcel = Parcel::default();
-                parcel.push(response);
-                self.letters.push((home, Letter::Reply { caller, slot, parcel }));
-            }
-            None => self.fill(conn, |outbox| outbox.fill(slot, response)),
-        }
-    }
-
-    fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
-        if let Some((home, caller)) = self.connections[conn as usize].home() {
-            let (command, body) = (work.command, work.body);
-            let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.letters.push((home, Letter::Forward { caller, command, body }));
-        }
-        let exceptions = self.connections[conn as usize].session.exceptions();
-        let response = if work.command == Command::WorkException && !exceptions {
-            let body = Payload::borrowed(work.handle);
-            Response::Work { command: Command::WorkFail, body }
-        } else {
-            Response::Work { command: work.command, body: work.body }
-        };
-        self.push(conn, &response, now);
-    }
-
-    #[inline]
-    fn push(&mut self, conn: ConnId, response: &Response<'_>, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        if connection.closing == Closing::Now {
-            return;
-        }
-        if let Some((home, caller)) = connection.home() {
-            let mut parcel = Parcel::default();
-            parcel.push(response);
-            return self.letters.push((home, Letter::Push { caller, parcel }));
-        }
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push(response);
-        self.settle(conn, now);
-        self.mark_dirty(conn);
-    }
-
-    fn push_parcel(&mut self, conn: ConnId, parcel: Parcel, now: Now) {
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push_parcel(parcel);
-        self.settle(conn, now);
-        self.mark_dirty(conn);
-    }
-
-    /// A reply that was waited for has come, and `fill` puts it into its place.
-    fn fill(&mut self, conn: ConnId, fill: impl FnOnce(&mut Outbox)) {
-        self.unsettle(conn);
-        let connection = &mut self.connections[conn as usize];
-        fill(&mut connection.outbox);
-        if connection.may_resume() {
-            self.resumed.push(conn);
-        }
-        // Not `settle`: what waited for this reply couldn't be read, and tells nothing of the peer.
-        self.outbox_bytes += connection.outbox.bytes();
-        self.slots += connection.outbox.held();
-        self.mark_dirty(conn);
-    }
-
-    /// Appends an admin reply; its buffer serves for the next one.
-    fn push_text(&mut self, conn: ConnId, mut text: Vec<u8>, now: Now) {
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push_text(&text);
-        self.settle(conn, now);
-        text.clear();
-        text.shrink_to(1 << 16);
-        self.text = text;
-    }
-
     /// A connection has more waiting for it than it may have. One packet of any size is let
     /// through, so what counts is what waited before the last one.
     fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
@@ -909,7 +778,8 @@ impl Shard {
     /// Bytes that may still be allocated.
     #[inline]
     fn room(&self) -> usize {
-        let taken = self.memory_bytes() + self.elsewhere.bytes;
+        let beside = self.letter_bytes + self.elsewhere.bytes;
+        let taken = self.memory_bytes().saturating_add_signed(beside);
         self.settings.memory_bytes_max.saturating_sub(taken)
     }
 
@@ -926,10 +796,12 @@ impl Shard {
     }
 }
 
+mod delivery;
 mod home;
 mod lists;
 mod moving;
 mod owner;
+mod settings;
 
 #[cfg(test)]
 mod tests;

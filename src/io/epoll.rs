@@ -165,8 +165,8 @@ impl Epoll {
         &mut self.parts.shard
     }
 
-    /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is in
-    /// `events` then.
+    /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is
+    /// in `events` then.
     fn finds_something(&mut self, events: &mut Events) -> bool {
         if self.is_busy() {
             return false;

@@ -3,7 +3,7 @@
 //! Letters in, the same letters out at another core, in order; what a ring has no room for waits at
 //! the sender. A core is rung out of its sleep, and only out of that, so under load no system call
 //! is made. The rings are `rtrb`'s: single producer, single consumer, with padded and cached
-//! indices, checked by its authors under Miri. Must not know what travels.
+//! indices, checked by its authors under Miri. Knows of what travels only how large it is.
 //!
 //! Invariant: a letter that was sent and flushed is received, or its receiver is awake or has been
 //! rung; `send` and `receive` never block, so two cores that are both congested drain each other.
@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -25,14 +25,19 @@ const RING_LETTERS_MAX: usize = 1024;
 const RING_LETTERS_MIN: usize = 64;
 /// Letters that all the rings out of one core have room for, within these bounds.
 const CORE_LETTERS: usize = 16 << 10;
-/// A core with more letters that wait for room than this is congested.
+/// A core with more letters that wait for room at one other core than this is congested.
 const WAITING_LETTERS_MAX: usize = 4096;
+/// So is one with more bytes in such letters.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+/// Congestion ends when no more is left than this part of either.
+const RELIEF_SHARE: usize = 2;
 
 /// What one core has in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Memory, in bytes.
-    pub bytes: usize,
+    /// Memory, in bytes, with letters that it sent and without those that it got: all cores' sum
+    /// is what they take together, one core's may be below zero.
+    pub bytes: isize,
     /// Connections.
     pub connections: usize,
     /// Jobs in any state.
@@ -42,7 +47,7 @@ pub struct Load {
 /// A core's `Load` as the other cores see it.
 #[derive(Debug, Default)]
 struct Gauge {
-    bytes: AtomicUsize,
+    bytes: AtomicIsize,
     connections: AtomicUsize,
     jobs: AtomicUsize,
 }
@@ -92,6 +97,8 @@ struct Peer<T> {
     outgoing: Producer<T>,
     /// Letters that found the ring full, the oldest first.
     waiting: VecDeque<T>,
+    waiting_bytes: usize,
+    congested: bool,
     incoming: Consumer<T>,
     bell: Doorbell,
     /// Letters came into the ring since the bell was last rung.
@@ -100,14 +107,26 @@ struct Peer<T> {
 
 impl<T> Peer<T> {
     /// Moves letters that wait into the ring; answers how many.
-    fn advance(&mut self) -> usize {
+    fn advance(&mut self, bytes: fn(&T) -> usize) -> usize {
         let room = self.outgoing.slots().min(self.waiting.len());
         for letter in self.waiting.drain(..room) {
+            self.waiting_bytes -= bytes(&letter);
             let pushed = self.outgoing.push(letter);
             debug_assert!(pushed.is_ok(), "there was room, and nobody else sends");
         }
         self.unannounced |= room > 0;
         room
+    }
+
+    fn wait(&mut self, letter: T, bytes: fn(&T) -> usize) {
+        self.waiting_bytes += bytes(&letter);
+        self.waiting.push_back(letter);
+    }
+
+    fn is_congested(&self) -> bool {
+        let share = if self.congested { RELIEF_SHARE } else { 1 };
+        self.waiting.len() > WAITING_LETTERS_MAX / share
+            || self.waiting_bytes > WAITING_BYTES_MAX / share
     }
 }
 
@@ -122,13 +141,18 @@ pub struct Post<T> {
     gauges: Arc<[CachePadded<Gauge>]>,
     /// Letters that wait, for all peers together.
     waiting: usize,
+    /// Some peer was congested when last asked.
+    was_congested: bool,
+    /// A letter's size.
+    bytes: fn(&T) -> usize,
 }
 
-/// Connects so many cores, each with each other one; the posts are in the cores' order.
+/// Connects so many cores, each with each other one; the posts are in the cores' order. `bytes` is
+/// a letter's size, which must not change on its way.
 ///
 /// # Errors
 /// If the kernel has no descriptors left for the doorbells.
-pub fn mesh<T: Send>(cores: usize) -> std::io::Result<Vec<Post<T>>> {
+pub fn mesh<T: Send>(cores: usize, bytes: fn(&T) -> usize) -> std::io::Result<Vec<Post<T>>> {
     let bells: Vec<Doorbell> =
         (0..cores).map(|_| Doorbell::new()).collect::<std::io::Result<_>>()?;
     let gauges: Arc<[CachePadded<Gauge>]> = (0..cores).map(|_| CachePadded::default()).collect();
@@ -140,6 +164,8 @@ pub fn mesh<T: Send>(cores: usize) -> std::io::Result<Vec<Post<T>>> {
         bell: bells[core].clone(),
         gauges: Arc::clone(&gauges),
         waiting: 0,
+        was_congested: false,
+        bytes,
     };
     let mut posts: Vec<Post<T>> = (0..cores).map(post).collect();
     for low in 0..cores {
@@ -155,8 +181,16 @@ pub fn mesh<T: Send>(cores: usize) -> std::io::Result<Vec<Post<T>>> {
 
 impl<T> Peer<T> {
     fn new(core: usize, outgoing: Producer<T>, incoming: Consumer<T>, bell: &Doorbell) -> Self {
-        let (waiting, bell) = (VecDeque::new(), bell.clone());
-        Self { core, outgoing, waiting, incoming, bell, unannounced: false }
+        Self {
+            core,
+            outgoing,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            congested: false,
+            incoming,
+            bell: bell.clone(),
+            unannounced: false,
+        }
     }
 }
 
@@ -190,14 +224,14 @@ impl<T: Send> Post<T> {
         let peer = &mut self.peers[to - usize::from(to > self.core)];
         debug_assert_eq!(peer.core, to);
         if !peer.waiting.is_empty() {
-            peer.waiting.push_back(letter);
+            peer.wait(letter, self.bytes);
             self.waiting += 1;
             return;
         }
         match peer.outgoing.push(letter) {
             Ok(()) => peer.unannounced = true,
             Err(PushError::Full(letter)) => {
-                peer.waiting.push_back(letter);
+                peer.wait(letter, self.bytes);
                 self.waiting += 1;
             }
         }
@@ -208,7 +242,7 @@ impl<T: Send> Post<T> {
     pub fn flush(&mut self) {
         for peer in &mut self.peers {
             if !peer.waiting.is_empty() {
-                self.waiting -= peer.advance();
+                self.waiting -= peer.advance(self.bytes);
             }
             if std::mem::take(&mut peer.unannounced) {
                 peer.bell.ring();
@@ -216,12 +250,22 @@ impl<T: Send> Post<T> {
         }
     }
 
-    /// Whether so much waits that no more should be taken from clients. What other cores send has
-    /// to be received all the same.
+    /// Cores for which so much waits that clients should cause no more of it, one bit each. What
+    /// other cores send has to be received all the same. A core that is congested is woken when
+    /// there is room.
     #[inline]
     #[must_use]
-    pub fn is_congested(&self) -> bool {
-        self.waiting > WAITING_LETTERS_MAX
+    pub fn congested(&mut self) -> u64 {
+        if self.waiting == 0 && !self.was_congested {
+            return 0;
+        }
+        let mut cores = 0;
+        for peer in &mut self.peers {
+            peer.congested = peer.is_congested();
+            cores |= u64::from(peer.congested) << peer.core;
+        }
+        self.was_congested = cores != 0;
+        cores
     }
 
     /// Hands out letters with the number of the core that sent each: at most `budget`, of which
@@ -246,11 +290,14 @@ impl<T: Send> Post<T> {
         received
     }
 
-    /// Whether other cores have sent letters that weren't received yet.
+    /// Whether other cores have sent letters that weren't received yet, or there is room for some
+    /// that wait here.
     #[inline]
     #[must_use]
-    pub fn has_letters(&self) -> bool {
-        self.peers.iter().any(|peer| !peer.incoming.is_empty())
+    pub fn is_wanted(&self) -> bool {
+        self.peers.iter().any(|peer| {
+            !peer.incoming.is_empty() || (!peer.waiting.is_empty() && peer.outgoing.slots() > 0)
+        })
     }
 
     /// Before the core waits in the kernel, after `flush`: announces that it sleeps and looks once
@@ -265,10 +312,7 @@ impl<T: Send> Post<T> {
             return !has_more();
         }
         self.bell.0.doze.announce(self.waiting > 0);
-        let wanted = self.peers.iter().any(|peer| {
-            !peer.incoming.is_empty() || (!peer.waiting.is_empty() && peer.outgoing.slots() > 0)
-        });
-        let may_sleep = !wanted && !has_more();
+        let may_sleep = !self.is_wanted() && !has_more();
         if !may_sleep {
             self.awake();
         }
@@ -293,9 +337,10 @@ impl<T: Send> Post<T> {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
         let Gauge { bytes, connections, jobs } = &**gauge;
-        for (value, now) in
-            [(bytes, load.bytes), (connections, load.connections), (jobs, load.jobs)]
-        {
+        if bytes.load(Ordering::Relaxed) != load.bytes {
+            bytes.store(load.bytes, Ordering::Relaxed);
+        }
+        for (value, now) in [(connections, load.connections), (jobs, load.jobs)] {
             if value.load(Ordering::Relaxed) != now {
                 value.store(now, Ordering::Relaxed);
             }
@@ -348,7 +393,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn two<T: Send>() -> (Post<T>, Post<T>) {
-        let [one, other] = mesh(2).unwrap().try_into().ok().unwrap();
+        let [one, other] = mesh(2, |_| 1).unwrap().try_into().ok().unwrap();
         (one, other)
     }
 
@@ -369,7 +414,7 @@ mod tests {
         assert_eq!(one.hospitable(40), 0b10);
         assert_eq!(hospitable_max(4, 100, 1000), 32);
         assert_eq!(hospitable_max(3, 50_000, 19_936), 18_690);
-        let [alone] = mesh::<u8>(1).unwrap().try_into().ok().unwrap();
+        let [alone] = mesh::<u8>(1, |_| 1).unwrap().try_into().ok().unwrap();
         assert_eq!(alone.hospitable(1000), 0, "there is nowhere to come from");
     }
 
@@ -387,15 +432,15 @@ mod tests {
 
     #[test]
     fn letters_arrive_in_order_at_the_core_they_are_for() {
-        let mut posts = mesh(4).unwrap();
+        let mut posts = mesh(4, |_| 1).unwrap();
         for post in &mut posts {
             let others = |core| (0..4).filter(move |&to| to != core);
             (0..3).for_each(|letter| {
-                others(post.core()).for_each(|to| post.send(to, (to, letter)));
+                others(post.core).for_each(|to| post.send(to, (to, letter)));
             });
         }
         for (core, post) in posts.iter_mut().enumerate() {
-            assert_eq!(post.core(), core);
+            assert_eq!(post.core, core);
             let others = (0..4).filter(|&from| from != core);
             let expected = others.flat_map(|from| [0, 1, 2].map(|letter| (from, (core, letter))));
             assert!(received(post, 100).into_iter().eq(expected));
@@ -404,7 +449,7 @@ mod tests {
 
     #[test]
     fn every_core_has_the_same_share_of_a_budget() {
-        let mut posts = mesh(3).unwrap();
+        let mut posts = mesh(3, |_| 1).unwrap();
         (0..100).for_each(|letter| posts[0].send(2, letter));
         posts[1].send(2, 0);
         assert_eq!(received(&mut posts[2], 20).iter().map(|(from, _)| *from).max(), Some(1));
@@ -416,9 +461,10 @@ mod tests {
         let (mut one, mut other) = two();
         let letters = RING_LETTERS_MAX + WAITING_LETTERS_MAX;
         (0..letters).for_each(|letter| one.send(1, letter));
-        assert!(!one.is_congested());
+        assert_eq!(one.congested(), 0);
         one.send(1, letters);
-        assert!(one.is_congested());
+        assert_eq!(one.congested(), 1 << 1);
+        assert_eq!(other.congested(), 0, "the other way is free");
         let mut next = 0;
         while next <= letters {
             let batch = received(&mut other, 100);
@@ -429,9 +475,26 @@ mod tests {
                 next += 1;
             });
             one.flush();
+            // It ends when half has gone, so that it doesn't begin anew with the next letter.
+            let congested = one.waiting > WAITING_LETTERS_MAX / RELIEF_SHARE;
+            assert_eq!(one.congested(), u64::from(congested) << 1);
         }
-        assert!(!one.is_congested());
-        assert_eq!((one.waiting, received(&mut other, 1).len()), (0, 0));
+        assert_eq!((one.waiting, one.peers[0].waiting_bytes), (0, 0));
+        assert_eq!(received(&mut other, 1).len(), 0);
+    }
+
+    #[test]
+    fn few_large_letters_congest_as_many_small_ones_do_and_one_core_only() {
+        let mut posts = mesh::<usize>(3, |bytes| *bytes).unwrap();
+        let large = WAITING_BYTES_MAX / 4;
+        (0..RING_LETTERS_MAX + 4).for_each(|_| posts[0].send(2, large));
+        assert_eq!(posts[0].congested(), 0);
+        posts[0].send(2, 1);
+        posts[0].send(1, large);
+        assert_eq!(posts[0].congested(), 1 << 2);
+        assert_eq!(posts[2].receive(6, |_, _| ()), 3);
+        posts[0].flush();
+        assert_eq!(posts[0].congested(), 0, "a quarter and a byte wait");
     }
 
     #[test]
@@ -502,18 +565,18 @@ mod tests {
 
     #[test]
     fn each_core_knows_what_the_others_use() {
-        let posts = mesh::<()>(3).unwrap();
+        let posts = mesh::<()>(3, |()| 0).unwrap();
         posts[0].publish(Load { bytes: 1, connections: 10, jobs: 1 });
-        posts[1].publish(Load { bytes: 2, connections: 20, jobs: 2 });
+        posts[1].publish(Load { bytes: -2, connections: 20, jobs: 2 });
         posts[2].publish(Load { bytes: 4, connections: 40, jobs: 4 });
-        posts[1].publish(Load { bytes: 3, connections: 20, jobs: 3 });
-        assert_eq!(posts[0].elsewhere(), Load { bytes: 7, connections: 60, jobs: 7 });
-        assert_eq!(posts[2].elsewhere(), Load { bytes: 4, connections: 30, jobs: 4 });
+        posts[1].publish(Load { bytes: -3, connections: 20, jobs: 3 });
+        assert_eq!(posts[0].elsewhere(), Load { bytes: 1, connections: 60, jobs: 7 });
+        assert_eq!(posts[2].elsewhere(), Load { bytes: -2, connections: 30, jobs: 4 });
     }
 
     #[test]
     fn one_core_alone_sleeps_until_another_thread_rings() {
-        let mut post = mesh::<()>(1).unwrap().pop().unwrap();
+        let mut post = mesh::<()>(1, |()| 0).unwrap().pop().unwrap();
         assert!(post.peers.is_empty());
         assert_eq!((post.elsewhere(), post.receive(9, |_, ()| {})), (Load::default(), 0));
         assert!(!post.prepare_to_sleep(|| true) && post.prepare_to_sleep(|| false));
@@ -555,7 +618,7 @@ mod tests {
         fn sleep<T: Send>(&mut self, post: &mut Post<T>) {
             let left = self.deadline.saturating_duration_since(Instant::now());
             self.poll.poll(&mut self.events, Some(left)).unwrap();
-            assert!(!self.events.is_empty(), "core {} was never rung", post.core());
+            assert!(!self.events.is_empty(), "core {} was never rung", post.core);
             post.awake();
             post.answer_bell();
         }
@@ -565,17 +628,17 @@ mod tests {
     fn sleepers_are_woken_and_congested_cores_drain_each_other() {
         const LETTERS: usize = 30_000;
         const CORES: usize = 3;
-        let posts = mesh(CORES).unwrap();
+        let posts = mesh(CORES, |_| 1).unwrap();
         let run = |mut post: Post<usize>| {
             let mut sleeper = Sleeper::new(&post);
             let (mut sent, mut next) = (0, [0; CORES]);
             // Bursts of any length, so that rings run empty and full.
-            let mut random = fastrand::Rng::with_seed(post.core() as u64);
+            let mut random = fastrand::Rng::with_seed(post.core as u64);
             loop {
                 let burst_max = 1 << random.u32(..13);
                 let burst = random.usize(..burst_max).min(LETTERS - sent);
                 for letter in sent..sent + burst {
-                    let others = (0..CORES).filter(|&to| to != post.core());
+                    let others = (0..CORES).filter(|&to| to != post.core);
                     others.collect::<Vec<_>>().into_iter().for_each(|to| post.send(to, letter));
                 }
                 sent += burst;
@@ -588,7 +651,8 @@ mod tests {
                 if done && post.waiting == 0 {
                     break post;
                 }
-                if (sent == LETTERS || post.is_congested()) && post.prepare_to_sleep(|| false) {
+                let congested = post.congested() != 0;
+                if (sent == LETTERS || congested) && post.prepare_to_sleep(|| false) {
                     sleeper.sleep(&mut post);
                 }
             }

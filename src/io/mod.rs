@@ -105,6 +105,16 @@ enum Mail {
     Connection(Box<Passenger>, Socket),
 }
 
+impl Mail {
+    /// Memory that it takes on its way, as far as that varies much.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Letter(letter) => letter.bytes(),
+            Self::Connection(..) => size_of::<Passenger>(),
+        }
+    }
+}
+
 /// The socket of a connection that moves.
 #[derive(Debug)]
 enum Socket {
@@ -175,8 +185,9 @@ impl Parts {
             post.send(to, Mail::Connection(passenger, socket));
         }
         post.flush();
+        shard.set_congested(post.congested());
         post.publish(Load {
-            bytes: shard.memory_bytes(),
+            bytes: shard.load_bytes(),
             connections: shard.connections(),
             jobs: shard.engine().jobs().len(),
         });
@@ -184,20 +195,21 @@ impl Parts {
 
     /// Whether the driver may wait in the kernel: no other thread has left anything meanwhile.
     fn may_sleep(&mut self) -> bool {
-        let Self { post, commits, .. } = self;
-        post.prepare_to_sleep(|| commits.as_mut().is_some_and(Commits::has_outcomes))
+        let Self { shard, post, commits, .. } = self;
+        let has_outcomes = || commits.as_mut().is_some_and(Commits::has_outcomes);
+        !shard.has_resumed() && post.prepare_to_sleep(has_outcomes)
     }
 
     /// Looks for something to do without waiting, for as long as that is wanted; `true` once there
     /// is. `look` is for what the driver waits for, beside what other threads leave.
     fn busy_poll(&mut self, mut look: impl FnMut() -> bool) -> bool {
-        if self.busy_poll.is_zero() {
-            return false;
+        if self.shard.has_resumed() || self.busy_poll.is_zero() {
+            return self.shard.has_resumed();
         }
         let end = self.clock.elapsed() + self.busy_poll;
         loop {
             let commits = self.commits.as_mut();
-            if look() || self.post.has_letters() || commits.is_some_and(Commits::has_outcomes) {
+            if look() || self.post.is_wanted() || commits.is_some_and(Commits::has_outcomes) {
                 return true;
             }
             if self.clock.elapsed() >= end {
@@ -259,7 +271,7 @@ pub fn run(
             Shard::new(Settings { cores, ..settings.clone() }, clock.now())
         })
         .collect();
-    let posts = mesh::mesh(count)?;
+    let posts = mesh::mesh(count, Mail::bytes)?;
     let rings: uring::Rings = (0..count).map(|_| OnceLock::new()).collect();
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {

@@ -16,7 +16,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
-use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 use tracing::{debug, info, warn};
@@ -59,13 +59,15 @@ enum Operation {
     Signal,
     Bell,
     HandOver,
+    Timer,
+    SetTimer,
 }
 
 /// The cores' rings, for handing connections over; each is there once its core runs.
 pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
 impl Operation {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveDirect,
@@ -76,6 +78,8 @@ impl Operation {
         Self::Signal,
         Self::Bell,
         Self::HandOver,
+        Self::Timer,
+        Self::SetTimer,
     ];
 
     fn user_data(self, key: usize) -> u64 {
@@ -87,6 +91,16 @@ impl Operation {
         let key = usize::try_from(user_data >> 8).unwrap_or(usize::MAX);
         (Self::ALL.get(usize::from(operation)).copied(), key)
     }
+}
+
+/// The ring's timer, one for all deadlines.
+#[derive(Debug, Default)]
+struct Timer {
+    armed: bool,
+    /// When it runs out, in milliseconds of `Now::mono_ms`.
+    at_ms: u64,
+    /// The time it was last set to run: the kernel reads it when it takes the submission.
+    span: Box<Timespec>,
 }
 
 /// A connection's receiving side.
@@ -143,6 +157,7 @@ struct Uring {
     /// Submissions that found the queue full.
     backlog: VecDeque<squeue::Entry>,
     accept_again_at_ms: Option<u64>,
+    timer: Timer,
     /// The completions of this turn; empty otherwise.
     completions: Vec<cqueue::Entry>,
     /// Receives that ended because all buffers were in use.
@@ -173,6 +188,7 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
         keys: Vec::new(),
         backlog: VecDeque::new(),
         accept_again_at_ms: None,
+        timer: Timer::default(),
         completions: Vec::new(),
         starved: 0,
     };
@@ -259,14 +275,15 @@ impl Uring {
             self.accept_again_at_ms,
         ];
         let ready = !self.backlog.is_empty() || self.finds_something()? || !self.parts.may_sleep();
-        let wait_ms = if ready { Some(0) } else { wait_ms(now, deadlines) };
-        let submitted = match wait_ms {
-            None => self.ring.submit_and_wait(1),
-            Some(ms) => {
-                let nanos = u32::try_from(ms % 1000 * 1_000_000).unwrap_or(0);
-                let timeout = Timespec::new().sec(ms / 1000).nsec(nanos);
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
-            }
+        let wait_ms = wait_ms(now, deadlines);
+        if let Some(ms) = wait_ms.filter(|&ms| ms > 0 && !ready) {
+            self.set_timer(now.mono_ms + ms, ms);
+        }
+        let submitted = if ready || wait_ms == Some(0) {
+            let at_once = Timespec::new();
+            self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&at_once))
+        } else {
+            self.ring.submit_and_wait(1)
         };
         self.parts.post.awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
@@ -289,6 +306,27 @@ impl Uring {
         }
         let Self { ring, parts, .. } = self;
         Ok(parts.busy_poll(|| ring.submission().taskrun() || !ring.completion().is_empty()))
+    }
+
+    /// Has a completion come at `at_ms`, which is in `ms`, if none comes sooner. A wait with a
+    /// timeout of its own would start and end a timer of the kernel's each turn.
+    fn set_timer(&mut self, at_ms: u64, ms: u64) {
+        let Timer { armed, at_ms: set_ms, span } = &mut self.timer;
+        if *armed && *set_ms <= at_ms {
+            return;
+        }
+        **span =
+            Timespec::new().sec(ms / 1000).nsec(u32::try_from(ms % 1000 * 1_000_000).unwrap_or(0));
+        let span: *const Timespec = &raw const **span;
+        let timer = Operation::Timer.user_data(0);
+        let entry = if *armed {
+            let update = opcode::TimeoutUpdate::new(timer, span).build();
+            update.user_data(Operation::SetTimer.user_data(0))
+        } else {
+            opcode::Timeout::new(span).flags(TimeoutFlags::empty()).build().user_data(timer)
+        };
+        (*armed, *set_ms) = (true, at_ms);
+        self.submit(entry);
     }
 
     /// Queues a submission.
@@ -345,7 +383,10 @@ impl Uring {
                 self.parts.post.answer_bell();
                 self.arm_bell();
             }
-            // Their effect shows in the completions of what they end.
+            Some(Operation::Timer) => self.timer.armed = false,
+            // Their effect shows in the completions of what they end. A timer that couldn't be set
+            // anew has run out, and its completion is here.
+            Some(Operation::SetTimer) => {}
             Some(Operation::Cancel | Operation::Shutdown) | None => {}
         }
     }

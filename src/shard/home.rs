@@ -191,6 +191,7 @@ impl Shard {
                 false
             }
             Request::GrabJob(grab) if self.is_roaming(conn) => {
+                self.rise(conn);
                 let away = self.away(conn);
                 away.asleep = false;
                 away.grabbing = Some(grab);
@@ -263,8 +264,10 @@ impl Shard {
         self.send_letter(core, Letter::List { caller, listing });
     }
 
-    fn send_letter(&mut self, to: Core, letter: Letter) {
+    pub(super) fn send_letter(&mut self, to: Core, letter: Letter) {
         trace!(to, ?letter, "letter");
+        self.letter_bytes += letter.bytes().cast_signed();
+        self.pressed |= 1 << to;
         self.letters.push((to, letter));
     }
 
@@ -347,12 +350,13 @@ impl Shard {
             // So far this core alone knew whether it sleeps and what there is for it.
             self.engine.mark_remote(conn);
             let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
-            let asleep = self.engine.is_asleep(conn);
+            let (asleep, woken) = (self.engine.is_asleep(conn), self.engine.is_woken(conn));
             let away = self.away(conn);
             away.roams = true;
             away.hints[own] = ready;
             away.asleep = asleep;
             away.told = u64::from(asleep) << own;
+            away.woken_by = woken.then_some(own);
         }
         let away = self.away(conn);
         if away.functions.insert(function.into()) {
@@ -439,22 +443,27 @@ impl Shard {
 
     /// An owner has jobs for a worker that it takes for asleep.
     pub(super) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
-        let own = self.settings.cores.own;
         let away = self.away(conn);
         away.told &= !(1 << from);
         away.hints[from] |= ready;
         if std::mem::take(&mut away.asleep) {
             away.woken_by = Some(from);
-            if away.told >> own & 1 == 1 {
-                // That this core needn't be declined costs nothing.
-                away.told &= !(1 << own);
-                self.engine.rise(conn);
-                let ready = self.engine.ready(conn);
-                self.away(conn).hints[own] |= ready;
-            }
+            self.rise(conn);
             self.push(conn, &Response::Noop, now);
         } else {
             self.decline(conn, from);
+        }
+    }
+
+    /// This core hears that a worker is awake without being asked or declined: it costs nothing.
+    fn rise(&mut self, conn: ConnId) {
+        let own = self.settings.cores.own;
+        let away = self.away(conn);
+        if away.told >> own & 1 == 1 {
+            away.told &= !(1 << own);
+            self.engine.rise(conn);
+            let ready = self.engine.ready(conn);
+            self.away(conn).hints[own] |= ready;
         }
     }
 

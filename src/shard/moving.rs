@@ -1,10 +1,11 @@
-//! Connections that move to the core where their jobs are, both sides: so that what would cross with
-//! every job crosses once.
+//! Connections that move to the core where their jobs are, both sides: so that what would cross
+//! with every job crosses once.
 //!
 //! A worker whose functions all belong to one other core moves there, and so does a client after
-//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes back, the owner
-//! keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver hands the socket
-//! over. There the stand-in becomes the connection itself, with its jobs, functions and sleep.
+//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes
+//! back, the owner keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver
+//! hands the socket over. There the stand-in becomes the connection itself, with its jobs,
+//! functions and sleep.
 //!
 //! Invariant: nothing is under way between the two cores when a connection departs, and its home
 //! knew nothing of it that its stand-in doesn't but the session and bytes that weren't handled yet.
@@ -69,8 +70,8 @@ impl Shard {
         }
     }
 
-    /// Asks the owner once nothing is under way. `false` if the connection stays after all: one whose
-    /// peer has said all isn't worth the way, and may never read what has to leave before.
+    /// Asks the owner once nothing is under way. `false` if the connection stays after all: one
+    /// whose peer has said all isn't worth the way, and may never read what has to leave before.
     pub(super) fn go_on_moving(&mut self, conn: ConnId) -> bool {
         let connection = &mut self.connections[conn as usize];
         let settled = connection.outbox.is_empty() && !connection.is_grabbing();
@@ -81,7 +82,7 @@ impl Shard {
                 connection.moving = Moving::Asked(owner);
                 let caller = Caller { conn, session: connection.session_id };
                 let exceptions = connection.session.exceptions();
-                self.letters.push((owner, Letter::MoveIn { caller, exceptions }));
+                self.send_letter(owner, Letter::MoveIn { caller, exceptions });
             }
             _ => {}
         }
@@ -107,18 +108,23 @@ impl Shard {
     }
 
     /// A connection leaves for its `destination`; its number may be given to the next one at once.
-    /// Comes when `intake` says so and no receive is in flight. What it answers with has to `arrive`
-    /// there, after all letters so far.
+    /// Comes when `intake` says so and no receive is in flight. What it answers with has to
+    /// `arrive` there, after all letters so far.
     pub fn depart(&mut self, conn: ConnId, now: Now) -> Passenger {
         let caller = Caller { conn, session: self.connections[conn as usize].session_id };
         let napping = self.engine.is_asleep(conn);
         self.engine.disconnect(conn, now);
-        let Connection { origin, session, inbound, outbox, away, ended, .. } =
+        let Connection { origin, session, inbound, outbox, away, ended, blocked, .. } =
             self.connections.remove(conn as usize);
         // With functions of other cores, this core's engine isn't told everything.
         let asleep = away.filter(|away| away.roams()).map_or(napping, |away| away.asleep);
         debug_assert!(outbox.is_empty(), "what was sent before is a peer's to have before");
-        self.inbound_bytes -= inbound.held_bytes();
+        let held_bytes = inbound.held_bytes();
+        self.inbound_bytes -= held_bytes;
+        self.letter_bytes += held_bytes.cast_signed();
+        if blocked {
+            self.blocked.retain(|&(other, _)| other != conn);
+        }
         debug!(conn, ip = %origin.ip, "moved");
         Passenger { caller, ip: origin.ip, session, inbound, asleep, ended }
     }
@@ -130,7 +136,7 @@ impl Shard {
             connection.moving = Moving::No;
             connection.away.iter_mut().for_each(|away| away.is_rooted = true);
             let caller = Caller { conn, session: connection.session_id };
-            self.letters.push((owner, Letter::StayedHome(caller)));
+            self.send_letter(owner, Letter::StayedHome(caller));
             self.resumed.push(conn);
         }
     }
@@ -145,7 +151,7 @@ impl Shard {
         connection.moving = Moving::Expected;
         // Until its own session comes.
         connection.session = Session::new(exceptions);
-        self.letters.push((from, Letter::Welcome(caller)));
+        self.send_letter(from, Letter::Welcome(caller));
     }
 
     /// It stays where it was: what was kept for it follows it there.
@@ -157,12 +163,12 @@ impl Shard {
         connection.closing = Closing::No;
         let parcel = connection.outbox.take_parcel();
         if parcel.bytes() > 0 {
-            self.letters.push((from, Letter::Push { caller, parcel }));
+            self.send_letter(from, Letter::Push { caller, parcel });
         }
         if !self.engine.is_asleep(conn) {
             // It may have been woken, and has missed hints. If it isn't asleep it will decline.
             let ready = self.engine.ready(conn);
-            self.letters.push((from, Letter::Noop { caller, ready }));
+            self.send_letter(from, Letter::Noop { caller, ready });
         }
     }
 
@@ -174,7 +180,9 @@ impl Shard {
         self.callers[from].remove(&caller.conn);
         self.engine.mark_local(conn);
         self.sessions = self.sessions.wrapping_add(1);
-        self.inbound_bytes += inbound.held_bytes();
+        let held_bytes = inbound.held_bytes();
+        self.inbound_bytes += held_bytes;
+        self.letter_bytes -= held_bytes.cast_signed();
         let connection = &mut self.connections[conn as usize];
         debug_assert_eq!(connection.moving, Moving::Expected);
         connection.moving = Moving::No;

@@ -21,6 +21,7 @@ use crate::session::{self, Context, Session};
 impl Shard {
     /// Handles a letter of another core.
     pub fn receive_letter(&mut self, from: Core, letter: Letter, now: Now) {
+        self.letter_bytes -= letter.bytes().cast_signed();
         match letter {
             Letter::Request { caller, slot, header, body } => {
                 self.serve(from, caller, slot, header, &body, now);
@@ -52,17 +53,17 @@ impl Shard {
             Letter::Line { caller, slot, line } => {
                 let mut parcel = Parcel::default();
                 parcel.push_text(&self.answer_line(&line, now));
-                self.letters.push((from, Letter::Reply { caller, slot, parcel }));
+                self.send_letter(from, Letter::Reply { caller, slot, parcel });
             }
             Letter::List { caller, listing } => {
                 let mut text = Vec::new();
                 let next = self.list_rows(listing, &mut text);
                 let text = text.into();
-                self.letters.push((from, Letter::Rows { caller, text, next }));
+                self.send_letter(from, Letter::Rows { caller, text, next });
             }
             Letter::Ask { gathering, question } => {
                 let answer = self.answer_question(&question, now);
-                self.letters.push((from, Letter::Answer { gathering, answer }));
+                self.send_letter(from, Letter::Answer { gathering, answer });
             }
             other => self.receive_at_home(from, other, now),
         }
@@ -103,7 +104,7 @@ impl Shard {
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
         let conn = self.stand_in(from, caller);
         let (waits, parcel) = self.with_stand_in(conn, slot, now, |session, cx| {
-            // On its way the body counted nowhere.
+            // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.room = cx.room.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
@@ -111,7 +112,7 @@ impl Shard {
         if let Some(slot) = slot
             && !waits
         {
-            self.letters.push((from, Letter::Reply { caller, slot, parcel }));
+            self.send_letter(from, Letter::Reply { caller, slot, parcel });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         self.deliver(work, now);
@@ -127,7 +128,7 @@ impl Shard {
             true => Letter::Assigned { caller, parcel, ready },
             false => Letter::Empty { caller, ready },
         };
-        self.letters.push((from, letter));
+        self.send_letter(from, letter);
         self.deliver(None, now);
     }
 

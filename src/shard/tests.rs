@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::frame::{Magic, header_bytes};
 use crate::function::Durability;
-use crate::handle;
+use crate::handle::{self, Handles};
 use crate::packet::encode;
 
 mod cluster;

@@ -88,6 +88,7 @@ impl Drift {
             ..Settings::default()
         };
         let mesh = Mesh::new(&settings, rng.usize(2..4), true, seed, now);
+        let mesh = mesh.with_rings([0, 2, 10, usize::MAX][rng.usize(0..4)]);
         Self {
             seed,
             step: 0,
@@ -132,6 +133,7 @@ impl Drift {
         }
         self.step = steps;
         self.drain();
+        *self.events.entry("congested").or_default() += self.mesh.congestions;
     }
 
     fn count(&mut self, what: &'static str) {
@@ -153,7 +155,7 @@ impl Drift {
 
     /// A letter arrives; `false` if there is none.
     fn carry(&mut self) -> bool {
-        let carried = self.mesh.carry(self.now);
+        let carried = self.mesh.carry(self.now).is_some();
         self.pump();
         carried
     }

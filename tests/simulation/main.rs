@@ -10,10 +10,12 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 mod admin;
+mod audit;
 mod drift;
 mod ledger;
 mod mesh;
 mod model;
+mod naps;
 mod peer;
 mod store;
 mod wire;
@@ -24,10 +26,13 @@ use std::hash::Hasher;
 use std::panic::resume_unwind;
 
 use drift::Drift;
+use naps::Naps;
 use world::World;
 
 const SEEDS: u64 = 300;
 const STEPS: u64 = 500;
+/// Small worlds for each large one.
+const NAPS_PER_SEED: u64 = 20;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -147,4 +152,22 @@ fn shards_keep_their_promises_however_slow_their_letters() {
         }
     }
     println!("{events:#?}");
+    assert!(events["congested"] > 0, "rings never fill: the simulation has gone dull");
+}
+
+#[test]
+fn no_wake_up_is_lost_or_left_to_a_timer() {
+    if let Some(seed) = setting("SIMULATION_SEED") {
+        return Naps::new(seed).run();
+    }
+    let seeds = setting("SIMULATION_SEEDS").unwrap_or(SEEDS) * NAPS_PER_SEED;
+    let (mut woken, mut in_vain) = (0, 0);
+    for seed in 0..seeds {
+        let mut naps = Naps::new(seed);
+        naps.run();
+        woken += naps.woken;
+        in_vain += naps.in_vain;
+    }
+    println!("{woken} times a worker was woken, {in_vain} times in vain");
+    assert!(woken > seeds, "hardly anybody sleeps: the simulation has gone dull");
 }

@@ -16,6 +16,8 @@ use ringgear::outbox::Chunk;
 use ringgear::shard::{Elsewhere, Intake, Origin, Passenger, Settings, Shard, TooManyConnections};
 use ringgear::store::{Operation, Row};
 
+use crate::audit::Audit;
+
 enum Mail {
     Letter(Letter),
     /// A connection that moves, with its number.
@@ -37,6 +39,13 @@ pub(crate) struct Mesh {
     numbers: BTreeMap<(Core, ConnId), ConnId>,
     /// Letters wait for `carry`.
     slow: bool,
+    /// With more letters than these of one core to another the first is congested.
+    ring_max: usize,
+    /// Cores towards which each core is congested, one bit each.
+    congested: Vec<u64>,
+    /// How often one became so.
+    pub(crate) congestions: u64,
+    audit: Audit,
     rng: Rng,
 }
 
@@ -55,8 +64,21 @@ impl Mesh {
             moved: 0,
             numbers: BTreeMap::new(),
             slow,
+            ring_max: usize::MAX,
+            congested: vec![0; cores],
+            congestions: 0,
+            audit: Audit::default(),
             rng: Rng::with_seed(seed),
         }
+    }
+
+    /// Rings have room for so many letters.
+    pub(crate) fn with_rings(self, ring_max: usize) -> Self {
+        Self { ring_max, ..self }
+    }
+
+    pub(crate) fn ring_max(&self) -> usize {
+        self.ring_max
     }
 
     pub(crate) fn cores(&self) -> Cores {
@@ -158,6 +180,7 @@ impl Mesh {
                 continue;
             }
             let passenger = self.shard(from).depart(local, now);
+            self.audit.departed(from, local);
             self.post(from);
             self.places.remove(&conn);
             self.numbers.remove(&(from, local));
@@ -179,28 +202,45 @@ impl Mesh {
                 }
             }
             self.hand_over(now);
-            if self.slow || !self.carry(now) {
+            if self.slow || self.carry(now).is_none() {
                 return None;
             }
         }
     }
 
-    /// The oldest letter of any ring arrives; `false` if there is none.
-    pub(crate) fn carry(&mut self, now: Now) -> bool {
-        if self.rings.is_empty() {
-            return false;
-        }
-        let at = self.rng.usize(0..self.rings.len());
-        let Some((&ring, _)) = self.rings.iter().nth(at) else { return false };
-        self.carry_one(ring, now);
-        true
+    /// A ring with something in it, and the oldest of it in words.
+    pub(crate) fn any_mail(&mut self) -> Option<((Core, Core), String)> {
+        let ring = self.any_ring()?;
+        let mail = match &self.rings[&ring][0] {
+            Mail::Letter(letter) => format!("{letter:?}"),
+            Mail::Connection(conn, _) => format!("{conn} itself"),
+        };
+        Some((ring, mail))
     }
 
-    fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
+    fn any_ring(&mut self) -> Option<(Core, Core)> {
+        let at = self.rng.usize(0..self.rings.len().max(1));
+        self.rings.keys().nth(at).copied()
+    }
+
+    /// The oldest letter of any ring arrives; answers with its sender and receiver, `None` if
+    /// there is none.
+    pub(crate) fn carry(&mut self, now: Now) -> Option<(Core, Core)> {
+        let ring = self.any_ring()?;
+        self.carry_one(ring, now);
+        Some(ring)
+    }
+
+    /// The oldest letter of a ring arrives, or the connection that moves.
+    pub(crate) fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
         let mail = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
         self.rings.retain(|_, ring| !ring.is_empty());
+        self.measure(from);
         match mail {
-            Some(Mail::Letter(letter)) => self.shard(to).receive_letter(from, letter, now),
+            Some(Mail::Letter(letter)) => {
+                self.audit.received(from, to, &letter);
+                self.shard(to).receive_letter(from, letter, now);
+            }
             Some(Mail::Connection(conn, passenger)) => {
                 let descriptor = self.descriptors[&conn];
                 let local = self.shard(to).arrive(from, passenger, descriptor, now);
@@ -218,8 +258,24 @@ impl Mesh {
         self.shards[from].take_letters(&mut letters);
         for (to, letter) in letters {
             assert_ne!(from, to, "{letter:?} to itself");
+            self.audit.sent(from, to, &letter);
             self.rings.entry((from, to)).or_default().push_back(Mail::Letter(letter));
         }
+        self.measure(from);
+    }
+
+    /// Tells a core towards which others it is congested.
+    fn measure(&mut self, core: Core) {
+        let before = self.congested[core];
+        let is_congested = |to: &Core| {
+            let most = if before >> to & 1 == 1 { self.ring_max / 2 } else { self.ring_max };
+            self.rings.get(&(core, *to)).is_some_and(|ring| ring.len() > most)
+        };
+        let now = (0..self.shards.len()).filter(is_congested).fold(0, |now, to| now | 1 << to);
+        self.congestions += u64::from((now & !before).count_ones());
+        self.congested[core] = now;
+        self.audit.congested(core, now);
+        self.shards[core].set_congested(now);
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -310,6 +366,7 @@ impl Mesh {
     pub(crate) fn check_empty(&self) {
         self.check_invariants();
         assert!(self.is_quiet());
+        assert_eq!(self.shards.iter().map(Shard::load_bytes).sum::<isize>(), 0, "letters' bytes");
         for shard in &self.shards {
             assert!(shard.is_idle(), "no job is left");
             assert_eq!(shard.memory_bytes(), 0, "bytes that belong to nobody");
@@ -330,7 +387,7 @@ impl Mesh {
             let hospitable = if self.rng.u32(0..4) == 0 { 0 } else { u64::MAX };
             let mut elsewhere = Elsewhere { hospitable, ..Elsewhere::default() };
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
-                elsewhere.bytes += other.memory_bytes();
+                elsewhere.bytes += other.load_bytes();
                 elsewhere.connections += other.connections();
             }
             self.shards[core].set_elsewhere(elsewhere);

@@ -24,6 +24,8 @@ struct Cluster {
     rng: Rng,
     /// Letters arrive only when they are told to.
     slow: bool,
+    /// Cores towards which each core is congested, one bit each.
+    congested: [u64; CORES],
 }
 
 /// A function that belongs to a core.
@@ -48,6 +50,7 @@ impl Cluster {
             now,
             rng: Rng::with_seed(seed),
             slow: false,
+            congested: [0; CORES],
         }
     }
 
@@ -66,6 +69,7 @@ impl Cluster {
                 assert_ne!(from, to);
                 self.rings[from][to].push_back(letter);
             }
+            self.shards[from].set_congested(self.congested[from]);
         }
     }
 
@@ -418,6 +422,138 @@ fn a_worker_that_has_said_all_is_not_heard_of_again() {
     assert_eq!(heir, worker, "the number is given to the next one");
     cluster.slow = false;
     assert!(cluster.grab(heir).is_some());
+}
+
+#[test]
+fn a_worker_that_was_woken_at_home_gives_that_lease_back_when_it_works_elsewhere() {
+    // A worker of one core, woken there, named its first function of another core and got its job
+    // from that. Its home didn't know that it had been woken at home, so nobody declined: the job
+    // that it was woken for lay beside a sleeper until the lease ran out.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(2);
+    let sleeper = cluster.worker(0, &names[..1]);
+    assert!(cluster.sleeps(sleeper));
+    let worker = cluster.worker(0, &names[..1]);
+    assert!(cluster.sleeps(worker));
+    cluster.submit(client, Command::SubmitJobLowBg, &names[0], "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &names[1], "");
+    cluster.packet(worker, Command::CanDo, &[names[1].as_bytes()], b"");
+    assert_eq!(cluster.grab(worker), Some(urgent));
+    assert_eq!(cluster.hear(sleeper), response(Command::Noop, &[], b""));
+}
+
+#[test]
+fn a_worker_that_grabs_in_its_sleep_gets_the_most_urgent_job_of_its_own_core() {
+    // Its own core still took it for asleep, so it had no hint of the job there, for which another
+    // one had been woken; it asked the cores in their order and got a less urgent job.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(2);
+    let worker = cluster.worker(1, &names[..2]);
+    assert!(cluster.sleeps(worker));
+    for core in [0, 1] {
+        let other = cluster.worker(core, &names[core..=core]);
+        assert!(cluster.sleeps(other));
+    }
+    cluster.submit(client, Command::SubmitJobLowBg, &names[0], "");
+    let normal = cluster.submit(client, Command::SubmitJobBg, &names[1], "");
+    assert_eq!(cluster.hear(worker), b"");
+    assert_eq!(cluster.grab(worker), Some(normal));
+}
+
+#[test]
+fn who_writes_to_a_congested_core_waits_and_nobody_else() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let (client, other, far) = (cluster.connect(0), cluster.connect(0), cluster.connect(1));
+    // Both ways are full.
+    (cluster.congested[0], cluster.congested[1]) = (1 << 1, 1 << 0);
+    cluster.post();
+    cluster.slow = true;
+    let submit = packet(Command::SubmitJobBg, &[names[1].as_bytes(), b""], b"");
+    cluster.say(client, &[&submit[..], &submit, b"version\n"].concat());
+    cluster.post();
+    assert_eq!(cluster.rings[0][1].len(), 1, "one letter tells that it has to wait");
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Pause);
+    for core in [0, 2] {
+        cluster.submit_unheard(other, &names[core]);
+        assert_eq!(cluster.shards[0].intake(other.1), Intake::Read);
+    }
+    cluster.submit_unheard(far, &names[0]);
+    assert_eq!(cluster.shards[1].intake(far.1), Intake::Pause);
+    // What other cores ask is answered all the same.
+    cluster.settle();
+    let created = |heard: Vec<u8>| heard.windows(8).filter(|at| at == b"\0RES\0\0\0\x08").count();
+    assert_eq!([far, other, client].map(|peer| created(cluster.hear(peer))), [1, 2, 1]);
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Pause, "though nothing is to come");
+
+    cluster.congested = [0; CORES];
+    cluster.post();
+    assert!(cluster.shards[0].has_resumed());
+    cluster.settle();
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Read);
+    assert_eq!(cluster.shards[1].intake(far.1), Intake::Read);
+    assert!(cluster.hear_text(client).ends_with("OK 0.1\n"));
+    assert_eq!(cluster.shards[1].engine.jobs().len(), 2);
+}
+
+#[test]
+fn who_goes_while_it_waits_leaves_nothing_to_the_next_one() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.congested[0] = 1 << 1;
+    cluster.post();
+    let client = cluster.connect(0);
+    cluster.submit_unheard(client, &function(1));
+    cluster.leave(client);
+    assert!(cluster.shards[0].blocked.is_empty());
+    let next = cluster.connect(0);
+    assert_eq!(next, client, "the number is given to the next one");
+    assert_eq!(cluster.shards[0].intake(next.1), Intake::Read);
+}
+
+#[test]
+fn no_turn_has_letters_without_end() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.connect(0);
+    let can_do = packet(Command::CanDo, &[function(1).as_bytes()], b"");
+    let (core, conn) = worker;
+    cluster.shards[core].received(conn, &can_do.repeat(LETTERS_PAUSE + 10), cluster.now);
+    assert_eq!(cluster.shards[core].letters.len(), LETTERS_PAUSE);
+    assert_eq!(cluster.shards[core].intake(conn), Intake::Pause);
+    cluster.settle();
+    assert_eq!(cluster.shards[core].intake(conn), Intake::Read);
+    assert_eq!(cluster.shards[core].counters.frames, LETTERS_PAUSE as u64 + 10);
+}
+
+#[test]
+fn letters_count_towards_the_memory_limit_until_they_arrive() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.shards[0].settings.memory_bytes_max = 150_000;
+    let (client, other) = (cluster.connect(0), cluster.connect(0));
+    let name = function(1);
+    let submit = packet(Command::SubmitJobBg, &[name.as_bytes(), b""], &[b'p'; 100_000]);
+    cluster.slow = true;
+    cluster.say(client, &submit);
+    let load = |cluster: &Cluster| cluster.shards.iter().map(Shard::load_bytes).sum::<isize>();
+    assert!(load(&cluster) > 100_000, "{}", load(&cluster));
+    assert_eq!(cluster.shards[0].memory_bytes(), 0);
+    // Neither is there room for another one, nor when others say that they have it.
+    let (head, rest) = submit.split_at(50);
+    cluster.say(other, head);
+    cluster.say(other, rest);
+    let error = [&b"QUEUE_ERROR"[..], b"MEMORY_ALLOCATION_FAILURE"];
+    assert_eq!(cluster.hear(other), response(Command::Error, &error, b""));
+    cluster.settle();
+    assert_eq!(cluster.rings.iter().flatten().map(VecDeque::len).sum::<usize>(), 0);
+    let memory: usize = cluster.shards.iter().map(Shard::memory_bytes).sum();
+    assert_eq!(load(&cluster), memory.cast_signed());
+    let bytes = cluster.shards[1].load_bytes() + cluster.shards[2].load_bytes();
+    cluster.shards[0].set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    cluster.say(other, head);
+    cluster.say(other, rest);
+    assert_eq!(cluster.hear(other), response(Command::Error, &error, b""));
 }
 
 #[test]

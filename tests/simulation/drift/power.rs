@@ -67,7 +67,8 @@ impl Drift {
         self.peers.clear();
         self.settings.engine.first_sequence += 100_000;
         let (cores, seed) = (self.rng.usize(1..5), self.rng.u64(..));
-        self.mesh = Mesh::new(&self.settings, cores, true, seed, self.now);
+        let ring_max = self.mesh.ring_max();
+        self.mesh = Mesh::new(&self.settings, cores, true, seed, self.now).with_rings(ring_max);
         self.jobs.clear();
         for (&number, row) in &self.store.image {
             assert!(self.mesh.restore(row, self.now), "job {number} comes back");

@@ -1,0 +1,53 @@
+//! What a shard is told at its making; it never changes afterwards.
+
+use crate::admin::Identity;
+use crate::engine;
+use crate::handle::Handles;
+use crate::letter::Cores;
+
+/// What a shard is told at its making.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For the engine.
+    pub engine: engine::Settings,
+    /// Job numbers ⇄ handles.
+    pub handles: Handles,
+    /// What the server says of itself.
+    pub identity: Identity,
+    /// Whether connections get exceptions without asking for them.
+    pub exceptions: bool,
+    /// Largest body of a packet.
+    pub body_bytes_max: usize,
+    /// Most memory for jobs and for what is on its way.
+    pub memory_bytes_max: usize,
+    /// Most bytes that may wait to leave one connection when another packet comes.
+    pub outbox_bytes_max: usize,
+    /// Most connections, all cores together.
+    pub connections_max: usize,
+    /// Most connections of this core.
+    pub core_connections_max: usize,
+    /// Which core this is.
+    pub cores: Cores,
+    /// Submissions in a row to one other core after which a client moves there; workers do at once.
+    /// 0 = neither moves.
+    pub move_after: u32,
+}
+
+impl Default for Settings {
+    /// What tests and benches want: room for everything, nothing random.
+    fn default() -> Self {
+        Self {
+            engine: engine::Settings::default(),
+            handles: Handles::default(),
+            identity: Identity { version: "0.1", verbosity: "ERROR", pid: 1 },
+            exceptions: false,
+            body_bytes_max: 1 << 30,
+            memory_bytes_max: 1 << 30,
+            outbox_bytes_max: 1 << 30,
+            connections_max: 1 << 20,
+            core_connections_max: 1 << 20,
+            cores: Cores::default(),
+            move_after: 0,
+        }
+    }
+}
