@@ -158,7 +158,7 @@ pub fn list<'a>(
                 engine.jobs().iter_from(at).take_while(|&(at, _)| leave(at, Listing::Jobs))
             {
                 text(out, &[handles.text(job.number).as_ref(), b"\t"]);
-                numbers(out, &[job.attempts, ignored(engine, job), job.background.into()]);
+                numbers(out, &[job.attempts.into(), ignored(engine, job), job.background.into()]);
             }
         }
         Listing::UniqueJobs(at) => {

@@ -9,6 +9,7 @@
 //! cancelled jobs leave all of them at once. See `check_invariants`.
 
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZero;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
@@ -18,7 +19,7 @@ use thiserror::Error;
 use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
 use crate::index::Index;
-use crate::job::{Job, JobId, Jobs, State};
+use crate::job::{self, Job, JobId, Jobs, State};
 use crate::list::{Linked, Links, List};
 use crate::packet::Submit;
 use crate::timer::Timers;
@@ -393,7 +394,7 @@ impl Engine {
         self.next_sequence += 1;
         let mut job = Job::new(number, function, submit);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
-            job.run_at_s = run_at_s;
+            job.run_at_s = job::start_s(run_at_s);
         }
         let id = self.insert(job, unique_hash);
         self.counters.created += 1;
@@ -601,8 +602,11 @@ impl Engine {
     pub(crate) fn lose_worker(&mut self, id: JobId, now: Now) {
         self.release(id);
         let job = &mut self.jobs[id as usize];
-        job.attempts += 1;
-        let exhausted = self.settings.attempts_max.is_some_and(|max| job.attempts >= max.max(1));
+        job.attempts = job.attempts.saturating_add(1);
+        let exhausted = self
+            .settings
+            .attempts_max
+            .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
         if job.cancelled || (!job.background && job.clients.is_empty()) {
             self.counters.abandoned += u64::from(!job.cancelled);
             self.remove(id);
@@ -614,7 +618,7 @@ impl Engine {
             self.counters.requeued += 1;
             (job.numerator, job.denominator) = (0, 0);
             if job.stored {
-                let (number, attempts) = (job.number, job.attempts);
+                let (number, attempts) = (job.number, job.attempts.into());
                 self.effects.push(Effect::SetAttempts { number, attempts });
             }
             self.enqueue(id, End::Front, now);
@@ -623,7 +627,7 @@ impl Engine {
 
     /// A job that is nowhere may start, now or when its time has come.
     fn start(&mut self, id: JobId, now: Now) {
-        if self.jobs[id as usize].run_at_s.saturating_mul(1000) > now.unix_ms {
+        if self.jobs[id as usize].run_at_ms() > now.unix_ms {
             self.delay(id, now);
         } else {
             self.enqueue(id, End::Back, now);
@@ -650,8 +654,7 @@ impl Engine {
     }
 
     fn delay(&mut self, id: JobId, now: Now) {
-        let run_at_ms = self.jobs[id as usize].run_at_s.saturating_mul(1000);
-        let wait_ms = run_at_ms.saturating_sub(now.unix_ms);
+        let wait_ms = self.jobs[id as usize].run_at_ms().saturating_sub(now.unix_ms);
         let deadline_ms = now.mono_ms + wait_ms.min(DELAY_RECHECK_MS);
         let timer = self.timers.insert(deadline_ms, Due::Job(id));
         let job = &mut self.jobs[id as usize];
@@ -701,16 +704,17 @@ impl Engine {
     }
 
     /// Keeps a new job and enters it in the indexes.
-    fn insert(&mut self, mut job: Job, unique_hash: Option<u32>) -> JobId {
+    fn insert(&mut self, mut job: Job, unique_hash: Option<NonZero<u32>>) -> JobId {
         self.job_bytes += job.bytes();
-        job.coalesces = unique_hash.is_some();
-        job.unique_hash = unique_hash.unwrap_or(0);
+        job.unique_hash = unique_hash;
         let number = job.number;
         let id = self.jobs.insert(job);
         let jobs = &self.jobs;
-        self.by_number.insert(spread(number), id, |id| spread(jobs[id as usize].number));
-        if let Some(hash) = unique_hash {
-            self.by_unique.insert(spread(hash.into()), id, |id| unique_spread(jobs, id));
+        let number_of = |id: JobId| jobs[id as usize].number;
+        self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
+        if unique_hash.is_some() {
+            let hash_of = |id: JobId| unique_spread(jobs[id as usize].unique_hash);
+            self.by_unique.insert(unique_spread(unique_hash), id, hash_of);
         }
         id
     }
@@ -723,19 +727,19 @@ impl Engine {
             self.detach(attachment);
         }
         self.unindex_unique(id);
-        let jobs = &self.jobs;
-        let Job { number, stored, .. } = jobs[id as usize];
+        let Job { number, stored, .. } = self.jobs[id as usize];
         if stored {
             self.effects.push(Effect::Remove { number });
         }
-        self.by_number.remove(spread(number), id, |id| spread(jobs[id as usize].number));
+        self.by_number.remove(number_hash(number), id);
         self.job_bytes -= self.jobs.remove(id).bytes();
     }
 
     fn unindex_unique(&mut self, id: JobId) {
-        if std::mem::take(&mut self.jobs[id as usize].coalesces) {
-            let jobs = &self.jobs;
-            self.by_unique.remove(unique_spread(jobs, id), id, |id| unique_spread(jobs, id));
+        let hash = self.jobs[id as usize].unique_hash;
+        if hash.is_some() {
+            self.by_unique.remove(unique_spread(hash), id);
+            self.jobs[id as usize].unique_hash = None;
         }
     }
 
@@ -787,7 +791,7 @@ impl Engine {
     }
 
     fn find(&self, number: u64) -> Option<JobId> {
-        self.by_number.find(spread(number), |id| self.jobs[id as usize].number == number)
+        self.by_number.find(number_hash(number), |id| self.jobs[id as usize].number == number)
     }
 
     fn find_running(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
@@ -797,10 +801,14 @@ impl Engine {
         its_own.then_some(id).ok_or(NotRunning)
     }
 
-    fn find_unique(&self, hash: u32, mut is_it: impl FnMut(&Job) -> bool) -> Option<JobId> {
-        self.by_unique.find(spread(hash.into()), |id| {
+    fn find_unique(
+        &self,
+        hash: NonZero<u32>,
+        mut is_it: impl FnMut(&Job) -> bool,
+    ) -> Option<JobId> {
+        self.by_unique.find(unique_spread(Some(hash)), |id| {
             let job = &self.jobs[id as usize];
-            job.unique_hash == hash && is_it(job)
+            job.unique_hash == Some(hash) && is_it(job)
         })
     }
 
@@ -808,7 +816,7 @@ impl Engine {
     fn find_equal(
         &self,
         function: FunctionId,
-        hash: u32,
+        hash: NonZero<u32>,
         unique: &[u8],
         payload: &[u8],
     ) -> Option<JobId> {
@@ -821,7 +829,12 @@ impl Engine {
     }
 
     /// Hash under which a submission coalesces; `None` if it never does.
-    fn unique_hash(&self, function: FunctionId, unique: &[u8], payload: &[u8]) -> Option<u32> {
+    fn unique_hash(
+        &self,
+        function: FunctionId,
+        unique: &[u8],
+        payload: &[u8],
+    ) -> Option<NonZero<u32>> {
         match unique {
             [] => None,
             UNIQUE_BY_PAYLOAD if payload.is_empty() => None,
@@ -831,12 +844,12 @@ impl Engine {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a hash will do")]
-    fn hash_unique(&self, function: FunctionId, unique: &[u8], payload: &[u8]) -> u32 {
+    fn hash_unique(&self, function: FunctionId, unique: &[u8], payload: &[u8]) -> NonZero<u32> {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_u32(function);
         hasher.write(unique);
         hasher.write(payload);
-        hasher.finish() as u32
+        NonZero::new(hasher.finish() as u32).unwrap_or(NonZero::<u32>::MAX)
     }
 
     fn status_of(&self, job: &Job) -> Status {
@@ -857,8 +870,20 @@ enum End {
     Back,
 }
 
-fn unique_spread(jobs: &Jobs, id: JobId) -> u64 {
-    spread(jobs[id as usize].unique_hash.into())
+/// Four jobs in a row share a home in the index of numbers: three such rows fill a line.
+const HOME_BITS: u32 = 2;
+
+/// Jobs made one after the other stand in one line of the index or in neighbouring ones, so that a
+/// deep queue, which comes and goes in that order, reads them as they lie. Numbers are the server's
+/// to choose: nobody can make them meet in one line.
+fn number_hash(number: u64) -> u64 {
+    let sequence = number >> handle::SLOT_BITS;
+    // A sequence has no bits where the index looks for what tells the entries of a line apart.
+    sequence >> HOME_BITS | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
+}
+
+fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {
+    spread(hash.map_or(0, NonZero::get).into())
 }
 
 mod durable;

@@ -177,8 +177,7 @@ impl Functions {
     /// Forgets a function that nothing refers to any more.
     pub fn remove(&mut self, id: FunctionId) {
         let Self { functions, names, hasher, .. } = self;
-        let hash_of = |id: u32| hasher.hash_one(&*functions[id as usize].name);
-        names.remove(hash_of(id), id, hash_of);
+        names.remove(hasher.hash_one(&*functions[id as usize].name), id);
         functions.remove(id as usize);
     }
 
@@ -276,7 +275,7 @@ impl Abilities {
     /// Removes one that stands in no list any more.
     pub fn remove(&mut self, id: AbilityId) {
         let Self { records, pairs } = self;
-        pairs.remove(hash_of(records, id), id, |id| hash_of(records, id));
+        pairs.remove(hash_of(records, id), id);
         records.remove(id as usize);
     }
 }

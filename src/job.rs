@@ -1,21 +1,22 @@
 //! The record of one job and where all of them are kept: a job's number in the store in, the record
 //! out.
 //!
-//! A job's unique, reducer and payload lie in one allocation, `body`: for a small job a copy made
+//! A job's unique, reducer and payload lie in one allocation, `Body`: for a small job a copy made
 //! to measure, for a large one the very allocation that it was received into. Knows nothing of
 //! queues and workers but the links and numbers it carries for them.
 //!
 //! Invariant: records never move while they live. They lie in pages of `PAGE_JOBS`, so a growing
 //! store never copies itself, and a page without jobs gives its memory back.
 
+use std::num::NonZero;
 use std::ops::{Index, IndexMut};
 
 use bytes::Bytes;
 use slab::Slab;
 
 use crate::engine::UNIQUE_BYTES_MAX;
-use crate::list::{Linked, Links, List};
-use crate::packet::{Payload, Priority, Submit};
+use crate::list::{Linked, Links, Stack};
+use crate::packet::{Payload, Priority, SHARED_BYTES_MIN, Submit};
 use crate::store::Row;
 use crate::timer::TimerId;
 
@@ -41,16 +42,43 @@ pub enum State {
     Running,
 }
 
+/// A job's unique, reducer and payload in a row, the first two ended by a NUL.
+#[derive(Debug)]
+enum Body {
+    /// Less than `SHARED_BYTES_MIN`: nobody else ever shares it.
+    Small(Box<[u8]>),
+    /// Leaves the server from where it lies. Boxed, as few are large and all pay for the record.
+    Large(Box<Bytes>),
+}
+
+impl Body {
+    fn of(body: Payload<'_>) -> Self {
+        if body.bytes().len() < SHARED_BYTES_MIN {
+            Self::Small(body.bytes().into())
+        } else {
+            let owned = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
+            Self::Large(Box::new(owned))
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> Payload<'_> {
+        match self {
+            Self::Small(bytes) => Payload::borrowed(bytes),
+            Self::Large(bytes) => Payload::shared(bytes),
+        }
+    }
+}
+
 /// One job.
 #[derive(Debug)]
 pub struct Job {
     /// The number in its handle: never given to another job.
     pub number: u64,
-    /// Earliest start in seconds since 1970; 0 = at once.
-    pub run_at_s: u64,
     /// Unique, reducer and payload; see `unique`, `reducer`, `payload`.
-    body: Bytes,
-    unique_at: u16,
+    body: Body,
+    /// Earliest start in seconds since 1970, the year 2106 at the latest; 0 = at once.
+    pub run_at_s: u32,
     unique_bytes: u8,
     reducer_bytes: u8,
     payload_at: u16,
@@ -66,16 +94,15 @@ pub struct Job {
     pub stored: bool,
     /// It isn't on disk yet, and somebody may wait for that.
     pub storing: bool,
-    /// Stands in the index of uniques, under `unique_hash`.
-    pub coalesces: bool,
-    /// Workers that lost it.
-    pub attempts: u32,
+    /// Workers that lost it, `u16::MAX` for more.
+    pub attempts: u16,
     /// Progress as the worker last told it.
     pub numerator: u32,
     /// Progress as the worker last told it.
     pub denominator: u32,
-    /// Hash of its function and unique.
-    pub unique_hash: u32,
+    /// Hash of its function and unique under which it stands in the index of uniques; `None` if it
+    /// doesn't.
+    pub unique_hash: Option<NonZero<u32>>,
     /// Number of its function.
     pub function: u32,
     /// Connection of its worker, while it runs.
@@ -83,9 +110,9 @@ pub struct Job {
     /// Timer that starts it (`Delayed`) or takes it from its worker (`Running`).
     pub timer: Option<TimerId>,
     /// Attachments of the clients that wait for it, the latest first.
-    pub clients: List,
+    pub clients: Stack,
     /// Attachments of the clients that wait for it to be on disk, the latest first.
-    pub waiting: List,
+    pub waiting: Stack,
     links: Links,
 }
 
@@ -104,18 +131,11 @@ impl Job {
     /// A job made of a submission. The lengths of unique and reducer have been checked.
     #[must_use]
     pub fn new(number: u64, function: u32, submit: &Submit<'_>) -> Self {
-        let (body, skipped) = match submit.body.share() {
-            Some(body) => (body, 0),
-            None => {
-                let kept = submit.body.from(usize::from(submit.unique_at));
-                (Bytes::copy_from_slice(kept.bytes()), submit.unique_at)
-            }
-        };
+        let body = Body::of(submit.body.from(usize::from(submit.unique_at)));
         Self {
-            unique_at: submit.unique_at - skipped,
             unique_bytes: short(submit.unique),
             reducer_bytes: short(submit.reducer),
-            payload_at: submit.payload_at - skipped,
+            payload_at: submit.payload_at - submit.unique_at,
             background: submit.background,
             ..Self::bare(number, function, submit.priority, body)
         }
@@ -126,25 +146,24 @@ impl Job {
     pub fn restored(function: u32, row: &Row) -> Self {
         let Row { unique, reducer, payload, .. } = row;
         let (unique, reducer) = (cut(unique), cut(reducer));
-        let body = [unique, b"\0", reducer, b"\0", &payload[..]].concat();
+        let body = [unique, b"\0", reducer, b"\0", &payload[..]].concat().into();
         Self {
             unique_bytes: short(unique),
             reducer_bytes: short(reducer),
             payload_at: u16::from(short(unique)) + u16::from(short(reducer)) + 2,
-            run_at_s: row.run_at_s,
+            run_at_s: start_s(row.run_at_s),
             background: true,
             stored: true,
-            attempts: row.attempts,
-            ..Self::bare(row.number, function, row.priority, body.into())
+            attempts: u16::try_from(row.attempts).unwrap_or(u16::MAX),
+            ..Self::bare(row.number, function, row.priority, Body::of(Payload::shared(&body)))
         }
     }
 
-    fn bare(number: u64, function: u32, priority: Priority, body: Bytes) -> Self {
+    fn bare(number: u64, function: u32, priority: Priority, body: Body) -> Self {
         Self {
             number,
             run_at_s: 0,
             body,
-            unique_at: 0,
             unique_bytes: 0,
             reducer_bytes: 0,
             payload_at: 0,
@@ -154,16 +173,15 @@ impl Job {
             cancelled: false,
             stored: false,
             storing: false,
-            coalesces: false,
             attempts: 0,
             numerator: 0,
             denominator: 0,
-            unique_hash: 0,
+            unique_hash: None,
             function,
             worker: u32::MAX,
             timer: None,
-            clients: List::default(),
-            waiting: List::default(),
+            clients: Stack::default(),
+            waiting: Stack::default(),
             links: Links::LOOSE,
         }
     }
@@ -171,18 +189,16 @@ impl Job {
     /// Bytes that a submission takes beside its record: those that must be copied.
     #[must_use]
     pub fn copied_bytes(submit: &Submit<'_>) -> usize {
-        match submit.body.share() {
-            Some(_) => 0,
-            None => submit.body.bytes().len() - usize::from(submit.unique_at),
-        }
+        let kept = submit.body.from(usize::from(submit.unique_at));
+        let is_shared = kept.bytes().len() >= SHARED_BYTES_MIN && kept.share().is_some();
+        if is_shared { 0 } else { kept.bytes().len() }
     }
 
     /// The unique key; may be empty.
     #[inline]
     #[must_use]
     pub fn unique(&self) -> &[u8] {
-        let at = usize::from(self.unique_at);
-        self.body.get(at..at + usize::from(self.unique_bytes)).unwrap_or_default()
+        self.body.bytes().bytes().get(..usize::from(self.unique_bytes)).unwrap_or_default()
     }
 
     /// The function that gathers the results; empty for most jobs.
@@ -190,38 +206,65 @@ impl Job {
     #[must_use]
     pub fn reducer(&self) -> &[u8] {
         // The reducer follows the unique's NUL.
-        let at = usize::from(self.unique_at) + usize::from(self.unique_bytes) + 1;
-        self.body.get(at..at + usize::from(self.reducer_bytes)).unwrap_or_default()
+        let at = usize::from(self.unique_bytes) + 1;
+        let body = self.body.bytes().bytes();
+        body.get(at..at + usize::from(self.reducer_bytes)).unwrap_or_default()
     }
 
     /// What the worker gets to work on.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> Payload<'_> {
-        Payload::shared(&self.body).from(usize::from(self.payload_at))
+        self.body.bytes().from(usize::from(self.payload_at))
     }
 
-    /// The job as a store keeps it. Shares the payload's allocation.
+    /// The job as a store keeps it. Shares a large payload's allocation.
     #[must_use]
     pub fn row(&self, function: &[u8]) -> Row {
+        let body = match &self.body {
+            Body::Small(bytes) => Bytes::copy_from_slice(bytes),
+            Body::Large(bytes) => Bytes::clone(bytes),
+        };
+        let reducer_at = usize::from(self.unique_bytes) + 1;
+        let reducer_end = reducer_at + usize::from(self.reducer_bytes);
         Row {
             number: self.number,
             function: Bytes::copy_from_slice(function),
-            unique: self.body.slice_ref(self.unique()),
-            reducer: self.body.slice_ref(self.reducer()),
-            payload: self.body.slice(usize::from(self.payload_at)..),
+            unique: body.slice(..usize::from(self.unique_bytes)),
+            reducer: match self.reducer_bytes {
+                0 => Bytes::new(),
+                _ => body.slice(reducer_at..reducer_end),
+            },
+            payload: body.slice(usize::from(self.payload_at)..),
             priority: self.priority,
-            run_at_s: self.run_at_s,
-            attempts: self.attempts,
+            run_at_s: self.run_at_s.into(),
+            attempts: self.attempts.into(),
         }
+    }
+
+    /// When it may start, in milliseconds since 1970; 0 = at once.
+    #[inline]
+    #[must_use]
+    pub fn run_at_ms(&self) -> u64 {
+        u64::from(self.run_at_s) * 1000
     }
 
     /// Memory that the job takes.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.body.len()
+        let beside = match self.body {
+            Body::Small(_) => 0,
+            Body::Large(_) => size_of::<Bytes>(),
+        };
+        size_of::<Self>() + beside + self.body.bytes().bytes().len()
     }
+}
+
+/// Seconds since 1970, no later than a record can tell.
+#[must_use]
+pub fn start_s(run_at_s: u64) -> u32 {
+    u32::try_from(run_at_s).unwrap_or(u32::MAX)
 }
 
 /// The lengths of unique and reducer are checked when they come in, and another program's database
@@ -328,7 +371,9 @@ impl IndexMut<usize> for Jobs {
     }
 }
 
-const _: () = assert!(size_of::<Job>() <= 120, "200 bytes a queued job, its allocation included");
+// With 64 bytes of payload, a unique key and the tables, a queued job takes about 200 bytes.
+const _: () = assert!(size_of::<Job>() == 80);
+const _: () = assert!(size_of::<Slab<Job>>() == 40 && size_of::<Body>() == 16);
 
 #[cfg(test)]
 mod tests {

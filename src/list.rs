@@ -31,20 +31,19 @@ pub trait Linked {
     fn links_mut(&mut self, slot: usize) -> &mut Links;
 }
 
-/// One list: the numbers of its first and last record.
+/// A list that records join at the front only: the number of its first record.
 #[derive(Clone, Copy, Debug)]
-pub struct List {
+pub struct Stack {
     head: u32,
-    tail: u32,
 }
 
-impl Default for List {
+impl Default for Stack {
     fn default() -> Self {
-        Self { head: NONE, tail: NONE }
+        Self { head: NONE }
     }
 }
 
-impl List {
+impl Stack {
     /// Whether no record stands here.
     #[inline]
     #[must_use]
@@ -68,11 +67,86 @@ impl List {
     {
         let next = std::mem::replace(&mut self.head, id);
         *records[id as usize].links_mut(slot) = Links { prev: NONE, next };
-        if next == NONE {
-            self.tail = id;
-        } else {
+        if next != NONE {
             records[next as usize].links_mut(slot).prev = id;
         }
+    }
+
+    /// Takes a record of this list out of it; answers with the links it had.
+    #[inline]
+    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32) -> Links
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let links = std::mem::replace(records[id as usize].links_mut(slot), Links::LOOSE);
+        let Links { prev, next } = links;
+        if prev == NONE {
+            debug_assert_eq!(self.head, id, "a record of another list");
+            self.head = next;
+        } else {
+            records[prev as usize].links_mut(slot).next = next;
+        }
+        if next != NONE {
+            records[next as usize].links_mut(slot).prev = prev;
+        }
+        links
+    }
+
+    /// All records from the first to the last.
+    pub fn iter<'a, S>(&self, records: &'a S, slot: usize) -> impl Iterator<Item = u32> + use<'a, S>
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let id = (at != NONE).then_some(at)?;
+            at = records[id as usize].links(slot).next;
+            Some(id)
+        })
+    }
+}
+
+/// A list that records join at either end: the numbers of its first and last record.
+#[derive(Clone, Copy, Debug)]
+pub struct List {
+    stack: Stack,
+    tail: u32,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { stack: Stack::default(), tail: NONE }
+    }
+}
+
+impl List {
+    /// Whether no record stands here.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stack.is_empty()
+    }
+
+    /// The first record.
+    #[inline]
+    #[must_use]
+    pub fn front(&self) -> Option<u32> {
+        self.stack.front()
+    }
+
+    /// Puts a record that stands in no list of this slot first.
+    #[inline]
+    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    where
+        S: IndexMut<usize>,
+        S::Output: Linked,
+    {
+        if self.is_empty() {
+            self.tail = id;
+        }
+        self.stack.push_front(records, slot, id);
     }
 
     /// Puts a record that stands in no list of this slot last.
@@ -85,7 +159,7 @@ impl List {
         let prev = std::mem::replace(&mut self.tail, id);
         *records[id as usize].links_mut(slot) = Links { prev, next: NONE };
         if prev == NONE {
-            self.head = id;
+            self.stack.head = id;
         } else {
             records[prev as usize].links_mut(slot).next = id;
         }
@@ -98,19 +172,10 @@ impl List {
         S: IndexMut<usize>,
         S::Output: Linked,
     {
-        let Links { prev, next } =
-            std::mem::replace(records[id as usize].links_mut(slot), Links::LOOSE);
-        if prev == NONE {
-            debug_assert_eq!(self.head, id, "a record of another list");
-            self.head = next;
-        } else {
-            records[prev as usize].links_mut(slot).next = next;
-        }
+        let Links { prev, next } = self.stack.remove(records, slot, id);
         if next == NONE {
             debug_assert_eq!(self.tail, id, "a record of another list");
             self.tail = prev;
-        } else {
-            records[next as usize].links_mut(slot).prev = prev;
         }
     }
 
@@ -132,12 +197,7 @@ impl List {
         S: IndexMut<usize>,
         S::Output: Linked,
     {
-        let mut at = self.head;
-        std::iter::from_fn(move || {
-            let id = (at != NONE).then_some(at)?;
-            at = records[id as usize].links(slot).next;
-            Some(id)
-        })
+        self.stack.iter(records, slot)
     }
 }
 

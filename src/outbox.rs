@@ -13,10 +13,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::packet::Response;
+use crate::packet::{Response, SHARED_BYTES_MIN};
 
-/// Payloads from here on are sent from their own allocation.
-pub const SHARED_BYTES_MIN: usize = 16 << 10;
 /// The buffer of small packets is closed at this size and another one begun.
 const CHUNK_BYTES: usize = 128 << 10;
 /// A buffer above this size isn't kept for the connection's next packets.

@@ -164,6 +164,10 @@ pub enum PacketError {
     MissingArgument(Command),
 }
 
+/// Payloads from here on are kept and sent in the allocation that they came in; copying smaller
+/// ones costs less.
+pub const SHARED_BYTES_MIN: usize = 16 << 10;
+
 /// Opaque bytes of a packet, with the allocation they lie in where that allocation may be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {

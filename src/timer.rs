@@ -7,6 +7,8 @@
 //! differs from `elapsed`, so no timer lies in the current slot of a level above 0. One call fires
 //! at most what its budget allows and moves at most as many; the rest stays due.
 
+use std::num::NonZero;
+
 use slab::Slab;
 
 use crate::list::{Linked, Links, List};
@@ -19,8 +21,9 @@ const SPAN_MS: u64 = 1 << (DIGIT_BITS * LEVELS);
 /// Where a timer stands that is due: behind all slots.
 const DUE: usize = LEVELS as usize * SLOTS;
 
-/// Number of a set timer.
-pub type TimerId = u32;
+/// Number of a set timer, counted from 1, so that having none takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(NonZero<u32>);
 
 #[derive(Debug)]
 struct Timer<K> {
@@ -81,13 +84,14 @@ impl<K: Copy> Timers<K> {
     pub fn insert(&mut self, deadline_ms: u64, key: K) -> TimerId {
         let timer = Timer { deadline_ms, key, place: 0, links: Links::LOOSE };
         // More than 2^32 timers can't be: each belongs to a connection or a job, numbered likewise.
-        let id = u32::try_from(self.timers.insert(timer)).unwrap_or(u32::MAX);
+        let id = u32::try_from(self.timers.insert(timer)).unwrap_or(u32::MAX - 1);
         self.place(id);
-        id
+        TimerId(NonZero::<u32>::MIN.saturating_add(id))
     }
 
     /// Clears a timer that has not fired.
-    pub fn remove(&mut self, id: TimerId) {
+    pub fn remove(&mut self, TimerId(number): TimerId) {
+        let id = number.get() - 1;
         let place = usize::from(self.timers[id as usize].place);
         self.places[place].remove(&mut self.timers, 0, id);
         self.mark(place);
@@ -159,7 +163,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Puts a timer that stands nowhere where its deadline belongs.
-    fn place(&mut self, id: TimerId) {
+    fn place(&mut self, id: u32) {
         let farthest_ms = (self.elapsed_ms | (SPAN_MS - 1)).max(self.elapsed_ms);
         let timer = &mut self.timers[id as usize];
         let deadline_ms = timer.deadline_ms.min(farthest_ms);

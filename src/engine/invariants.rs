@@ -16,7 +16,7 @@ impl Engine {
         let mut uniques = 0;
         for (id, job) in self.jobs.iter_from(0) {
             bytes += job.bytes();
-            uniques += usize::from(job.coalesces);
+            uniques += usize::from(job.unique_hash.is_some());
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
             if job.state != State::Running {
                 assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);

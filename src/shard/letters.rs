@@ -86,8 +86,8 @@ impl Shard {
         !self.resumed.is_empty()
     }
 
-    /// What this core adds to the memory that all cores take together: its own, with letters that it
-    /// sent and without those that came. Below zero it has done away with more than it has.
+    /// What this core adds to the memory that all cores take together: its own, with letters that
+    /// it sent and without those that came. Below zero it has done away with more than it has.
     #[inline]
     #[must_use]
     pub fn load_bytes(&self) -> isize {

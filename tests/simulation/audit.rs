@@ -1,9 +1,9 @@
 //! Which letters may follow which: letters in, as they are sent and arrive.
 //!
-//! A letter too many about a worker's sleep costs nobody his job and wakes nobody twice, and one too
-//! many to a core that is congested is only late, so nothing else would show them. Knows what is in
-//! no other letter. Invariant: what is kept of a connection is what its home, and what an owner, may
-//! believe after the letters that each has sent and got.
+//! A letter too many about a worker's sleep costs nobody his job and wakes nobody twice, and one
+//! too many to a core that is congested is only late, so nothing else would show them. Knows what
+//! is in no other letter. Invariant: what is kept of a connection is what its home, and what an
+//! owner, may believe after the letters that each has sent and got.
 
 use std::collections::{BTreeMap, BTreeSet};
 

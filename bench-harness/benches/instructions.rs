@@ -1,0 +1,234 @@
+//! Counts instructions where the other benches measure time: a bound for each step of a job's way,
+//! exceeding which fails the run, however busy the machine is.
+//!
+//! Runs itself under valgrind for each workload, with so many jobs and with twice as many; the
+//! difference is what the jobs alone cost. Without valgrind it says so and counts nothing, which
+//! is a failure where `CI` is `true`. Runs the same with and without `--quick`.
+#![allow(clippy::expect_used, reason = "a bench that can't be set up has failed")]
+
+mod common;
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command as Program, ExitCode};
+
+use ringgear::engine::ConnId;
+use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
+use ringgear::packet::{Arguments, Command, Payload, Request, encode};
+use ringgear::shard::{Origin, Settings, Shard};
+
+const FUNCTION: &[u8] = b"resize_image";
+const UNIQUE: &[u8] = b"unique-key-0001";
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+/// Submissions that come with one read.
+const IN_FLIGHT: u64 = 16;
+/// Jobs that lie in the queue of the deep workload.
+const DEPTH: u64 = 20_000;
+
+/// What is counted: a name, what does it so many times, how often, and the most instructions each.
+struct Workload {
+    name: &'static str,
+    run: fn(u64),
+    times: u64,
+    instructions_max: u64,
+}
+
+/// The bounds leave 10 to 15 % above what the reference machine counts (x86-64, the release
+/// profile): other compilers and C libraries differ by a few. Lower them when a step gets cheaper.
+const WORKLOADS: [Workload; 7] = [
+    Workload { name: "frame", run: cut_frames, times: 20_000, instructions_max: 80 },
+    Workload { name: "frame and packet", run: parse_packets, times: 20_000, instructions_max: 270 },
+    Workload { name: "echo", run: echo, times: 5000, instructions_max: 1200 },
+    Workload { name: "foreground job", run: work_foreground, times: 5000, instructions_max: 9800 },
+    Workload { name: "background submit", run: flood, times: 20_000, instructions_max: 2970 },
+    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2390 },
+    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2570 },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, name, times] = &arguments[..]
+        && flag == "--workload"
+    {
+        let workload = WORKLOADS.iter().find(|workload| workload.name == name);
+        (workload.expect("a workload of this name").run)(times.parse().expect("a number"));
+        return ExitCode::SUCCESS;
+    }
+    if Program::new("valgrind").arg("--version").output().is_err() {
+        let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        println!(
+            "instruction counts: not checked, valgrind isn't installed (apt install valgrind)"
+        );
+        return if is_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let mut is_sound = true;
+    for Workload { name, times, instructions_max, .. } in WORKLOADS {
+        let count = (count(name, 2 * times) - count(name, times)) / times;
+        let holds = count <= instructions_max;
+        is_sound &= holds;
+        let verdict = if holds { "ok" } else { "FAILED" };
+        println!("{name:<20} {count:>5} instructions (at most {instructions_max}) {verdict}");
+    }
+    if is_sound {
+        return ExitCode::SUCCESS;
+    }
+    println!("a step costs more than its bound: make it cheaper, or say in the commit why not");
+    ExitCode::FAILURE
+}
+
+/// Instructions of a process that runs a workload.
+fn count(name: &str, times: u64) -> u64 {
+    let program = std::env::current_exe().expect("the bench's own path");
+    let output = Program::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args(["--workload", name, &times.to_string()])
+        .output()
+        .expect("valgrind starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "valgrind failed: {said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected :"));
+    collected.and_then(|(_, count)| count.trim().parse().ok()).expect("valgrind's count")
+}
+
+fn request(bytes: &mut Vec<u8>, command: Command, arguments: &[&[u8]], payload: &[u8]) {
+    encode(bytes, Magic::Request, command, arguments, payload);
+}
+
+/// A packet of each kind that a job needs.
+fn requests() -> [Vec<u8>; 3] {
+    let mut packets: [Vec<u8>; 3] = Default::default();
+    let [submit, complete, grab] = &mut packets;
+    request(submit, Command::SubmitJob, &[FUNCTION, UNIQUE], &PAYLOAD);
+    request(complete, Command::WorkComplete, &[b"H:host.example.org:123456"], &PAYLOAD);
+    request(grab, Command::GrabJob, &[], &[]);
+    packets
+}
+
+fn cut_frames(times: u64) {
+    for bytes in requests().iter().cycle().zip(0..times).map(|(bytes, _)| bytes) {
+        let cut = frame::cut(black_box(bytes), 0);
+        assert!(matches!(black_box(cut), Ok(Cut::Packet { .. })));
+    }
+}
+
+fn parse_packets(times: u64) {
+    for bytes in requests().iter().cycle().zip(0..times).map(|(bytes, _)| bytes) {
+        let Ok(Cut::Packet { header, body }) = frame::cut(black_box(bytes), 0) else {
+            panic!("a whole packet")
+        };
+        assert!(black_box(Request::parse(header, Payload::borrowed(body))).is_ok());
+    }
+}
+
+/// A shard with its peers, who count the packets that they get.
+struct Server {
+    shard: Shard,
+    packets: u64,
+    /// The handle that was assigned last.
+    handle: Vec<u8>,
+    /// What is said next.
+    said: Vec<u8>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let shard = Shard::new(Settings::default(), common::NOW);
+        Self { shard, packets: 0, handle: Vec::new(), said: Vec::new() }
+    }
+
+    fn connect(&mut self) -> ConnId {
+        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        self.shard.connect(origin, common::NOW).expect("room for a connection")
+    }
+
+    fn add(&mut self, command: Command, arguments: &[&[u8]], payload: &[u8]) {
+        request(&mut self.said, command, arguments, payload);
+    }
+
+    /// Says what was added; every answer leaves.
+    fn say(&mut self, conn: ConnId) {
+        self.shard.received(conn, &self.said, common::NOW);
+        self.said.clear();
+        while let Some(conn) = self.shard.next_dirty(common::NOW) {
+            while let Some((chunk, _)) = self.shard.take(conn) {
+                let mut bytes = chunk.as_ref();
+                while let Ok(Cut::Packet { header, body }) = frame::cut(bytes, 0) {
+                    if header.command == Command::JobAssign {
+                        let arguments = Arguments::split(header.command, body).expect("a job");
+                        self.handle.clear();
+                        self.handle.extend_from_slice(arguments.part(0));
+                    }
+                    self.packets += 1;
+                    bytes = bytes.get(HEADER_BYTES + body.len()..).unwrap_or_default();
+                }
+                self.shard.sent(conn, chunk, common::NOW);
+            }
+        }
+    }
+}
+
+fn echo(times: u64) {
+    let mut server = Server::new();
+    let client = server.connect();
+    for _ in 0..times {
+        server.add(Command::EchoReq, &[], &PAYLOAD);
+        server.say(client);
+    }
+    assert_eq!(server.packets, times);
+}
+
+/// The whole way: the worker sleeps, is woken, grabs, and the client gets the result.
+fn work_foreground(times: u64) {
+    let mut server = Server::new();
+    let (client, worker) = (server.connect(), server.connect());
+    server.add(Command::CanDo, &[FUNCTION], &[]);
+    server.say(worker);
+    for _ in 0..times {
+        server.add(Command::PreSleep, &[], &[]);
+        server.say(worker);
+        server.add(Command::SubmitJob, &[FUNCTION, UNIQUE], &PAYLOAD);
+        server.say(client);
+        server.add(Command::GrabJob, &[], &[]);
+        server.say(worker);
+        let handle = std::mem::take(&mut server.handle);
+        server.add(Command::WorkComplete, &[&handle], &PAYLOAD);
+        server.handle = handle;
+        server.say(worker);
+    }
+    // JOB_CREATED, NOOP, JOB_ASSIGN, WORK_COMPLETE.
+    assert_eq!(server.packets, 4 * times);
+}
+
+/// Submissions without a worker, some with each read.
+fn flood(times: u64) {
+    let mut server = Server::new();
+    let client = server.connect();
+    for number in 0..times {
+        server.add(Command::SubmitJobBg, &[FUNCTION, &common::unique(number)], &PAYLOAD);
+        if number % IN_FLIGHT == IN_FLIGHT - 1 {
+            server.say(client);
+        }
+    }
+    assert_eq!(server.shard.engine().jobs().len() as u64, times / IN_FLIGHT * IN_FLIGHT);
+}
+
+fn cycle(times: u64) {
+    cycles(0, times);
+}
+
+fn deep_cycle(times: u64) {
+    cycles(DEPTH, times);
+}
+
+fn cycles(depth: u64, times: u64) {
+    let mut engine = common::engine([FUNCTION].into_iter());
+    let mut body = Vec::new();
+    for number in 0..depth {
+        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
+    }
+    for number in depth..depth + times {
+        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
+        assert!(common::work(&mut engine), "there is a job");
+    }
+}
