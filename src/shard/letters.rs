@@ -1,13 +1,13 @@
 //! Letters of one core on their way out, and the connections that wait until fewer are.
 //!
-//! A letter is kept here until the driver takes it; its bytes count until it has arrived. The driver
-//! says for which cores too much waits (`set_congested`); whose frames have more for those isn't
-//! read from meanwhile. Knows nothing of what letters say.
+//! A letter is kept here until the driver takes it; its bytes count until it has arrived. The
+//! driver says for which cores too much waits (`set_congested`); whose frames have more for those
+//! isn't read from meanwhile. Knows nothing of what letters say.
 //!
-//! Invariant: only frames of this core's own connections ever wait. What other cores send is handled
-//! and answered whatever waits, so a core that is congested still empties the rings of all others:
-//! two that are congested towards each other come free, and no connection waits for the answer to
-//! what another one may not say.
+//! Invariant: only frames of this core's own connections ever wait. What other cores send is
+//! handled and answered whatever waits, so a core that is congested still empties the rings of all
+//! others: two that are congested towards each other come free, and no connection waits for the
+//! answer to what another one may not say.
 
 use super::Shard;
 use crate::engine::ConnId;
