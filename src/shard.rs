@@ -16,6 +16,7 @@ use slab::Slab;
 use tracing::{debug, trace, warn};
 
 use self::home::{Away, Gathering};
+use self::letters::Letters;
 use self::lists::Progress;
 use self::moving::Moving;
 pub use self::moving::Passenger;
@@ -40,8 +41,6 @@ const SLOTS_PAUSE: usize = 1024;
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// With more than this waiting behind a grab that another core sees to, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
-/// With more letters of one turn than these, who causes more of them waits for the next turn.
-const LETTERS_PAUSE: usize = 4096;
 /// Memory of large bodies that waits to be used again is at most this part of `memory_bytes_max`,
 /// beside which it comes.
 const SPARES_SHARE: usize = 8;
@@ -146,7 +145,7 @@ struct Connection {
     ended: bool,
     /// Requests wait until the outbox has room.
     paused: bool,
-    /// Requests wait until letters to other cores have left; stands in `Shard::blocked`.
+    /// Requests wait until letters to other cores have left; see `Letters`.
     blocked: bool,
     dirty: bool,
 }
@@ -210,16 +209,8 @@ pub struct Shard {
     text: Vec<u8>,
     /// What the store is to do; empty once the driver has fetched it.
     operations: Vec<Operation>,
-    /// Letters that are to go to other cores; empty once the driver has fetched them.
-    letters: Vec<(Core, Letter)>,
-    /// Bytes of all letters that this core has sent, less those of all that came.
-    letter_bytes: isize,
-    /// Cores for which too many letters wait, one bit each.
-    congested: u64,
-    /// Cores that the frame which is being handled has letters for, one bit each.
-    pressed: u64,
-    /// Connections that wait until letters to some of these cores have left.
-    blocked: Vec<(ConnId, u64)>,
+    /// What is to go to other cores, or on its way.
+    letters: Letters,
     /// Stand-ins of other cores' connections, by core and number there.
     callers: Vec<HashMap<ConnId, ConnId>>,
     /// What all cores are being asked.
@@ -255,11 +246,7 @@ impl Shard {
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
-            letters: Vec::new(),
-            letter_bytes: 0,
-            congested: 0,
-            pressed: 0,
-            blocked: Vec::new(),
+            letters: Letters::default(),
             callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
             gatherings: Slab::new(),
             declined: Vec::new(),
@@ -322,7 +309,7 @@ impl Shard {
         self.outbox_bytes -= connection.outbox.bytes();
         self.slots -= connection.outbox.held();
         if connection.blocked {
-            self.blocked.retain(|&(other, _)| other != conn);
+            self.letters.forget(conn);
         }
         self.leave_others(conn, connection.away);
         self.deliver(None, now);
@@ -457,40 +444,6 @@ impl Shard {
         self.engine.allow_async(allowed);
     }
 
-    /// Moves the letters to other cores into `letters`, which must be empty.
-    #[inline]
-    pub fn take_letters(&mut self, letters: &mut Vec<(Core, Letter)>) {
-        debug_assert!(letters.is_empty());
-        std::mem::swap(&mut self.letters, letters);
-    }
-
-    /// Says for which cores so many letters wait that nobody should cause more, one bit each; to be
-    /// called whenever letters were taken. Who writes to such a core has its next requests wait
-    /// until it is none any more, and then `has_resumed`.
-    ///
-    /// Only requests of this core's own connections wait. What other cores send is handled at once,
-    /// and answered, whatever waits: a core that is congested still empties the rings of all
-    /// others, so two that are congested towards each other come free. What a connection waits for
-    /// is thus never an answer to what another one may not say.
-    pub fn set_congested(&mut self, cores: u64) {
-        self.congested = cores;
-        let Self { blocked, connections, resumed, .. } = self;
-        blocked.retain(|&(conn, by)| {
-            let waits = by & cores != 0;
-            if !waits && let Some(connection) = connections.get_mut(conn as usize) {
-                connection.blocked = false;
-                resumed.push(conn);
-            }
-            waits
-        });
-    }
-
-    /// Whether `next_dirty` has requests to see to that waited.
-    #[must_use]
-    pub fn has_resumed(&self) -> bool {
-        !self.resumed.is_empty()
-    }
-
     /// What the other cores take of what all share.
     pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
         self.elsewhere = elsewhere;
@@ -541,14 +494,6 @@ impl Shard {
         self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
     }
 
-    /// What this core adds to the memory that all cores take together: its own, with letters that
-    /// it sent and without those that came. Below zero it has done away with more than it has.
-    #[inline]
-    #[must_use]
-    pub fn load_bytes(&self) -> isize {
-        self.memory_bytes().cast_signed() + self.letter_bytes
-    }
-
     /// Handles `input` and what waited before it, as far as the outbox allows.
     fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let connection = &mut self.connections[conn as usize];
@@ -567,7 +512,7 @@ impl Shard {
             let bounds = Bounds { body_bytes_max, memory_left, spares: Some(&self.spares) };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
-                    self.pressed = 0;
+                    self.letters.begin();
                     self.handle_arrival(conn, arrival, now);
                     self.check_letters(conn);
                 }
@@ -603,19 +548,6 @@ impl Shard {
         let away = self.connections[conn as usize].away.take();
         self.leave_others(conn, away);
         self.deliver(None, now);
-    }
-
-    /// Who has caused letters of which there are too many waits until they have left.
-    #[inline]
-    fn check_letters(&mut self, conn: ConnId) {
-        let by = match self.letters.len() {
-            0..LETTERS_PAUSE => self.pressed & self.congested,
-            _ => self.pressed,
-        };
-        if by != 0 {
-            self.connections[conn as usize].blocked = true;
-            self.blocked.push((conn, by));
-        }
     }
 
     /// Goes on with a list, if one is being written; then whether requests have to wait.
@@ -778,7 +710,7 @@ impl Shard {
     /// Bytes that may still be allocated.
     #[inline]
     fn room(&self) -> usize {
-        let beside = self.letter_bytes + self.elsewhere.bytes;
+        let beside = self.letters.bytes + self.elsewhere.bytes;
         let taken = self.memory_bytes().saturating_add_signed(beside);
         self.settings.memory_bytes_max.saturating_sub(taken)
     }
@@ -798,6 +730,7 @@ impl Shard {
 
 mod delivery;
 mod home;
+mod letters;
 mod lists;
 mod moving;
 mod owner;

@@ -266,9 +266,7 @@ impl Shard {
 
     pub(super) fn send_letter(&mut self, to: Core, letter: Letter) {
         trace!(to, ?letter, "letter");
-        self.letter_bytes += letter.bytes().cast_signed();
-        self.pressed |= 1 << to;
-        self.letters.push((to, letter));
+        self.letters.send(to, letter);
     }
 
     fn caller(&self, conn: ConnId) -> Caller {

@@ -121,9 +121,9 @@ impl Shard {
         debug_assert!(outbox.is_empty(), "what was sent before is a peer's to have before");
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes -= held_bytes;
-        self.letter_bytes += held_bytes.cast_signed();
+        self.letters.bytes += held_bytes.cast_signed();
         if blocked {
-            self.blocked.retain(|&(other, _)| other != conn);
+            self.letters.forget(conn);
         }
         debug!(conn, ip = %origin.ip, "moved");
         Passenger { caller, ip: origin.ip, session, inbound, asleep, ended }
@@ -182,7 +182,7 @@ impl Shard {
         self.sessions = self.sessions.wrapping_add(1);
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
-        self.letter_bytes -= held_bytes.cast_signed();
+        self.letters.bytes -= held_bytes.cast_signed();
         let connection = &mut self.connections[conn as usize];
         debug_assert_eq!(connection.moving, Moving::Expected);
         connection.moving = Moving::No;

@@ -21,7 +21,7 @@ use crate::session::{self, Context, Session};
 impl Shard {
     /// Handles a letter of another core.
     pub fn receive_letter(&mut self, from: Core, letter: Letter, now: Now) {
-        self.letter_bytes -= letter.bytes().cast_signed();
+        self.letters.bytes -= letter.bytes().cast_signed();
         match letter {
             Letter::Request { caller, slot, header, body } => {
                 self.serve(from, caller, slot, header, &body, now);

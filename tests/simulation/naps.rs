@@ -360,6 +360,24 @@ impl Naps {
             self.grab(at);
         }
         self.check_rest();
+        let at = self.rng.usize(0..self.workers.len());
+        if self.workers[at].state == State::Awake && self.rng.bool() {
+            self.check_grab(at);
+        }
+    }
+
+    /// With nothing on its way, a worker gets a job exactly if there is one for it.
+    fn check_grab(&mut self, at: usize) {
+        let functions = self.mesh.shards().iter().flat_map(|shard| {
+            let functions = shard.engine().functions().iter_from(0);
+            functions.filter(|(_, function)| function.queued > 0).map(|(_, function)| function)
+        });
+        let able = &self.workers[at].able;
+        let has_job = functions.into_iter().any(|function| able.contains(&*function.name));
+        self.grab(at);
+        while self.carry() {}
+        let got = matches!(self.workers[at].state, State::Busy { .. });
+        assert_eq!(got, has_job, "{} and its job", self.workers[at].conn);
     }
 
     /// With no letter on its way and nobody about to grab, no lease is left, and no job lies beside

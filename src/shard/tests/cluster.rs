@@ -10,6 +10,7 @@ use fastrand::Rng;
 use super::*;
 use crate::function::Durability;
 use crate::letter::{Caller, Cores, Letter};
+use crate::shard::letters::LETTERS_PAUSE;
 
 const CORES: usize = 3;
 
@@ -507,7 +508,7 @@ fn who_goes_while_it_waits_leaves_nothing_to_the_next_one() {
     let client = cluster.connect(0);
     cluster.submit_unheard(client, &function(1));
     cluster.leave(client);
-    assert!(cluster.shards[0].blocked.is_empty());
+    assert!(cluster.shards[0].letters.is_free());
     let next = cluster.connect(0);
     assert_eq!(next, client, "the number is given to the next one");
     assert_eq!(cluster.shards[0].intake(next.1), Intake::Read);
@@ -520,7 +521,7 @@ fn no_turn_has_letters_without_end() {
     let can_do = packet(Command::CanDo, &[function(1).as_bytes()], b"");
     let (core, conn) = worker;
     cluster.shards[core].received(conn, &can_do.repeat(LETTERS_PAUSE + 10), cluster.now);
-    assert_eq!(cluster.shards[core].letters.len(), LETTERS_PAUSE);
+    assert_eq!(cluster.shards[core].letters.untaken.len(), LETTERS_PAUSE);
     assert_eq!(cluster.shards[core].intake(conn), Intake::Pause);
     cluster.settle();
     assert_eq!(cluster.shards[core].intake(conn), Intake::Read);
