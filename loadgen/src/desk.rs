@@ -97,6 +97,7 @@ impl Desk {
         let payload_bytes = options.size.sample(drawn);
         let function = match shared.functions.len() {
             1 => 0,
+            count if options.dedicated => client as usize % count,
             count => drawn.usize(0..count),
         };
         let priority = options.priority_mix.sample(drawn);

@@ -107,6 +107,9 @@ pub struct Options {
     /// Functions that the jobs are spread over; every worker registers all of them.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub functions: usize,
+    /// Each connection has one of them: a worker registers one, a client submits to one.
+    #[arg(long)]
+    pub dedicated: bool,
     /// Functions that every worker registers around the used ones and nobody submits to.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub extra_functions: usize,
@@ -218,6 +221,14 @@ impl Options {
             (self.pipeline == 0, "--pipeline must be at least 1"),
             (self.burst == 0, "--burst must be at least 1"),
             (self.functions == 0, "--functions must be at least 1"),
+            (
+                self.dedicated && self.workers < self.functions && !self.is_background(),
+                "--dedicated takes a worker for each of the --functions",
+            ),
+            (
+                self.dedicated && self.unique > 0.0,
+                "--unique shares keys among clients, --dedicated gives them different functions",
+            ),
             (self.unique_keys == 0, "--unique-keys must be at least 1"),
             (self.jobs == Some(0), "--jobs must be at least 1"),
             (self.live.is_some_and(|every| every.0.is_zero()), "--live must not be 0"),

@@ -399,8 +399,8 @@ fn roles(
     };
     let workers_at = options.clients;
     let idle_at = workers_at + options.workers;
-    let worker = |index| (Role::Worker(Worker::new(false)), source(workers_at + index));
-    let idle = |index| (Role::Worker(Worker::new(true)), source(idle_at + index));
+    let worker = |index| (Role::Worker(Worker::new(index, false)), source(workers_at + index));
+    let idle = |index| (Role::Worker(Worker::new(index, true)), source(idle_at + index));
     own(options.clients)
         .map(client)
         .chain(own(options.workers).map(worker))

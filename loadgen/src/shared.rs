@@ -60,8 +60,9 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) ledger: Ledger,
     pub(crate) live: Vec<Live>,
-    /// What a worker sends once it is connected, up to the first grab.
-    pub(crate) registration: Vec<u8>,
+    /// What a worker sends once it is connected, up to the first grab; with `--dedicated` one for
+    /// each function.
+    pub(crate) registrations: Vec<Vec<u8>>,
     /// The same for workers that sleep.
     pub(crate) idle_registration: Vec<u8>,
     pub(crate) functions: Vec<Vec<u8>>,
@@ -81,7 +82,7 @@ impl Shared {
             clock,
             ledger: Ledger::new(threads),
             live: (0..threads).map(|_| Live::default()).collect(),
-            registration: crate::worker::registration(&options, &functions),
+            registrations: crate::worker::registrations(&options, &functions),
             idle_registration: crate::worker::idle_registration(&options, &functions),
             functions,
             options,

@@ -47,6 +47,8 @@ pub(crate) enum Next {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    /// Tells which function is its own, if each has one.
+    number: usize,
     /// Of `--idle-workers`.
     pub(crate) is_idle: bool,
     /// Takes no further job and is replaced.
@@ -62,8 +64,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(is_idle: bool) -> Self {
+    /// The worker of that number, from 0.
+    pub(crate) fn new(number: usize, is_idle: bool) -> Self {
         Self {
+            number,
             is_idle,
             is_leaving: false,
             state: State::Grabbing,
@@ -91,12 +95,13 @@ impl Worker {
 
     /// Starts over on a new connection.
     pub(crate) fn connected(&mut self, desk: &Desk, out: &mut Vec<u8>) {
-        *self = Self { handle: std::mem::take(&mut self.handle), ..Self::new(self.is_idle) };
+        let handle = std::mem::take(&mut self.handle);
+        *self = Self { handle, ..Self::new(self.number, self.is_idle) };
         let shared = &desk.shared;
         out.extend_from_slice(if self.is_idle {
             &shared.idle_registration
         } else {
-            &shared.registration
+            &shared.registrations[self.number % shared.registrations.len()]
         });
         self.grab(desk, out);
     }
@@ -213,8 +218,16 @@ pub(crate) fn functions(options: &Options) -> Vec<Vec<u8>> {
     (0..options.functions).map(|number| format!("{prefix}-{number}").into_bytes()).collect()
 }
 
+/// What workers register, in turns.
+pub(crate) fn registrations(options: &Options, functions: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    match options.dedicated {
+        true => functions.chunks(1).map(|function| registration(options, function)).collect(),
+        false => vec![registration(options, functions)],
+    }
+}
+
 /// CAN_DO for all functions, the used ones in the middle.
-pub(crate) fn registration(options: &Options, functions: &[Vec<u8>]) -> Vec<u8> {
+fn registration(options: &Options, functions: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     let extra = |out: &mut Vec<u8>, number: usize| {
         can_do(out, format!("{}-extra-{number}", options.function_prefix).as_bytes());
