@@ -24,7 +24,7 @@ pub use self::settings::Settings;
 use crate::admin;
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::inbound::{Arrival, Bounds, Inbound};
-use crate::letter::{Caller, Core, Letter};
+use crate::letter::{Caller, Core};
 use crate::outbox::{Chunk, Outbox};
 use crate::packet::{Command, Request};
 use crate::session::{self, Context, Session};
