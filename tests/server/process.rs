@@ -67,7 +67,8 @@ fn ends_within_a_second(contender: Contender, signal: &str) {
     let status = server.wait();
     let took = signalled.elapsed();
     assert_eq!(status.code(), Some(0), "{status:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    // On a busy machine gearmand takes longer.
+    assert!(took < Duration::from_secs(1) || !contender.is_ringgear(), "{took:?}");
     for conn in &mut conns {
         assert_eq!(conn.next().ok(), Some(Item::End));
     }
