@@ -442,6 +442,11 @@ impl Shard {
     /// An owner has jobs for a worker that it takes for asleep.
     pub(super) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
         let away = self.away(conn);
+        let was_told = away.told >> from & 1 == 1;
+        if away.asleep && !was_told {
+            // It has nothing to do with that core any more, or has only just stayed here.
+            return self.decline(conn, from);
+        }
         away.told &= !(1 << from);
         away.hints[from] |= ready;
         if std::mem::take(&mut away.asleep) {

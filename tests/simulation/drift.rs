@@ -204,7 +204,15 @@ impl Drift {
 
     fn disconnect(&mut self, conn: ConnId) {
         self.release(conn, |_| true);
-        self.peers.remove(&conn);
+        let Some(peer) = self.peers.remove(&conn) else { return };
+        let is_heard = matches!(self.mesh.intake(conn), Intake::Read | Intake::Direct);
+        if !is_heard || !peer.out.is_empty() {
+            // What it said of them may be lost with it, as while it moved; then they run again.
+            for job in peer.finished {
+                let job = self.jobs.entry(job).or_default();
+                (job.ended, job.excused) = (false, true);
+            }
+        }
         self.mesh.disconnect(conn, self.now);
         self.pump();
     }

@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) abilities: BTreeSet<Vec<u8>>,
     /// Jobs that it has, and their functions.
     pub(super) jobs: BTreeMap<u64, Vec<u8>>,
+    /// Jobs that it has ended.
+    pub(super) finished: Vec<u64>,
     /// Jobs whose ends it is to be told, and how often.
     pub(super) waits: BTreeMap<u64, u32>,
     /// It has gone to sleep and wasn't woken since.
@@ -254,6 +256,7 @@ impl Drift {
                 peer.due.push_back(Due::Nothing);
                 let number = number_in(&first);
                 if peer.jobs.remove(&number).is_some() {
+                    peer.finished.push(number);
                     let job = self.jobs.entry(number).or_default();
                     (job.ended, job.holder) = (true, None);
                 }
