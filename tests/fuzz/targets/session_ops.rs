@@ -130,7 +130,7 @@ fn apply(shard: &mut Shard, conn: &mut ConnId, operation: &Operation<'_>, now: &
             let bytes = bytes_of(operation);
             match shard.intake(*conn) {
                 Intake::Read | Intake::Direct => shard.received(*conn, &bytes, *now),
-                Intake::Pause => {}
+                Intake::Pause | Intake::Move => {}
                 Intake::Close => {
                     shard.disconnect(*conn, *now);
                     *conn = shard::connect(shard);
