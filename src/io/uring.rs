@@ -279,7 +279,8 @@ impl Uring {
         if let Some(ms) = wait_ms.filter(|&ms| ms > 0 && !ready) {
             self.set_timer(now.mono_ms + ms, ms);
         }
-        let submitted = if ready || wait_ms == Some(0) {
+        // A timer that found the queue full isn't armed yet.
+        let submitted = if ready || wait_ms == Some(0) || !self.backlog.is_empty() {
             let at_once = Timespec::new();
             self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&at_once))
         } else {
