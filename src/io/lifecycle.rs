@@ -158,9 +158,15 @@ impl Lifecycle {
     }
 
     /// Whether the run has come to its end. `jobs_elsewhere`: those of other cores.
-    pub(super) fn is_over(&mut self, shard: &Shard, jobs_elsewhere: usize, now: Now) -> bool {
-        let idle = shard.is_idle() && jobs_elsewhere == 0;
-        if self.finishing && self.stops_at_ms.is_none() && idle {
+    pub(super) fn is_over(
+        &mut self,
+        shard: &Shard,
+        jobs_elsewhere: impl FnOnce() -> usize,
+        now: Now,
+    ) -> bool {
+        // Asked last, and only at the end: the answer is in other cores' caches.
+        let finishing = self.finishing && self.stops_at_ms.is_none();
+        if finishing && shard.is_idle() && jobs_elsewhere() == 0 {
             info!("no job is left");
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }

@@ -220,7 +220,8 @@ impl Parts {
     }
 
     fn is_over(&mut self, now: Now) -> bool {
-        self.lifecycle.is_over(&self.shard, self.post.elsewhere().jobs, now)
+        let Self { lifecycle, shard, post, .. } = self;
+        lifecycle.is_over(shard, || post.elsewhere().jobs, now)
     }
 }
 
