@@ -13,10 +13,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd, Room};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
+use ringgear::io::memory::Allocator;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
 use ringgear::store;
 use tracing::{error, info, warn};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::engine::Engine;
+use ringgear::io::memory::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 const FUNCTION: &[u8] = b"resize_image";
 

@@ -14,8 +14,12 @@ use std::process::{Command as Program, ExitCode};
 
 use ringgear::engine::ConnId;
 use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
+use ringgear::io::memory::Allocator;
 use ringgear::packet::{Arguments, Command, Payload, Request, encode};
 use ringgear::shard::{Origin, Settings, Shard};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 const FUNCTION: &[u8] = b"resize_image";
 const UNIQUE: &[u8] = b"unique-key-0001";

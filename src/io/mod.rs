@@ -17,6 +17,7 @@ mod lifecycle;
 mod listen;
 pub mod log;
 pub mod machine;
+pub mod memory;
 pub mod mesh;
 pub mod process;
 mod uring;

@@ -1,0 +1,128 @@
+//! The allocator of the server's process: mimalloc for small blocks, the C library for large ones.
+//!
+//! Measured with a million jobs of 64 bytes queued and drained again (`results/`, deep): the C
+//! library alone keeps 92 MiB of 169, mimalloc gives all but 5 back, at the same speed. Growing a
+//! large block is the other way round: the C library remaps its pages, mimalloc copies them, and
+//! a body of 1 GiB took 3.5 GiB instead of 2. mimalloc's huge pages are off (its feature
+//! `no_thp`): clearing 2 MiB at a time is a pause, and made filling a queue slower.
+//!
+//! Invariant: a block's size, which whoever frees it must name, tells whose it is.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+use mimalloc::MiMalloc;
+
+/// Blocks from here on are the C library's; it maps blocks of this size (`mallopt(3)`,
+/// M_MMAP_THRESHOLD).
+const LARGE_BYTES: usize = 128 << 10;
+
+/// To be the `#[global_allocator]` of a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator;
+
+const fn is_large(bytes: usize) -> bool {
+    bytes >= LARGE_BYTES
+}
+
+// SAFETY: both allocators keep the contract, and each gets those blocks back that it gave: the
+// layout at the end is the one of the allocation, or has the size of the last reallocation.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are those that both ask for.
+        unsafe {
+            if is_large(layout.size()) { System.alloc(layout) } else { MiMalloc.alloc(layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        unsafe {
+            if is_large(layout.size()) {
+                System.alloc_zeroed(layout)
+            } else {
+                MiMalloc.alloc_zeroed(layout)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block has this layout, whose size says who gave it.
+        unsafe {
+            if is_large(layout.size()) {
+                System.dealloc(block, layout);
+            } else {
+                MiMalloc.dealloc(block, layout);
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        // SAFETY: as in `dealloc`; a block that changes hands is copied as far as both sizes go,
+        // and the old one is freed only when there is a new one.
+        unsafe {
+            match (is_large(layout.size()), is_large(new_bytes)) {
+                (true, true) => System.realloc(block, layout, new_bytes),
+                (false, false) => MiMalloc.realloc(block, layout, new_bytes),
+                _ => {
+                    let new_layout = Layout::from_size_align_unchecked(new_bytes, layout.align());
+                    let new_block = self.alloc(new_layout);
+                    if !new_block.is_null() {
+                        let both = layout.size().min(new_bytes);
+                        std::ptr::copy_nonoverlapping(block, new_block, both);
+                        self.dealloc(block, layout);
+                    }
+                    new_block
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_keep_their_bytes_when_they_change_hands() {
+        let sizes = [1, 100, LARGE_BYTES - 1, LARGE_BYTES, 8 * LARGE_BYTES, LARGE_BYTES - 1, 7];
+        for align in [1, 8, 64, 4096] {
+            let mut layout = Layout::from_size_align(sizes[0], align).expect("a layout");
+            // SAFETY: each block is used within its size, and freed once, with its last layout.
+            unsafe {
+                let mut block = Allocator.alloc(layout);
+                let mut bytes = layout.size();
+                block.write_bytes(0x5a, bytes);
+                for size in sizes {
+                    block = Allocator.realloc(block, layout, size);
+                    assert!(!block.is_null() && block.addr().is_multiple_of(align));
+                    layout = Layout::from_size_align(size, align).expect("a layout");
+                    bytes = bytes.min(size);
+                    let kept = std::slice::from_raw_parts(block, bytes);
+                    assert!(kept.iter().all(|&byte| byte == 0x5a), "{bytes} bytes of {size}");
+                    bytes = size;
+                    block.write_bytes(0x5a, bytes);
+                }
+                Allocator.dealloc(block, layout);
+            }
+        }
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_on_both_sides() {
+        for size in [64, LARGE_BYTES] {
+            let layout = Layout::from_size_align(size, 8).expect("a layout");
+            // SAFETY: the block is used within its size and freed with its layout.
+            unsafe {
+                let block = Allocator.alloc_zeroed(layout);
+                assert!(std::slice::from_raw_parts(block, size).iter().all(|&byte| byte == 0));
+                Allocator.dealloc(block, layout);
+            }
+        }
+    }
+}
