@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd, Room};
 use ringgear::io::log::Log;
 use ringgear::io::machine;
-use ringgear::io::memory::Allocator;
+use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
 use ringgear::store;
@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    memory::free_at_once();
     let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
         Ok(options) => options,
         Err(ParseEnd::Print(text)) => {

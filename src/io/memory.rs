@@ -22,6 +22,19 @@ const LARGE_BYTES: usize = 128 << 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator;
 
+/// mimalloc's `purge_delay` in its `mi_option_t`, which its crate doesn't name.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Lets freed pages go back to the system at once. Left alone, mimalloc looks for old ones when it
+/// is next asked for a page: a server that has just drained its queue and rests keeps them all.
+/// Measured: no job gets slower, as a page (64 KiB) holds some hundreds. Call it before there is
+/// a second thread.
+pub fn free_at_once() {
+    // SAFETY: the option exists in this version, takes a number of milliseconds, and no other
+    // thread reads or writes options meanwhile.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0) }
+}
+
 const fn is_large(bytes: usize) -> bool {
     bytes >= LARGE_BYTES
 }

@@ -177,6 +177,42 @@ fn a_hundred_thousand_connections_leave_nothing_behind() {
     });
 }
 
+// The C library's allocator kept half of what the jobs had taken, for ever.
+#[test]
+fn memory_comes_back_when_the_queue_is_drained() {
+    each_driver(&[], |contender, server| {
+        let (mut client, mut worker) = (server.connect(), server.connect());
+        send(&mut worker, Command::CanDo, &[b"drain"], b"");
+        echo(&mut worker, b"warm");
+        let before = memory_of(&server, "VmRSS");
+        let (rounds, batch) = (200, 500);
+        let submissions = request(Command::SubmitJobBg, &[b"drain", b""], &[b'x'; 256]);
+        for _ in 0..rounds {
+            client.write_all(&submissions.repeat(batch)).expect("the server reads");
+            (0..batch).for_each(|_| drop(expect(&mut client, Command::JobCreated)));
+        }
+        let full = memory_of(&server, "VmRSS").saturating_sub(before);
+        for _ in 0..rounds {
+            let grabs = request(Command::GrabJob, &[], b"").repeat(batch);
+            worker.write_all(&grabs).expect("the server reads");
+            let mut results = Vec::new();
+            for _ in 0..batch {
+                let assigned = expect(&mut worker, Command::JobAssign);
+                let handle = assigned.split(|&byte| byte == 0).next().expect("a handle");
+                results.extend(request(Command::WorkComplete, &[handle], b""));
+            }
+            worker.write_all(&results).expect("the server reads");
+        }
+        assert!(full > 10 * MIB, "{full} bytes: the jobs went elsewhere");
+        wait_until("most of it to come back", || {
+            // The allocator gives back after a moment, when it is asked for something.
+            echo(&mut worker, b"alive");
+            let left = memory_of(&server, "VmRSS").saturating_sub(before);
+            (left < full / 4).then(|| eprintln!("{contender:?}: {left} bytes of {full} left"))
+        });
+    });
+}
+
 #[test]
 fn accepting_goes_on_when_descriptors_are_back() {
     // Not the io_uring driver: its direct descriptors aren't the process's.
