@@ -291,6 +291,8 @@ pub struct Engine {
     async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
+    /// Functions whose sleepers `wake_sleepers` is to look at.
+    pub(crate) stirred: Vec<FunctionId>,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -314,6 +316,7 @@ impl Engine {
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
+            stirred: Vec::new(),
             counters: Counters::default(),
             settings,
         }
@@ -541,7 +544,7 @@ impl Engine {
     pub fn tick(&mut self, now: Now, mut budget: usize) {
         while let Some(due) = self.timers.expire(now.mono_ms, &mut budget) {
             match due {
-                Due::Lease(conn) => self.end_overdue_lease(conn, now),
+                Due::Lease(conn) => self.end_overdue_lease(conn),
                 Due::Job(id) => {
                     self.jobs[id as usize].timer = None;
                     match self.jobs[id as usize].state {

@@ -101,6 +101,8 @@ pub struct Function {
     /// Workers that were woken for this function, and neither grabbed since nor let their lease
     /// end.
     pub woken: u32,
+    /// Whether its sleepers are to be looked at at the end of the batch.
+    pub stirred: bool,
 }
 
 impl Function {
@@ -119,6 +121,7 @@ impl Function {
             unaware: Default::default(),
             candidates: List::default(),
             woken: 0,
+            stirred: false,
         }
     }
 
@@ -179,6 +182,12 @@ impl Functions {
         let Self { functions, names, hasher, .. } = self;
         names.remove(hasher.hash_one(&*functions[id as usize].name), id);
         functions.remove(id as usize);
+    }
+
+    /// A function, if there is one of this number.
+    #[must_use]
+    pub fn get_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
+        self.functions.get_mut(id as usize)
     }
 
     /// All functions from number `id` on.

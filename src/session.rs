@@ -83,13 +83,13 @@ impl Session {
             Request::GrabJob(grab) => handle_grab(grab, cx),
             Request::Work(ref work) => handle_work(work, cx),
             Request::PreSleep => cx.engine.pre_sleep(cx.conn, cx.now),
-            Request::CanDo { function } => cx.engine.can_do(cx.conn, function, 0, cx.now),
+            Request::CanDo { function } => cx.engine.can_do(cx.conn, function, 0),
             Request::CanDoTimeout { function, timeout_ms } => {
                 let timeout_ms = match decimal(timeout_ms) {
                     ..=0 => 0,
                     ms => u32::try_from(ms).unwrap_or(u32::MAX).max(TIMEOUT_MS_MIN),
                 };
-                cx.engine.can_do(cx.conn, function, timeout_ms, cx.now);
+                cx.engine.can_do(cx.conn, function, timeout_ms);
             }
             Request::CantDo { function } => cx.engine.cant_do(cx.conn, function, cx.now),
             Request::ResetAbilities => cx.engine.reset_abilities(cx.conn, cx.now),

@@ -316,8 +316,9 @@ impl Shard {
         debug!(conn, ip = %connection.origin.ip, "disconnected");
     }
 
-    /// The next connection about which `take` and `intake` may have something new to say. One that
-    /// was disconnected meanwhile is never named.
+    /// The next connection about which `take` and `intake` may have something new to say; to be
+    /// asked at the end of a batch until there is none, as it is what wakes sleeping workers. One
+    /// that was disconnected meanwhile is never named.
     #[inline]
     pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         while let Some(conn) = self.resumed.pop() {
@@ -326,6 +327,10 @@ impl Shard {
             if connection.is_some_and(|connection| connection.caller.is_none()) {
                 self.handle_frames(conn, &[], now);
             }
+        }
+        // All that came together has been handled.
+        if self.engine.wake_sleepers(now) {
+            self.deliver(None, now);
         }
         while let Some(conn) = self.dirty.pop() {
             if let Some(connection) = self.connections.get_mut(conn as usize)

@@ -5,10 +5,10 @@
 //! worker of a function is told there; this module is the only one that moves abilities between
 //! them.
 //!
-//! Invariant: a job that may start never lies beside a sleeping worker that could run it unless as
-//! many workers hold leases for its function as it has such jobs. A lease ends with the worker's
-//! next grab or sleep, with its connection, or after `Settings::lease_ms`; then the next sleeper is
-//! woken.
+//! Invariant: after `wake_sleepers`, a job that may start never lies beside a sleeping worker that
+//! could run it unless as many workers hold leases for its function as it has such jobs. A lease
+//! ends with the worker's next grab or sleep, with its connection, or after `Settings::lease_ms`;
+//! then the next sleeper is woken.
 
 use crate::engine::{ConnId, Due, Effect, Engine, Now, Wakeup};
 use crate::function::{AbilityId, FunctionId, OWN, READY, WAKING};
@@ -28,10 +28,17 @@ pub(crate) enum Nap {
     Woken { function: FunctionId, lease: TimerId },
 }
 
+/// Functions with jobs that a worker looks at, when it falls asleep, for one that nobody was woken
+/// for; with more it is woken at once, and looks by grabbing.
+const UNCLAIMED_LOOK: usize = 8;
+
+/// There are more functions with jobs than are looked at.
+struct TooMany;
+
 impl Engine {
     /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most
     /// `timeout_ms` (0 = no limit). Once more for the same function sets the time anew.
-    pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32, now: Now) {
+    pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
         let function_id = self.functions.find_or_create(function);
         if let Some(id) = self.abilities.find(conn, function_id) {
             self.abilities.records[id as usize].timeout_ms = timeout_ms;
@@ -58,7 +65,7 @@ impl Engine {
         if peer.nap == Nap::Asleep {
             records[id as usize].candidate = true;
             function.candidates.push_front(records, WAKING, id);
-            self.wake(function_id, now);
+            self.stir(function_id);
         } else {
             peer.passed.push_front(records, WAKING, id);
             if peer.is_remote && self.ready(conn) != 0 {
@@ -78,7 +85,7 @@ impl Engine {
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
         // With the lease ended first, none of the functions below wakes this very worker.
-        self.end_lease(conn, now);
+        self.end_lease(conn);
         while let Some(id) = self.peers[conn as usize].abilities.front() {
             self.remove_ability(id, now);
         }
@@ -93,36 +100,79 @@ impl Engine {
         let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
         // It may have taken another function's job than the one it was woken for.
         if let Some(function) = woken_for {
-            self.wake(function, now);
+            self.stir(function);
         }
         id
     }
 
-    /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes at once if there is a job for it.
+    /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes with `wake_sleepers` if there is a
+    /// job that nobody else was woken for.
     pub fn pre_sleep(&mut self, conn: ConnId, now: Now) {
         let woken_for = self.take_lease(conn);
+        let peer = &mut self.peers[conn as usize];
+        peer.nap = Nap::Asleep;
+        while let Some(id) = peer.passed.pop_front(&mut self.abilities.records, WAKING) {
+            let ability = &mut self.abilities.records[id as usize];
+            ability.candidate = true;
+            let candidates = &mut self.functions[ability.function].candidates;
+            candidates.push_front(&mut self.abilities.records, WAKING, id);
+        }
         if let Some((ability, _)) = self.find_job(conn, Priority::Low) {
             let function = self.abilities.records[ability as usize].function;
-            self.rouse(conn, function, now);
-        } else {
-            let peer = &mut self.peers[conn as usize];
-            peer.nap = Nap::Asleep;
-            while let Some(id) = peer.passed.pop_front(&mut self.abilities.records, WAKING) {
-                let ability = &mut self.abilities.records[id as usize];
-                ability.candidate = true;
-                let candidates = &mut self.functions[ability.function].candidates;
-                candidates.push_front(&mut self.abilities.records, WAKING, id);
+            match self.find_unclaimed(conn) {
+                Ok(Some(function)) => self.stir(function),
+                Ok(None) => {}
+                Err(TooMany) => self.rouse(conn, function, now),
             }
         }
         if let Some(function) = woken_for {
-            self.wake(function, now);
+            self.stir(function);
         }
+    }
+
+    /// A function of this worker with more jobs than workers that were woken for it.
+    fn find_unclaimed(&self, conn: ConnId) -> Result<Option<FunctionId>, TooMany> {
+        let (peer, records) = (&self.peers[conn as usize], &self.abilities.records);
+        let ready = Priority::ALL.into_iter().flat_map(|priority| {
+            peer.ready[priority as usize].iter(records, READY[priority as usize])
+        });
+        for (at, id) in ready.enumerate() {
+            if at == UNCLAIMED_LOOK {
+                return Err(TooMany);
+            }
+            let id = records[id as usize].function;
+            let function = &self.functions[id];
+            if function.woken < function.queued {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Wakes sleepers for the jobs that lie in their queues now. To be called when all that came
+    /// together has been seen to: a job that came with the grab of a worker that is awake wakes
+    /// nobody, and of two workers the one that falls asleep in the same batch is woken. Answers
+    /// whether there may be effects.
+    #[inline]
+    pub fn wake_sleepers(&mut self, now: Now) -> bool {
+        let has_stirred = !self.stirred.is_empty();
+        while let Some(id) = self.stirred.pop() {
+            // It may have been dropped, and its number be another's.
+            if let Some(function) = self.functions.get_mut(id)
+                && std::mem::take(&mut function.stirred)
+            {
+                while self.functions[id].woken < self.functions[id].queued && self.wake_one(id, now)
+                {
+                }
+            }
+        }
+        has_stirred
     }
 
     /// A worker that was woken won't grab here: it has work from another core, or is gone on its
     /// way. The next one is woken.
-    pub fn decline(&mut self, conn: ConnId, now: Now) {
-        self.end_lease(conn, now);
+    pub fn decline(&mut self, conn: ConnId) {
+        self.end_lease(conn);
     }
 
     /// A worker that slept was woken by another core.
@@ -158,7 +208,7 @@ impl Engine {
     }
 
     /// The lease timer of a woken worker has run out: the next one is woken.
-    pub(crate) fn end_overdue_lease(&mut self, conn: ConnId, now: Now) {
+    pub(crate) fn end_overdue_lease(&mut self, conn: ConnId) {
         let Nap::Woken { function, .. } = self.peers[conn as usize].nap else {
             debug_assert!(false, "a lease ends with its timer");
             return;
@@ -166,7 +216,7 @@ impl Engine {
         self.peers[conn as usize].nap = Nap::Awake;
         self.functions[function].woken -= 1;
         self.counters.leases_ended += 1;
-        self.wake(function, now);
+        self.stir(function);
     }
 
     /// The queue of a function and priority got its first job: its workers' turn lists get to know.
@@ -189,7 +239,7 @@ impl Engine {
     /// A job came into a function's queue.
     pub(crate) fn wake_for_new_job(&mut self, function: FunctionId, now: Now) {
         match self.settings.wakeup {
-            Wakeup::Lease => self.wake(function, now),
+            Wakeup::Lease => self.stir(function),
             Wakeup::Each(limit) => {
                 let mut left = if limit == 0 { u32::MAX } else { limit };
                 while left > 0 && self.wake_one(function, now) {
@@ -199,11 +249,14 @@ impl Engine {
         }
     }
 
-    /// Wakes sleepers until as many hold leases as there are jobs, or nobody sleeps.
-    fn wake(&mut self, function: FunctionId, now: Now) {
-        while self.functions[function].woken < self.functions[function].queued
-            && self.wake_one(function, now)
-        {}
+    /// Has `wake_sleepers` see whether there are more jobs of a function than workers woken for it.
+    fn stir(&mut self, id: FunctionId) {
+        let function = &mut self.functions[id];
+        // Whoever falls asleep later looks for jobs.
+        if !function.stirred && !function.candidates.is_empty() {
+            function.stirred = true;
+            self.stirred.push(id);
+        }
     }
 
     /// Wakes the sleeper that fell asleep last; `false` if nobody sleeps.
@@ -244,11 +297,11 @@ impl Engine {
     }
 
     /// Ends the lease of a worker that can't run what it was woken for. One that sleeps sleeps on.
-    fn end_lease(&mut self, conn: ConnId, now: Now) {
+    fn end_lease(&mut self, conn: ConnId) {
         if matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
             && let Some(function) = self.take_lease(conn)
         {
-            self.wake(function, now);
+            self.stir(function);
         }
     }
 
@@ -328,7 +381,7 @@ impl Engine {
         if let Nap::Woken { function, .. } = self.peers[conn as usize].nap
             && function == function_id
         {
-            self.end_lease(conn, now);
+            self.end_lease(conn);
         }
         // The oldest job goes back last, and so to the very head.
         let running = self.peers[conn as usize].running.iter(&self.jobs, 0);

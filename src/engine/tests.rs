@@ -55,7 +55,7 @@ impl Rig {
     }
 
     pub(crate) fn can_do(&mut self, conn: ConnId, function: &str) {
-        self.engine.can_do(conn, function.as_bytes(), 0, self.now);
+        self.engine.can_do(conn, function.as_bytes(), 0);
     }
 
     pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
@@ -78,8 +78,9 @@ impl Rig {
         self.engine.tick(self.now, usize::MAX);
     }
 
-    /// What other connections have been sent since the last call.
+    /// What other connections have been sent since the last call: one batch.
     pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        self.engine.wake_sleepers(self.now);
         self.engine.check_invariants();
         let mut effects = Vec::new();
         self.engine.take_effects(&mut effects);
@@ -236,7 +237,7 @@ fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
 fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     let mut rig = Rig::new(settings());
     let job = rig.background("resize");
-    rig.engine.can_do(5, b"resize", 2000, rig.now);
+    rig.engine.can_do(5, b"resize", 2000);
     assert_eq!(rig.grab(5), Some(job));
     rig.pass(1999);
     assert!(rig.engine.status(job).unwrap().running);

@@ -42,6 +42,7 @@ const fn is_large(bytes: usize) -> bool {
 // SAFETY: both allocators keep the contract, and each gets those blocks back that it gave: the
 // layout at the end is the one of the allocation, or has the size of the last reallocation.
 unsafe impl GlobalAlloc for Allocator {
+    // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are those that both ask for.
@@ -50,6 +51,7 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 
+    // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
@@ -62,6 +64,7 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 
+    // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the block has this layout, whose size says who gave it.
@@ -74,6 +77,7 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 
+    // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
         // SAFETY: as in `dealloc`; a block that changes hands is copied as far as both sizes go,

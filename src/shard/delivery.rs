@@ -23,7 +23,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
         while let Some(conn) = self.declined.pop() {
-            self.engine.decline(conn, now);
+            self.engine.decline(conn);
             self.deliver_effects(None, now);
         }
     }

@@ -66,6 +66,74 @@ fn one_job_wakes_the_one_that_fell_asleep_last() {
 }
 
 #[test]
+fn a_job_that_comes_together_with_a_grab_wakes_nobody() {
+    // It woke a sleeper for nothing: the one that was awake had the job before the NOOP had left.
+    let mut rig = Rig::new(settings());
+    for conn in 1..=2 {
+        rig.can_do(conn, "resize");
+        rig.sleep(conn);
+    }
+    let first = rig.background("resize");
+    assert_eq!(rig.woken(), [2]);
+    assert_eq!(rig.grab(2), Some(first));
+    let second = rig.background("resize");
+    assert_eq!(rig.grab(2), Some(second));
+    assert_eq!(rig.woken(), NOBODY);
+}
+
+#[test]
+fn who_falls_asleep_together_with_a_job_is_the_one_woken() {
+    let mut rig = Rig::new(settings());
+    for conn in 1..=2 {
+        rig.can_do(conn, "resize");
+    }
+    rig.sleep(1);
+    rig.background("resize");
+    rig.sleep(2);
+    assert_eq!(rig.woken(), [2]);
+}
+
+#[test]
+fn who_falls_asleep_beside_a_job_that_another_was_woken_for_sleeps_on() {
+    let mut rig = Rig::new(settings());
+    ["resize", "rotate"].iter().for_each(|function| rig.can_do(1, function));
+    rig.can_do(2, "resize");
+    rig.sleep(2);
+    rig.background("resize");
+    assert_eq!(rig.woken(), [2]);
+    rig.sleep(1);
+    assert_eq!(rig.woken(), NOBODY);
+    rig.pass(100);
+    assert_eq!(rig.woken(), [1], "the other one has let its lease end");
+    rig.background("rotate");
+    rig.sleep(1);
+    assert_eq!(rig.woken(), [1], "for a function that nobody was woken for");
+}
+
+#[test]
+fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_itself() {
+    let mut rig = Rig::new(settings());
+    let functions: Vec<String> = (0..=UNCLAIMED_LOOK).map(|at| format!("f{at}")).collect();
+    let (last, others) = functions.split_last().expect("functions");
+    for (conn, function) in (1..).zip(&functions) {
+        rig.can_do(0, function);
+        rig.can_do(conn, function);
+        rig.sleep(conn);
+    }
+    for function in others {
+        rig.background(function);
+    }
+    assert_eq!(rig.woken().len(), UNCLAIMED_LOOK);
+    rig.sleep(0);
+    assert_eq!(rig.woken(), NOBODY, "so many are looked at");
+    rig.engine.rise(0);
+    rig.background(last);
+    assert_eq!(rig.woken().len(), 1);
+    rig.sleep(0);
+    assert_eq!(rig.woken(), [0]);
+}
+
+#[test]
 fn who_lets_the_lease_end_is_passed_over() {
     let mut rig = Rig::new(settings());
     for conn in 1..=3 {
@@ -181,8 +249,8 @@ fn worker_wakeup_wakes_as_many_as_it_says_for_each_job() {
 #[test]
 fn an_ability_announced_twice_counts_once_and_takes_the_new_time() {
     let mut rig = Rig::new(settings());
-    rig.engine.can_do(1, b"resize", 1000, rig.now);
-    rig.engine.can_do(1, b"resize", 0, rig.now);
+    rig.engine.can_do(1, b"resize", 1000);
+    rig.engine.can_do(1, b"resize", 0);
     let id = rig.engine.functions().find(b"resize").unwrap();
     assert_eq!(rig.engine.functions()[id].workers, 1);
     rig.background("resize");

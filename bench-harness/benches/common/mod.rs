@@ -19,7 +19,7 @@ pub fn engine<'a>(functions: impl Iterator<Item = &'a [u8]>) -> Engine {
     engine.connect(CLIENT);
     engine.connect(WORKER);
     for function in functions {
-        engine.can_do(WORKER, function, 0, NOW);
+        engine.can_do(WORKER, function, 0);
     }
     engine
 }

@@ -108,16 +108,12 @@ impl Model {
             self.tally.count("no sleep");
             let packet = self.output.packets.get_mut(&conn).and_then(VecDeque::pop_front);
             let woken = packet.is_some_and(|packet| packet.is(Command::Noop));
-            if !woken && self.rules.cores.count > 1 {
-                // Its owner may take it for asleep all along; then others were woken for the jobs,
-                // which `check_sleepers` sees to.
+            if !woken && !self.output.slow.contains(&conn) {
+                // Others were woken for the jobs, which `check_sleepers` sees to; with more cores,
+                // the owner may also have taken it for asleep all along.
                 self.peer(conn).asleep = true;
                 return;
             }
-            assert!(
-                woken || self.output.slow.contains(&conn),
-                "connection {conn} falls asleep beside a job"
-            );
             self.peer(conn).woken_ms = Some(self.now.mono_ms);
         } else {
             self.tally.count("slept");
