@@ -28,10 +28,11 @@ const FIGURES: i32 = 120;
 const FONT: &str = "sans-serif";
 /// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in
 /// greys.
-const COLOURS: [RGBColor; 11] = [
+const COLOURS: [RGBColor; 12] = [
     RGBColor(0, 120, 80),
     RGBColor(90, 180, 130),
     RGBColor(150, 200, 60),
+    RGBColor(60, 170, 190),
     RGBColor(20, 70, 60),
     RGBColor(190, 50, 40),
     RGBColor(230, 130, 110),

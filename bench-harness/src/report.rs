@@ -106,7 +106,7 @@ pub(crate) fn write(folder: &Path, facts: &Facts, samples: &[Sample]) -> Result<
 /// One sample in one line, for whoever watches.
 pub(crate) fn progress(sample: &Sample) -> String {
     let Sample { contender, point, repeat, .. } = sample;
-    let mut text = format!("{contender:<15} {point:<10} #{repeat} ");
+    let mut text = format!("{contender:<16} {point:<10} #{repeat} ");
     let note = if sample.note.is_empty() { String::new() } else { format!("  ({})", sample.note) };
     match sample.status {
         Status::Absent => text.push_str("absent"),

@@ -55,11 +55,11 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
 pub(crate) fn list() {
     println!("Scenarios:");
     for scenario in &scenario::ALL {
-        println!("  {:<16}{}", scenario.name, scenario.what);
+        println!("  {:<17}{}", scenario.name, scenario.what);
     }
     println!("Contenders:");
     for contender in Contender::ALL {
-        println!("  {:<16}{}", contender.name(), contender.about());
+        println!("  {:<17}{}", contender.name(), contender.about());
     }
 }
 
@@ -148,7 +148,7 @@ impl<'a> Harness<'a> {
             for at in 0..self.contenders.len() {
                 // Whoever comes first isn't always the same.
                 let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
-                if contender.only_stores() && !scenario.stores() {
+                if !contender.takes_part(scenario) {
                     continue;
                 }
                 let absent = scenario.absent_for(contender).map(str::to_owned);

@@ -167,6 +167,11 @@ impl Scenario {
         matches!(self.work, Work::Durable(_))
     }
 
+    /// Whether jobs come at a fixed rate, so that their latency is what counts.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.work, Work::Load(Load { open: true, .. }))
+    }
+
     /// Why it says nothing about a contender, if so.
     pub(crate) fn absent_for(&self, contender: Contender) -> Option<&'static str> {
         let gearman = contender.protocol() == Protocol::Gearman;

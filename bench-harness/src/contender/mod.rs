@@ -19,6 +19,7 @@ use anyhow::Result;
 
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Cores, Server};
+use crate::scenario::Scenario;
 use crate::scratch::disk_bytes;
 
 /// What a contender speaks.
@@ -73,6 +74,8 @@ pub(crate) enum Contender {
     Ringgear(EventLoop),
     /// Likewise on glommio.
     RinggearGlommio,
+    /// The same, looking for something to do before it sleeps, where latency counts.
+    RinggearPolling,
     /// The same with its jobs in PostgreSQL, where jobs are stored.
     RinggearPostgres,
     /// The C server as it comes, or with options that help it.
@@ -89,10 +92,11 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
         Self::RinggearGlommio,
+        Self::RinggearPolling,
         Self::RinggearPostgres,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
@@ -109,6 +113,7 @@ impl Contender {
             Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
             Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
             Self::RinggearGlommio => "ringgear-glommio",
+            Self::RinggearPolling => "ringgear-polling",
             Self::RinggearPostgres => "ringgear-pg",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
@@ -130,6 +135,7 @@ impl Contender {
                 "ringgeard --io epoll, and in `durable` --store sqlite:PATH"
             }
             Self::RinggearGlommio => "ringgeard --io glommio, and in `durable` --store sqlite:PATH",
+            Self::RinggearPolling => ringgear::POLLING_ABOUT,
             Self::RinggearPostgres => {
                 "ringgeard --io uring --store with the database of --postgres, wherever that runs"
             }
@@ -163,7 +169,9 @@ impl Contender {
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
         match self {
             Self::Ringgear(io) => ringgear::absent(options, io),
-            Self::RinggearGlommio => ringgear::absent(options, EventLoop::Uring),
+            Self::RinggearGlommio | Self::RinggearPolling => {
+                ringgear::absent(options, EventLoop::Uring)
+            }
             Self::RinggearPostgres => postgres::absent(options),
             Self::Gearmand { .. } => gearmand::absent(options),
             Self::Perl => perl::absent(options),
@@ -183,9 +191,13 @@ impl Contender {
         }
     }
 
-    /// Whether it is measured in no other scenario than those that store jobs.
-    pub(crate) fn only_stores(self) -> bool {
-        self == Self::RinggearPostgres
+    /// Whether it is measured in a scenario; absent ones stand in the tables, others don't.
+    pub(crate) fn takes_part(self, scenario: &Scenario) -> bool {
+        match self {
+            Self::RinggearPostgres => scenario.stores(),
+            Self::RinggearPolling => scenario.is_open(),
+            _ => true,
+        }
     }
 
     /// What the jobs take of the disk that a server left in a folder, bytes.
@@ -199,8 +211,9 @@ impl Contender {
     /// A server, ready for connections; a fresh one unless there are files in its folder.
     pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
         match self {
-            Self::Ringgear(io) => ringgear::start(options, io.name(), start),
-            Self::RinggearGlommio => ringgear::start(options, "glommio", start),
+            Self::Ringgear(io) => ringgear::start(options, io.name(), &[], start),
+            Self::RinggearGlommio => ringgear::start(options, "glommio", &[], start),
+            Self::RinggearPolling => ringgear::start(options, "uring", &ringgear::POLLING, start),
             Self::RinggearPostgres => postgres::start(options, start),
             Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
             Self::Perl => perl::start(options, start),
@@ -213,7 +226,9 @@ impl Contender {
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         match self {
-            Self::Ringgear(_) | Self::RinggearGlommio => ringgear::version(options),
+            Self::Ringgear(_) | Self::RinggearGlommio | Self::RinggearPolling => {
+                ringgear::version(options)
+            }
             Self::RinggearPostgres => postgres::version(options),
             Self::Gearmand { .. } => gearmand::version(options),
             Self::Perl => perl::version(),

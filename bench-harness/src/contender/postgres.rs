@@ -28,7 +28,7 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
 
 pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
     let Some(folder) = start.keep.folder() else {
-        return ringgear::start(options, IO.name(), start);
+        return ringgear::start(options, IO.name(), &[], start);
     };
     let mark = folder.join(MARK);
     if !mark.exists() {

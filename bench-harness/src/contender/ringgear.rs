@@ -10,12 +10,22 @@ use crate::beside;
 use crate::options::{EventLoop, RunOptions};
 use crate::process::Server;
 
+pub(super) const POLLING: [&str; 2] = ["--busy-poll", "200"];
+pub(super) const POLLING_ABOUT: &str =
+    "ringgeard --io uring --busy-poll 200, which is always busy; in `latency` only";
+
 pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
     beside::find("ringgeard", options.ringgeard.as_deref()).err().or_else(|| no_uring(io))
 }
 
-pub(super) fn start(options: &RunOptions, io: &str, start: &Start<'_>) -> Result<Server> {
+pub(super) fn start(
+    options: &RunOptions,
+    io: &str,
+    more: &[&str],
+    start: &Start<'_>,
+) -> Result<Server> {
     let mut command = command(options.ringgeard.as_deref(), io)?;
+    command.args(more);
     if start.threads > 1 {
         command.args(["--threads", &start.threads.to_string()]);
     }
