@@ -2,10 +2,10 @@
 import json, os, subprocess, sys, time
 bins, loadgen, repeats, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 lib = '/usr/lib/x86_64-linux-gnu/'
-contenders = [('glibc 2.36', 'glibc', {}), ('jemalloc 5.3 (preloaded)', 'glibc', {'LD_PRELOAD': lib + 'libjemalloc.so.2'}),
-  ('tcmalloc 2.10 (preloaded)', 'glibc', {'LD_PRELOAD': lib + 'libtcmalloc_minimal.so.4'}),
-  ('mimalloc 3, huge pages', 'mi3', {}), ('mimalloc 2, huge pages', 'mi2', {}), ('mimalloc 2', 'mi2n', {}),
-  ('chosen: mimalloc 2 + glibc for large, freed at once', 'chosen', {})]
+contenders = [('glibc 2.36', 'glibc', {}), ('jemalloc 5.3.0', 'glibc', {'LD_PRELOAD': lib + 'libjemalloc.so.2'}),
+  ('tcmalloc 2.10', 'glibc', {'LD_PRELOAD': lib + 'libtcmalloc_minimal.so.4'}),
+  ('mimalloc 3; huge pages', 'mi3', {}), ('mimalloc 2; huge pages', 'mi2', {}), ('mimalloc 2', 'mi2n', {}),
+  ('chosen', 'chosen', {})]
 port = 21000
 def rss(pid):
     for line in open(f'/proc/{pid}/status'):
@@ -26,5 +26,5 @@ for repeat in range(repeats):
             if all(line.split('\t')[1] == '0' for line in status.splitlines() if '\t' in line): break
         time.sleep(1)
         s = said['server']
-        rows.write(f"{repeat},{name.replace(',', ';')},{said['jobs_per_second']:.0f},{s['cpu_user_us_per_job']:.3f},{s['cpu_system_us_per_job']:.3f},{start},{full},{rss(server.pid)}\n"); rows.flush()
+        rows.write(f"{repeat},{name},{said['jobs_per_second']:.0f},{s['cpu_user_us_per_job']:.3f},{s['cpu_system_us_per_job']:.3f},{start},{full},{rss(server.pid)}\n"); rows.flush()
         server.terminate(); server.wait()

@@ -1,7 +1,7 @@
 //! The allocator of the server's process: mimalloc for small blocks, the C library for large ones.
 //!
-//! Measured with a million jobs of 64 bytes queued and drained again (`results/`, deep): the C
-//! library alone keeps 92 MiB of 169, mimalloc gives all but 5 back, at the same speed. Growing a
+//! Measured with a million jobs of 64 bytes queued and drained (`results/2026-11-21-allocators`):
+//! the C library alone keeps 87 MiB of 164, mimalloc gives all but 4 back, equally fast. Growing a
 //! large block is the other way round: the C library remaps its pages, mimalloc copies them, and
 //! a body of 1 GiB took 3.5 GiB instead of 2. mimalloc's huge pages are off (its feature
 //! `no_thp`): clearing 2 MiB at a time is a pause, and made filling a queue slower.
