@@ -51,9 +51,6 @@ pub(crate) struct RunOptions {
     /// Measured seconds of each sample [default: 10, or 1 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
-    /// Folder of the results [default: results/DATE-NAME]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
     /// Name of the run, for its folder and heading [default: full, part or quick]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -69,15 +66,9 @@ pub(crate) struct RunOptions {
     /// Longest time that filling or draining one queue may take before it is cut short
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) phase_limit: Duration,
-    /// Folder for what the scenario `durable` stores, on a disk [default: that of this binary]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) scratch: Option<PathBuf>,
-    /// Binary of ringgear's server [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) ringgeard: Option<PathBuf>,
-    /// Binary of the load generator [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) loadgen: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub(crate) places: Places,
     /// Database for ringgear's store on PostgreSQL: its tables there are dropped again and again
     #[arg(long, value_name = "URL")]
     pub(crate) postgres: Option<String>,
@@ -93,6 +84,23 @@ pub(crate) struct RunOptions {
     /// Binary of Redis
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/redis-server")]
     pub(crate) redis: PathBuf,
+}
+
+/// Where programs are, and where files go.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Places {
+    /// Folder of the results [default: results/DATE-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Folder for what servers store, on a disk [default: that of this binary]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Binary of ringgear's server [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ringgeard: Option<PathBuf>,
+    /// Binary of the load generator [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) loadgen: Option<PathBuf>,
 }
 
 /// Options of `soak`.
@@ -125,21 +133,12 @@ pub(crate) struct SoakOptions {
     /// Growth of memory, fitted over the second half, that still counts as flat, MiB
     #[arg(long, default_value_t = 2.0, value_name = "MIB", allow_negative_numbers = true)]
     pub(crate) growth_max: f64,
-    /// Folder of the results [default: results/DATE-NAME]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
     /// Name of the run, for its folder and heading
     #[arg(long, default_value = "soak")]
     pub(crate) name: String,
-    /// Folder for what the store keeps, on a disk [default: that of this binary]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) scratch: Option<PathBuf>,
-    /// Binary of ringgear's server [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) ringgeard: Option<PathBuf>,
-    /// Binary of the load generator [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) loadgen: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub(crate) places: Places,
 }
 
 /// Where a soak's background jobs are kept.

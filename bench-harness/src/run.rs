@@ -37,7 +37,7 @@ const LATENCY_SHARE: f64 = 0.25;
 /// Runs everything that was asked for; answers whether all of it was sound.
 pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     let harness = Harness::new(options)?;
-    let folder = folder::fresh(options.out.as_deref(), options.name(), report::SAMPLES)?;
+    let folder = folder::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
     let mut facts = harness.facts();
     let mut samples: Vec<Sample> = Vec::new();
     for scenario in &harness.scenarios {
@@ -87,10 +87,10 @@ impl<'a> Harness<'a> {
         if cores.load.contains(&options.server_core) && available > 1 {
             bail!("--load-cores must not hold the server's core {}", options.server_core);
         }
-        let loadgen = beside::find("loadgen", options.loadgen.as_deref());
+        let loadgen = beside::find("loadgen", options.places.loadgen.as_deref());
         // Finding it costs some time.
         let scratch = if scenarios.iter().any(|scenario| scenario.stores()) {
-            Scratch::find(options.scratch.as_deref())
+            Scratch::find(options.places.scratch.as_deref())
         } else {
             Err("no scenario stores anything".to_owned())
         };

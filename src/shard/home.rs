@@ -429,7 +429,7 @@ impl Shard {
             self.deliver(None, now);
         }
         for core in self.settings.cores.others() {
-            // This very core may have had a job.
+            // This very core may have woken it at once.
             let away = self.away(conn);
             if away.asleep && away.able[core] > 0 && away.told >> core & 1 == 0 {
                 away.told |= 1 << core;

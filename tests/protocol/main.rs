@@ -85,8 +85,7 @@ fn expect_breach(scenario: Scenario, without: Rule, expected: Breach) {
 ///   before its equals, then in turns), clears its `told` and sends `Grab{priority}`; without hints
 ///   it answers NO_JOB. What the worker sends meanwhile waits until the grab is answered.
 /// * PRE_SLEEP: with any hint NOOP at once. Else the worker sleeps, and each owner whose `told`
-///   isn't set gets `Sleep`, and `told` is set; the home's own comes first, and if that has a job
-///   the others get nothing.
+///   isn't set gets `Sleep`, and `told` is set.
 /// * `Hint{mask}`: added to the owner's hints, also if the worker sleeps.
 /// * `Noop{mask}`: added to the hints; `told` is cleared. If the worker sleeps, it is awake, gets
 ///   NOOP, and `woken_by` is this owner. Else `Declined` goes back.
@@ -100,20 +99,20 @@ fn expect_breach(scenario: Scenario, without: Rule, expected: Breach) {
 /// `ready` of what had jobs since it last looked.
 /// * `CanDo`: awake, `ready` is what has jobs; if that isn't nothing, `Hint{ready}`.
 /// * A job comes into a queue: `ready` of every worker gets its priority; those to which that is
-///   new and who aren't asleep get `Hint`. Then sleepers are woken: while there are fewer leases
-///   than jobs and somebody is asleep, one becomes woken and gets `Noop{ready}`.
+///   new and who aren't asleep get `Hint`. Then sleepers are woken, but not at once: when the core
+///   is done with all that came together, while there are fewer leases than jobs and somebody is
+///   asleep, one becomes woken and gets `Noop{ready}`.
 /// * `Grab{priority}`: the worker is awake, its lease ends. `Assigned` with the most urgent job if
 ///   that is urgent enough, else `Empty`, both with what has jobs now, which becomes `ready`. If a
 ///   lease ended, sleepers are woken. A worker that isn't known gets `Empty` with nothing.
-/// * `Sleep`: if woken, nothing: its NOOP is on the way. Else, if there is any job for it, woken
-///   and `Noop{ready}`; else asleep.
+/// * `Sleep`: if woken, nothing: its NOOP is on the way. Else asleep; sleepers are woken.
 /// * `Declined`, and the end of the lease's time: if woken, awake; sleepers are woken.
 /// * `CantDo`: jobs of the function that the worker has go back to their queue (after it is
 ///   forgotten, so that they don't wake it); a lease ends; sleepers are woken.
 ///
 /// # What holds
 ///
-/// With no letter on its way: no job lies beside a sleeper that could run it without a lease;
+/// With no letter on its way and all cores done: no job lies beside a sleeper that could run it without a lease;
 /// leases are with workers that are about to grab; workers that are about know of every queue with
 /// jobs; no grab is unanswered. At any time: a job is with one worker or on its way. And whatever
 /// the delays, without new jobs, losses or whims everything comes to rest, also when leases run out

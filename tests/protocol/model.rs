@@ -155,6 +155,8 @@ pub(crate) enum Action {
     Act(Worker),
     Submit(Job),
     LeaseEnds(Core, Worker),
+    /// A core is done with all that came together.
+    EndBatch(Core),
     Lose(Worker),
     Connect(Worker),
     /// `CANT_DO`, and `CAN_DO` once more.
@@ -167,7 +169,7 @@ pub(crate) enum Action {
 impl Action {
     /// Whether it happens of itself, without clients, workers' failures or whims.
     pub(crate) fn is_inner(self) -> bool {
-        matches!(self, Self::Deliver(..) | Self::Act(_) | Self::LeaseEnds(..))
+        matches!(self, Self::Deliver(..) | Self::Act(_) | Self::LeaseEnds(..) | Self::EndBatch(_))
     }
 }
 
@@ -178,6 +180,8 @@ pub(crate) struct State {
     /// By core, then worker.
     pub(crate) proxies: Vec<Vec<Option<Proxy>>>,
     pub(crate) jobs: Vec<Place>,
+    /// By core: sleepers are to be looked at when it is done with all that came together.
+    pub(crate) stirred: Vec<bool>,
     /// By sender, then receiver, the oldest letter first.
     pub(crate) rings: Vec<Vec<Vec<Letter>>>,
     pub(crate) losses: u8,
@@ -200,6 +204,7 @@ impl State {
             homes: homes.collect(),
             proxies: vec![vec![None; scenario.workers.len()]; scenario.cores],
             jobs: vec![Place::Unsent; scenario.jobs.len()],
+            stirred: vec![false; scenario.cores],
             rings: vec![vec![Vec::new(); scenario.cores]; scenario.cores],
             losses: scenario.losses,
             withdrawals: scenario.withdrawals,
@@ -211,8 +216,9 @@ impl State {
         state
     }
 
-    pub(crate) fn has_letters(&self) -> bool {
-        self.rings.iter().flatten().any(|ring| !ring.is_empty())
+    /// No letter is on its way, and all cores are done.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.rings.iter().flatten().all(Vec::is_empty) && !self.stirred.contains(&true)
     }
 
     /// What can happen next.
@@ -247,6 +253,8 @@ impl State {
                 actions.extend(able.map(|&core| Action::Offer(worker, core)));
             }
         }
+        let stirred = self.stirred.iter().enumerate().filter(|&(_, &stirred)| stirred);
+        actions.extend(stirred.map(|(core, _)| Action::EndBatch(core)));
         let next = self.jobs.iter().position(|&place| place == Place::Unsent);
         actions.extend(next.map(Action::Submit));
         if scenario.timers {

@@ -118,7 +118,7 @@ fn circle(states: usize, steps: &[(usize, usize)]) -> Option<usize> {
 
 /// What is wrong with a state.
 fn breach(scenario: &Scenario, state: &State) -> Option<Breach> {
-    let quiet = !state.has_letters();
+    let quiet = state.is_quiet();
     for (job, &place) in state.jobs.iter().enumerate() {
         let core = scenario.jobs[job].0;
         let holders = state.homes.iter().filter(|home| home.phase == Phase::Working(job)).count();

@@ -87,6 +87,7 @@ impl Step<'_> {
             },
             Action::Submit(job) => self.enqueue(job),
             Action::LeaseEnds(core, worker) => self.end_lease(core, worker),
+            Action::EndBatch(core) => self.wake(core),
             Action::Lose(worker) => {
                 self.state.losses -= 1;
                 self.lose(worker);
@@ -236,17 +237,12 @@ impl Step<'_> {
             return;
         }
         self.home(worker).phase = Phase::Asleep;
-        let here = self.scenario.workers[worker].0;
-        let others = (0..self.scenario.cores).filter(|&core| core != here);
-        for core in std::iter::once(here).chain(others) {
-            // Its own core may have had a job.
-            if self.home(worker).phase == Phase::Asleep
-                && self.home(worker).able[core]
+        for core in 0..self.scenario.cores {
+            if self.home(worker).able[core]
                 && !(self.home(worker).told[core] && self.scenario.has(Rule::Thrift))
             {
                 self.home(worker).told[core] = true;
                 self.post(worker, core, Letter::Sleep(worker));
-                self.handle_own();
             }
         }
     }
@@ -323,11 +319,17 @@ impl Step<'_> {
                 });
             }
         }
-        self.wake(core);
+        self.stir(core);
+    }
+
+    /// Sleepers are looked at when the core is done with what came together.
+    fn stir(&mut self, core: Core) {
+        self.state.stirred[core] = true;
     }
 
     /// Wakes sleepers until there are as many leases as jobs.
     fn wake(&mut self, core: Core) {
+        self.state.stirred[core] = false;
         while self.state.leases(core).count() < self.state.queued(self.scenario, core).count() {
             let proxies = self.state.proxies[core].iter().enumerate();
             let asleep = |proxy: &Proxy| proxy.nap == Nap::Asleep;
@@ -364,17 +366,17 @@ impl Step<'_> {
                 self.enqueue(job);
             }
         }
-        self.wake(core);
+        self.stir(core);
     }
 
     fn sleep(&mut self, core: Core, worker: Worker) {
-        let jobs = self.priorities(core) != 0 && self.scenario.has(Rule::LookBeforeSleep);
         let Some(proxy) = &mut self.state.proxies[core][worker] else { return };
-        match proxy.nap {
-            // The NOOP is on its way and finds the worker asleep, or is declined.
-            Nap::Woken => {}
-            _ if jobs => self.rouse(core, worker),
-            _ => proxy.nap = Nap::Asleep,
+        // The NOOP to one that was woken is on its way and finds it asleep, or is declined.
+        if proxy.nap != Nap::Woken {
+            proxy.nap = Nap::Asleep;
+            if self.scenario.has(Rule::LookBeforeSleep) {
+                self.stir(core);
+            }
         }
     }
 
@@ -383,7 +385,7 @@ impl Step<'_> {
         if proxy.nap == Nap::Woken {
             proxy.nap = Nap::Awake;
             if self.scenario.has(Rule::NextSleeper) {
-                self.wake(core);
+                self.stir(core);
             }
         }
     }
@@ -411,7 +413,7 @@ impl Step<'_> {
             None => Letter::Empty(worker, session, ready),
         });
         if lease && self.scenario.has(Rule::NextSleeper) {
-            self.wake(core);
+            self.stir(core);
         }
         true
     }

@@ -36,7 +36,7 @@ pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
         fs::write(mark, "")?;
     }
     let url = options.postgres.as_deref().unwrap_or_default();
-    let mut command = ringgear::command(options.ringgeard.as_deref(), IO.name())?;
+    let mut command = ringgear::command(options.places.ringgeard.as_deref(), IO.name())?;
     command.args(["--store", url]);
     Server::start_announced(&mut command, start)
 }

@@ -15,7 +15,7 @@ pub(super) const POLLING_ABOUT: &str =
     "ringgeard --io uring --busy-poll 200, which is always busy; in `latency` only";
 
 pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
-    beside::find("ringgeard", options.ringgeard.as_deref()).err().or_else(|| no_uring(io))
+    beside::find("ringgeard", options.places.ringgeard.as_deref()).err().or_else(|| no_uring(io))
 }
 
 pub(super) fn start(
@@ -24,7 +24,7 @@ pub(super) fn start(
     more: &[&str],
     start: &Start<'_>,
 ) -> Result<Server> {
-    let mut command = command(options.ringgeard.as_deref(), io)?;
+    let mut command = command(options.places.ringgeard.as_deref(), io)?;
     command.args(more);
     if start.threads > 1 {
         command.args(["--threads", &start.threads.to_string()]);
@@ -49,7 +49,7 @@ pub(crate) fn command(given: Option<&Path>, io: &str) -> Result<Command> {
 }
 
 pub(super) fn version(options: &RunOptions) -> String {
-    version_of(options.ringgeard.as_deref())
+    version_of(options.places.ringgeard.as_deref())
 }
 
 /// Of the server that stands there, or beside this binary.

@@ -51,15 +51,17 @@ pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     check(options)?;
     let find =
         |name: &str, given: Option<&Path>| beside::find(name, given).map_err(|it| anyhow!(it));
-    let loadgen = find("loadgen", options.loadgen.as_deref())?;
+    let loadgen = find("loadgen", options.places.loadgen.as_deref())?;
     raise_descriptors();
     let scratch = match options.store {
-        Some(_) => Some(Scratch::find(options.scratch.as_deref()).map_err(|why| anyhow!(why))?),
+        Some(_) => {
+            Some(Scratch::find(options.places.scratch.as_deref()).map_err(|why| anyhow!(why))?)
+        }
         None => None,
     };
     let store = scratch.as_ref().map(Scratch::folder).transpose()?;
     let keep = store.as_ref().map_or(Keep::Memory, |folder| Keep::Disk(folder.path()));
-    let folder = folder::fresh(options.out.as_deref(), &options.name, report::SAMPLES)?;
+    let folder = folder::fresh(options.places.out.as_deref(), &options.name, report::SAMPLES)?;
 
     let mut soak = Soak::start(options, keep)?;
     let before = soak.row(false)?;
@@ -116,7 +118,7 @@ struct Soak<'a> {
 
 impl<'a> Soak<'a> {
     fn start(options: &'a SoakOptions, keep: Keep<'_>) -> Result<Self> {
-        let mut command = ours::command(options.ringgeard.as_deref(), options.io.name())?;
+        let mut command = ours::command(options.places.ringgeard.as_deref(), options.io.name())?;
         command.args(["--threads", &options.threads.to_string()]);
         ours::keep_in(&mut command, keep);
         // Nothing is measured that needs a core for itself.
@@ -266,7 +268,7 @@ impl<'a> Soak<'a> {
             "* {}, `--io {} --threads {threads}`; {minutes} minutes of {rate} jobs/s, {churn} \
              connections replaced a second, {} % of jobs lose their worker; `status` and `workers` \
              once a second.",
-            ours::version_of(self.options.ringgeard.as_deref()),
+            ours::version_of(self.options.places.ringgeard.as_deref()),
             io.name(),
             worker_crash * 100.0
         );
