@@ -420,6 +420,8 @@ impl Shard {
         let own = self.settings.cores.own;
         let away = self.away(conn);
         if away.hints.iter().any(|&mask| mask != 0) {
+            // It may have slept already, and is awake now: whoever wakes it is declined.
+            away.asleep = false;
             return self.push(conn, &Response::Noop, now);
         }
         away.asleep = true;

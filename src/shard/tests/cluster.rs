@@ -465,6 +465,29 @@ fn a_worker_that_grabs_in_its_sleep_gets_the_most_urgent_job_of_its_own_core() {
 }
 
 #[test]
+fn a_worker_that_says_twice_that_it_sleeps_is_woken_once() {
+    // A hint that came in its sleep had the second PRE_SLEEP answered with a NOOP, but it was taken
+    // for asleep as before, and the owner's NOOP followed.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let names: Vec<String> = (0..CORES).map(function).collect();
+    let client = cluster.connect(0);
+    let worker = cluster.worker(1, &names[..2]);
+    cluster.slow = true;
+    cluster.submit_unheard(client, &names[0]);
+    cluster.post();
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    assert_eq!(cluster.hear(worker), b"");
+    let hint = cluster.rings[0][1].pop_front().expect("a hint for one that was awake");
+    cluster.shards[1].receive_letter(0, hint, cluster.now);
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    cluster.settle();
+    assert_eq!(cluster.hear(worker), b"");
+    cluster.slow = false;
+    assert!(cluster.grab(worker).is_some());
+}
+
+#[test]
 fn who_writes_to_a_congested_core_waits_and_nobody_else() {
     let mut cluster = Cluster::new(Durability::None, 1);
     let names: Vec<String> = (0..CORES).map(function).collect();
