@@ -49,9 +49,9 @@ const WORKLOADS: [Workload; 7] = [
         times: 5000,
         instructions_max: 10_400,
     },
-    Workload { name: "background submit", run: flood, times: 20_000, instructions_max: 3130 },
-    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2390 },
-    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2570 },
+    Workload { name: "background submit", run: flood, times: 20_000, instructions_max: 2850 },
+    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2240 },
+    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2420 },
 ];
 
 fn main() -> ExitCode {
