@@ -112,11 +112,11 @@ fn expect_breach(scenario: Scenario, without: Rule, expected: Breach) {
 ///
 /// # What holds
 ///
-/// With no letter on its way and all cores done: no job lies beside a sleeper that could run it without a lease;
-/// leases are with workers that are about to grab; workers that are about know of every queue with
-/// jobs; no grab is unanswered. At any time: a job is with one worker or on its way. And whatever
-/// the delays, without new jobs, losses or whims everything comes to rest, also when leases run out
-/// at any time.
+/// With no letter on its way and all cores done: no job lies beside a sleeper that could run it
+/// without a lease; leases are with workers that are about to grab; workers that are about know of
+/// every queue with jobs; no grab is unanswered. At any time: a job is with one worker or on its
+/// way. And whatever the delays, without new jobs, losses or whims everything comes to rest, also
+/// when leases run out at any time.
 #[test]
 fn the_rules_hold_for_one_worker() {
     for world in [pair(), between()] {
