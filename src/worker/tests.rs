@@ -111,6 +111,19 @@ fn who_falls_asleep_beside_a_job_that_another_was_woken_for_sleeps_on() {
 }
 
 #[test]
+fn a_claimed_function_does_not_hide_one_that_nobody_was_woken_for() {
+    let mut rig = Rig::new(settings());
+    ["rotate", "resize"].iter().for_each(|function| rig.can_do(1, function));
+    rig.can_do(2, "resize");
+    rig.sleep(2);
+    rig.background("resize");
+    assert_eq!(rig.woken(), [2]);
+    rig.background("rotate");
+    rig.sleep(1);
+    assert_eq!(rig.woken(), [1]);
+}
+
+#[test]
 fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_itself() {
     let mut rig = Rig::new(settings());
     let functions: Vec<String> = (0..=UNCLAIMED_LOOK).map(|at| format!("f{at}")).collect();
