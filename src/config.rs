@@ -25,6 +25,7 @@ use crate::handle::{Handles, PrefixError};
 use crate::letter::{CORES_MAX, Cores};
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
+use crate::spare::Spares;
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
@@ -545,6 +546,7 @@ impl Options {
             exceptions: self.exceptions,
             body_bytes_max: bytes(self.job_size_max.min(BODY_BYTES_MAX)),
             memory_bytes_max: bytes(memory_max),
+            spares: Spares::new(bytes(memory_max)),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(room.of_core)),

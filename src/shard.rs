@@ -28,7 +28,6 @@ use crate::letter::{Caller, Core};
 use crate::outbox::{Chunk, Outbox};
 use crate::packet::{Command, Request};
 use crate::session::{self, Context, Session};
-use crate::spare::Spares;
 use crate::store::{Operation, Row};
 
 /// With more than this waiting to leave, a connection's requests wait.
@@ -41,11 +40,6 @@ const SLOTS_PAUSE: usize = 1024;
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 /// With more than this waiting behind a grab that another core sees to, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
-/// Memory of large bodies that waits to be used again is at most this part of `memory_bytes_max`,
-/// beside which it comes.
-const SPARES_SHARE: usize = 8;
-/// How often memory of large bodies that nobody used meanwhile goes back to the system.
-const SPARES_AGE_MS: u64 = 1000;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
 /// Complaints about connections that are logged a second; the others are counted.
@@ -223,9 +217,6 @@ pub struct Shard {
     elsewhere: Elsewhere,
     /// Connections whose requests may go on, which `next_dirty` sees to.
     resumed: Vec<ConnId>,
-    /// Memory of large bodies that are done with, and when it goes back to the system.
-    spares: Spares,
-    spares_age_ms: u64,
     inbound_bytes: usize,
     outbox_bytes: usize,
     /// Replies that wait, or wait behind one that does.
@@ -253,8 +244,6 @@ impl Shard {
             sessions: 0,
             elsewhere: Elsewhere::default(),
             resumed: Vec::new(),
-            spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
-            spares_age_ms: 0,
             inbound_bytes: 0,
             outbox_bytes: 0,
             slots: 0,
@@ -406,16 +395,13 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let spares = if self.spares.bytes() > 0 { Some(self.spares_age_ms) } else { None };
-        [self.engine.deadline_ms(), spares].into_iter().flatten().min()
+        let deadlines = [self.engine.deadline_ms(), self.settings.spares.deadline_ms()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
-        if now.mono_ms >= self.spares_age_ms && self.spares.bytes() > 0 {
-            self.spares.age();
-            self.spares_age_ms = now.mono_ms + SPARES_AGE_MS;
-        }
+        self.settings.spares.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
         self.deliver(None, now);
     }
@@ -514,7 +500,8 @@ impl Shard {
             }
             let memory_left = self.room();
             let body_bytes_max = self.settings.body_bytes_max;
-            let bounds = Bounds { body_bytes_max, memory_left, spares: Some(&self.spares) };
+            let bounds =
+                Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
                     self.letters.begin();

@@ -2,19 +2,25 @@
 //!
 //! Fresh pages cost the kernel more than the bytes that are copied into them (a fault and a wiped
 //! page for each 4 KiB), so the memory of a large body that is done with waits a moment for the
-//! next one. Knows no packets; any thread may drop the last share of a body.
+//! next one. Knows no packets. The cores share it: the last share of a body may be dropped by any
+//! of them, and whoever does so is awake to see to its age.
 //!
-//! Invariant: at most `SPARE_BYTES_MAX` wait, none for longer than two calls of `age`.
+//! Invariant: at most `SPARE_BYTES_MAX` wait, none for longer than two rounds of `age`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 /// Bodies from here on leave their memory behind.
-pub const SPARE_BYTES_MIN: usize = 256 << 10;
+pub const SPARE_BYTES_MIN: usize = 64 << 10;
 /// Most memory that waits.
 pub const SPARE_BYTES_MAX: usize = 256 << 20;
+/// Memory for bodies waits at most this part of what bodies may take, beside which it comes.
+const SPARES_SHARE: usize = 8;
+/// How often what nobody used meanwhile goes back to the system.
+const AGE_MS: u64 = 1000;
 /// Memory that is larger than a body by more than this factor isn't given to it.
 const WASTE_FACTOR_MAX: usize = 4;
 
@@ -26,11 +32,20 @@ pub struct Spares(Arc<Shared>);
 struct Shared {
     /// Most bytes that wait.
     bytes_max: usize,
-    /// Allocations, and whether the last `age` saw each; in no order, as they are few. The lock is
-    /// taken for large bodies only.
-    free: Mutex<Vec<(Vec<u8>, bool)>>,
+    /// The lock is taken for large bodies only.
+    free: Mutex<Free>,
     /// Their capacities' sum, to be looked at without the lock.
     bytes: AtomicUsize,
+    /// When the next round is due.
+    round_ms: AtomicU64,
+}
+
+/// Allocations by capacity, the latest of equal ones last, and whether the last `age` saw each.
+#[derive(Debug, Default)]
+struct Free {
+    by_capacity: BTreeMap<(usize, u64), (Vec<u8>, bool)>,
+    /// How many have come.
+    count: u64,
 }
 
 /// The memory of one body.
@@ -52,11 +67,15 @@ impl Drop for Used {
 }
 
 impl Spares {
-    /// Nothing yet, and never more than `bytes_max`, nor `SPARE_BYTES_MAX`.
+    /// Nothing yet, and never more than a part of what bodies may take, nor `SPARE_BYTES_MAX`.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
-        let bytes_max = bytes_max.min(SPARE_BYTES_MAX);
-        Self(Arc::new(Shared { bytes_max, free: Mutex::default(), bytes: AtomicUsize::new(0) }))
+    pub fn new(memory_bytes_max: usize) -> Self {
+        Self(Arc::new(Shared {
+            bytes_max: (memory_bytes_max / SPARES_SHARE).min(SPARE_BYTES_MAX),
+            free: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            round_ms: AtomicU64::new(0),
+        }))
     }
 
     /// Empty memory for a body of so many bytes, if some waits.
@@ -65,12 +84,10 @@ impl Spares {
         if bytes < SPARE_BYTES_MIN || self.bytes() < bytes {
             return None;
         }
-        let mut free = self.free();
-        let fits = free.iter().enumerate().filter(|(_, (memory, _))| {
-            (bytes..=bytes.saturating_mul(WASTE_FACTOR_MAX)).contains(&memory.capacity())
-        });
-        let (at, _) = fits.min_by_key(|(_, (memory, _))| memory.capacity())?;
-        let (memory, _) = free.swap_remove(at);
+        let by_capacity = &mut self.free().by_capacity;
+        let fits = (bytes, 0)..=(bytes.saturating_mul(WASTE_FACTOR_MAX), u64::MAX);
+        let (&key, _) = by_capacity.range(fits).next()?;
+        let (memory, _) = by_capacity.remove(&key)?;
         self.0.bytes.fetch_sub(memory.capacity(), Ordering::Relaxed);
         Some(memory)
     }
@@ -84,23 +101,32 @@ impl Spares {
         Bytes::from_owner(Used { body, spares: self.clone() })
     }
 
-    /// Bytes that wait.
+    /// When `age` is to be called next, in milliseconds of `Now::mono_ms`: never while none waits.
     #[inline]
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
+    pub fn deadline_ms(&self) -> Option<u64> {
+        (self.bytes() > 0).then(|| self.0.round_ms.load(Ordering::Relaxed))
     }
 
-    /// Gives back to the system what has waited since the last call.
-    pub fn age(&self) {
+    /// Gives back to the system what has waited for a round, if the next is due.
+    pub fn age(&self, mono_ms: u64) {
+        if self.deadline_ms().is_none_or(|round_ms| mono_ms < round_ms) {
+            return;
+        }
         let mut free = self.free();
-        let (old, young) = std::mem::take(&mut *free).into_iter().partition(|(_, seen)| *seen);
-        *free = young;
-        free.iter_mut().for_each(|(_, seen)| *seen = true);
-        let bytes = free.iter().map(|(memory, _)| memory.capacity()).sum();
+        self.0.round_ms.store(mono_ms + AGE_MS, Ordering::Relaxed);
+        let all = std::mem::take(&mut free.by_capacity).into_iter();
+        let (old, young): (BTreeMap<_, _>, _) = all.partition(|(_, (_, seen))| *seen);
+        free.by_capacity = young;
+        free.by_capacity.values_mut().for_each(|(_, seen)| *seen = true);
+        let bytes = free.by_capacity.keys().map(|(capacity, _)| capacity).sum();
         self.0.bytes.store(bytes, Ordering::Relaxed);
         drop(free);
-        drop::<Vec<(Vec<u8>, bool)>>(old);
+        drop(old);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     fn put(&self, mut memory: Vec<u8>) {
@@ -110,10 +136,12 @@ impl Spares {
         memory.clear();
         let mut free = self.free();
         self.0.bytes.fetch_add(memory.capacity(), Ordering::Relaxed);
-        free.push((memory, false));
+        free.count += 1;
+        let key = (memory.capacity(), free.count);
+        free.by_capacity.insert(key, (memory, false));
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<(Vec<u8>, bool)>> {
+    fn free(&self) -> MutexGuard<'_, Free> {
         self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,7 +152,7 @@ mod tests {
 
     #[test]
     fn memory_serves_again_once_the_last_share_is_gone() {
-        let spares = Spares::new(SPARE_BYTES_MAX);
+        let spares = Spares::new(usize::MAX);
         let body = vec![b'x'; SPARE_BYTES_MIN];
         let at = body.as_ptr();
         let shared = spares.share(body);
@@ -139,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_smallest_that_fits_is_taken_and_none_that_is_far_too_large() {
-        let spares = Spares::new(SPARE_BYTES_MAX);
+        let spares = Spares::new(usize::MAX);
         for factor in [8, 2, 1] {
             drop(spares.share(Vec::with_capacity(factor * SPARE_BYTES_MIN)));
         }
@@ -151,22 +179,25 @@ mod tests {
 
     #[test]
     fn what_lies_unused_goes_and_there_is_never_too_much() {
-        let spares = Spares::new(SPARE_BYTES_MAX);
+        let spares = Spares::new(usize::MAX);
+        assert_eq!(spares.deadline_ms(), None);
         drop(spares.share(Vec::with_capacity(SPARE_BYTES_MIN)));
-        spares.age();
-        assert_eq!(spares.bytes(), SPARE_BYTES_MIN);
+        assert_eq!(spares.deadline_ms(), Some(0));
+        spares.age(0);
+        spares.age(AGE_MS - 1);
+        assert_eq!((spares.bytes(), spares.deadline_ms()), (SPARE_BYTES_MIN, Some(AGE_MS)));
         drop(spares.share(Vec::with_capacity(2 * SPARE_BYTES_MIN)));
-        spares.age();
+        spares.age(AGE_MS);
         assert_eq!(spares.bytes(), 2 * SPARE_BYTES_MIN, "the older one is gone");
-        spares.age();
-        assert_eq!(spares.bytes(), 0);
+        spares.age(2 * AGE_MS);
+        assert_eq!((spares.bytes(), spares.deadline_ms()), (0, None));
         let bodies: Vec<Bytes> =
             (0..5).map(|_| spares.share(Vec::with_capacity(SPARE_BYTES_MAX / 4))).collect();
         drop(bodies);
         assert!(spares.bytes() <= SPARE_BYTES_MAX);
         drop(spares.share(Vec::with_capacity(SPARE_BYTES_MIN - 1)));
-        spares.age();
-        spares.age();
+        spares.age(3 * AGE_MS);
+        spares.age(4 * AGE_MS);
         assert_eq!(spares.bytes(), 0);
     }
 }

@@ -4,6 +4,7 @@ use crate::admin::Identity;
 use crate::engine;
 use crate::handle::Handles;
 use crate::letter::Cores;
+use crate::spare::Spares;
 
 /// What a shard is told at its making.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
+    /// Memory of large bodies that are done with; the cores share it.
+    pub spares: Spares,
     /// Most bytes that may wait to leave one connection when another packet comes.
     pub outbox_bytes_max: usize,
     /// Most connections, all cores together.
@@ -43,6 +46,7 @@ impl Default for Settings {
             exceptions: false,
             body_bytes_max: 1 << 30,
             memory_bytes_max: 1 << 30,
+            spares: Spares::new(1 << 30),
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
             core_connections_max: 1 << 20,
