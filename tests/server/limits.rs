@@ -209,6 +209,45 @@ fn memory_comes_back_when_the_queue_is_drained() {
     });
 }
 
+// Once it had freed one large body, the C library put those that came then side by side in its
+// heap, and kept all of that for the sake of the few that stayed.
+#[test]
+fn memory_of_bodies_comes_back_though_some_stay() {
+    each_driver(&[], |contender, server| {
+        let (mut client, mut worker) = (server.connect(), server.connect());
+        send(&mut worker, Command::CanDo, &[b"go"], b"");
+        let mut submit = |function: &[u8], bytes: usize| {
+            send(&mut client, Command::SubmitJobBg, &[function, b""], &vec![b'x'; bytes]);
+            expect(&mut client, Command::JobCreated);
+        };
+        let mut work = |count: usize| {
+            for _ in 0..count {
+                send(&mut worker, Command::GrabJob, &[], b"");
+                let assigned = expect(&mut worker, Command::JobAssign);
+                let handle = assigned.split(|&byte| byte == 0).next().expect("a handle");
+                send(&mut worker, Command::WorkComplete, &[handle], b"");
+            }
+            echo(&mut worker, b"done");
+        };
+        let before = memory_of(&server, "VmRSS");
+        let grown = || memory_of(&server, "VmRSS").saturating_sub(before);
+        submit(b"go", 16 * MIB);
+        assert!(grown() > 15 * MIB, "{} bytes: the job went elsewhere", grown());
+        work(1);
+        wait_until("it to come back", || (grown() < 4 * MIB).then_some(()));
+        for number in 0..200 {
+            let function: &[u8] = if number % 25 == 24 { b"stay" } else { b"go" };
+            submit(function, MIB / 2);
+        }
+        let full = grown();
+        work(192);
+        wait_until("most of it to come back", || {
+            let left = grown();
+            (left < full / 4).then(|| eprintln!("{contender:?}: {left} bytes of {full} left"))
+        });
+    });
+}
+
 #[test]
 fn accepting_goes_on_when_descriptors_are_back() {
     // Not the io_uring driver: its direct descriptors aren't the process's.
