@@ -1,7 +1,7 @@
 //! The io_uring driver: completions in, submissions out; one ring, one thread.
 //!
 //! Accepted sockets are direct descriptors of the ring. Each has one multishot receive that takes
-//! buffers from a shared ring of them, or, within a large body, one plain receive straight into the
+//! buffers from a shared ring of them, or, within a large body, plain receives straight into the
 //! body's allocation; and at most one send in flight. A turn waits, handles all completions, and
 //! then submits one send for each dirty connection together with the next wait. Knows the shard's
 //! contract and nothing of Gearman.
@@ -37,6 +37,9 @@ mod setup;
 /// 128 waits it gives up and blocks a thread of its own on it; and a body of 64 MiB in pieces of
 /// 1 MiB takes a tenth less time than in those of 4 MiB, and a fifth less CPU than in 256 KiB.
 const TRANSFER_BYTES_MAX: usize = 1 << 20;
+/// After a large body, a connection takes so many buffers one by one: another large body may
+/// follow, and a multishot receive takes 32 buffers of it before anybody can look at its header.
+const SINGLE_RECEIVES: u8 = 8;
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -109,7 +112,7 @@ struct Timer {
 #[derive(Debug)]
 enum Receive {
     Idle,
-    /// The multishot receive is armed.
+    /// The receive into the ring's buffers is armed.
     Armed,
     /// It has been told to end.
     Ending,
@@ -131,6 +134,8 @@ struct Connection {
     /// Its number in the shard, until it is disconnected there.
     conn: Option<ConnId>,
     receive: Receive,
+    /// Receives that take one buffer each before a multishot receive is armed again.
+    single_receives: u8,
     sending: Option<Sending>,
     /// It is on its way to another core's ring.
     leaving: bool,
@@ -491,7 +496,16 @@ impl Uring {
             (Intake::Read, Receive::Idle) => {
                 if self.parts.lifecycle.reads() {
                     connection.receive = Receive::Armed;
-                    let receive = opcode::RecvMulti::new(connection.file, BUFFER_GROUP).build();
+                    let receive = if connection.single_receives > 0 {
+                        connection.single_receives -= 1;
+                        // Of any length: as much as the buffer takes.
+                        opcode::Recv::new(connection.file, std::ptr::null_mut(), 0)
+                            .buf_group(BUFFER_GROUP)
+                            .build()
+                            .flags(squeue::Flags::BUFFER_SELECT)
+                    } else {
+                        opcode::RecvMulti::new(connection.file, BUFFER_GROUP).build()
+                    };
                     self.submit(receive.user_data(Operation::Receive.user_data(key)));
                 }
             }
@@ -564,6 +578,7 @@ impl Uring {
             .flags(libc::MSG_WAITALL)
             .build();
         connection.receive = Receive::Direct(body);
+        connection.single_receives = SINGLE_RECEIVES;
         self.submit(receive.user_data(Operation::ReceiveDirect.user_data(key)));
     }
 
@@ -677,6 +692,7 @@ impl Uring {
             file,
             conn,
             receive: Receive::Idle,
+            single_receives: 0,
             sending: None,
             leaving: false,
             ending: Ending::No,
