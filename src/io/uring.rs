@@ -21,7 +21,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 use tracing::{debug, info, warn};
 
-use self::buffers::{BUFFER_GROUP, Buffers};
+use self::buffers::{Buffers, LARGE, SMALL};
 pub use self::setup::UringError;
 pub(super) use self::setup::{FILES_MAX, explain, probe};
 use super::{IoError, Parts, Socket, wait_ms};
@@ -37,9 +37,13 @@ mod setup;
 /// 128 waits it gives up and blocks a thread of its own on it; and a body of 64 MiB in pieces of
 /// 1 MiB takes a tenth less time than in those of 4 MiB, and a fifth less CPU than in 256 KiB.
 const TRANSFER_BYTES_MAX: usize = 1 << 20;
-/// After a large body, a connection takes so many buffers one by one: another large body may
-/// follow, and a multishot receive takes 32 buffers of it before anybody can look at its header.
-const SINGLE_RECEIVES: u8 = 8;
+/// A connection that has filled a small buffer takes its next so many receives one by one, with
+/// large buffers. Another large body may follow, and before anybody can look at its header a
+/// multishot receive has taken 32 buffers of it.
+const SINGLE_RECEIVES: u8 = 32;
+/// So many connections at most do so at a time: with more of them, most find all large buffers in
+/// use and try again in vain, turn after turn.
+const SINGLES_MAX: usize = 4 * LARGE.count as usize;
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -56,6 +60,7 @@ const CLOSE_MS: u64 = 300;
 enum Operation {
     Accept,
     Receive,
+    ReceiveSingle,
     ReceiveDirect,
     Send,
     Cancel,
@@ -72,9 +77,10 @@ enum Operation {
 pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
 impl Operation {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Accept,
         Self::Receive,
+        Self::ReceiveSingle,
         Self::ReceiveDirect,
         Self::Send,
         Self::Cancel,
@@ -112,8 +118,8 @@ struct Timer {
 #[derive(Debug)]
 enum Receive {
     Idle,
-    /// The receive into the ring's buffers is armed.
-    Armed,
+    /// This one, into a ring's buffers, is armed.
+    Armed(Operation),
     /// It has been told to end.
     Ending,
     /// Receiving into a body's allocation.
@@ -134,7 +140,7 @@ struct Connection {
     /// Its number in the shard, until it is disconnected there.
     conn: Option<ConnId>,
     receive: Receive,
-    /// Receives that take one buffer each before a multishot receive is armed again.
+    /// Receives that take one large buffer each before a multishot receive is armed again.
     single_receives: u8,
     sending: Option<Sending>,
     /// It is on its way to another core's ring.
@@ -157,7 +163,8 @@ struct Uring {
     parts: Parts,
     listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
-    buffers: Buffers,
+    small_buffers: Buffers,
+    large_buffers: Buffers,
     connections: Slab<Connection>,
     /// Keys of `connections` by the shard's numbers.
     keys: Vec<usize>,
@@ -167,6 +174,8 @@ struct Uring {
     timer: Timer,
     /// The completions of this turn; empty otherwise.
     completions: Vec<cqueue::Entry>,
+    /// Single receives in flight.
+    singles: usize,
     /// Receives that ended because all buffers were in use.
     starved: u64,
 }
@@ -177,7 +186,8 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
     let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
-    let buffers = Buffers::register(&ring, buffers::BUFFERS)?;
+    let small_buffers = Buffers::register(&ring, SMALL)?;
+    let large_buffers = Buffers::register(&ring, LARGE)?;
     if let Some(own) = parts.rings.get(parts.post.core()) {
         // SAFETY: the ring has it for longer than this block.
         #[allow(unsafe_code)]
@@ -190,13 +200,15 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
         ring,
         parts,
         listeners,
-        buffers,
+        small_buffers,
+        large_buffers,
         connections: Slab::new(),
         keys: Vec::new(),
         backlog: VecDeque::new(),
         accept_again_at_ms: None,
         timer: Timer::default(),
         completions: Vec::new(),
+        singles: 0,
         starved: 0,
     };
     driver.serve()
@@ -237,7 +249,8 @@ impl Uring {
             self.handle(&completion, now);
         }
         self.completions = completions;
-        self.buffers.publish();
+        self.small_buffers.publish();
+        self.large_buffers.publish();
         Ok(now)
     }
 
@@ -372,7 +385,11 @@ impl Uring {
         let (operation, key) = Operation::of(completion.user_data());
         let result = completion.result();
         match operation {
-            Some(Operation::Receive) => self.handle_received(key, completion, now),
+            Some(Operation::Receive) => self.handle_received(key, completion, false, now),
+            Some(Operation::ReceiveSingle) => {
+                self.singles -= 1;
+                self.handle_received(key, completion, true, now);
+            }
             Some(Operation::Send) => self.handle_sent(key, result, now),
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
@@ -399,7 +416,13 @@ impl Uring {
         }
     }
 
-    fn handle_received(&mut self, key: usize, completion: &cqueue::Entry, now: Now) {
+    fn handle_received(
+        &mut self,
+        key: usize,
+        completion: &cqueue::Entry,
+        is_single: bool,
+        now: Now,
+    ) {
         let result = completion.result();
         let connection = &mut self.connections[key];
         if !cqueue::more(completion.flags()) {
@@ -409,12 +432,16 @@ impl Uring {
         let buffer = cqueue::buffer_select(completion.flags());
         if let Some(buffer) = buffer {
             let bytes = usize::try_from(result).unwrap_or(0);
+            if bytes >= SMALL.bytes {
+                connection.single_receives = SINGLE_RECEIVES;
+            }
+            let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
             if let Some(conn) = conn
                 && self.parts.lifecycle.reads()
             {
-                self.parts.shard.received(conn, self.buffers.bytes(buffer, bytes), now);
+                self.parts.shard.received(conn, buffers.bytes(buffer, bytes), now);
             }
-            self.buffers.give_back(buffer);
+            buffers.give_back(buffer);
         }
         match result {
             1.. => {}
@@ -490,34 +517,42 @@ impl Uring {
         let connection = &mut self.connections[key];
         match (intake, &connection.receive) {
             (Intake::Close, _) => self.hang_up(key, now),
-            (_, Receive::Ending | Receive::Direct(_))
-            | (Intake::Read, Receive::Armed)
-            | (Intake::Pause, Receive::Idle) => {}
-            (Intake::Read, Receive::Idle) => {
-                if self.parts.lifecycle.reads() {
-                    connection.receive = Receive::Armed;
-                    let receive = if connection.single_receives > 0 {
-                        connection.single_receives -= 1;
-                        // Of any length: as much as the buffer takes.
-                        opcode::Recv::new(connection.file, std::ptr::null_mut(), 0)
-                            .buf_group(BUFFER_GROUP)
-                            .build()
-                            .flags(squeue::Flags::BUFFER_SELECT)
-                    } else {
-                        opcode::RecvMulti::new(connection.file, BUFFER_GROUP).build()
-                    };
-                    self.submit(receive.user_data(Operation::Receive.user_data(key)));
-                }
-            }
-            (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
-            (Intake::Direct | Intake::Pause | Intake::Move, Receive::Armed) => {
+            (_, Receive::Ending | Receive::Direct(_)) | (Intake::Pause, Receive::Idle) => {}
+            (Intake::Read, Receive::Armed(Operation::ReceiveSingle)) => {}
+            (Intake::Read, Receive::Armed(_))
+                if connection.single_receives == 0 || self.singles >= SINGLES_MAX => {}
+            (_, &Receive::Armed(operation)) => {
                 connection.receive = Receive::Ending;
-                let receive = Operation::Receive.user_data(key);
-                let cancel = opcode::AsyncCancel::new(receive).build();
+                let cancel = opcode::AsyncCancel::new(operation.user_data(key)).build();
                 self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
             }
+            (Intake::Read, Receive::Idle) => self.arm_receive(key),
+            (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
             (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
         }
+    }
+
+    fn arm_receive(&mut self, key: usize) {
+        if !self.parts.lifecycle.reads() {
+            return;
+        }
+        let connection = &mut self.connections[key];
+        let is_single = connection.single_receives > 0 && self.singles < SINGLES_MAX;
+        let (operation, receive) = if !is_single {
+            let receive = opcode::RecvMulti::new(connection.file, SMALL.group).build();
+            (Operation::Receive, receive)
+        } else {
+            connection.single_receives -= 1;
+            self.singles += 1;
+            // Of no length of its own: as much as the buffer takes.
+            let receive = opcode::Recv::new(connection.file, std::ptr::null_mut(), 0)
+                .buf_group(LARGE.group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+            (Operation::ReceiveSingle, receive)
+        };
+        connection.receive = Receive::Armed(operation);
+        self.submit(receive.user_data(operation.user_data(key)));
     }
 
     /// Has the kernel put a connection into the ring of the core that it moves to.

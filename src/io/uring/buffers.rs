@@ -1,5 +1,5 @@
-//! The ring of receive buffers: the kernel takes one for each receive that has bytes, the driver
-//! reads it and gives it back.
+//! Rings of receive buffers: the kernel takes a buffer for each receive that has bytes, the driver
+//! reads it and gives it back. There is one ring of small buffers and one of large ones.
 //!
 //! Invariant: a buffer is either the kernel's (published in the ring) or the driver's (between its
 //! completion and `give_back`); the driver reads only those that are its own.
@@ -12,42 +12,51 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-/// The number under which receives name the ring.
-pub(super) const BUFFER_GROUP: u16 = 0;
-/// Buffers of a server. A turn's completions take a few hundred at most, and a receive that finds
-/// none is armed again.
-pub(super) const BUFFERS: u16 = 512;
-/// Size of each: dozens of small packets. What is larger by far goes elsewhere (`Intake::Direct`).
-const BUFFER_BYTES: usize = 4 << 10;
+/// What a ring of buffers holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// The number under which receives name the ring.
+    pub(super) group: u16,
+    /// Number of buffers, a power of two.
+    pub(super) count: u16,
+    /// Size of each.
+    pub(super) bytes: usize,
+}
+
+/// For most packets: a buffer takes dozens of small ones, and a turn's completions a few hundred
+/// buffers at most. A receive that finds none is armed again.
+pub(super) const SMALL: Shape = Shape { group: 0, count: 512, bytes: 4 << 10 };
+/// For connections that send more than that at a time: few, so that they stay in the cache.
+pub(super) const LARGE: Shape = Shape { group: 1, count: 16, bytes: 32 << 10 };
 const PAGE_BYTES: usize = 4 << 10;
 
 /// The buffers and their ring. The memory is never freed: it lives as long as the process.
 pub(super) struct Buffers {
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
-    /// Number of buffers, a power of two.
-    count: u16,
+    shape: Shape,
     /// Counts the buffers that were ever given to the kernel, modulo 2^16.
     tail: u16,
 }
 
 #[allow(unsafe_code)]
 impl Buffers {
-    /// Makes a ring of `count` buffers known to the kernel, all of them in it.
-    pub(super) fn register(ring: &IoUring, count: u16) -> Result<Self, Error> {
+    /// Makes a ring of buffers known to the kernel, all of them in it.
+    pub(super) fn register(ring: &IoUring, shape: Shape) -> Result<Self, Error> {
+        let Shape { group, count, bytes } = shape;
         assert!(count.is_power_of_two(), "the ring's positions are masked");
         let entries = allocate::<BufRingEntry>(usize::from(count) * size_of::<BufRingEntry>());
-        let memory = allocate::<u8>(usize::from(count) * BUFFER_BYTES);
+        let memory = allocate::<u8>(usize::from(count) * bytes);
         // SAFETY: `entries` has room for all entries, is aligned to a page and never freed.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.as_ptr() as u64,
                 count,
-                BUFFER_GROUP,
+                group,
                 0,
             )?;
         }
-        let mut buffers = Self { ring: entries, memory, count, tail: 0 };
+        let mut buffers = Self { ring: entries, memory, shape, tail: 0 };
         for buffer in 0..count {
             buffers.give_back(buffer);
         }
@@ -57,28 +66,28 @@ impl Buffers {
 
     /// The first `bytes` bytes of a buffer that a completion has named.
     pub(super) fn bytes(&self, buffer: u16, bytes: usize) -> &[u8] {
-        let bytes = bytes.min(BUFFER_BYTES);
-        assert!(buffer < self.count, "the kernel knows no other buffers");
+        let bytes = bytes.min(self.shape.bytes);
+        assert!(buffer < self.shape.count, "the kernel knows no other buffers");
         // SAFETY: within `memory`; the kernel wrote to the buffer and won't before it is given
         // back, which takes the buffers mutably.
         unsafe {
-            let start = self.memory.add(usize::from(buffer) * BUFFER_BYTES);
+            let start = self.memory.add(usize::from(buffer) * self.shape.bytes);
             std::slice::from_raw_parts(start.as_ptr(), bytes)
         }
     }
 
     /// Puts a buffer in the ring; the kernel sees it after `publish`.
     pub(super) fn give_back(&mut self, buffer: u16) {
-        let at = usize::from(self.tail & (self.count - 1));
+        let at = usize::from(self.tail & (self.shape.count - 1));
         // SAFETY: both are within their allocations. The kernel doesn't read entries beyond the
         // published tail.
         unsafe {
-            let address = self.memory.add(usize::from(buffer) * BUFFER_BYTES);
+            let address = self.memory.add(usize::from(buffer) * self.shape.bytes);
             // Integers all, of which `set_*` writes each; the ring's tail, which lies in the first
             // entry, is neither of them.
             let entry = self.ring.add(at).as_mut();
             entry.set_addr(address.as_ptr() as u64);
-            entry.set_len(u32::try_from(BUFFER_BYTES).unwrap_or(0));
+            entry.set_len(u32::try_from(self.shape.bytes).unwrap_or(0));
             entry.set_bid(buffer);
         }
         self.tail = self.tail.wrapping_add(1);

@@ -11,7 +11,7 @@ use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode};
 use thiserror::Error as ThisError;
 
-use super::buffers::{BUFFER_GROUP, Buffers};
+use super::buffers::{Buffers, SMALL};
 
 /// Submissions that a turn gathers before it must hand some of them over.
 const SUBMISSIONS: u32 = 1024;
@@ -51,14 +51,14 @@ pub enum UringError {
 /// Whether a server can run on io_uring here: makes a small ring and receives something with it.
 pub(crate) fn probe() -> Result<(), UringError> {
     let mut ring = ring(1)?;
-    Buffers::register(&ring, 1).map_err(|error| explain(error, "ring of buffers"))?;
+    Buffers::register(&ring, SMALL).map_err(|error| explain(error, "ring of buffers"))?;
     let (socket, mut peer) = UnixStream::pair().map_err(UringError::Other)?;
     let files = [socket.as_raw_fd()];
     ring.submitter()
         .register_files_update(0, &files)
         .map_err(|error| explain(error, "direct descriptors"))?;
     peer.write_all(b"?").map_err(UringError::Other)?;
-    let receive = opcode::RecvMulti::new(Fixed(0), BUFFER_GROUP).build();
+    let receive = opcode::RecvMulti::new(Fixed(0), SMALL.group).build();
     // SAFETY: the entry points to no memory; the buffers it takes are never freed.
     #[allow(unsafe_code)]
     let pushed = unsafe { ring.submission().push(&receive) };
