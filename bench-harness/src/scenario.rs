@@ -87,7 +87,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 12] = [
+pub(crate) const ALL: [Scenario; 14] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load(
         "mid",
@@ -137,6 +137,16 @@ pub(crate) const ALL: [Scenario; 12] = [
         "latency",
         "steady as an open loop, at a quarter of what gearmand manages",
         Load { open: true, ..STEADY },
+    ),
+    load(
+        "body-8k",
+        "50 clients, 8 workers, foreground, 8 KiB there and back",
+        Load { size: 8 << 10, ..STEADY },
+    ),
+    load(
+        "body-100k",
+        "50 clients, 8 workers, foreground, 100 KiB there and back",
+        Load { size: 100 << 10, ..STEADY },
     ),
     Scenario {
         name: "large",
