@@ -146,8 +146,7 @@ impl<'a> Harness<'a> {
         let mut samples = Vec::new();
         for repeat in 1..=self.options.repeats() {
             for at in 0..self.contenders.len() {
-                // Whoever comes first isn't always the same.
-                let contender = self.contenders[(at + repeat - 1) % self.contenders.len()];
+                let contender = self.contenders[turn(at, repeat, self.contenders.len())];
                 if !contender.takes_part(scenario) {
                     continue;
                 }
@@ -397,9 +396,25 @@ fn chosen<T: Copy>(
     Ok(all.filter(is_chosen).collect())
 }
 
+/// Whose turn it is, `at` turns into a repeat. Whoever comes first isn't always the same, and every
+/// second repeat goes backwards: a virtual machine's host hands out memory slowly, and who comes
+/// after somebody who took much finds it there.
+const fn turn(at: usize, repeat: usize, contenders: usize) -> usize {
+    let forwards = (at + repeat - 1) % contenders;
+    if repeat.is_multiple_of(2) { contenders - 1 - forwards } else { forwards }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contenders_start_and_follow_others_in_turns() {
+        let order = |repeat| -> Vec<usize> { (0..4).map(|at| turn(at, repeat, 4)).collect() };
+        assert_eq!(order(1), [0, 1, 2, 3]);
+        assert_eq!(order(2), [2, 1, 0, 3]);
+        assert_eq!(order(3), [2, 3, 0, 1]);
+    }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
