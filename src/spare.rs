@@ -7,6 +7,7 @@
 //!
 //! Invariant: at most `SPARE_BYTES_MAX` wait, none for longer than two rounds of `age`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,10 +41,11 @@ struct Shared {
     round_ms: AtomicU64,
 }
 
-/// Allocations by capacity, the latest of equal ones last, and whether the last `age` saw each.
+/// Allocations by capacity, and whether the last `age` saw each. Of equal ones the latest comes
+/// first: taken in turns, all would stay young though a few do.
 #[derive(Debug, Default)]
 struct Free {
-    by_capacity: BTreeMap<(usize, u64), (Vec<u8>, bool)>,
+    by_capacity: BTreeMap<(usize, Reverse<u64>), (Vec<u8>, bool)>,
     /// How many have come.
     count: u64,
 }
@@ -85,7 +87,8 @@ impl Spares {
             return None;
         }
         let by_capacity = &mut self.free().by_capacity;
-        let fits = (bytes, 0)..=(bytes.saturating_mul(WASTE_FACTOR_MAX), u64::MAX);
+        let bytes_max = bytes.saturating_mul(WASTE_FACTOR_MAX);
+        let fits = (bytes, Reverse(u64::MAX))..=(bytes_max, Reverse(0));
         let (&key, _) = by_capacity.range(fits).next()?;
         let (memory, _) = by_capacity.remove(&key)?;
         self.0.bytes.fetch_sub(memory.capacity(), Ordering::Relaxed);
@@ -130,14 +133,14 @@ impl Spares {
     }
 
     fn put(&self, mut memory: Vec<u8>) {
+        let mut free = self.free();
         if self.bytes() + memory.capacity() > self.0.bytes_max {
             return;
         }
         memory.clear();
-        let mut free = self.free();
         self.0.bytes.fetch_add(memory.capacity(), Ordering::Relaxed);
         free.count += 1;
-        let key = (memory.capacity(), free.count);
+        let key = (memory.capacity(), Reverse(free.count));
         free.by_capacity.insert(key, (memory, false));
     }
 
@@ -175,6 +178,17 @@ mod tests {
             std::iter::from_fn(|| spares.take(SPARE_BYTES_MIN)).map(|m| m.capacity()).collect();
         assert_eq!(taken, [SPARE_BYTES_MIN, 2 * SPARE_BYTES_MIN]);
         assert!(spares.take(9 * SPARE_BYTES_MIN).is_none(), "too small");
+    }
+
+    #[test]
+    fn of_equal_ones_the_latest_serves_first() {
+        let spares = Spares::new(usize::MAX);
+        let bodies = [1, 2, 3].map(|byte| vec![byte; SPARE_BYTES_MIN]);
+        let addresses = bodies.each_ref().map(|body| body.as_ptr());
+        bodies.into_iter().for_each(|body| drop(spares.share(body)));
+        let taken: Vec<_> =
+            std::iter::from_fn(|| spares.take(SPARE_BYTES_MIN)).map(|m| m.as_ptr()).collect();
+        assert_eq!(taken, [addresses[2], addresses[1], addresses[0]]);
     }
 
     #[test]
