@@ -91,8 +91,13 @@ fn a_finish_signal_lets_running_jobs_end(contender: Contender) {
     worker.packet("WORK_COMPLETE", &[&handle, b"done"]);
     let result = [&handle[..], b"\0done"].concat();
     assert_eq!(client.next().ok(), Some(Item::Packet(13, result)));
-    let status = server.wait();
-    assert_eq!(status.code(), Some(0), "{status:?}");
+    if contender.is_ringgear() {
+        let status = server.wait();
+        assert_eq!(status.code(), Some(0), "{status:?}");
+    } else {
+        // Once in a while gearmand finishes the job, closes its connections, and stays for ever.
+        eprintln!("whether {contender:?} ends isn't looked at");
+    }
 }
 
 fn handles_tell_the_jobs_of_one_run_apart(contender: Contender) {
