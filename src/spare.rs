@@ -113,10 +113,15 @@ impl Spares {
 
     /// Gives back to the system what has waited for a round, if the next is due.
     pub fn age(&self, mono_ms: u64) {
-        if self.deadline_ms().is_none_or(|round_ms| mono_ms < round_ms) {
+        let is_due = || self.deadline_ms().is_some_and(|round_ms| round_ms <= mono_ms);
+        if !is_due() {
             return;
         }
         let mut free = self.free();
+        // Another core may have come first: a second round at once would spare nothing.
+        if !is_due() {
+            return;
+        }
         self.0.round_ms.store(mono_ms + AGE_MS, Ordering::Relaxed);
         let all = std::mem::take(&mut free.by_capacity).into_iter();
         let (old, young): (BTreeMap<_, _>, _) = all.partition(|(_, (_, seen))| *seen);
