@@ -5,19 +5,17 @@
 //! serves all crowds with as many threads as the greatest needs, all on its one core: one, unless a
 //! thread may not have so many descriptors. Who can't have them at all is absent, with the reason.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::contender::{Contender, Keep, Protocol};
 use crate::deep::short;
-use crate::loadgen;
-use crate::options::{EventLoop, RunOptions};
-use crate::process::{Cores, Server};
-use crate::queue;
+use crate::options::EventLoop;
+use crate::process::Server;
 use crate::sample::{Sample, Status};
 use crate::scenario::{Load, STEADY};
+use crate::subject::{Period, Subject};
 
 /// Connections for each worker among them.
 const CONNECTIONS_PER_WORKER: usize = 50;
@@ -30,79 +28,43 @@ const WARM_UP_EACH: Duration = Duration::from_micros(100);
 /// Ports of one address, of 28 232, before connecting takes long.
 const PORTS: usize = 14_000;
 
-/// One run.
-pub(crate) struct Run<'a> {
-    /// Who is measured.
-    pub(crate) contender: Contender,
-    /// Options of the harness.
-    pub(crate) options: &'a RunOptions,
-    /// Who runs where.
-    pub(crate) cores: &'a Cores,
-    /// The load generator.
-    pub(crate) loadgen: &'a Path,
-    /// Descriptors that a process may have.
-    pub(crate) limit: usize,
-    /// How long a server may take to start.
-    pub(crate) patience: Duration,
+/// A fresh server and a sample for each number of connections, where a process may have `limit`
+/// descriptors.
+pub(crate) fn samples(
+    subject: &Subject<'_>,
+    limit: usize,
+    crowds: &[usize],
+    failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
+) -> Vec<Sample> {
+    let threads = |connections: usize| threads(subject.contender, connections, limit);
+    let possible = crowds.iter().copied().filter(|&it| threads(it).is_ok()).max();
+    let most = possible.and_then(|most| threads(most).ok()).unwrap_or(1);
+    let one = |&connections: &usize| {
+        let mut sample = match threads(connections) {
+            Err(why) => Sample::without(Status::Absent, why),
+            Ok(_) => match subject.start(Keep::Memory, most) {
+                Err(error) => failed(error, None),
+                Ok(server) => serve(subject, connections, &server)
+                    .unwrap_or_else(|it| failed(it, Some(server))),
+            },
+        };
+        if sample.note.is_empty() && most > 1 {
+            sample.note = format!(
+                "{most} threads on its core, for one may have no more than {} descriptors here",
+                short(limit as u64)
+            );
+        }
+        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+        let x = Some(connections as f64);
+        Sample { point: short(connections as u64), x, ..sample }
+    };
+    crowds.iter().map(one).collect()
 }
 
-impl Run<'_> {
-    /// A fresh server and a sample for each number of connections.
-    pub(crate) fn samples(
-        &self,
-        crowds: &[usize],
-        failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
-    ) -> Vec<Sample> {
-        let possible = crowds.iter().copied().filter(|&it| self.threads(it).is_ok()).max();
-        let threads = possible.and_then(|most| self.threads(most).ok()).unwrap_or(1);
-        let one = |&connections: &usize| {
-            let mut sample = match self.threads(connections) {
-                Err(why) => Sample::without(Status::Absent, why),
-                Ok(_) => match self.start(threads) {
-                    Err(error) => failed(error, None),
-                    Ok(server) => self
-                        .load(connections, &server)
-                        .unwrap_or_else(|it| failed(it, Some(server))),
-                },
-            };
-            if sample.note.is_empty() && threads > 1 {
-                sample.note = format!(
-                    "{threads} threads on its core, for one may have no more than {} descriptors \
-                     here",
-                    short(self.limit as u64)
-                );
-            }
-            #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-            let x = Some(connections as f64);
-            Sample { point: short(connections as u64), x, ..sample }
-        };
-        crowds.iter().map(one).collect()
-    }
-
-    fn start(&self, threads: usize) -> Result<Server> {
-        let Self { cores, patience, .. } = *self;
-        let start = Start { cores, keep: Keep::Memory, patience, threads };
-        self.contender.start(self.options, &start)
-    }
-
-    fn load(&self, connections: usize, server: &Server) -> Result<Sample> {
-        let load = load(connections);
-        let duration = self.options.duration();
-        let warm_up = WARM_UP_EACH * u32::try_from(connections)?;
-        let warm_up = warm_up.max(self.options.warm_up());
-        let protocol = self.contender.protocol();
-        if protocol == Protocol::Gearman {
-            let run = loadgen::Run { program: self.loadgen, load, rate: None, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
-        } else {
-            let run = queue::Run { protocol, load, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
-        }
-    }
-
-    fn threads(&self, connections: usize) -> Result<usize, String> {
-        threads(self.contender, connections, self.limit)
-    }
+fn serve(subject: &Subject<'_>, connections: usize, server: &Server) -> Result<Sample> {
+    let period = subject.closed(load(connections));
+    let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
+    subject.load(server, Period { warm_up, ..period })
 }
 
 /// Threads that a contender needs for so many connections, or why it can't have them, where `limit`

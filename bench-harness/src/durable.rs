@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::contender::{Contender, Keep, Protocol, Start, gearmand};
-use crate::loadgen::{self, NO_JOB};
-use crate::options::RunOptions;
-use crate::process::{Cores, Cpu, Memory, Server};
-use crate::queue;
+use crate::contender::{Contender, Keep, Protocol, gearmand};
+use crate::loadgen::NO_JOB;
+use crate::process::{Cpu, Memory, Server};
 use crate::sample::{Sample, Status};
 use crate::scenario::{FLOOD, Load, STEADY};
 use crate::scratch::Scratch;
+use crate::subject::{Period, Subject};
 
 /// Foreground jobs beside a flood that is stored, and what the report compares them with.
 pub(crate) const BESIDE_STORED: &str = "foreground beside";
@@ -50,20 +49,12 @@ const ASK_TIME: Duration = Duration::from_millis(1);
 
 /// All phases of one contender.
 pub(crate) struct Run<'a> {
-    /// Who.
-    pub(crate) contender: Contender,
-    /// Its options.
-    pub(crate) options: &'a RunOptions,
-    /// Where it and the load run.
-    pub(crate) cores: &'a Cores,
-    /// The load generator.
-    pub(crate) loadgen: &'a Path,
+    /// Who, and where.
+    pub(crate) subject: Subject<'a>,
     /// Where stores lie.
     pub(crate) scratch: &'a Scratch,
     /// Jobs of the recovery.
     pub(crate) jobs: u64,
-    /// How long a server may take to start.
-    pub(crate) patience: Duration,
 }
 
 impl Run<'_> {
@@ -73,7 +64,7 @@ impl Run<'_> {
             at(CLOSED, self.taken(Load { pipeline: 1, ..STORED })),
             at(PIPELINED, self.taken(STORED)),
         ];
-        match self.contender.protocol() {
+        match self.subject.contender.protocol() {
             Protocol::Gearman => samples.extend(self.foreground()),
             Protocol::Beanstalk | Protocol::Redis => {
                 let why = "all its jobs are on disk, and nothing is answered to a submitter";
@@ -85,12 +76,11 @@ impl Run<'_> {
     }
 
     fn start(&self, keep: Keep<'_>) -> Result<Server> {
-        let start = Start { cores: self.cores, keep, threads: 1, patience: self.patience };
-        self.contender.start(self.options, &start)
+        self.subject.start(keep, 1)
     }
 
     fn duration(&self) -> Duration {
-        self.options.duration().min(self.options.phase_limit)
+        self.subject.options.duration().min(self.subject.options.phase_limit)
     }
 
     /// Background jobs alone.
@@ -107,14 +97,8 @@ impl Run<'_> {
         rate: Option<u64>,
         duration: Duration,
     ) -> Result<Sample> {
-        let (protocol, warm_up) = (self.contender.protocol(), self.options.warm_up());
-        if protocol == Protocol::Gearman {
-            let run = loadgen::Run { program: self.loadgen, load, rate, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
-        } else {
-            let run = queue::Run { protocol, load, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
-        }
+        let warm_up = self.subject.options.warm_up();
+        self.subject.load(server, Period { load, rate, duration, warm_up })
     }
 
     /// Foreground jobs alone, beside a flood that is stored, and beside the same one that isn't.
@@ -177,10 +161,10 @@ impl Run<'_> {
     fn recovery(&self) -> Result<Sample> {
         let folder = self.scratch.folder()?;
         self.fill(folder.path())?;
-        let disk_bytes = self.contender.disk_bytes(self.options, folder.path())?;
+        let disk_bytes = self.subject.contender.disk_bytes(self.subject.options, folder.path())?;
         let mut server = self.start(Keep::Disk(folder.path()))?;
         if !self.has_jobs_in_time(&mut server)? {
-            let time = self.patience.as_secs();
+            let time = self.subject.patience.as_secs();
             let why = format!("{} jobs weren't back after {time} s", self.jobs);
             return Ok(Sample::without(Status::Absent, why));
         }
@@ -203,7 +187,7 @@ impl Run<'_> {
     /// Leaves the jobs in a folder, and no server.
     fn fill(&self, folder: &Path) -> Result<()> {
         let server = self.start(Keep::Lazily(folder))?;
-        if let Contender::Gearmand { .. } = self.contender {
+        if let Contender::Gearmand { .. } = self.subject.contender {
             drop(server);
             return gearmand::fill(folder, FUNCTION, self.jobs, &[b'x'; 64]);
         }
@@ -217,7 +201,7 @@ impl Run<'_> {
 
     /// Waits until the server says that all jobs wait; false if it says nothing for too long.
     fn has_jobs_in_time(&self, server: &mut Server) -> Result<bool> {
-        let deadline = server.start + self.patience;
+        let deadline = server.start + self.subject.patience;
         loop {
             if let Some(status) = server.ended() {
                 bail!("the server ended ({status}) {}", server.log().trim());
@@ -233,7 +217,7 @@ impl Run<'_> {
 
     /// Asks how many jobs wait.
     fn waiting_jobs(&self, address: SocketAddr, deadline: Instant) -> Result<u64> {
-        let protocol = self.contender.protocol();
+        let protocol = self.subject.contender.protocol();
         let left = deadline.saturating_duration_since(Instant::now()).max(ASK_TIME);
         let mut stream = TcpStream::connect_timeout(&address, left)?;
         stream.set_read_timeout(Some(left))?;

@@ -159,6 +159,9 @@ impl Run<'_> {
         if load.has_unique {
             arguments.push("--fresh-unique".to_owned());
         }
+        if load.dedicated {
+            arguments.push("--dedicated".to_owned());
+        }
         arguments.into_iter().map(OsString::from).collect()
     }
 }

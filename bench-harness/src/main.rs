@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
-//!                                                             durable, crowds) ─▶ sample ─┐
+//!                                                      durable, crowds, cores) ─▶ sample ─┐
 //!                                                                                         │
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
@@ -14,6 +14,7 @@
 
 mod beside;
 mod contender;
+mod cores;
 mod crowds;
 mod deep;
 mod dialect;
@@ -35,6 +36,7 @@ mod scenario;
 mod scratch;
 mod soak;
 mod stats;
+mod subject;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Measured time of a sample.
 const FULL_TIME: Duration = Duration::from_secs(10);
 const QUICK_TIME: Duration = Duration::from_secs(1);
+/// Time under load before that.
+const FULL_WARM_UP: Duration = Duration::from_secs(1);
+const QUICK_WARM_UP: Duration = Duration::from_millis(300);
 
 /// Measures ringgear beside the servers it replaces, on this machine.
 #[derive(Debug, Parser)]
@@ -51,10 +54,13 @@ pub(crate) struct RunOptions {
     /// Measured seconds of each sample [default: 10, or 1 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
+    /// Seconds under load before that [default: 1, or 0.3 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) warm_up: Option<Duration>,
     /// Name of the run, for its folder and heading [default: full, part or quick]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Core that the server runs on, alone
+    /// Core that the server runs on, alone; scenarios of several cores choose by themselves
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub(crate) server_core: usize,
     /// Cores that the load runs on
@@ -199,7 +205,7 @@ impl RunOptions {
 
     /// How long the load runs before that.
     pub(crate) fn warm_up(&self) -> Duration {
-        Duration::from_millis(if self.quick { 300 } else { 1000 })
+        self.warm_up.unwrap_or(if self.quick { QUICK_WARM_UP } else { FULL_WARM_UP })
     }
 
     /// What the folder and the heading are called.

@@ -12,7 +12,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::contender::Contender;
-use crate::report::{bytes, number, time};
+use crate::report::{bytes, is_of_cores, number, time};
 use crate::sample::Sample;
 use crate::stats::{Group, Spread};
 
@@ -62,9 +62,10 @@ pub(crate) fn write(
             written.push((file, title));
         }
     }
-    let lines: [(&str, &str, Vec<Chart>); 2] = [
+    let lines: [(&str, &str, Vec<Chart>); 3] = [
         ("latency.svg", "Latency by percentile", latency_charts(groups)),
         ("depth.svg", "Cost against depth: server CPU per job, µs", depth_charts(groups)),
+        ("cores.svg", "Jobs per second against cores of the server", cores_charts(groups)),
     ];
     for (file, title, charts) in lines {
         if !charts.is_empty() {
@@ -257,20 +258,36 @@ fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
 
 /// A chart for filling and one for draining.
 fn depth_charts(groups: &[Group<'_>]) -> Vec<Chart> {
+    let deep = groups.iter().filter(|group| group.scenario == "deep");
+    let phase = |group: &Group<'_>| group.point.split(' ').next().unwrap_or_default().to_owned();
+    charts_against_x(deep, phase, |sample| sample.cpu_us_per_job)
+}
+
+/// A chart for each load that was run on several numbers of cores.
+fn cores_charts(groups: &[Group<'_>]) -> Vec<Chart> {
+    let cores = groups.iter().filter(|group| is_of_cores(group.scenario));
+    let scenario = |group: &Group<'_>| group.scenario.to_owned();
+    charts_against_x(cores, scenario, |sample| Some(sample.jobs_per_second))
+}
+
+/// Charts with a title each, of a figure against what the scenario varies.
+fn charts_against_x<'a>(
+    groups: impl Iterator<Item = &'a Group<'a>>,
+    title: impl Fn(&Group<'_>) -> String,
+    figure: impl Fn(&Sample) -> Option<f64>,
+) -> Vec<Chart> {
     let mut charts: Vec<Chart> = Vec::new();
-    for group in groups.iter().filter(|group| group.scenario == "deep") {
-        let (Some(x), Some(cpu)) = (group.x(), group.spread(|sample| sample.cpu_us_per_job)) else {
-            continue;
-        };
-        let phase = group.point.split(' ').next().unwrap_or_default();
+    for group in groups {
+        let (Some(x), Some(y)) = (group.x(), group.spread(&figure)) else { continue };
+        let title = title(group);
         let label = (x.log10(), number(x));
-        let known = charts.iter_mut().find(|chart| chart.title == phase);
+        let known = charts.iter_mut().find(|chart| chart.title == title);
         if let Some(chart) = known
             && !chart.x_labels.contains(&label)
         {
             chart.x_labels.push(label.clone());
         }
-        add_line(&mut charts, phase, group, vec![(x.log10(), cpu.median)], || vec![label], number);
+        add_line(&mut charts, &title, group, vec![(x.log10(), y.median)], || vec![label], number);
     }
     charts
 }

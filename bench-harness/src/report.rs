@@ -145,6 +145,12 @@ fn heading(facts: &Facts) -> String {
         facts.duration_s,
         facts.warm_up_s,
     );
+    if facts.scenarios.iter().any(|scenario| is_of_cores(&scenario.name)) {
+        text.push_str(
+            "* In scenarios of several cores, the server on the first so many of the machine, the \
+             load on the upper half.\n",
+        );
+    }
     if let Some(rate) = facts.latency_rate {
         let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
     }
@@ -206,6 +212,19 @@ const CROWDS: &[Column] = &[
     ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
 ];
 
+const CORES: &[Column] = &[
+    ("cores", |group, _| Some(group.point.to_owned())),
+    ("jobs/s", rate),
+    ("× one core", times_one_core),
+    ("× gearmand", times_gearmand),
+    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
+    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
+    ("CPU µs/job", cpu),
+    ("cores used", cores_used),
+    ("load's share", |group, _| figure(group, |it| it.load_cpu_share, number)),
+    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+];
+
 const DURABLE: &[Column] = &[
     ("phase", |group, _| Some(group.point.to_owned())),
     ("jobs/s", rate),
@@ -241,6 +260,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "large" => LARGE,
             "durable" => DURABLE,
             "crowd50k" => CROWDS,
+            name if is_of_cores(name) => CORES,
             _ => LOAD,
         };
         text.push_str("| contender |");
@@ -255,6 +275,11 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Whether a scenario gives the server more and more cores.
+pub(crate) fn is_of_cores(scenario: &str) -> bool {
+    scenario.starts_with("cores-")
 }
 
 /// Why nobody could be measured, if that is so for one reason.
@@ -353,14 +378,32 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
 
 /// CPU per job in units of the same contender's with the fewest connections.
 fn times_fewest(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    times_least(group, groups, |group| group.spread(|sample| sample.cpu_us_per_job))
+}
+
+/// Jobs a second in units of the same contender's on one core.
+fn times_one_core(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    times_least(group, groups, |group| group.spread(|sample| Some(sample.jobs_per_second)))
+}
+
+/// A figure in units of the same contender's where the scenario's `x` is least.
+fn times_least(
+    group: &Group<'_>,
+    groups: &[Group<'_>],
+    spread: impl Fn(&Group<'_>) -> Option<Spread>,
+) -> Option<String> {
     let same = |it: &&Group<'_>| (it.scenario, it.contender) == (group.scenario, group.contender);
-    let cpu = |group: &Group<'_>| Some(group.spread(|sample| sample.cpu_us_per_job)?.median);
     let least = groups
         .iter()
         .filter(same)
-        .filter_map(|it| Some((it.x()?, cpu(it)?)))
+        .filter_map(|it| Some((it.x()?, spread(it)?.median)))
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("{:.2}", cpu(group)? / least.1))
+    Some(format!("{:.2}", spread(group)?.median / least.1))
+}
+
+/// How many cores the server kept busy.
+fn cores_used(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
+    figure(group, |it| Some(it.cpu_us_per_job? * it.jobs_per_second / 1e6), number)
 }
 
 /// Jobs a second in units of the faster gearmand's.

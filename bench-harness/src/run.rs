@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::beside;
 use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::cores;
 use crate::crowds;
 use crate::deep;
 use crate::durable;
@@ -26,6 +27,7 @@ use crate::report::{self, Facts};
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
 use crate::scratch::Scratch;
+use crate::subject::Subject;
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -193,6 +195,7 @@ impl<'a> Harness<'a> {
             Work::Deep(depths) => Ok(self.deep(depths, contender)),
             Work::Large(sizes) => Ok(self.large(sizes, contender)),
             Work::Crowds(crowds) => self.crowds(crowds, contender),
+            Work::Cores(load, counts) => self.cores(load, counts, contender),
             Work::Durable(jobs) => self.durable(jobs, contender),
         };
         result.unwrap_or_else(|error| vec![failed(&error)])
@@ -203,6 +206,13 @@ impl<'a> Harness<'a> {
         let (cores, keep) = (&self.cores, Keep::Memory);
         let start = Start { cores, keep, threads: 1, patience: START_TIME };
         contender.start(self.options, &start)
+    }
+
+    /// A contender, for scenarios that take the load generator.
+    fn subject(&self, contender: Contender, patience: Duration) -> Result<Subject<'_>> {
+        let loadgen = self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?;
+        let Self { options, cores, .. } = self;
+        Ok(Subject { contender, options, cores, loadgen, patience })
     }
 
     fn load(
@@ -301,34 +311,19 @@ impl<'a> Harness<'a> {
     }
 
     fn durable(&self, jobs: u64, contender: Contender) -> Result<Vec<Sample>> {
-        let reason = |why: &String| anyhow!("{why}");
-        let run = durable::Run {
-            contender,
-            options: self.options,
-            cores: &self.cores,
-            loadgen: self.loadgen.as_ref().map_err(reason)?,
-            scratch: self.scratch.as_ref().map_err(reason)?,
-            jobs,
-            patience: self.options.phase_limit.max(START_TIME),
-        };
-        Ok(run.samples())
+        let subject = self.subject(contender, self.options.phase_limit.max(START_TIME))?;
+        let scratch = self.scratch.as_ref().map_err(|why| anyhow!("{why}"))?;
+        Ok(durable::Run { subject, scratch, jobs }.samples())
     }
 
     fn crowds(&self, crowds: &[usize], contender: Contender) -> Result<Vec<Sample>> {
-        let run = crowds::Run {
-            contender,
-            options: self.options,
-            cores: &self.cores,
-            loadgen: self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?,
-            limit: self.descriptors,
-            patience: START_TIME,
-        };
-        Ok(run.samples(crowds, |error, server| {
-            failed(&match server {
-                Some(server) => with_log(error, server),
-                None => error,
-            })
-        }))
+        let subject = self.subject(contender, START_TIME)?;
+        Ok(crowds::samples(&subject, self.descriptors, crowds, failed_beside))
+    }
+
+    fn cores(&self, load: Load, counts: &[usize], contender: Contender) -> Result<Vec<Sample>> {
+        let subject = self.subject(contender, START_TIME)?;
+        Ok(cores::samples(subject, load, counts, failed_beside))
     }
 
     /// Why a contender can't be measured with a store, if it is to be.
@@ -360,6 +355,14 @@ impl<'a> Harness<'a> {
 
 fn failed(error: &anyhow::Error) -> Sample {
     Sample::without(Status::Failed, format!("{error:#}"))
+}
+
+/// The same beside a server, if it came to one.
+fn failed_beside(error: anyhow::Error, server: Option<Server>) -> Sample {
+    failed(&match server {
+        Some(server) => with_log(error, server),
+        None => error,
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "depths and sizes far below 2^53")]

@@ -26,6 +26,8 @@ pub(crate) struct Load {
     pub(crate) size: usize,
     /// Functions that jobs are spread over.
     pub(crate) functions: usize,
+    /// Whether each connection has to do with one of them only.
+    pub(crate) dedicated: bool,
     /// Functions that each worker has besides.
     pub(crate) extra_functions: usize,
     /// Jobs to submit, where it isn't a time that counts.
@@ -48,6 +50,7 @@ pub(crate) const STEADY: Load = Load {
     mode: Mode::Foreground,
     size: 64,
     functions: 1,
+    dedicated: false,
     extra_functions: 0,
     jobs: None,
     open: false,
@@ -67,6 +70,8 @@ pub(crate) enum Work {
     Large(&'static [(u64, u64)]),
     /// By the load generator from so many connections, one after the other.
     Crowds(&'static [usize]),
+    /// By the load generator against servers on so many cores, one after the other.
+    Cores(Load, &'static [usize]),
     /// Store jobs before the answer, in several ways, and so many for a restart.
     Durable(u64),
 }
@@ -87,7 +92,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 14] = [
+pub(crate) const ALL: [Scenario; 17] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load(
         "mid",
@@ -154,6 +159,18 @@ pub(crate) const ALL: [Scenario; 14] = [
         work: Work::Large(&[(MIB, 500), (16 * MIB, 30), (64 * MIB, 10), (1024 * MIB, 1)]),
         quick: Work::Large(&[(MIB, 20), (16 * MIB, 2)]),
     },
+    cores(
+        "cores-own",
+        "1024 clients, 256 workers, foreground, 64 bytes, 128 functions, of which each connection \
+         has one",
+        Load { functions: 128, dedicated: true, ..CORES },
+    ),
+    cores(
+        "cores-all",
+        "the same, with all 128 functions at each connection",
+        Load { functions: 128, ..CORES },
+    ),
+    cores("cores-one", "the same with one function, which is one core's", CORES),
     Scenario {
         name: "durable",
         what: "50 clients, background, each job with a unique key, on disk before the answer; \
@@ -166,6 +183,14 @@ pub(crate) const ALL: [Scenario; 14] = [
 /// Background jobs that nobody takes.
 pub(crate) const FLOOD: Load =
     Load { clients: 50, workers: 0, pipeline: 16, mode: Mode::Background, ..STEADY };
+
+/// Enough connections for several cores.
+const CORES: Load = Load { clients: 1024, workers: 256, ..STEADY };
+
+const fn cores(name: &'static str, what: &'static str, load: Load) -> Scenario {
+    let work = Work::Cores(load, &[1, 2, 4, 8]);
+    Scenario { name, what, work, quick: Work::Cores(load, &[1, 2]) }
+}
 
 const fn load(name: &'static str, what: &'static str, load: Load) -> Scenario {
     Scenario { name, what, work: Work::Load(load), quick: Work::Load(load) }
@@ -196,6 +221,8 @@ impl Scenario {
             }
             Work::Deep(_) if floor => Some("without a queue it has no depth"),
             Work::Large(_) if floor => Some("it passes payloads on only when all is there"),
+            Work::Cores(..) if floor => Some("it has one thread"),
+            Work::Cores(..) if !gearman => Some("its driver here has one thread"),
             _ => None,
         }
     }

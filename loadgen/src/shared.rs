@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use crate::checker::Ledger;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -59,7 +61,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) pool: Pool,
     pub(crate) ledger: Ledger,
-    pub(crate) live: Vec<Live>,
+    /// One for each thread, which writes to it every turn: apart, so that none has others wait.
+    pub(crate) live: Vec<CachePadded<Live>>,
     /// What a worker sends once it is connected, up to the first grab; with `--dedicated` one for
     /// each function.
     pub(crate) registrations: Vec<Vec<u8>>,
@@ -81,7 +84,7 @@ impl Shared {
             pool: Pool::new(options.seed ^ clock.run_number()),
             clock,
             ledger: Ledger::new(threads),
-            live: (0..threads).map(|_| Live::default()).collect(),
+            live: (0..threads).map(|_| CachePadded::default()).collect(),
             registrations: crate::worker::registrations(&options, &functions),
             idle_registration: crate::worker::idle_registration(&options, &functions),
             functions,

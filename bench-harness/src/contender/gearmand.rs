@@ -12,11 +12,11 @@ use crate::beside;
 use crate::options::RunOptions;
 use crate::process::Server;
 
-/// One thread has no hand-overs on its one core, one worker woken per job spares the stampede, and
-/// a wide hash table keeps the chains of unique keys short.
-const TUNED: [&str; 3] = ["--threads=1", "--worker-wakeup=1", "--hashtable-buckets=1000003"];
-pub(super) const TUNED_ABOUT: &str =
-    "C gearmand with --threads=1 --worker-wakeup=1 --hashtable-buckets=1000003";
+/// One worker woken per job spares the stampede, and a wide hash table keeps the chains of unique
+/// keys short. It has as many threads as cores: on a single one, more of them only hand over.
+const TUNED: [&str; 2] = ["--worker-wakeup=1", "--hashtable-buckets=1000003"];
+pub(super) const TUNED_ABOUT: &str = "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and --threads=1, or a thread for \
+     each core";
 
 pub(super) fn absent(options: &RunOptions) -> Option<String> {
     beside::installed(&options.gearmand, "gearman-job-server").err()
@@ -43,6 +43,9 @@ pub(super) fn start(options: &RunOptions, tuned: bool, start: &Start<'_>) -> Res
         }
         if tuned {
             command.args(TUNED);
+        }
+        if tuned || start.threads > 1 {
+            command.arg(format!("--threads={}", start.threads));
         }
         command
     };
