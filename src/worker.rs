@@ -228,9 +228,11 @@ impl Engine {
             ability.ready[priority] = true;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];
+            // A list that isn't empty has been told of, even where what it says is false by now:
+            // the answer to the next grab says so. A sleeper hears of it when it is woken.
+            let is_news = peer.ready[priority].is_empty();
             peer.ready[priority].push_back(records, READY[priority], id);
-            // A sleeper hears of it when it is woken.
-            if peer.is_remote && peer.nap != Nap::Asleep {
+            if is_news && peer.is_remote && peer.nap != Nap::Asleep {
                 self.effects.push(Effect::Hint { conn });
             }
         }

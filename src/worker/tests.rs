@@ -287,3 +287,26 @@ fn a_worker_with_many_functions_grabs_without_looking_at_each() {
     assert_eq!(ready.count(), 1);
     assert_eq!((rig.grab(1), rig.grab(1)), (Some(job), None));
 }
+
+#[test]
+fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
+    // Each of a roaming worker's functions that got its first job cost a letter: six for each job
+    // with 128 functions on eight cores, more than the job itself.
+    let mut rig = Rig::new(settings());
+    rig.engine.mark_remote(1);
+    ["a", "b", "c"].iter().for_each(|function| rig.can_do(1, function));
+    rig.background("a");
+    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
+    rig.background("b");
+    assert_eq!(rig.effects(), [], "that there are some is known");
+    submit(&mut rig, Command::SubmitJobHighBg, "b");
+    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }], "that some are urgent is new");
+    rig.can_do(2, "a");
+    rig.can_do(2, "b");
+    assert_eq!(grab_all(&mut rig, 2).len(), 3);
+    rig.background("c");
+    assert_eq!(rig.effects(), [], "what it was told of is gone, but it has yet to ask");
+    assert!(rig.grab(1).is_some() && rig.engine.ready(1) == 0);
+    rig.background("a");
+    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
+}
