@@ -44,11 +44,12 @@ pub struct Load {
     pub jobs: usize,
 }
 
-/// A core's `Load` as the other cores see it.
+/// A core's `Load` as the other cores see it. Connections come and go so rarely that their line
+/// stays in the caches of all cores; the others change with every turn.
 #[derive(Debug, Default)]
 struct Gauge {
+    connections: CachePadded<AtomicUsize>,
     bytes: AtomicIsize,
-    connections: AtomicUsize,
     jobs: AtomicUsize,
 }
 
@@ -138,7 +139,7 @@ pub struct Post<T> {
     peers: Vec<Peer<T>>,
     bell: Doorbell,
     /// By core.
-    gauges: Arc<[CachePadded<Gauge>]>,
+    gauges: Arc<[Gauge]>,
     /// Letters that wait, for all peers together.
     waiting: usize,
     /// Some peer was congested when last asked.
@@ -155,7 +156,7 @@ pub struct Post<T> {
 pub fn mesh<T: Send>(cores: usize, bytes: fn(&T) -> usize) -> std::io::Result<Vec<Post<T>>> {
     let bells: Vec<Doorbell> =
         (0..cores).map(|_| Doorbell::new()).collect::<std::io::Result<_>>()?;
-    let gauges: Arc<[CachePadded<Gauge>]> = (0..cores).map(|_| CachePadded::default()).collect();
+    let gauges: Arc<[Gauge]> = (0..cores).map(|_| Gauge::default()).collect();
     let others = cores.saturating_sub(1).max(1);
     let room = (CORE_LETTERS / others).clamp(RING_LETTERS_MIN, RING_LETTERS_MAX);
     let post = |core| Post {
@@ -336,27 +337,38 @@ impl<T: Send> Post<T> {
     pub fn publish(&self, load: Load) {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
-        let Gauge { bytes, connections, jobs } = &**gauge;
+        let Gauge { bytes, connections, jobs } = gauge;
         if bytes.load(Ordering::Relaxed) != load.bytes {
             bytes.store(load.bytes, Ordering::Relaxed);
         }
-        for (value, now) in [(connections, load.connections), (jobs, load.jobs)] {
+        for (value, now) in [(&**connections, load.connections), (jobs, load.jobs)] {
             if value.load(Ordering::Relaxed) != now {
                 value.store(now, Ordering::Relaxed);
             }
         }
     }
 
-    /// What all the other cores together have in use, as they last published it.
-    #[inline]
+    /// What all the other cores together have in use, as they last published it. Cores that are
+    /// busy have written to most of it since: too dear for every turn where there are many.
     #[must_use]
     pub fn elsewhere(&self) -> Load {
-        let gauges = self.gauges.iter().enumerate().filter(|(core, _)| *core != self.core);
-        gauges.fold(Load::default(), |sum, (_, gauge)| Load {
+        self.others().fold(Load::default(), |sum, gauge| Load {
             bytes: sum.bytes + gauge.bytes.load(Ordering::Relaxed),
             connections: sum.connections + gauge.connections.load(Ordering::Relaxed),
             jobs: sum.jobs + gauge.jobs.load(Ordering::Relaxed),
         })
+    }
+
+    /// Connections of all the other cores together.
+    #[inline]
+    #[must_use]
+    pub fn connections_elsewhere(&self) -> usize {
+        self.others().map(|gauge| gauge.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Gauge> {
+        let gauges = self.gauges.iter().enumerate();
+        gauges.filter(|(core, _)| *core != self.core).map(|(_, gauge)| gauge)
     }
 
     /// Cores that have few enough connections to take in more from others, one bit each: less than

@@ -156,15 +156,28 @@ struct Parts {
     busy_poll: Duration,
     /// Most connections of this core.
     connections_max: usize,
+    memory: MemoryElsewhere,
+}
+
+/// What the other cores have in use, which is looked at once a millisecond.
+#[derive(Default)]
+struct MemoryElsewhere {
+    bytes: isize,
+    /// In milliseconds of `Now::mono_ms`.
+    read_at_ms: Option<u64>,
 }
 
 impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
-        let Self { shard, post, commits, arrivals, connections_max, .. } = self;
-        let Load { bytes, connections, .. } = post.elsewhere();
+        let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
+        if memory.read_at_ms != Some(now.mono_ms) {
+            let bytes = post.elsewhere().bytes;
+            *memory = MemoryElsewhere { bytes, read_at_ms: Some(now.mono_ms) };
+        }
+        let connections = post.connections_elsewhere();
         let hospitable = post.hospitable(*connections_max);
-        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable });
+        shard.set_elsewhere(Elsewhere { bytes: memory.bytes, connections, hospitable });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
@@ -308,6 +321,7 @@ pub fn run(
             rings: Arc::clone(&rings),
             busy_poll,
             connections_max,
+            memory: MemoryElsewhere::default(),
         },
     );
     let ended = run_cores(parts.collect(), driver, &stoppers);
