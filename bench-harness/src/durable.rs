@@ -187,7 +187,8 @@ impl Run<'_> {
     /// Leaves the jobs in a folder, and no server.
     fn fill(&self, folder: &Path) -> Result<()> {
         let server = self.start(Keep::Lazily(folder))?;
-        if let Contender::Gearmand { .. } = self.subject.contender {
+        if let Contender::Gearmand { .. } | Contender::GearmandBuilt { .. } = self.subject.contender
+        {
             drop(server);
             return gearmand::fill(folder, FUNCTION, self.jobs, &[b'x'; 64]);
         }

@@ -81,6 +81,9 @@ pub(crate) struct RunOptions {
     /// Binary of C gearmand
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/gearmand")]
     pub(crate) gearmand: PathBuf,
+    /// Binary of another C gearmand, a later one built from source, to measure beside that one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) gearmand_built: Option<PathBuf>,
     /// Program of the Perl server
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/gearmand")]
     pub(crate) gearman_server: PathBuf,

@@ -28,7 +28,7 @@ const FIGURES: i32 = 120;
 const FONT: &str = "sans-serif";
 /// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in
 /// greys.
-const COLOURS: [RGBColor; 12] = [
+const COLOURS: [RGBColor; 14] = [
     RGBColor(0, 120, 80),
     RGBColor(90, 180, 130),
     RGBColor(150, 200, 60),
@@ -36,6 +36,8 @@ const COLOURS: [RGBColor; 12] = [
     RGBColor(20, 70, 60),
     RGBColor(190, 50, 40),
     RGBColor(230, 130, 110),
+    RGBColor(130, 20, 70),
+    RGBColor(220, 120, 170),
     RGBColor(120, 90, 170),
     RGBColor(200, 150, 40),
     RGBColor(50, 110, 190),

@@ -112,7 +112,10 @@ impl<'a> Harness<'a> {
     }
 
     fn facts(&self) -> Facts {
-        let contenders = self.contenders.iter().map(|contender| report::Known {
+        let known = |contender: &&Contender| {
+            self.scenarios.iter().any(|scenario| contender.takes_part(scenario, self.options))
+        };
+        let contenders = self.contenders.iter().filter(known).map(|contender| report::Known {
             name: contender.name().to_owned(),
             about: contender.about().to_owned(),
             version: match contender.absent(self.options) {
@@ -149,7 +152,7 @@ impl<'a> Harness<'a> {
         for repeat in 1..=self.options.repeats() {
             for at in 0..self.contenders.len() {
                 let contender = self.contenders[turn(at, repeat, self.contenders.len())];
-                if !contender.takes_part(scenario) {
+                if !contender.takes_part(scenario, self.options) {
                     continue;
                 }
                 let absent = scenario.absent_for(contender).map(str::to_owned);

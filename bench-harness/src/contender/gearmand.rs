@@ -9,7 +9,6 @@ use rusqlite::{Connection, params};
 
 use super::{Start, first_line};
 use crate::beside;
-use crate::options::RunOptions;
 use crate::process::Server;
 
 /// One worker woken per job spares the stampede, and a wide hash table keeps the chains of unique
@@ -18,21 +17,20 @@ const TUNED: [&str; 2] = ["--worker-wakeup=1", "--hashtable-buckets=1000003"];
 pub(super) const TUNED_ABOUT: &str = "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and --threads=1, or a thread for \
      each core";
 
-pub(super) fn absent(options: &RunOptions) -> Option<String> {
-    beside::installed(&options.gearmand, "gearman-job-server").err()
+pub(super) fn absent(path: &Path) -> Option<String> {
+    beside::installed(path, "gearman-job-server").err()
 }
 
 /// The queue in a file is a plug-in, which a build may lack.
-pub(super) fn absent_on_disk(options: &RunOptions) -> Option<String> {
-    let help = Command::new(&options.gearmand).arg("--help").output();
+pub(super) fn absent_on_disk(path: &Path) -> Option<String> {
+    let help = Command::new(path).arg("--help").output();
     let help = help.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
     let is_there = String::from_utf8_lossy(&help).contains("--libsqlite3-db");
     (!is_there).then(|| "its build has no --queue-type libsqlite3".to_owned())
 }
 
-pub(super) fn start(options: &RunOptions, tuned: bool, start: &Start<'_>) -> Result<Server> {
-    let path = beside::installed(&options.gearmand, "gearman-job-server")
-        .map_err(|error| anyhow!(error))?;
+pub(super) fn start(path: &Path, tuned: bool, start: &Start<'_>) -> Result<Server> {
+    let path = beside::installed(path, "gearman-job-server").map_err(|error| anyhow!(error))?;
     let command = |port: u16| {
         let mut command = Command::new(&path);
         command.args(["-L", "127.0.0.1", "-p", &port.to_string(), "-l", "stderr", "-P", ""]);
@@ -74,8 +72,8 @@ pub(crate) fn fill(folder: &Path, function: &str, jobs: u64, payload: &[u8]) -> 
     Ok(())
 }
 
-pub(super) fn version(options: &RunOptions) -> String {
-    first_line(&options.gearmand, &["--version"])
+pub(super) fn version(path: &Path) -> String {
+    first_line(path, &["--version"])
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Cores, Server};
@@ -80,6 +80,8 @@ pub(crate) enum Contender {
     RinggearPostgres,
     /// The C server as it comes, or with options that help it.
     Gearmand { tuned: bool },
+    /// Likewise another version of it, beside the installed one.
+    GearmandBuilt { tuned: bool },
     /// The Perl server.
     Perl,
     /// beanstalkd.
@@ -92,7 +94,7 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Ringgear(EventLoop::Uring),
         Self::Ringgear(EventLoop::Epoll),
         Self::RinggearGlommio,
@@ -100,6 +102,8 @@ impl Contender {
         Self::RinggearPostgres,
         Self::Gearmand { tuned: false },
         Self::Gearmand { tuned: true },
+        Self::GearmandBuilt { tuned: false },
+        Self::GearmandBuilt { tuned: true },
         Self::Perl,
         Self::Beanstalkd,
         Self::Redis,
@@ -117,6 +121,8 @@ impl Contender {
             Self::RinggearPostgres => "ringgear-pg",
             Self::Gearmand { tuned: false } => "gearmand",
             Self::Gearmand { tuned: true } => "gearmand-tuned",
+            Self::GearmandBuilt { tuned: false } => "gearmand-built",
+            Self::GearmandBuilt { tuned: true } => "gearmand-built-tuned",
             Self::Perl => "gearman-server",
             Self::Beanstalkd => "beanstalkd",
             Self::Redis => "redis",
@@ -143,6 +149,8 @@ impl Contender {
                 "C gearmand with --backlog=1024, else its defaults, and in `durable` --queue-type=libsqlite3"
             }
             Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
+            Self::GearmandBuilt { tuned: false } => "as gearmand: the binary of --gearmand-built",
+            Self::GearmandBuilt { tuned: true } => "as gearmand-tuned: that binary",
             Self::Perl => "the Perl server (Gearman::Server), defaults",
             Self::Beanstalkd => {
                 "put, reserve, delete; nothing is answered to the submitter; no binlog, but in `durable` \
@@ -173,7 +181,11 @@ impl Contender {
                 ringgear::absent(options, EventLoop::Uring)
             }
             Self::RinggearPostgres => postgres::absent(options),
-            Self::Gearmand { .. } => gearmand::absent(options),
+            Self::Gearmand { .. } => gearmand::absent(&options.gearmand),
+            Self::GearmandBuilt { .. } => match &options.gearmand_built {
+                Some(path) => gearmand::absent(path),
+                None => Some("--gearmand-built isn't given".to_owned()),
+            },
             Self::Perl => perl::absent(options),
             Self::Beanstalkd => beanstalkd::absent(options),
             Self::Redis => redis::absent(options),
@@ -184,7 +196,10 @@ impl Contender {
     /// Why it can't keep jobs on disk here, if so.
     pub(crate) fn absent_on_disk(self, options: &RunOptions) -> Option<String> {
         match self {
-            Self::Gearmand { .. } => gearmand::absent_on_disk(options),
+            Self::Gearmand { .. } => gearmand::absent_on_disk(&options.gearmand),
+            Self::GearmandBuilt { .. } => {
+                options.gearmand_built.as_deref().and_then(gearmand::absent_on_disk)
+            }
             Self::Perl => Some("it keeps jobs in memory only".to_owned()),
             Self::Relay(_) => Some("it keeps no jobs".to_owned()),
             _ => None,
@@ -192,8 +207,9 @@ impl Contender {
     }
 
     /// Whether it is measured in a scenario; absent ones stand in the tables, others don't.
-    pub(crate) fn takes_part(self, scenario: &Scenario) -> bool {
+    pub(crate) fn takes_part(self, scenario: &Scenario, options: &RunOptions) -> bool {
         match self {
+            Self::GearmandBuilt { .. } => options.gearmand_built.is_some(),
             Self::RinggearPostgres => scenario.stores(),
             Self::RinggearPolling => scenario.is_open(),
             _ => true,
@@ -215,7 +231,11 @@ impl Contender {
             Self::RinggearGlommio => ringgear::start(options, "glommio", &[], start),
             Self::RinggearPolling => ringgear::start(options, "uring", &ringgear::POLLING, start),
             Self::RinggearPostgres => postgres::start(options, start),
-            Self::Gearmand { tuned } => gearmand::start(options, tuned, start),
+            Self::Gearmand { tuned } => gearmand::start(&options.gearmand, tuned, start),
+            Self::GearmandBuilt { tuned } => match &options.gearmand_built {
+                Some(path) => gearmand::start(path, tuned, start),
+                None => bail!("--gearmand-built isn't given"),
+            },
             Self::Perl => perl::start(options, start),
             Self::Beanstalkd => beanstalkd::start(options, start),
             Self::Redis => redis::start(options, start),
@@ -230,7 +250,10 @@ impl Contender {
                 ringgear::version(options)
             }
             Self::RinggearPostgres => postgres::version(options),
-            Self::Gearmand { .. } => gearmand::version(options),
+            Self::Gearmand { .. } => gearmand::version(&options.gearmand),
+            Self::GearmandBuilt { .. } => {
+                options.gearmand_built.as_deref().map_or_else(String::new, gearmand::version)
+            }
             Self::Perl => perl::version(),
             Self::Beanstalkd => beanstalkd::version(options),
             Self::Redis => redis::version(options),
