@@ -92,7 +92,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 17] = [
+pub(crate) const ALL: [Scenario; 18] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load(
         "mid",
@@ -166,11 +166,21 @@ pub(crate) const ALL: [Scenario; 17] = [
         Load { functions: 128, dedicated: true, ..CORES },
     ),
     cores(
+        "cores-busy",
+        "the same with 16 jobs in flight for each client",
+        Load { functions: 128, dedicated: true, pipeline: 16, ..CORES },
+    ),
+    cores(
         "cores-all",
-        "the same, with all 128 functions at each connection",
+        "1024 clients, 256 workers, foreground, 64 bytes, 128 functions, all of them at each \
+         connection",
         Load { functions: 128, ..CORES },
     ),
-    cores("cores-one", "the same with one function, which is one core's", CORES),
+    cores(
+        "cores-one",
+        "1024 clients, 256 workers, foreground, 64 bytes, one function, which is one core's",
+        CORES,
+    ),
     Scenario {
         name: "durable",
         what: "50 clients, background, each job with a unique key, on disk before the answer; \
