@@ -71,6 +71,17 @@ pub struct Caller {
     pub session: u32,
 }
 
+/// Whether a worker waits for a NOOP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It will grab of itself.
+    Awake,
+    /// It waits.
+    Asleep,
+    /// It has had one and not grabbed since.
+    Woken,
+}
+
 /// What one core has to say to another.
 #[derive(Debug)]
 pub enum Letter {
@@ -127,6 +138,15 @@ pub enum Letter {
     },
     /// To the owner: a connection that was to move in stays where it is.
     StayedHome(Caller),
+    /// To the owner: a connection that left it to make room has its home here now.
+    SettledIn {
+        /// Its stand-in's number at the owner.
+        stand_in: ConnId,
+        /// The connection.
+        caller: Caller,
+        /// What it was at when it left.
+        rest: Rest,
+    },
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
         /// The number of the gathering at the sender.
@@ -232,6 +252,7 @@ impl Letter {
                 | Self::Declined(_)
                 | Self::MoveIn { .. }
                 | Self::StayedHome(_)
+                | Self::SettledIn { .. }
                 | Self::Welcome(_)
                 | Self::Gone(_)
                 | Self::List { .. }

@@ -4,7 +4,7 @@
 //! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
 //! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
 //! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
-//! once a batch. `delivery` fills them; `home`, `owner` and `moving` face other cores.
+//! once a batch. `delivery` fills them; `home`, `owner`, `moving` and `relief` face other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
@@ -20,6 +20,7 @@ use self::letters::Letters;
 use self::lists::Progress;
 use self::moving::Moving;
 pub use self::moving::Passenger;
+use self::relief::Relief;
 pub use self::settings::Settings;
 use crate::admin;
 use crate::engine::{ConnId, Effect, Engine, Now};
@@ -92,8 +93,10 @@ pub struct Counters {
     pub slow_readers: u64,
     /// Packets and lines that came in.
     pub frames: u64,
-    /// Connections that moved here from another core.
+    /// Connections that moved here from another core, to their jobs.
     pub moved: u64,
+    /// Connections that moved here from another core, which had too much to do.
+    pub took_in: u64,
 }
 
 /// What the other cores take of what all cores share.
@@ -173,7 +176,7 @@ impl Connection {
     /// The home that letters with what there is for it go to; none for one that is here, or will
     /// be.
     fn home(&self) -> Option<(Core, Caller)> {
-        self.caller.filter(|_| self.moving != Moving::Expected)
+        self.caller.filter(|_| !matches!(self.moving, Moving::Expected | Moving::Left))
     }
 
     /// Whether it waits for another core's answer to a grab.
@@ -211,6 +214,8 @@ pub struct Shard {
     gatherings: Slab<Gathering>,
     /// Workers that this core's engine woke in vain; empty between calls.
     declined: Vec<ConnId>,
+    /// What this core has been told to do about too much to do.
+    relief: Relief,
     /// Connections so far, stand-ins not counted.
     sessions: u32,
     /// Memory and connections of the other cores.
@@ -241,6 +246,7 @@ impl Shard {
             callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
             gatherings: Slab::new(),
             declined: Vec::new(),
+            relief: Relief::default(),
             sessions: 0,
             elsewhere: Elsewhere::default(),
             resumed: Vec::new(),
@@ -335,7 +341,7 @@ impl Shard {
     /// `sent`.
     #[inline]
     pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
-        if self.waits_for_rows(conn) {
+        if self.holds_back(conn) {
             return None;
         }
         self.connections[conn as usize].outbox.take()
@@ -345,7 +351,7 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn has_chunks(&self, conn: ConnId) -> bool {
-        !self.waits_for_rows(conn) && self.connections[conn as usize].outbox.has_chunks()
+        !self.holds_back(conn) && self.connections[conn as usize].outbox.has_chunks()
     }
 
     /// A chunk has been sent whole.
@@ -371,7 +377,9 @@ impl Shard {
             Closing::Flushing if connection.outbox.is_empty() => Intake::Close,
             Closing::Flushing => Intake::Pause,
             Closing::No if connection.moving != Moving::No => match connection.moving {
-                Moving::Packed(_) if connection.outbox.is_empty() => Intake::Move,
+                Moving::Packed(_) | Moving::Leaving(_) if connection.outbox.is_empty() => {
+                    Intake::Move
+                }
                 _ => Intake::Pause,
             },
             Closing::No if connection.paused || connection.ended => Intake::Pause,
@@ -443,7 +451,8 @@ impl Shard {
     /// Number of connections that came in on this core.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.len() - self.callers.iter().map(HashMap::len).sum::<usize>()
+        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
+        self.connections.len() - stand_ins - self.relief.homeless
     }
 
     /// Whether every reply has left, on all connections.
@@ -469,7 +478,8 @@ impl Shard {
     #[cfg(debug_assertions)]
     #[must_use]
     pub fn dealings(&self) -> (usize, usize) {
-        (self.callers.iter().map(HashMap::len).sum(), self.gatherings.len())
+        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
+        (stand_ins + self.relief.homeless, self.gatherings.len())
     }
 
     /// The engine, to look at.
@@ -528,6 +538,7 @@ impl Shard {
         if connection.is_grabbing() {
             connection.paused = held_bytes > INBOUND_PAUSE_BYTES;
         }
+        self.consider_leaving(conn);
         self.mark_dirty(conn);
     }
 
@@ -668,8 +679,10 @@ impl Shard {
     /// through, so what counts is what waited before the last one.
     fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
         let connection = &mut self.connections[conn as usize];
+        // One that is being handed over isn't written to meanwhile.
         if connection.closing == Closing::Now
             || connection.outbox.bytes_before_last() <= self.settings.outbox_bytes_max
+            || matches!(connection.moving, Moving::Departing(_) | Moving::Left)
         {
             return;
         }
@@ -726,6 +739,7 @@ mod letters;
 mod lists;
 mod moving;
 mod owner;
+mod relief;
 mod settings;
 
 #[cfg(test)]

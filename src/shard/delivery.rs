@@ -75,7 +75,7 @@ impl Shard {
         if let Some((home, caller)) = connection.home() {
             let ready = self.engine.ready(conn);
             self.send_letter(home, Letter::Noop { caller, ready });
-        } else if connection.moving == Moving::Expected {
+        } else if let Moving::Expected | Moving::Left = connection.moving {
             // It is told when it has arrived.
         } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
             let ready = self.engine.ready(conn);

@@ -19,7 +19,7 @@ use super::{Closing, Shard};
 use crate::admin::{self, Concern, Listing};
 use crate::engine::{ConnId, Now, Status};
 use crate::frame::{Header, Magic};
-use crate::letter::{Answer, Caller, Core, Letter, Question};
+use crate::letter::{Answer, Caller, Core, Letter, Question, Rest};
 use crate::outbox::{Parcel, Slot};
 use crate::packet::{Command, Grab, Payload, Priority, Request, Response};
 use crate::session;
@@ -71,6 +71,30 @@ impl Away {
             grabbing: None,
             asked: 0,
         }
+    }
+
+    /// Of a connection that comes from the core of its jobs, which knows it with these functions.
+    pub(super) fn with_jobs_at(
+        owner: Core,
+        own: Core,
+        cores: usize,
+        functions: Vec<Box<[u8]>>,
+        ready: u8,
+        rest: Rest,
+    ) -> Self {
+        let mut away = Self::new(cores);
+        away.known = 1 << owner;
+        away.roams = !functions.is_empty();
+        away.able[owner] = u32::try_from(functions.len()).unwrap_or(u32::MAX);
+        away.functions = functions.into_iter().collect();
+        if away.roams {
+            away.asleep = rest == Rest::Asleep;
+            away.told = if away.asleep { 1 << owner | 1 << own } else { 0 };
+            // What comes in its sleep comes with the NOOP.
+            away.hints[owner] = if away.asleep { 0 } else { ready };
+            away.woken_by = (rest == Rest::Woken).then_some(owner);
+        }
+        away
     }
 
     pub(super) fn roams(&self) -> bool {

@@ -4,6 +4,7 @@
 //! what other cores have to add comes as a letter. Knows how far a list has come; the rows
 //! themselves are `admin`'s.
 
+use super::moving::Moving;
 use super::{Connection, OUTBOX_PAUSE_BYTES, Origin, Shard};
 use crate::admin::{self, Listing, WorkerRow};
 use crate::engine::{ConnId, Now};
@@ -68,11 +69,13 @@ impl Shard {
         self.connections[conn as usize].listing = Some(progress);
     }
 
-    /// Whether what a connection has to send waits for rows of another core.
+    /// Whether what a connection has to send waits: for rows of another core, or for the core that
+    /// it is handed over to.
     #[inline]
-    pub(super) fn waits_for_rows(&self, conn: ConnId) -> bool {
-        let Connection { listing, outbox, .. } = &self.connections[conn as usize];
+    pub(super) fn holds_back(&self, conn: ConnId) -> bool {
+        let Connection { listing, outbox, moving, .. } = &self.connections[conn as usize];
         listing.is_some_and(|progress| progress.asked) && outbox.bytes() < LIST_PIECE_BYTES
+            || matches!(moving, Moving::Departing(_))
     }
 
     /// Appends this core's next rows of a list; answers with what is left of them.

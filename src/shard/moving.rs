@@ -1,23 +1,22 @@
 //! Connections that move to the core where their jobs are, both sides: so that what would cross
-//! with every job crosses once.
+//! with every job crosses once. A worker whose functions all belong to one other core does, and a
+//! client after `Settings::move_after` submissions in a row to one. What is under way comes back,
+//! the owner keeps what it has for it (`MoveIn`, `Welcome`), the driver hands the socket over, and
+//! there the stand-in becomes the connection itself, with its jobs, functions and sleep.
 //!
-//! A worker whose functions all belong to one other core moves there, and so does a client after
-//! `Settings::move_after` submissions in a row to one. Its requests wait, what is under way comes
-//! back, the owner keeps what it has for it from then on (`MoveIn`, `Welcome`), and the driver
-//! hands the socket over. There the stand-in becomes the connection itself, with its jobs,
-//! functions and sleep.
-//!
-//! Invariant: nothing is under way between the two cores when a connection departs, and its home
-//! knew nothing of it that its stand-in doesn't but the session and bytes that weren't handled yet.
+//! `relief` is the other way round. Invariant: nothing is under way between the two cores when a
+//! connection departs, and its home knew nothing of it that its stand-in doesn't but the session
+//! and bytes that weren't handled yet.
 
 use std::net::IpAddr;
 
 use tracing::debug;
 
+use super::relief::Luggage;
 use super::{Closing, Connection, Origin, Shard};
 use crate::engine::{ConnId, Now};
 use crate::inbound::Inbound;
-use crate::letter::{Caller, Core, Letter};
+use crate::letter::{Caller, Core, Letter, Rest};
 use crate::packet::Response;
 use crate::session::Session;
 
@@ -35,19 +34,26 @@ pub(super) enum Moving {
     Packed(Core),
     /// A stand-in: what there is for it waits here, it comes.
     Expected,
+    /// It is to make room here; see `relief`.
+    Leaving(Core),
+    /// The same, and the driver hands it over: what there is for it waits.
+    Departing(Core),
+    /// A stand-in: what there is for it waits here until its new home has written.
+    Left,
 }
 
 /// A connection between two cores, without its socket.
 #[derive(Debug)]
 pub struct Passenger {
-    caller: Caller,
-    ip: IpAddr,
-    session: Session,
-    inbound: Inbound,
-    /// It waits for a NOOP.
-    asleep: bool,
+    pub(super) caller: Caller,
+    pub(super) ip: IpAddr,
+    pub(super) session: Session,
+    pub(super) inbound: Inbound,
+    pub(super) rest: Rest,
     /// The peer will send nothing more.
-    ended: bool,
+    pub(super) ended: bool,
+    /// Of one that makes room.
+    pub(super) luggage: Option<Luggage>,
 }
 
 /// The home's side.
@@ -76,7 +82,9 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         let settled = connection.outbox.is_empty() && !connection.is_grabbing();
         match connection.moving {
-            Moving::Settling(_) if connection.ended => connection.moving = Moving::No,
+            Moving::Settling(_) | Moving::Leaving(_) if connection.ended => {
+                connection.moving = Moving::No;
+            }
             Moving::Packed(_) if connection.ended => self.stay(conn),
             Moving::Settling(owner) if settled => {
                 connection.moving = Moving::Asked(owner);
@@ -98,11 +106,16 @@ impl Shard {
         self.mark_dirty(conn);
     }
 
-    /// Where a connection moves whose `intake` says so.
+    /// Where a connection moves whose `intake` says so: the driver hands it over. `depart` or
+    /// `stay` has to follow.
     #[must_use]
-    pub fn destination(&self, conn: ConnId) -> Option<Core> {
-        match self.connections[conn as usize].moving {
-            Moving::Packed(owner) => Some(owner),
+    pub fn destination(&mut self, conn: ConnId) -> Option<Core> {
+        let moving = &mut self.connections[conn as usize].moving;
+        if let Moving::Leaving(to) = *moving {
+            *moving = Moving::Departing(to);
+        }
+        match *moving {
+            Moving::Packed(to) | Moving::Departing(to) => Some(to),
             _ => None,
         }
     }
@@ -111,6 +124,9 @@ impl Shard {
     /// Comes when `intake` says so and no receive is in flight. What it answers with has to
     /// `arrive` there, after all letters so far.
     pub fn depart(&mut self, conn: ConnId, now: Now) -> Passenger {
+        if let Moving::Departing(to) = self.connections[conn as usize].moving {
+            return self.leave(conn, to);
+        }
         let caller = Caller { conn, session: self.connections[conn as usize].session_id };
         let napping = self.engine.is_asleep(conn);
         self.engine.disconnect(conn, now);
@@ -118,6 +134,7 @@ impl Shard {
             self.connections.remove(conn as usize);
         // With functions of other cores, this core's engine isn't told everything.
         let asleep = away.filter(|away| away.roams()).map_or(napping, |away| away.asleep);
+        let rest = if asleep { Rest::Asleep } else { Rest::Awake };
         debug_assert!(outbox.is_empty(), "what was sent before is a peer's to have before");
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes -= held_bytes;
@@ -126,13 +143,16 @@ impl Shard {
             self.letters.forget(conn);
         }
         debug!(conn, ip = %origin.ip, "moved");
-        Passenger { caller, ip: origin.ip, session, inbound, asleep, ended }
+        Passenger { caller, ip: origin.ip, session, inbound, rest, ended, luggage: None }
     }
 
     /// A connection can't be handed over: it goes on where it is, and never moves.
     pub fn stay(&mut self, conn: ConnId) {
         let connection = &mut self.connections[conn as usize];
-        if let Moving::Packed(owner) = connection.moving {
+        if let Moving::Leaving(_) | Moving::Departing(_) = connection.moving {
+            connection.moving = Moving::No;
+            self.resumed.push(conn);
+        } else if let Moving::Packed(owner) = connection.moving {
             connection.moving = Moving::No;
             connection.away.iter_mut().for_each(|away| away.is_rooted = true);
             let caller = Caller { conn, session: connection.session_id };
@@ -175,7 +195,10 @@ impl Shard {
     /// A connection has come, which `from` let depart; `fd` is its descriptor, or what the driver
     /// has in its place. Its requests go on with the next `next_dirty`.
     pub fn arrive(&mut self, from: Core, passenger: Passenger, fd: i32, now: Now) -> ConnId {
-        let Passenger { caller, ip, session, inbound, asleep, ended } = passenger;
+        if passenger.luggage.is_some() {
+            return self.settle_in(from, passenger, fd, now);
+        }
+        let Passenger { caller, ip, session, inbound, rest, ended, .. } = passenger;
         let conn = self.stand_in(from, caller);
         self.callers[from].remove(&caller.conn);
         self.engine.mark_local(conn);
@@ -194,7 +217,7 @@ impl Shard {
         connection.ended = ended;
         self.counters.moved += 1;
         // The stand-in hears of a worker's sleep only while it has functions here.
-        if !asleep {
+        if rest != Rest::Asleep {
             self.engine.rise(conn);
         } else if self.engine.is_woken(conn) {
             self.push(conn, &Response::Noop, now);

@@ -50,6 +50,9 @@ impl Shard {
             }
             Letter::MoveIn { caller, exceptions } => self.expect(from, caller, exceptions),
             Letter::StayedHome(caller) => self.expect_no_more(from, caller),
+            Letter::SettledIn { stand_in, caller, rest } => {
+                self.settled_in(from, stand_in, caller, rest);
+            }
             Letter::Line { caller, slot, line } => {
                 let mut parcel = Parcel::default();
                 parcel.push_text(&self.answer_line(&line, now));

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringgear::engine::ConnId;
-use ringgear::letter::{Caller, Core, Letter};
+use ringgear::letter::{Caller, Core, Letter, Rest};
 use ringgear::packet::Command;
 
 /// Between a worker's home and an owner of its functions.
@@ -47,7 +47,8 @@ impl Audit {
         if let Letter::Request { caller, .. }
         | Letter::Grab { caller, .. }
         | Letter::Sleep(caller)
-        | Letter::StayedHome(caller) = letter
+        | Letter::StayedHome(caller)
+        | Letter::SettledIn { caller, .. } = letter
         {
             self.of(from, to, *caller).session = caller.session;
         }
@@ -70,6 +71,10 @@ impl Audit {
             Letter::Request { caller, header, body, .. } => {
                 let name = body.split(|&byte| byte == 0).next().unwrap_or_default();
                 self.of(from, to, *caller).note_ability(header.command, name);
+            }
+            Letter::SettledIn { caller, rest, .. } => {
+                let home = self.of(from, to, *caller);
+                (home.told, home.owes) = (*rest == Rest::Asleep, *rest == Rest::Woken);
             }
             Letter::Declined(caller) => {
                 let home = self.of(from, to, *caller);
@@ -98,6 +103,9 @@ impl Audit {
                 self.of(from, to, *caller).asleep = true;
             }
             Letter::Grab { caller, .. } => self.of(from, to, *caller).asleep = false,
+            Letter::SettledIn { caller, rest, .. } => {
+                self.of(from, to, *caller).asleep = *rest == Rest::Asleep;
+            }
             Letter::Noop { caller, .. } => {
                 let home = self.of(to, from, *caller);
                 if home.session == caller.session {
@@ -113,9 +121,12 @@ impl Audit {
         }
     }
 
-    /// A connection leaves its home for another core.
-    pub(crate) fn departed(&mut self, home: Core, conn: ConnId) {
-        self.dealings.retain(|&(from, _, other), _| (from, other) != (home, conn));
+    /// A connection leaves its home for the core of its jobs, or to make room. One that makes room
+    /// has written to nobody, and owners may not have heard yet that the last one of its number has
+    /// gone.
+    pub(crate) fn departed(&mut self, home: Core, conn: ConnId, makes_room: bool) {
+        let is_its = |&(from, _, other): &(Core, Core, ConnId)| (from, other) == (home, conn);
+        self.dealings.retain(|key, _| makes_room || !is_its(key));
     }
 
     fn of(&mut self, home: Core, owner: Core, caller: Caller) -> &mut Dealings {

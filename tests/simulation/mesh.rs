@@ -34,8 +34,10 @@ pub(crate) struct Mesh {
     moving: BTreeMap<ConnId, (Core, Core)>,
     /// Descriptors of all connections.
     descriptors: BTreeMap<ConnId, i32>,
-    /// Connections that have moved.
+    /// Connections that have moved, either way.
     pub(crate) moved: u64,
+    /// Those of them that made room.
+    pub(crate) made_room: u64,
     numbers: BTreeMap<(Core, ConnId), ConnId>,
     /// Letters wait for `carry`.
     slow: bool,
@@ -62,6 +64,7 @@ impl Mesh {
             moving: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             moved: 0,
+            made_room: 0,
             numbers: BTreeMap::new(),
             slow,
             ring_max: usize::MAX,
@@ -179,8 +182,11 @@ impl Mesh {
                 self.shards[from].stay(local);
                 continue;
             }
+            let (stand_ins, _) = self.shards[from].dealings();
             let passenger = self.shard(from).depart(local, now);
-            self.audit.departed(from, local);
+            let makes_room = self.shards[from].dealings().0 > stand_ins;
+            self.audit.departed(from, local, makes_room);
+            self.made_room += u64::from(makes_room);
             self.post(from);
             self.places.remove(&conn);
             self.numbers.remove(&(from, local));
@@ -281,7 +287,8 @@ impl Mesh {
     pub(crate) fn is_quiet(&self) -> bool {
         let moves =
             |&(core, local): &(Core, ConnId)| self.shards[core].intake(local) == Intake::Move;
-        self.rings.is_empty() && !self.places.values().any(moves)
+        let resumed = self.shards.iter().any(Shard::has_resumed);
+        self.rings.is_empty() && !resumed && !self.places.values().any(moves)
     }
 
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
@@ -391,6 +398,13 @@ impl Mesh {
                 elsewhere.connections += other.connections();
             }
             self.shards[core].set_elsewhere(elsewhere);
+            // And now and then a core has too much to do.
+            if self.rng.u32(0..20) == 0 {
+                let others: Vec<Core> = Cores { own: core, ..self.cores() }.others().collect();
+                let to = others[self.rng.usize(0..others.len())];
+                let connections = self.rng.usize(0..3);
+                self.shards[core].relieve(to, connections);
+            }
         }
         &mut self.shards[core]
     }

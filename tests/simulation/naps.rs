@@ -170,6 +170,13 @@ impl Naps {
         true
     }
 
+    /// A connection that is to move may go; `false` if there is none.
+    fn hands_over(&mut self) -> bool {
+        let is_to = !self.mesh.is_quiet();
+        self.pump();
+        is_to
+    }
+
     /// Everybody reads all there is.
     fn pump(&mut self) {
         while let Some(conn) = self.mesh.next_dirty(self.now) {
@@ -349,7 +356,7 @@ impl Naps {
         self.note("rest");
         let mut left = LETTERS_MAX;
         loop {
-            while self.carry() {
+            while self.carry() || self.hands_over() {
                 left -= 1;
                 assert!(left > 0, "letters beget letters");
             }
@@ -375,7 +382,7 @@ impl Naps {
         let able = &self.workers[at].able;
         let has_job = functions.into_iter().any(|function| able.contains(&*function.name));
         self.grab(at);
-        while self.carry() {}
+        while self.carry() || self.hands_over() {}
         let got = matches!(self.workers[at].state, State::Busy { .. });
         assert_eq!(got, has_job, "{} and its job", self.workers[at].conn);
     }
@@ -409,7 +416,7 @@ impl Naps {
             self.pump();
         }
         self.workers.clear();
-        while self.carry() {}
+        while self.carry() || self.hands_over() {}
         let stand_ins: usize = self.mesh.shards().iter().map(|shard| shard.dealings().0).sum();
         let most = if self.mesh.shards().iter().map(Shard::connections).sum::<usize>() == 1 {
             self.mesh.cores().count - 1
