@@ -152,7 +152,11 @@ struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     No,
-    /// A shutdown has been submitted, so that what is in flight ends.
+    /// A shutdown has been submitted, so that what is in flight ends. The kernel leaves that to a
+    /// thread of its own, which looks the descriptor up when it comes to it: closed before, its
+    /// place may be another connection's by then.
+    ShuttingDown,
+    /// It has been done.
     ShutDown,
     /// The close has been submitted; it must not be twice, for the place may be another's by then.
     Closed,
@@ -412,7 +416,11 @@ impl Uring {
             // Their effect shows in the completions of what they end. A timer that couldn't be set
             // anew has run out, and its completion is here.
             Some(Operation::SetTimer) => {}
-            Some(Operation::Cancel | Operation::Shutdown) | None => {}
+            Some(Operation::Shutdown) => {
+                self.connections[key].ending = Ending::ShutDown;
+                self.close_if_quiet(key);
+            }
+            Some(Operation::Cancel) | None => {}
         }
     }
 
@@ -648,10 +656,10 @@ impl Uring {
                 (opcode::Close::new(*file).build(), Operation::Close)
             }
             Ending::No => {
-                *ending = Ending::ShutDown;
+                *ending = Ending::ShuttingDown;
                 (opcode::Shutdown::new(*file, libc::SHUT_RDWR).build(), Operation::Shutdown)
             }
-            Ending::ShutDown | Ending::Closed => return,
+            Ending::ShuttingDown | Ending::ShutDown | Ending::Closed => return,
         };
         self.submit(entry.user_data(operation.user_data(key)));
     }

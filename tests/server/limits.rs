@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic::resume_unwind;
 use std::process::Command as Process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -16,6 +17,9 @@ use crate::harness::{Contender, PATIENCE, Server, wait_until};
 use crate::wire::{echo, expect, receive, request, send};
 
 const MIB: usize = 1 << 20;
+/// Connections that come beside others which are being closed, and how many of them stay at a time.
+const NEWCOMERS: usize = 2000;
+const NEWCOMERS_AT_A_TIME: usize = 20;
 
 fn each_driver(options: &[&str], test: impl Fn(Contender, Server)) {
     for contender in Contender::RINGGEAR {
@@ -489,5 +493,44 @@ fn a_large_body_may_trickle_in() {
         assert!(got.join().expect("an echo") == payload, "the echo differs");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         echo(&mut client, b"in step");
+    });
+}
+
+/// A connection whose bytes weren't Gearman's was shut down and closed on io_uring, and the kernel
+/// did the former later, on a thread of its own: by then the place among the ring's descriptors
+/// was that of a connection that had just come, and it was that one which ended. It takes peers
+/// that send nonsense and leave at once, as port scanners do.
+#[test]
+fn who_leaves_after_nonsense_takes_nobody_along() {
+    each_driver(&[], |_, server| {
+        let is_over = AtomicBool::new(false);
+        let scan = || {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut stream = server.connect();
+                reset(&stream);
+                // It may be gone before it could be written to.
+                let _ = stream.write_all(b"\0REQ\0\0\0\xffnonsense");
+            }
+        };
+        let stay = || {
+            let mut streams: Vec<TcpStream> = Vec::new();
+            for _ in 0..NEWCOMERS {
+                let mut stream = server.connect();
+                echo(&mut stream, b"came");
+                streams.push(stream);
+                if streams.len() == NEWCOMERS_AT_A_TIME {
+                    for mut stream in streams.drain(..) {
+                        echo(&mut stream, b"still here");
+                        reset(&stream);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..2).for_each(|_| drop(scope.spawn(scan)));
+            let stayed = scope.spawn(stay).join();
+            is_over.store(true, Ordering::Relaxed);
+            stayed.unwrap_or_else(|panic| resume_unwind(panic));
+        });
     });
 }

@@ -179,10 +179,13 @@ fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), Str
         run.step(step).map_err(|reason| {
             let Case { file, name, .. } = case;
             let Step { line, text, .. } = step;
-            format!("case: {name}\n  at: {file}:{line}\nstep: {text}\n{reason}")
+            let log = server.log();
+            format!("case: {name}\n  at: {file}:{line}\nstep: {text}\n{reason}\nlog: {log}")
         })?;
     }
-    run.end().map_err(|reason| format!("case: {}\n  at the end\n{reason}", case.name))
+    run.end().map_err(|reason| {
+        format!("case: {}\n  at the end\n{reason}\nlog: {}", case.name, server.log())
+    })
 }
 
 struct Run<'a> {
