@@ -11,12 +11,13 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::busy::{self, Busy};
 use super::doze::Doze;
 
 /// Letters that a ring has room for when there are few cores.
@@ -49,6 +50,8 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Gauge {
     connections: CachePadded<AtomicUsize>,
+    /// See `busy`; seldom, too.
+    busy: CachePadded<AtomicU32>,
     bytes: AtomicIsize,
     jobs: AtomicUsize,
 }
@@ -337,7 +340,7 @@ impl<T: Send> Post<T> {
     pub fn publish(&self, load: Load) {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
-        let Gauge { bytes, connections, jobs } = gauge;
+        let Gauge { bytes, connections, jobs, .. } = gauge;
         if bytes.load(Ordering::Relaxed) != load.bytes {
             bytes.store(load.bytes, Ordering::Relaxed);
         }
@@ -371,18 +374,41 @@ impl<T: Send> Post<T> {
         gauges.filter(|(core, _)| *core != self.core).map(|(_, gauge)| gauge)
     }
 
-    /// Cores that have few enough connections to take in more from others, one bit each: less than
-    /// a quarter above an equal share, and than fifteen sixteenths of those that each has room for.
+    /// Says how busy this core is; see `busy`.
+    pub fn publish_busy(&self, busy: Busy) {
+        self.gauges[self.core].busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Cores that take in connections of this one whose jobs they have, one bit each: they have
+    /// room, and time.
     #[must_use]
     pub fn hospitable(&self, room: usize) -> u64 {
         if self.peers.is_empty() {
             return 0;
         }
+        let own = self.busy(self.core);
+        let takes_in = |core: &usize| busy::takes_in(self.busy(*core), own);
+        self.roomy(room).filter(takes_in).fold(0, |mask, core| mask | 1 << core)
+    }
+
+    /// The core that should take in connections of this one, which has no time left, if one has.
+    #[must_use]
+    pub fn reliever(&self, room: usize) -> Option<usize> {
+        let others = self.roomy(room).filter(|&core| core != self.core);
+        busy::reliever(self.busy(self.core), others.map(|core| (core, self.busy(core))))
+    }
+
+    fn busy(&self, core: usize) -> Busy {
+        self.gauges[core].busy.load(Ordering::Relaxed)
+    }
+
+    /// Cores that have few enough connections to take in more from others: less than a quarter
+    /// above an equal share, and than fifteen sixteenths of those that each has room for.
+    fn roomy(&self, room: usize) -> impl Iterator<Item = usize> {
         let connections = |core: usize| self.gauges[core].connections.load(Ordering::Relaxed);
         let (count, total) = (self.gauges.len(), (0..self.gauges.len()).map(connections).sum());
         let limit = hospitable_max(count, total, room);
-        let bit = |core: usize| u64::from(connections(core) < limit) << core;
-        (0..count).fold(0, |mask, core| mask | bit(core))
+        (0..count).filter(move |&core| connections(core) < limit)
     }
 }
 
@@ -428,6 +454,18 @@ mod tests {
         assert_eq!(hospitable_max(3, 50_000, 19_936), 18_690);
         let [alone] = mesh::<u8>(1, |_| 1).unwrap().try_into().ok().unwrap();
         assert_eq!(alone.hospitable(1000), 0, "there is nowhere to come from");
+        assert_eq!(alone.reliever(1000), None, "nor to go to");
+    }
+
+    #[test]
+    fn a_core_without_time_takes_nobody_in_and_lets_go_to_one_with_room() {
+        let (one, other) = two::<u8>();
+        one.publish_busy(1000);
+        other.publish_busy(400);
+        assert_eq!((one.hospitable(1000), other.hospitable(1000)), (0b11, 0b10));
+        assert_eq!((one.reliever(1000), other.reliever(1000)), (Some(1), None));
+        other.publish(Load { connections: 100, ..Load::default() });
+        assert_eq!(one.reliever(1000), None, "the other one has more than its share");
     }
 
     fn received<T: Send>(post: &mut Post<T>, budget: usize) -> Vec<(usize, T)> {

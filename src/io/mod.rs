@@ -8,6 +8,7 @@
 //! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
 //! its own. Signals reach a core through a pipe, everything else through its post and its bell.
 
+mod busy;
 mod clock;
 mod commits;
 mod doze;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::busy::Meter;
 pub use self::clock::Clock;
 use self::commits::Commits;
 pub use self::commits::StoreLost;
@@ -157,6 +159,9 @@ struct Parts {
     /// Most connections of this core.
     connections_max: usize,
     memory: MemoryElsewhere,
+    meter: Meter,
+    /// Whether connections may move.
+    moves: bool,
 }
 
 /// What the other cores have in use, which is looked at once a millisecond.
@@ -171,9 +176,16 @@ impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
+        let Self { meter, clock, moves, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
             let bytes = post.elsewhere().bytes;
             *memory = MemoryElsewhere { bytes, read_at_ms: Some(now.mono_ms) };
+        }
+        if let Some(busy) = meter.read(now.mono_ms, || clock.elapsed()) {
+            post.publish_busy(busy);
+            if *moves && let Some(to) = post.reliever(*connections_max) {
+                shard.relieve(to, busy::to_go(shard.connections()));
+            }
         }
         let connections = post.connections_elsewhere();
         let hospitable = post.hospitable(*connections_max);
@@ -322,6 +334,8 @@ pub fn run(
             busy_poll,
             connections_max,
             memory: MemoryElsewhere::default(),
+            meter: Meter::default(),
+            moves: settings.move_after > 0,
         },
     );
     let ended = run_cores(parts.collect(), driver, &stoppers);
