@@ -11,6 +11,7 @@ use crate::handle::{self, Handles};
 use crate::packet::encode;
 
 mod cluster;
+mod moving;
 
 struct Desk {
     shard: Shard,

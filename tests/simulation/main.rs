@@ -89,7 +89,7 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 33] = [
+const EVENTS: [&str; 34] = [
     "abandoned",
     "attempts kept",
     "background job",
@@ -109,6 +109,7 @@ const EVENTS: [&str; 33] = [
     "lost answered",
     "lost unanswered",
     "made durable by joining",
+    "made room",
     "moved",
     "no sleep",
     "not kept",

@@ -247,6 +247,9 @@ impl World {
         if self.mesh.moved > 0 {
             self.model.tally.count("moved");
         }
+        if self.mesh.made_room > 0 {
+            self.model.tally.count("made room");
+        }
         self.mesh.check_empty();
     }
 

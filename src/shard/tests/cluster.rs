@@ -15,13 +15,13 @@ use crate::shard::letters::LETTERS_PAUSE;
 const CORES: usize = 3;
 
 /// A connection: its core, and its number there.
-type Peer = (usize, ConnId);
+pub(super) type Peer = (usize, ConnId);
 
-struct Cluster {
-    shards: Vec<Shard>,
+pub(super) struct Cluster {
+    pub(super) shards: Vec<Shard>,
     /// Letters on their way, by sender and receiver.
     rings: Vec<Vec<VecDeque<Letter>>>,
-    now: Now,
+    pub(super) now: Now,
     rng: Rng,
     /// Letters arrive only when they are told to.
     slow: bool,
@@ -30,13 +30,13 @@ struct Cluster {
 }
 
 /// A function that belongs to a core.
-fn function(core: usize) -> String {
+pub(super) fn function(core: usize) -> String {
     let cores = Cores { own: 0, count: CORES };
     (0..).map(|n| format!("f{n}")).find(|name| cores.owner_of(name.as_bytes()) == core).unwrap()
 }
 
 impl Cluster {
-    fn new(durability: Durability, seed: u64) -> Self {
+    pub(super) fn new(durability: Durability, seed: u64) -> Self {
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
         let shard = |own| {
             let mut settings = settings();
@@ -55,7 +55,7 @@ impl Cluster {
         }
     }
 
-    fn connect(&mut self, core: usize) -> Peer {
+    pub(super) fn connect(&mut self, core: usize) -> Peer {
         let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
@@ -88,23 +88,29 @@ impl Cluster {
         true
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while self.step() {}
         self.shards.iter().for_each(|shard| shard.engine.check_invariants());
     }
 
-    fn say(&mut self, (core, conn): Peer, bytes: &[u8]) {
+    pub(super) fn say(&mut self, (core, conn): Peer, bytes: &[u8]) {
         self.shards[core].received(conn, bytes, self.now);
         if !self.slow {
             self.settle();
         }
     }
 
-    fn packet(&mut self, peer: Peer, command: Command, arguments: &[&[u8]], payload: &[u8]) {
+    pub(super) fn packet(
+        &mut self,
+        peer: Peer,
+        command: Command,
+        arguments: &[&[u8]],
+        payload: &[u8],
+    ) {
         self.say(peer, &packet(command, arguments, payload));
     }
 
-    fn hear(&mut self, (core, conn): Peer) -> Vec<u8> {
+    pub(super) fn hear(&mut self, (core, conn): Peer) -> Vec<u8> {
         let mut bytes = Vec::new();
         while let Some((chunk, _)) = self.shards[core].take(conn) {
             bytes.extend_from_slice(chunk.as_ref());
@@ -117,12 +123,12 @@ impl Cluster {
         bytes
     }
 
-    fn hear_text(&mut self, peer: Peer) -> String {
+    pub(super) fn hear_text(&mut self, peer: Peer) -> String {
         String::from_utf8(self.hear(peer)).unwrap()
     }
 
     /// Lets connections move, after so many submissions or at once.
-    fn let_move(&mut self, move_after: u32) {
+    pub(super) fn let_move(&mut self, move_after: u32) {
         for shard in &mut self.shards {
             shard.settings.move_after = move_after;
             shard.elsewhere.hospitable = u64::MAX;
@@ -130,7 +136,7 @@ impl Cluster {
     }
 
     /// The driver hands a connection over; letters after it arrive after it.
-    fn hand_over(&mut self, (core, conn): Peer) -> Peer {
+    pub(super) fn hand_over(&mut self, (core, conn): Peer) -> Peer {
         assert_eq!(self.shards[core].intake(conn), Intake::Move);
         let to = self.shards[core].destination(conn).unwrap();
         let passenger = self.shards[core].depart(conn, self.now);
@@ -140,12 +146,12 @@ impl Cluster {
         peer
     }
 
-    fn leave(&mut self, (core, conn): Peer) {
+    pub(super) fn leave(&mut self, (core, conn): Peer) {
         self.shards[core].disconnect(conn, self.now);
         self.settle();
     }
 
-    fn worker(&mut self, core: usize, functions: &[String]) -> Peer {
+    pub(super) fn worker(&mut self, core: usize, functions: &[String]) -> Peer {
         let worker = self.connect(core);
         for function in functions {
             self.packet(worker, Command::CanDo, &[function.as_bytes()], b"");
@@ -154,7 +160,13 @@ impl Cluster {
     }
 
     /// Submits in the foreground or background; answers with the handle.
-    fn submit(&mut self, client: Peer, command: Command, function: &str, unique: &str) -> Vec<u8> {
+    pub(super) fn submit(
+        &mut self,
+        client: Peer,
+        command: Command,
+        function: &str,
+        unique: &str,
+    ) -> Vec<u8> {
         self.packet(client, command, &[function.as_bytes(), unique.as_bytes()], b"payload");
         let created = self.hear(client);
         assert_eq!(
@@ -176,7 +188,7 @@ impl Cluster {
     }
 
     /// Grabs; the handle of the job assigned, nothing for NO_JOB.
-    fn grab(&mut self, worker: Peer) -> Option<Vec<u8>> {
+    pub(super) fn grab(&mut self, worker: Peer) -> Option<Vec<u8>> {
         self.packet(worker, Command::GrabJob, &[], b"");
         let reply = self.hear(worker);
         if reply == response(Command::NoJob, &[], b"") {
@@ -187,7 +199,7 @@ impl Cluster {
     }
 
     /// Falls asleep; whether a NOOP came at once.
-    fn sleeps(&mut self, worker: Peer) -> bool {
+    pub(super) fn sleeps(&mut self, worker: Peer) -> bool {
         self.packet(worker, Command::PreSleep, &[], b"");
         self.hear(worker) != response(Command::Noop, &[], b"")
     }
@@ -714,98 +726,6 @@ fn a_short_list_leaves_in_one_piece() {
         cluster.shards[core].sent(admin.1, chunk, cluster.now);
         cluster.slow = false;
     }
-}
-
-#[test]
-fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
-    let mut cluster = Cluster::new(Durability::None, 1);
-    cluster.let_move(100);
-    let worker = cluster.worker(0, &[function(1)]);
-    cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
-    cluster.packet(worker, Command::PreSleep, &[], b"");
-    let worker = cluster.hand_over(worker);
-    assert_eq!((worker.0, cluster.shards[1].counters.moved), (1, 1));
-    assert_eq!(cluster.shards.iter().map(Shard::connections).sum::<usize>(), 1);
-    assert!(cluster.shards.iter().all(|shard| shard.dealings() == (0, 0)));
-    let client = cluster.connect(2);
-    cluster.submit(client, Command::SubmitJob, &function(1), "");
-    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
-    let handle = cluster.grab(worker).unwrap();
-    cluster.packet(worker, Command::WorkComplete, &[&handle], b"done");
-    assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"done"));
-    cluster.say(client, b"workers\n");
-    assert!(cluster.hear_text(client).contains("wanda"));
-    cluster.leave(worker);
-    cluster.leave(client);
-}
-
-#[test]
-fn who_has_to_do_with_several_cores_or_with_a_full_one_stays() {
-    let mut cluster = Cluster::new(Durability::None, 1);
-    cluster.let_move(1);
-    let sleep = |cluster: &mut Cluster, functions: &[String]| {
-        let worker = cluster.worker(0, functions);
-        cluster.packet(worker, Command::PreSleep, &[], b"");
-        cluster.shards[0].intake(worker.1)
-    };
-    assert_eq!(sleep(&mut cluster, &[function(1), function(2)]), Intake::Read);
-    assert_eq!(sleep(&mut cluster, &[function(0), function(1)]), Intake::Read);
-    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Move);
-    cluster.shards[0].elsewhere.hospitable = 0b101;
-    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Read);
-    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Move);
-    cluster.shards[0].settings.move_after = 0;
-    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Read);
-}
-
-#[test]
-fn a_client_moves_after_a_streak_with_what_it_waits_for() {
-    let mut cluster = Cluster::new(Durability::None, 1);
-    cluster.let_move(3);
-    let client = cluster.connect(0);
-    for core in [1, 1, 0, 1, 1] {
-        cluster.submit(client, Command::SubmitJob, &function(core), "");
-        assert_eq!(cluster.shards[0].intake(client.1), Intake::Read, "a local one in between");
-    }
-    // What it waits for here holds it.
-    cluster.submit(client, Command::SubmitJob, &function(1), "");
-    assert_eq!(cluster.shards[0].intake(client.1), Intake::Read);
-    let local = cluster.worker(0, &[function(0)]);
-    let handle = cluster.grab(local).unwrap();
-    cluster.packet(local, Command::WorkComplete, &[&handle], b"");
-    cluster.hear(client);
-    cluster.submit(client, Command::SubmitJob, &function(1), "");
-    // A piece of its next request is there, the rest comes when it has moved.
-    let next = packet(Command::SubmitJob, &[function(1).as_bytes(), b""], b"last");
-    cluster.say(client, &next[..20]);
-    let client = cluster.hand_over(client);
-    cluster.say(client, &next[20..]);
-    cluster.hear(client);
-    let worker = cluster.worker(1, &[function(1)]);
-    let mut done = 0;
-    while let Some(handle) = cluster.grab(worker) {
-        cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
-        assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b""));
-        done += 1;
-    }
-    assert_eq!(done, 7);
-}
-
-/// A connection that couldn't be handed over had missed what its jobs' core kept for it meanwhile.
-#[test]
-fn who_can_not_be_handed_over_gets_what_was_kept_for_it() {
-    let mut cluster = Cluster::new(Durability::None, 1);
-    cluster.let_move(1);
-    let worker = cluster.worker(0, &[function(1)]);
-    cluster.packet(worker, Command::PreSleep, &[], b"");
-    let waiting = cluster.connect(2);
-    cluster.submit(waiting, Command::SubmitJob, &function(1), "");
-    assert_eq!(cluster.hear(worker), b"", "it is on its way");
-    cluster.shards[0].stay(worker.1);
-    cluster.settle();
-    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
-    assert!(cluster.grab(worker).is_some());
-    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Read, "and it never tries again");
 }
 
 /// What a worker is at.

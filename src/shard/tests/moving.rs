@@ -1,0 +1,181 @@
+//! Tests of connections that move between cores, to their jobs and to make room; see `cluster` for
+//! the rig.
+
+use super::cluster::{Cluster, Peer, function};
+use super::*;
+use crate::function::Durability;
+
+#[test]
+fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(100);
+    let worker = cluster.worker(0, &[function(1)]);
+    cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let worker = cluster.hand_over(worker);
+    assert_eq!((worker.0, cluster.shards[1].counters.moved), (1, 1));
+    assert_eq!(cluster.shards.iter().map(Shard::connections).sum::<usize>(), 1);
+    assert!(cluster.shards.iter().all(|shard| shard.dealings() == (0, 0)));
+    let client = cluster.connect(2);
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    let handle = cluster.grab(worker).unwrap();
+    cluster.packet(worker, Command::WorkComplete, &[&handle], b"done");
+    assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"done"));
+    cluster.say(client, b"workers\n");
+    assert!(cluster.hear_text(client).contains("wanda"));
+    cluster.leave(worker);
+    cluster.leave(client);
+}
+
+#[test]
+fn who_has_to_do_with_several_cores_or_with_a_full_one_stays() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(1);
+    let sleep = |cluster: &mut Cluster, functions: &[String]| {
+        let worker = cluster.worker(0, functions);
+        cluster.packet(worker, Command::PreSleep, &[], b"");
+        cluster.shards[0].intake(worker.1)
+    };
+    assert_eq!(sleep(&mut cluster, &[function(1), function(2)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(0), function(1)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Move);
+    cluster.shards[0].elsewhere.hospitable = 0b101;
+    assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Read);
+    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Move);
+    cluster.shards[0].settings.move_after = 0;
+    assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Read);
+}
+
+#[test]
+fn a_client_moves_after_a_streak_with_what_it_waits_for() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(3);
+    let client = cluster.connect(0);
+    for core in [1, 1, 0, 1, 1] {
+        cluster.submit(client, Command::SubmitJob, &function(core), "");
+        assert_eq!(cluster.shards[0].intake(client.1), Intake::Read, "a local one in between");
+    }
+    // What it waits for here holds it.
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Read);
+    let local = cluster.worker(0, &[function(0)]);
+    let handle = cluster.grab(local).unwrap();
+    cluster.packet(local, Command::WorkComplete, &[&handle], b"");
+    cluster.hear(client);
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    // A piece of its next request is there, the rest comes when it has moved.
+    let next = packet(Command::SubmitJob, &[function(1).as_bytes(), b""], b"last");
+    cluster.say(client, &next[..20]);
+    let client = cluster.hand_over(client);
+    cluster.say(client, &next[20..]);
+    cluster.hear(client);
+    let worker = cluster.worker(1, &[function(1)]);
+    let mut done = 0;
+    while let Some(handle) = cluster.grab(worker) {
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
+        assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b""));
+        done += 1;
+    }
+    assert_eq!(done, 7);
+}
+
+/// A connection that couldn't be handed over had missed what its jobs' core kept for it meanwhile.
+#[test]
+fn who_can_not_be_handed_over_gets_what_was_kept_for_it() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.let_move(1);
+    let worker = cluster.worker(0, &[function(1)]);
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let waiting = cluster.connect(2);
+    cluster.submit(waiting, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.hear(worker), b"", "it is on its way");
+    cluster.shards[0].stay(worker.1);
+    cluster.settle();
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    assert!(cluster.grab(worker).is_some());
+    assert_eq!(cluster.shards[0].intake(worker.1), Intake::Read, "and it never tries again");
+}
+
+#[test]
+fn who_makes_room_is_served_from_elsewhere_and_comes_back_when_there_is_time() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let (client, worker) = (cluster.connect(1), cluster.worker(1, &[function(1)]));
+    cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
+    let handle = cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.grab(worker), Some(handle.clone()));
+    cluster.shards[1].relieve(0, 1);
+    cluster.say(worker, b"");
+    let worker = cluster.hand_over(worker);
+    assert_eq!((worker.0, cluster.shards[0].counters.took_in), (0, 1));
+    assert_eq!(cluster.shards[1].dealings(), (1, 0));
+    cluster.say(client, b"");
+    assert_eq!(cluster.shards[1].intake(client.1), Intake::Read, "one was to go");
+    // The job that it had stays its own.
+    cluster.packet(worker, Command::WorkComplete, &[&handle], b"done");
+    assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"done"));
+    cluster.say(client, b"workers\n");
+    let list = cluster.hear_text(client);
+    assert!(list.contains(&format!("wanda : {}", function(1))), "{list}");
+    // A sleeper is woken from there.
+    assert!(cluster.sleeps(worker));
+    cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    // With time there again it goes where its jobs are.
+    cluster.let_move(1);
+    let handle = cluster.grab(worker).unwrap();
+    cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let worker = cluster.hand_over(worker);
+    assert_eq!((worker.0, cluster.shards[1].dealings()), (1, (0, 0)));
+    cluster.leave(worker);
+    cluster.leave(client);
+}
+
+#[test]
+fn what_comes_for_one_that_makes_room_follows_it() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let (client, worker) = (cluster.connect(1), cluster.worker(1, &[function(1)]));
+    let sleeper = cluster.worker(1, &[function(1)]);
+    let handle = cluster.submit(client, Command::SubmitJob, &function(1), "");
+    assert_eq!(cluster.grab(worker), Some(handle.clone()));
+    cluster.shards[1].relieve(2, 2);
+    cluster.packet(sleeper, Command::PreSleep, &[], b"");
+    cluster.say(client, b"");
+    // The driver hands both over, and meanwhile there is something for either.
+    let leave = |cluster: &mut Cluster, peer: Peer| {
+        assert_eq!(cluster.shards[1].intake(peer.1), Intake::Move);
+        assert_eq!(cluster.shards[1].destination(peer.1), Some(2));
+    };
+    leave(&mut cluster, sleeper);
+    leave(&mut cluster, client);
+    cluster.packet(worker, Command::WorkComplete, &[&handle], b"early");
+    assert!(!cluster.shards[1].has_chunks(client.1), "it would be sent in two places");
+    let passengers = [sleeper, client].map(|peer| cluster.shards[1].depart(peer.1, cluster.now));
+    let other = cluster.connect(0);
+    cluster.submit(other, Command::SubmitJob, &function(1), "");
+    let [sleeper, client] =
+        passengers.map(|passenger| (2, cluster.shards[2].arrive(1, passenger, 9, cluster.now)));
+    cluster.settle();
+    assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"early"));
+    assert_eq!(cluster.hear(sleeper), response(Command::Noop, &[], b""));
+    assert!(cluster.grab(sleeper).is_some());
+}
+
+#[test]
+fn who_has_to_do_with_others_or_can_not_be_handed_over_makes_no_room() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let roamer = cluster.worker(1, &[function(1), function(0)]);
+    let worker = cluster.worker(1, &[function(1)]);
+    cluster.shards[1].relieve(0, 5);
+    cluster.say(roamer, b"");
+    assert_eq!(cluster.shards[1].intake(roamer.1), Intake::Read);
+    cluster.say(worker, b"");
+    assert_eq!(cluster.shards[1].destination(worker.1), Some(0));
+    cluster.packet(worker, Command::EchoReq, &[], b"behind");
+    cluster.shards[1].relieve(0, 0);
+    cluster.shards[1].stay(worker.1);
+    cluster.settle();
+    assert_eq!(cluster.hear(worker), response(Command::EchoRes, &[], b"behind"));
+    assert_eq!(cluster.shards[1].intake(worker.1), Intake::Read);
+}
