@@ -1,12 +1,14 @@
 //! How busy a core is, and what follows: who takes connections in, and who should let some go.
 //!
-//! A core's share of the last window that its thread was running is published with its other
-//! gauges. Moving to a core saves crossings, so it takes in whoever is as busy itself; but where it
-//! has no time left and the one that comes does, what crosses is cheaper than what waits. Decides
-//! about numbers; knows no socket and no shard.
+//! A core's share of the last window that its thread was running, or would have been had it had the
+//! processor, is published with its other gauges. Moving to a core saves crossings, so it takes in
+//! whoever is as busy itself; but where it has no time left and the one that comes does, what
+//! crosses is cheaper than what waits. Decides about numbers; knows no socket and no shard.
 //!
 //! Invariant: of two cores, never does each want the other to take its connections.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -15,7 +17,9 @@ use nix::time::{ClockId, clock_gettime};
 pub(super) type Busy = u32;
 
 /// How long a core's time is added up before it says how busy it is, in milliseconds.
-const WINDOW_MS: u64 = 20;
+const WINDOW_MS: u64 = 50;
+/// Nanoseconds that a thread ran and that it waited for a processor (proc_pid_schedstat(5)).
+const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
 /// From here on a core has no time left.
 const FULL: Busy = 900;
 /// So much less busy another core must be to have connections sent to it ...
@@ -32,8 +36,9 @@ const PART: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     window_end_ms: u64,
-    /// When the window began, and what the thread had run until then.
+    /// When the window began, and for how long the thread had wanted to run until then.
     since: Option<(Duration, Duration)>,
+    schedstat: Option<File>,
 }
 
 impl Meter {
@@ -45,11 +50,31 @@ impl Meter {
             return None;
         }
         self.window_end_ms = now_ms + WINDOW_MS;
-        let run = Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?);
+        let wanted = self.wanted()?;
         let now = now();
-        let (began, had_run) = self.since.replace((now, run))?;
-        share(run.saturating_sub(had_run), now.saturating_sub(began))
+        let (began, had_wanted) = self.since.replace((now, wanted))?;
+        share(wanted.saturating_sub(had_wanted), now.saturating_sub(began))
     }
+
+    /// For how long this thread has run or waited for a processor that others had; kernels that
+    /// don't count the latter tell the former.
+    fn wanted(&mut self) -> Option<Duration> {
+        if self.since.is_none() {
+            self.schedstat = File::open(SCHEDSTAT).ok();
+        }
+        let waited = self.schedstat.as_ref().and_then(|file| {
+            let mut text = [0; 64];
+            let length = file.read_at(&mut text, 0).ok()?;
+            waited(std::str::from_utf8(text.get(..length)?).ok()?)
+        });
+        // What it ran stands there, too, but as of the last tick.
+        let ran = Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?);
+        Some(ran + waited.unwrap_or_default())
+    }
+}
+
+fn waited(schedstat: &str) -> Option<Duration> {
+    schedstat.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Thousandths of `whole`.
@@ -79,6 +104,8 @@ const _: () = assert!(SLACK < GAP && CALM < FULL && GAP < FULL);
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -115,8 +142,7 @@ mod tests {
         assert_eq!(meter.read(0, || start.elapsed()), None, "nothing to compare with");
         assert_eq!(meter.read(WINDOW_MS - 1, || start.elapsed()), None);
         let (mut busy, mut now_ms) = (0, 0);
-        // Others may have the processor meanwhile.
-        while busy < 500 {
+        while busy < 800 {
             assert!(start.elapsed() < Duration::from_secs(20), "{busy}");
             let until = start.elapsed() + Duration::from_millis(2);
             while start.elapsed() < until {
@@ -125,6 +151,23 @@ mod tests {
             now_ms += WINDOW_MS;
             busy = meter.read(now_ms, || start.elapsed()).unwrap();
         }
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let writes = std::thread::spawn(move || {
+            // Asleep until the reader is, in the kernel's own time.
+            std::thread::park_timeout(Duration::from_millis(50));
+            writer.write_all(b"x")
+        });
+        meter.read(now_ms + WINDOW_MS, || start.elapsed());
+        reader.read_exact(&mut [0]).unwrap();
+        let busy = meter.read(now_ms + 2 * WINDOW_MS, || start.elapsed()).unwrap();
+        assert!(busy < 500, "{busy} in its sleep");
+        writes.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn waiting_for_a_processor_is_no_idleness() {
+        assert_eq!(waited("2000 3000 7\n"), Some(Duration::from_nanos(3000)));
+        assert_eq!(waited("2000"), None);
         assert_eq!(share(Duration::ZERO, Duration::from_millis(20)), Some(0));
         assert_eq!(share(Duration::from_millis(5), Duration::from_millis(20)), Some(250));
         assert_eq!(share(Duration::from_secs(9), Duration::ZERO), Some(1000));
