@@ -262,14 +262,14 @@ fn latency_charts(groups: &[Group<'_>]) -> Vec<Chart> {
 fn depth_charts(groups: &[Group<'_>]) -> Vec<Chart> {
     let deep = groups.iter().filter(|group| group.scenario == "deep");
     let phase = |group: &Group<'_>| group.point.split(' ').next().unwrap_or_default().to_owned();
-    charts_against_x(deep, phase, |sample| sample.cpu_us_per_job)
+    charts_against_x(deep, phase, |sample| sample.cpu_us_per_job, number)
 }
 
 /// A chart for each load that was run on several numbers of cores.
 fn cores_charts(groups: &[Group<'_>]) -> Vec<Chart> {
     let cores = groups.iter().filter(|group| is_of_cores(group.scenario));
     let scenario = |group: &Group<'_>| group.scenario.to_owned();
-    charts_against_x(cores, scenario, |sample| Some(sample.jobs_per_second))
+    charts_against_x(cores, scenario, |sample| Some(sample.jobs_per_second), |x| x.to_string())
 }
 
 /// Charts with a title each, of a figure against what the scenario varies.
@@ -277,12 +277,13 @@ fn charts_against_x<'a>(
     groups: impl Iterator<Item = &'a Group<'a>>,
     title: impl Fn(&Group<'_>) -> String,
     figure: impl Fn(&Sample) -> Option<f64>,
+    x_text: Text,
 ) -> Vec<Chart> {
     let mut charts: Vec<Chart> = Vec::new();
     for group in groups {
         let (Some(x), Some(y)) = (group.x(), group.spread(&figure)) else { continue };
         let title = title(group);
-        let label = (x.log10(), number(x));
+        let label = (x.log10(), x_text(x));
         let known = charts.iter_mut().find(|chart| chart.title == title);
         if let Some(chart) = known
             && !chart.x_labels.contains(&label)

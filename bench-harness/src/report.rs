@@ -131,26 +131,29 @@ fn heading(facts: &Facts) -> String {
     let Facts { machine, .. } = facts;
     let mut text = format!("# {} {}\n\n```sh\n{}\n```\n\n", facts.date, facts.name, facts.command);
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let mut places = Vec::new();
+    let is_of_cores = |scenario: &Known| is_of_cores(&scenario.name);
+    if !facts.scenarios.iter().all(is_of_cores) {
+        let (server, load) = (cores(&facts.server_cores), cores(&facts.load_cores));
+        places.push(format!("The server alone on core {server}, the load on core {load}"));
+    }
+    if facts.scenarios.iter().any(is_of_cores) {
+        let half = "the server on the first so many of the machine, the load on the upper half";
+        places.push(format!("In scenarios of several cores, {half}"));
+    }
     let _ = writeln!(
         text,
         "{}\
-         * The server alone on core {}, the load on core {}; loopback TCP.\n\
+         * {}; loopback TCP.\n\
          * Repeats: {}, each with a fresh server, contenders in turns; {} s measured after {} s of \
          warm-up. Tables show medians and, in brackets, the least and the greatest sample.\n\
          * CPU is the server's, all threads, user + system; memory is the server's.",
         machine.lines(),
-        cores(&facts.server_cores),
-        cores(&facts.load_cores),
+        places.join("; "),
         facts.repeats,
         facts.duration_s,
         facts.warm_up_s,
     );
-    if facts.scenarios.iter().any(|scenario| is_of_cores(&scenario.name)) {
-        text.push_str(
-            "* In scenarios of several cores, the server on the first so many of the machine, the \
-             load on the upper half.\n",
-        );
-    }
     if let Some(rate) = facts.latency_rate {
         let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
     }
