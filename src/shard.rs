@@ -461,10 +461,16 @@ impl Shard {
         self.outbox_bytes == 0 && self.slots == 0
     }
 
-    /// Whether there is no job in any state.
+    /// Whether nothing is left to be finished.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.engine.jobs().is_empty()
+        self.unfinished() == 0
+    }
+
+    /// Jobs in any state, and connections on their way elsewhere for which results may wait here.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.engine.jobs().len() + self.relief.homeless
     }
 
     /// What waits for replies that are to come; see `Outbox::waiting`. For tests.

@@ -16,12 +16,16 @@ use nix::time::{ClockId, clock_gettime};
 /// A share of a core's time, in thousandths.
 pub(super) type Busy = u32;
 
+/// Room for a `Busy` in a report.
+const BUSY_BITS: u32 = 16;
 /// How long a core's time is added up before it says how busy it is, in milliseconds.
 const WINDOW_MS: u64 = 50;
 /// Nanoseconds that a thread ran and that it waited for a processor (proc_pid_schedstat(5)).
 const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
 /// From here on a core has no time left.
 const FULL: Busy = 900;
+/// A core that has said nothing for so long has had nothing to do.
+const STALE_MS: u64 = 4 * WINDOW_MS;
 /// So much less busy another core must be to have connections sent to it ...
 const GAP: Busy = 200;
 /// ... and so much busier it may be and still take in those of its jobs.
@@ -81,6 +85,19 @@ fn waited(schedstat: &str) -> Option<Duration> {
 fn share(part: Duration, whole: Duration) -> Option<Busy> {
     let thousandths = part.as_nanos() * 1000 / whole.as_nanos().max(1);
     Some(Busy::try_from(thousandths).unwrap_or(Busy::MAX).min(1000))
+}
+
+/// What a core publishes: how busy it has been, and when it was.
+pub(super) fn report(busy: Busy, now_ms: u64) -> u64 {
+    now_ms << BUSY_BITS | u64::from(busy)
+}
+
+/// How busy a core is that published this.
+#[inline]
+pub(super) fn of_report(report: u64, now_ms: u64) -> Busy {
+    let is_stale = now_ms.saturating_sub(report >> BUSY_BITS) > STALE_MS;
+    let busy = Busy::try_from(report & ((1 << BUSY_BITS) - 1)).unwrap_or_default();
+    if is_stale { 0 } else { busy }
 }
 
 /// Whether a core should take in connections whose jobs it has, from one that is so busy `itself`.
@@ -162,6 +179,13 @@ mod tests {
         let busy = meter.read(now_ms + 2 * WINDOW_MS, || start.elapsed()).unwrap();
         assert!(busy < 500, "{busy} in its sleep");
         writes.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_core_that_says_nothing_more_sleeps() {
+        let report = report(970, 12_345);
+        assert_eq!([12_345, 12_000, 12_345 + STALE_MS].map(|at| of_report(report, at)), [970; 3]);
+        assert_eq!(of_report(report, 12_346 + STALE_MS), 0);
     }
 
     #[test]

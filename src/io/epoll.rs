@@ -378,9 +378,8 @@ impl Epoll {
         let Some(mut connection) = self.connections[conn as usize].take() else { return };
         // Its descriptor lives on, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
-        let passenger = Box::new(self.shard().depart(conn, now));
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
-        self.parts.departures.push((to, passenger, Socket::Descriptor(descriptor)));
+        self.parts.depart(conn, to, Socket::Descriptor(descriptor), now);
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

@@ -519,8 +519,7 @@ impl Glommio {
             return self.wake();
         };
         self.connections[conn as usize].take().iter().for_each(Connection::wake);
-        let passenger = Box::new(self.shard().depart(conn, now));
-        self.parts.departures.push((to, passenger, Socket::Descriptor(copy.into())));
+        self.parts.depart(conn, to, Socket::Descriptor(copy.into()), now);
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

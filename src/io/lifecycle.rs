@@ -157,16 +157,17 @@ impl Lifecycle {
         self.stops_at_ms.or(if self.finishing { Some(look_ms) } else { None })
     }
 
-    /// Whether the run has come to its end. `jobs_elsewhere`: those of other cores.
+    /// Whether the run has come to its end. `has_more`: other cores have jobs, or letters for this
+    /// one.
     pub(super) fn is_over(
         &mut self,
         shard: &Shard,
-        jobs_elsewhere: impl FnOnce() -> usize,
+        has_more: impl FnOnce() -> bool,
         now: Now,
     ) -> bool {
         // Asked last, and only at the end: the answer is in other cores' caches.
         let finishing = self.finishing && self.stops_at_ms.is_none();
-        if finishing && shard.is_idle() && jobs_elsewhere() == 0 {
+        if finishing && shard.is_idle() && !has_more() {
             info!("no job is left");
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -51,7 +51,7 @@ pub struct Load {
 struct Gauge {
     connections: CachePadded<AtomicUsize>,
     /// See `busy`; seldom, too.
-    busy: CachePadded<AtomicU32>,
+    busy: CachePadded<AtomicU64>,
     bytes: AtomicIsize,
     jobs: AtomicUsize,
 }
@@ -346,7 +346,8 @@ impl<T: Send> Post<T> {
         }
         for (value, now) in [(&**connections, load.connections), (jobs, load.jobs)] {
             if value.load(Ordering::Relaxed) != now {
-                value.store(now, Ordering::Relaxed);
+                // Who reads it sees the letters that were sent before.
+                value.store(now, Ordering::Release);
             }
         }
     }
@@ -358,7 +359,7 @@ impl<T: Send> Post<T> {
         self.others().fold(Load::default(), |sum, gauge| Load {
             bytes: sum.bytes + gauge.bytes.load(Ordering::Relaxed),
             connections: sum.connections + gauge.connections.load(Ordering::Relaxed),
-            jobs: sum.jobs + gauge.jobs.load(Ordering::Relaxed),
+            jobs: sum.jobs + gauge.jobs.load(Ordering::Acquire),
         })
     }
 
@@ -374,32 +375,34 @@ impl<T: Send> Post<T> {
         gauges.filter(|(core, _)| *core != self.core).map(|(_, gauge)| gauge)
     }
 
-    /// Says how busy this core is; see `busy`.
-    pub fn publish_busy(&self, busy: Busy) {
-        self.gauges[self.core].busy.store(busy, Ordering::Relaxed);
+    /// Says how busy this core has been; see `busy`.
+    pub fn publish_busy(&self, busy: Busy, now_ms: u64) {
+        let report = busy::report(busy, now_ms);
+        self.gauges[self.core].busy.store(report, Ordering::Relaxed);
     }
 
     /// Cores that take in connections of this one whose jobs they have, one bit each: they have
     /// room, and time.
     #[must_use]
-    pub fn hospitable(&self, room: usize) -> u64 {
+    pub fn hospitable(&self, room: usize, now_ms: u64) -> u64 {
         if self.peers.is_empty() {
             return 0;
         }
-        let own = self.busy(self.core);
-        let takes_in = |core: &usize| busy::takes_in(self.busy(*core), own);
+        let own = self.busy(self.core, now_ms);
+        let takes_in = |core: &usize| busy::takes_in(self.busy(*core, now_ms), own);
         self.roomy(room).filter(takes_in).fold(0, |mask, core| mask | 1 << core)
     }
 
     /// The core that should take in connections of this one, which has no time left, if one has.
     #[must_use]
-    pub fn reliever(&self, room: usize) -> Option<usize> {
+    pub fn reliever(&self, room: usize, now_ms: u64) -> Option<usize> {
+        let busy = |core| self.busy(core, now_ms);
         let others = self.roomy(room).filter(|&core| core != self.core);
-        busy::reliever(self.busy(self.core), others.map(|core| (core, self.busy(core))))
+        busy::reliever(busy(self.core), others.map(|core| (core, busy(core))))
     }
 
-    fn busy(&self, core: usize) -> Busy {
-        self.gauges[core].busy.load(Ordering::Relaxed)
+    fn busy(&self, core: usize, now_ms: u64) -> Busy {
+        busy::of_report(self.gauges[core].busy.load(Ordering::Relaxed), now_ms)
     }
 
     /// Cores that have few enough connections to take in more from others: less than a quarter
@@ -441,31 +444,35 @@ mod tests {
         let publish = |post: &Post<u8>, connections| {
             post.publish(Load { connections, ..Load::default() });
         };
-        assert_eq!(one.hospitable(1000), 0b11, "with nobody anywhere");
+        assert_eq!(one.hospitable(1000, 0), 0b11, "with nobody anywhere");
         publish(&one, 60);
         publish(&other, 40);
-        assert_eq!((one.hospitable(1000), other.hospitable(1000)), (0b11, 0b11));
+        assert_eq!((one.hospitable(1000, 0), other.hospitable(1000, 0)), (0b11, 0b11));
         publish(&one, 63);
         publish(&other, 37);
-        assert_eq!(one.hospitable(1000), 0b10);
-        assert_eq!(one.hospitable(39), 0, "37 are too many for new ones to find room");
-        assert_eq!(one.hospitable(40), 0b10);
+        assert_eq!(one.hospitable(1000, 0), 0b10);
+        assert_eq!(one.hospitable(39, 0), 0, "37 are too many for new ones to find room");
+        assert_eq!(one.hospitable(40, 0), 0b10);
         assert_eq!(hospitable_max(4, 100, 1000), 32);
         assert_eq!(hospitable_max(3, 50_000, 19_936), 18_690);
         let [alone] = mesh::<u8>(1, |_| 1).unwrap().try_into().ok().unwrap();
-        assert_eq!(alone.hospitable(1000), 0, "there is nowhere to come from");
-        assert_eq!(alone.reliever(1000), None, "nor to go to");
+        assert_eq!(alone.hospitable(1000, 0), 0, "there is nowhere to come from");
+        assert_eq!(alone.reliever(1000, 0), None, "nor to go to");
     }
 
     #[test]
     fn a_core_without_time_takes_nobody_in_and_lets_go_to_one_with_room() {
         let (one, other) = two::<u8>();
-        one.publish_busy(1000);
-        other.publish_busy(400);
-        assert_eq!((one.hospitable(1000), other.hospitable(1000)), (0b11, 0b10));
-        assert_eq!((one.reliever(1000), other.reliever(1000)), (Some(1), None));
+        one.publish_busy(1000, 0);
+        other.publish_busy(400, 0);
+        assert_eq!((one.hospitable(1000, 0), other.hospitable(1000, 0)), (0b11, 0b10));
+        assert_eq!((one.reliever(1000, 0), other.reliever(1000, 0)), (Some(1), None));
+        other.publish_busy(1000, 0);
+        assert_eq!(one.reliever(1000, 0), None);
+        one.publish_busy(1000, 1000);
+        assert_eq!(one.reliever(1000, 1000), Some(1), "who has said nothing since sleeps");
         other.publish(Load { connections: 100, ..Load::default() });
-        assert_eq!(one.reliever(1000), None, "the other one has more than its share");
+        assert_eq!(one.reliever(1000, 0), None, "the other one has more than its share");
     }
 
     fn received<T: Send>(post: &mut Post<T>, budget: usize) -> Vec<(usize, T)> {

@@ -148,8 +148,6 @@ struct Parts {
     commits: Option<Commits>,
     /// Letters that are being moved; empty otherwise.
     letters: Vec<(Core, Letter)>,
-    /// Connections that leave for other cores with this turn's letters.
-    departures: Vec<(Core, Box<Passenger>, Socket)>,
     /// Connections that have come from other cores, which the driver is to attach.
     arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
@@ -159,9 +157,9 @@ struct Parts {
     /// Most connections of this core.
     connections_max: usize,
     memory: MemoryElsewhere,
-    meter: Meter,
-    /// Whether connections may move.
-    moves: bool,
+    /// None where connections don't move, nor where cores look for something to do: they are
+    /// always busy.
+    meter: Option<Meter>,
 }
 
 /// What the other cores have in use, which is looked at once a millisecond.
@@ -176,19 +174,20 @@ impl Parts {
     /// Hands the shard what other threads have for it, before a turn's replies leave.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
-        let Self { meter, clock, moves, .. } = self;
+        let Self { meter, clock, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
             let bytes = post.elsewhere().bytes;
             *memory = MemoryElsewhere { bytes, read_at_ms: Some(now.mono_ms) };
         }
-        if let Some(busy) = meter.read(now.mono_ms, || clock.elapsed()) {
-            post.publish_busy(busy);
-            if *moves && let Some(to) = post.reliever(*connections_max) {
-                shard.relieve(to, busy::to_go(shard.connections()));
+        if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
+            post.publish_busy(busy, now.mono_ms);
+            match post.reliever(*connections_max, now.mono_ms) {
+                Some(to) => shard.relieve(to, busy::to_go(shard.connections())),
+                None => shard.relieve(post.core(), 0),
             }
         }
         let connections = post.connections_elsewhere();
-        let hospitable = post.hospitable(*connections_max);
+        let hospitable = post.hospitable(*connections_max, now.mono_ms);
         shard.set_elsewhere(Elsewhere { bytes: memory.bytes, connections, hospitable });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
@@ -199,23 +198,31 @@ impl Parts {
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
+    /// Lets a connection go to another core, behind all letters so far and before all others: its
+    /// number may be given to the next one at once, which may have something to say in this very
+    /// turn.
+    fn depart(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
+        let Self { shard, post, letters, .. } = self;
+        let passenger = Box::new(shard.depart(conn, now));
+        shard.take_letters(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        post.send(to, Mail::Connection(passenger, socket));
+    }
+
     /// Hands over what the shard has for other threads, at the end of a turn.
     fn send(&mut self) {
-        let Self { shard, post, commits, letters, departures, .. } = self;
+        let Self { shard, post, commits, letters, .. } = self;
         if let Some(commits) = commits {
             commits.send(shard);
         }
         shard.take_letters(letters);
         letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
-        for (to, passenger, socket) in departures.drain(..) {
-            post.send(to, Mail::Connection(passenger, socket));
-        }
         post.flush();
         shard.set_congested(post.congested());
         post.publish(Load {
             bytes: shard.load_bytes(),
             connections: shard.connections(),
-            jobs: shard.engine().jobs().len(),
+            jobs: shard.unfinished(),
         });
     }
 
@@ -247,7 +254,9 @@ impl Parts {
 
     fn is_over(&mut self, now: Now) -> bool {
         let Self { lifecycle, shard, post, .. } = self;
-        lifecycle.is_over(shard, || post.elsewhere().jobs, now)
+        // In this order: what a core does away with its last job by, it has sent before.
+        let has_more = || post.elsewhere().jobs > 0 || post.is_wanted();
+        lifecycle.is_over(shard, has_more, now)
     }
 }
 
@@ -328,14 +337,12 @@ pub fn run(
             post,
             commits: commits.next(),
             letters: Vec::new(),
-            departures: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::clone(&rings),
             busy_poll,
             connections_max,
             memory: MemoryElsewhere::default(),
-            meter: Meter::default(),
-            moves: settings.move_after > 0,
+            meter: (settings.move_after > 0 && busy_poll.is_zero()).then(Meter::default),
         },
     );
     let ended = run_cores(parts.collect(), driver, &stoppers);

@@ -589,8 +589,7 @@ impl Uring {
         match (u32::try_from(result), self.parts.shard.destination(conn)) {
             (Ok(file), Some(to)) => {
                 connection.conn = None;
-                let passenger = Box::new(self.parts.shard.depart(conn, now));
-                self.parts.departures.push((to, passenger, Socket::Direct(file)));
+                self.parts.depart(conn, to, Socket::Direct(file), now);
                 self.close_if_quiet(key);
             }
             _ => {

@@ -480,6 +480,8 @@ impl Shard {
             self.rise(conn);
             self.push(conn, &Response::Noop, now);
         } else {
+            // One that stays after all is woken once more: that lease, too, ends with this letter.
+            away.woken_by = away.woken_by.filter(|&by| by != from);
             self.decline(conn, from);
         }
     }

@@ -146,11 +146,12 @@ impl Shard {
         Passenger { caller, ip: origin.ip, session, inbound, rest, ended, luggage: None }
     }
 
-    /// A connection can't be handed over: it goes on where it is, and never moves.
+    /// A connection can't be handed over: it goes on where it is, and doesn't move to its jobs ever.
     pub fn stay(&mut self, conn: ConnId) {
         let connection = &mut self.connections[conn as usize];
         if let Moving::Leaving(_) | Moving::Departing(_) = connection.moving {
             connection.moving = Moving::No;
+            self.relief.give_up();
             self.resumed.push(conn);
         } else if let Moving::Packed(owner) = connection.moving {
             connection.moving = Moving::No;

@@ -35,17 +35,38 @@ pub(super) struct Luggage {
 pub(super) struct Relief {
     to: Core,
     left: usize,
+    /// Those that were told to since the last call, as far as they haven't left.
+    leaving: Vec<ConnId>,
     /// Stand-ins whose new home hasn't written yet.
     pub(super) homeless: usize,
+}
+
+impl Relief {
+    /// One couldn't be handed over, and the next ones can't be either.
+    pub(super) fn give_up(&mut self) {
+        self.left = 0;
+    }
 }
 
 /// The owner's side.
 impl Shard {
     /// This core has too much to do: up to so many connections are to move to another one that has
-    /// less, instead of what was said before.
+    /// less. It holds until the next call; no connections, no longer.
     pub fn relieve(&mut self, to: Core, connections: usize) {
-        debug_assert_ne!(to, self.settings.cores.own);
+        debug_assert!(to != self.settings.cores.own || connections == 0);
         (self.relief.to, self.relief.left) = (to, connections);
+        // It isn't read from before it has read, and may be writing before it reads.
+        let mut leaving = std::mem::take(&mut self.relief.leaving);
+        for conn in leaving.drain(..) {
+            if let Some(connection) = self.connections.get_mut(conn as usize)
+                && let Moving::Leaving(_) = connection.moving
+                && !connection.outbox.is_empty()
+            {
+                connection.moving = Moving::No;
+                self.resumed.push(conn);
+            }
+        }
+        self.relief.leaving = leaving;
     }
 
     /// A connection has something to do here: it makes room, if that is wanted and it has nothing to
@@ -68,6 +89,7 @@ impl Shard {
         {
             *moving = Moving::Leaving(self.relief.to);
             self.relief.left -= 1;
+            self.relief.leaving.push(conn);
         }
     }
 
@@ -124,7 +146,8 @@ impl Shard {
         connection.session_id = caller.session;
         connection.session = Session::new(false);
         let parcel = connection.outbox.take_parcel();
-        self.callers[home].insert(caller.conn, conn);
+        let earlier = self.callers[home].insert(caller.conn, conn);
+        debug_assert_eq!(earlier, None, "one of that number has yet to go, or to come");
         self.relief.homeless -= 1;
         if parcel.bytes() > 0 {
             self.send_letter(home, Letter::Push { caller, parcel });

@@ -129,6 +129,20 @@ impl Audit {
         self.dealings.retain(|key, _| makes_room || !is_its(key));
     }
 
+    /// A connection has come to its new home; one that makes room brings functions along.
+    pub(crate) fn arrived(
+        &mut self,
+        home: Core,
+        owner: Core,
+        conn: ConnId,
+        functions: Vec<Vec<u8>>,
+    ) {
+        if !functions.is_empty() {
+            let dealings = self.dealings.entry((home, owner, conn)).or_default();
+            dealings.able = functions.into_iter().collect();
+        }
+    }
+
     fn of(&mut self, home: Core, owner: Core, caller: Caller) -> &mut Dealings {
         self.dealings.entry((home, owner, caller.conn)).or_default()
     }

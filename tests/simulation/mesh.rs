@@ -20,8 +20,9 @@ use crate::audit::Audit;
 
 enum Mail {
     Letter(Letter),
-    /// A connection that moves, with its number.
-    Connection(ConnId, Passenger),
+    /// A connection that moves, with its number, and the functions that it brings along if it makes
+    /// room.
+    Connection(ConnId, Passenger, Vec<Vec<u8>>),
 }
 
 pub(crate) struct Mesh {
@@ -183,6 +184,8 @@ impl Mesh {
                 continue;
             }
             let (stand_ins, _) = self.shards[from].dealings();
+            let functions = self.shards[from].engine().functions_of(local);
+            let functions: Vec<Vec<u8>> = functions.map(<[u8]>::to_vec).collect();
             let passenger = self.shard(from).depart(local, now);
             let makes_room = self.shards[from].dealings().0 > stand_ins;
             self.audit.departed(from, local, makes_room);
@@ -192,7 +195,8 @@ impl Mesh {
             self.numbers.remove(&(from, local));
             self.moving.insert(conn, (from, to));
             let ring = self.rings.entry((from, to)).or_default();
-            ring.push_back(Mail::Connection(conn, passenger));
+            let functions = if makes_room { functions } else { Vec::new() };
+            ring.push_back(Mail::Connection(conn, passenger, functions));
             self.moved += 1;
         }
     }
@@ -219,7 +223,7 @@ impl Mesh {
         let ring = self.any_ring()?;
         let mail = match &self.rings[&ring][0] {
             Mail::Letter(letter) => format!("{letter:?}"),
-            Mail::Connection(conn, _) => format!("{conn} itself"),
+            Mail::Connection(conn, ..) => format!("{conn} itself"),
         };
         Some((ring, mail))
     }
@@ -247,9 +251,10 @@ impl Mesh {
                 self.audit.received(from, to, &letter);
                 self.shard(to).receive_letter(from, letter, now);
             }
-            Some(Mail::Connection(conn, passenger)) => {
+            Some(Mail::Connection(conn, passenger, functions)) => {
                 let descriptor = self.descriptors[&conn];
                 let local = self.shard(to).arrive(from, passenger, descriptor, now);
+                self.audit.arrived(to, from, local, functions);
                 self.moving.remove(&conn);
                 assert_eq!(self.places.insert(conn, (to, local)), None);
                 assert_eq!(self.numbers.insert((to, local), conn), None, "{to} has a {local}");

@@ -179,3 +179,38 @@ fn who_has_to_do_with_others_or_can_not_be_handed_over_makes_no_room() {
     assert_eq!(cluster.hear(worker), response(Command::EchoRes, &[], b"behind"));
     assert_eq!(cluster.shards[1].intake(worker.1), Intake::Read);
 }
+
+#[test]
+fn who_does_not_read_what_is_left_for_it_stays_and_is_read_from() {
+    // It wasn't read from before everything had left, and a peer that writes a large job before it
+    // reads waited for ever.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let client = cluster.connect(1);
+    cluster.shards[1].relieve(0, 1);
+    cluster.say(client, &packet(Command::EchoReq, &[], b"not read"));
+    let (chunk, _) = cluster.shards[1].take(client.1).expect("the answer");
+    cluster.say(client, &packet(Command::EchoReq, &[], b"next"));
+    assert_eq!(cluster.shards[1].intake(client.1), Intake::Pause);
+    cluster.shards[1].relieve(1, 0);
+    cluster.settle();
+    assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
+    cluster.shards[1].sent(client.1, chunk, cluster.now);
+    assert_eq!(cluster.hear(client), response(Command::EchoRes, &[], b"next"));
+    assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
+}
+
+#[test]
+fn a_core_is_not_done_while_one_is_on_its_way_whose_result_it_has() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let client = cluster.connect(1);
+    cluster.shards[1].relieve(0, 1);
+    cluster.say(client, b"");
+    assert_eq!(cluster.shards[1].destination(client.1), Some(0));
+    let passenger = cluster.shards[1].depart(client.1, cluster.now);
+    assert_eq!((cluster.shards[1].unfinished(), cluster.shards[1].connections()), (1, 0));
+    let client = (0, cluster.shards[0].arrive(1, passenger, 9, cluster.now));
+    cluster.settle();
+    assert!(cluster.shards[1].is_idle());
+    cluster.leave(client);
+    assert_eq!(cluster.shards[1].dealings(), (0, 0));
+}
