@@ -55,7 +55,7 @@ impl Shard {
     pub fn relieve(&mut self, to: Core, connections: usize) {
         debug_assert!(to != self.settings.cores.own || connections == 0);
         (self.relief.to, self.relief.left) = (to, connections);
-        // It isn't read from before it has read, and may be writing before it reads.
+        // Who doesn't read what is left for it isn't read from, and it may have to write first.
         let mut leaving = std::mem::take(&mut self.relief.leaving);
         for conn in leaving.drain(..) {
             if let Some(connection) = self.connections.get_mut(conn as usize)
