@@ -46,8 +46,8 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// To be asked once a turn by the core's thread: its busy share, when a window is over. `now` is
-    /// as fine as the clock goes.
+    /// To be asked once a turn by the core's thread: its busy share, when a window is over. `now`
+    /// is as fine as the clock goes.
     #[inline]
     pub(super) fn read(&mut self, now_ms: u64, now: impl FnOnce() -> Duration) -> Option<Busy> {
         if now_ms < self.window_end_ms {

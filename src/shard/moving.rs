@@ -146,7 +146,7 @@ impl Shard {
         Passenger { caller, ip: origin.ip, session, inbound, rest, ended, luggage: None }
     }
 
-    /// A connection can't be handed over: it goes on where it is, and doesn't move to its jobs ever.
+    /// A connection can't be handed over: it goes on where it is, and never moves to its jobs.
     pub fn stay(&mut self, conn: ConnId) {
         let connection = &mut self.connections[conn as usize];
         if let Moving::Leaving(_) | Moving::Departing(_) = connection.moving {

@@ -69,8 +69,8 @@ impl Shard {
         self.relief.leaving = leaving;
     }
 
-    /// A connection has something to do here: it makes room, if that is wanted and it has nothing to
-    /// do with other cores.
+    /// A connection has something to do here: it makes room, if that is wanted and it has nothing
+    /// to do with other cores.
     #[inline]
     pub(super) fn consider_leaving(&mut self, conn: ConnId) {
         if self.relief.left == 0 {
@@ -97,7 +97,7 @@ impl Shard {
     pub(super) fn leave(&mut self, conn: ConnId, to: Core) -> Passenger {
         let ready = self.engine.ready(conn);
         if ready == 0 {
-            // Woken for what others have by now: without a hint it might fall asleep with the lease.
+            // Woken for what others have by now: without a hint it may fall asleep with the lease.
             self.engine.decline(conn);
         }
         let rest = match (self.engine.is_asleep(conn), self.engine.is_woken(conn)) {
