@@ -214,3 +214,20 @@ fn a_core_is_not_done_while_one_is_on_its_way_whose_result_it_has() {
     cluster.leave(client);
     assert_eq!(cluster.shards[1].dealings(), (0, 0));
 }
+
+#[test]
+fn one_that_makes_room_awake_hears_of_what_came_meanwhile() {
+    // Without a hint it would ask the core that it has one of, as long as there is something.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let (client, worker) = (cluster.connect(2), cluster.worker(1, &[function(1)]));
+    cluster.shards[1].relieve(0, 1);
+    cluster.say(worker, b"");
+    assert_eq!(cluster.shards[1].destination(worker.1), Some(0));
+    let passenger = cluster.shards[1].depart(worker.1, cluster.now);
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
+    let worker = (0, cluster.shards[0].arrive(1, passenger, 9, cluster.now));
+    cluster.settle();
+    cluster.packet(worker, Command::CanDo, &[function(0).as_bytes()], b"");
+    let other = cluster.submit(client, Command::SubmitJobLowBg, &function(0), "");
+    assert_eq!([cluster.grab(worker), cluster.grab(worker)], [Some(urgent), Some(other)]);
+}
