@@ -5,6 +5,7 @@
 //! reach into that half is absent.
 
 use anyhow::Result;
+use ringgear::io::machine;
 
 use crate::contender::Keep;
 use crate::process::{Cores, Server};
@@ -19,7 +20,7 @@ pub(crate) fn samples(
     counts: &[usize],
     failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
 ) -> Vec<Sample> {
-    let processors: Vec<usize> = (0..crate::process::processors()).collect();
+    let processors = machine::processors();
     let one = |&count: &usize| {
         let sample = match share(&processors, count) {
             Err(why) => Sample::without(Status::Absent, why),

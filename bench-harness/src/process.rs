@@ -202,11 +202,6 @@ fn announced_port(log: &str) -> Option<u16> {
     })
 }
 
-/// Processors that this process may run on, numbered from 0.
-pub(crate) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Descriptors that this process and its children may have from now on: as many as the system
 /// allows.
 pub(crate) fn raise_descriptors() -> usize {

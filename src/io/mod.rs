@@ -157,8 +157,8 @@ struct Parts {
     /// Most connections of this core.
     connections_max: usize,
     memory: MemoryElsewhere,
-    /// None where connections don't move, nor where cores look for something to do: they are
-    /// always busy.
+    /// None with one core, where connections don't move, and where cores look for something to do:
+    /// these are always busy.
     meter: Option<Meter>,
 }
 
@@ -342,7 +342,8 @@ pub fn run(
             busy_poll,
             connections_max,
             memory: MemoryElsewhere::default(),
-            meter: (settings.move_after > 0 && busy_poll.is_zero()).then(Meter::default),
+            meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
+                .then(Meter::default),
         },
     );
     let ended = run_cores(parts.collect(), driver, &stoppers);

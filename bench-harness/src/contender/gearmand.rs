@@ -14,8 +14,8 @@ use crate::process::Server;
 /// One worker woken per job spares the stampede, and a wide hash table keeps the chains of unique
 /// keys short. It has as many threads as cores: on a single one, more of them only hand over.
 const TUNED: [&str; 2] = ["--worker-wakeup=1", "--hashtable-buckets=1000003"];
-pub(super) const TUNED_ABOUT: &str = "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and --threads=1, or a thread for \
-     each core";
+pub(super) const TUNED_ABOUT: &str =
+    "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and a thread for each core";
 
 pub(super) fn absent(path: &Path) -> Option<String> {
     beside::installed(path, "gearman-job-server").err()
