@@ -148,10 +148,8 @@ impl Epoll {
             for conn in std::mem::take(&mut self.ready) {
                 self.read(conn, now);
             }
-            if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
-                self.shard().tick(now);
-            }
             self.parts.receive(now)?;
+            self.parts.tick(now);
             self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
@@ -184,7 +182,7 @@ impl Epoll {
             return Some(Duration::ZERO);
         }
         let deadlines = [
-            self.parts.shard.deadline_ms(),
+            self.parts.deadline_ms(),
             self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];

@@ -267,10 +267,8 @@ impl Glommio {
                 self.flush(conn, now);
             }
         }
-        if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
-            self.shard().tick(now);
-        }
         self.parts.receive(now)?;
+        self.parts.tick(now);
         self.welcome_arrivals();
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);
@@ -291,7 +289,7 @@ impl Glommio {
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
         let shard = &self.parts.shard;
         let guard = (shard.connections() > GUARDED_FROM).then_some(now.mono_ms + GUARD_MS);
-        let deadlines = [shard.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
+        let deadlines = [self.parts.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
         let Some(wait_ms) = wait_ms(now, deadlines) else { return };
         let at_ms = now.mono_ms + wait_ms;
         // One that comes too early does no harm: the turn sets the next.

@@ -8,6 +8,7 @@
 //! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
 //! its own. Signals reach a core through a pipe, everything else through its post and its bell.
 
+mod alarm;
 mod busy;
 mod clock;
 mod commits;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::alarm::Alarm;
 use self::busy::Meter;
 pub use self::clock::Clock;
 use self::commits::Commits;
@@ -160,6 +162,7 @@ struct Parts {
     /// None with one core, where connections don't move, and where cores look for something to do:
     /// these are always busy.
     meter: Option<Meter>,
+    alarm: Alarm,
 }
 
 /// What the other cores have in use, which is looked at once a millisecond.
@@ -196,6 +199,18 @@ impl Parts {
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
+    }
+
+    /// Lets the shard do what is due. Comes after the turn's reads and letters.
+    fn tick(&mut self, now: Now) {
+        if self.alarm.is_time(self.shard.deadline_ms(), now.mono_ms) {
+            self.shard.tick(now);
+        }
+    }
+
+    /// When `tick` has to be called next.
+    fn deadline_ms(&self) -> Option<u64> {
+        self.alarm.deadline_ms(self.shard.deadline_ms())
     }
 
     /// Lets a connection go to another core, behind all letters so far and before all others: its
@@ -344,6 +359,7 @@ pub fn run(
             memory: MemoryElsewhere::default(),
             meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
                 .then(Meter::default),
+            alarm: Alarm::default(),
         },
     );
     let ended = run_cores(parts.collect(), driver, &stoppers);

@@ -230,10 +230,8 @@ impl Uring {
                 self.accept_again_at_ms = None;
                 self.arm_acceptors();
             }
-            if self.shard().deadline_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
-                self.shard().tick(now);
-            }
             self.parts.receive(now)?;
+            self.parts.tick(now);
             self.welcome_arrivals();
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
@@ -294,7 +292,7 @@ impl Uring {
     fn submit_and_wait(&mut self, now: Now) -> Result<(), Error> {
         self.drain_backlog()?;
         let deadlines = [
-            self.parts.shard.deadline_ms(),
+            self.parts.deadline_ms(),
             self.parts.lifecycle.deadline_ms(now),
             self.accept_again_at_ms,
         ];
