@@ -268,6 +268,8 @@ pub(crate) struct Peer {
     /// Its foreground submissions, the latest first.
     attachments: List,
     pub(crate) nap: Nap,
+    /// Stands in `Engine::new_sleepers`.
+    pub(crate) is_new_sleeper: bool,
     /// Its home is another core, which wants to hear when a queue of its gets its first job.
     pub(crate) is_remote: bool,
     connected: bool,
@@ -293,6 +295,8 @@ pub struct Engine {
     pub(crate) effects: Vec<Effect>,
     /// Functions whose sleepers `wake_sleepers` is to look at.
     pub(crate) stirred: Vec<FunctionId>,
+    /// Workers that fell asleep since the last `wake_sleepers`, which is to look at their functions.
+    pub(crate) new_sleepers: Vec<ConnId>,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -317,6 +321,7 @@ impl Engine {
             job_bytes: 0,
             effects: Vec::new(),
             stirred: Vec::new(),
+            new_sleepers: Vec::new(),
             counters: Counters::default(),
             settings,
         }

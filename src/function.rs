@@ -103,6 +103,8 @@ pub struct Function {
     pub woken: u32,
     /// Whether its sleepers are to be looked at at the end of the batch.
     pub stirred: bool,
+    /// A lease for it has ended unused: all of its sleepers are woken at the end of the batch.
+    pub has_lapsed: bool,
 }
 
 impl Function {
@@ -122,6 +124,7 @@ impl Function {
             candidates: List::default(),
             woken: 0,
             stirred: false,
+            has_lapsed: false,
         }
     }
 

@@ -82,7 +82,7 @@ impl Session {
             Request::Submit(ref submit) => handle_submit(submit, cx),
             Request::GrabJob(grab) => handle_grab(grab, cx),
             Request::Work(ref work) => handle_work(work, cx),
-            Request::PreSleep => cx.engine.pre_sleep(cx.conn, cx.now),
+            Request::PreSleep => cx.engine.pre_sleep(cx.conn),
             Request::CanDo { function } => cx.engine.can_do(cx.conn, function, 0),
             Request::CanDoTimeout { function, timeout_ms } => {
                 let timeout_ms = match decimal(timeout_ms) {

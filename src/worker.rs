@@ -7,8 +7,8 @@
 //!
 //! Invariant: after `wake_sleepers`, a job that may start never lies beside a sleeping worker that
 //! could run it unless as many workers hold leases for its function as it has such jobs. A lease
-//! ends with the worker's next grab or sleep, with its connection, or after `Settings::lease_ms`;
-//! then the next sleeper is woken.
+//! ends with the worker's next grab or sleep, or with its connection, and the next sleeper is woken;
+//! or unused after `Settings::lease_ms`, and all sleepers are.
 
 use crate::engine::{ConnId, Due, Effect, Engine, Now, Wakeup};
 use crate::function::{AbilityId, FunctionId, OWN, READY, WAKING};
@@ -28,8 +28,8 @@ pub(crate) enum Nap {
     Woken { function: FunctionId, lease: TimerId },
 }
 
-/// Functions with jobs that a worker looks at, when it falls asleep, for one that nobody was woken
-/// for; with more it is woken at once, and looks by grabbing.
+/// Functions with jobs that are looked at for a new sleeper; a worker with more of them is woken at
+/// once, and looks by grabbing.
 const UNCLAIMED_LOOK: usize = 8;
 
 /// There are more functions with jobs than are looked at.
@@ -78,18 +78,22 @@ impl Engine {
     pub fn cant_do(&mut self, conn: ConnId, function: &[u8], now: Now) {
         let Some(function_id) = self.functions.find(function) else { return };
         if let Some(id) = self.abilities.find(conn, function_id) {
-            self.remove_ability(id, now);
+            self.remove_ability(id);
+            self.lose_jobs_of(conn, function_id, now);
         }
     }
 
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
-        // With the lease ended first, none of the functions below wakes this very worker.
+        // With lease and abilities ended first, none of its jobs wakes this very worker.
         self.end_lease(conn);
         while let Some(id) = self.peers[conn as usize].abilities.front() {
-            self.remove_ability(id, now);
+            self.remove_ability(id);
         }
-        debug_assert!(self.peers[conn as usize].running.is_empty(), "no job without its ability");
+        // The oldest job goes back last, and so to the very head.
+        while let Some(job) = self.peers[conn as usize].running.front() {
+            self.lose_worker(job, now);
+        }
     }
 
     /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
@@ -107,7 +111,7 @@ impl Engine {
 
     /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes with `wake_sleepers` if there is a
     /// job that nobody else was woken for.
-    pub fn pre_sleep(&mut self, conn: ConnId, now: Now) {
+    pub fn pre_sleep(&mut self, conn: ConnId) {
         let woken_for = self.take_lease(conn);
         let peer = &mut self.peers[conn as usize];
         peer.nap = Nap::Asleep;
@@ -117,16 +121,32 @@ impl Engine {
             let candidates = &mut self.functions[ability.function].candidates;
             candidates.push_front(&mut self.abilities.records, WAKING, id);
         }
-        if let Some((ability, _)) = self.find_job(conn, Priority::Low) {
-            let function = self.abilities.records[ability as usize].function;
-            match self.find_unclaimed(conn) {
-                Ok(Some(function)) => self.stir(function),
-                Ok(None) => {}
-                Err(TooMany) => self.rouse(conn, function, now),
-            }
+        // Which of its functions have jobs to spare is looked at when the batch has ended: a job that
+        // lies there now may be taken or cancelled before, while jobs of its other functions stay.
+        if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
+            self.new_sleepers.push(conn);
         }
         if let Some(function) = woken_for {
             self.stir(function);
+        }
+    }
+
+    /// Wakes a worker that fell asleep in this batch if jobs lie there that no lease runs for. All of
+    /// its functions are looked at: jobs that came while it was awake stirred no sleeper.
+    fn check_new_sleeper(&mut self, conn: ConnId, now: Now) {
+        let peer = &mut self.peers[conn as usize];
+        let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
+        if !is_new_sleeper || peer.nap != Nap::Asleep {
+            return;
+        }
+        let Some((ability, _)) = self.find_job(conn, Priority::Low) else { return };
+        match self.find_unclaimed(conn) {
+            Ok(Some(function)) => self.rouse(conn, function, now),
+            Ok(None) => {}
+            Err(TooMany) => {
+                let function = self.abilities.records[ability as usize].function;
+                self.rouse(conn, function, now);
+            }
         }
     }
 
@@ -155,18 +175,28 @@ impl Engine {
     /// whether there may be effects.
     #[inline]
     pub fn wake_sleepers(&mut self, now: Now) -> bool {
-        let has_stirred = !self.stirred.is_empty();
+        let has_more = !self.stirred.is_empty() || !self.new_sleepers.is_empty();
         while let Some(id) = self.stirred.pop() {
             // It may have been dropped, and its number be another's.
             if let Some(function) = self.functions.get_mut(id)
                 && std::mem::take(&mut function.stirred)
             {
-                while self.functions[id].woken < self.functions[id].queued && self.wake_one(id, now)
-                {
+                // A lease that ended unused tells of workers that don't answer. With one lease after
+                // another a job would wait for each of them in turn.
+                let has_lapsed = std::mem::take(&mut function.has_lapsed);
+                loop {
+                    let function = &self.functions[id];
+                    let is_wanted = has_lapsed && function.queued > 0;
+                    if !(is_wanted || function.woken < function.queued) || !self.wake_one(id, now) {
+                        break;
+                    }
                 }
             }
         }
-        has_stirred
+        while let Some(conn) = self.new_sleepers.pop() {
+            self.check_new_sleeper(conn, now);
+        }
+        has_more
     }
 
     /// A worker that was woken won't grab here: it has work from another core, or is gone on its
@@ -216,6 +246,7 @@ impl Engine {
         self.peers[conn as usize].nap = Nap::Awake;
         self.functions[function].woken -= 1;
         self.counters.leases_ended += 1;
+        self.functions[function].has_lapsed = true;
         self.stir(function);
     }
 
@@ -363,7 +394,7 @@ impl Engine {
         id
     }
 
-    fn remove_ability(&mut self, id: AbilityId, now: Now) {
+    fn remove_ability(&mut self, id: AbilityId) {
         let records = &mut self.abilities.records;
         let ability = &records[id as usize];
         let (conn, function_id) = (ability.conn, ability.function);
@@ -384,6 +415,13 @@ impl Engine {
             && function == function_id
         {
             self.end_lease(conn);
+        }
+    }
+
+    /// Jobs of one function that a worker has go back to their queue.
+    fn lose_jobs_of(&mut self, conn: ConnId, function_id: FunctionId, now: Now) {
+        if self.functions[function_id].running == 0 {
+            return;
         }
         // The oldest job goes back last, and so to the very head.
         let running = self.peers[conn as usize].running.iter(&self.jobs, 0);

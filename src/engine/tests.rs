@@ -64,7 +64,7 @@ impl Rig {
     }
 
     pub(crate) fn sleep(&mut self, conn: ConnId) {
-        self.engine.pre_sleep(conn, self.now);
+        self.engine.pre_sleep(conn);
     }
 
     pub(crate) fn disconnect(&mut self, conn: ConnId) {

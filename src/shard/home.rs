@@ -451,7 +451,7 @@ impl Shard {
         away.asleep = true;
         if away.told >> own & 1 == 0 {
             away.told |= 1 << own;
-            self.engine.pre_sleep(conn, now);
+            self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
         for core in self.settings.cores.others() {

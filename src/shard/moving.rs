@@ -223,7 +223,7 @@ impl Shard {
         } else if self.engine.is_woken(conn) {
             self.push(conn, &Response::Noop, now);
         } else if !self.engine.is_asleep(conn) {
-            self.engine.pre_sleep(conn, now);
+            self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
         self.resumed.push(conn);

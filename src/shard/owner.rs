@@ -31,7 +31,7 @@ impl Shard {
                 let conn = self.stand_in(from, caller);
                 // One that was woken meanwhile has its NOOP on the way.
                 if !self.engine.is_woken(conn) {
-                    self.engine.pre_sleep(conn, now);
+                    self.engine.pre_sleep(conn);
                     self.deliver(None, now);
                 }
             }

@@ -202,7 +202,7 @@ impl Shard {
             self.engine.mark_remote(conn);
         }
         if rest == Rest::Asleep {
-            self.engine.pre_sleep(conn, now);
+            self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
         let caller = Caller { conn, session: self.sessions };

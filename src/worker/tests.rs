@@ -147,7 +147,7 @@ fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_its
 }
 
 #[test]
-fn who_lets_the_lease_end_is_passed_over() {
+fn after_a_lease_that_ends_unused_all_other_sleepers_are_woken() {
     let mut rig = Rig::new(settings());
     for conn in 1..=3 {
         rig.can_do(conn, "resize");
@@ -158,9 +158,7 @@ fn who_lets_the_lease_end_is_passed_over() {
     rig.pass(99);
     assert_eq!(rig.woken(), NOBODY);
     rig.pass(1);
-    assert_eq!(rig.woken(), [2]);
-    rig.pass(100);
-    assert_eq!(rig.woken(), [1]);
+    assert_eq!(rig.woken(), [2, 1]);
     rig.pass(100);
     assert_eq!((rig.woken(), rig.engine.counters.leases_ended), (vec![], 3));
     rig.sleep(3);
@@ -309,4 +307,54 @@ fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
     assert!(rig.grab(1).is_some() && rig.engine.ready(1) == 0);
     rig.background("a");
     assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
+}
+
+#[test]
+fn a_sleeper_hears_of_every_function_that_has_jobs_when_the_batch_ends() {
+    // PRE_SLEEP looked for one function with jobs and remembered it alone. When another worker took
+    // that job later in the same batch, the sleeper wasn't woken for its other function's job, which
+    // lay beside it for ever: no lease ran.
+    let mut rig = Rig::new(settings());
+    ["g", "f"].iter().for_each(|function| rig.can_do(5, function));
+    rig.can_do(6, "f");
+    let f = rig.background("f");
+    let g = rig.background("g");
+    rig.sleep(5);
+    assert_eq!(rig.grab(6), Some(f));
+    assert_eq!(rig.woken(), [5]);
+    assert_eq!(rig.grab(5), Some(g));
+
+    // The same by CANT_DO in the sleeper's own segment, and by a cancelled job.
+    let f = rig.background("f");
+    let g = rig.background("g");
+    rig.sleep(5);
+    rig.engine.cant_do(5, b"f", rig.now);
+    assert_eq!(rig.woken(), [5]);
+    assert_eq!((rig.grab(5), rig.grab(6)), (Some(g), Some(f)));
+    rig.can_do(5, "f");
+    let f = rig.background("f");
+    let g = rig.background("g");
+    rig.sleep(5);
+    rig.engine.cancel(f);
+    assert_eq!(rig.woken(), [5]);
+    assert_eq!(rig.grab(5), Some(g));
+}
+
+#[test]
+fn a_job_waits_one_lease_however_many_sleepers_never_answer() {
+    // Leases ran one after the other: behind 200 workers of a host that had gone, a job waited for
+    // 20 seconds.
+    let mut rig = Rig::new(settings());
+    (10..200).for_each(|conn| rig.engine.connect(conn));
+    for conn in 1..200 {
+        rig.can_do(conn, "resize");
+        rig.sleep(conn);
+    }
+    let job = rig.background("resize");
+    assert_eq!(rig.woken(), [199]);
+    rig.pass(100);
+    assert_eq!(rig.woken().len(), 198);
+    assert_eq!(rig.grab(1), Some(job));
+    rig.pass(100);
+    assert_eq!(rig.woken(), NOBODY, "nothing is left to be woken for");
 }
