@@ -1,5 +1,8 @@
 //! Tests of grabbing, sleeping and waking; see `engine::tests` for the rig.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::engine::Settings;
 use crate::engine::tests::{NOBODY, Rig, settings};
@@ -357,4 +360,82 @@ fn a_job_waits_one_lease_however_many_sleepers_never_answer() {
     assert_eq!(rig.grab(1), Some(job));
     rig.pass(100);
     assert_eq!(rig.woken(), NOBODY, "nothing is left to be woken for");
+}
+
+/// A request of one of several connections, or a lease's length that passes.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    CanDo(ConnId, usize),
+    CantDo(ConnId, usize),
+    Reset(ConnId),
+    Grab(ConnId),
+    Sleep(ConnId),
+    Submit(usize),
+    CancelOldest,
+    Finish(ConnId),
+    Disconnect(ConnId),
+    Pass,
+}
+
+const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let (conn, function) = (|| 1..5 as ConnId, || 0..FUNCTIONS.len());
+    prop_oneof![
+        3 => (conn(), function()).prop_map(|(conn, function)| Step::CanDo(conn, function)),
+        1 => (conn(), function()).prop_map(|(conn, function)| Step::CantDo(conn, function)),
+        1 => conn().prop_map(Step::Reset),
+        4 => conn().prop_map(Step::Grab),
+        4 => conn().prop_map(Step::Sleep),
+        4 => function().prop_map(Step::Submit),
+        1 => Just(Step::CancelOldest),
+        2 => conn().prop_map(Step::Finish),
+        1 => conn().prop_map(Step::Disconnect),
+        1 => Just(Step::Pass),
+    ]
+}
+
+fn take_step(rig: &mut Rig, step: Step) {
+    let oldest = |rig: &Rig, is_it: &dyn Fn(&crate::job::Job) -> bool| {
+        let jobs = rig.engine.jobs().iter_from(0);
+        jobs.filter(|(_, job)| is_it(job)).map(|(_, job)| job.number).min()
+    };
+    match step {
+        Step::CanDo(conn, function) => rig.can_do(conn, FUNCTIONS[function]),
+        Step::CantDo(conn, function) => {
+            rig.engine.cant_do(conn, FUNCTIONS[function].as_bytes(), rig.now);
+        }
+        Step::Reset(conn) => rig.engine.reset_abilities(conn, rig.now),
+        Step::Grab(conn) => drop(rig.grab(conn)),
+        Step::Sleep(conn) => rig.sleep(conn),
+        Step::Submit(function) => drop(rig.background(FUNCTIONS[function])),
+        Step::CancelOldest => {
+            if let Some(number) = oldest(rig, &|job| job.state == State::Queued) {
+                rig.engine.cancel(number);
+            }
+        }
+        Step::Finish(conn) => {
+            if let Some(number) = oldest(rig, &|job| job.worker == conn) {
+                rig.engine.work_finished(conn, number).unwrap();
+            }
+        }
+        Step::Disconnect(conn) => rig.disconnect(conn),
+        Step::Pass => rig.pass(settings().lease_ms),
+    }
+}
+
+proptest! {
+    #[test]
+    fn batches_of_several_connections_leave_no_job_beside_a_sleeper(
+        batches in vec(vec(any_step(), 1..6), 1..40),
+    ) {
+        // Requests of several connections come in one turn of the loop. Tests that ended the batch
+        // after each request never met a condition that was looked at before the batch was over.
+        let mut rig = Rig::new(settings());
+        for batch in batches {
+            batch.into_iter().for_each(|step| take_step(&mut rig, step));
+            // Checks that as many leases run as jobs lie beside able sleepers.
+            rig.effects();
+        }
+    }
 }
