@@ -246,7 +246,8 @@ impl Engine {
         self.peers[conn as usize].nap = Nap::Awake;
         self.functions[function].woken -= 1;
         self.counters.leases_ended += 1;
-        self.functions[function].has_lapsed = true;
+        // Without sleepers there is nothing to wake, now or for what comes later.
+        self.functions[function].has_lapsed = !self.functions[function].candidates.is_empty();
         self.stir(function);
     }
 
