@@ -233,6 +233,25 @@ fn a_taken_port_names_the_remedy() {
 }
 
 #[test]
+fn a_port_that_comes_free_soon_is_waited_for() {
+    // A server under io_uring was killed and started again at once. The kernel still tore the old
+    // one's ring down, so that the listener in it lived on for some milliseconds: the new server
+    // ended with "the port is taken".
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut server = Server::start(ringgeard(&format!("-L 127.0.0.1 -p {port}")));
+    let stat = format!("/proc/{}/stat", server.child.id());
+    // It sleeps between two tries; without a second try it has ended.
+    until("the port was tried", || {
+        let stat = fs::read_to_string(&stat).unwrap();
+        stat.contains(") S ") || stat.contains(") Z ")
+    });
+    drop(taken);
+    assert_eq!(server.port(), port);
+    assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
 fn a_pid_file_lives_as_long_as_its_server() {
     let (_directory, path) = directory();
     let file = path.join("pid");

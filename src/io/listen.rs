@@ -7,7 +7,8 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -16,6 +17,12 @@ use tracing::{info, warn};
 
 /// How often a port that the kernel chose for the first address may be taken for the second.
 const EPHEMERAL_TRIES: usize = 16;
+
+/// How long a port may stay taken before the start is given up. The kernel tears the rings of a
+/// killed process down, and their listeners with them, only after the process has gone.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two tries.
+const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// No socket to listen on.
 #[derive(Debug, Error)]
@@ -97,9 +104,10 @@ impl Listeners {
         let addresses = resolve(host, port)?;
         let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
         let mut tries_left = if is_chosen_by_kernel { EPHEMERAL_TRIES } else { 1 };
+        let bind = || bind_all(&addresses, host.is_none(), options);
         loop {
             tries_left -= 1;
-            match bind_all(&addresses, host.is_none(), options) {
+            match if is_chosen_by_kernel { bind() } else { patiently(bind) } {
                 Err(ListenError::Taken(_)) if tries_left > 0 => {}
                 result => return result,
             }
@@ -113,9 +121,11 @@ impl Listeners {
     pub fn listen(&self) -> Result<(), ListenError> {
         for sockets in &self.sockets {
             for (socket, &address) in sockets.iter().zip(&self.addresses) {
-                socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
-                    true => ListenError::Taken(address),
-                    false => ListenError::Other { address, cause },
+                patiently(|| {
+                    socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
+                        true => ListenError::Taken(address),
+                        false => ListenError::Other { address, cause },
+                    })
                 })?;
             }
         }
@@ -172,6 +182,17 @@ fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenErro
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Tries again while the port is taken, for `TAKEN_PATIENCE`.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
+    let end = Instant::now() + TAKEN_PATIENCE;
+    loop {
+        match attempt() {
+            Err(ListenError::Taken(_)) if Instant::now() < end => thread::sleep(TAKEN_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 fn bind_all(
