@@ -36,6 +36,8 @@ const NUMBERS_PER_MS: u64 = 1 << 10;
 const NUMBERS_START_MS: u64 = 1_767_225_600_000;
 /// Share of the host's memory that jobs may take unless told otherwise, in percent.
 const MEMORY_PERCENT: u64 = 75;
+/// Least memory for jobs and unsent bytes.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 const _: () = assert!(BODY_BYTES_MAX > (ARGUMENTS_BYTES_MAX + HEADER_BYTES) as u64);
 
@@ -121,7 +123,8 @@ pub struct Options {
     pub listen: Option<String>,
 
     /// Port to listen on: a number, or a name of /etc/services; 0 takes a free one and logs it
-    #[arg(short, long, value_name = "PORT", env = "GEARMAND_PORT", default_value = "4730")]
+    #[arg(short, long, value_name = "PORT", env = "GEARMAND_PORT", default_value = "4730",
+        allow_negative_numbers = true, value_parser = parse_port)]
     pub port: String,
 
     /// Connections that may wait to be accepted
@@ -140,7 +143,7 @@ pub struct Options {
     pub busy_poll: u64,
 
     /// Cores that serve, each with its own listener, event loop and queues; 0 means 1
-    #[arg(short, long, value_name = "N", default_value_t = 1,
+    #[arg(short, long, value_name = "N", default_value_t = 1, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u8).range(0..=CORES_MAX as i64))]
     pub threads: u8,
 
@@ -185,14 +188,14 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value = "4294967295", value_parser = parse_bytes)]
     pub job_size_max: u64,
 
-    /// Most memory for jobs and unsent bytes (suffixes k, m, g), 0 = no limit. Three quarters of
-    /// the host's or container's unless given
+    /// Most memory for jobs and unsent bytes (suffixes k, m, g), at least 1m, 0 = no limit. Three
+    /// quarters of the host's or container's unless given
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_max: Option<u64>,
 
     /// Most connections. As many as there may be descriptors, less 64, unless given; with io_uring,
     /// as many for each thread
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub connections_max: Option<u64>,
 
     /// Bytes that may wait for a connection that doesn't read before it is closed (suffixes k, m,
@@ -431,6 +434,16 @@ pub enum SettingsError {
     JobSize,
     #[error("--outbox-max must be at least 64 KiB")]
     Outbox,
+    #[error(
+        "--memory-max {0} leaves no room for jobs: give at least 1m, 0 for no limit, or leave it \
+         out for three quarters of the host's memory"
+    )]
+    Memory(u64),
+    #[error(
+        "--connections-max 0 lets no connection in: give at least 1, or leave it out for as many \
+         as the descriptors allow"
+    )]
+    Connections,
     #[error("there are too few descriptors ({0}) to serve: raise them with --file-descriptors")]
     Descriptors(u64),
 }
@@ -575,6 +588,12 @@ impl Options {
         }
         if self.outbox_max < 64 << 10 {
             return Err(SettingsError::Outbox);
+        }
+        if let Some(bytes @ 1..MEMORY_BYTES_MIN) = self.memory_max {
+            return Err(SettingsError::Memory(bytes));
+        }
+        if self.connections_max == Some(0) {
+            return Err(SettingsError::Connections);
         }
         Ok(())
     }
@@ -768,6 +787,17 @@ fn default_file() -> String {
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let parsed = parse_size::Config::new().with_binary().parse_size(text);
     parsed.map_err(|error| format!("{error}, a number with k, m or g behind it will do"))
+}
+
+/// A port as it is given to getaddrinfo(3), which takes any number and keeps its low 16 bits.
+fn parse_port(text: &str) -> Result<String, String> {
+    let number = text.trim().trim_start_matches(['+', '-']);
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = || !text.contains('-') && number.parse::<u16>().is_ok();
+    if is_number && !is_port() {
+        return Err("a port is a number from 0 to 65535, or a name of /etc/services".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_durability(text: &str) -> Result<(Option<String>, Durability), String> {

@@ -48,6 +48,7 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
     if options.check_args {
+        io::check_port(&options.port)?;
         return Ok(());
     }
     let descriptors = process::raise_descriptors(options.file_descriptors)?;

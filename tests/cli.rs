@@ -170,6 +170,12 @@ fn mistakes_exit_with_1_and_one_sentence() {
         ("--listen no.such.host.invalid", "cannot listen on \"no.such.host.invalid\""),
         ("--log-file /nonexistent/log", "cannot open the log file /nonexistent/log"),
         ("--file-descriptors 30", "too few"),
+        ("-p 99999", "from 0 to 65535"),
+        ("-t -1", "-1 is not in"),
+        ("--connections-max 0", "give at least 1,"),
+        ("--memory-max 1k", "give at least 1m"),
+        // Ended with 0, as if that were a port.
+        ("--check-args -p abc", "cannot listen on \"loopback\" port \"abc\""),
     ] {
         let output = output(ringgeard(line));
         assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
@@ -177,6 +183,9 @@ fn mistakes_exit_with_1_and_one_sentence() {
         assert!(stderr.starts_with("ringgeard: ") && stderr.contains(part), "{line}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
     }
+    let mut by_variable = ringgeard("");
+    by_variable.env("GEARMAND_PORT", "70266");
+    assert!(refusal(by_variable).contains("from 0 to 65535"));
 }
 
 #[test]

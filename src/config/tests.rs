@@ -74,6 +74,37 @@ fn mistakes_are_one_sentence() {
 }
 
 #[test]
+fn numbers_that_make_no_sense_are_refused() {
+    // `-p 99999` listened on 34463 and `-p 70266` on 4730: the resolver keeps the low 16 bits of
+    // any number. A server with room for no connection or for no job started, too.
+    let port = "a port is a number from 0 to 65535, or a name of /etc/services";
+    for (words, file, expected) in [
+        ("-p 99999", "", port),
+        ("-p 70266", "", port),
+        ("-p 65536", "", port),
+        ("-p -1", "", port),
+        ("--port=99999999999999999999999", "", port),
+        ("--config-file f", "port = 99999", port),
+        ("--config-file f", "port = \"70266\"", port),
+        ("--config-file f", "--port=70266", port),
+        ("-t -1", "", "-1 is not in 0..="),
+    ] {
+        let ParseEnd::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
+        assert!(problem.contains(expected), "{words} {file}: {problem}");
+    }
+    for (words, expected) in [
+        ("--connections-max 0", "give at least 1,"),
+        ("--memory-max 1k", "--memory-max 1024 leaves no room for jobs: give at least 1m"),
+    ] {
+        let problem = parse_words(words, "").unwrap().check().unwrap_err().to_string();
+        assert!(problem.contains(expected), "{words}: {problem}");
+    }
+    for words in ["-p 0", "-p 65535", "-p gearman", "--memory-max 1m", "--connections-max 1"] {
+        assert!(parse_words(words, "").unwrap().check().is_ok(), "{words}");
+    }
+}
+
+#[test]
 fn settings_come_from_options_and_host() {
     let options = parse_words("--memory-max 2g -w 0 -j 5", "").unwrap();
     let settings = options.settings(&facts()).unwrap();

@@ -158,6 +158,14 @@ impl Listeners {
     }
 }
 
+/// Refuses a port that is neither a number nor a known name. Takes no socket and asks for no host.
+///
+/// # Errors
+/// `ListenError::Resolve`.
+pub fn check_port(port: &str) -> Result<(), ListenError> {
+    resolve(None, port).map(drop)
+}
+
 /// All addresses of a host and a port, either of which may be a name; IPv4 first.
 fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenError> {
     // "[::1]" is how addresses with ports are written; the brackets are welcome here, too.

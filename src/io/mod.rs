@@ -43,7 +43,7 @@ pub use self::glommio::GlommioError;
 use self::lifecycle::Lifecycle;
 use self::lifecycle::Stopper;
 pub use self::lifecycle::{ReopenLog, Signals};
-pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets};
+pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
 use self::mesh::{Load, Post};
 use self::process::ProcessError;
 pub use self::uring::UringError;
