@@ -22,7 +22,7 @@ use crate::index::Index;
 use crate::job::{self, Job, JobId, Jobs, State};
 use crate::list::{Linked, Links, List};
 use crate::packet::Submit;
-use crate::timer::Timers;
+use crate::timer::{TimerId, Timers};
 use crate::worker::Nap;
 
 /// Number of a connection, given out by the shard and reused after a disconnect.
@@ -31,9 +31,11 @@ pub type ConnId = u32;
 /// Longest unique key and reducer name in bytes (gearmand's check; its store then cut them to 63).
 pub const UNIQUE_BYTES_MAX: usize = 64;
 
-/// A delayed job looks at the wall clock again after this time at the latest, so that setting the
-/// clock moves its start, too.
-const DELAY_RECHECK_MS: u64 = 15 * 60 * 1000;
+/// Time between two looks at the wall clock while there are delayed jobs, and how far it may have
+/// moved against the other clock before their timers are set anew.
+const CLOCK_MS: u64 = 1000;
+/// Jobs that are looked at in one go after the wall clock was set.
+const CLOCK_JOBS: usize = 256;
 
 /// Unique key that stands for "by payload".
 const UNIQUE_BY_PAYLOAD: &[u8] = b"-";
@@ -229,6 +231,28 @@ pub(crate) enum Due {
     Lease(ConnId),
     /// A delayed job starts, or a running one has had its time.
     Job(JobId),
+    /// The wall clock may have been set.
+    Clock,
+}
+
+/// What the timers of delayed jobs are set by. They follow the clock that never goes back, so a
+/// wall clock that is set leaves them wrong.
+#[derive(Debug, Default)]
+struct ClockWatch {
+    /// Delayed jobs.
+    delayed: usize,
+    /// Runs while there are any.
+    timer: Option<TimerId>,
+    /// The wall clock's lead that their timers go by.
+    lead_ms: i64,
+    /// Where to go on, if it was set and not all of their timers are yet.
+    resume_at: Option<JobId>,
+}
+
+impl Now {
+    fn lead_ms(self) -> i64 {
+        self.unix_ms.wrapping_sub(self.mono_ms).cast_signed()
+    }
 }
 
 /// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
@@ -287,6 +311,7 @@ pub struct Engine {
     by_number: Index,
     by_unique: Index,
     pub(crate) timers: Timers<Due>,
+    clock: ClockWatch,
     hasher: SeedableRandomState,
     next_sequence: u64,
     /// Background jobs may be answered before they are on disk, where that is the policy.
@@ -315,6 +340,7 @@ impl Engine {
             by_number: Index::default(),
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
+            clock: ClockWatch::default(),
             hasher,
             next_sequence: settings.first_sequence,
             async_allowed: true,
@@ -550,6 +576,10 @@ impl Engine {
         while let Some(due) = self.timers.expire(now.mono_ms, &mut budget) {
             match due {
                 Due::Lease(conn) => self.end_overdue_lease(conn),
+                Due::Clock => {
+                    let looked_at = self.follow_clock(now);
+                    budget = budget.saturating_sub(looked_at);
+                }
                 Due::Job(id) => {
                     self.jobs[id as usize].timer = None;
                     match self.jobs[id as usize].state {
@@ -662,18 +692,65 @@ impl Engine {
     }
 
     fn delay(&mut self, id: JobId, now: Now) {
-        let wait_ms = self.jobs[id as usize].run_at_ms().saturating_sub(now.unix_ms);
-        let deadline_ms = now.mono_ms + wait_ms.min(DELAY_RECHECK_MS);
-        let timer = self.timers.insert(deadline_ms, Due::Job(id));
+        self.set_delay(id, now);
         let job = &mut self.jobs[id as usize];
-        job.timer = Some(timer);
         job.state = State::Delayed;
         self.functions[job.function].delayed += 1;
+        self.clock.delayed += 1;
+        if self.clock.timer.is_none() {
+            self.clock.lead_ms = now.lead_ms();
+            self.clock.timer = Some(self.timers.insert(now.mono_ms + CLOCK_MS, Due::Clock));
+        }
+    }
+
+    /// Sets the timer of a job that has none by the wall clock.
+    fn set_delay(&mut self, id: JobId, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        let wait_ms = job.run_at_ms().saturating_sub(now.unix_ms);
+        job.timer = Some(self.timers.insert(now.mono_ms + wait_ms, Due::Job(id)));
     }
 
     fn start_delayed(&mut self, id: JobId, now: Now) {
-        self.functions[self.jobs[id as usize].function].delayed -= 1;
+        self.end_delay(self.jobs[id as usize].function);
         self.start(id, now);
+    }
+
+    /// A function has a delayed job less.
+    fn end_delay(&mut self, function: FunctionId) {
+        self.functions[function].delayed -= 1;
+        self.clock.delayed -= 1;
+        if self.clock.delayed == 0 {
+            self.clock.resume_at = None;
+            if let Some(timer) = self.clock.timer.take() {
+                self.timers.remove(timer);
+            }
+        }
+    }
+
+    /// Sets the timers of some delayed jobs anew if the wall clock was set. How many jobs it looked
+    /// at.
+    fn follow_clock(&mut self, now: Now) -> usize {
+        if now.lead_ms().abs_diff(self.clock.lead_ms) > CLOCK_MS {
+            self.clock.lead_ms = now.lead_ms();
+            self.clock.resume_at = Some(0);
+        }
+        let mut looked_at = 0;
+        if let Some(first) = self.clock.resume_at.take() {
+            let jobs = self.jobs.iter_from(first).take(CLOCK_JOBS);
+            let jobs: Vec<_> = jobs.map(|(id, job)| (id, job.state)).collect();
+            looked_at = jobs.len();
+            let last = jobs.last().filter(|_| looked_at == CLOCK_JOBS);
+            self.clock.resume_at = last.map(|&(id, _)| id + 1);
+            for (id, _) in jobs.into_iter().filter(|&(_, state)| state == State::Delayed) {
+                if let Some(timer) = self.jobs[id as usize].timer.take() {
+                    self.timers.remove(timer);
+                }
+                self.set_delay(id, now);
+            }
+        }
+        let pause_ms = if self.clock.resume_at.is_some() { 0 } else { CLOCK_MS };
+        self.clock.timer = Some(self.timers.insert(now.mono_ms + pause_ms, Due::Clock));
+        looked_at
     }
 
     /// Takes a running job out of its worker's hands; it is nowhere then.
@@ -701,10 +778,11 @@ impl Engine {
                 queue.jobs.remove(&mut self.jobs, 0, id);
             }
             State::Delayed => {
-                function.delayed -= 1;
                 if let Some(timer) = job.timer.take() {
                     self.timers.remove(timer);
                 }
+                let function = job.function;
+                self.end_delay(function);
             }
             State::Storing => function.storing -= 1,
             State::Running => debug_assert!(false, "a running job is in no queue"),

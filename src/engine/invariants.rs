@@ -27,6 +27,9 @@ impl Engine {
             assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
+        let delayed = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Delayed);
+        assert_eq!(delayed.count(), self.clock.delayed);
+        assert_eq!(self.clock.timer.is_some(), self.clock.delayed > 0);
         let storing = self.functions.iter_from(0).map(|(_, function)| function.storing as usize);
         let waiting = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Storing);
         assert_eq!(storing.sum::<usize>(), waiting.count());

@@ -268,15 +268,44 @@ fn delayed_jobs_wait_outside_the_queue_for_their_second() {
 
 #[test]
 fn a_delayed_job_follows_the_wall_clock_when_that_is_set() {
+    // A delayed job looked at the wall clock every 15 minutes: set forward, or after the host was
+    // suspended, it started that late.
     let mut rig = Rig::new(settings());
-    // A day away; then somebody sets the clock two days forward.
     let job = rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700086400\0");
     rig.can_do(5, "resize");
     rig.now.unix_ms += 2 * 86_400_000;
     rig.pass(0);
-    assert_eq!(rig.grab(5), None, "nobody tells us when it is set");
-    rig.pass(DELAY_RECHECK_MS);
+    assert_eq!(rig.grab(5), None, "the clock is looked at each second");
+    rig.pass(CLOCK_MS);
     assert_eq!(rig.grab(5), Some(job));
+    rig.engine.check_invariants();
+    assert_eq!(rig.engine.deadline_ms(), None, "without delayed jobs it isn't looked at");
+}
+
+#[test]
+fn many_delayed_jobs_follow_the_wall_clock_in_portions_and_cost_nothing_until_then() {
+    let mut rig = Rig::new(settings());
+    let count = 4 * CLOCK_JOBS;
+    for _ in 0..count {
+        rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700086400\0");
+    }
+    rig.can_do(5, "resize");
+    for _ in 0..10 {
+        rig.now = Now { mono_ms: rig.now.mono_ms + 1000, unix_ms: rig.now.unix_ms + 1000 };
+        // The timer counts again each time that it goes down a level.
+        rig.engine.tick(rig.now, 8);
+        assert!(rig.engine.deadline_ms() > Some(rig.now.mono_ms), "one timer fires a second");
+    }
+    rig.now.mono_ms += 1000;
+    rig.now.unix_ms += 2 * 86_400_000;
+    let mut ticks = 0;
+    while rig.engine.deadline_ms().is_some_and(|at_ms| at_ms <= rig.now.mono_ms) {
+        rig.engine.tick(rig.now, CLOCK_JOBS);
+        rig.engine.check_invariants();
+        ticks += 1;
+    }
+    assert!((8..=12).contains(&ticks), "{ticks} calls of a bounded size");
+    assert_eq!(std::iter::from_fn(|| rig.grab(5)).count(), count);
 }
 
 #[test]
