@@ -78,6 +78,9 @@ pub enum FrameError {
     /// A command without payload announced a body larger than all its arguments may be.
     #[error("arguments exceed {ARGUMENTS_BYTES_MAX} bytes")]
     Arguments,
+    /// A command without arguments announced a body beyond what is read and ignored.
+    #[error("a body of more than {ARGUMENTS_BYTES_MAX} bytes for a request that has none")]
+    Body,
     /// An admin line without an end within `LINE_BYTES_MAX`.
     #[error("text line exceeds {LINE_BYTES_MAX} bytes")]
     Line,
@@ -134,11 +137,11 @@ pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
         return Ok(Cut::Partial);
     };
     let header = header(head)?;
-    if !header.command.has_payload()
-        && header.command.has_arguments()
-        && header.body_bytes as usize > ARGUMENTS_BYTES_MAX
-    {
-        return Err(FrameError::Arguments);
+    if !header.command.has_payload() && header.body_bytes as usize > ARGUMENTS_BYTES_MAX {
+        return Err(match header.command.has_arguments() {
+            true => FrameError::Arguments,
+            false => FrameError::Body,
+        });
     }
     match rest.get(..header.body_bytes as usize) {
         Some(body) => Ok(Cut::Packet { header, body }),

@@ -446,6 +446,8 @@ pub enum ErrorReply {
     HandleTooLarge,
     /// A payload beyond `--job-size-max`.
     PayloadTooLarge,
+    /// A large body of a request that has none.
+    BodyTooLarge,
     /// A number that isn't one: an epoch out of range.
     NumberOutOfRange,
     /// The function's maximum queue size is reached.
@@ -474,6 +476,7 @@ impl ErrorReply {
             Self::UniqueTooLarge
             | Self::HandleTooLarge
             | Self::PayloadTooLarge
+            | Self::BodyTooLarge
             | Self::NumberOutOfRange => "ARGUMENT_TOO_LARGE",
             Self::QueueFull | Self::OutOfMemory | Self::NotStored => "QUEUE_ERROR",
             Self::UnknownOption => "UNKNOWN_OPTION",
@@ -494,6 +497,7 @@ impl ErrorReply {
                 "Error occurred due to GEARMAND_JOB_HANDLE_SIZE being too small from snprintf"
             }
             Self::PayloadTooLarge => "Job payload exceeds job-size-max",
+            Self::BodyTooLarge => "This request has no body",
             Self::NumberOutOfRange => "Epoch out of range",
             Self::QueueFull => "Job queue is full",
             Self::OutOfMemory => "MEMORY_ALLOCATION_FAILURE",

@@ -24,10 +24,11 @@ use self::relief::Relief;
 pub use self::settings::Settings;
 use crate::admin;
 use crate::engine::{ConnId, Effect, Engine, Now};
+use crate::frame::FrameError;
 use crate::inbound::{Arrival, Bounds, Inbound};
 use crate::letter::{Caller, Core};
 use crate::outbox::{Chunk, Outbox};
-use crate::packet::{Command, Request};
+use crate::packet::{Command, ErrorReply, Request, Response};
 use crate::session::{self, Context, Session};
 use crate::store::{Operation, Row};
 
@@ -532,6 +533,9 @@ impl Shard {
                     break;
                 }
                 Err(error) => {
+                    if error == FrameError::Body {
+                        self.push(conn, &Response::Error(ErrorReply::BodyTooLarge), now);
+                    }
                     self.close_malformed(conn, &error, now);
                     break;
                 }
