@@ -16,13 +16,14 @@ use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 use thiserror::Error;
 
+use self::delayed::ClockWatch;
 use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
 use crate::index::Index;
 use crate::job::{self, Job, JobId, Jobs, State};
 use crate::list::{Linked, Links, List};
 use crate::packet::Submit;
-use crate::timer::{TimerId, Timers};
+use crate::timer::Timers;
 use crate::worker::Nap;
 
 /// Number of a connection, given out by the shard and reused after a disconnect.
@@ -30,12 +31,6 @@ pub type ConnId = u32;
 
 /// Longest unique key and reducer name in bytes (gearmand's check; its store then cut them to 63).
 pub const UNIQUE_BYTES_MAX: usize = 64;
-
-/// Time between two looks at the wall clock while there are delayed jobs, and how far it may have
-/// moved against the other clock before their timers are set anew.
-const CLOCK_MS: u64 = 1000;
-/// Jobs that are looked at in one go after the wall clock was set.
-const CLOCK_JOBS: usize = 256;
 
 /// Unique key that stands for "by payload".
 const UNIQUE_BY_PAYLOAD: &[u8] = b"-";
@@ -235,26 +230,6 @@ pub(crate) enum Due {
     Clock,
 }
 
-/// What the timers of delayed jobs are set by. They follow the clock that never goes back, so a
-/// wall clock that is set leaves them wrong.
-#[derive(Debug, Default)]
-struct ClockWatch {
-    /// Delayed jobs.
-    delayed: usize,
-    /// Runs while there are any.
-    timer: Option<TimerId>,
-    /// The wall clock's lead that their timers go by.
-    lead_ms: i64,
-    /// Where to go on, if it was set and not all of their timers are yet.
-    resume_at: Option<JobId>,
-}
-
-impl Now {
-    fn lead_ms(self) -> i64 {
-        self.unix_ms.wrapping_sub(self.mono_ms).cast_signed()
-    }
-}
-
 /// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
 /// ticket, for the job to be on disk.
 #[derive(Debug)]
@@ -320,7 +295,7 @@ pub struct Engine {
     pub(crate) effects: Vec<Effect>,
     /// Functions whose sleepers `wake_sleepers` is to look at.
     pub(crate) stirred: Vec<FunctionId>,
-    /// Workers that fell asleep since the last `wake_sleepers`, which is to look at their functions.
+    /// Workers that fell asleep since the last `wake_sleepers`, which looks at their functions.
     pub(crate) new_sleepers: Vec<ConnId>,
     /// Events since the start.
     pub counters: Counters,
@@ -691,68 +666,6 @@ impl Engine {
         self.wake_for_new_job(function_id, now);
     }
 
-    fn delay(&mut self, id: JobId, now: Now) {
-        self.set_delay(id, now);
-        let job = &mut self.jobs[id as usize];
-        job.state = State::Delayed;
-        self.functions[job.function].delayed += 1;
-        self.clock.delayed += 1;
-        if self.clock.timer.is_none() {
-            self.clock.lead_ms = now.lead_ms();
-            self.clock.timer = Some(self.timers.insert(now.mono_ms + CLOCK_MS, Due::Clock));
-        }
-    }
-
-    /// Sets the timer of a job that has none by the wall clock.
-    fn set_delay(&mut self, id: JobId, now: Now) {
-        let job = &mut self.jobs[id as usize];
-        let wait_ms = job.run_at_ms().saturating_sub(now.unix_ms);
-        job.timer = Some(self.timers.insert(now.mono_ms + wait_ms, Due::Job(id)));
-    }
-
-    fn start_delayed(&mut self, id: JobId, now: Now) {
-        self.end_delay(self.jobs[id as usize].function);
-        self.start(id, now);
-    }
-
-    /// A function has a delayed job less.
-    fn end_delay(&mut self, function: FunctionId) {
-        self.functions[function].delayed -= 1;
-        self.clock.delayed -= 1;
-        if self.clock.delayed == 0 {
-            self.clock.resume_at = None;
-            if let Some(timer) = self.clock.timer.take() {
-                self.timers.remove(timer);
-            }
-        }
-    }
-
-    /// Sets the timers of some delayed jobs anew if the wall clock was set. How many jobs it looked
-    /// at.
-    fn follow_clock(&mut self, now: Now) -> usize {
-        if now.lead_ms().abs_diff(self.clock.lead_ms) > CLOCK_MS {
-            self.clock.lead_ms = now.lead_ms();
-            self.clock.resume_at = Some(0);
-        }
-        let mut looked_at = 0;
-        if let Some(first) = self.clock.resume_at.take() {
-            let jobs = self.jobs.iter_from(first).take(CLOCK_JOBS);
-            let jobs: Vec<_> = jobs.map(|(id, job)| (id, job.state)).collect();
-            looked_at = jobs.len();
-            let last = jobs.last().filter(|_| looked_at == CLOCK_JOBS);
-            self.clock.resume_at = last.map(|&(id, _)| id + 1);
-            for (id, _) in jobs.into_iter().filter(|&(_, state)| state == State::Delayed) {
-                if let Some(timer) = self.jobs[id as usize].timer.take() {
-                    self.timers.remove(timer);
-                }
-                self.set_delay(id, now);
-            }
-        }
-        let pause_ms = if self.clock.resume_at.is_some() { 0 } else { CLOCK_MS };
-        self.clock.timer = Some(self.timers.insert(now.mono_ms + pause_ms, Due::Clock));
-        looked_at
-    }
-
     /// Takes a running job out of its worker's hands; it is nowhere then.
     fn release(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
@@ -972,6 +885,7 @@ fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {
     spread(hash.map_or(0, NonZero::get).into())
 }
 
+mod delayed;
 mod durable;
 #[cfg(debug_assertions)]
 mod invariants;

@@ -7,8 +7,8 @@
 //!
 //! Invariant: after `wake_sleepers`, a job that may start never lies beside a sleeping worker that
 //! could run it unless as many workers hold leases for its function as it has such jobs. A lease
-//! ends with the worker's next grab or sleep, or with its connection, and the next sleeper is woken;
-//! or unused after `Settings::lease_ms`, and all sleepers are.
+//! ends with the worker's next grab or sleep, or with its connection: the next sleeper is woken;
+//! or unused after `Settings::lease_ms`: all sleepers are.
 
 use crate::engine::{ConnId, Due, Effect, Engine, Now, Wakeup};
 use crate::function::{AbilityId, FunctionId, OWN, READY, WAKING};
@@ -121,8 +121,8 @@ impl Engine {
             let candidates = &mut self.functions[ability.function].candidates;
             candidates.push_front(&mut self.abilities.records, WAKING, id);
         }
-        // Which of its functions have jobs to spare is looked at when the batch has ended: a job that
-        // lies there now may be taken or cancelled before, while jobs of its other functions stay.
+        // Which of its functions have jobs to spare is looked at when the batch has ended: a job
+        // that lies there now may be taken or cancelled before, while jobs of its other functions stay.
         if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
             self.new_sleepers.push(conn);
         }
@@ -131,8 +131,8 @@ impl Engine {
         }
     }
 
-    /// Wakes a worker that fell asleep in this batch if jobs lie there that no lease runs for. All of
-    /// its functions are looked at: jobs that came while it was awake stirred no sleeper.
+    /// Wakes a worker that fell asleep in this batch if jobs lie there that no lease runs for. All
+    /// of its functions are looked at: jobs that came while it was awake stirred no sleeper.
     fn check_new_sleeper(&mut self, conn: ConnId, now: Now) {
         let peer = &mut self.peers[conn as usize];
         let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
@@ -181,8 +181,8 @@ impl Engine {
             if let Some(function) = self.functions.get_mut(id)
                 && std::mem::take(&mut function.stirred)
             {
-                // A lease that ended unused tells of workers that don't answer. With one lease after
-                // another a job would wait for each of them in turn.
+                // A lease that ended unused tells of workers that don't answer. With one lease
+                // after another a job would wait for each of them in turn.
                 let has_lapsed = std::mem::take(&mut function.has_lapsed);
                 loop {
                     let function = &self.functions[id];

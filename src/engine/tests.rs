@@ -2,6 +2,7 @@
 //!
 //! A rig is an engine without packets and sockets: commands in, jobs by number and effects out.
 
+use super::delayed::{CLOCK_JOBS, CLOCK_MS};
 use super::*;
 use crate::frame::{Header, Magic};
 use crate::function::Durability;

@@ -20,8 +20,8 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    /// Whether timers of which the first is due at `deadline_ms` may fire in this turn; asked once a
-    /// turn, after what came has been read.
+    /// Whether timers of which the first is due at `deadline_ms` may fire in this turn; asked once
+    /// a turn, after what came has been read.
     #[inline]
     pub(super) fn is_time(&mut self, deadline_ms: Option<u64>, now_ms: u64) -> bool {
         let Some(due_ms) = deadline_ms.filter(|&at_ms| at_ms <= now_ms) else {

@@ -197,7 +197,8 @@ fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T
     let end = Instant::now() + TAKEN_PATIENCE;
     loop {
         match attempt() {
-            Err(ListenError::Taken(_)) if Instant::now() < end => thread::sleep(TAKEN_PAUSE),
+            // Nothing tells when a port comes free.
+            Err(ListenError::Taken(_)) if Instant::now() < end => thread::park_timeout(TAKEN_PAUSE),
             result => return result,
         }
     }

@@ -315,8 +315,8 @@ fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
 #[test]
 fn a_sleeper_hears_of_every_function_that_has_jobs_when_the_batch_ends() {
     // PRE_SLEEP looked for one function with jobs and remembered it alone. When another worker took
-    // that job later in the same batch, the sleeper wasn't woken for its other function's job, which
-    // lay beside it for ever: no lease ran.
+    // that job later in the same batch, the sleeper wasn't woken for its other function's job,
+    // which lay beside it for ever: no lease ran.
     let mut rig = Rig::new(settings());
     ["g", "f"].iter().for_each(|function| rig.can_do(5, function));
     rig.can_do(6, "f");

@@ -1,0 +1,102 @@
+//! Delayed jobs: a job and the time in, a timer that follows the wall clock out.
+//!
+//! Timers run by the clock that never goes back. While there are delayed jobs, the engine compares
+//! the two clocks once a second; when the wall clock was set, or the host suspended, it sets the
+//! jobs' timers anew, some at a time. Knows no queue and no worker.
+//!
+//! Invariant: a delayed job has a timer, and `ClockWatch` has one exactly while there are any.
+
+use super::{Due, Engine, Now};
+use crate::function::FunctionId;
+use crate::job::{JobId, State};
+use crate::timer::TimerId;
+
+/// Time between two looks at the wall clock while there are delayed jobs, and how far it may have
+/// moved against the other clock before their timers are set anew.
+pub(super) const CLOCK_MS: u64 = 1000;
+/// Jobs that are looked at in one go after the wall clock was set.
+pub(super) const CLOCK_JOBS: usize = 256;
+
+/// What the timers of delayed jobs are set by. They follow the clock that never goes back, so a
+/// wall clock that is set leaves them wrong.
+#[derive(Debug, Default)]
+pub(super) struct ClockWatch {
+    /// Delayed jobs.
+    pub(super) delayed: usize,
+    /// Runs while there are any.
+    pub(super) timer: Option<TimerId>,
+    /// The wall clock's lead that their timers go by.
+    lead_ms: i64,
+    /// Where to go on, if it was set and not all of their timers are yet.
+    resume_at: Option<JobId>,
+}
+
+impl Now {
+    fn lead_ms(self) -> i64 {
+        self.unix_ms.wrapping_sub(self.mono_ms).cast_signed()
+    }
+}
+
+impl Engine {
+    pub(super) fn delay(&mut self, id: JobId, now: Now) {
+        self.set_delay(id, now);
+        let job = &mut self.jobs[id as usize];
+        job.state = State::Delayed;
+        self.functions[job.function].delayed += 1;
+        self.clock.delayed += 1;
+        if self.clock.timer.is_none() {
+            self.clock.lead_ms = now.lead_ms();
+            self.clock.timer = Some(self.timers.insert(now.mono_ms + CLOCK_MS, Due::Clock));
+        }
+    }
+
+    /// Sets the timer of a job that has none by the wall clock.
+    fn set_delay(&mut self, id: JobId, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        let wait_ms = job.run_at_ms().saturating_sub(now.unix_ms);
+        job.timer = Some(self.timers.insert(now.mono_ms + wait_ms, Due::Job(id)));
+    }
+
+    pub(super) fn start_delayed(&mut self, id: JobId, now: Now) {
+        self.end_delay(self.jobs[id as usize].function);
+        self.start(id, now);
+    }
+
+    /// A function has a delayed job less.
+    pub(super) fn end_delay(&mut self, function: FunctionId) {
+        self.functions[function].delayed -= 1;
+        self.clock.delayed -= 1;
+        if self.clock.delayed == 0 {
+            self.clock.resume_at = None;
+            if let Some(timer) = self.clock.timer.take() {
+                self.timers.remove(timer);
+            }
+        }
+    }
+
+    /// Sets the timers of some delayed jobs anew if the wall clock was set. How many jobs it looked
+    /// at.
+    pub(super) fn follow_clock(&mut self, now: Now) -> usize {
+        if now.lead_ms().abs_diff(self.clock.lead_ms) > CLOCK_MS {
+            self.clock.lead_ms = now.lead_ms();
+            self.clock.resume_at = Some(0);
+        }
+        let mut looked_at = 0;
+        if let Some(first) = self.clock.resume_at.take() {
+            let jobs = self.jobs.iter_from(first).take(CLOCK_JOBS);
+            let jobs: Vec<_> = jobs.map(|(id, job)| (id, job.state)).collect();
+            looked_at = jobs.len();
+            let last = jobs.last().filter(|_| looked_at == CLOCK_JOBS);
+            self.clock.resume_at = last.map(|&(id, _)| id + 1);
+            for (id, _) in jobs.into_iter().filter(|&(_, state)| state == State::Delayed) {
+                if let Some(timer) = self.jobs[id as usize].timer.take() {
+                    self.timers.remove(timer);
+                }
+                self.set_delay(id, now);
+            }
+        }
+        let pause_ms = if self.clock.resume_at.is_some() { 0 } else { CLOCK_MS };
+        self.clock.timer = Some(self.timers.insert(now.mono_ms + pause_ms, Due::Clock));
+        looked_at
+    }
+}
