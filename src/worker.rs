@@ -122,7 +122,7 @@ impl Engine {
             candidates.push_front(&mut self.abilities.records, WAKING, id);
         }
         // Which of its functions have jobs to spare is looked at when the batch has ended: a job
-        // that lies there now may be taken or cancelled before, while its other functions' jobs stay.
+        // that lies there now may be taken or cancelled before, while those of others stay.
         if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
             self.new_sleepers.push(conn);
         }

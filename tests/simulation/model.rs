@@ -641,6 +641,11 @@ impl Model {
         self.expect(conn, &Packet::of(Command::StatusResUnique, &parts, &[]));
     }
 
+    /// Whether a lease may end that the model doesn't know the deadline of.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.peers.values().any(|peer| peer.woken_ms.is_some()) || !self.output.slow.is_empty()
+    }
+
     /// Time has come to `now`, which is no later than the shard's next deadline was.
     pub(crate) fn tick(&mut self, now: Now) {
         self.now = now;
