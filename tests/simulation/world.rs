@@ -635,7 +635,9 @@ impl World {
     /// gives it to the model. Answers with what has been handled before that, and during it.
     fn collect(&mut self, acting: Option<ConnId>) -> (Seen, Seen) {
         let own = self.look();
-        let mut output = Output::default();
+        let ended = self.conns.iter().filter(|(_, peer)| peer.ended).map(|(&conn, _)| conn);
+        let mut output = Output { ended: ended.collect(), ..Output::default() };
+        let moved = self.mesh.moved;
         let mut dirty: Vec<(ConnId, Vec<u8>)> = Vec::new();
         while let Some(conn) = self.mesh.next_dirty(self.now) {
             let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
@@ -679,6 +681,7 @@ impl World {
                 self.closing.push(conn);
             }
         }
+        output.moved = self.mesh.moved > moved;
         self.mesh.take_operations(&mut output.operations);
         if let Some(store) = &mut self.store {
             store.queue.extend(output.operations.iter().cloned());
