@@ -61,7 +61,7 @@ impl Model {
         lines.sort_unstable();
         expected.sort_unstable();
         if self.output.moved {
-            // A connection that moves while the cores are asked one by one is missed or named twice.
+            // A connection that moves as cores are asked is missed or named twice.
             lines.dedup();
             expected.retain(|row| lines.contains(row));
         }
