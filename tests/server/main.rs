@@ -11,6 +11,7 @@ mod harness;
 mod limits;
 mod moving;
 mod pattern;
+mod pauses;
 mod script;
 mod tools;
 mod transcripts;

@@ -681,7 +681,7 @@ impl World {
                 self.closing.push(conn);
             }
         }
-        output.moved = self.mesh.moved > moved;
+        output.moved = usize::try_from(self.mesh.moved - moved).unwrap();
         self.mesh.take_operations(&mut output.operations);
         if let Some(store) = &mut self.store {
             store.queue.extend(output.operations.iter().cloned());
