@@ -137,7 +137,8 @@ pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
         return Ok(Cut::Partial);
     };
     let header = header(head)?;
-    if !header.command.has_payload() && header.body_bytes as usize > ARGUMENTS_BYTES_MAX {
+    // Sizes first: few packets are that large.
+    if header.body_bytes as usize > ARGUMENTS_BYTES_MAX && !header.command.has_payload() {
         return Err(match header.command.has_arguments() {
             true => FrameError::Arguments,
             false => FrameError::Body,

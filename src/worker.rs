@@ -172,10 +172,9 @@ impl Engine {
     /// Wakes sleepers for the jobs that lie in their queues now. To be called when all that came
     /// together has been seen to: a job that came with the grab of a worker that is awake wakes
     /// nobody, and of two workers the one that falls asleep in the same batch is woken. Answers
-    /// whether there may be effects.
+    /// whether there are effects.
     #[inline]
     pub fn wake_sleepers(&mut self, now: Now) -> bool {
-        let has_more = !self.stirred.is_empty() || !self.new_sleepers.is_empty();
         while let Some(id) = self.stirred.pop() {
             // It may have been dropped, and its number be another's.
             if let Some(function) = self.functions.get_mut(id)
@@ -196,7 +195,7 @@ impl Engine {
         while let Some(conn) = self.new_sleepers.pop() {
             self.check_new_sleeper(conn, now);
         }
-        has_more
+        !self.effects.is_empty()
     }
 
     /// A worker that was woken won't grab here: it has work from another core, or is gone on its
