@@ -9,7 +9,7 @@
 //! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
 //! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use foldhash::HashMap;
 use slab::Slab;
@@ -56,8 +56,8 @@ const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
 pub struct Origin {
     /// Its descriptor, or what the driver has in its place.
     pub fd: i32,
-    /// Its peer's address.
-    pub ip: IpAddr,
+    /// Its peer's address and port.
+    pub peer: SocketAddr,
 }
 
 /// What a driver should do about a connection's incoming bytes.
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     fn stand_in(from: Core, caller: Caller) -> Self {
-        let origin = Origin { fd: -1, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
         let connection = Self::new(origin, Session::new(false), caller.session);
         Self { caller: Some((from, caller)), ..connection }
     }
@@ -265,11 +265,14 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
+        let Origin { fd, peer } = origin;
+        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
+        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
         if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
             self.counters.refused += 1;
-            self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
+            self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
             return Err(TooManyConnections);
         }
         self.sessions = self.sessions.wrapping_add(1);
@@ -279,7 +282,7 @@ impl Shard {
         let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
         self.engine.connect(conn);
         self.counters.connected += 1;
-        debug!(conn, ip = %origin.ip, fd = origin.fd, "connected");
+        debug!(conn, peer = %origin.peer, fd, "connected");
         Ok(conn)
     }
 
@@ -309,7 +312,7 @@ impl Shard {
         }
         self.leave_others(conn, connection.away);
         self.deliver(None, now);
-        debug!(conn, ip = %connection.origin.ip, "disconnected");
+        debug!(conn, peer = %connection.origin.peer, "disconnected");
     }
 
     /// The next connection about which `take` and `intake` may have something new to say; to be
@@ -697,19 +700,19 @@ impl Shard {
             return;
         }
         connection.closing = Closing::Now;
-        let ip = connection.origin.ip;
+        let peer = connection.origin.peer;
         self.counters.slow_readers += 1;
         self.mark_dirty(conn);
-        self.complain(now, |ip| warn!(conn, %ip, "closed: the peer doesn't read its replies"), ip);
+        self.complain(now, || warn!(conn, %peer, "closed: the peer doesn't read its replies"));
     }
 
     fn close_malformed(&mut self, conn: ConnId, error: &dyn std::error::Error, now: Now) {
         let connection = &mut self.connections[conn as usize];
         connection.closing = Closing::Flushing;
-        let ip = connection.origin.ip;
+        let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.mark_dirty(conn);
-        self.complain(now, |ip| warn!(conn, %ip, %error, "closed: malformed bytes"), ip);
+        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
     }
 
     #[inline]
@@ -731,14 +734,14 @@ impl Shard {
     }
 
     /// Logs a complaint about a peer unless the second has had enough of them.
-    fn complain(&mut self, now: Now, log: impl Fn(IpAddr), ip: IpAddr) {
+    fn complain(&mut self, now: Now, log: impl Fn()) {
         let second = now.mono_ms / 1000;
         if self.complaints.0 != second {
             self.complaints = (second, 0);
         }
         self.complaints.1 += 1;
         if self.complaints.1 <= COMPLAINTS_PER_SECOND {
-            log(ip);
+            log();
         }
     }
 }

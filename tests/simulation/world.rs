@@ -12,7 +12,7 @@ mod power;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use ringgear::admin::Identity;
@@ -266,8 +266,8 @@ impl World {
 
     fn connect_one(&mut self) -> Option<ConnId> {
         let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), ip };
+        let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
+        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), peer };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;
