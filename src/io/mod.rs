@@ -169,6 +169,7 @@ struct Parts {
 #[derive(Default)]
 struct MemoryElsewhere {
     bytes: isize,
+    largest_unread_bytes: usize,
     /// In milliseconds of `Now::mono_ms`.
     read_at_ms: Option<u64>,
 }
@@ -179,8 +180,9 @@ impl Parts {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
         let Self { meter, clock, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
-            let bytes = post.elsewhere().bytes;
-            *memory = MemoryElsewhere { bytes, read_at_ms: Some(now.mono_ms) };
+            let Load { bytes, largest_unread_bytes, .. } = post.elsewhere();
+            let read_at_ms = Some(now.mono_ms);
+            *memory = MemoryElsewhere { bytes, largest_unread_bytes, read_at_ms };
         }
         if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
             post.publish_busy(busy, now.mono_ms);
@@ -191,7 +193,8 @@ impl Parts {
         }
         let connections = post.connections_elsewhere();
         let hospitable = post.hospitable(*connections_max, now.mono_ms);
-        shard.set_elsewhere(Elsewhere { bytes: memory.bytes, connections, hospitable });
+        let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
+        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable, largest_unread_bytes });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
@@ -238,6 +241,7 @@ impl Parts {
             bytes: shard.load_bytes(),
             connections: shard.connections(),
             jobs: shard.unfinished(),
+            largest_unread_bytes: shard.largest_unread_bytes(),
         });
     }
 

@@ -97,6 +97,24 @@ impl Shard {
         self.connections[conn as usize].moving != Moving::No
     }
 
+    /// Much has come while a connection waits to move: one whose peer doesn't read stays, as it may
+    /// have more to say before it does.
+    pub(super) fn consider_staying(&mut self, conn: ConnId) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox.is_empty() {
+            return;
+        }
+        match connection.moving {
+            Moving::Settling(_) => {
+                connection.moving = Moving::No;
+                connection.away.iter_mut().for_each(|away| away.is_rooted = true);
+                self.resumed.push(conn);
+            }
+            Moving::Packed(_) | Moving::Leaving(_) => self.stay(conn),
+            _ => {}
+        }
+    }
+
     /// The owner keeps what there is for the connection.
     pub(super) fn pack(&mut self, conn: ConnId, owner: Core) {
         let moving = &mut self.connections[conn as usize].moving;

@@ -124,6 +124,7 @@ impl Shard {
         connection.moving = Moving::Left;
         connection.away = None;
         (connection.dirty, connection.paused) = (false, false);
+        connection.throttled = None;
         if std::mem::take(&mut connection.blocked) {
             self.letters.forget(conn);
         }
