@@ -511,10 +511,15 @@ impl Shard {
         self.unfinished() == 0
     }
 
-    /// Jobs in any state, and connections on their way elsewhere for which results may wait here.
+    /// Takes no more jobs: the server is to end when none is left.
+    pub fn drain(&mut self, now: Now) {
+        self.engine.drain(now);
+    }
+
+    /// Jobs that aren't left to the next server, and connections on their way elsewhere for which results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.engine.jobs().len() + self.relief.homeless
+        self.engine.jobs().len() - self.engine.kept() + self.relief.homeless
     }
 
     /// What waits for replies that are to come; see `Outbox::waiting`. For tests.

@@ -24,14 +24,14 @@ use crate::harness::{Contender, PATIENCE, Server, wait_until};
 const SIGNALS: [&str; 2] = ["TERM", "KILL"];
 
 /// A SQLite database, gone with its folder at the end.
-struct Database {
+pub(crate) struct Database {
     folder: TempDir,
     /// For `--store`.
     store: String,
 }
 
 impl Database {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = format!("sqlite:{}", folder.path().join("jobs.db").display());
         Self { folder, store }
@@ -42,7 +42,7 @@ impl Database {
     }
 
     /// Starts a server on it.
-    fn serve(&self, contender: Contender, options: &[&str]) -> Server {
+    pub(crate) fn serve(&self, contender: Contender, options: &[&str]) -> Server {
         start(contender, &[&["--store", &self.store], options].concat())
     }
 
@@ -158,7 +158,7 @@ fn drain(server: &Server, functions: &[&str]) -> Vec<Assigned> {
 }
 
 /// The payloads of all jobs that there are, as text.
-fn drain_texts(server: &Server, functions: &[&str]) -> Vec<String> {
+pub(crate) fn drain_texts(server: &Server, functions: &[&str]) -> Vec<String> {
     let text = |job: Assigned| String::from_utf8(job.payload).expect("text");
     drain(server, functions).into_iter().map(text).collect()
 }
