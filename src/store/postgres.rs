@@ -20,10 +20,11 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
-use tokio_postgres::{Config, Statement};
+use tokio_postgres::Statement;
 use tracing::{info, warn};
 
 use self::change::Chunk;
+use self::conninfo::Target;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
 use super::open::OpenError;
@@ -94,8 +95,8 @@ struct Ready {
 
 /// The way to the server and what is known about it.
 struct Link {
-    config: Config,
-    /// Where that is, for messages.
+    targets: Vec<Target>,
+    /// Where the last session led, for messages.
     place: String,
     ready: Option<Ready>,
     /// The server's sides of sessions that may have the lock.
@@ -144,9 +145,9 @@ impl Postgres {
         let runtime = runtime.enable_all().build().map_err(|error| {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
-        let place = conninfo::place(&config);
-        let (ready, backends) = (None, Vec::new());
-        let mut link = Link { config, place, ready, backends, token, generation: 0, lost: false };
+        let targets = conninfo::targets(&config);
+        let (place, ready, backends) = (String::new(), None, Vec::new());
+        let mut link = Link { targets, place, ready, backends, token, generation: 0, lost: false };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
     }
@@ -240,9 +241,16 @@ impl Link {
         Ok(sequence)
     }
 
+    /// Connects; messages name that place from here on.
+    async fn connect(&mut self) -> Result<Session, Trouble> {
+        let session = Session::connect(&self.targets).await?;
+        self.place.clone_from(&session.place);
+        Ok(session)
+    }
+
     /// Connects and sees to it that there are tables of this version.
-    async fn connect_first(&self) -> Result<Session, Trouble> {
-        let session = Session::connect(&self.config, &self.place).await?;
+    async fn connect_first(&mut self) -> Result<Session, Trouble> {
+        let session = self.connect().await?;
         let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
         let found: bool = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
         if !found {
@@ -319,7 +327,7 @@ impl Link {
 
     /// Connects again and goes on as the owner, provided that nobody else was it meanwhile.
     async fn reconnect(&mut self) -> Result<Ready, Trouble> {
-        let session = Session::connect(&self.config, &self.place).await?;
+        let session = self.connect().await?;
         let started = Instant::now();
         // It stays among them if it falls silent: then it may have got the lock.
         self.backends.push(session.backend);
@@ -376,6 +384,7 @@ impl Link {
             chunks.push(Chunk::default());
         }
         let ready = self.take().await?;
+        let several = is_transaction(&chunks);
         match apply(&ready, self.generation, &chunks).await {
             Ok(true) => {
                 self.ready = Some(ready);
@@ -383,8 +392,11 @@ impl Link {
             }
             Ok(false) => Err(self.lose()),
             Err(trouble) => {
-                let refused = matches!(&trouble, Trouble::Error(error) if error.code().is_some());
-                if refused && ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok() {
+                let refused = trouble.is_refusal();
+                // A statement alone was rolled back by its refusal.
+                let usable = refused
+                    && (!several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok());
+                if usable {
                     self.ready = Some(ready);
                 }
                 Err(trouble.in_service(&self.place))
@@ -393,13 +405,20 @@ impl Link {
     }
 }
 
+fn largest(chunks: &[Chunk<'_>]) -> usize {
+    chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0)
+}
+
+/// Whether chunks need a transaction: a statement alone is one of its own.
+fn is_transaction(chunks: &[Chunk<'_>]) -> bool {
+    chunks.len() > 1 || largest(chunks) > SINGLE_BYTES_MAX
+}
+
 /// Applies all chunks in one transaction; false, and nothing applied, if `generation` is over.
 async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<bool, Trouble> {
     let session = &ready.session;
-    let bytes = chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0);
-    let limit = limit(bytes);
-    // A statement alone is a transaction of its own.
-    let several = chunks.len() > 1 || bytes > SINGLE_BYTES_MAX;
+    let limit = limit(largest(chunks));
+    let several = is_transaction(chunks);
     if several {
         let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
         session.run(ANSWER_TIMEOUT, &begin).await?;

@@ -11,7 +11,7 @@ use ringgear::store::postgres::Postgres;
 use ringgear::store::{Operation, Store as _, StoreError};
 
 use super::proxy::Proxy;
-use super::server::{Server, backend, insert, insist, numbers};
+use super::server::{Server, backend, insert, insist, numbers, wait_for};
 
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -88,6 +88,10 @@ fn what_is_refused_may_be_tried_again_with_the_same_session() {
         .unwrap();
     let operations = [insert(1), insert(2), Operation::Remove { number: 1 }];
     assert!(unavailable(store.commit(&operations)).contains("no space left"));
+    // A ROLLBACK after it made the server warn that there is no transaction in progress.
+    let sql = "SELECT query FROM pg_stat_activity WHERE application_name = 'ringgeard'";
+    let last: String = admin.query_one(sql, &[]).unwrap().get(0);
+    assert!(last.contains("ringgear_job"), "{last}");
     store.commit(&[insert(3)]).unwrap();
     let mut large = super::server::row(4);
     large.payload = vec![0; 17 << 20].into();
@@ -126,11 +130,48 @@ fn a_server_that_is_only_a_copy_is_waited_for() {
         }
         other => panic!("{other:?}"),
     }
-    let mut admin = server.admin("jobs");
-    let promoted: bool = admin.query_one("SELECT pg_promote(true)", &[]).unwrap().get(0);
-    assert!(promoted);
+    server.promote();
     insist(&mut store, &[insert(2)]);
     assert_eq!(numbers(&mut store), [1, 2]);
+}
+
+/// All hosts of the connection string were named, joined, with the first one's port, whichever of
+/// them the session had led to.
+#[test]
+fn messages_name_the_host_that_they_are_about() {
+    let Some(mut server) = Server::start() else { return };
+    let mut copy = server.start_standby();
+    let [here, there] = [&server, &copy].map(|server| format!("{}", server.folder().display()));
+    let conninfo =
+        |hosts: &str| format!("host={hosts} port=5432 user=postgres dbname=jobs connect_timeout=5");
+    let open = |hosts: &str| Postgres::open(&conninfo(hosts), None, 1, &mut || false);
+
+    // A copy that is listed first is passed over.
+    let mut store = open(&format!("{there},{here}")).unwrap();
+    store.commit(&[insert(1)]).unwrap();
+    let mut admin = server.admin("jobs");
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    wait_for(&mut admin, &format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})"));
+    let sentence = unavailable(store.commit(&[insert(2)]));
+    assert!(sentence.contains(&here) && !sentence.contains(&there), "{sentence}");
+    insist(&mut store, &[insert(2)]);
+    drop(admin);
+
+    server.kill();
+    let sentence = unavailable(store.commit(&[insert(3)]));
+    assert!(sentence.contains(&here) && !sentence.contains(&there), "{sentence}");
+    let sentence = unavailable(store.commit(&[insert(3)]));
+    let read_only = format!("at {there} port 5432 is read-only: connect to the primary server; ");
+    assert!(sentence.contains(&read_only), "{sentence}");
+    assert!(sentence.contains(&format!("at {here} port 5432: error connecting")), "{sentence}");
+    copy.kill();
+    match open(&format!("{here},{there}")) {
+        Err(OpenError::Store(StoreError::Unavailable(sentence))) => {
+            assert!(sentence.contains(&here) && sentence.contains(&there), "{sentence}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::{Client, NoTls, Statement};
 use tracing::warn;
 
-use super::{change, conninfo};
+use super::change;
+use super::conninfo::Target;
 use crate::store::StoreError;
 
 /// How long the server may take to answer, plus a second for every `SLOW_BYTES` sent.
@@ -60,6 +61,8 @@ pub(super) enum Trouble {
     Error(tokio_postgres::Error),
     /// Something that a sentence was found for.
     Told(StoreError),
+    /// None of several hosts could be used: for each its place and what came from there.
+    Hosts(Vec<(String, Self)>),
 }
 
 impl From<StoreError> for Trouble {
@@ -69,10 +72,17 @@ impl From<StoreError> for Trouble {
 }
 
 impl Trouble {
+    /// Whether the server refused a statement and the session goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
+    }
+
     /// What to say while jobs are being served: everything may still turn out well.
     pub(super) fn in_service(self, place: &str) -> StoreError {
         let error = match self {
             Self::Told(error) => return error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::in_service),
             Self::Silence(limit) => {
                 let limit_s = limit.as_secs();
                 return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
@@ -103,7 +113,11 @@ impl Trouble {
 
     /// What to say at the start: what won't mend itself is for the user to mend.
     pub(super) fn at_start(self, place: &str) -> StoreError {
-        let Self::Error(error) = self else { return self.in_service(place) };
+        let error = match self {
+            Self::Error(error) => error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
+            other => return other.in_service(place),
+        };
         let causes = with_causes(&error);
         let remedy = match error.code() {
             Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
@@ -134,6 +148,19 @@ impl Trouble {
             _ => return Self::Error(error).in_service(place),
         };
         StoreError::Unusable(format!("can't use {place}: {causes}; {remedy}"))
+    }
+}
+
+/// What to say about several hosts. Waiting mends it if it mends one of them.
+fn of_each(hosts: Vec<(String, Trouble)>, say: impl Fn(Trouble, &str) -> StoreError) -> StoreError {
+    let errors: Vec<StoreError> =
+        hosts.into_iter().map(|(place, trouble)| say(trouble, &place)).collect();
+    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let sentence = sentences.join("; ");
+    if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
+        StoreError::Unavailable(sentence)
+    } else {
+        StoreError::Unusable(sentence)
     }
 }
 
@@ -194,6 +221,8 @@ pub(super) struct Backend {
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// Where it leads, for messages.
+    pub(super) place: String,
     pub(super) backend: Backend,
     connection: JoinHandle<()>,
 }
@@ -206,16 +235,29 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects to a server that can be written to.
-    pub(super) async fn connect(config: &Config, place: &str) -> Result<Self, Trouble> {
-        let limit = conninfo::connect_limit(config);
-        let (client, connection) = answer(limit, config.connect(NoTls)).await?;
+    /// Connects to the first host that can be written to.
+    pub(super) async fn connect(targets: &[Target]) -> Result<Self, Trouble> {
+        let mut troubles = Vec::new();
+        for target in targets {
+            match Self::connect_to(target).await {
+                Ok(session) => return Ok(session),
+                Err(trouble) => troubles.push((target.place.clone(), trouble)),
+            }
+        }
+        Err(Trouble::Hosts(troubles))
+    }
+
+    async fn connect_to(target: &Target) -> Result<Self, Trouble> {
+        let (limit, place) = (target.connect_limit(), &target.place);
+        let (client, connection) = answer(limit, target.config.connect(NoTls)).await?;
         let connection = tokio::spawn(async move {
             // The error also ends the question that is being asked.
             let _ = connection.await;
         });
         let backend = Backend { pid: 0, started: None };
-        let mut session = Self { client, backend, connection };
+        let place = place.clone();
+        let mut session = Self { client, place, backend, connection };
+        let place = &session.place;
         let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
                      current_setting('fsync'), pid, backend_start \
                      FROM pg_stat_activity WHERE pid = pg_backend_pid()";
