@@ -289,13 +289,14 @@ impl Link {
 
     /// Takes the next generation; earlier ones can't commit from here on.
     async fn own(&self, session: &Session) -> Result<i64, Trouble> {
+        session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
         self.check_version(session, "FOR UPDATE").await?;
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    RETURNING generation";
         let generation =
             answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[&self.token])).await?.get(0);
-        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        session.commit(ANSWER_TIMEOUT).await?;
         Ok(generation)
     }
 
@@ -392,10 +393,14 @@ impl Link {
             }
             Ok(false) => Err(self.lose()),
             Err(trouble) => {
-                let refused = trouble.is_refusal();
-                // A statement alone was rolled back by its refusal.
-                let usable = refused
-                    && (!several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok());
+                let usable = match &trouble {
+                    Trouble::Warned(_) => true,
+                    // A statement alone was rolled back by its refusal.
+                    trouble if trouble.is_refusal() => {
+                        !several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok()
+                    }
+                    _ => false,
+                };
                 if usable {
                     self.ready = Some(ready);
                 }
@@ -419,6 +424,7 @@ async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<b
     let session = &ready.session;
     let limit = limit(largest(chunks));
     let several = is_transaction(chunks);
+    session.forget_warning();
     if several {
         let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
         session.run(ANSWER_TIMEOUT, &begin).await?;
@@ -433,8 +439,9 @@ async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<b
         }
     }
     if several {
-        session.run(limit, "COMMIT").await?;
+        session.commit(limit).await?;
     }
+    session.check_warning()?;
     Ok(true)
 }
 

@@ -68,7 +68,8 @@ impl Server {
         Some(server)
     }
 
-    /// A server that follows this one and can be read.
+    /// A server that follows this one and can be read. This one doesn't wait for it unless
+    /// `wait_for_standbys` says so.
     pub(crate) fn start_standby(&self) -> Self {
         let mut standby = Self::in_new_folder(self.binaries.clone());
         standby.make_data("pg_basebackup", |command| {
@@ -79,6 +80,22 @@ impl Server {
         });
         standby.run();
         standby
+    }
+
+    /// Commits wait until the first `standbys` of the standbys have them; 0 = for none.
+    pub(crate) fn wait_for_standbys(&self, standbys: u32) {
+        let mut admin = self.admin("postgres");
+        let names = if standbys == 0 { String::new() } else { format!("{standbys} (*)") };
+        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        admin.batch_execute(&sql).unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").unwrap();
+        // A standby that streams is told apart once the setting has been read.
+        let streams = "SELECT count(*) >= $1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let deadline = Instant::now() + PATIENCE;
+        while !admin.query_one(streams, &[&i64::from(standbys)]).unwrap().get::<_, bool>(0) {
+            assert!(Instant::now() < deadline, "no standby follows");
+            admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
+        }
     }
 
     /// Lets a standby become a server of its own.

@@ -1,6 +1,7 @@
 //! What a server can do to the store: refuse it, be full, be read-only, fall silent, come back.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -172,6 +173,50 @@ fn messages_name_the_host_that_they_are_about() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A commit that waits for the standby was taken for one that is kept everywhere when somebody
+/// cancelled the wait: PostgreSQL answers COMMIT as ever and warns beforehand.
+#[test]
+fn a_commit_that_doesnt_wait_for_the_standby_is_none() {
+    let Some(server) = Server::start() else { return };
+    let mut copy = server.start_standby();
+    server.wait_for_standbys(1);
+    let mut store = server.open();
+    let mut admin = server.admin("jobs");
+    let before = generation(&mut admin);
+    let pid = backend(&mut admin);
+    let large = |number| {
+        let mut row = super::server::row(number);
+        row.payload = vec![0; 9 << 20].into();
+        Operation::Insert { row, answered: false }
+    };
+    // In one statement, and in a transaction of several.
+    for operations in [vec![insert(1)], vec![large(2), large(3), Operation::Remove { number: 1 }]] {
+        copy.stop();
+        let commit = thread::spawn(move || {
+            let result = store.commit(&operations);
+            (store, operations, result)
+        });
+        let waits = "SELECT coalesce(wait_event, '') = 'SyncRep' FROM pg_stat_activity WHERE pid =";
+        wait_for(&mut admin, &format!("{waits} {pid}"));
+        admin.execute("SELECT pg_cancel_backend($1)", &[&pid]).unwrap();
+        let operations;
+        let result;
+        (store, operations, result) = commit.join().unwrap();
+        let sentence = unavailable(result);
+        assert!(sentence.contains("canceling wait for synchronous replication"), "{sentence}");
+        assert!(sentence.contains("might not have been replicated"), "{sentence}");
+        copy.run();
+        insist(&mut store, &operations);
+    }
+    // All with the same session.
+    assert_eq!((backend(&mut admin), generation(&mut admin)), (pid, before));
+    drop(admin);
+    drop(server);
+    copy.promote();
+    assert_eq!(numbers(&mut copy.open()), [2, 3]);
+    drop(store);
 }
 
 #[test]

@@ -8,14 +8,16 @@
 
 use std::error::Error as _;
 use std::fmt::Write as _;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::{Severity, SqlState};
-use tokio_postgres::{Client, NoTls, Statement};
-use tracing::warn;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, Statement};
+use tracing::{info, warn};
 
 use super::change;
 use super::conninfo::Target;
@@ -59,6 +61,8 @@ pub(super) enum Trouble {
     Silence(Duration),
     /// A refusal, or the end of the connection.
     Error(tokio_postgres::Error),
+    /// A warning with the answer to a commit: it may not outlive a failover.
+    Warned(String),
     /// Something that a sentence was found for.
     Told(StoreError),
     /// None of several hosts could be used: for each its place and what came from there.
@@ -83,6 +87,11 @@ impl Trouble {
         let error = match self {
             Self::Told(error) => return error,
             Self::Hosts(hosts) => return of_each(hosts, Self::in_service),
+            Self::Warned(warning) => {
+                return StoreError::Unavailable(format!(
+                    "{place} warned as it committed, which therefore counts as not done: {warning}"
+                ));
+            }
             Self::Silence(limit) => {
                 let limit_s = limit.as_secs();
                 return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
@@ -175,17 +184,22 @@ fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
 /// An error with everything that led to it. What a server says stands by itself.
 pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
-        let mut text = error.message().to_owned();
-        for more in [error.detail(), error.hint()].into_iter().flatten() {
-            let _ = write!(text, " ({more})");
-        }
-        return text;
+        return message(error);
     }
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let _ = write!(text, ": {cause}");
         next = cause.source();
+    }
+    text
+}
+
+/// All that the server says.
+fn message(said: &DbError) -> String {
+    let mut text = said.message().to_owned();
+    for more in [said.detail(), said.hint()].into_iter().flatten() {
+        let _ = write!(text, " ({more})");
     }
     text
 }
@@ -225,6 +239,8 @@ pub(super) struct Session {
     pub(super) place: String,
     pub(super) backend: Backend,
     connection: JoinHandle<()>,
+    /// What the server warned of last, since somebody asked.
+    warning: Arc<Mutex<Option<String>>>,
 }
 
 impl Drop for Session {
@@ -250,13 +266,11 @@ impl Session {
     async fn connect_to(target: &Target) -> Result<Self, Trouble> {
         let (limit, place) = (target.connect_limit(), &target.place);
         let (client, connection) = answer(limit, target.config.connect(NoTls)).await?;
-        let connection = tokio::spawn(async move {
-            // The error also ends the question that is being asked.
-            let _ = connection.await;
-        });
+        let warning = Arc::default();
+        let connection = tokio::spawn(drive(connection, Arc::clone(&warning)));
         let backend = Backend { pid: 0, started: None };
         let place = place.clone();
-        let mut session = Self { client, place, backend, connection };
+        let mut session = Self { client, place, backend, connection, warning };
         let place = &session.place;
         let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
                      current_setting('fsync'), pid, backend_start \
@@ -321,8 +335,43 @@ impl Session {
         answer(ANSWER_TIMEOUT, self.client.prepare_typed(change::STATEMENT, &change::TYPES)).await
     }
 
+    /// Ends a transaction, which is certain to be kept if no warning came since
+    /// `forget_warning`.
+    pub(super) async fn commit(&self, limit: Duration) -> Result<(), Trouble> {
+        self.run(limit, "COMMIT").await?;
+        self.check_warning()
+    }
+
+    /// What the server has said so far is of no concern.
+    pub(super) fn forget_warning(&self) {
+        let _ = self.check_warning();
+    }
+
+    /// Asked when a commit was answered. The server answers that it has committed when it gives up
+    /// waiting for its standby, and warns beforehand.
+    pub(super) fn check_warning(&self) -> Result<(), Trouble> {
+        let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
+        warning.map_or(Ok(()), |warning| Err(Trouble::Warned(warning)))
+    }
+
     /// Sends statements without parameters.
     pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), Trouble> {
         answer(limit, self.client.batch_execute(sql)).await
+    }
+}
+
+/// Reads and writes for a session until it ends. A notice is here before the end of the answer that
+/// it came with.
+async fn drive(
+    mut connection: Connection<Socket, NoTlsStream>,
+    warning: Arc<Mutex<Option<String>>>,
+) {
+    // An error also ends the question that is being asked.
+    while let Some(Ok(said)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        let AsyncMessage::Notice(notice) = said else { continue };
+        info!("PostgreSQL says {}: {}", notice.severity(), message(&notice));
+        if notice.parsed_severity() == Some(Severity::Warning) {
+            *warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&notice));
+        }
     }
 }
