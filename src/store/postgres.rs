@@ -11,6 +11,7 @@ mod change;
 mod conninfo;
 mod session;
 mod takeover;
+mod turn;
 
 use std::fmt;
 use std::pin::pin;
@@ -27,6 +28,7 @@ use self::change::Chunk;
 use self::conninfo::Target;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
+use self::turn::Turn;
 use super::open::OpenError;
 use super::{Operation, Row, Store, StoreError};
 use crate::packet::Priority;
@@ -180,7 +182,11 @@ impl Store for Postgres {
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        self.commit(&[])
+        match self.commit(&[]) {
+            // Connects again at once: a server that waits for the lock does so, too.
+            Err(StoreError::Unavailable(_)) => self.commit(&[]),
+            checked => checked,
+        }
     }
 }
 
@@ -191,42 +197,7 @@ impl Link {
         first_sequence: u64,
         keep_waiting: &mut dyn FnMut() -> bool,
     ) -> Result<u64, OpenError> {
-        let mut session =
-            self.connect_first().await.map_err(|trouble| trouble.at_start(&self.place))?;
-        let asked = Instant::now();
-        loop {
-            match session.lock().await {
-                Ok(true) => break,
-                Ok(false) => {
-                    let waits = keep_waiting();
-                    if !waits && asked.elapsed() >= LOCK_GRACE {
-                        return Err(self.owned(&session).await);
-                    }
-                }
-                Err(trouble) => {
-                    let error = trouble.at_start(&self.place);
-                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
-                        return Err(error.into());
-                    }
-                    warn!("{error}");
-                    session = loop {
-                        sleep(LOCK_INTERVAL).await;
-                        match self.connect_first().await {
-                            Ok(session) => break session,
-                            Err(trouble) => {
-                                let error = trouble.at_start(&self.place);
-                                // Waiting mends what is unavailable, and nothing else.
-                                let mends = matches!(error, StoreError::Unavailable(_));
-                                if !mends || !keep_waiting() {
-                                    return Err(error.into());
-                                }
-                            }
-                        }
-                    };
-                }
-            }
-            sleep(LOCK_INTERVAL).await;
-        }
+        let session = self.wait_for_lock(keep_waiting).await?;
         let opened = async {
             self.generation = self.own(&session).await?;
             let change = session.prepare().await?;
@@ -241,6 +212,60 @@ impl Link {
         Ok(sequence)
     }
 
+    /// Waits for as long as `keep_waiting` says; gives a session that has the lock.
+    async fn wait_for_lock(
+        &mut self,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<Session, OpenError> {
+        let (mut session, generation) =
+            self.connect_first().await.map_err(|trouble| trouble.at_start(&self.place))?;
+        let mut turn = Turn::new(generation);
+        let asked = Instant::now();
+        loop {
+            match try_lock(&session, &mut turn).await {
+                Ok(true) => return Ok(session),
+                Ok(false) => {
+                    let waits = keep_waiting();
+                    if !waits && asked.elapsed() >= LOCK_GRACE {
+                        return Err(self.owned(&session).await);
+                    }
+                }
+                Err(trouble) => {
+                    let error = trouble.at_start(&self.place);
+                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
+                        return Err(error.into());
+                    }
+                    warn!("{error}");
+                    let generation;
+                    (session, generation) = self.connect_again(keep_waiting).await?;
+                    turn = Turn::reconnected(generation, Instant::now());
+                    info!(generation, "connected to {} again, still standing by", self.place);
+                }
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
+    }
+
+    /// Connects a server that waits and has lost its session.
+    async fn connect_again(
+        &mut self,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<(Session, i64), OpenError> {
+        loop {
+            sleep(LOCK_INTERVAL).await;
+            match self.connect_first().await {
+                Ok(connected) => return Ok(connected),
+                Err(trouble) => {
+                    let error = trouble.at_start(&self.place);
+                    // Waiting mends what is unavailable, and nothing else.
+                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
     /// Connects; messages name that place from here on.
     async fn connect(&mut self) -> Result<Session, Trouble> {
         let session = Session::connect(&self.targets).await?;
@@ -248,8 +273,8 @@ impl Link {
         Ok(session)
     }
 
-    /// Connects and sees to it that there are tables of this version.
-    async fn connect_first(&mut self) -> Result<Session, Trouble> {
+    /// Connects and sees to it that there are tables of this version; gives their generation, too.
+    async fn connect_first(&mut self) -> Result<(Session, i64), Trouble> {
         let session = self.connect().await?;
         let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
         let found: bool = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
@@ -265,7 +290,8 @@ impl Link {
             session.run(ANSWER_TIMEOUT, "COMMIT").await?;
         }
         self.check_version(&session, "").await?;
-        Ok(session)
+        let generation = session.generation().await?;
+        Ok((session, generation))
     }
 
     async fn check_version(&self, session: &Session, lock: &str) -> Result<(), Trouble> {
@@ -408,6 +434,12 @@ impl Link {
             }
         }
     }
+}
+
+/// Tries to become the owner, if this server may.
+async fn try_lock(session: &Session, turn: &mut Turn) -> Result<bool, Trouble> {
+    let generation = session.generation().await?;
+    Ok(turn.has_come(generation, Instant::now()) && session.lock().await?)
 }
 
 fn largest(chunks: &[Chunk<'_>]) -> usize {

@@ -58,6 +58,38 @@ fn a_standby_goes_on_with_the_jobs() {
     assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [512]);
 }
 
+/// The database failed over and came back, the standby connected first and took the lock, and the
+/// healthy owner ended with all the jobs that only its memory had.
+#[test]
+fn after_a_failover_of_the_database_the_owner_gets_its_lock_back() {
+    let Some(mut server) = Server::start() else { return };
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+    let standby = standby(&server);
+    for number in [2, 3] {
+        server.kill();
+        server.run();
+        let mut admin = server.admin("jobs");
+        // The standby is back and has looked for the lock more than once.
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'standby' \
+                   AND query_start > backend_start + interval '1s')";
+        wait_for(&mut admin, sql);
+        insist(&mut store, &[insert(number)]);
+        assert!(!standby.is_finished());
+    }
+    // An owner that is idle notices by itself.
+    server.kill();
+    server.run();
+    store.check().unwrap();
+    // One that doesn't come back is replaced.
+    server.kill();
+    server.run();
+    let mut other = standby.join().unwrap().unwrap();
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    assert_eq!(numbers(&mut other), [1, 2, 3]);
+}
+
 #[test]
 fn a_standby_refuses_what_a_newer_version_has_taken_over() {
     let Some(server) = Server::start() else { return };

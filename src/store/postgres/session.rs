@@ -307,6 +307,12 @@ impl Session {
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[&LOCK_CLASS])).await?.get(0))
     }
 
+    /// The generation of the last owner.
+    pub(super) async fn generation(&self) -> Result<i64, Trouble> {
+        let sql = "SELECT generation FROM ringgear_owner";
+        Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[])).await?.get(0))
+    }
+
     /// Who has the lock, and where from.
     pub(super) async fn holder(&self) -> Result<Option<(Backend, String)>, Trouble> {
         let sql = "SELECT l.pid, a.backend_start, \
