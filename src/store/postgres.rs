@@ -9,6 +9,7 @@
 
 mod change;
 mod conninfo;
+mod kept;
 mod session;
 mod takeover;
 mod turn;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use self::change::Chunk;
 use self::conninfo::Target;
+use self::kept::Kept;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
 use self::turn::Turn;
@@ -72,6 +74,11 @@ const LOAD: &str = "\
 SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
 FROM ringgear_job ORDER BY number";
 
+/// Each row has a limit of its own.
+const BEGIN_LONG_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0";
+
+const NUMBERS: &str = "SELECT number FROM ringgear_job ORDER BY number";
+
 /// Changes above this size are a transaction with a longer limit at the server.
 const SINGLE_BYTES_MAX: usize = 1 << 20;
 /// How long a row may take to arrive while jobs are loaded.
@@ -106,6 +113,10 @@ struct Link {
     /// Says that the owner is this process.
     token: Vec<u8>,
     generation: i64,
+    /// The jobs that the table should have.
+    kept: Kept,
+    /// Those that it didn't have when the last session began, until they are asked for.
+    missing: Vec<u64>,
     /// Set for good once another server owns the jobs.
     lost: bool,
 }
@@ -149,7 +160,9 @@ impl Postgres {
         })?;
         let targets = conninfo::targets(&config);
         let (place, ready, backends) = (String::new(), None, Vec::new());
-        let mut link = Link { targets, place, ready, backends, token, generation: 0, lost: false };
+        let (generation, kept, missing, lost) = (0, Kept::default(), Vec::new(), false);
+        let mut link =
+            Link { targets, place, ready, backends, token, generation, kept, missing, lost };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
     }
@@ -188,6 +201,20 @@ impl Store for Postgres {
             checked => checked,
         }
     }
+
+    fn take_missing(&mut self) -> Vec<u64> {
+        let missing = std::mem::take(&mut self.link.missing);
+        let place = &self.link.place;
+        let missing = self.link.kept.take_missing(missing);
+        if !missing.is_empty() {
+            warn!(
+                jobs = missing.len(),
+                "{place} has lost jobs that were committed, as after a failover without \
+                 synchronous replication: they are written again"
+            );
+        }
+        missing
+    }
 }
 
 impl Link {
@@ -207,6 +234,7 @@ impl Link {
         let opened: Result<_, Trouble> = opened.await;
         let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
         info!(generation = self.generation, "jobs are kept in {}", self.place);
+        self.warn_of_asynchrony(&session);
         self.backends = vec![session.backend];
         self.ready = Some(Ready { session, change });
         Ok(sequence)
@@ -388,7 +416,49 @@ impl Link {
         self.generation = row.get(0);
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
-        Ok(Ready { session, change })
+        self.warn_of_asynchrony(&session);
+        let ready = Ready { session, change };
+        self.compare(&ready).await?;
+        Ok(ready)
+    }
+
+    /// Several hosts are there for failovers, and those lose what no standby has.
+    fn warn_of_asynchrony(&self, session: &Session) {
+        if self.targets.len() > 1 && !session.is_synchronous {
+            warn!(
+                "several PostgreSQL hosts are listed, and synchronous_standby_names is empty in \
+                 {}: a failover to another one loses the last commits",
+                self.place
+            );
+        }
+    }
+
+    /// Finds out whether the table still has what was committed in earlier sessions: it may be the
+    /// one of a standby that was behind. Removes again what was removed.
+    async fn compare(&mut self, ready: &Ready) -> Result<(), Trouble> {
+        let session = &ready.session;
+        session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
+        let parameters: [i32; 0] = [];
+        let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(NUMBERS, parameters)).await?;
+        let mut rows = pin!(rows);
+        let mut comparison = self.kept.compare();
+        while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
+            comparison.found(row.get::<_, i64>(0).cast_unsigned());
+        }
+        let difference = comparison.finish();
+        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        self.missing = difference.missing;
+        if difference.back.is_empty() {
+            return Ok(());
+        }
+        let jobs = difference.back.len();
+        warn!(jobs, "{} has jobs again that are done: they are removed", self.place);
+        let operations: Vec<Operation> =
+            difference.back.into_iter().map(|number| Operation::Remove { number }).collect();
+        if !apply(ready, self.generation, &change::chunks(&operations)).await? {
+            return Err(Trouble::Told(self.lose()));
+        }
+        Ok(())
     }
 
     /// Gives everything up for good.
@@ -400,7 +470,12 @@ impl Link {
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let ready = self.take().await?;
-        read(&ready.session, each).await.map_err(|trouble| trouble.in_service(&self.place))?;
+        let kept = &mut self.kept;
+        let mut each = |row: Row| {
+            kept.insert(row.number);
+            each(row);
+        };
+        read(&ready.session, &mut each).await.map_err(|trouble| trouble.in_service(&self.place))?;
         self.ready = Some(ready);
         Ok(())
     }
@@ -415,6 +490,7 @@ impl Link {
         match apply(&ready, self.generation, &chunks).await {
             Ok(true) => {
                 self.ready = Some(ready);
+                self.kept.committed(operations);
                 Ok(())
             }
             Ok(false) => Err(self.lose()),
@@ -479,7 +555,7 @@ async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<b
 
 /// Streams the table.
 async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Trouble> {
-    session.run(ANSWER_TIMEOUT, "BEGIN READ ONLY; SET LOCAL statement_timeout = 0").await?;
+    session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
     let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;
     let parameters: [i32; 0] = [];
     let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(&statement, parameters)).await?;

@@ -238,6 +238,8 @@ pub(super) struct Session {
     /// Where it leads, for messages.
     pub(super) place: String,
     pub(super) backend: Backend,
+    /// Whether commits wait for a standby.
+    pub(super) is_synchronous: bool,
     connection: JoinHandle<()>,
     /// What the server warned of last, since somebody asked.
     warning: Arc<Mutex<Option<String>>>,
@@ -270,10 +272,12 @@ impl Session {
         let connection = tokio::spawn(drive(connection, Arc::clone(&warning)));
         let backend = Backend { pid: 0, started: None };
         let place = place.clone();
-        let mut session = Self { client, place, backend, connection, warning };
+        let mut session =
+            Self { client, place, backend, is_synchronous: false, connection, warning };
         let place = &session.place;
         let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-                     current_setting('fsync'), pid, backend_start \
+                     current_setting('fsync'), pid, backend_start, \
+                     current_setting('synchronous_standby_names') <> '' \
                      FROM pg_stat_activity WHERE pid = pg_backend_pid()";
         let facts = answer(ANSWER_TIMEOUT, session.client.query_one(facts, &[])).await?;
         let version: i32 = facts.get(0);
@@ -291,6 +295,7 @@ impl Session {
             warn!("{place} has fsync off: jobs are lost when its host stops");
         }
         session.backend = Backend { pid: facts.get(3), started: facts.get(4) };
+        session.is_synchronous = facts.get(5);
         let settings = format!("{SETTINGS}{}", statement_timeout("SESSION", ANSWER_TIMEOUT));
         answer(ANSWER_TIMEOUT, session.client.batch_execute(&settings)).await?;
         Ok(session)
