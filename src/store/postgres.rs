@@ -23,6 +23,7 @@ use futures_util::TryStreamExt as _;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 use tracing::{info, warn};
 
 use self::change::Chunk;
@@ -113,6 +114,8 @@ struct Link {
     /// Says that the owner is this process.
     token: Vec<u8>,
     generation: i64,
+    /// Generation and token of the owner before.
+    before: (i64, Vec<u8>),
     /// The jobs that the table should have.
     kept: Kept,
     /// Those that it didn't have when the last session began, until they are asked for.
@@ -158,11 +161,18 @@ impl Postgres {
         let runtime = runtime.enable_all().build().map_err(|error| {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
-        let targets = conninfo::targets(&config);
-        let (place, ready, backends) = (String::new(), None, Vec::new());
-        let (generation, kept, missing, lost) = (0, Kept::default(), Vec::new(), false);
-        let mut link =
-            Link { targets, place, ready, backends, token, generation, kept, missing, lost };
+        let mut link = Link {
+            targets: conninfo::targets(&config),
+            place: String::new(),
+            ready: None,
+            backends: Vec::new(),
+            token,
+            generation: 0,
+            before: (0, Vec::new()),
+            kept: Kept::default(),
+            missing: Vec::new(),
+            lost: false,
+        };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
     }
@@ -342,10 +352,13 @@ impl Link {
     }
 
     /// Takes the next generation; earlier ones can't commit from here on.
-    async fn own(&self, session: &Session) -> Result<i64, Trouble> {
+    async fn own(&mut self, session: &Session) -> Result<i64, Trouble> {
         session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
         self.check_version(session, "FOR UPDATE").await?;
+        let sql = "SELECT generation, owner FROM ringgear_owner";
+        let before = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
+        self.before = (before.get(0), before.get(1));
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    RETURNING generation";
         let generation =
@@ -406,10 +419,13 @@ impl Link {
             sleep(LOCK_INTERVAL).await;
         }
         self.backends = vec![session.backend];
-        let sql = "UPDATE ringgear_owner SET generation = generation + 1 WHERE owner = $1 \
-                   RETURNING generation";
-        let Some(row) =
-            answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &[&self.token])).await?
+        // A failover may have taken back that this server became the owner; then the one before is
+        // there as it was left, and nobody has been the owner since.
+        let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
+                   WHERE owner = $1 OR generation = $2 AND owner = $3 RETURNING generation";
+        let (generation, owner) = &self.before;
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.token, generation, owner];
+        let Some(row) = answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &parameters)).await?
         else {
             return Err(Trouble::Told(self.lose()));
         };

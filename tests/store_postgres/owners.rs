@@ -139,6 +139,34 @@ fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
     assert_eq!(numbers(&mut server.open()), [1, 2, 4]);
 }
 
+/// A failover without synchronous replication may take back that a server became the owner. The
+/// healthy server took it for the work of another one, and ended.
+#[test]
+fn an_owner_goes_on_where_a_failover_has_brought_the_one_before_back() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    drop(server.open());
+    admin.batch_execute("CREATE TABLE copy AS TABLE ringgear_owner").unwrap();
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+    for change in ["", "UPDATE ringgear_owner SET generation = generation + 1;"] {
+        let pid = backend(&mut admin);
+        let back = "UPDATE ringgear_owner SET (generation, owner) = \
+                    (SELECT generation, owner FROM copy);";
+        admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+        let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})");
+        wait_for(&mut admin, &gone);
+        admin.batch_execute(&format!("{back}{change}")).unwrap();
+        if change.is_empty() {
+            insist(&mut store, &[insert(2)]);
+            assert_eq!(numbers(&mut store), [1, 2]);
+        }
+    }
+    // The one before has been the owner again.
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+}
+
 #[test]
 fn an_owner_that_was_cut_off_is_none_after_another_came_and_went() {
     let Some(server) = Server::start() else { return };
