@@ -468,6 +468,12 @@ impl Shard {
         self.deliver(None, now);
     }
 
+    /// The store has lost a job that it kept. Nothing happens if it is no job of this core.
+    pub fn keep_again(&mut self, number: u64, now: Now) {
+        self.engine.keep_again(number);
+        self.deliver(None, now);
+    }
+
     /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
     pub fn restore(&mut self, row: &Row, now: Now) -> bool {
         let restored = self.engine.restore(row, now);

@@ -441,6 +441,29 @@ fn a_job_that_is_not_kept_is_refused_and_gone() {
 }
 
 #[test]
+fn what_the_store_has_lost_is_kept_again_while_it_is_there() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    let done = rig.submit_durably(0, "mail\0\0", 1).number;
+    let running = rig.submit_durably(0, "mail\0\0", 2);
+    let queued = rig.submit_durably(0, "mail\0\0", 3);
+    let on_its_way = rig.submit_durably(0, "mail\0\0", 4).number;
+    for number in [done, running.number, queued.number] {
+        rig.engine.stored(number, rig.now);
+    }
+    let foreground = rig.submit(3, Command::SubmitJob, "mail\0key\0");
+    assert_eq!(rig.grab(1), Some(done));
+    rig.engine.work_finished(1, done).unwrap();
+    assert_eq!(rig.grab(1), Some(running.number));
+    rig.effects();
+    for number in [done, running.number, queued.number, on_its_way, foreground, 1 << 40] {
+        rig.engine.keep_again(number);
+    }
+    let again = |job| Effect::Insert { job, answered: true };
+    assert_eq!(rig.effects(), [again(running.job), again(queued.job)]);
+}
+
+#[test]
 fn a_client_that_leaves_does_not_take_its_durable_job_along() {
     let mut rig = durable(Durability::Fsync);
     let Accepted { number, .. } = rig.submit_durably(0, "mail\0\0", 1);

@@ -92,6 +92,9 @@ impl Commits {
                 Some(Outcome::Failed { numbers, .. }) => {
                     numbers.into_iter().for_each(|number| shard.stored(number, false, now));
                 }
+                Some(Outcome::Missing { numbers }) => {
+                    numbers.iter().for_each(|&number| shard.keep_again(number, now));
+                }
                 Some(Outcome::Lost(reason)) => return Err(StoreLost(reason)),
                 None => {}
             }

@@ -132,4 +132,10 @@ pub trait Store: Debug + Send {
     /// # Errors
     /// `StoreError::Lost`: another server has it. Anything else may be left to the next commit.
     fn check(&mut self) -> Result<(), StoreError>;
+
+    /// Numbers of jobs that an earlier commit kept and that the store turned out to have lost. They
+    /// must be inserted again unless they are done; each is named once. Asked after a success.
+    fn take_missing(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
 }

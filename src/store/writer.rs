@@ -58,6 +58,12 @@ pub enum Outcome {
         /// One sentence.
         reason: Arc<str>,
     },
+    /// The store has lost these jobs of any core, which it had kept: the core that has one hands it
+    /// over again.
+    Missing {
+        /// The jobs.
+        numbers: Arc<[u64]>,
+    },
     /// Another server owns the store; each core is told once and nothing follows. Nobody knows what
     /// became of the Inserts without an outcome.
     Lost(Arc<str>),
@@ -409,7 +415,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         };
         self.seen = Instant::now();
         match result {
-            Ok(()) => self.succeeded(),
+            Ok(()) => {
+                self.succeeded();
+                self.ask_again();
+            }
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
             // Waiting doesn't help; what nobody waits for is kept all the same.
             Err(StoreError::Unusable(reason)) => self.failed(&reason, Duration::ZERO),
@@ -428,7 +437,22 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         self.seen = Instant::now();
         match checked {
             Err(StoreError::Lost(reason)) => self.lost(reason),
-            _ => true,
+            Err(_) => true,
+            Ok(()) => {
+                self.ask_again();
+                true
+            }
+        }
+    }
+
+    /// Asks every core for jobs that the store has lost.
+    fn ask_again(&mut self) {
+        let numbers: Arc<[u64]> = self.store.take_missing().into();
+        if numbers.is_empty() {
+            return;
+        }
+        for core in 0..self.settings.cores {
+            (self.report)(core, Outcome::Missing { numbers: Arc::clone(&numbers) });
         }
     }
 

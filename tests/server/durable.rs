@@ -3,6 +3,7 @@
 //! Here is what all of these tests share: a job's way in and out on the wire, a database of its own
 //! for each test, and the way to start a server on it again.
 
+mod failover;
 mod faults;
 mod finished;
 mod gearmand;
