@@ -522,7 +522,8 @@ impl Shard {
         self.engine.drain(now);
     }
 
-    /// Jobs that aren't left to the next server, and connections on their way elsewhere for which results may wait here.
+    /// Jobs that aren't left to the next server, and connections on their way elsewhere for which
+    /// results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.engine.jobs().len() - self.engine.kept() + self.relief.homeless
