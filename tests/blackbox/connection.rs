@@ -4,9 +4,10 @@
 //! nothing of jobs. Invariant: what `take` gives came before the answer to the last barrier.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::conn::{Conn, Item};
+use crate::conn::{Conn, Item, PATIENCE};
+use crate::operations::Bytes;
 
 /// Packets that are no answers: a worker said something of a job.
 const WORK: [u32; 6] = [12, 13, 14, 25, 28, 29];
@@ -35,13 +36,6 @@ impl Received {
             }
         }
         received
-    }
-
-    /// Adds what came later.
-    pub(crate) fn append(&mut self, later: Self) {
-        self.replies.extend(later.replies);
-        self.works.extend(later.works);
-        self.noops += later.noops;
     }
 }
 
@@ -95,6 +89,36 @@ impl Connection {
         }
     }
 
+    /// Asks for a list; its lines.
+    fn list(&mut self, command: &str) -> Result<Vec<Bytes>, String> {
+        self.send(&[command.as_bytes(), b"\n"].concat());
+        let mut rows = Vec::new();
+        loop {
+            match self.next()? {
+                Item::Line(line) if line == b".\n" => return Ok(rows),
+                Item::Line(line) => rows.push(line),
+                other => return Err(format!("{other:?} within a list")),
+            }
+        }
+    }
+
+    /// Asks for `workers` until the list has only this one and so many others.
+    pub(crate) fn wait_until_gone(&mut self, others: usize) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.list("workers")?.len() > 1 + others {
+            if Instant::now() > deadline {
+                return Err("a connection that has ended stays in the list of workers".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for `status`: functions with their jobs, those that run, and workers.
+    pub(crate) fn status(&mut self) -> Result<Vec<(Bytes, [usize; 3])>, String> {
+        let rows = self.list("status")?;
+        rows.into_iter().map(|row| parse(&row).ok_or(format!("{row:?} in `status`"))).collect()
+    }
+
     /// FIN: nothing more will be sent.
     pub(crate) fn half_close(&mut self) {
         self.conn.half_close();
@@ -107,4 +131,11 @@ impl Connection {
             socket.set_linger(Some(Duration::ZERO)).expect("a TCP option");
         }
     }
+}
+
+fn parse(row: &[u8]) -> Option<(Bytes, [usize; 3])> {
+    let mut words = row.strip_suffix(b"\n")?.split(|&byte| byte == b'\t');
+    let name = words.next()?.to_vec();
+    let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
+    Some((name, [number()?, number()?, number()?]))
 }

@@ -6,9 +6,11 @@
 //! command line, what happened last and the difference. Settings: `BLACKBOX_SEED=n` replays one
 //! seed, `BLACKBOX_SEEDS=n` runs so many, `BLACKBOX_SECONDS=n` takes so long for each test.
 
+mod burst;
 mod chance;
 mod check;
 mod connection;
+mod ledger;
 mod model;
 mod operations;
 mod process;
@@ -108,4 +110,5 @@ macro_rules! modes {
 
 modes! {
     in_step: crate::step::run,
+    in_bursts: crate::burst::run,
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::chance::{Chance, Handles, Role};
-use crate::conn::Item;
 use crate::connection::{Connection, Received};
 use crate::model::{Checked, Model, Place, Rules};
 use crate::operations::{Deed, Request};
@@ -108,7 +107,7 @@ impl World {
         }
         if gone {
             self.peers.remove(&place);
-            self.wait_until_gone()?;
+            self.watch.wait_until_gone(self.peers.len())?;
         }
         let mut received = self.rest(place)?;
         received.extend(last.into_iter().map(|(place, items)| (place, Received::of(items))));
@@ -205,24 +204,5 @@ impl World {
             self.model.later(later)?;
         }
         Ok(())
-    }
-
-    /// Asks for `workers` until the list has no more connections than are open.
-    fn wait_until_gone(&mut self) -> Checked<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            self.watch.send(b"workers\n");
-            let mut rows = 0;
-            while self.watch.next()? != Item::Line(b".\n".to_vec()) {
-                rows += 1;
-            }
-            // This one, and those that are left.
-            if rows <= 1 + self.peers.len() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err("a connection that has ended stays in the list of workers".to_owned());
-            }
-        }
     }
 }

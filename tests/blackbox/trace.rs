@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
+use crate::conn::Item;
 use crate::connection::Received;
 
 const KEPT: usize = 60;
@@ -45,6 +46,13 @@ impl Trace {
             if *noops > 0 || !replies.is_empty() || !works.is_empty() {
                 self.push(line);
             }
+        }
+    }
+
+    /// Packets and lines came, the answers to barriers left out.
+    pub(crate) fn came(&mut self, came: &BTreeMap<usize, Vec<Item>>) {
+        for (place, items) in came.iter().filter(|(_, items)| !items.is_empty()) {
+            self.push(format!("    c{place} got {items:?}"));
         }
     }
 
