@@ -334,9 +334,9 @@ impl Ledger {
         let Some(peer) = self.peers.get_mut(&place) else { return };
         peer.held.retain(|handle| {
             let lost = match jobs.get(handle) {
-                Some(job) => which(job),
+                Some(job) if !job.payloads.is_empty() => which(job),
                 // It is known only from this burst's assignment as yet.
-                None => given_out.iter().any(|(_, given, item)| {
+                _ => given_out.iter().any(|(_, given, item)| {
                     let Item::Packet(_, body) = item else { return false };
                     let function = body.split(|&byte| byte == 0).nth(1).unwrap_or_default();
                     given == handle && which(&Job { function: function.to_vec(), ..Job::default() })
