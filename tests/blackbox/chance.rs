@@ -10,7 +10,7 @@ use crate::operations::{Bytes, Request, SUBMISSIONS, Submission};
 const UNIQUES: [&[u8]; 6] = [b"", b"", b"-", b"-", b"key", b"other key"];
 const PAYLOADS: [&[u8]; 5] = [b"", b"x", b"y", b"a\0b\0", b"\xff\n\r\0REQ"];
 const TIMES: [&str; 7] = ["", "0", "-5", "12abc", "1700000000", "4000000000", "9000000000"];
-const NO_REQUESTS: [&str; 7] =
+const UNEXPECTED: [&str; 7] =
     ["ALL_YOURS", "SUBMIT_JOB_SCHED", "NOOP", "JOB_CREATED", "STATUS_RES", "ECHO_RES", "ERROR"];
 const NUMBERS: [&[u8]; 6] = [b"0", b"3", b"10", b" 7x", b"abc", b""];
 
@@ -164,7 +164,7 @@ impl Chance {
                 Request::SetClientId { id: self.pick(&ids).to_vec() }
             }
             8 => Request::WrongMagic,
-            _ => Request::NoRequest(self.pick(&NO_REQUESTS)),
+            _ => Request::Unexpected(self.pick(&UNEXPECTED)),
         }
     }
 

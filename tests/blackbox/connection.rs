@@ -116,7 +116,9 @@ impl Connection {
     /// Asks for `status`: functions with their jobs, those that run, and workers.
     pub(crate) fn status(&mut self) -> Result<Vec<(Bytes, [usize; 3])>, String> {
         let rows = self.list("status")?;
-        rows.into_iter().map(|row| parse(&row).ok_or(format!("{row:?} in `status`"))).collect()
+        rows.into_iter()
+            .map(|row| parse(&row).ok_or_else(|| format!("{row:?} in `status`")))
+            .collect()
     }
 
     /// FIN: nothing more will be sent.

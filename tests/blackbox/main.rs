@@ -52,20 +52,22 @@ fn fuzz(mode: &str, variant: Variant, run: Run) {
     let count = if seed.is_some() { 1 } else { seeds.unwrap_or(u64::MAX) };
     let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
     let mut trace = Trace::default();
+    let mut runs = 0;
     for seed in (first..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
         if Instant::now() >= deadline {
             break;
         }
+        runs += 1;
         if let Err(sentence) = run(variant, seed, deadline, &mut trace) {
             let story = trace.story();
             let after = start.elapsed().as_secs_f64();
             panic!(
-                "BLACKBOX_SEED={seed}, {mode} on {variant:?}, after {after:.1} s\n{story}\n\
+                "BLACKBOX_SEED={seed}, {mode} on {variant:?}, after {after:.1} s and {runs} runs\n{story}\n\
                  {sentence}"
             );
         }
     }
-    eprintln!("{mode} on {variant:?}: {} deeds from seed {first} on", trace.deeds);
+    eprintln!("{mode} on {variant:?}: {runs} runs from seed {first} on, {} deeds", trace.deeds);
 }
 
 macro_rules! modes {

@@ -219,7 +219,7 @@ impl Model {
                 self.peer(place).id = id[..id.len().min(127)].to_vec();
                 Ok(())
             }
-            Request::NoRequest(_) => self.expect_error("INVALID_COMMAND", "Command not expected"),
+            Request::Unexpected(_) => self.expect_error("INVALID_COMMAND", "Command not expected"),
             Request::WrongMagic => self.expect_error("INVALID_MAGIC", "Request magic expected"),
             Request::Text { line, .. } => self.text(line),
         }
@@ -252,7 +252,7 @@ impl Model {
     /// What came in a later look, which can only be wake-ups.
     pub(crate) fn later(&mut self, received: BTreeMap<Place, Received>) -> Checked<()> {
         for (place, received) in received {
-            if let Some(item) = received.replies.first().or(received.works.first()) {
+            if let Some(item) = received.replies.first().or_else(|| received.works.first()) {
                 return Err(format!("c{place} got {item:?} only after the barriers"));
             }
             self.see_noops(place, received.noops)?;

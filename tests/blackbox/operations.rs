@@ -95,7 +95,7 @@ pub(crate) enum Request {
         id: Bytes,
     },
     /// A packet that only a server may send, or that is no command any more.
-    NoRequest(&'static str),
+    Unexpected(&'static str),
     /// A packet with the magic of a response.
     WrongMagic,
     /// A line of the text protocol, without its end.
@@ -136,7 +136,7 @@ impl Request {
             Self::Option { name } => named("OPTION_REQ", &[name]),
             Self::Echo { payload } => named("ECHO_REQ", &[payload]),
             Self::SetClientId { id } => named("SET_CLIENT_ID", &[id]),
-            Self::NoRequest(name) => named(name, &[b"f", b"", b"", b"", b"", b"", b"", b"x"]),
+            Self::Unexpected(name) => named(name, &[b"f", b"", b"", b"", b"", b"", b"", b"x"]),
             Self::WrongMagic => response(16, b"x"),
             Self::Text { line, crlf } => {
                 let end = if *crlf { "\r\n" } else { "\n" };
