@@ -23,9 +23,10 @@ use crate::trace::Trace;
 
 const PLACES: usize = 8;
 const BURSTS: usize = 60;
-const LEASE_MS: u64 = 50;
-/// How long a job may lie beside a sleeper, a connection be in a list, and a drain take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A short lease ends in a run, a long one doesn't.
+const LEASES_MS: [u64; 2] = [50, 60_000];
+/// How long a job may lie beside a sleeper, and a drain take.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// The worker of the drain.
 const DRAIN: Place = PLACES;
 const DRAIN_GRABS: usize = 8;
@@ -39,6 +40,7 @@ struct World {
     peers: BTreeMap<Place, (Connection, Role)>,
     tokens: u64,
     has_delayed: bool,
+    leases_end: bool,
 }
 
 /// Runs one seed to its end, or the first difference.
@@ -49,7 +51,8 @@ pub(crate) fn run(
     trace: &mut Trace,
 ) -> Checked<()> {
     let mut chance = Chance::new(seed);
-    let mut options = Options::by_chance(&mut chance.rng, LEASE_MS);
+    let lease_ms = chance.pick(&LEASES_MS);
+    let mut options = Options::by_chance(&mut chance.rng, lease_ms);
     (options.attempts_max, options.exceptions) = (None, false);
     let process = Process::start(variant, &options);
     trace.begin(&process.command);
@@ -66,6 +69,7 @@ pub(crate) fn run(
         peers: BTreeMap::new(),
         tokens: 0,
         has_delayed,
+        leases_end: lease_ms == LEASES_MS[0],
     };
     for _ in 0..BURSTS {
         if Instant::now() >= deadline {
@@ -215,7 +219,8 @@ impl World {
     }
 
     fn burst(&mut self, burst: Burst, trace: &mut Trace) -> Checked<()> {
-        self.ledger.begin();
+        let unread = burst.iter().any(|(_, _, ending)| *ending == Ending::Unread);
+        self.ledger.begin(unread);
         let stops = self.chance.once_in(3);
         if stops {
             trace.note("the server is stopped".to_owned());
@@ -278,9 +283,14 @@ impl World {
         self.ledger.check_assignments()?;
         self.settle()?;
         self.check_totals()?;
+        self.ledger.check_uniques()?;
         // Now and then until every lease has ended, too.
         self.wait_for_wake_ups(true)?;
-        if self.chance.once_in(15) { self.wait_for_wake_ups(false) } else { Ok(()) }
+        if self.leases_end && self.chance.once_in(15) {
+            self.wait_for_wake_ups(false)
+        } else {
+            Ok(())
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -326,7 +336,8 @@ impl World {
     fn wait_for_wake_ups(&mut self, leases: bool) -> Checked<()> {
         let deadline = Instant::now() + PATIENCE;
         while let Some(sentence) = self.ledger.job_beside_a_sleeper(leases) {
-            if Instant::now() > deadline {
+            // One core wakes as many as there are jobs in the turn that brings them.
+            if Instant::now() > deadline || (leases && self.process.cores == 1) {
                 return Err(sentence);
             }
             for (&place, (peer, _)) in &mut self.peers {

@@ -48,12 +48,21 @@ struct Job {
     due: Option<Instant>,
     holder: Option<Place>,
     ended: bool,
-    /// A worker had it when the burst began.
+    /// A worker had it when the burst began, or it was there for one to take.
     was_held: bool,
+    was_queued: bool,
+    /// From 0 = high.
+    priority: usize,
+    /// The burst that it came in; 0 = nobody knows.
+    since: usize,
+    /// It has lost a worker, and may stand at the head of its queue.
+    requeued: bool,
     /// In this burst: given out, given back, cancelled.
     assigned: usize,
     released: usize,
     cancelled: bool,
+    /// In an earlier burst, and its worker doesn't know.
+    was_cancelled: bool,
     /// What its worker said of it in this burst, and whether that was the last word.
     said: Vec<Item>,
     completed: bool,
@@ -81,6 +90,9 @@ pub(crate) struct Ledger {
     /// Payloads of submissions that nobody read the answers of.
     unread: BTreeSet<Bytes>,
     dropped: BTreeSet<Bytes>,
+    /// Bursts so far, and whether somebody in this one takes jobs unseen.
+    bursts: usize,
+    has_unread: bool,
     /// Jobs that were given out in this burst.
     assignments: Vec<(Place, Bytes, Item)>,
 }
@@ -91,12 +103,15 @@ impl Ledger {
     }
 
     /// A burst begins.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, has_unread: bool) {
+        (self.bursts, self.has_unread) = (self.bursts + 1, has_unread);
         self.dropped.clear();
         self.assignments.clear();
         for job in self.jobs.values_mut() {
+            job.requeued |= job.released > 0;
             (job.assigned, job.released) = (0, 0);
             job.was_held = job.holder.is_some();
+            job.was_queued = !job.was_held && !job.ended && job.since > 0 && job.due.is_none();
             (job.cancelled, job.completed, job.unclear) = (false, false, false);
             job.said.clear();
         }
@@ -265,6 +280,9 @@ impl Ledger {
         if job.payloads.is_empty() {
             submission.function.clone_into(&mut job.function);
             submission.unique.clone_into(&mut job.unique);
+            // Others in this burst may have made it with another priority.
+            job.since = if job.unique.is_empty() { self.bursts } else { 0 };
+            job.priority = submission.priority();
         }
         if job.ended {
             return Err(format!("{} has ended before", readable(handle)));
@@ -419,6 +437,47 @@ impl Ledger {
             }
             job.holder = now.first().copied();
         }
+        self.check_order()
+    }
+
+    /// No job that was there before the burst was passed over by one that stands behind it.
+    fn check_order(&self) -> Checked<()> {
+        let passed = |(_, job): &(&Bytes, &Job)| {
+            // One whose clients have left is gone.
+            let is_wanted = job.background || !job.clients.is_empty();
+            job.was_queued && is_wanted && job.assigned == 0 && !job.cancelled && !self.has_unread
+        };
+        let later = |job: &Job| job.assigned > 0 && !job.requeued && job.released == 0;
+        for (handle, first) in self.jobs.iter().filter(passed) {
+            let overtakes = |(_, job): &(&Bytes, &Job)| {
+                let behind = match job.priority.cmp(&first.priority) {
+                    std::cmp::Ordering::Less => false,
+                    std::cmp::Ordering::Equal => job.since > first.since,
+                    std::cmp::Ordering::Greater => true,
+                };
+                job.function == first.function && job.since > 0 && later(job) && behind
+            };
+            if let Some((other, _)) = self.jobs.iter().find(overtakes)
+                && !self.dropped.contains(&first.function)
+            {
+                let other = (readable(other), &self.jobs[other]);
+                return Err(format!("{other:?} overtook {} {first:?}", readable(handle)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs with a unique key are one.
+    pub(crate) fn check_uniques(&self) -> Checked<()> {
+        let mut seen = BTreeMap::new();
+        for (handle, job) in self.jobs.iter().filter(|(_, job)| !job.ended && !job.was_cancelled) {
+            if !job.unique.is_empty()
+                && let Some(other) = seen.insert((&job.function, &job.unique), handle)
+            {
+                let (one, other) = (readable(handle), readable(other));
+                return Err(format!("{one} and {other} have one unique key: {job:?}"));
+            }
+        }
         Ok(())
     }
 
@@ -485,6 +544,7 @@ impl Ledger {
             }
         }
         if job.cancelled {
+            job.was_cancelled = true;
             job.background = false;
         }
         Ok(())
