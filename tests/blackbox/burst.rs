@@ -23,6 +23,8 @@ use crate::trace::Trace;
 
 const PLACES: usize = 8;
 const BURSTS: usize = 60;
+/// Jobs at a time, where they are few.
+const LEAN_JOBS: usize = 5;
 /// A short lease ends in a run, a long one doesn't.
 const LEASES_MS: [u64; 2] = [50, 60_000];
 /// How long a job may lie beside a sleeper, and a drain take.
@@ -41,6 +43,8 @@ struct World {
     tokens: u64,
     has_delayed: bool,
     leases_end: bool,
+    /// Few jobs at a time, and workers that can do almost everything: most of them sleep.
+    lean: bool,
 }
 
 /// Runs one seed to its end, or the first difference.
@@ -61,6 +65,7 @@ pub(crate) fn run(
     let count = chance.rng.usize(1..=3);
     chance.functions.truncate(count);
     let has_delayed = chance.once_in(8);
+    let lean = !chance.once_in(3);
     let mut world = World {
         process,
         chance,
@@ -70,6 +75,7 @@ pub(crate) fn run(
         tokens: 0,
         has_delayed,
         leases_end: lease_ms == LEASES_MS[0],
+        lean,
     };
     for _ in 0..BURSTS {
         if Instant::now() >= deadline {
@@ -99,11 +105,45 @@ impl World {
                 1 | 2 => Ending::Unread,
                 _ => Ending::Open,
             };
-            let count = self.chance.rng.usize(1..=8);
-            let asked = (0..count).map(|_| self.request(place, ending)).collect();
+            let is_worker = self.peers[&place].1 == Role::Worker;
+            let asked = if self.lean && is_worker && !self.chance.once_in(4) {
+                self.turn(place)
+            } else {
+                let count = self.chance.rng.usize(1..=if self.lean { 3 } else { 8 });
+                (0..count).map(|_| self.request(place, ending)).collect()
+            };
             burst.push((place, asked, ending));
         }
         burst
+    }
+
+    /// What a worker's program does: it finishes what it has, asks for more and sleeps, or a part of
+    /// that. It may think better of a function.
+    fn turn(&mut self, place: Place) -> Vec<Asked> {
+        let mut requests = Vec::new();
+        if self.ledger.abilities(place) == 0 {
+            let mut names = self.chance.functions.clone();
+            self.chance.rng.shuffle(&mut names);
+            if self.chance.once_in(3) {
+                names.truncate(1);
+            }
+            let able = |function| Request::CanDo { function, timeout_ms: None };
+            requests.extend(names.into_iter().map(able));
+        }
+        if !self.chance.once_in(4) {
+            requests.extend(self.ledger.held(place).into_iter().map(complete));
+        }
+        let parts = self.chance.rng.u32(..6);
+        if parts != 0 {
+            requests.push(Request::Grab("GRAB_JOB_UNIQ"));
+        }
+        if parts < 4 {
+            requests.push(Request::PreSleep);
+        }
+        if self.chance.once_in(12) {
+            requests.push(Request::CantDo { function: self.chance.function() });
+        }
+        requests.into_iter().map(|request| self.ask(request)).collect()
     }
 
     fn open(&mut self, place: Place) {
@@ -174,8 +214,9 @@ impl World {
             return Request::Submit(self.submission(1, UNREAD, b""));
         }
         let handles = self.ledger.open_jobs();
+        let most = if self.lean { LEAN_JOBS } else { usize::MAX };
         match self.chance.rng.u32(..100) {
-            0..75 => {
+            0..75 if handles.len() < most => {
                 let kinds: Vec<usize> = (0..SUBMISSIONS.len())
                     .filter(|&at| self.has_delayed || SUBMISSIONS[at].0 != "SUBMIT_JOB_EPOCH")
                     .collect();
@@ -185,7 +226,7 @@ impl World {
                 let function = self.chance.function();
                 Request::Submit(self.submission(kind, &function, unique))
             }
-            75..88 if !handles.is_empty() => {
+            0..88 if !handles.is_empty() => {
                 Request::GetStatus { handle: self.chance.pick(&handles) }
             }
             88..93 if !handles.is_empty() => {
@@ -360,10 +401,6 @@ impl World {
         loop {
             let mut burst = Vec::new();
             for place in self.peers.keys().copied().collect::<Vec<Place>>() {
-                let complete = |handle: Bytes| {
-                    let (name, rest) = ("WORK_COMPLETE", vec![b"drained".to_vec()]);
-                    Request::Work { name, handle, rest }
-                };
                 let mut requests: Vec<Request> =
                     self.ledger.held(place).into_iter().map(complete).collect();
                 if place == DRAIN {
@@ -386,4 +423,8 @@ impl World {
             None => Ok(()),
         }
     }
+}
+
+fn complete(handle: Bytes) -> Request {
+    Request::Work { name: "WORK_COMPLETE", handle, rest: vec![b"done".to_vec()] }
 }

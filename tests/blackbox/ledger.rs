@@ -594,6 +594,11 @@ impl Ledger {
         self.peers[&place].held.clone()
     }
 
+    /// How many functions a worker can do.
+    pub(crate) fn abilities(&self, place: Place) -> usize {
+        self.peers[&place].abilities.len()
+    }
+
     /// Handles of all jobs, the latest last.
     pub(crate) fn handles(&self) -> Vec<Bytes> {
         self.jobs.keys().cloned().collect()
