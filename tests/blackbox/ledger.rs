@@ -104,11 +104,13 @@ impl Ledger {
 
     /// A burst begins.
     pub(crate) fn begin(&mut self, has_unread: bool) {
-        (self.bursts, self.has_unread) = (self.bursts + 1, has_unread);
+        // What was taken unseen in the last one has come back, to the head of its queue.
+        let was_unread = std::mem::replace(&mut self.has_unread, has_unread);
+        self.bursts += 1;
         self.dropped.clear();
         self.assignments.clear();
         for job in self.jobs.values_mut() {
-            job.requeued |= job.released > 0;
+            job.requeued |= job.released > 0 || was_unread;
             (job.assigned, job.released) = (0, 0);
             job.was_held = job.holder.is_some();
             job.was_queued = !job.was_held && !job.ended && job.since > 0 && job.due.is_none();
