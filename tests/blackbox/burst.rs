@@ -117,8 +117,8 @@ impl World {
         burst
     }
 
-    /// What a worker's program does: it finishes what it has, asks for more and sleeps, or a part of
-    /// that. It may think better of a function.
+    /// The loop of a worker's program or a part of it: finish the jobs at hand, grab, sleep. A
+    /// function may be given up.
     fn turn(&mut self, place: Place) -> Vec<Asked> {
         let mut requests = Vec::new();
         if self.ledger.abilities(place) == 0 {

@@ -92,7 +92,7 @@ impl Chance {
             62..66 => Request::CantDo { function: self.function() },
             66 => Request::ResetAbilities,
             67..94 => self.work(handles),
-            _ => self.anyones_request(),
+            _ => self.other_request(),
         }
     }
 
@@ -147,11 +147,11 @@ impl Chance {
             }
             68..74 => Request::GetStatusUnique { unique: self.unique() },
             74..94 => self.text(handles),
-            _ => self.anyones_request(),
+            _ => self.other_request(),
         }
     }
 
-    fn anyones_request(&mut self) -> Request {
+    fn other_request(&mut self) -> Request {
         match self.rng.u32(..10) {
             0..3 => {
                 let names: [&[u8]; 4] = [b"exceptions", b"Exceptions", b"exceptions", b"bogus"];

@@ -12,8 +12,8 @@ use crate::conn::{Item, NAMES, readable};
 use crate::model::{Checked, Place, packet};
 use crate::operations::{Bytes, Request, Submission};
 
-/// The one function that connections submit to whose answers aren't read: nobody knows whether such
-/// a job is there before a worker gets it.
+/// The function of submissions whose answers aren't read. Whether such a job exists is known when a
+/// worker gets it.
 pub(crate) const UNREAD: &[u8] = b"unread";
 
 /// A request that has been sent, and the payload of the ECHO_REQ behind it.
@@ -53,7 +53,7 @@ struct Job {
     was_queued: bool,
     /// From 0 = high.
     priority: usize,
-    /// The burst that it came in; 0 = nobody knows.
+    /// The burst that it came in; 0 = unknown.
     since: usize,
     /// It has lost a worker, and may stand at the head of its queue.
     requeued: bool,
@@ -87,10 +87,10 @@ struct Peer {
 pub(crate) struct Ledger {
     jobs: BTreeMap<Bytes, Job>,
     peers: BTreeMap<Place, Peer>,
-    /// Payloads of submissions that nobody read the answers of.
+    /// Payloads of submissions whose answers weren't read.
     unread: BTreeSet<Bytes>,
     dropped: BTreeSet<Bytes>,
-    /// Bursts so far, and whether somebody in this one takes jobs unseen.
+    /// Bursts so far, and whether a connection in this one may take jobs unseen.
     bursts: usize,
     has_unread: bool,
     /// Jobs that were given out in this burst.
@@ -522,7 +522,7 @@ impl Ledger {
             let due = if job.ended || job.cancelled { before + new } else { 0 };
             let last = came.iter().filter(|item| is_last(name_of(item))).count();
             let sound = came.iter().all(|item| job.said.contains(item) || *item == failed);
-            // Those who were there before, and nothing else happened, get all of it.
+            // Clients from before get all of it if nothing else happened.
             let simple = new == 0 && !job.cancelled && !unclear;
             let all: Vec<&Item> =
                 job.said.iter().flat_map(|item| std::iter::repeat_n(item, before)).collect();

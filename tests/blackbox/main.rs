@@ -62,8 +62,8 @@ fn fuzz(mode: &str, variant: Variant, run: Run) {
             let story = trace.story();
             let after = start.elapsed().as_secs_f64();
             panic!(
-                "BLACKBOX_SEED={seed}, {mode} on {variant:?}, after {after:.1} s and {runs} runs\n{story}\n\
-                 {sentence}"
+                "BLACKBOX_SEED={seed}, {mode} on {variant:?}, after {after:.1} s and {runs} runs\n\
+                 {story}\n{sentence}"
             );
         }
     }

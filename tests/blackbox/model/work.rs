@@ -1,8 +1,8 @@
 //! The workers' half of the model: abilities, grabbing, sleeping, results, and jobs that lose their
 //! worker.
 //!
-//! Whom the server wakes and whose turn it is are its choices; both are read from what came and
-//! held against the promises. Invariant: no job is given to two workers.
+//! Which sleeper is woken and which function's turn it is are the server's choices; both are read
+//! from what came and held against the promises. Invariant: no job is given to two workers.
 
 use super::{Ability, Checked, Job, Model, Nap, Place, State, c_string, decimal, packet};
 use crate::check::difference;
@@ -126,9 +126,9 @@ impl Model {
         Ok(())
     }
 
-    /// The core of a function has woken as many workers as it has such jobs. It takes others that
-    /// sleep for asleep until they ask, and where they were woken by another core, they get that
-    /// one's job first, however urgent this one's are.
+    /// Between cores: whether as many workers of a function have been woken as it has such jobs. A
+    /// worker that another core has woken meanwhile gets that core's job first, even if it is less
+    /// urgent: a known gap in the order over all cores, and this goes when it is closed.
     fn is_seen_to(&self, name: &[u8], priority: usize) -> bool {
         let able = self.peers.values().filter(|peer| peer.abilities.contains_key(name));
         let woken = able.filter(|peer| peer.nap == Nap::Woken).count();
@@ -220,8 +220,8 @@ impl Model {
                 continue;
             };
             let woken = able().filter(|(_, peer)| peer.nap == Nap::Woken).count();
-            let everyone = self.rules.wakeup == Some(0) && self.enqueued.contains(name);
-            if woken < function.queued() || everyone {
+            let wakes_all = self.rules.wakeup == Some(0) && self.enqueued.contains(name);
+            if woken < function.queued() || wakes_all {
                 return Some(format!(
                     "{} jobs of {:?} lie beside c{sleeper}, which sleeps; {woken} others are woken",
                     function.queued(),
