@@ -26,6 +26,7 @@ use crate::letter::{CORES_MAX, Cores};
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
 use crate::spare::Spares;
+use crate::urgency::Urgency;
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
@@ -564,6 +565,7 @@ impl Options {
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(room.of_core)),
             cores: Cores::default(),
+            urgency: Urgency::default(),
             move_after: self.move_after,
         })
     }

@@ -293,6 +293,8 @@ pub struct Engine {
     drain: Drain,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
+    /// Jobs in all queues, by priority.
+    pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
     next_sequence: u64,
     /// Background jobs may be answered before they are on disk, where that is the policy.
@@ -324,6 +326,7 @@ impl Engine {
             clock: ClockWatch::default(),
             drain: Drain::default(),
             running: 0,
+            queued: [0; 3],
             hasher,
             next_sequence: settings.first_sequence,
             async_allowed: true,
@@ -550,6 +553,14 @@ impl Engine {
         &self.functions
     }
 
+    /// Priorities of queued jobs, one bit each, the most urgent one the lowest.
+    #[inline]
+    #[must_use]
+    pub fn priorities(&self) -> u8 {
+        let [high, normal, low] = self.queued.map(|count| u8::from(count > 0));
+        high | normal << 1 | low << 2
+    }
+
     /// The function of a job.
     #[inline]
     #[must_use]
@@ -617,6 +628,7 @@ impl Engine {
         }
         queue.len += 1;
         function.queued += 1;
+        self.queued[priority] += 1;
         if queue.len == 1 {
             self.tell_workers(function_id, priority);
         }
@@ -646,6 +658,7 @@ impl Engine {
                 let queue = &mut function.queues[job.priority as usize];
                 queue.len -= 1;
                 function.queued -= 1;
+                self.queued[job.priority as usize] -= 1;
                 queue.jobs.remove(&mut self.jobs, 0, id);
             }
             State::Delayed => {

@@ -244,6 +244,8 @@ pub struct Shard {
     sessions: u32,
     /// Memory and connections of the other cores.
     elsewhere: Elsewhere,
+    /// What `Settings::urgency` says of this core.
+    published_priorities: u8,
     /// Connections whose requests may go on, which `next_dirty` sees to.
     resumed: Vec<ConnId>,
     inbound_bytes: usize,
@@ -259,6 +261,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
+        settings.urgency.publish(settings.cores.own, 0);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
             connections: Slab::new(),
@@ -274,6 +277,7 @@ impl Shard {
             unread: Unread::default(),
             sessions: 0,
             elsewhere: Elsewhere::default(),
+            published_priorities: 0,
             resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,

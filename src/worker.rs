@@ -382,6 +382,7 @@ impl Engine {
         };
         queue.len -= 1;
         function.queued -= 1;
+        self.queued[priority] -= 1;
         function.running += 1;
         self.running += 1;
         peer.running.push_front(&mut self.jobs, 0, id);

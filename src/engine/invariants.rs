@@ -39,6 +39,9 @@ impl Engine {
         assert!(jobs().all(|job| job.state != State::Kept || job.stored && self.is_draining()));
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
+        let functions = || self.functions.iter_from(0).map(|(_, function)| function);
+        let queued = |at: usize| functions().map(|function| function.queues[at].len).sum::<u32>();
+        assert_eq!([queued(0), queued(1), queued(2)], self.queued);
         let mut counted = 0;
         for (id, function) in self.functions.iter_from(0) {
             let mut queued = 0;

@@ -38,12 +38,12 @@ pub(super) fn function(core: usize) -> String {
 impl Cluster {
     pub(super) fn new(durability: Durability, seed: u64) -> Self {
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let mut settings = settings();
+        settings.connections_max = 100;
+        settings.engine.durabilities.default = durability;
         let shard = |own| {
-            let mut settings = settings();
-            settings.connections_max = 100;
-            settings.engine.durabilities.default = durability;
-            settings.cores = Cores { own, count: CORES };
-            Shard::new(settings, now)
+            let cores = Cores { own, count: CORES };
+            Shard::new(Settings { cores, ..settings.clone() }, now)
         };
         Self {
             shards: (0..CORES).map(shard).collect(),
