@@ -145,11 +145,12 @@ impl Epoll {
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept(now);
             }
+            self.parts.receive(now)?;
             for conn in std::mem::take(&mut self.ready) {
                 self.read(conn, now);
             }
-            self.parts.receive(now)?;
             self.parts.tick(now);
+            self.parts.post();
             self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);

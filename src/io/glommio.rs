@@ -269,6 +269,7 @@ impl Glommio {
         }
         self.parts.receive(now)?;
         self.parts.tick(now);
+        self.parts.post();
         self.welcome_arrivals();
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);

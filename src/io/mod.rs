@@ -178,7 +178,9 @@ struct MemoryElsewhere {
 }
 
 impl Parts {
-    /// Hands the shard what other threads have for it, before a turn's replies leave.
+    /// Hands the shard what other threads have for it. Comes after the turn has found out what is
+    /// to be read and before it is: a grab that was written after the JOB_CREATED of another core's
+    /// job then comes behind that core's hint.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
         let Self { meter, clock, .. } = self;
@@ -205,6 +207,17 @@ impl Parts {
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
+    }
+
+    /// Passes on what the turn's requests have for other cores, before its replies leave: what a
+    /// client hears of, others know or find when they look. They are rung for in `send`.
+    fn post(&mut self) {
+        let Self { shard, post, letters, .. } = self;
+        shard.take_letters(letters);
+        if !letters.is_empty() {
+            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+            shard.set_congested(post.congested());
+        }
     }
 
     /// Lets the shard do what is due. Comes after the turn's reads and letters.

@@ -225,13 +225,15 @@ impl Uring {
         self.arm_acceptors();
         let mut now = self.parts.clock.now();
         while !self.parts.is_over(now) {
-            now = self.turn(now)?;
+            now = self.wait(now)?;
+            self.parts.receive(now)?;
+            self.handle_completions(now);
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept_again_at_ms = None;
                 self.arm_acceptors();
             }
-            self.parts.receive(now)?;
             self.parts.tick(now);
+            self.parts.post();
             self.welcome_arrivals();
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
@@ -241,19 +243,21 @@ impl Uring {
         Ok(self.close_all(now)?)
     }
 
-    /// Hands over what has gathered, waits, and handles what has completed.
-    fn turn(&mut self, now: Now) -> Result<Now, Error> {
+    /// Hands over what has gathered, waits, and collects what has completed.
+    fn wait(&mut self, now: Now) -> Result<Now, Error> {
         self.submit_and_wait(now)?;
-        let now = self.parts.clock.now();
+        self.completions.extend(self.ring.completion());
+        Ok(self.parts.clock.now())
+    }
+
+    fn handle_completions(&mut self, now: Now) {
         let mut completions = std::mem::take(&mut self.completions);
-        completions.extend(self.ring.completion());
         for completion in completions.drain(..) {
             self.handle(&completion, now);
         }
         self.completions = completions;
         self.small_buffers.publish();
         self.large_buffers.publish();
-        Ok(now)
     }
 
     /// Ends everything in flight. The kernel would do it after the process has gone, and the port
@@ -275,7 +279,8 @@ impl Uring {
         while now.mono_ms < end_ms
             && !(self.connections.is_empty() && self.acceptors.armed().is_empty())
         {
-            now = self.turn(now)?;
+            now = self.wait(now)?;
+            self.handle_completions(now);
         }
         Ok(())
     }

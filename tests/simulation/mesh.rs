@@ -247,6 +247,16 @@ impl Mesh {
         Some(ring)
     }
 
+    /// Everything arrives that is on its way to the core of a connection.
+    pub(crate) fn carry_to(&mut self, conn: ConnId, now: Now) {
+        if let Some(&(core, _)) = self.places.get(&conn) {
+            for from in 0..self.shards.len() {
+                let letters = self.rings.get(&(from, core)).map_or(0, VecDeque::len);
+                (0..letters).for_each(|_| self.carry_one((from, core), now));
+            }
+        }
+    }
+
     /// The oldest letter of a ring arrives, or the connection that moves.
     pub(crate) fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
         let mail = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);

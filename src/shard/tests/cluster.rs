@@ -287,6 +287,48 @@ fn priority_counts_more_than_the_core() {
     assert_eq!(order, [high, normal, low]);
 }
 
+/// A core hints at its jobs to those that are awake. A worker that another core had woken got that
+/// core's job, however urgent one waited where it was taken for asleep.
+#[test]
+fn priority_counts_more_than_the_core_that_woke_a_worker() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.worker(0, &[function(1), function(2)]);
+    assert_eq!(cluster.grab(worker), None);
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let other = cluster.worker(1, &[function(1)]);
+    cluster.packet(other, Command::PreSleep, &[], b"");
+    let client = cluster.connect(2);
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
+    assert_eq!(cluster.hear(other), response(Command::Noop, &[], b""), "it fell asleep last");
+    let last = cluster.submit(client, Command::SubmitJobLowBg, &function(2), "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    assert_eq!([cluster.grab(worker), cluster.grab(worker)], [Some(urgent), Some(last)]);
+    assert_eq!(cluster.grab(other), None);
+}
+
+/// The first hint of a core is on its way while a worker that has just registered there grabs.
+#[test]
+fn a_worker_that_has_just_registered_gets_the_most_urgent_job_of_all_cores() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let client = cluster.connect(2);
+    let normal = cluster.submit(client, Command::SubmitJobBg, &function(0), "");
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
+    let worker = cluster.connect(0);
+    let [own, other] = [function(0), function(1)];
+    let words = [
+        packet(Command::CanDo, &[own.as_bytes()], b""),
+        packet(Command::CanDo, &[other.as_bytes()], b""),
+        packet(Command::GrabJob, &[], b""),
+        packet(Command::GrabJob, &[], b""),
+    ];
+    cluster.say(worker, &words.concat());
+    let got = cluster.hear(worker);
+    let assigned = |handle: &[u8]| {
+        got.windows(handle.len()).position(|part| part == handle).expect("it is assigned")
+    };
+    assert!(assigned(&urgent) < assigned(&normal));
+}
+
 #[test]
 fn cores_take_turns_for_a_worker_of_several() {
     let mut cluster = Cluster::new(Durability::None, 1);
