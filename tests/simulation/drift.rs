@@ -106,7 +106,7 @@ impl Drift {
             store: Store::default(),
             durability,
             calm: seed % 4 < 2,
-            prompt: seed % 3 > 0,
+            prompt: !seed.is_multiple_of(3),
             events: BTreeMap::new(),
         }
     }
