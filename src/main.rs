@@ -88,13 +88,15 @@ fn serve_logged(
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
     note_idle_options(options);
-    let driver = io::choose(match options.io {
+    let driver = match options.io {
         IoChoice::Auto => Driver::Auto,
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
         IoChoice::Glommio => Driver::Glommio,
-    })?;
-    let facts = Facts { room: io::room(driver, descriptors, cores(options)), ..facts };
+    };
+    let event_loop = io::choose(driver, cores(options))?;
+    let room = io::room(event_loop.driver(), descriptors, cores(options));
+    let facts = Facts { room, ..facts };
     let settings = options.settings(&facts)?;
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {
@@ -118,7 +120,7 @@ fn serve_logged(
     };
     let server = Server {
         settings,
-        driver,
+        event_loop,
         listeners,
         signals,
         store,

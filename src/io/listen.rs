@@ -7,22 +7,17 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::{info, warn};
 
+use super::patience;
+
 /// How often a port that the kernel chose for the first address may be taken for the second.
 const EPHEMERAL_TRIES: usize = 16;
-
-/// How long a port may stay taken before the start is given up. The kernel tears the rings of a
-/// killed process down, and their listeners with them, only after the process has gone.
-const TAKEN_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two tries.
-const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// No socket to listen on.
 #[derive(Debug, Error)]
@@ -192,16 +187,9 @@ fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenErro
     Ok(addresses)
 }
 
-/// Tries again while the port is taken, for `TAKEN_PATIENCE`.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
-    let end = Instant::now() + TAKEN_PATIENCE;
-    loop {
-        match attempt() {
-            // Nothing tells when a port comes free.
-            Err(ListenError::Taken(_)) if Instant::now() < end => thread::park_timeout(TAKEN_PAUSE),
-            result => return result,
-        }
-    }
+/// Tries again while the port is taken, for a while.
+fn patiently<T>(attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
+    patience::patiently(|error| matches!(error, ListenError::Taken(_)), attempt)
 }
 
 fn bind_all(

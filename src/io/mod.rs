@@ -21,6 +21,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod mesh;
+mod patience;
 pub mod process;
 mod uring;
 
@@ -279,8 +280,8 @@ impl Parts {
 pub struct Server {
     /// For the shards, but for which core each is.
     pub settings: Settings,
-    /// What `choose` answered.
-    pub driver: Driver,
+    /// What `choose` answered, for as many cores as there are `signals`.
+    pub event_loop: EventLoop,
     /// Where to listen once everything is ready; for each core.
     pub listeners: Listeners,
     /// The signals that end it, for each core.
@@ -306,7 +307,7 @@ pub fn run(
 ) -> Result<(), IoError> {
     let Server {
         settings,
-        driver,
+        event_loop,
         listeners,
         signals,
         store,
@@ -362,7 +363,7 @@ pub fn run(
             alarm: Alarm::default(),
         },
     );
-    let ended = run_cores(parts.collect(), driver, &stoppers);
+    let ended = run_cores(parts.collect(), event_loop, &stoppers);
     // What was handed over is kept, whatever the loops ended with.
     if let Some(writer) = writer {
         writer.stop(STORE_GRACE);
@@ -373,12 +374,18 @@ pub fn run(
 }
 
 /// Serves on a thread for each core until all have ended; one that fails stops the others.
-fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<(), IoError> {
-    let run = |parts: Parts| {
-        let ended = match driver {
-            Driver::Epoll => epoll::run(parts),
-            Driver::Glommio => glommio::run(parts),
-            Driver::Uring | Driver::Auto => uring::run(parts),
+fn run_cores(
+    parts: Vec<Parts>,
+    event_loop: EventLoop,
+    stoppers: &[Stopper],
+) -> Result<(), IoError> {
+    let EventLoop { driver, rings } = event_loop;
+    debug_assert!(rings.is_empty() || rings.len() == parts.len(), "a ring for each core");
+    let run = |parts: Parts, ring: Option<uring::Ring>| {
+        let ended = match ring {
+            Some(ring) => uring::run(parts, ring),
+            None if driver == Driver::Glommio => glommio::run(parts),
+            None => epoll::run(parts),
         };
         if ended.is_err() {
             stoppers.iter().for_each(Stopper::stop);
@@ -392,17 +399,18 @@ fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<
         let places = 2..=processors.len();
         processors.get(core).copied().filter(|_| places.contains(&count))
     };
-    let run = |core: Core, parts: Parts| {
+    let run = |core: Core, (parts, ring): (Parts, Option<uring::Ring>)| {
         if let Some(processor) = place(core) {
             machine::stay_on(processor);
         }
-        run(parts)
+        run(parts, ring)
     };
+    let rings = rings.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     thread::scope(|scope| {
-        let mut parts = parts.into_iter().enumerate();
-        let first = parts.next();
+        let mut cores = parts.into_iter().zip(rings).enumerate();
+        let first = cores.next();
         let mut others = Vec::new();
-        for (core, parts) in parts {
+        for (core, parts) in cores {
             let run = &run;
             let thread = thread::Builder::new().name(format!("core-{core}"));
             others.push(thread.spawn_scoped(scope, move || run(core, parts)));
@@ -447,35 +455,50 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
     Ok(())
 }
 
-/// Finds out whether a driver can run here; `Auto` becomes the best that can. Says in the log what
-/// and why.
+/// An event loop for each core that can run here, with what was made to find that out.
+pub struct EventLoop {
+    driver: Driver,
+    /// With io_uring one for each core; none otherwise.
+    rings: Vec<uring::Ring>,
+}
+
+impl EventLoop {
+    /// Which it is; never `Auto`.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+}
+
+/// Finds out whether so many cores can run on a driver here; `Auto` becomes the best that can. Says
+/// in the log what and why.
 ///
 /// # Errors
 /// `IoError::Uring` or `IoError::Glommio` if that is asked for and can't be had.
-pub fn choose(driver: Driver) -> Result<Driver, IoError> {
+pub fn choose(driver: Driver, cores: usize) -> Result<EventLoop, IoError> {
     match driver {
         Driver::Epoll => {
             info!(driver = "epoll", "event loop as asked for");
-            Ok(Driver::Epoll)
+            Ok(EventLoop { driver, rings: Vec::new() })
         }
         Driver::Uring => {
-            uring::probe()?;
+            let rings = uring::rings(cores)?;
             info!(driver = "uring", "event loop as asked for");
-            Ok(Driver::Uring)
+            Ok(EventLoop { driver, rings })
         }
         Driver::Glommio => {
-            glommio::probe()?;
+            glommio::probe(cores)?;
             info!(driver = "glommio", "event loop as asked for");
-            Ok(Driver::Glommio)
+            Ok(EventLoop { driver, rings: Vec::new() })
         }
-        Driver::Auto => match uring::probe() {
-            Ok(()) => {
+        Driver::Auto => match uring::rings(cores) {
+            Ok(rings) => {
                 info!(driver = "uring", "event loop chosen: the kernel has all of io_uring we use");
-                Ok(Driver::Uring)
+                Ok(EventLoop { driver: Driver::Uring, rings })
             }
             Err(error) => {
                 warn!(driver = "epoll", reason = %error, "event loop chosen: no io_uring here");
-                Ok(Driver::Epoll)
+                Ok(EventLoop { driver: Driver::Epoll, rings: Vec::new() })
             }
         },
     }

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use self::buffers::{Buffers, LARGE, SMALL};
 pub use self::setup::UringError;
-pub(super) use self::setup::{FILES_MAX, explain, probe};
+pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
 use super::{IoError, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
@@ -185,13 +185,11 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
+pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
     let listeners = std::mem::take(&mut parts.listeners);
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
-    let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
-    let small_buffers = Buffers::register(&ring, SMALL)?;
-    let large_buffers = Buffers::register(&ring, LARGE)?;
+    let (ring, small_buffers, large_buffers) = ring.start(files_max.saturating_add(1))?;
     if let Some(own) = parts.rings.get(parts.post.core()) {
         // SAFETY: the ring has it for longer than this block.
         #[allow(unsafe_code)]
