@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 pub use self::setup::GlommioError;
 pub(super) use self::setup::probe;
-use super::{IoError, Parts, Socket, wait_ms};
+use super::{IoError, Number, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -57,6 +57,8 @@ struct Sending {
 
 struct Connection {
     stream: TcpStream,
+    /// Its number in lists. Its descriptor changes when it moves to another core.
+    number: Number,
     /// Tells it from others that had its number before.
     serial: u64,
     /// Of its task, once that has run.
@@ -323,22 +325,23 @@ impl Glommio {
     fn add(&mut self, stream: std::net::TcpStream, ip: IpAddr) -> Option<(ConnId, u64)> {
         let now = self.parts.clock.now();
         self.resting = false;
-        let origin = Origin { fd: stream.as_raw_fd(), ip };
+        let number = self.parts.deal_number();
+        let origin = Origin { fd: number.value(), ip };
         let conn = self.shard().connect(origin, now).ok()?;
-        Some((conn, self.attach(conn, stream.into())))
+        Some((conn, self.attach(conn, stream.into(), number)))
     }
 
     /// Connections have come from other cores; their tasks are to be spawned.
     fn welcome_arrivals(&mut self) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
-            if let Socket::Descriptor(descriptor) = socket {
-                let serial = self.attach(conn, descriptor);
+            if let Socket::Copy(descriptor, number) = socket {
+                let serial = self.attach(conn, descriptor, number);
                 self.arrived.push((conn, serial));
             }
         }
     }
 
-    fn attach(&mut self, conn: ConnId, descriptor: OwnedFd) -> u64 {
+    fn attach(&mut self, conn: ConnId, descriptor: OwnedFd, number: Number) -> u64 {
         if self.connections.len() <= conn as usize {
             self.connections.resize_with(conn as usize + 1, || None);
         }
@@ -348,6 +351,7 @@ impl Glommio {
         self.serial += 1;
         self.connections[conn as usize] = Some(Connection {
             stream,
+            number,
             serial: self.serial,
             waker: None,
             sending: None,
@@ -516,8 +520,10 @@ impl Glommio {
             self.shard().stay(conn);
             return self.wake();
         };
-        self.connections[conn as usize].take().iter().for_each(Connection::wake);
-        self.parts.depart(conn, to, Socket::Descriptor(copy.into()), now);
+        let Some(connection) = self.connections[conn as usize].take() else { return };
+        connection.wake();
+        let socket = Socket::Copy(copy.into(), connection.number);
+        self.parts.depart(conn, to, socket, now);
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

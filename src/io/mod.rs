@@ -21,12 +21,13 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod mesh;
+mod numbers;
 mod patience;
 pub mod process;
 mod uring;
 
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock, atomic};
 use std::thread;
@@ -46,6 +47,7 @@ use self::lifecycle::Stopper;
 pub use self::lifecycle::{ReopenLog, Signals};
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
 use self::mesh::{Load, Post};
+use self::numbers::{Number, Numbers};
 use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
@@ -124,19 +126,12 @@ impl Mail {
 /// The socket of a connection that moves.
 #[derive(Debug)]
 enum Socket {
+    /// Its descriptor, by which lists name it.
     Descriptor(OwnedFd),
-    /// It is among the direct descriptors of the receiver's ring already, under this number.
-    Direct(u32),
-}
-
-impl Socket {
-    /// What lists of connections show.
-    fn number(&self) -> RawFd {
-        match self {
-            Self::Descriptor(descriptor) => descriptor.as_raw_fd(),
-            Self::Direct(file) => RawFd::try_from(*file).unwrap_or(RawFd::MAX),
-        }
-    }
+    /// A copy of its descriptor.
+    Copy(OwnedFd, Number),
+    /// It is among the direct descriptors of the receiver's ring already, in this place.
+    Direct(u32, Number),
 }
 
 /// Everything a driver is made of.
@@ -155,6 +150,8 @@ struct Parts {
     arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
     rings: uring::Rings,
+    /// For connections that lists can't name by their descriptors.
+    numbers: Numbers,
     /// How long to look for something to do before waiting in the kernel.
     busy_poll: Duration,
     /// Most connections of this core.
@@ -196,7 +193,7 @@ impl Parts {
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
-                arrivals.push((shard.arrive(from, *passenger, socket.number(), now), socket));
+                arrivals.push((shard.arrive(from, *passenger, now), socket));
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
@@ -207,6 +204,11 @@ impl Parts {
         if self.alarm.is_time(self.shard.deadline_ms(), now.mono_ms) {
             self.shard.tick(now);
         }
+    }
+
+    /// A number for a connection that lists can't name by its descriptor.
+    fn deal_number(&self) -> Number {
+        self.numbers.deal(self.post.core())
     }
 
     /// When `tick` has to be called next.
@@ -325,6 +327,7 @@ pub fn run(
         .collect();
     let posts = mesh::mesh(count, Mail::bytes)?;
     let rings: uring::Rings = (0..count).map(|_| OnceLock::new()).collect();
+    let numbers = Numbers::new(count);
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;
@@ -355,6 +358,7 @@ pub fn run(
             letters: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::clone(&rings),
+            numbers: numbers.clone(),
             busy_poll,
             connections_max,
             memory: MemoryElsewhere::default(),

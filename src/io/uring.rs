@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use self::buffers::{Buffers, LARGE, SMALL};
 pub use self::setup::UringError;
 pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
-use super::{IoError, Parts, Socket, wait_ms};
+use super::{IoError, Number, Parts, Socket, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -139,6 +139,8 @@ struct Connection {
     file: Fixed,
     /// Its number in the shard, until it is disconnected there.
     conn: Option<ConnId>,
+    /// Its number in lists, until it moves to another core.
+    number: Option<Number>,
     receive: Receive,
     /// Receives that take one large buffer each before a multishot receive is armed again.
     single_receives: u8,
@@ -585,7 +587,8 @@ impl Uring {
         match (u32::try_from(result), self.parts.shard.destination(conn)) {
             (Ok(file), Some(to)) => {
                 connection.conn = None;
-                self.parts.depart(conn, to, Socket::Direct(file), now);
+                let Some(number) = connection.number.take() else { return };
+                self.parts.depart(conn, to, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
             _ => {
@@ -597,8 +600,8 @@ impl Uring {
 
     fn welcome_arrivals(&mut self) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
-            if let Socket::Direct(file) = socket {
-                self.attach(Some(conn), Fixed(file));
+            if let Socket::Direct(file, number) = socket {
+                self.attach(Some(conn), Fixed(file), number);
             }
         }
     }
@@ -718,17 +721,19 @@ impl Uring {
     }
 
     fn add(&mut self, file: u32, ip: std::net::IpAddr, now: Now) {
-        let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), ip };
+        let number = self.parts.deal_number();
+        let origin = Origin { fd: number.value(), ip };
         let conn = self.shard().connect(origin, now).ok();
-        let key = self.attach(conn, Fixed(file));
+        let key = self.attach(conn, Fixed(file), number);
         self.service(key, now);
     }
 
     /// Answers with the connection's key.
-    fn attach(&mut self, conn: Option<ConnId>, file: Fixed) -> usize {
+    fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number) -> usize {
         let key = self.connections.insert(Connection {
             file,
             conn,
+            number: Some(number),
             receive: Receive::Idle,
             single_receives: 0,
             sending: None,

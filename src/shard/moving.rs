@@ -8,8 +8,6 @@
 //! connection departs, and its home knew nothing of it that its stand-in doesn't but the session
 //! and bytes that weren't handled yet.
 
-use std::net::IpAddr;
-
 use tracing::debug;
 
 use super::relief::Luggage;
@@ -46,7 +44,7 @@ pub(super) enum Moving {
 #[derive(Debug)]
 pub struct Passenger {
     pub(super) caller: Caller,
-    pub(super) ip: IpAddr,
+    pub(super) origin: Origin,
     pub(super) session: Session,
     pub(super) inbound: Inbound,
     pub(super) rest: Rest,
@@ -143,7 +141,8 @@ impl Shard {
             self.letters.forget(conn);
         }
         debug!(conn, ip = %origin.ip, "moved");
-        Passenger { caller, ip: origin.ip, session, inbound, rest, ended, luggage: None }
+        self.counters.departed += 1;
+        Passenger { caller, origin, session, inbound, rest, ended, luggage: None }
     }
 
     /// A connection can't be handed over: it goes on where it is, and never moves to its jobs.
@@ -193,17 +192,19 @@ impl Shard {
         }
     }
 
-    /// A connection has come, which `from` let depart; `fd` is its descriptor, or what the driver
-    /// has in its place. Its requests go on with the next `next_dirty`.
-    pub fn arrive(&mut self, from: Core, passenger: Passenger, fd: i32, now: Now) -> ConnId {
+    /// A connection has come, which `from` let depart. Its requests go on with the next
+    /// `next_dirty`.
+    pub fn arrive(&mut self, from: Core, passenger: Passenger, now: Now) -> ConnId {
         if passenger.luggage.is_some() {
-            return self.settle_in(from, passenger, fd, now);
+            return self.settle_in(from, passenger, now);
         }
-        let Passenger { caller, ip, session, inbound, rest, ended, .. } = passenger;
+        let Passenger { caller, origin, session, inbound, rest, ended, .. } = passenger;
         let conn = self.stand_in(from, caller);
         self.callers[from].remove(&caller.conn);
         self.engine.mark_local(conn);
         self.sessions = self.sessions.wrapping_add(1);
+        self.counters.moved += 1;
+        let arrived = self.arrived();
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
         self.letters.bytes -= held_bytes.cast_signed();
@@ -212,11 +213,11 @@ impl Shard {
         connection.moving = Moving::No;
         connection.caller = None;
         connection.session_id = self.sessions;
-        connection.origin = Origin { fd, ip };
+        connection.origin = origin;
+        connection.arrived = arrived;
         connection.session = session;
         connection.inbound = inbound;
         connection.ended = ended;
-        self.counters.moved += 1;
         // The stand-in hears of a worker's sleep only while it has functions here.
         if rest != Rest::Asleep {
             self.engine.rise(conn);
@@ -227,7 +228,7 @@ impl Shard {
             self.deliver(None, now);
         }
         self.resumed.push(conn);
-        debug!(conn, from, %ip, fd, "moved in");
+        debug!(conn, from, ip = %origin.ip, fd = origin.fd, "moved in");
         conn
     }
 }

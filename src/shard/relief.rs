@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::home::Away;
 use super::moving::{Moving, Passenger};
-use super::{Closing, Connection, Origin, Shard};
+use super::{Closing, Connection, Shard};
 use crate::engine::{ConnId, Now};
 use crate::letter::{Caller, Core, Cores, Letter, Rest};
 use crate::session::Session;
@@ -117,7 +117,7 @@ impl Shard {
         let session = std::mem::replace(&mut connection.session, Session::new(exceptions));
         let inbound = std::mem::take(&mut connection.inbound);
         let ended = std::mem::take(&mut connection.ended);
-        let ip = connection.origin.ip;
+        let origin = connection.origin;
         // Nobody's, until the new home has written.
         let caller = Caller { conn: ConnId::MAX, session: connection.session_id };
         connection.caller = Some((to, caller));
@@ -131,8 +131,9 @@ impl Shard {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes -= held_bytes;
         self.letters.bytes += held_bytes.cast_signed();
-        debug!(conn, %ip, to, "made room");
-        Passenger { caller, ip, session, inbound, rest, ended, luggage: Some(luggage) }
+        self.counters.departed += 1;
+        debug!(conn, ip = %origin.ip, to, "made room");
+        Passenger { caller, origin, session, inbound, rest, ended, luggage: Some(luggage) }
     }
 
     /// A connection that left has its home elsewhere now: it gets what was kept for it.
@@ -170,14 +171,8 @@ impl Shard {
 /// The new home's side.
 impl Shard {
     /// A connection has come from the core of its jobs; see `arrive`.
-    pub(super) fn settle_in(
-        &mut self,
-        owner: Core,
-        passenger: Passenger,
-        fd: i32,
-        now: Now,
-    ) -> ConnId {
-        let Passenger { ip, session, inbound, rest, ended, luggage, .. } = passenger;
+    pub(super) fn settle_in(&mut self, owner: Core, passenger: Passenger, now: Now) -> ConnId {
+        let Passenger { origin, session, inbound, rest, ended, luggage, .. } = passenger;
         let Some(Luggage { stand_in, functions, ready }) = luggage else {
             unreachable!("`arrive` has looked");
         };
@@ -188,8 +183,9 @@ impl Shard {
         let Cores { own, count } = self.settings.cores;
         let away = Away::with_jobs_at(owner, own, count, functions, ready, rest);
         let roams = away.roams();
-        let origin = Origin { fd, ip };
+        self.counters.took_in += 1;
         let connection = Connection {
+            arrived: self.arrived(),
             inbound,
             ended,
             away: Some(Box::new(away)),
@@ -209,8 +205,7 @@ impl Shard {
         let rest = if roams { rest } else { Rest::Awake };
         self.send_letter(owner, Letter::SettledIn { stand_in, caller, rest });
         self.resumed.push(conn);
-        self.counters.took_in += 1;
-        debug!(conn, from = owner, %ip, fd, "taken in");
+        debug!(conn, from = owner, ip = %origin.ip, fd = origin.fd, "taken in");
         conn
     }
 }
