@@ -124,6 +124,7 @@ fn serve_logged(
         listeners,
         signals,
         store,
+        host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         busy_poll: Duration::from_micros(options.busy_poll),
         reopen_log: Box::new(move || log.reopen()),
@@ -143,7 +144,6 @@ fn sockets(options: &Options) -> Sockets {
         Duration::from_secs(u64::try_from(given).ok().filter(|&s| s > 0).unwrap_or(otherwise))
     };
     let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
-    let user_timeout = Duration::from_secs(options.tcp_user_timeout.into());
     Sockets {
         cores: cores(options),
         backlog: options.backlog,
@@ -152,7 +152,6 @@ fn sockets(options: &Options) -> Sockets {
             interval: seconds(options.keepalive_interval, 5),
             count,
         }),
-        user_timeout: (!user_timeout.is_zero()).then_some(user_timeout),
     }
 }
 

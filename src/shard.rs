@@ -755,6 +755,7 @@ mod delivery;
 mod home;
 mod letters;
 mod lists;
+mod losses;
 mod moving;
 mod owner;
 mod relief;

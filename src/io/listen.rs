@@ -1,7 +1,7 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are
-//! set here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, what finds hosts that
+//! are gone) are set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::patience;
+use super::{liveness, patience};
 
 /// How often a port that the kernel chose for the first address may be taken for the second.
 const EPHEMERAL_TRIES: usize = 16;
@@ -74,8 +74,6 @@ pub struct Sockets {
     pub backlog: u32,
     /// Probing of silent peers.
     pub keep_alive: Option<KeepAlive>,
-    /// How long sent bytes may stay unacknowledged before the peer is given up.
-    pub user_timeout: Option<Duration>,
 }
 
 /// Sockets that are bound, and listen once they are told to.
@@ -122,6 +120,25 @@ impl Listeners {
                         false => ListenError::Other { address, cause },
                     })
                 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares for finding hosts that have been gone for `timeout`: by looking at what they
+    /// acknowledge, or else by the kernel, which takes peers that don't read for such.
+    ///
+    /// # Errors
+    /// If the kernel refuses an option that it has had since Linux 2.6.37.
+    pub(super) fn find_lost_hosts(&self, timeout: Duration, looks: bool) -> std::io::Result<()> {
+        if timeout.is_zero() {
+            return Ok(());
+        }
+        for socket in self.sockets.iter().flatten() {
+            if looks {
+                liveness::probe_often(socket, timeout);
+            } else {
+                socket.set_tcp_user_timeout(Some(timeout))?;
             }
         }
         Ok(())
@@ -268,9 +285,6 @@ fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {
     if let Some(KeepAlive { idle, interval, count }) = options.keep_alive {
         let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval);
         socket.set_tcp_keepalive(&keep_alive.with_retries(count))?;
-    }
-    if options.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(options.user_timeout)?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod epoll;
 mod glommio;
 mod lifecycle;
 mod listen;
+mod liveness;
 pub mod log;
 pub mod machine;
 pub mod memory;
@@ -46,6 +47,7 @@ use self::lifecycle::Lifecycle;
 use self::lifecycle::Stopper;
 pub use self::lifecycle::{ReopenLog, Signals};
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
+use self::liveness::Liveness;
 use self::mesh::{Load, Post};
 use self::numbers::{Number, Numbers};
 use self::process::ProcessError;
@@ -63,6 +65,10 @@ const LETTERS_PER_TURN: usize = 4096;
 const STORE_GRACE: Duration = Duration::from_secs(5);
 /// Descriptors that are kept for other things than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
+/// What the log says of a connection whose peer's host is gone.
+const HOST_GONE: &str = "the peer's host acknowledges nothing any more";
+/// The same of one that the kernel has given up.
+const HOST_SILENT: &str = "the peer's host doesn't answer";
 /// Time between two lines about a recovery that goes on.
 const RECOVERY_NEWS_MS: u64 = 1000;
 
@@ -161,6 +167,7 @@ struct Parts {
     /// these are always busy.
     meter: Option<Meter>,
     alarm: Alarm,
+    liveness: Liveness,
 }
 
 /// What the other cores have in use, which is looked at once a millisecond.
@@ -213,7 +220,9 @@ impl Parts {
 
     /// When `tick` has to be called next.
     fn deadline_ms(&self) -> Option<u64> {
-        self.alarm.deadline_ms(self.shard.deadline_ms())
+        let deadlines =
+            [self.alarm.deadline_ms(self.shard.deadline_ms()), self.liveness.deadline_ms()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Lets a connection go to another core, behind all letters so far and before all others: its
@@ -290,6 +299,8 @@ pub struct Server {
     pub signals: Vec<Signals>,
     /// Where background jobs are kept.
     pub store: Option<Box<dyn Store>>,
+    /// How long a peer's host may acknowledge nothing before it is given up; zero: for ever.
+    pub host_timeout: Duration,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
     /// How long a core looks for something to do before it waits in the kernel.
@@ -313,6 +324,7 @@ pub fn run(
         listeners,
         signals,
         store,
+        host_timeout,
         store_timeout,
         busy_poll,
         reopen_log,
@@ -340,6 +352,9 @@ pub fn run(
         commits.extend(lines.map(|(core, line)| Commits::new(core, line, &started)));
         writer = Some(started);
     }
+    let looks = event_loop.rings.iter().all(uring::Ring::lends_descriptors);
+    listeners.find_lost_hosts(host_timeout, looks)?;
+    let host_timeout = if looks { host_timeout } else { Duration::ZERO };
     listeners.listen()?;
     listeners.announce();
     ready()?;
@@ -365,6 +380,7 @@ pub fn run(
             meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
                 .then(Meter::default),
             alarm: Alarm::default(),
+            liveness: Liveness::new(host_timeout),
         },
     );
     let ended = run_cores(parts.collect(), event_loop, &stoppers);
@@ -522,6 +538,12 @@ pub fn room(driver: Driver, descriptors: u64, cores: usize) -> Room {
             Room { of_core: less(descriptors), in_all: less(descriptors) }
         }
     }
+}
+
+/// Whether a connection broke because the kernel gave its peer's host up.
+fn is_silence(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
 }
 
 /// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.

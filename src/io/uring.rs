@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::io::Error;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
@@ -24,7 +24,8 @@ use tracing::{debug, info, warn};
 use self::buffers::{Buffers, LARGE, SMALL};
 pub use self::setup::UringError;
 pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
-use super::{IoError, Number, Parts, Socket, wait_ms};
+use super::liveness::{Acks, Output};
+use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -69,6 +70,7 @@ enum Operation {
     Signal,
     Bell,
     HandOver,
+    Lend,
     Timer,
     SetTimer,
 }
@@ -77,7 +79,7 @@ enum Operation {
 pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveSingle,
@@ -89,6 +91,7 @@ impl Operation {
         Self::Signal,
         Self::Bell,
         Self::HandOver,
+        Self::Lend,
         Self::Timer,
         Self::SetTimer,
     ];
@@ -147,6 +150,9 @@ struct Connection {
     sending: Option<Sending>,
     /// It is on its way to another core's ring.
     leaving: bool,
+    /// It is about to be had as a descriptor of the process's.
+    lending: bool,
+    output: Output,
     ending: Ending,
 }
 
@@ -232,7 +238,8 @@ impl Uring {
             }
             self.parts.receive(now)?;
             self.parts.tick(now);
-            self.welcome_arrivals();
+            self.look_for_lost_hosts(now);
+            self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
@@ -396,6 +403,7 @@ impl Uring {
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
             Some(Operation::HandOver) => self.handle_handed_over(key, result, now),
+            Some(Operation::Lend) => self.handle_lent(key, result, now),
             Some(Operation::Close) => {
                 self.connections.remove(key);
             }
@@ -434,6 +442,7 @@ impl Uring {
         if !cqueue::more(completion.flags()) {
             connection.receive = Receive::Idle;
         }
+        connection.output.heard();
         let conn = connection.conn;
         let buffer = cqueue::buffer_select(completion.flags());
         if let Some(buffer) = buffer {
@@ -458,13 +467,14 @@ impl Uring {
             }
             _ if result == -libc::ENOBUFS => self.starved += 1,
             _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
-            _ => self.hang_up(key, now),
+            _ => self.break_off(key, result, now),
         }
         self.service(key, now);
     }
 
     fn handle_received_direct(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
+        connection.output.heard();
         let receive = std::mem::replace(&mut connection.receive, Receive::Idle);
         if let (Receive::Direct(mut body), Some(conn)) = (receive, connection.conn) {
             let bytes = usize::try_from(result).unwrap_or(0);
@@ -479,7 +489,7 @@ impl Uring {
                 1.. => {}
                 0 => self.shard().ended(conn, now),
                 _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
-                _ => self.hang_up(key, now),
+                _ => self.break_off(key, result, now),
             }
         }
         self.service(key, now);
@@ -503,9 +513,58 @@ impl Uring {
                 self.connections[key].sending = Some(sending);
                 return self.send(key);
             }
-            Err(_) => self.hang_up(key, now),
+            Err(_) => self.break_off(key, result, now),
         }
         self.service(key, now);
+    }
+
+    /// Looks at connections whose output may have gone nowhere.
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        for key in self.parts.liveness.portion(self.keys_end(), now.mono_ms) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
+            let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;
+            if free && self.parts.liveness.is_in_doubt(output, sending.is_some()) {
+                *lending = true;
+                let lend = opcode::FixedFdInstall::new(connection.file, 0).build();
+                self.submit(lend.user_data(Operation::Lend.user_data(key)));
+            }
+        }
+    }
+
+    /// A direct descriptor is there as one of the process's.
+    fn handle_lent(&mut self, key: usize, result: i32, now: Now) {
+        // SAFETY: the kernel has just made it, and it is known here only.
+        #[allow(unsafe_code)]
+        let lent = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+        let connection = &mut self.connections[key];
+        connection.lending = false;
+        let (Some(conn), Some(lent)) = (connection.conn, lent) else {
+            return self.service(key, now);
+        };
+        let Connection { sending, output, .. } = connection;
+        let (is_sending, taken) = (sending.is_some(), sending.as_ref().map_or(0, |it| it.sent));
+        if let Ok(acks) = Acks::of(&lent)
+            && self.parts.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
+        {
+            let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
+            self.shard().note_lost(conn, acks.peer, beside, HOST_GONE, now);
+            self.hang_up(key, now);
+        }
+        drop(lent);
+        self.service(key, now);
+    }
+
+    /// Ends a connection that a system call says is broken.
+    fn break_off(&mut self, key: usize, result: i32, now: Now) {
+        let connection = &self.connections[key];
+        let taken = connection.sending.as_ref().map_or(0, |sending| sending.sent);
+        if let Some(conn) = connection.conn
+            && is_silence(&Error::from_raw_os_error(-result))
+        {
+            self.shard().note_lost(conn, None, -taken.cast_signed(), HOST_SILENT, now);
+        }
+        self.hang_up(key, now);
     }
 
     /// Submits what a connection needs next: a send, a receive or its end, or a step towards
@@ -517,6 +576,7 @@ impl Uring {
             && let Some((chunk, more)) = self.parts.shard.take(conn)
         {
             connection.sending = Some(Sending { chunk, sent: 0, more });
+            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
         let intake = self.parts.shard.intake(conn);
@@ -533,6 +593,8 @@ impl Uring {
                 self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
             }
             (Intake::Read, Receive::Idle) => self.arm_receive(key),
+            // Where it may be looked at again when it is on its way.
+            (Intake::Move, Receive::Idle) if connection.lending => {}
             (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
             (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
         }
@@ -598,10 +660,10 @@ impl Uring {
         }
     }
 
-    fn welcome_arrivals(&mut self) {
+    fn welcome_arrivals(&mut self, now: Now) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
             if let Socket::Direct(file, number) = socket {
-                self.attach(Some(conn), Fixed(file), number);
+                self.attach(Some(conn), Fixed(file), number, now);
             }
         }
     }
@@ -645,8 +707,9 @@ impl Uring {
     }
 
     fn close_if_quiet(&mut self, key: usize) {
-        let Connection { file, ending, receive, sending, leaving, .. } = &mut self.connections[key];
-        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving;
+        let Connection { file, ending, receive, sending, leaving, lending, .. } =
+            &mut self.connections[key];
+        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving && !*lending;
         let (entry, operation) = match ending {
             // A direct descriptor that is closed with an operation in flight lives on with it.
             Ending::No | Ending::ShutDown if quiet => {
@@ -724,12 +787,12 @@ impl Uring {
         let number = self.parts.deal_number();
         let origin = Origin { fd: number.value(), ip };
         let conn = self.shard().connect(origin, now).ok();
-        let key = self.attach(conn, Fixed(file), number);
+        let key = self.attach(conn, Fixed(file), number, now);
         self.service(key, now);
     }
 
     /// Answers with the connection's key.
-    fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number) -> usize {
+    fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number, now: Now) -> usize {
         let key = self.connections.insert(Connection {
             file,
             conn,
@@ -738,6 +801,8 @@ impl Uring {
             single_receives: 0,
             sending: None,
             leaving: false,
+            lending: false,
+            output: self.parts.liveness.begin(now.mono_ms),
             ending: Ending::No,
         });
         if let Some(conn) = conn {

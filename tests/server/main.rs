@@ -9,6 +9,7 @@ mod crash;
 mod durable;
 mod harness;
 mod limits;
+mod lost_hosts;
 mod moving;
 mod pattern;
 mod pauses;

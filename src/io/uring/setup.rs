@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use io_uring::types::Fixed;
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
 use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error as ThisError;
 
@@ -67,6 +67,7 @@ pub(crate) struct Ring {
     ring: IoUring,
     small_buffers: Buffers,
     large_buffers: Buffers,
+    lends_descriptors: bool,
 }
 
 impl Ring {
@@ -79,13 +80,22 @@ impl Ring {
             Buffers::register(&ring, shape).map_err(|error| explain(error, "ring of buffers"))
         };
         let (small_buffers, large_buffers) = (buffers(SMALL)?, buffers(LARGE)?);
-        Ok(Self { ring, small_buffers, large_buffers })
+        let mut operations = Probe::new();
+        let known = ring.submitter().register_probe(&mut operations).is_ok();
+        let lends_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        Ok(Self { ring, small_buffers, large_buffers, lends_descriptors })
+    }
+
+    /// Whether a direct descriptor can be had as one of the process's, to ask the kernel about it:
+    /// since Linux 6.8.
+    pub(crate) fn lends_descriptors(&self) -> bool {
+        self.lends_descriptors
     }
 
     /// The ring for this thread, with room for `files` direct descriptors; its small buffers and
     /// its large ones.
     pub(super) fn start(self, files: u32) -> Result<(IoUring, Buffers, Buffers), Error> {
-        let Self { ring, small_buffers, large_buffers } = self;
+        let Self { ring, small_buffers, large_buffers, .. } = self;
         ring.submitter().register_enable_rings()?;
         ring.submitter()
             .register_files_sparse(files)
