@@ -59,6 +59,8 @@ pub struct Origin {
     pub fd: i32,
     /// Its peer's address.
     pub ip: IpAddr,
+    /// Its peer's port.
+    pub port: u16,
 }
 
 /// What a driver should do about a connection's incoming bytes.
@@ -176,7 +178,7 @@ impl Connection {
     }
 
     fn stand_in(from: Core, caller: Caller) -> Self {
-        let origin = Origin { fd: -1, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let origin = Origin { fd: -1, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
         let connection = Self::new(origin, Session::new(false), caller.session);
         Self { caller: Some((from, caller)), ..connection }
     }

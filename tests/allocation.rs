@@ -39,7 +39,7 @@ impl Server {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
         self.shard.connect(origin, self.now).unwrap()
     }
 

@@ -291,7 +291,7 @@ fn shard(memory_bytes_max: usize, body_bytes_max: usize) -> Shard {
 
 fn connect(shard: &mut Shard) -> ConnId {
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    shard.connect(Origin { fd: 3, ip }, NOW).unwrap()
+    shard.connect(Origin { fd: 3, ip, port: 1 }, NOW).unwrap()
 }
 
 /// What the shard has to send to `conn`, and to nobody else.

@@ -37,7 +37,7 @@ impl Cluster {
     }
 
     fn connect(&mut self, core: usize) -> (usize, ConnId) {
-        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
         (core, self.shards[core].connect(origin, NOW).expect("there is room"))
     }
 

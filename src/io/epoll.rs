@@ -9,6 +9,7 @@
 //! or writes more than its share in one turn.
 
 use std::io::{Error, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -226,7 +227,7 @@ impl Epoll {
         'listeners: for at in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 match self.listeners[at].accept() {
-                    Ok((stream, address)) => self.add(stream, address.ip(), now),
+                    Ok((stream, address)) => self.add(stream, address, now),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
                     Err(error)
                         if matches!(
@@ -246,8 +247,8 @@ impl Epoll {
         }
     }
 
-    fn add(&mut self, stream: TcpStream, ip: std::net::IpAddr, now: Now) {
-        let origin = Origin { fd: stream.as_raw_fd(), ip };
+    fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
+        let origin = Origin { fd: stream.as_raw_fd(), ip: peer.ip(), port: peer.port() };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
         self.attach(conn, stream, now);
     }
@@ -400,7 +401,7 @@ impl Epoll {
                 let taken = sending.as_ref().map_or(0, |(_, sent, _)| *sent);
                 let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
                 let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
-                self.shard().note_lost(conn, acks.peer, beside, HOST_GONE, now);
+                self.shard().note_lost(conn, beside, HOST_GONE, now);
                 self.drop_connection(conn, now);
             }
         }
@@ -412,8 +413,7 @@ impl Epoll {
             && is_silence(error)
         {
             let taken = connection.sending.as_ref().map_or(0, |(_, sent, _)| *sent);
-            let peer = connection.stream.peer_addr().ok();
-            self.shard().note_lost(conn, peer, -taken.cast_signed(), HOST_SILENT, now);
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
         }
         self.drop_connection(conn, now);
     }

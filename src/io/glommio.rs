@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{Error, ErrorKind};
-use std::net::{IpAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -188,7 +188,7 @@ fn accept_some(shared: &Shared, listener: &TcpListener) -> std::io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         match listener.accept() {
             Ok((stream, address)) => {
-                let added = shared.borrow_mut().add(stream, address.ip());
+                let added = shared.borrow_mut().add(stream, address);
                 if let Some((conn, serial)) = added {
                     spawn(shared, conn, serial);
                 }
@@ -325,11 +325,11 @@ impl Glommio {
     }
 
     /// A connection has come; its task is to be spawned.
-    fn add(&mut self, stream: std::net::TcpStream, ip: IpAddr) -> Option<(ConnId, u64)> {
+    fn add(&mut self, stream: std::net::TcpStream, peer: SocketAddr) -> Option<(ConnId, u64)> {
         let now = self.parts.clock.now();
         self.resting = false;
         let number = self.parts.deal_number();
-        let origin = Origin { fd: number.value(), ip };
+        let origin = Origin { fd: number.value(), ip: peer.ip(), port: peer.port() };
         let conn = self.shard().connect(origin, now).ok()?;
         Some((conn, self.attach(conn, stream.into(), number, now)))
     }
@@ -547,7 +547,7 @@ impl Glommio {
                 let taken = sending.as_ref().map_or(0, |sending| sending.sent);
                 let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
                 let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
-                self.shard().note_lost(conn, acks.peer, beside, HOST_GONE, now);
+                self.shard().note_lost(conn, beside, HOST_GONE, now);
                 self.drop_connection(conn, now);
             }
         }
@@ -559,9 +559,7 @@ impl Glommio {
             && let Some(connection) = self.connection(conn)
         {
             let taken = connection.sending.as_ref().map_or(0, |sending| sending.sent);
-            let peer = socket(&connection.stream, |socket| socket.peer_addr());
-            let peer = peer.ok().and_then(|peer| peer.as_socket());
-            self.shard().note_lost(conn, peer, -taken.cast_signed(), HOST_SILENT, now);
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
         }
         self.drop_connection(conn, now);
     }

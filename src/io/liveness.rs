@@ -9,12 +9,9 @@
 //! time-out, all of which something waited to be acknowledged.
 
 use std::io::Error;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
-
-use socket2::SockRef;
 
 /// Connections that are looked at before the others have their turn.
 const LOOKS_PER_TURN: usize = 512;
@@ -43,8 +40,6 @@ pub(super) struct Acks {
     retransmit_ms: u64,
     /// Probes of a closed window that wait for their answers.
     probes: u8,
-    /// The peer.
-    pub(super) peer: Option<SocketAddr>,
 }
 
 impl Acks {
@@ -67,14 +62,12 @@ impl Acks {
         if failed {
             return Err(Error::last_os_error());
         }
-        let peer = SockRef::from(socket).peer_addr().ok().and_then(|peer| peer.as_socket());
         Ok(Self {
             queued_bytes: usize::try_from(queued).unwrap_or(0),
             in_flight: info.tcpi_unacked > 0,
             last_ack_ms: info.tcpi_last_ack_recv.into(),
             retransmit_ms: u64::from(info.tcpi_rto) / 1000,
             probes: info.tcpi_probes,
-            peer,
         })
     }
 }
@@ -217,14 +210,8 @@ pub(super) fn probe_often(listener: &impl AsFd, timeout: Duration) {
 mod tests {
     use super::*;
 
-    const IN_FLIGHT: Acks = Acks {
-        queued_bytes: 100,
-        in_flight: true,
-        last_ack_ms: 0,
-        retransmit_ms: 200,
-        probes: 0,
-        peer: None,
-    };
+    const IN_FLIGHT: Acks =
+        Acks { queued_bytes: 100, in_flight: true, last_ack_ms: 0, retransmit_ms: 200, probes: 0 };
     const CLOSED: Acks = Acks { in_flight: false, ..IN_FLIGHT };
 
     fn liveness() -> Liveness {

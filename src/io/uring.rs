@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io::Error;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
@@ -548,7 +548,7 @@ impl Uring {
             && self.parts.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
         {
             let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
-            self.shard().note_lost(conn, acks.peer, beside, HOST_GONE, now);
+            self.shard().note_lost(conn, beside, HOST_GONE, now);
             self.hang_up(key, now);
         }
         drop(lent);
@@ -562,7 +562,7 @@ impl Uring {
         if let Some(conn) = connection.conn
             && is_silence(&Error::from_raw_os_error(-result))
         {
-            self.shard().note_lost(conn, None, -taken.cast_signed(), HOST_SILENT, now);
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
         }
         self.hang_up(key, now);
     }
@@ -761,9 +761,9 @@ impl Uring {
     }
 
     fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
-        let ip = self.acceptors.completed(acceptor);
+        let peer = self.acceptors.completed(acceptor);
         match u32::try_from(result) {
-            Ok(file) => self.add(file, ip, now),
+            Ok(file) => self.add(file, peer, now),
             Err(_)
                 if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) =>
             {
@@ -783,9 +783,9 @@ impl Uring {
         }
     }
 
-    fn add(&mut self, file: u32, ip: std::net::IpAddr, now: Now) {
+    fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
         let number = self.parts.deal_number();
-        let origin = Origin { fd: number.value(), ip };
+        let origin = Origin { fd: number.value(), ip: peer.ip(), port: peer.port() };
         let conn = self.shard().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file), number, now);
         self.service(key, now);

@@ -171,7 +171,7 @@ impl Shard {
 }
 
 fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
-    let Origin { fd, ip } = connection.origin;
+    let Origin { fd, ip, .. } = connection.origin;
     WorkerRow {
         conn: ConnId::try_from(conn).unwrap_or(ConnId::MAX),
         fd,

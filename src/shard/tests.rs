@@ -52,7 +52,7 @@ impl Desk {
     }
 
     fn try_connect(&mut self) -> Result<ConnId, TooManyConnections> {
-        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
         self.shard.connect(origin, self.now)
     }
 

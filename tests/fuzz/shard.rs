@@ -25,7 +25,7 @@ pub fn new(memory_bytes_max: usize) -> Shard {
 
 /// One more connection.
 pub fn connect(shard: &mut Shard) -> ConnId {
-    let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
     shard.connect(origin, NOW).expect("there is room")
 }
 

@@ -143,7 +143,7 @@ impl Drift {
     fn connect(&mut self) -> ConnId {
         let number = (0..).find(|number| !self.peers.contains_key(number)).unwrap_or(0);
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let conn = self.mesh.connect(Origin { fd: 9, ip }, number, self.now).unwrap();
+        let conn = self.mesh.connect(Origin { fd: 9, ip, port: 1 }, number, self.now).unwrap();
         self.peers.insert(conn, Peer::default());
         conn
     }

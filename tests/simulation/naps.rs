@@ -154,7 +154,7 @@ impl Naps {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
         let conn = self.mesh.connect(origin, self.next, self.now).unwrap();
         self.note(format!("{conn} comes"));
         self.next += 1;

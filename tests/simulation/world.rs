@@ -268,7 +268,7 @@ impl World {
         let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
         let fd = (1000..).find(|&fd| !self.model.peers.values().any(|peer| peer.fd == fd));
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let origin = Origin { fd: fd.unwrap(), ip };
+        let origin = Origin { fd: fd.unwrap(), ip, port: 1 };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;

@@ -59,7 +59,7 @@ impl Cluster {
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Peer {
-        let origin = Origin { fd: self.next_fd, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: self.next_fd, ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
         self.next_fd += 1;
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
