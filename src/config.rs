@@ -227,8 +227,8 @@ pub struct Options {
         value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_count: i32,
 
-    /// Seconds that sent bytes may stay unacknowledged before a peer is given up, 0 = the kernel's
-    /// default
+    /// Seconds that a peer's host may acknowledge nothing of what was sent before it is given up,
+    /// 0 = until the kernel does
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub tcp_user_timeout: u32,
 

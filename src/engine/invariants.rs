@@ -20,9 +20,9 @@ impl Engine {
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
             if job.state != State::Running {
                 assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
-                assert_eq!(job.worker, u32::MAX);
+                assert_eq!(job.ability, u32::MAX);
             }
-            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.worker == u32::MAX);
+            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.ability == u32::MAX);
             assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
             assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
         }
@@ -59,12 +59,16 @@ impl Engine {
             counted += function.total() as usize;
         }
         assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
-        for (conn, peer) in self.peers.iter().enumerate() {
-            for id in peer.running.iter(&self.jobs, 0) {
+        let mut running = vec![0; self.peers.len()];
+        for (at, ability) in &self.abilities.records {
+            for id in ability.running.iter(&self.jobs, 0) {
                 let job = &self.jobs[id as usize];
-                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
+                assert_eq!((job.ability as usize, job.state), (at, State::Running));
+                assert_eq!(job.function, ability.function);
+                running[ability.conn as usize] += 1;
             }
         }
+        assert!(self.peers.iter().map(|peer| peer.running).eq(running));
         self.check_workers();
     }
 }

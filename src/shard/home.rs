@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tracing::trace;
 
-use super::lists::Progress;
 use super::{Closing, Shard};
 use crate::admin::{self, Concern, Listing};
 use crate::engine::{ConnId, Now, Status};
@@ -584,15 +583,13 @@ impl Shard {
                     self.pack(conn, from);
                 }
             }
-            Letter::Rows { caller, text, next } => {
+            Letter::Rows { caller, rows, next } => {
                 if let Some(conn) = self.find_caller(caller)
-                    && let Some(progress) = self.connections[conn as usize].listing
+                    && let Some(progress) = &mut self.connections[conn as usize].listing
                 {
-                    let progress = Progress { asked: false, next, ..progress };
-                    self.connections[conn as usize].listing = Some(progress);
-                    let mut parcel = Parcel::default();
-                    parcel.push_text(&text);
-                    self.push_parcel(conn, parcel, now);
+                    progress.asked = false;
+                    let text = progress.take_in(*rows, next);
+                    self.push_text(conn, text, now);
                     self.resume(conn);
                 }
             }

@@ -33,8 +33,6 @@ pub(crate) struct Mesh {
     places: BTreeMap<ConnId, (Core, ConnId)>,
     /// The rings of connections that are on their way.
     moving: BTreeMap<ConnId, (Core, Core)>,
-    /// Descriptors of all connections.
-    descriptors: BTreeMap<ConnId, i32>,
     /// Connections that have moved, either way.
     pub(crate) moved: u64,
     /// Those of them that made room.
@@ -63,7 +61,6 @@ impl Mesh {
             rings: BTreeMap::new(),
             places: BTreeMap::new(),
             moving: BTreeMap::new(),
-            descriptors: BTreeMap::new(),
             moved: 0,
             made_room: 0,
             numbers: BTreeMap::new(),
@@ -103,7 +100,6 @@ impl Mesh {
         let core = self.rng.usize(0..self.shards.len());
         let local = self.shard(core).connect(origin, now)?;
         let number = if self.shards.len() == 1 { local } else { number };
-        self.descriptors.insert(number, origin.fd);
         let place = (core, local);
         assert_eq!(self.places.insert(number, place), None, "the number {number} is taken");
         assert_eq!(self.numbers.insert(place, number), None, "{place:?} is taken");
@@ -123,7 +119,6 @@ impl Mesh {
     pub(crate) fn disconnect(&mut self, conn: ConnId, now: Now) {
         let place = self.land(conn, now);
         self.places.remove(&conn);
-        self.descriptors.remove(&conn);
         self.numbers.remove(&place);
         self.shard(place.0).disconnect(place.1, now);
     }
@@ -268,8 +263,7 @@ impl Mesh {
                 self.shard(to).receive_letter(from, letter, now);
             }
             Some(Mail::Connection(conn, passenger, functions)) => {
-                let descriptor = self.descriptors[&conn];
-                let local = self.shard(to).arrive(from, passenger, descriptor, now);
+                let local = self.shard(to).arrive(from, passenger, now);
                 self.audit.arrived(to, from, local, functions);
                 self.moving.remove(&conn);
                 assert_eq!(self.places.insert(conn, (to, local)), None);

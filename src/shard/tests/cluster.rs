@@ -12,7 +12,7 @@ use crate::function::Durability;
 use crate::letter::{Caller, Cores, Letter};
 use crate::shard::letters::LETTERS_PAUSE;
 
-const CORES: usize = 3;
+pub(super) const CORES: usize = 3;
 
 /// A connection: its core, and its number there.
 pub(super) type Peer = (usize, ConnId);
@@ -23,8 +23,10 @@ pub(super) struct Cluster {
     rings: Vec<Vec<VecDeque<Letter>>>,
     pub(super) now: Now,
     rng: Rng,
+    /// What lists name the next connection by.
+    next_fd: i32,
     /// Letters arrive only when they are told to.
-    slow: bool,
+    pub(super) slow: bool,
     /// Cores towards which each core is congested, one bit each.
     congested: [u64; CORES],
 }
@@ -50,13 +52,15 @@ impl Cluster {
             rings: (0..CORES).map(|_| (0..CORES).map(|_| VecDeque::new()).collect()).collect(),
             now,
             rng: Rng::with_seed(seed),
+            next_fd: 9,
             slow: false,
             congested: [0; CORES],
         }
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Peer {
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: self.next_fd, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        self.next_fd += 1;
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
 
@@ -76,10 +80,16 @@ impl Cluster {
 
     /// The oldest letter of a random ring arrives; `false` if there is none.
     fn step(&mut self) -> bool {
+        self.step_beside(None)
+    }
+
+    /// Likewise, but letters from one core to another wait.
+    pub(super) fn step_beside(&mut self, held: Option<(usize, usize)>) -> bool {
         self.post();
         let pairs = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
-        let full: Vec<(usize, usize)> =
-            pairs.filter(|&(from, to)| !self.rings[from][to].is_empty()).collect();
+        let full: Vec<(usize, usize)> = pairs
+            .filter(|&(from, to)| !self.rings[from][to].is_empty() && held != Some((from, to)))
+            .collect();
         let Some(&(from, to)) = full.get(self.rng.usize(0..full.len().max(1))) else {
             return false;
         };
@@ -91,6 +101,14 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         while self.step() {}
         self.shards.iter().for_each(|shard| shard.engine.check_invariants());
+    }
+
+    /// All letters from one core to another arrive.
+    pub(super) fn empty_ring(&mut self, from: usize, to: usize) {
+        self.post();
+        while let Some(letter) = self.rings[from][to].pop_front() {
+            self.shards[to].receive_letter(from, letter, self.now);
+        }
     }
 
     pub(super) fn say(&mut self, (core, conn): Peer, bytes: &[u8]) {
@@ -141,7 +159,7 @@ impl Cluster {
         let to = self.shards[core].destination(conn).unwrap();
         let passenger = self.shards[core].depart(conn, self.now);
         self.settle();
-        let peer = (to, self.shards[to].arrive(core, passenger, 9, self.now));
+        let peer = (to, self.shards[to].arrive(core, passenger, self.now));
         self.settle();
         peer
     }
