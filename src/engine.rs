@@ -214,6 +214,8 @@ pub struct Counters {
     pub exhausted: u64,
     /// Jobs that ran out of the time that their worker gave itself.
     pub timed_out: u64,
+    /// Results that were refused because the job's time there was over and others had started it.
+    pub late: u64,
     /// Jobs dropped because nobody wanted them any more, cancelled ones included.
     pub abandoned: u64,
     /// Workers that were woken and let their lease end.
@@ -438,7 +440,7 @@ impl Engine {
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`.
     pub fn work_data(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
-        let id = self.find_running(conn, number)?;
+        let id = self.find_attempt(conn, number)?;
         self.forward(id);
         Ok(())
     }
@@ -454,9 +456,11 @@ impl Engine {
         numerator: u32,
         denominator: u32,
     ) -> Result<(), NotRunning> {
-        let id = self.find_running(conn, number)?;
+        let id = self.find_attempt(conn, number)?;
         let job = &mut self.jobs[id as usize];
-        (job.numerator, job.denominator) = (numerator, denominator);
+        if job.state == State::Running {
+            (job.numerator, job.denominator) = (numerator, denominator);
+        }
         self.forward(id);
         Ok(())
     }
@@ -464,11 +468,18 @@ impl Engine {
     /// `WORK_COMPLETE`, `WORK_FAIL` and `WORK_EXCEPTION`: likewise, and the job is done.
     ///
     /// # Errors
-    /// `NotRunning` if the job isn't assigned to `conn`.
+    /// `NotRunning` if the job isn't assigned to `conn`, nor waits since its time there was over.
     pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
-        let id = self.find_running(conn, number)?;
+        let id = self.find_attempt(conn, number).inspect_err(|NotRunning| {
+            // Nobody but a worker that had it knows the handle of a job that runs.
+            self.counters.late += u64::from(self.is_running(number));
+        })?;
         self.forward(id);
-        self.release(id);
+        if self.jobs[id as usize].state == State::Running {
+            self.release(id);
+        } else {
+            self.unqueue(id);
+        }
         self.remove(id);
         self.counters.finished += 1;
         Ok(())
@@ -514,10 +525,7 @@ impl Engine {
                     self.jobs[id as usize].timer = None;
                     match self.jobs[id as usize].state {
                         State::Delayed => self.start_delayed(id, now),
-                        State::Running => {
-                            self.counters.timed_out += 1;
-                            self.lose_worker(id, now);
-                        }
+                        State::Running => self.time_out(id, now),
                         State::Queued | State::Storing | State::Kept => {
                             debug_assert!(false, "only delayed and running jobs have timers");
                         }
@@ -761,14 +769,6 @@ impl Engine {
         self.by_number.find(number_hash(number), |id| self.jobs[id as usize].number == number)
     }
 
-    fn find_running(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
-        let id = self.find(number).ok_or(NotRunning)?;
-        let job = &self.jobs[id as usize];
-        let its_own = job.state == State::Running
-            && self.abilities.records[job.ability as usize].conn == conn;
-        its_own.then_some(id).ok_or(NotRunning)
-    }
-
     fn find_unique(
         &self,
         hash: NonZero<u32>,
@@ -860,6 +860,7 @@ mod drain;
 mod durable;
 #[cfg(debug_assertions)]
 mod invariants;
+mod late;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -240,6 +240,8 @@ pub struct Ability {
     pub candidate: bool,
     /// Jobs that run by it, the latest first.
     pub running: Stack,
+    /// Tells it from all others before and after it, of the last 2^32; never `u32::MAX`.
+    pub serial: u32,
     links: [Links; 5],
 }
 
@@ -259,6 +261,8 @@ impl Linked for Ability {
 pub struct Abilities {
     /// The records.
     pub records: Slab<Ability>,
+    /// The latest one's.
+    serial: u32,
     pairs: Index,
 }
 
@@ -275,6 +279,7 @@ impl Abilities {
 
     /// Adds one that stands in no list yet.
     pub fn insert(&mut self, conn: u32, function: FunctionId, timeout_ms: u32) -> AbilityId {
+        self.serial = (self.serial + 1) % u32::MAX;
         let ability = Ability {
             conn,
             function,
@@ -282,6 +287,7 @@ impl Abilities {
             ready: [false; 3],
             candidate: false,
             running: Stack::default(),
+            serial: self.serial,
             links: [Links::LOOSE; 5],
         };
         let id = u32::try_from(self.records.insert(ability)).unwrap_or(u32::MAX);
@@ -292,7 +298,7 @@ impl Abilities {
 
     /// Removes one that stands in no list any more.
     pub fn remove(&mut self, id: AbilityId) {
-        let Self { records, pairs } = self;
+        let Self { records, pairs, .. } = self;
         pairs.remove(hash_of(records, id), id);
         records.remove(id as usize);
     }

@@ -107,7 +107,7 @@ pub struct Job {
     pub unique_hash: Option<NonZero<u32>>,
     /// Number of its function.
     pub function: u32,
-    /// Ability of its worker that it runs by, while it does.
+    /// While it runs, the ability of its worker by which it does; else see `late`; else `u32::MAX`.
     pub ability: u32,
     /// Timer that starts it (`Delayed`) or takes it from its worker (`Running`).
     pub timer: Option<TimerId>,
@@ -194,6 +194,12 @@ impl Job {
         let kept = submit.body.from(usize::from(submit.unique_at));
         let is_shared = kept.bytes().len() >= SHARED_BYTES_MIN && kept.share().is_some();
         if is_shared { 0 } else { kept.bytes().len() }
+    }
+
+    /// Serial number of the ability by which its last attempt was made, if that has timed out.
+    #[must_use]
+    pub fn late(&self) -> Option<u32> {
+        (self.state != State::Running && self.ability != u32::MAX).then_some(self.ability)
     }
 
     /// The unique key; may be empty.

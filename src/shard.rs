@@ -679,10 +679,14 @@ impl Shard {
                     if !alone && self.send_away(conn, header, body, &request, now) {
                         return;
                     }
+                    let late = self.engine.counters.late;
                     let (session, mut cx) = self.context(conn, now);
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
                     let work = if let Request::Work(work) = request { Some(work) } else { None };
+                    if self.engine.counters.late > late {
+                        self.note_late(conn, work, now);
+                    }
                     self.deliver(work, now);
                 }
                 Err(error) => {

@@ -20,9 +20,9 @@ impl Engine {
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
             if job.state != State::Running {
                 assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
-                assert_eq!(job.ability, u32::MAX);
             }
-            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.ability == u32::MAX);
+            let waits = job.timer.is_some() && job.state != State::Running;
+            assert_eq!(job.state == State::Delayed, waits);
             assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
             assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
         }

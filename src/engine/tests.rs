@@ -244,12 +244,50 @@ fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     assert!(rig.engine.status(job).unwrap().running);
     rig.pass(1);
     assert!(!rig.engine.status(job).unwrap().running);
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
     rig.can_do(6, "resize");
     assert_eq!(rig.grab(6), Some(job));
+    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_eq!(rig.engine.counters.late, 1);
     rig.pass(100_000);
     assert_eq!(rig.engine.work_finished(6, job), Ok(()), "this one has all the time it wants");
     assert_eq!(rig.engine.deadline_ms(), None);
+}
+
+/// A job that outlasted its worker's CAN_DO_TIMEOUT went back to its queue, the worker's result was
+/// refused and the job grabbed again: its only worker ran it for ever, and the client waited.
+#[test]
+fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
+    let mut rig = Rig::new(settings());
+    rig.can_do(6, "resize");
+    let time_out = |rig: &mut Rig| {
+        let job = rig.submit(1, Command::SubmitJob, "resize\0\0");
+        rig.engine.can_do(5, b"resize", 2000);
+        assert_eq!(rig.grab(5), Some(job));
+        rig.pass(2000);
+        rig.effects();
+        assert!(!rig.engine.status(job).unwrap().running);
+        job
+    };
+    let job = time_out(&mut rig);
+    assert_eq!(rig.engine.work_finished(6, job), Err(NotRunning), "another's");
+    assert_eq!(rig.engine.work_status(5, job, 1, 2), Ok(()));
+    assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
+    assert_eq!(rig.engine.status(job).unwrap().numerator, 0, "it doesn't run");
+    assert_eq!(rig.engine.work_finished(5, job), Ok(()));
+    assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
+    assert_eq!((rig.engine.status(job), rig.grab(6)), (None, None));
+    // Once it has given the function up, or is gone, nothing of it is welcome.
+    let job = time_out(&mut rig);
+    rig.engine.cant_do(5, b"resize", rig.now);
+    rig.engine.can_do(5, b"resize", 2000);
+    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "it registered anew");
+    assert_eq!(rig.grab(5), Some(job));
+    rig.engine.work_finished(5, job).unwrap();
+    let job = time_out(&mut rig);
+    rig.disconnect(5);
+    rig.engine.can_do(5, b"resize", 2000);
+    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "another one of its number");
+    rig.engine.check_invariants();
 }
 
 #[test]

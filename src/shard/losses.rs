@@ -1,12 +1,15 @@
-//! Connections that are lost because their peers can't be reached any more: the line that says so.
+//! Lines about what is lost: connections whose peers can't be reached any more, and results that
+//! come too late.
 //!
-//! The driver finds out and closes them. Knows no socket and no time-out. Invariant: the line says
-//! where the peer was, why it was given up, and how many bytes it doesn't get.
+//! The driver finds out about the former and closes them. Knows no socket and no time-out.
+//! Invariant: a line says where the peer was, why it or its packet was given up, and how many bytes
+//! it doesn't get.
 
 use tracing::warn;
 
 use super::Shard;
 use crate::engine::{ConnId, Now};
+use crate::packet::Work;
 
 impl Shard {
     /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
@@ -16,5 +19,15 @@ impl Shard {
         let peer = connection.origin.peer;
         let unsent_bytes = connection.outbox.bytes().saturating_add_signed(beside);
         self.complain(now, || warn!(conn, %peer, unsent_bytes, "closed: {reason}"));
+    }
+
+    /// Says that a result was refused since another worker has the job.
+    pub(super) fn note_late(&mut self, conn: ConnId, work: Option<Work<'_>>, now: Now) {
+        let peer = self.connections[conn as usize].origin.peer;
+        let handle = work.map_or(&[][..], |work| work.handle);
+        let handle = handle.escape_ascii();
+        self.complain(now, || {
+            warn!(conn, %peer, %handle, "result refused: its time was over, another worker has it");
+        });
     }
 }

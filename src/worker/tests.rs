@@ -447,7 +447,7 @@ fn take_step(rig: &mut Rig, step: Step) {
         Step::Finish(conn) => {
             let abilities = &rig.engine.abilities.records;
             let its_own = |job: &Job| {
-                abilities.get(job.ability as usize).is_some_and(|ability| ability.conn == conn)
+                job.state == State::Running && abilities[job.ability as usize].conn == conn
             };
             if let Some(number) = oldest(rig, &its_own) {
                 rig.engine.work_finished(conn, number).unwrap();

@@ -81,6 +81,8 @@ pub(crate) struct Job {
     /// One entry for each foreground submission.
     clients: Vec<ConnId>,
     pub(crate) place: Place,
+    /// The worker whose attempt was the last one and has timed out.
+    pub(crate) late: Option<ConnId>,
     /// Earliest start in seconds since 1970; 0 = at once.
     run_at_s: u64,
     pub(crate) attempts: u32,
@@ -96,6 +98,14 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Whether a worker runs it, or did until its time was over.
+    pub(crate) fn is_with(&self, conn: ConnId) -> bool {
+        match self.place {
+            Place::Running { conn: worker, .. } => worker == conn,
+            _ => self.late == Some(conn),
+        }
+    }
+
     pub(crate) fn is_wanted(&self) -> bool {
         !self.cancelled && (self.background || !self.clients.is_empty())
     }
@@ -461,6 +471,7 @@ impl Model {
             cancelled: false,
             clients: if background { Vec::new() } else { vec![conn] },
             place: Place::Storing,
+            late: None,
             run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
             attempts: 0,
             stored: false,
@@ -566,12 +577,12 @@ impl Model {
         }
     }
 
-    /// The job with this handle, if `conn` runs it.
+    /// The job with this handle, if `conn` runs it, or did until its time was over.
     fn running(&self, conn: ConnId, text: &[u8]) -> Option<u64> {
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         let number = number(text)?;
-        let place = self.jobs.get(&number)?.place;
-        matches!(place, Place::Running { conn: worker, .. } if worker == conn).then_some(number)
+        let job = self.jobs.get(&number)?;
+        job.is_with(conn).then_some(number)
     }
 
     fn work(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) {
@@ -594,7 +605,10 @@ impl Model {
             C::WorkData | C::WorkWarning => self.forward(number, &packet, &packet),
             C::WorkStatus => {
                 let value = |text: &[u8]| std::str::from_utf8(text).unwrap().parse().unwrap_or(0);
-                self.jobs.get_mut(&number).unwrap().progress = (value(parts[1]), value(parts[2]));
+                let job = self.jobs.get_mut(&number).unwrap();
+                if let Place::Running { .. } = job.place {
+                    job.progress = (value(parts[1]), value(parts[2]));
+                }
                 self.forward(number, &packet, &packet);
             }
             C::WorkException => {
@@ -617,7 +631,12 @@ impl Model {
     fn finish(&mut self, number: u64, packet: &Packet, without_exceptions: &Packet) {
         self.tally.count("finished");
         self.forward(number, packet, without_exceptions);
-        self.remove(number);
+        if let Place::Running { .. } = self.jobs[&number].place {
+            self.remove(number);
+        } else {
+            self.tally.count("finished late");
+            self.drop_queued(number);
+        }
     }
 
     fn status(&mut self, conn: ConnId, text: &[u8]) {
@@ -668,11 +687,14 @@ impl Model {
         let numbers: Vec<u64> = self.jobs.keys().copied().collect();
         for number in numbers {
             match self.jobs[&number].place {
-                Place::Running { deadline_ms: Some(deadline_ms), .. }
+                Place::Running { conn, deadline_ms: Some(deadline_ms), .. }
                     if deadline_ms <= now.mono_ms =>
                 {
                     self.tally.count("timed out");
                     self.lose_worker(number, group);
+                    if let Some(job) = self.jobs.get_mut(&number) {
+                        job.late = Some(conn);
+                    }
                 }
                 Place::Delayed { run_at_s } if run_at_s * 1000 <= now.unix_ms => {
                     self.tally.count("started late");

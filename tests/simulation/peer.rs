@@ -7,7 +7,7 @@ use fastrand::Rng;
 use ringgear::engine::ConnId;
 use ringgear::packet::Command as C;
 
-use crate::model::{Model, Place, handle};
+use crate::model::{Model, handle};
 use crate::wire::Request;
 
 /// `f0` and `F0` differ in case only, for `drop function`.
@@ -122,12 +122,8 @@ fn submit(rng: &mut Rng) -> Request {
 
 /// A word on a job that the connection runs, or, now and then, on one that it doesn't.
 fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
-    let own: Vec<u64> = model
-        .jobs
-        .iter()
-        .filter(|(_, job)| matches!(job.place, Place::Running { conn: at, .. } if at == conn))
-        .map(|(&number, _)| number)
-        .collect();
+    let own: Vec<u64> =
+        model.jobs.iter().filter(|(_, job)| job.is_with(conn)).map(|(&number, _)| number).collect();
     let number = match own.len() {
         0 if rng.u32(0..5) > 0 => return grab(rng),
         0 => any_number(rng, model),

@@ -289,6 +289,7 @@ impl Job {
             cancelled: false,
             clients: Vec::new(),
             place: Place::Storing,
+            late: None,
             run_at_s: row.run_at_s,
             attempts: row.attempts,
             stored: true,

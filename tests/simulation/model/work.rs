@@ -81,6 +81,7 @@ impl Model {
         let limited = ability.timeout_ms > 0;
         let deadline_ms = limited.then_some(self.now.mono_ms + ability.timeout_ms);
         job.place = Place::Running { conn, deadline_ms, grabbed: self.clock };
+        job.late = None;
         self.tally.count("grabbed");
     }
 
@@ -151,6 +152,8 @@ impl Model {
 
     /// A worker's jobs go back to the heads of their queues, in the order in which it took them.
     fn lose_jobs(&mut self, conn: ConnId, which: impl Fn(&Job) -> bool) {
+        let late = |job: &&mut Job| job.late == Some(conn) && which(job);
+        self.jobs.values_mut().filter(late).for_each(|job| job.late = None);
         let mut lost: Vec<(u64, u64)> = Vec::new();
         for (&number, job) in self.jobs.iter().filter(|(_, job)| which(job)) {
             if let Place::Running { conn: worker, grabbed, .. } = job.place
