@@ -17,6 +17,7 @@ use slab::Slab;
 use thiserror::Error;
 
 use self::delayed::ClockWatch;
+use self::sequences::Sequences;
 use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
 use crate::index::Index;
@@ -171,6 +172,9 @@ pub enum SubmitError {
     /// The job would take more memory than there is left.
     #[error("out of memory")]
     OutOfMemory,
+    /// The store has not reserved any more numbers; see `allow_sequences`.
+    #[error("no job number is reserved")]
+    OutOfNumbers,
 }
 
 /// A worker spoke of a job that isn't assigned to it.
@@ -288,7 +292,7 @@ pub struct Engine {
     pub(crate) timers: Timers<Due>,
     clock: ClockWatch,
     hasher: SeedableRandomState,
-    next_sequence: u64,
+    sequences: Sequences,
     /// Background jobs may be answered before they are on disk, where that is the policy.
     async_allowed: bool,
     job_bytes: usize,
@@ -317,7 +321,7 @@ impl Engine {
             timers: Timers::new(now.mono_ms),
             clock: ClockWatch::default(),
             hasher,
-            next_sequence: settings.first_sequence,
+            sequences: Sequences::from(settings.first_sequence),
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
@@ -399,8 +403,8 @@ impl Engine {
         if size_of::<Job>() + Job::copied_bytes(submit) > room {
             return Err(SubmitError::OutOfMemory);
         }
-        let number = handle::job_number(self.next_sequence, self.functions[function].slot);
-        self.next_sequence += 1;
+        let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
+        let number = handle::job_number(sequence, self.functions[function].slot);
         let mut job = Job::new(number, function, submit);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
@@ -889,6 +893,7 @@ mod delayed;
 mod durable;
 #[cfg(debug_assertions)]
 mod invariants;
+mod sequences;
 
 #[cfg(test)]
 pub(crate) mod tests;

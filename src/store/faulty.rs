@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::namespace::Record;
 use super::{Operation, Row, Store, StoreError};
 
 /// What happens to a commit.
@@ -37,6 +38,9 @@ struct State {
     powerless: bool,
     /// Commits wait as long as this is set.
     held: bool,
+    /// What is on record.
+    prefix: Option<Vec<u8>>,
+    mark: Option<u64>,
 }
 
 /// The store, and the handle by which a test steers and inspects it.
@@ -94,6 +98,23 @@ impl Faulty {
 }
 
 impl Store for Faulty {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        let State { prefix, mark, live, .. } = &*self.state();
+        let last = live.last_key_value().map(|(&number, _)| number);
+        Ok(Record { prefix: prefix.clone(), mark: *mark, last })
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        match state.down {
+            Some(Fault::Lost) => return Err(StoreError::Lost("taken by another".into())),
+            Some(_) => return Err(StoreError::Unavailable("refused".into())),
+            None => {}
+        }
+        (state.prefix, state.mark) = (Some(prefix.to_vec()), Some(mark));
+        Ok(())
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         self.state().live.values().cloned().for_each(each);
         Ok(())

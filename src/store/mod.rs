@@ -8,6 +8,7 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once the commit that holds it is on disk, or once it is certain that none will.
 
+pub mod namespace;
 pub mod open;
 pub mod writer;
 
@@ -25,6 +26,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use thiserror::Error;
 
+use self::namespace::Record;
 use crate::packet::Priority;
 
 /// Largest row that every store can keep, in bytes as `Row::bytes` counts them: SQLite's rows and
@@ -114,6 +116,19 @@ pub enum StoreError {
 
 /// A database of durable jobs, owned by this process alone.
 pub trait Store: Debug + Send {
+    /// What is on record about handles.
+    ///
+    /// # Errors
+    /// `StoreError`: see there.
+    fn record(&mut self) -> Result<Record, StoreError>;
+
+    /// Puts on record what handles start with, and that sequence numbers below `mark` may be in use
+    /// from now on; returns when that is on disk.
+    ///
+    /// # Errors
+    /// `StoreError`: see there. No number of those that would have been reserved may be used.
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError>;
+
     /// Gives every job to `each`, the lowest number first.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 
 mod change;
 mod conninfo;
+mod record;
 mod session;
 mod takeover;
 
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 use self::change::Chunk;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
+use super::namespace::Record;
 use super::open::OpenError;
 use super::{Operation, Row, Store, StoreError};
 use crate::packet::Priority;
@@ -34,12 +36,13 @@ use crate::packet::Priority;
 ///
 /// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
 ///    generation (counts the sessions of owners) and the owner's token (random for each process).
+/// 2. `ringgear_owner` also has what is on record about handles.
 ///
 /// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
 /// let `Link::own` alter tables of each older version before it takes the next generation, in the
 /// same transaction. Older servers refuse newer tables. Numbers are unsigned here and signed there,
 /// bit for bit; they reach 2^63 after a thousand years.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The tables, made by whoever finds none. Payloads are kept as they are: trying to compress them
 /// costs more than it saves.
@@ -59,7 +62,9 @@ CREATE TABLE ringgear_owner (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
     generation bigint NOT NULL,
-    owner bytea NOT NULL
+    owner bytea NOT NULL,
+    handle_prefix bytea,
+    next_sequence bigint
 );";
 
 /// Serializes the making of tables; `ringgear` in ASCII.
@@ -103,6 +108,8 @@ struct Link {
     /// Says that the owner is this process.
     token: Vec<u8>,
     generation: i64,
+    /// What this process has put on record: prefix and mark.
+    reserved: Option<(Box<[u8]>, u64)>,
     /// Set for good once another server owns the jobs.
     lost: bool,
 }
@@ -145,10 +152,23 @@ impl Postgres {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
         let place = conninfo::place(&config);
-        let (ready, backends) = (None, Vec::new());
-        let mut link = Link { config, place, ready, backends, token, generation: 0, lost: false };
+        let (ready, backends, reserved) = (None, Vec::new(), None);
+        let (generation, lost) = (0, false);
+        let mut link = Link { config, place, ready, backends, token, generation, reserved, lost };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
+    }
+
+    /// What is on record in the tables, which may be another server's; `None` if they can't be read
+    /// or have none.
+    pub(super) fn peek(conninfo: &str) -> Option<Record> {
+        let config = conninfo::config(conninfo, |name| std::env::var(name).ok()).ok()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().ok()?;
+        let place = conninfo::place(&config);
+        runtime.block_on(async {
+            record::read(&Session::connect(&config, &place).await.ok()?).await.ok()
+        })
     }
 
     /// The first sequence above those of all jobs that are kept, and not below `first_sequence`.
@@ -159,7 +179,7 @@ impl Postgres {
 
     /// Lets a session that was given up close its socket, and with it give the lock back, now:
     /// nothing runs here between calls.
-    fn settle(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+    fn settle<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_err() {
             self.runtime.block_on(tokio::task::yield_now());
         }
@@ -168,6 +188,16 @@ impl Postgres {
 }
 
 impl Store for Postgres {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        let result = self.runtime.block_on(self.link.record());
+        self.settle(result)
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.reserve(prefix, mark));
+        self.settle(result)
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load(each));
         self.settle(result)
@@ -260,12 +290,13 @@ impl Link {
         Ok(session)
     }
 
-    async fn check_version(&self, session: &Session, lock: &str) -> Result<(), Trouble> {
+    /// Gives the version of the tables, which need not be the latest.
+    async fn check_version(&self, session: &Session, lock: &str) -> Result<i32, Trouble> {
         let sql = format!("SELECT version FROM ringgear_owner {lock}");
         let row = answer(ANSWER_TIMEOUT, session.client.query_opt(&sql, &[])).await?;
         let place = &self.place;
         let sentence = match row.map(|row| row.get::<_, i32>(0)) {
-            Some(VERSION) => return Ok(()),
+            Some(version @ 1..=VERSION) => return Ok(version),
             Some(version) if version > VERSION => format!(
                 "the jobs in {place} are of version {version}, this ringgear knows versions up to \
                  {VERSION}: start the newer ringgear, or another database"
@@ -282,7 +313,9 @@ impl Link {
     /// Takes the next generation; earlier ones can't commit from here on.
     async fn own(&self, session: &Session) -> Result<i64, Trouble> {
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
-        self.check_version(session, "FOR UPDATE").await?;
+        if self.check_version(session, "FOR UPDATE").await? < 2 {
+            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
+        }
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    RETURNING generation";
         let generation =
@@ -351,6 +384,10 @@ impl Link {
             return Err(Trouble::Told(self.lose()));
         };
         self.generation = row.get(0);
+        if let Some((prefix, mark)) = &self.reserved {
+            // A failover may have lost it.
+            record::write(&session, self.generation, prefix, *mark).await?;
+        }
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
         Ok(Ready { session, change })
@@ -361,6 +398,25 @@ impl Link {
         self.lost = true;
         self.ready = None;
         StoreError::Lost(format!("another server has taken over the jobs in {}", self.place))
+    }
+
+    async fn record(&mut self) -> Result<Record, StoreError> {
+        let ready = self.take().await?;
+        let read = record::read(&ready.session).await;
+        let record = read.map_err(|trouble| trouble.in_service(&self.place))?;
+        self.ready = Some(ready);
+        Ok(record)
+    }
+
+    async fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let ready = self.take().await?;
+        let written = record::write(&ready.session, self.generation, prefix, mark).await;
+        if !written.map_err(|trouble| trouble.in_service(&self.place))? {
+            return Err(self.lose());
+        }
+        self.reserved = Some((prefix.into(), mark));
+        self.ready = Some(ready);
+        Ok(())
     }
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {

@@ -23,8 +23,8 @@ use tracing::info;
 
 use super::gearmand::Table;
 use super::lock::Lock;
+use super::namespace::Record;
 use super::{Operation, Row, Store, StoreError};
-use crate::handle::SLOT_BITS;
 use crate::packet::Priority;
 
 /// The table of gearmand's queue when nobody named another.
@@ -38,9 +38,12 @@ const APPLICATION_ID: i64 = 0x7269_6e67;
 /// To change the schema: raise it by one, let `SCHEMA` make what new files get, and let `claim`
 /// bring files of each older version a step further in the transaction that sets this number. What
 /// a released version means never changes, and each gets a test that reads a file of it.
-const VERSION: i64 = 1;
+///
+/// 1. `ringgear_job` has a row for each job.
+/// 2. `ringgear_owner` has one row with what is on record about handles.
+const VERSION: i64 = 2;
 
-/// Comments stay in the file: `.schema` shows them.
+/// The table of the first version. Comments stay in the file: `.schema` shows them.
 const SCHEMA: &str = "
 CREATE TABLE ringgear_job (
     number     INTEGER PRIMARY KEY,         -- the number in its handle, its order too
@@ -53,7 +56,23 @@ CREATE TABLE ringgear_job (
     payload    BLOB NOT NULL DEFAULT x''
 )";
 
-const OUR_TABLE: &str = "ringgear_job";
+/// What version 2 adds.
+const SCHEMA_2: &str = "
+CREATE TABLE ringgear_owner (
+    only_row      INTEGER PRIMARY KEY CHECK (only_row = 1),
+    generation    INTEGER NOT NULL,  -- counts the servers that had this file
+    handle_prefix TEXT,              -- what handles start with; NULL before the first server
+    next_sequence INTEGER            -- number >> 8 of every job so far is below; likewise
+);
+INSERT INTO ringgear_owner VALUES (1, 0, NULL, NULL)";
+
+const OUR_TABLES: [&str; 2] = ["ringgear_job", "ringgear_owner"];
+
+const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
+/// A number of the upper half, which is a negative one here, is larger than all others.
+const LAST: &str = "SELECT coalesce((SELECT max(number) FROM ringgear_job WHERE number < 0),
+    (SELECT max(number) FROM ringgear_job))";
+const RESERVE: &str = "UPDATE ringgear_owner SET handle_prefix = ?1, next_sequence = ?2";
 
 /// A commit that is tried again may have reached the disk the first time.
 pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
@@ -89,7 +108,7 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the locked database, makes it if there is none, and moves jobs that C gearmand left in
     /// `import_table` (by default `GEARMAND_TABLE`) to its own table. These are numbered in
-    /// sequence from `first_sequence`, or from behind the last job that is there.
+    /// sequence from `first_sequence`, or from behind all numbers that have been given to jobs.
     ///
     /// # Errors
     /// `StoreError`: see there.
@@ -112,6 +131,15 @@ impl Sqlite {
         }
         let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
         Ok(Self { connection: Some(connection), file, lock })
+    }
+
+    /// What is on record in the file at `path`, which may be another server's; `None` if it can't
+    /// be read or has none.
+    pub(super) fn peek(path: &Path) -> Option<Record> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).ok()?;
+        connection.busy_timeout(BUSY_TIMEOUT).ok()?;
+        read_record(&connection).ok()
     }
 
     /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
@@ -147,6 +175,16 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        self.with(|connection| read_record(connection))
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        self.with(|connection| {
+            connection.execute(RESERVE, params![Name(prefix), mark.cast_signed()]).map(|_| ())
+        })
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         self.with(|connection| {
             let mut select = connection.prepare(SELECT)?;
@@ -284,8 +322,9 @@ fn claim(
 ) -> Result<(), StoreError> {
     let explain = |error| explain(path, &error);
     let name = path.display();
-    if import_table.eq_ignore_ascii_case(OUR_TABLE) {
-        let text = format!("{OUR_TABLE} is ringgear's own table: name the one that gearmand wrote");
+    if OUR_TABLES.iter().any(|ours| import_table.eq_ignore_ascii_case(ours)) {
+        let text =
+            format!("{import_table} is ringgear's own table: name the one that gearmand wrote");
         return Err(StoreError::Unusable(text));
     }
     if let Some(column) = theirs.and_then(|theirs| theirs.lacks) {
@@ -307,18 +346,37 @@ fn claim(
             return Err(StoreError::Unusable(text));
         }
         log_ahead(path, connection)?;
-        let make = |connection: &mut Connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()
-        };
-        return make(connection).map_err(explain);
+        return upgrade(connection, &[SCHEMA, SCHEMA_2]).map_err(explain);
+    }
+    if (application, version) == (APPLICATION_ID, 1) {
+        log_ahead(path, connection)?;
+        return upgrade(connection, &[SCHEMA_2]).map_err(explain);
     }
     check(path, connection)?;
     log_ahead(path, connection)
+}
+
+/// Brings a file to this version.
+fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+fn read_record(connection: &Connection) -> rusqlite::Result<Record> {
+    let (prefix, mark) = connection.query_row(RECORD, [], |row| {
+        let prefix = match row.get_ref(0)? {
+            ValueRef::Null => None,
+            value => Some(bytes_of(value).to_vec()),
+        };
+        Ok((prefix, row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned)))
+    })?;
+    let last: Option<i64> = connection.query_row(LAST, [], |row| row.get(0))?;
+    Ok(Record { prefix, mark, last: last.map(i64::cast_unsigned) })
 }
 
 /// Makes sure that the file is one of ours.
@@ -362,10 +420,8 @@ fn take_over(
     first_sequence: u64,
 ) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let last = "SELECT ifnull(max(number), 0) FROM ringgear_job";
-    let last: i64 = transaction.query_row(last, [], |row| row.get(0))?;
-    let next = (last.cast_unsigned() >> SLOT_BITS) + 1;
-    let taken = theirs.take_over(&transaction, first_sequence.max(next))?;
+    let taken =
+        theirs.take_over(&transaction, first_sequence.max(read_record(&transaction)?.next()))?;
     transaction.commit()?;
     Ok(taken)
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashSet, HashSetExt};
 use tracing::{error, info, warn};
 
+use super::namespace::next_mark;
 use super::{Operation, ROW_BYTES_MAX, Store, StoreError};
 
 /// Most operations in one commit.
@@ -58,19 +59,30 @@ pub enum Outcome {
         /// One sentence.
         reason: Arc<str>,
     },
+    /// Sequence numbers up to here are reserved; every core is told.
+    Reserved {
+        /// The first that isn't.
+        mark: u64,
+    },
     /// Another server owns the store; each core is told once and nothing follows. Nobody knows what
     /// became of the Inserts without an outcome.
     Lost(Arc<str>),
 }
 
 /// How a writer behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Number of cores: they are told when the store is lost.
     pub cores: usize,
     /// How long an Insert that a client waits for is tried while the store is unavailable. Zero =
     /// it fails with its commit, and at once while the store is known to be down.
     pub timeout: Duration,
+    /// What handles start with, for the store's record.
+    pub prefix: Box<[u8]>,
+    /// Sequence numbers below are reserved.
+    pub mark: u64,
+    /// Whether more of them are needed at once.
+    pub needs_sequences: bool,
 }
 
 /// What the writer has done, for metrics.
@@ -88,6 +100,8 @@ pub struct Counters {
 
 enum Message {
     Batch(Batch),
+    /// Reserve more sequence numbers than those below.
+    Reserve(u64),
     /// Do what was handed over before, until this time at most.
     Stop(Instant),
 }
@@ -107,6 +121,14 @@ impl Sender {
         if self.messages.send(Message::Batch(batch)).is_err() {
             self.counters.waiting.fetch_sub(count, Ordering::Relaxed);
         }
+    }
+}
+
+impl Sender {
+    /// Asks for sequence numbers beyond those below `mark`.
+    pub fn reserve(&self, mark: u64) {
+        // A thread that has ended doesn't listen.
+        let _ = self.messages.send(Message::Reserve(mark));
     }
 }
 
@@ -280,6 +302,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         for _ in 0..COMMIT_OPERATIONS_MAX {
             match message {
                 Ok(Message::Batch(batch)) => self.take(batch),
+                // Other cores may have asked for the same.
+                Ok(Message::Reserve(mark)) => {
+                    self.settings.needs_sequences |= mark == self.settings.mark;
+                }
                 Ok(Message::Stop(deadline)) => return self.stopping(deadline),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => return self.stopping(now),
@@ -396,17 +422,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     /// Tries the commit if it is time; returns false once the store is lost.
     fn try_commit(&mut self) -> bool {
         let early = self.down.as_ref().is_some_and(|down| Instant::now() < down.next_try);
-        if self.attempt.count == 0 {
+        if self.attempt.count == 0 && !self.settings.needs_sequences {
             return self.check();
         }
         if early {
             return true;
         }
-        let result = if self.attempt.operations.is_empty() {
-            Ok(())
-        } else {
+        let result = self.reserve().and_then(|()| {
+            if self.attempt.operations.is_empty() {
+                return Ok(());
+            }
             self.store.commit(&self.attempt.operations)
-        };
+        });
         self.seen = Instant::now();
         match result {
             Ok(()) => self.succeeded(),
@@ -416,6 +443,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             Err(StoreError::Lost(reason)) => return self.lost(reason),
         }
         true
+    }
+
+    /// Reserves the next block of sequence numbers, if more are needed.
+    fn reserve(&mut self) -> Result<(), StoreError> {
+        let Settings { cores, prefix, mark, needs_sequences, .. } = &mut self.settings;
+        if std::mem::take(needs_sequences) {
+            let next = next_mark(*mark);
+            self.store.reserve(prefix, next).inspect_err(|_| *needs_sequences = true)?;
+            *mark = next;
+            (0..*cores).for_each(|core| (self.report)(core, Outcome::Reserved { mark: next }));
+        }
+        Ok(())
     }
 
     /// Asks the store, when nothing has been committed for a while, whether it is still ours;

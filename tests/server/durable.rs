@@ -6,6 +6,7 @@
 mod faults;
 mod finished;
 mod gearmand;
+mod handles;
 mod outage;
 mod policies;
 mod refusals;

@@ -281,15 +281,51 @@ fn files_of_other_programs_and_versions_are_refused_untouched() {
 
     let place = Place::new();
     drop(place.open());
-    place.sql("PRAGMA user_version = 2");
+    place.sql("PRAGMA user_version = 3");
     let reason = unusable(place.try_open(None));
-    assert!(reason.contains("version 2"), "{reason}");
+    assert!(reason.contains("version 3"), "{reason}");
 
     let place = Place::new();
     fs::write(&place.path, "# a text file that is longer than SQLite's head of a file\n".repeat(9))
         .unwrap();
     let reason = unusable(place.try_open(None));
     assert!(reason.contains("no SQLite database"), "{reason}");
+}
+
+#[test]
+fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let place = Place::new();
+    place.sql(&format!(
+        "PRAGMA journal_mode = wal; PRAGMA application_id = {APPLICATION_ID};
+        PRAGMA user_version = 1; {SCHEMA};
+        INSERT INTO ringgear_job (number, function, unique_key, payload)
+            VALUES (1, 'reverse', 'u', x'61'), ({}, 'reverse', 'u', x'62')",
+        job_number(7, 9)
+    ));
+    for _ in 0..2 {
+        let mut store = place.open();
+        assert_eq!(rows(&mut store), [row(1, b"a"), row(job_number(7, 9), b"b")]);
+        let record = Record { last: Some(job_number(7, 9)), ..Record::default() };
+        assert_eq!(store.record().unwrap(), record);
+    }
+}
+
+#[test]
+fn what_is_on_record_about_handles_outlives_the_jobs() {
+    let place = Place::new();
+    let mut store = place.open();
+    assert_eq!(store.record().unwrap(), Record::default());
+    store.commit(&[keep(row(u64::MAX - 3, b"a")), keep(row(5, b"b"))]).unwrap();
+    store.reserve("H:ü".as_bytes(), 77).unwrap();
+    let record = |last| Record { prefix: Some("H:ü".into()), mark: Some(77), last };
+    assert_eq!(store.record().unwrap(), record(Some(u64::MAX - 3)));
+    let removals = [5, u64::MAX - 3].map(|number| Operation::Remove { number });
+    store.commit(&removals).unwrap();
+    assert_eq!(Sqlite::peek(&place.path), Some(record(None)), "also beside its server");
+    drop(store);
+    // Jobs of gearmand are numbered from the mark on, too.
+    place.sql(&format!("{GEARMAND} INSERT INTO gearman_queue VALUES ('u', 'f', 1, 'p', 0)"));
+    assert_eq!(numbers(&mut place.open()), [job_number(77, slot(b"f"))]);
 }
 
 #[test]
