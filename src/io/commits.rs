@@ -150,8 +150,8 @@ mod tests {
             Ok(())
         }
 
-        fn commit(&mut self, _: &[Operation]) -> Result<(), StoreError> {
-            Ok(())
+        fn commit(&mut self, _: &[Operation]) -> Result<u64, StoreError> {
+            Ok(0)
         }
 
         fn check(&mut self) -> Result<(), StoreError> {

@@ -120,7 +120,7 @@ impl Store for Faulty {
         Ok(())
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let mut state = self.state();
         state.commits.push(operations.to_vec());
         let nth = state.commits.len();
@@ -155,7 +155,7 @@ impl Store for Faulty {
             return unavailable("no power");
         }
         state.durable = state.live.clone();
-        if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(()) }
+        if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(1) }
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -135,11 +135,13 @@ pub trait Store: Debug + Send {
     /// `StoreError`: see there. What was given before stays given.
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError>;
 
-    /// Applies operations in their order, all or none, and returns when they are on disk.
+    /// Applies operations in their order, all or none, and returns when they are on disk. Gives the
+    /// number of rows that were changed: with 0, nothing had to be written, and so success says
+    /// nothing about the disk.
     ///
     /// # Errors
     /// `StoreError`: see there.
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError>;
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError>;
 
     /// Asked now and then when there is nothing to commit: whether the store is still this
     /// process's own.

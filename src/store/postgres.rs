@@ -203,13 +203,13 @@ impl Store for Postgres {
         self.settle(result)
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let result = self.runtime.block_on(self.link.commit(operations));
         self.settle(result)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        self.commit(&[])
+        self.commit(&[]).map(|_| ())
     }
 }
 
@@ -426,18 +426,18 @@ impl Link {
         Ok(())
     }
 
-    async fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    async fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let mut chunks = change::chunks(operations);
         if chunks.is_empty() {
             chunks.push(Chunk::default());
         }
         let ready = self.take().await?;
         match apply(&ready, self.generation, &chunks).await {
-            Ok(true) => {
+            Ok(Some(changed)) => {
                 self.ready = Some(ready);
-                Ok(())
+                Ok(changed)
             }
-            Ok(false) => Err(self.lose()),
+            Ok(None) => Err(self.lose()),
             Err(trouble) => {
                 let refused = matches!(&trouble, Trouble::Error(error) if error.code().is_some());
                 if refused && ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok() {
@@ -449,8 +449,13 @@ impl Link {
     }
 }
 
-/// Applies all chunks in one transaction; false, and nothing applied, if `generation` is over.
-async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<bool, Trouble> {
+/// Applies all chunks in one transaction and gives the number of rows that are changed; `None`, and
+/// nothing applied, if `generation` is over.
+async fn apply(
+    ready: &Ready,
+    generation: i64,
+    chunks: &[Chunk<'_>],
+) -> Result<Option<u64>, Trouble> {
     let session = &ready.session;
     let bytes = chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0);
     let limit = limit(bytes);
@@ -460,19 +465,19 @@ async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<b
         let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
         session.run(ANSWER_TIMEOUT, &begin).await?;
     }
+    let mut changed = 0;
     for chunk in chunks {
-        if answer(limit, session.client.query_one(&ready.change, &chunk.parameters(&generation)))
-            .await?
-            .get::<_, i64>(0)
-            == 0
-        {
-            return Ok(false);
+        let parameters = chunk.parameters(&generation);
+        let row = answer(limit, session.client.query_one(&ready.change, &parameters)).await?;
+        if row.get::<_, i64>(0) == 0 {
+            return Ok(None);
         }
+        changed += row.get::<_, i64>(1).cast_unsigned();
     }
     if several {
         session.run(limit, "COMMIT").await?;
     }
-    Ok(true)
+    Ok(Some(changed))
 }
 
 /// Streams the table.

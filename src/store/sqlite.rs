@@ -208,13 +208,14 @@ impl Store for Sqlite {
         })
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         self.with(|connection| {
             // Dropped on the way out of an error, it takes everything back.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            apply(&transaction, operations)?;
-            transaction.commit()
+            let changed = apply(&transaction, operations)?;
+            transaction.commit()?;
+            Ok(changed as u64)
         })
     }
 
@@ -224,26 +225,26 @@ impl Store for Sqlite {
     }
 }
 
-fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<()> {
+/// Gives the number of rows that are changed.
+fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<usize> {
     let mut keep = transaction.prepare_cached(INSERT)?;
     let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
     let mut remove = transaction.prepare_cached(REMOVE)?;
+    let mut changed = 0;
     for operation in operations {
-        match operation {
+        changed += match operation {
             Operation::Insert { row, .. } => insert(&mut keep, row)?,
             Operation::SetAttempts { number, attempts } => {
-                set_attempts.execute(params![number.cast_signed(), attempts])?;
+                set_attempts.execute(params![number.cast_signed(), attempts])?
             }
-            Operation::Remove { number } => {
-                remove.execute([number.cast_signed()])?;
-            }
-        }
+            Operation::Remove { number } => remove.execute([number.cast_signed()])?,
+        };
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Runs `INSERT` for a row.
-pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<usize> {
     statement.execute(params![
         row.number.cast_signed(),
         Name(&row.function),
@@ -253,8 +254,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resu
         row.run_at_s.cast_signed(),
         row.attempts,
         &*row.payload,
-    ])?;
-    Ok(())
+    ])
 }
 
 /// Any bytes, as text where a shell can show them as such.

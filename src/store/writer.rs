@@ -8,6 +8,8 @@
 //! once unless it is an Insert reported as Failed, whose number is removed instead; and an Insert
 //! that somebody waits for gets one outcome, or the whole writer ends (`Lost`, `stop`).
 
+mod outage;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -17,8 +19,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use foldhash::{HashSet, HashSetExt};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use self::outage::Outage;
 use super::namespace::next_mark;
 use super::{Operation, ROW_BYTES_MAX, Store, StoreError};
 
@@ -163,6 +166,7 @@ impl Writer {
             examined: 0,
             attempt: Attempt::default(),
             down: None,
+            outage: None,
             seen: Instant::now(),
             stop: None,
         };
@@ -252,6 +256,8 @@ struct Work<R> {
     examined: usize,
     attempt: Attempt,
     down: Option<Down>,
+    /// Outlasts `down` where commits that write nothing succeed.
+    outage: Option<Outage>,
     /// When the store was last known to be ours.
     seen: Instant,
     /// When to give up; `None` before it is told to stop.
@@ -348,7 +354,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             self.queue.push_back(Entry { core, operation, arrived });
         }
         let reason = match down {
-            Some(down) => down.reason.clone(),
+            Some(down) => {
+                self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
+                down.reason.clone()
+            }
             None => "the job is too large to be kept".into(),
         };
         self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
@@ -382,6 +391,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             self.examined += 1;
         }
         let reason = down.reason.clone();
+        self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
         self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
     }
 
@@ -428,15 +438,15 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         if early {
             return true;
         }
-        let result = self.reserve().and_then(|()| {
+        let result = self.reserve().and_then(|reserved| {
             if self.attempt.operations.is_empty() {
-                return Ok(());
+                return Ok(reserved);
             }
-            self.store.commit(&self.attempt.operations)
+            Ok(reserved + self.store.commit(&self.attempt.operations)?)
         });
         self.seen = Instant::now();
         match result {
-            Ok(()) => self.succeeded(),
+            Ok(changed) => self.succeeded(changed > 0),
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
             // Waiting doesn't help; what nobody waits for is kept all the same.
             Err(StoreError::Unusable(reason)) => self.failed(&reason, Duration::ZERO),
@@ -445,16 +455,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         true
     }
 
-    /// Reserves the next block of sequence numbers, if more are needed.
-    fn reserve(&mut self) -> Result<(), StoreError> {
+    /// Reserves the next block of sequence numbers, if more are needed; gives the number of rows
+    /// that are changed.
+    fn reserve(&mut self) -> Result<u64, StoreError> {
         let Settings { cores, prefix, mark, needs_sequences, .. } = &mut self.settings;
-        if std::mem::take(needs_sequences) {
-            let next = next_mark(*mark);
-            self.store.reserve(prefix, next).inspect_err(|_| *needs_sequences = true)?;
-            *mark = next;
-            (0..*cores).for_each(|core| (self.report)(core, Outcome::Reserved { mark: next }));
+        if !*needs_sequences {
+            return Ok(0);
         }
-        Ok(())
+        let next = next_mark(*mark);
+        self.store.reserve(prefix, next)?;
+        (*mark, *needs_sequences) = (next, false);
+        (0..*cores).for_each(|core| (self.report)(core, Outcome::Reserved { mark: next }));
+        Ok(1)
     }
 
     /// Asks the store, when nothing has been committed for a while, whether it is still ours;
@@ -482,16 +494,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         false
     }
 
-    fn succeeded(&mut self) {
+    /// `written`: something had to be written, so the store can do that.
+    fn succeeded(&mut self, written: bool) {
         let Attempt { operations, awaited, count } = std::mem::take(&mut self.attempt);
         if !operations.is_empty() {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }
         self.counters.operations.fetch_add(count as u64, Ordering::Relaxed);
         let waiting = self.counters.waiting.fetch_sub(count as u64, Ordering::Relaxed);
-        if let Some(down) = self.down.take() {
-            let seconds = down.since.elapsed().as_secs();
-            info!(seconds, waiting, "the store is back; what waited is written now");
+        // What comes next is tried in any case, or nothing would show that it can be written again.
+        self.down = None;
+        if written && let Some(outage) = self.outage.take() {
+            outage.end(waiting, Instant::now());
         }
         // Bodies go first: a core that is told looks once whether their memory came back.
         drop(operations);
@@ -505,12 +519,13 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             if timeout.is_zero() { PAUSE_MAX } else { (timeout / 2).clamp(PAUSE_MIN, PAUSE_MAX) };
         let (since, pause) = match &self.down {
             Some(down) => (down.since, (down.pause * 2).min(longest)),
-            None => {
-                let waiting = self.counters.waiting.load(Ordering::Relaxed);
-                warn!(reason, waiting, "the store is down; trying again until it is back");
-                (now, PAUSE_MIN)
-            }
+            None => (now, PAUSE_MIN),
         };
+        let waiting = self.counters.waiting.load(Ordering::Relaxed);
+        match &mut self.outage {
+            Some(outage) => outage.go_on(reason, waiting, now),
+            none => *none = Some(Outage::begin(reason, waiting, now)),
+        }
         let next_try = now + pause;
         self.down = Some(Down { since, next_try, pause, timeout, reason: reason.into() });
     }

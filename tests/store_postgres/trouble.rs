@@ -16,7 +16,7 @@ use super::server::{Server, backend, insert, insist, numbers};
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-fn unavailable(result: Result<(), StoreError>) -> String {
+fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Err(StoreError::Unavailable(sentence)) => sentence,
         other => panic!("{other:?}"),

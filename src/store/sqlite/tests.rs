@@ -79,7 +79,7 @@ fn unusable(result: Result<Sqlite, StoreError>) -> String {
     }
 }
 
-fn unavailable(result: Result<(), StoreError>) -> String {
+fn unavailable(result: Result<u64, StoreError>) -> String {
     match result {
         Err(StoreError::Unavailable(reason)) => reason,
         other => panic!("{other:?}"),
@@ -137,6 +137,18 @@ fn operations_take_effect_in_their_order_and_twice_is_as_good_as_once() {
         let expected = vec![Row { attempts: 3, ..row(2, b"b") }, row(3, b"")];
         assert_eq!(rows(&mut store), expected);
     }
+}
+
+#[test]
+fn a_commit_says_how_many_rows_it_changed() {
+    let place = Place::new();
+    let mut store = place.open();
+    assert_eq!(store.commit(&[keep(row(1, b"a")), keep(row(2, b"b"))]).unwrap(), 2);
+    let nothing =
+        [Operation::Remove { number: 3 }, Operation::SetAttempts { number: 3, attempts: 1 }];
+    assert_eq!(store.commit(&nothing).unwrap(), 0);
+    let both = [Operation::SetAttempts { number: 2, attempts: 1 }, Operation::Remove { number: 1 }];
+    assert_eq!(store.commit(&both).unwrap(), 2);
 }
 
 #[test]
