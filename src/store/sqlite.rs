@@ -7,6 +7,8 @@
 //! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice
 //! leaves what applying it once does.
 
+mod wal;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +23,7 @@ use rusqlite::{
 };
 use tracing::info;
 
+use self::wal::Wal;
 use super::gearmand::Table;
 use super::lock::Lock;
 use super::namespace::Record;
@@ -101,6 +104,7 @@ pub struct Sqlite {
     connection: Option<Connection>,
     /// Device and inode of the file that was opened.
     file: (u64, u64),
+    wal: Wal,
     /// Stands last: closing the connection still writes.
     lock: Lock,
 }
@@ -130,7 +134,8 @@ impl Sqlite {
             }
         }
         let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
-        Ok(Self { connection: Some(connection), file, lock })
+        let wal = Wal::new(path, LOG_BYTES_KEPT.cast_unsigned());
+        Ok(Self { connection: Some(connection), file, wal, lock })
     }
 
     /// What is on record in the file at `path`, which may be another server's; `None` if it can't
@@ -209,14 +214,16 @@ impl Store for Sqlite {
     }
 
     fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
-        self.with(|connection| {
+        let changed = self.with(|connection| {
             // Dropped on the way out of an error, it takes everything back.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let changed = apply(&transaction, operations)?;
             transaction.commit()?;
             Ok(changed as u64)
-        })
+        })?;
+        self.connection.iter().for_each(|connection| self.wal.watch(connection));
+        Ok(changed)
     }
 
     /// The lock can't be lost while the process lives.

@@ -215,3 +215,31 @@ fn a_store_that_refuses_every_job_is_not_back_before_it_has_written_one(contende
     assert_eq!(drain_texts(&server, &["f"]), ["kept"]);
     server.stop();
 }
+
+/// A transaction that was begun in a shell and forgotten keeps the log from being reset, so that it
+/// fills the disk; nothing was said.
+#[test]
+fn a_forgotten_read_transaction_is_named_before_the_log_fills_the_disk() {
+    let database = Database::new();
+    let server = database.serve(Contender::RinggearEpoll, &[]);
+    let mut client = Conn::open(server.address());
+    let payload = "x".repeat(16 << 20);
+    submit_bg(&mut client, "f", &payload);
+    let shell = rusqlite::Connection::open(database.path()).expect("a database");
+    shell.execute_batch("BEGIN; SELECT count(*) FROM ringgear_job").expect("good SQL");
+    for _ in 0..4 {
+        submit_bg(&mut client, "f", &payload);
+    }
+    let told = server.wait_for_log("WARN ", |line| line.contains("grows").then(|| line.to_owned()));
+    let log = format!("{}-wal", database.path().display());
+    assert!(told.contains(&log) && told.contains("read transaction"), "{told}");
+    let bytes = fs::metadata(&log).expect("a log").len();
+    assert!(bytes > 64 << 20, "{bytes}");
+    shell.execute_batch("COMMIT").expect("a transaction");
+    // It is moved to the database by one commit, and cut by the next.
+    for _ in 0..3 {
+        submit_bg(&mut client, "f", "x");
+    }
+    server.wait_for_log("INFO ", |line| line.contains("is short again").then_some(()));
+    server.stop();
+}
