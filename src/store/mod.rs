@@ -22,6 +22,7 @@ pub mod lock;
 mod faulty;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -149,4 +150,9 @@ pub trait Store: Debug + Send {
     /// # Errors
     /// `StoreError::Lost`: another server has it. Anything else may be left to the next commit.
     fn check(&mut self) -> Result<(), StoreError>;
+
+    /// How often that is asked.
+    fn check_interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }

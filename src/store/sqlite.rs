@@ -75,7 +75,9 @@ const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
 /// A number of the upper half, which is a negative one here, is larger than all others.
 const LAST: &str = "SELECT coalesce((SELECT max(number) FROM ringgear_job WHERE number < 0),
     (SELECT max(number) FROM ringgear_job))";
-const RESERVE: &str = "UPDATE ringgear_owner SET handle_prefix = ?1, next_sequence = ?2";
+const RESERVE: &str = "UPDATE ringgear_owner SET generation = ?1, handle_prefix = ?2,
+    next_sequence = ?3";
+const GENERATION: &str = "SELECT generation FROM ringgear_owner";
 
 /// A commit that is tried again may have reached the disk the first time.
 pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
@@ -86,6 +88,8 @@ const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
 const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
     payload FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
 
+/// How often the generation is looked at while nothing is committed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a commit waits for a shell that writes. Longer waits are the writer's to arrange.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Kibibytes of pages that are kept in memory. Jobs come and go at the two ends of the table: more
@@ -104,6 +108,10 @@ pub struct Sqlite {
     connection: Option<Connection>,
     /// Device and inode of the file that was opened.
     file: (u64, u64),
+    /// The one in the file as long as it is this server's.
+    generation: i64,
+    /// Whether it is this server's own, which it takes before it gives a number out.
+    owns: bool,
     wal: Wal,
     /// Stands last: closing the connection still writes.
     lock: Lock,
@@ -133,9 +141,14 @@ impl Sqlite {
                 info!(jobs = taken, table = import_table, "took over the jobs of gearmand");
             }
         }
-        let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
+        let generation = generation(&connection).map_err(explain)?;
+        let file = lock.file_id().map_err(|error| misplaced(path, &error.to_string()))?;
         let wal = Wal::new(path, LOG_BYTES_KEPT.cast_unsigned());
-        Ok(Self { connection: Some(connection), file, wal, lock })
+        let connection = Some(connection);
+        let mut store = Self { connection, file, generation, owns: false, wal, lock };
+        // Whether it is the locked file that was opened.
+        store.with(|_| Ok(()))?;
+        Ok(store)
     }
 
     /// What is on record in the file at `path`, which may be another server's; `None` if it can't
@@ -179,15 +192,45 @@ impl Sqlite {
     }
 }
 
+impl Sqlite {
+    /// Changes the file, provided that it is still this server's.
+    fn transact<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let expected = self.generation;
+        let changed = self.with(|connection| {
+            // Dropped on the way out, it takes everything back.
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if generation(&transaction)? != expected {
+                return Ok(None);
+            }
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(Some(changed))
+        })?;
+        changed.ok_or_else(|| self.lost())
+    }
+
+    fn lost(&self) -> StoreError {
+        let name = self.lock.database().display();
+        StoreError::Lost(format!("another server has taken over the jobs in {name}"))
+    }
+}
+
 impl Store for Sqlite {
     fn record(&mut self) -> Result<Record, StoreError> {
         self.with(|connection| read_record(connection))
     }
 
     fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
-        self.with(|connection| {
-            connection.execute(RESERVE, params![Name(prefix), mark.cast_signed()]).map(|_| ())
-        })
+        let next = self.generation + i64::from(!self.owns);
+        self.transact(|transaction| {
+            transaction.execute(RESERVE, params![next, Name(prefix), mark.cast_signed()])
+        })?;
+        (self.generation, self.owns) = (next, true);
+        Ok(())
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -214,22 +257,25 @@ impl Store for Sqlite {
     }
 
     fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
-        let changed = self.with(|connection| {
-            // Dropped on the way out of an error, it takes everything back.
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let changed = apply(&transaction, operations)?;
-            transaction.commit()?;
-            Ok(changed as u64)
-        })?;
+        let changed = self.transact(|transaction| apply(transaction, operations))?;
         self.connection.iter().for_each(|connection| self.wal.watch(connection));
-        Ok(changed)
+        Ok(changed as u64)
     }
 
-    /// The lock can't be lost while the process lives.
     fn check(&mut self) -> Result<(), StoreError> {
-        Ok(())
+        let found = self.with(|connection| generation(connection))?;
+        if found == self.generation { Ok(()) } else { Err(self.lost()) }
     }
+
+    fn check_interval(&self) -> Duration {
+        CHECK_INTERVAL
+    }
+}
+
+/// Counts the servers that have had the file. The locks keep a second one away from it wherever the
+/// file system keeps locks; where it doesn't, this tells the first one.
+fn generation(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached(GENERATION)?.query_row([], |row| row.get(0))
 }
 
 /// Gives the number of rows that are changed.

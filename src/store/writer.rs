@@ -33,8 +33,6 @@ pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries. It also ends in time for Inserts that came meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often an idle server makes sure that the store is still its own.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer than asked for `stop` waits for a commit that is under way.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -293,7 +291,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             Some(down) => {
                 Some(self.next_expiry(down).map_or(down.next_try, |at| at.min(down.next_try)))
             }
-            None if self.is_idle() => Some(self.seen + CHECK_INTERVAL),
+            None if self.is_idle() => Some(self.seen + self.store.check_interval()),
             None => Some(now),
         };
         if let Some(deadline) = self.stop {
@@ -472,7 +470,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     /// Asks the store, when nothing has been committed for a while, whether it is still ours;
     /// returns false if not. Other troubles show at the next commit.
     fn check(&mut self) -> bool {
-        if self.down.is_some() || self.seen.elapsed() < CHECK_INTERVAL {
+        if self.down.is_some() || self.seen.elapsed() < self.store.check_interval() {
             return true;
         }
         let checked = self.store.check();

@@ -8,6 +8,7 @@ mod finished;
 mod gearmand;
 mod handles;
 mod outage;
+mod owners;
 mod policies;
 mod refusals;
 mod restart;
