@@ -17,6 +17,7 @@ use slab::Slab;
 use thiserror::Error;
 
 use self::delayed::ClockWatch;
+use self::drain::Drain;
 use self::sequences::Sequences;
 use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
@@ -232,6 +233,8 @@ pub(crate) enum Due {
     Job(JobId),
     /// The wall clock may have been set.
     Clock,
+    /// More jobs are to be left to the next server.
+    Drain,
 }
 
 /// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
@@ -291,6 +294,9 @@ pub struct Engine {
     by_unique: Index,
     pub(crate) timers: Timers<Due>,
     clock: ClockWatch,
+    drain: Drain,
+    /// Jobs assigned to workers.
+    pub(crate) running: usize,
     hasher: SeedableRandomState,
     sequences: Sequences,
     /// Background jobs may be answered before they are on disk, where that is the policy.
@@ -320,6 +326,8 @@ impl Engine {
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
             clock: ClockWatch::default(),
+            drain: Drain::default(),
+            running: 0,
             hasher,
             sequences: Sequences::from(settings.first_sequence),
             async_allowed: true,
@@ -486,63 +494,6 @@ impl Engine {
         Some((latest.number, self.status_of(latest)))
     }
 
-    /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A
-    /// worker that has it may go on; what it says goes nowhere. `false` if there is no such job.
-    pub fn cancel(&mut self, number: u64) -> bool {
-        let Some(id) = self.find(number) else { return false };
-        self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
-        self.fail(id);
-        self.unindex_unique(id);
-        let job = &mut self.jobs[id as usize];
-        if job.state == State::Running {
-            job.cancelled = true;
-            job.background = false;
-            // No restart brings it back, whatever its worker does.
-            if std::mem::take(&mut job.stored) {
-                self.effects.push(Effect::Remove { number });
-            }
-        } else {
-            self.unqueue(id);
-            self.remove(id);
-        }
-        true
-    }
-
-    /// Makes a function if there is none of this name.
-    pub fn create_function(&mut self, name: &[u8]) {
-        self.functions.find_or_create(name);
-    }
-
-    /// Drops a function, and its queued jobs as if they were cancelled.
-    ///
-    /// # Errors
-    /// `FunctionBusy` if workers are registered for it or run jobs of it.
-    pub fn drop_function(&mut self, id: FunctionId) -> Result<(), FunctionBusy> {
-        let function = &self.functions[id];
-        if function.workers > 0 || function.running > 0 {
-            return Err(FunctionBusy);
-        }
-        if function.total() > 0 {
-            let numbers: Vec<u64> = self
-                .jobs
-                .iter_from(0)
-                .filter_map(|(_, job)| (job.function == id).then_some(job.number))
-                .collect();
-            for number in numbers {
-                self.cancel(number);
-            }
-        }
-        self.functions.remove(id);
-        Ok(())
-    }
-
-    /// Bounds the jobs of a function by priority; 0 = no bound. Does nothing for an unknown name.
-    pub fn set_queue_max(&mut self, name: &[u8], queue_max: [u32; 3]) {
-        if let Some(id) = self.functions.find(name) {
-            self.functions[id].queue_max = queue_max;
-        }
-    }
-
     /// When `tick` has to be called next, in milliseconds of the clock that never goes back.
     #[inline]
     #[must_use]
@@ -559,6 +510,7 @@ impl Engine {
                     let looked_at = self.follow_clock(now);
                     budget = budget.saturating_sub(looked_at);
                 }
+                Due::Drain => budget = budget.saturating_sub(self.set_some_aside(now)),
                 Due::Job(id) => {
                     self.jobs[id as usize].timer = None;
                     match self.jobs[id as usize].state {
@@ -567,7 +519,7 @@ impl Engine {
                             self.counters.timed_out += 1;
                             self.lose_worker(id, now);
                         }
-                        State::Queued | State::Storing => {
+                        State::Queued | State::Storing | State::Kept => {
                             debug_assert!(false, "only delayed and running jobs have timers");
                         }
                     }
@@ -644,7 +596,9 @@ impl Engine {
 
     /// A job that is nowhere may start, now or when its time has come.
     fn start(&mut self, id: JobId, now: Now) {
-        if self.jobs[id as usize].run_at_ms() > now.unix_ms {
+        if self.is_for_next(id) {
+            self.set_aside(id);
+        } else if self.jobs[id as usize].run_at_ms() > now.unix_ms {
             self.delay(id, now);
         } else {
             self.enqueue(id, End::Back, now);
@@ -653,6 +607,9 @@ impl Engine {
 
     /// Puts a job that is nowhere in its queue, tells the workers that it is there and wakes some.
     fn enqueue(&mut self, id: JobId, end: End, now: Now) {
+        if self.is_for_next(id) {
+            return self.set_aside(id);
+        }
         let job = &mut self.jobs[id as usize];
         job.state = State::Queued;
         let (function_id, priority) = (job.function, job.priority as usize);
@@ -679,6 +636,7 @@ impl Engine {
         }
         let worker = std::mem::replace(&mut job.worker, u32::MAX);
         self.functions[job.function].running -= 1;
+        self.running -= 1;
         self.peers[worker as usize].running.remove(&mut self.jobs, 0, id);
     }
 
@@ -702,6 +660,10 @@ impl Engine {
                 self.end_delay(function);
             }
             State::Storing => function.storing -= 1,
+            State::Kept => {
+                function.kept -= 1;
+                self.drain.kept -= 1;
+            }
             State::Running => debug_assert!(false, "a running job is in no queue"),
         }
     }
@@ -889,7 +851,9 @@ fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {
     spread(hash.map_or(0, NonZero::get).into())
 }
 
+mod administration;
 mod delayed;
+mod drain;
 mod durable;
 #[cfg(debug_assertions)]
 mod invariants;

@@ -90,6 +90,8 @@ pub struct Function {
     pub storing: u32,
     /// Jobs assigned to workers.
     pub running: u32,
+    /// Jobs left to the next server.
+    pub kept: u32,
     /// Connections that can run it.
     pub workers: u32,
     /// Most jobs, in any state, beyond which a submission of a priority is refused; 0 = no limit.
@@ -118,6 +120,7 @@ impl Function {
             delayed: 0,
             storing: 0,
             running: 0,
+            kept: 0,
             workers: 0,
             queue_max: [0; 3],
             unaware: Default::default(),
@@ -131,7 +134,7 @@ impl Function {
     /// Jobs in any state.
     #[must_use]
     pub fn total(&self) -> u32 {
-        self.queued + self.delayed + self.storing + self.running
+        self.queued + self.delayed + self.storing + self.running + self.kept
     }
 
     /// Whether one more job of this priority would be too many.

@@ -153,6 +153,12 @@ impl Inbound {
         self.start < self.partial.len()
     }
 
+    /// Whether a body has begun to come that isn't complete, or is being dropped as it arrives.
+    #[must_use]
+    pub fn is_within_body(&self) -> bool {
+        !matches!(self.state, State::Frames | State::Whole { .. })
+    }
+
     /// Bytes of memory held for this connection's unfinished frames.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

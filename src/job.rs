@@ -40,6 +40,8 @@ pub enum State {
     Storing,
     /// Assigned to a worker.
     Running,
+    /// Left to the next server, in no queue; the store keeps it.
+    Kept,
 }
 
 /// A job's unique, reducer and payload in a row, the first two ended by a NUL.

@@ -456,6 +456,8 @@ pub enum ErrorReply {
     OutOfMemory,
     /// The job could not be put on disk.
     NotStored,
+    /// The server finishes the jobs it has.
+    Draining,
     /// OPTION_REQ for anything but `exceptions`.
     UnknownOption,
     /// WORK_DATA or WORK_WARNING for a job that this connection doesn't run.
@@ -479,6 +481,7 @@ impl ErrorReply {
             | Self::BodyTooLarge
             | Self::NumberOutOfRange => "ARGUMENT_TOO_LARGE",
             Self::QueueFull | Self::OutOfMemory | Self::NotStored => "QUEUE_ERROR",
+            Self::Draining => "SHUTDOWN",
             Self::UnknownOption => "UNKNOWN_OPTION",
             Self::NoSuchJob | Self::NoSuchJobForResult | Self::NoSuchJobForException => {
                 "JOB_NOT_FOUND"
@@ -502,6 +505,7 @@ impl ErrorReply {
             Self::QueueFull => "Job queue is full",
             Self::OutOfMemory => "MEMORY_ALLOCATION_FAILURE",
             Self::NotStored => "Job could not be stored",
+            Self::Draining => "The server finishes its jobs and takes no more: use another one",
             Self::UnknownOption => "Server does not recognize given option",
             Self::NoSuchJob => "Job does not exist on server",
             Self::NoSuchJobForResult => "Job given in work result not found",

@@ -150,6 +150,9 @@ impl Session {
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
+    if cx.engine.is_draining() {
+        return refuse(cx, ErrorReply::Draining);
+    }
     if submit.unique.len() > UNIQUE_BYTES_MAX || submit.reducer.len() > UNIQUE_BYTES_MAX {
         return refuse(cx, ErrorReply::UniqueTooLarge);
     }

@@ -6,10 +6,10 @@
 //! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
 //! once a batch. `delivery` fills them; `home`, `owner`, `moving` and `relief` face other cores.
 //!
-//! Invariant: a connection that doesn't read its replies is not read from either (`Intake::Pause`)
-//! and beyond `Settings::outbox_bytes_max` closed; what it sent meanwhile is kept, in order.
+//! Invariant: a connection that doesn't read its replies is read from all the same, until memory
+//! is short, and beyond `Settings::outbox_bytes_max` closed (`unread`); order is kept.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use foldhash::HashMap;
 use slab::Slab;
@@ -22,6 +22,7 @@ use self::moving::Moving;
 pub use self::moving::Passenger;
 use self::relief::Relief;
 pub use self::settings::Settings;
+use self::unread::Unread;
 use crate::admin;
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::frame::FrameError;
@@ -32,7 +33,8 @@ use crate::packet::{Command, ErrorReply, Request, Response};
 use crate::session::{self, Context, Session};
 use crate::store::{Operation, Row};
 
-/// With more than this waiting to leave, a connection's requests wait.
+/// With more than this waiting to leave, a connection's lists wait, and if memory is short its
+/// requests.
 const OUTBOX_PAUSE_BYTES: usize = 1 << 20;
 /// With no more than this waiting, they go on.
 const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
@@ -40,7 +42,8 @@ const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
 const SLOTS_PAUSE: usize = 1024;
 /// With no more than these, they go on.
 const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
-/// With more than this waiting behind a grab that another core sees to, a connection isn't read.
+/// With more than this waiting behind a list, a grab that another core sees to or a move to another
+/// core, a connection isn't read.
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
@@ -56,8 +59,8 @@ const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
 pub struct Origin {
     /// Its descriptor, or what the driver has in its place.
     pub fd: i32,
-    /// Its peer's address.
-    pub ip: IpAddr,
+    /// Its peer's address and port.
+    pub peer: SocketAddr,
 }
 
 /// What a driver should do about a connection's incoming bytes.
@@ -109,6 +112,8 @@ pub struct Elsewhere {
     pub connections: usize,
     /// Cores that have few enough connections to take in more, one bit each.
     pub hospitable: u64,
+    /// The largest of their `Shard::largest_unread_bytes`.
+    pub largest_unread_bytes: usize,
 }
 
 /// How a connection comes to its end.
@@ -141,8 +146,13 @@ struct Connection {
     closing: Closing,
     /// The peer will send nothing more.
     ended: bool,
-    /// Requests wait until the outbox has room.
+    /// Requests wait for replies to come or to leave, and nothing is received meanwhile.
     paused: bool,
+    /// Memory is short and much is unread: requests wait. When the peer last read something, in
+    /// milliseconds of `Now::mono_ms`.
+    throttled: Option<u64>,
+    /// Among those that have much unread.
+    is_listed: bool,
     /// Requests wait until letters to other cores have left; see `Letters`.
     blocked: bool,
     dirty: bool,
@@ -163,13 +173,15 @@ impl Connection {
             closing: Closing::No,
             ended: false,
             paused: false,
+            throttled: None,
+            is_listed: false,
             blocked: false,
             dirty: false,
         }
     }
 
     fn stand_in(from: Core, caller: Caller) -> Self {
-        let origin = Origin { fd: -1, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
         let connection = Self::new(origin, Session::new(false), caller.session);
         Self { caller: Some((from, caller)), ..connection }
     }
@@ -188,9 +200,18 @@ impl Connection {
     /// Whether requests that waited, or the end of the connection that did, may go on.
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
-        self.paused && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
+        let waits = self.paused || self.listing.is_some();
+        waits && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
             || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
             || self.ended && self.closing == Closing::No && slots == 0
+    }
+
+    /// Whether it may be closed at once: a stand-in has nothing to close, and what is being handed
+    /// over isn't written to.
+    fn may_be_closed(&self) -> bool {
+        self.closing != Closing::Now
+            && self.caller.is_none()
+            && !matches!(self.moving, Moving::Departing(_) | Moving::Left)
     }
 }
 
@@ -217,6 +238,8 @@ pub struct Shard {
     declined: Vec<ConnId>,
     /// What this core has been told to do about too much to do.
     relief: Relief,
+    /// Connections that have much unread.
+    unread: Unread,
     /// Connections so far, stand-ins not counted.
     sessions: u32,
     /// Memory and connections of the other cores.
@@ -248,6 +271,7 @@ impl Shard {
             gatherings: Slab::new(),
             declined: Vec::new(),
             relief: Relief::default(),
+            unread: Unread::default(),
             sessions: 0,
             elsewhere: Elsewhere::default(),
             resumed: Vec::new(),
@@ -265,11 +289,14 @@ impl Shard {
     /// # Errors
     /// `TooManyConnections`: the driver is to close it.
     pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
+        let Origin { fd, peer } = origin;
+        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
+        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
         if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
             self.counters.refused += 1;
-            self.complain(now, |ip| warn!(%ip, "turned away: too many connections"), origin.ip);
+            self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
             return Err(TooManyConnections);
         }
         self.sessions = self.sessions.wrapping_add(1);
@@ -279,7 +306,7 @@ impl Shard {
         let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
         self.engine.connect(conn);
         self.counters.connected += 1;
-        debug!(conn, ip = %origin.ip, fd = origin.fd, "connected");
+        debug!(conn, peer = %origin.peer, fd, "connected");
         Ok(conn)
     }
 
@@ -309,7 +336,7 @@ impl Shard {
         }
         self.leave_others(conn, connection.away);
         self.deliver(None, now);
-        debug!(conn, ip = %connection.origin.ip, "disconnected");
+        debug!(conn, peer = %connection.origin.peer, "disconnected");
     }
 
     /// The next connection about which `take` and `intake` may have something new to say; to be
@@ -317,25 +344,33 @@ impl Shard {
     /// that was disconnected meanwhile is never named.
     #[inline]
     pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
-        while let Some(conn) = self.resumed.pop() {
-            // Its number may be another's by now; a stand-in's is nothing that a driver knows.
-            let connection = self.connections.get(conn as usize);
-            if connection.is_some_and(|connection| connection.caller.is_none()) {
-                self.handle_frames(conn, &[], now);
+        loop {
+            while let Some(conn) = self.resumed.pop() {
+                // Its number may be another's by now; a stand-in's is nothing that a driver knows.
+                let connection = self.connections.get(conn as usize);
+                if connection.is_some_and(|connection| connection.caller.is_none()) {
+                    self.handle_frames(conn, &[], now);
+                }
+            }
+            // All that came together has been handled.
+            if self.engine.wake_sleepers(now) {
+                self.deliver(None, now);
+            }
+            while let Some(conn) = self.dirty.pop() {
+                if let Some(connection) = self.connections.get_mut(conn as usize)
+                    && std::mem::take(&mut connection.dirty)
+                {
+                    return Some(conn);
+                }
+            }
+            if self.unread.is_empty() {
+                return None;
+            }
+            self.check_unread(now);
+            if self.dirty.is_empty() && self.resumed.is_empty() {
+                return None;
             }
         }
-        // All that came together has been handled.
-        if self.engine.wake_sleepers(now) {
-            self.deliver(None, now);
-        }
-        while let Some(conn) = self.dirty.pop() {
-            if let Some(connection) = self.connections.get_mut(conn as usize)
-                && std::mem::take(&mut connection.dirty)
-            {
-                return Some(conn);
-            }
-        }
-        None
     }
 
     /// What is to be sent next, and whether more stands behind it. The driver holds it until
@@ -361,6 +396,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         self.outbox_bytes -= chunk.as_ref().len();
         connection.outbox.sent(chunk);
+        connection.throttled = connection.throttled.map(|_| now.mono_ms);
         if connection.may_resume() {
             self.handle_frames(conn, &[], now);
         } else if connection.closing != Closing::No || connection.moving != Moving::No {
@@ -380,6 +416,12 @@ impl Shard {
             Closing::No if connection.moving != Moving::No => match connection.moving {
                 Moving::Packed(_) | Moving::Leaving(_) if connection.outbox.is_empty() => {
                     Intake::Move
+                }
+                // Its peer may read only when it has said all.
+                Moving::Settling(_) | Moving::Packed(_) | Moving::Leaving(_)
+                    if !connection.paused && !connection.ended =>
+                {
+                    Intake::Read
                 }
                 _ => Intake::Pause,
             },
@@ -404,7 +446,8 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let deadlines = [self.engine.deadline_ms(), self.settings.spares.deadline_ms()];
+        let Self { engine, settings, unread, .. } = self;
+        let deadlines = [engine.deadline_ms(), settings.spares.deadline_ms(), unread.deadline_ms()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -422,6 +465,12 @@ impl Shard {
         } else {
             self.engine.not_stored(number, now);
         }
+        self.deliver(None, now);
+    }
+
+    /// The store has lost a job that it kept. Nothing happens if it is no job of this core.
+    pub fn keep_again(&mut self, number: u64, now: Now) {
+        self.engine.keep_again(number);
         self.deliver(None, now);
     }
 
@@ -479,16 +528,29 @@ impl Shard {
         self.unfinished() == 0
     }
 
-    /// Jobs in any state, and connections on their way elsewhere for which results may wait here.
+    /// Takes no more jobs: the server is to end when none is left.
+    pub fn drain(&mut self, now: Now) {
+        self.engine.drain(now);
+    }
+
+    /// Jobs that aren't left to the next server, and connections on their way elsewhere for which
+    /// results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.engine.jobs().len() + self.relief.homeless
+        self.engine.jobs().len() - self.engine.kept() + self.relief.homeless
     }
 
     /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
     #[cfg(debug_assertions)]
     pub fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
         self.connections[conn as usize].outbox.waiting()
+    }
+
+    /// Whether requests wait because the connection moves to another core. For tests.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn is_moving(&self, conn: ConnId) -> bool {
+        self.connections[conn as usize].moving != Moving::No
     }
 
     /// Stand-ins of other cores' connections, and questions to all cores that wait for answers.
@@ -522,11 +584,12 @@ impl Shard {
             if self.connections[conn as usize].closing != Closing::No {
                 break;
             }
-            if self.must_wait(conn, now) {
+            if self.must_wait(conn, &inbound, now) {
                 inbound.stash(input);
                 break;
             }
-            let memory_left = self.room();
+            // What can be had by closing a connection that doesn't read is as good as free.
+            let memory_left = self.room() + self.unread.largest_bytes();
             let body_bytes_max = self.settings.body_bytes_max;
             let bounds =
                 Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
@@ -556,8 +619,10 @@ impl Shard {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
         connection.inbound = inbound;
-        if connection.is_grabbing() {
-            connection.paused = held_bytes > INBOUND_PAUSE_BYTES;
+        if held_bytes > INBOUND_PAUSE_BYTES {
+            let moves = connection.moving != Moving::No;
+            connection.paused |= connection.is_grabbing() || connection.listing.is_some() || moves;
+            self.consider_staying(conn);
         }
         self.consider_leaving(conn);
         self.mark_dirty(conn);
@@ -575,7 +640,7 @@ impl Shard {
     }
 
     /// Goes on with a list, if one is being written; then whether requests have to wait.
-    fn must_wait(&mut self, conn: ConnId, now: Now) -> bool {
+    fn must_wait(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> bool {
         let connection = &self.connections[conn as usize];
         if let Some(progress) = connection.listing
             && connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
@@ -583,18 +648,25 @@ impl Shard {
             self.go_on_listing(conn, progress, now);
         }
         if self.connections[conn as usize].moving != Moving::No && self.go_on_moving(conn) {
+            let connection = &mut self.connections[conn as usize];
+            connection.paused = connection.blocked;
             return true;
         }
         let connection = &mut self.connections[conn as usize];
         if connection.is_grabbing() {
             // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
+            connection.paused = false;
             return true;
         }
+        if connection.outbox.bytes() <= OUTBOX_RESUME_BYTES {
+            connection.throttled = None;
+        }
+        // A body that has begun to come is received: its sender may read nothing until it has left.
+        let throttled = connection.throttled.is_some() && !inbound.is_within_body();
+        connection.paused =
+            throttled || connection.blocked || connection.outbox.held() >= SLOTS_PAUSE;
         // What is left of a list goes on when its last part has left.
-        let outbox = &connection.outbox;
-        let full = outbox.bytes() > OUTBOX_PAUSE_BYTES || outbox.held() >= SLOTS_PAUSE;
-        connection.paused = full || connection.blocked || connection.listing.is_some();
-        connection.paused
+        connection.paused || connection.listing.is_some()
     }
 
     fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, now: Now) {
@@ -691,36 +763,19 @@ impl Shard {
         let bytes = connection.outbox.bytes();
         self.outbox_bytes += bytes;
         self.slots += connection.outbox.held();
-        if bytes > self.settings.outbox_bytes_max {
+        if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
+            self.list_unread(conn);
             self.check_slow_reader(conn, now);
         }
-    }
-
-    /// A connection has more waiting for it than it may have. One packet of any size is let
-    /// through, so what counts is what waited before the last one.
-    fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        // One that is being handed over isn't written to meanwhile.
-        if connection.closing == Closing::Now
-            || connection.outbox.bytes_before_last() <= self.settings.outbox_bytes_max
-            || matches!(connection.moving, Moving::Departing(_) | Moving::Left)
-        {
-            return;
-        }
-        connection.closing = Closing::Now;
-        let ip = connection.origin.ip;
-        self.counters.slow_readers += 1;
-        self.mark_dirty(conn);
-        self.complain(now, |ip| warn!(conn, %ip, "closed: the peer doesn't read its replies"), ip);
     }
 
     fn close_malformed(&mut self, conn: ConnId, error: &dyn std::error::Error, now: Now) {
         let connection = &mut self.connections[conn as usize];
         connection.closing = Closing::Flushing;
-        let ip = connection.origin.ip;
+        let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.mark_dirty(conn);
-        self.complain(now, |ip| warn!(conn, %ip, %error, "closed: malformed bytes"), ip);
+        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
     }
 
     #[inline]
@@ -736,20 +791,24 @@ impl Shard {
     /// Bytes that may still be allocated.
     #[inline]
     fn room(&self) -> usize {
-        let beside = self.letters.bytes + self.elsewhere.bytes;
-        let taken = self.memory_bytes().saturating_add_signed(beside);
-        self.settings.memory_bytes_max.saturating_sub(taken)
+        self.settings.memory_bytes_max.saturating_sub(self.taken_bytes())
+    }
+
+    /// Bytes that all cores have taken.
+    #[inline]
+    fn taken_bytes(&self) -> usize {
+        self.memory_bytes().saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
     }
 
     /// Logs a complaint about a peer unless the second has had enough of them.
-    fn complain(&mut self, now: Now, log: impl Fn(IpAddr), ip: IpAddr) {
+    fn complain(&mut self, now: Now, log: impl Fn()) {
         let second = now.mono_ms / 1000;
         if self.complaints.0 != second {
             self.complaints = (second, 0);
         }
         self.complaints.1 += 1;
         if self.complaints.1 <= COMPLAINTS_PER_SECOND {
-            log(ip);
+            log();
         }
     }
 }
@@ -762,6 +821,7 @@ mod moving;
 mod owner;
 mod relief;
 mod settings;
+mod unread;
 
 #[cfg(test)]
 mod tests;

@@ -383,6 +383,7 @@ impl Engine {
         queue.len -= 1;
         function.queued -= 1;
         function.running += 1;
+        self.running += 1;
         peer.running.push_front(&mut self.jobs, 0, id);
         let timer = (timeout_ms > 0)
             .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use allocation_counter::measure;
 use ringgear::engine::{ConnId, Now};
@@ -39,7 +39,7 @@ impl Server {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         self.shard.connect(origin, self.now).unwrap()
     }
 

@@ -5,7 +5,7 @@
 //! fails.
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -290,8 +290,8 @@ fn shard(memory_bytes_max: usize, body_bytes_max: usize) -> Shard {
 }
 
 fn connect(shard: &mut Shard) -> ConnId {
-    let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    shard.connect(Origin { fd: 3, ip }, NOW).unwrap()
+    let peer = (Ipv4Addr::LOCALHOST, 4001).into();
+    shard.connect(Origin { fd: 3, peer }, NOW).unwrap()
 }
 
 /// What the shard has to send to `conn`, and to nobody else.

@@ -9,7 +9,7 @@
 mod common;
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::process::{Command as Program, ExitCode};
 
 use ringgear::engine::ConnId;
@@ -147,7 +147,7 @@ impl Server {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         self.shard.connect(origin, common::NOW).expect("room for a connection")
     }
 

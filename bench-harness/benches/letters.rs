@@ -5,7 +5,7 @@
 //! owner, writing, handling), and neither rings nor wake-ups.
 #![allow(clippy::expect_used, reason = "a bench that can't be set up has failed")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -37,7 +37,7 @@ impl Cluster {
     }
 
     fn connect(&mut self, core: usize) -> (usize, ConnId) {
-        let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         (core, self.shards[core].connect(origin, NOW).expect("there is room"))
     }
 

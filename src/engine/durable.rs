@@ -51,6 +51,16 @@ impl Engine {
         self.drop_if_abandoned(id);
     }
 
+    /// The store has lost a job that it kept: it is to keep it again, and no submission waits for
+    /// that.
+    pub fn keep_again(&mut self, number: u64) {
+        let Some(id) = self.find(number) else { return };
+        let job = &self.jobs[id as usize];
+        if job.stored && !job.storing {
+            self.effects.push(Effect::Insert { job: id, answered: true });
+        }
+    }
+
     /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
     pub fn restore(&mut self, row: &Row, now: Now) -> bool {
         if self.find(row.number).is_some() {

@@ -33,6 +33,10 @@ impl Engine {
         let storing = self.functions.iter_from(0).map(|(_, function)| function.storing as usize);
         let waiting = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Storing);
         assert_eq!(storing.sum::<usize>(), waiting.count());
+        let jobs = || self.jobs.iter_from(0).map(|(_, job)| job);
+        assert_eq!(jobs().filter(|job| job.state == State::Kept).count(), self.drain.kept);
+        assert_eq!(jobs().filter(|job| job.state == State::Running).count(), self.running);
+        assert!(jobs().all(|job| job.state != State::Kept || job.stored && self.is_draining()));
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
         let mut counted = 0;

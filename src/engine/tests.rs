@@ -441,6 +441,29 @@ fn a_job_that_is_not_kept_is_refused_and_gone() {
 }
 
 #[test]
+fn what_the_store_has_lost_is_kept_again_while_it_is_there() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "mail");
+    let done = rig.submit_durably(0, "mail\0\0", 1).number;
+    let running = rig.submit_durably(0, "mail\0\0", 2);
+    let queued = rig.submit_durably(0, "mail\0\0", 3);
+    let on_its_way = rig.submit_durably(0, "mail\0\0", 4).number;
+    for number in [done, running.number, queued.number] {
+        rig.engine.stored(number, rig.now);
+    }
+    let foreground = rig.submit(3, Command::SubmitJob, "mail\0key\0");
+    assert_eq!(rig.grab(1), Some(done));
+    rig.engine.work_finished(1, done).unwrap();
+    assert_eq!(rig.grab(1), Some(running.number));
+    rig.effects();
+    for number in [done, running.number, queued.number, on_its_way, foreground, 1 << 40] {
+        rig.engine.keep_again(number);
+    }
+    let again = |job| Effect::Insert { job, answered: true };
+    assert_eq!(rig.effects(), [again(running.job), again(queued.job)]);
+}
+
+#[test]
 fn a_client_that_leaves_does_not_take_its_durable_job_along() {
     let mut rig = durable(Durability::Fsync);
     let Accepted { number, .. } = rig.submit_durably(0, "mail\0\0", 1);
@@ -531,4 +554,50 @@ fn jobs_come_back_with_handle_unique_attempts_time_and_order() {
     assert_eq!(order, [numbers[0], numbers[2], new]);
     rig.pass(60_001);
     assert_eq!(rig.grab(1), Some(numbers[1]), "its time has come");
+}
+
+/// With a store, a server that was to end waited for workers of queued jobs that the next one
+/// would have had anyway.
+#[test]
+fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
+    let mut rig = durable(Durability::Fsync);
+    rig.can_do(1, "f");
+    let stored: Vec<u64> = (0..1000).map(|_| rig.background("f")).collect();
+    stored.iter().for_each(|&number| rig.engine.stored(number, rig.now));
+    let delayed = rig.submit(0, Command::SubmitJobEpoch, "f\0\x001700000100\0");
+    let unsure = rig.background("f");
+    rig.engine.stored(delayed, rig.now);
+    let running = rig.grab(1).unwrap();
+    let foreground = rig.submit(2, Command::SubmitJob, "f\0\0");
+    rig.engine.drain(rig.now);
+    assert!(rig.engine.is_draining());
+    rig.engine.tick(rig.now, 100);
+    assert!(rig.engine.kept() < 1000, "some at a time");
+    for _ in 0..10 {
+        rig.engine.tick(rig.now, 4096);
+    }
+    rig.engine.check_invariants();
+    assert_eq!(rig.engine.deadline_ms(), None, "it has looked at all");
+    assert_eq!(rig.engine.kept(), 1000, "all but the running one, and the delayed one");
+    rig.engine.stored(unsure, rig.now);
+    assert_eq!(rig.engine.kept(), 1001, "and the one that wasn't sure");
+    assert_eq!(rig.grab(1), Some(foreground), "only memory has it");
+    assert_eq!(rig.grab(1), None);
+    // A stored job that is lost goes to the next server with its attempt.
+    rig.engine.disconnect(1, rig.now);
+    rig.engine.check_invariants();
+    assert_eq!((rig.engine.kept(), rig.engine.running()), (1002, 0));
+    rig.engine.connect(1);
+    rig.can_do(1, "f");
+    assert_eq!(rig.grab(1), Some(foreground));
+    rig.engine.work_finished(1, foreground).unwrap();
+    assert_eq!(rig.engine.jobs().len(), rig.engine.kept());
+    let removed = |rig: &mut Rig| {
+        let effects = rig.effects();
+        effects.iter().filter(|effect| matches!(effect, Effect::Remove { .. })).count()
+    };
+    assert_eq!(removed(&mut rig), 0, "the store keeps them");
+    assert!(rig.engine.cancel(running), "and an operator may still cancel one");
+    assert_eq!((removed(&mut rig), rig.engine.kept()), (1, 1001));
+    rig.engine.check_invariants();
 }

@@ -98,6 +98,9 @@ impl Commits {
                 Some(Outcome::Failed { numbers, .. }) => {
                     numbers.into_iter().for_each(|number| shard.stored(number, false, now));
                 }
+                Some(Outcome::Missing { numbers }) => {
+                    numbers.iter().for_each(|&number| shard.keep_again(number, now));
+                }
                 Some(Outcome::Reserved { mark }) => {
                     shard.allow_sequences(mark);
                     (self.mark, self.has_asked) = (mark, false);

@@ -223,7 +223,7 @@ impl Epoll {
         'listeners: for at in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 match self.listeners[at].accept() {
-                    Ok((stream, address)) => self.add(stream, address.ip(), now),
+                    Ok((stream, address)) => self.add(stream, address, now),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
                     Err(error)
                         if matches!(
@@ -243,8 +243,8 @@ impl Epoll {
         }
     }
 
-    fn add(&mut self, stream: TcpStream, ip: std::net::IpAddr, now: Now) {
-        let origin = Origin { fd: stream.as_raw_fd(), ip };
+    fn add(&mut self, stream: TcpStream, peer: std::net::SocketAddr, now: Now) {
+        let origin = Origin { fd: stream.as_raw_fd(), peer };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
         self.attach(conn, stream, now);
     }

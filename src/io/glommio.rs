@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{Error, ErrorKind};
-use std::net::{IpAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -184,7 +184,7 @@ fn accept_some(shared: &Shared, listener: &TcpListener) -> std::io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         match listener.accept() {
             Ok((stream, address)) => {
-                let added = shared.borrow_mut().add(stream, address.ip());
+                let added = shared.borrow_mut().add(stream, address);
                 if let Some((conn, serial)) = added {
                     spawn(shared, conn, serial);
                 }
@@ -320,10 +320,10 @@ impl Glommio {
     }
 
     /// A connection has come; its task is to be spawned.
-    fn add(&mut self, stream: std::net::TcpStream, ip: IpAddr) -> Option<(ConnId, u64)> {
+    fn add(&mut self, stream: std::net::TcpStream, peer: SocketAddr) -> Option<(ConnId, u64)> {
         let now = self.parts.clock.now();
         self.resting = false;
-        let origin = Origin { fd: stream.as_raw_fd(), ip };
+        let origin = Origin { fd: stream.as_raw_fd(), peer };
         let conn = self.shard().connect(origin, now).ok()?;
         Some((conn, self.attach(conn, stream.into())))
     }

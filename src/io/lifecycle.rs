@@ -1,8 +1,7 @@
 //! Signals in, "go on", "take no more" or "stop" out: the part of a run that both drivers share.
 //!
 //! SIGTERM and SIGINT stop the server: nothing more is read, what can be sent is sent for half a
-//! second. SIGUSR1 lets it finish: no new connections, an end when no job is left. SIGHUP reopens
-//! the log.
+//! second. SIGUSR1 drains it: no new jobs, an end when none is left. SIGHUP reopens the log.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -21,8 +20,8 @@ use crate::shard::Shard;
 /// How long replies may take to leave after the signal to stop.
 const FLUSH_MS: u64 = 500;
 
-/// How often a core that is to finish looks whether the others have.
-const FINISH_LOOK_MS: u64 = 50;
+/// How often a core that drains looks whether the others are done.
+const DRAIN_LOOK_MS: u64 = 50;
 
 /// Opens the log anew.
 pub type ReopenLog = Box<dyn Fn() + Send>;
@@ -33,7 +32,7 @@ pub struct Signals {
     pipe: UnixStream,
     writer: Arc<UnixStream>,
     stop: Arc<AtomicBool>,
-    finish: Arc<AtomicBool>,
+    drain: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
 }
 
@@ -55,13 +54,13 @@ impl Signals {
             pipe,
             writer: Arc::clone(&writer),
             stop: Arc::default(),
-            finish: Arc::default(),
+            drain: Arc::default(),
             reopen: Arc::default(),
         };
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
-            (SIGUSR1, &signals.finish),
+            (SIGUSR1, &signals.drain),
             (SIGHUP, &signals.reopen),
         ] {
             // The flag first: whoever the pipe wakes finds it set.
@@ -76,7 +75,7 @@ impl Signals {
     /// Whether the signal to stop has come before anybody runs.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.finish.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.drain.load(Ordering::Relaxed)
     }
 
     /// What stops this core as the signal would.
@@ -106,13 +105,13 @@ pub(super) struct Lifecycle {
     signals: Signals,
     /// What only one of the cores does.
     reopen_log: Option<ReopenLog>,
-    finishing: bool,
+    draining: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
     pub(super) fn new(signals: Signals, reopen_log: Option<ReopenLog>) -> Self {
-        Self { signals, reopen_log, finishing: false, stops_at_ms: None }
+        Self { signals, reopen_log, draining: false, stops_at_ms: None }
     }
 
     /// The pipe to poll for reading.
@@ -130,19 +129,35 @@ impl Lifecycle {
             reopen_log();
             info!("SIGHUP, log reopened");
         }
-        if self.signals.finish.swap(false, Ordering::Relaxed) && !self.finishing {
-            info!("SIGUSR1, no new connections; stopping when no job is left");
-            self.finishing = true;
+        // What one core only says, the first does.
+        let is_first = self.reopen_log.is_some();
+        if self.signals.drain.swap(false, Ordering::Relaxed) && !self.draining {
+            if is_first {
+                info!("SIGUSR1, draining: submissions are refused; stopping when no job is left");
+            }
+            self.draining = true;
         }
         if self.signals.stop.swap(false, Ordering::Relaxed) && self.stops_at_ms.is_none() {
-            info!("stopping");
+            if is_first {
+                info!("stopping");
+            }
             self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
         }
     }
 
     /// Whether connections are accepted.
     pub(super) fn accepts(&self) -> bool {
-        !self.finishing && self.stops_at_ms.is_none()
+        self.stops_at_ms.is_none()
+    }
+
+    /// Whether the server takes no more jobs and ends when none is left.
+    pub(super) fn drains(&self) -> bool {
+        self.draining && self.stops_at_ms.is_none()
+    }
+
+    /// No job is left: the run ends when what is to be sent has left.
+    pub(super) fn stop(&mut self, now: Now) {
+        self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
     }
 
     /// Whether connections are read from.
@@ -153,24 +168,12 @@ impl Lifecycle {
     /// When `is_over` has to be asked at the latest.
     pub(super) fn deadline_ms(&self, now: Now) -> Option<u64> {
         // Other cores may get rid of their last jobs without a word.
-        let look_ms = now.mono_ms + FINISH_LOOK_MS;
-        self.stops_at_ms.or(if self.finishing { Some(look_ms) } else { None })
+        let look_ms = now.mono_ms + DRAIN_LOOK_MS;
+        self.stops_at_ms.or(if self.draining { Some(look_ms) } else { None })
     }
 
-    /// Whether the run has come to its end. `has_more`: other cores have jobs, or letters for this
-    /// one.
-    pub(super) fn is_over(
-        &mut self,
-        shard: &Shard,
-        has_more: impl FnOnce() -> bool,
-        now: Now,
-    ) -> bool {
-        // Asked last, and only at the end: the answer is in other cores' caches.
-        let finishing = self.finishing && self.stops_at_ms.is_none();
-        if finishing && shard.is_idle() && !has_more() {
-            info!("no job is left");
-            self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
-        }
+    /// Whether the run has come to its end.
+    pub(super) fn is_over(&self, shard: &Shard, now: Now) -> bool {
         self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
     }
 }

@@ -41,8 +41,14 @@ pub struct Load {
     pub bytes: isize,
     /// Connections.
     pub connections: usize,
-    /// Jobs in any state.
+    /// Jobs that are to be finished before the server may end, with letters that wait for room.
     pub jobs: usize,
+    /// Jobs assigned to workers.
+    pub running: usize,
+    /// Jobs left to the next server.
+    pub kept: usize,
+    /// The largest outbox beyond 1 MiB; all cores' maximum is what counts.
+    pub largest_unread_bytes: usize,
 }
 
 /// A core's `Load` as the other cores see it. Connections come and go so rarely that their line
@@ -54,6 +60,9 @@ struct Gauge {
     busy: CachePadded<AtomicU64>,
     bytes: AtomicIsize,
     jobs: AtomicUsize,
+    running: AtomicUsize,
+    kept: AtomicUsize,
+    largest_unread_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -304,6 +313,12 @@ impl<T: Send> Post<T> {
         })
     }
 
+    /// Letters that wait for room at other cores.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Before the core waits in the kernel, after `flush`: announces that it sleeps and looks once
     /// more for letters and room, and with `has_more` for whatever else comes with this bell.
     /// `true` if it may sleep until the bell's descriptor is readable, and then `awake` comes next;
@@ -340,11 +355,18 @@ impl<T: Send> Post<T> {
     pub fn publish(&self, load: Load) {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
-        let Gauge { bytes, connections, jobs, .. } = gauge;
+        let Gauge { bytes, connections, jobs, running, kept, largest_unread_bytes, .. } = gauge;
+        let counts = [
+            (&**connections, load.connections),
+            (running, load.running),
+            (kept, load.kept),
+            (jobs, load.jobs),
+            (largest_unread_bytes, load.largest_unread_bytes),
+        ];
         if bytes.load(Ordering::Relaxed) != load.bytes {
             bytes.store(load.bytes, Ordering::Relaxed);
         }
-        for (value, now) in [(&**connections, load.connections), (jobs, load.jobs)] {
+        for (value, now) in counts {
             if value.load(Ordering::Relaxed) != now {
                 // Who reads it sees the letters that were sent before.
                 value.store(now, Ordering::Release);
@@ -360,6 +382,11 @@ impl<T: Send> Post<T> {
             bytes: sum.bytes + gauge.bytes.load(Ordering::Relaxed),
             connections: sum.connections + gauge.connections.load(Ordering::Relaxed),
             jobs: sum.jobs + gauge.jobs.load(Ordering::Acquire),
+            running: sum.running + gauge.running.load(Ordering::Relaxed),
+            kept: sum.kept + gauge.kept.load(Ordering::Relaxed),
+            largest_unread_bytes: sum
+                .largest_unread_bytes
+                .max(gauge.largest_unread_bytes.load(Ordering::Relaxed)),
         })
     }
 
@@ -623,12 +650,48 @@ mod tests {
     #[test]
     fn each_core_knows_what_the_others_use() {
         let posts = mesh::<()>(3, |()| 0).unwrap();
-        posts[0].publish(Load { bytes: 1, connections: 10, jobs: 1 });
-        posts[1].publish(Load { bytes: -2, connections: 20, jobs: 2 });
-        posts[2].publish(Load { bytes: 4, connections: 40, jobs: 4 });
-        posts[1].publish(Load { bytes: -3, connections: 20, jobs: 3 });
-        assert_eq!(posts[0].elsewhere(), Load { bytes: 1, connections: 60, jobs: 7 });
-        assert_eq!(posts[2].elsewhere(), Load { bytes: -2, connections: 30, jobs: 4 });
+        posts[0].publish(Load {
+            bytes: 1,
+            connections: 10,
+            jobs: 1,
+            largest_unread_bytes: 5,
+            ..Load::default()
+        });
+        posts[1].publish(Load {
+            bytes: -2,
+            connections: 20,
+            jobs: 2,
+            largest_unread_bytes: 9,
+            ..Load::default()
+        });
+        posts[2].publish(Load {
+            bytes: 4,
+            connections: 40,
+            jobs: 4,
+            largest_unread_bytes: 0,
+            ..Load::default()
+        });
+        posts[1].publish(Load {
+            bytes: -3,
+            connections: 20,
+            jobs: 3,
+            largest_unread_bytes: 7,
+            ..Load::default()
+        });
+        assert_eq!(
+            posts[0].elsewhere(),
+            Load { bytes: 1, connections: 60, jobs: 7, largest_unread_bytes: 7, ..Load::default() }
+        );
+        assert_eq!(
+            posts[2].elsewhere(),
+            Load {
+                bytes: -2,
+                connections: 30,
+                jobs: 4,
+                largest_unread_bytes: 7,
+                ..Load::default()
+            }
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod busy;
 mod clock;
 mod commits;
 mod doze;
+mod drain;
 mod epoll;
 mod glommio;
 mod lifecycle;
@@ -39,6 +40,7 @@ use self::busy::Meter;
 pub use self::clock::Clock;
 use self::commits::Commits;
 pub use self::commits::StoreLost;
+use self::drain::Drain;
 pub use self::glommio::GlommioError;
 use self::lifecycle::Lifecycle;
 use self::lifecycle::Stopper;
@@ -144,6 +146,7 @@ struct Parts {
     shard: Shard,
     listeners: Vec<TcpListener>,
     lifecycle: Lifecycle,
+    drain: Drain,
     clock: Clock,
     /// To and from the other cores.
     post: Post<Mail>,
@@ -170,6 +173,7 @@ struct Parts {
 #[derive(Default)]
 struct MemoryElsewhere {
     bytes: isize,
+    largest_unread_bytes: usize,
     /// In milliseconds of `Now::mono_ms`.
     read_at_ms: Option<u64>,
 }
@@ -180,8 +184,9 @@ impl Parts {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
         let Self { meter, clock, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
-            let bytes = post.elsewhere().bytes;
-            *memory = MemoryElsewhere { bytes, read_at_ms: Some(now.mono_ms) };
+            let Load { bytes, largest_unread_bytes, .. } = post.elsewhere();
+            let read_at_ms = Some(now.mono_ms);
+            *memory = MemoryElsewhere { bytes, largest_unread_bytes, read_at_ms };
         }
         if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
             post.publish_busy(busy, now.mono_ms);
@@ -192,7 +197,8 @@ impl Parts {
         }
         let connections = post.connections_elsewhere();
         let hospitable = post.hospitable(*connections_max, now.mono_ms);
-        shard.set_elsewhere(Elsewhere { bytes: memory.bytes, connections, hospitable });
+        let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
+        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable, largest_unread_bytes });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
@@ -235,11 +241,7 @@ impl Parts {
         letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
         post.flush();
         shard.set_congested(post.congested());
-        post.publish(Load {
-            bytes: shard.load_bytes(),
-            connections: shard.connections(),
-            jobs: shard.unfinished(),
-        });
+        post.publish(load(shard, post));
     }
 
     /// Whether the driver may wait in the kernel: no other thread has left anything meanwhile.
@@ -269,10 +271,32 @@ impl Parts {
     }
 
     fn is_over(&mut self, now: Now) -> bool {
-        let Self { lifecycle, shard, post, .. } = self;
-        // In this order: what a core does away with its last job by, it has sent before.
-        let has_more = || post.elsewhere().jobs > 0 || post.is_wanted();
-        lifecycle.is_over(shard, has_more, now)
+        let Self { lifecycle, shard, post, drain, .. } = self;
+        if lifecycle.drains() {
+            shard.drain(now);
+            drain.join();
+            let own = load(shard, post);
+            drain.tell(own, post, now.mono_ms);
+            if drain.is_done(own, post) {
+                if post.core() == 0 {
+                    info!(left_to_the_next_server = own.kept, "no job is left");
+                }
+                lifecycle.stop(now);
+            }
+        }
+        lifecycle.is_over(shard, now)
+    }
+}
+
+/// What a core has in use.
+fn load(shard: &Shard, post: &Post<Mail>) -> Load {
+    Load {
+        bytes: shard.load_bytes(),
+        connections: shard.connections(),
+        jobs: shard.unfinished() + post.waiting(),
+        running: shard.engine().running(),
+        kept: shard.engine().kept(),
+        largest_unread_bytes: shard.largest_unread_bytes(),
     }
 }
 
@@ -349,11 +373,12 @@ pub fn run(
     let sockets = listeners.into_sockets();
     let mut commits = commits.into_iter();
     let mut reopen_log = Some(reopen_log);
-    let parts = shards.into_iter().zip(sockets).zip(signals).zip(posts).map(
-        |(((shard, listeners), signals), post)| Parts {
+    let parts = shards.into_iter().zip(sockets).zip(signals).zip(posts).zip(Drain::of(count)).map(
+        |((((shard, listeners), signals), post), drain)| Parts {
             shard,
             listeners,
             lifecycle: Lifecycle::new(signals, reopen_log.take()),
+            drain,
             clock,
             post,
             commits: commits.next(),

@@ -697,9 +697,9 @@ impl Uring {
     }
 
     fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
-        let ip = self.acceptors.completed(acceptor);
+        let peer = self.acceptors.completed(acceptor);
         match u32::try_from(result) {
-            Ok(file) => self.add(file, ip, now),
+            Ok(file) => self.add(file, peer, now),
             Err(_)
                 if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) =>
             {
@@ -719,8 +719,8 @@ impl Uring {
         }
     }
 
-    fn add(&mut self, file: u32, ip: std::net::IpAddr, now: Now) {
-        let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), ip };
+    fn add(&mut self, file: u32, peer: std::net::SocketAddr, now: Now) {
+        let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), peer };
         let conn = self.shard().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file));
         self.service(key, now);

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 
 use super::moving::Moving;
-use super::{Closing, Shard};
+use super::{Closing, OUTBOX_PAUSE_BYTES, Shard};
 use crate::engine::{ConnId, Effect, Now};
 use crate::letter::Letter;
 use crate::outbox::{Outbox, Parcel, Slot};
@@ -158,8 +158,12 @@ impl Shard {
             self.resumed.push(conn);
         }
         // Not `settle`: what waited for this reply couldn't be read, and tells nothing of the peer.
-        self.outbox_bytes += connection.outbox.bytes();
+        let bytes = connection.outbox.bytes();
+        self.outbox_bytes += bytes;
         self.slots += connection.outbox.held();
+        if bytes > OUTBOX_PAUSE_BYTES {
+            self.list_unread(conn);
+        }
         self.mark_dirty(conn);
     }
 

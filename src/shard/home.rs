@@ -152,6 +152,8 @@ impl Shard {
         let cores = self.settings.cores;
         let number = |handle| self.settings.handles.number(session::c_string(handle));
         match *request {
+            // Refused here, as the owner may have ended.
+            Request::Submit(_) if self.engine.is_draining() => false,
             Request::Submit(ref submit) => {
                 let owner = cores.owner_of(submit.function);
                 let asked = owner != cores.own && self.ask(owner, conn, header, body);

@@ -86,11 +86,11 @@ impl Shard {
 }
 
 fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
-    let Origin { fd, ip } = connection.origin;
+    let Origin { fd, peer } = connection.origin;
     WorkerRow {
         conn: ConnId::try_from(conn).unwrap_or(ConnId::MAX),
         fd,
-        ip,
+        ip: peer.ip(),
         id: connection.session.id(),
         elsewhere: connection.away.iter().flat_map(|away| away.functions()).collect(),
     }

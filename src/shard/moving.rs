@@ -8,7 +8,7 @@
 //! connection departs, and its home knew nothing of it that its stand-in doesn't but the session
 //! and bytes that weren't handled yet.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use tracing::debug;
 
@@ -46,7 +46,7 @@ pub(super) enum Moving {
 #[derive(Debug)]
 pub struct Passenger {
     pub(super) caller: Caller,
-    pub(super) ip: IpAddr,
+    pub(super) peer: SocketAddr,
     pub(super) session: Session,
     pub(super) inbound: Inbound,
     pub(super) rest: Rest,
@@ -97,6 +97,24 @@ impl Shard {
         self.connections[conn as usize].moving != Moving::No
     }
 
+    /// Much has come while a connection waits to move: one whose peer doesn't read stays, as it may
+    /// have more to say before it does.
+    pub(super) fn consider_staying(&mut self, conn: ConnId) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox.is_empty() {
+            return;
+        }
+        match connection.moving {
+            Moving::Settling(_) => {
+                connection.moving = Moving::No;
+                connection.away.iter_mut().for_each(|away| away.is_rooted = true);
+                self.resumed.push(conn);
+            }
+            Moving::Packed(_) | Moving::Leaving(_) => self.stay(conn),
+            _ => {}
+        }
+    }
+
     /// The owner keeps what there is for the connection.
     pub(super) fn pack(&mut self, conn: ConnId, owner: Core) {
         let moving = &mut self.connections[conn as usize].moving;
@@ -142,8 +160,8 @@ impl Shard {
         if blocked {
             self.letters.forget(conn);
         }
-        debug!(conn, ip = %origin.ip, "moved");
-        Passenger { caller, ip: origin.ip, session, inbound, rest, ended, luggage: None }
+        debug!(conn, peer = %origin.peer, "moved");
+        Passenger { caller, peer: origin.peer, session, inbound, rest, ended, luggage: None }
     }
 
     /// A connection can't be handed over: it goes on where it is, and never moves to its jobs.
@@ -199,7 +217,7 @@ impl Shard {
         if passenger.luggage.is_some() {
             return self.settle_in(from, passenger, fd, now);
         }
-        let Passenger { caller, ip, session, inbound, rest, ended, .. } = passenger;
+        let Passenger { caller, peer, session, inbound, rest, ended, .. } = passenger;
         let conn = self.stand_in(from, caller);
         self.callers[from].remove(&caller.conn);
         self.engine.mark_local(conn);
@@ -212,7 +230,7 @@ impl Shard {
         connection.moving = Moving::No;
         connection.caller = None;
         connection.session_id = self.sessions;
-        connection.origin = Origin { fd, ip };
+        connection.origin = Origin { fd, peer };
         connection.session = session;
         connection.inbound = inbound;
         connection.ended = ended;
@@ -227,7 +245,7 @@ impl Shard {
             self.deliver(None, now);
         }
         self.resumed.push(conn);
-        debug!(conn, from, %ip, fd, "moved in");
+        debug!(conn, from, %peer, fd, "moved in");
         conn
     }
 }

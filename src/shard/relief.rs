@@ -117,13 +117,14 @@ impl Shard {
         let session = std::mem::replace(&mut connection.session, Session::new(exceptions));
         let inbound = std::mem::take(&mut connection.inbound);
         let ended = std::mem::take(&mut connection.ended);
-        let ip = connection.origin.ip;
+        let peer = connection.origin.peer;
         // Nobody's, until the new home has written.
         let caller = Caller { conn: ConnId::MAX, session: connection.session_id };
         connection.caller = Some((to, caller));
         connection.moving = Moving::Left;
         connection.away = None;
         (connection.dirty, connection.paused) = (false, false);
+        connection.throttled = None;
         if std::mem::take(&mut connection.blocked) {
             self.letters.forget(conn);
         }
@@ -131,8 +132,8 @@ impl Shard {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes -= held_bytes;
         self.letters.bytes += held_bytes.cast_signed();
-        debug!(conn, %ip, to, "made room");
-        Passenger { caller, ip, session, inbound, rest, ended, luggage: Some(luggage) }
+        debug!(conn, %peer, to, "made room");
+        Passenger { caller, peer, session, inbound, rest, ended, luggage: Some(luggage) }
     }
 
     /// A connection that left has its home elsewhere now: it gets what was kept for it.
@@ -177,7 +178,7 @@ impl Shard {
         fd: i32,
         now: Now,
     ) -> ConnId {
-        let Passenger { ip, session, inbound, rest, ended, luggage, .. } = passenger;
+        let Passenger { peer, session, inbound, rest, ended, luggage, .. } = passenger;
         let Some(Luggage { stand_in, functions, ready }) = luggage else {
             unreachable!("`arrive` has looked");
         };
@@ -188,7 +189,7 @@ impl Shard {
         let Cores { own, count } = self.settings.cores;
         let away = Away::with_jobs_at(owner, own, count, functions, ready, rest);
         let roams = away.roams();
-        let origin = Origin { fd, ip };
+        let origin = Origin { fd, peer };
         let connection = Connection {
             inbound,
             ended,
@@ -210,7 +211,7 @@ impl Shard {
         self.send_letter(owner, Letter::SettledIn { stand_in, caller, rest });
         self.resumed.push(conn);
         self.counters.took_in += 1;
-        debug!(conn, from = owner, %ip, fd, "taken in");
+        debug!(conn, from = owner, %peer, fd, "taken in");
         conn
     }
 }

@@ -12,6 +12,7 @@ use crate::packet::encode;
 
 mod cluster;
 mod moving;
+mod unread;
 
 struct Desk {
     shard: Shard,
@@ -52,7 +53,7 @@ impl Desk {
     }
 
     fn try_connect(&mut self) -> Result<ConnId, TooManyConnections> {
-        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         self.shard.connect(origin, self.now)
     }
 
@@ -75,41 +76,6 @@ impl Desk {
     fn send_all(&mut self, conn: ConnId) -> Vec<u8> {
         std::iter::from_fn(|| self.send_one(conn)).flatten().collect()
     }
-}
-
-#[test]
-fn who_does_not_read_is_not_read_from_and_goes_on_where_it_stopped() {
-    let mut desk = Desk::new(settings());
-    let conn = desk.connect();
-    let large = vec![b'e'; 400_000];
-    for _ in 0..3 {
-        assert_eq!(desk.shard.intake(conn), Intake::Read);
-        desk.say(conn, &packet(Command::EchoReq, &[], &large));
-    }
-    desk.say(conn, &[packet(Command::EchoReq, &[], b"behind"), b"version\n".to_vec()].concat());
-    assert_eq!(desk.shard.intake(conn), Intake::Pause);
-    let frames = desk.shard.counters.frames;
-    assert_eq!(frames, 3, "what comes behind waits");
-    let mut out = Vec::new();
-    for _ in 0..3 {
-        assert_eq!(desk.shard.counters.frames, frames);
-        while let Some((chunk, more)) = desk.shard.take(conn) {
-            out.extend_from_slice(chunk.as_ref());
-            desk.shard.sent(conn, chunk, desk.now);
-            if !more || desk.shard.counters.frames > frames {
-                break;
-            }
-        }
-        if desk.shard.counters.frames > frames {
-            break;
-        }
-    }
-    out.extend(desk.send_all(conn));
-    assert_eq!(desk.shard.intake(conn), Intake::Read);
-    let last = [response(Command::EchoRes, &[], b"behind"), b"OK 0.1\n".to_vec()].concat();
-    assert!(out.ends_with(&last), "{}", out[out.len() - 60..].escape_ascii());
-    assert_eq!(out.len(), 3 * (12 + large.len()) + last.len());
-    assert_eq!(desk.shard.memory_bytes(), 0);
 }
 
 #[test]
@@ -153,19 +119,6 @@ fn half_closed_peers_get_their_replies_before_the_connection_ends() {
     assert_eq!(desk.shard.next_dirty(desk.now), Some(conn), "the driver hears of it");
     desk.shard.disconnect(conn, desk.now);
     assert_eq!(desk.shard.memory_bytes(), desk.shard.engine().job_bytes());
-}
-
-#[test]
-fn a_paused_peer_that_half_closes_is_answered_all_the_same() {
-    let mut desk = Desk::new(settings());
-    let conn = desk.connect();
-    let large = packet(Command::EchoReq, &[], &vec![b'e'; 2 << 20]);
-    desk.say(conn, &[large.clone(), b"version\n".to_vec()].concat());
-    desk.shard.ended(conn, desk.now);
-    assert_eq!(desk.shard.intake(conn), Intake::Pause);
-    let out = desk.send_all(conn);
-    assert!(out.ends_with(b"OK 0.1\n"));
-    assert_eq!((out.len(), desk.shard.intake(conn)), (large.len() + 7, Intake::Close));
 }
 
 #[test]

@@ -36,6 +36,8 @@ struct State {
     /// What happens to commits without a fault of their own.
     down: Option<Fault>,
     powerless: bool,
+    /// Jobs that were lost by a store that is in good order.
+    missing: Vec<u64>,
     /// Commits wait as long as this is set.
     held: bool,
     /// What is on record.
@@ -68,6 +70,14 @@ impl Faulty {
     pub(super) fn hold(&self, held: bool) {
         self.state().held = held;
         self.0.1.notify_all();
+    }
+
+    /// A job is gone as if it had never been kept.
+    pub(super) fn lose(&self, number: u64) {
+        let mut state = self.state();
+        state.live.remove(&number);
+        state.durable.remove(&number);
+        state.missing.push(number);
     }
 
     /// Waits until `count` tries have begun.
@@ -163,5 +173,9 @@ impl Store for Faulty {
             Some(Fault::Lost) => Err(StoreError::Lost("taken by another".into())),
             _ => Ok(()),
         }
+    }
+
+    fn take_missing(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.state().missing)
     }
 }

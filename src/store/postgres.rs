@@ -9,9 +9,11 @@
 
 mod change;
 mod conninfo;
+mod kept;
 mod record;
 mod session;
 mod takeover;
+mod turn;
 
 use std::fmt;
 use std::pin::pin;
@@ -21,12 +23,16 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
-use tokio_postgres::{Config, Statement};
+use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 use tracing::{info, warn};
 
 use self::change::Chunk;
+use self::conninfo::Target;
+use self::kept::Kept;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
+use self::turn::Turn;
 use super::namespace::Record;
 use super::open::OpenError;
 use super::{Operation, Row, Store, StoreError};
@@ -74,6 +80,11 @@ const LOAD: &str = "\
 SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
 FROM ringgear_job ORDER BY number";
 
+/// Each row has a limit of its own.
+const BEGIN_LONG_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0";
+
+const NUMBERS: &str = "SELECT number FROM ringgear_job ORDER BY number";
+
 /// Changes above this size are a transaction with a longer limit at the server.
 const SINGLE_BYTES_MAX: usize = 1 << 20;
 /// How long a row may take to arrive while jobs are loaded.
@@ -99,8 +110,8 @@ struct Ready {
 
 /// The way to the server and what is known about it.
 struct Link {
-    config: Config,
-    /// Where that is, for messages.
+    targets: Vec<Target>,
+    /// Where the last session led, for messages.
     place: String,
     ready: Option<Ready>,
     /// The server's sides of sessions that may have the lock.
@@ -110,6 +121,12 @@ struct Link {
     generation: i64,
     /// What this process has put on record: prefix and mark.
     reserved: Option<(Box<[u8]>, u64)>,
+    /// Generation and token of the owner before.
+    before: (i64, Vec<u8>),
+    /// The jobs that the table should have.
+    kept: Kept,
+    /// Those that it didn't have when the last session began, until they are asked for.
+    missing: Vec<u64>,
     /// Set for good once another server owns the jobs.
     lost: bool,
 }
@@ -151,10 +168,19 @@ impl Postgres {
         let runtime = runtime.enable_all().build().map_err(|error| {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
-        let place = conninfo::place(&config);
-        let (ready, backends, reserved) = (None, Vec::new(), None);
-        let (generation, lost) = (0, false);
-        let mut link = Link { config, place, ready, backends, token, generation, reserved, lost };
+        let mut link = Link {
+            targets: conninfo::targets(&config),
+            place: String::new(),
+            ready: None,
+            backends: Vec::new(),
+            token,
+            generation: 0,
+            before: (0, Vec::new()),
+            reserved: None,
+            kept: Kept::default(),
+            missing: Vec::new(),
+            lost: false,
+        };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
     }
@@ -163,12 +189,10 @@ impl Postgres {
     /// or have none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {
         let config = conninfo::config(conninfo, |name| std::env::var(name).ok()).ok()?;
+        let targets = conninfo::targets(&config);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().ok()?;
-        let place = conninfo::place(&config);
-        runtime.block_on(async {
-            record::read(&Session::connect(&config, &place).await.ok()?).await.ok()
-        })
+        runtime.block_on(async { record::read(&Session::connect(&targets).await.ok()?).await.ok() })
     }
 
     /// The first sequence above those of all jobs that are kept, and not below `first_sequence`.
@@ -209,7 +233,26 @@ impl Store for Postgres {
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        self.commit(&[]).map(|_| ())
+        match self.commit(&[]) {
+            // Connects again at once: a server that waits for the lock does so, too.
+            Err(StoreError::Unavailable(_)) => self.commit(&[]),
+            checked => checked,
+        }
+        .map(drop)
+    }
+
+    fn take_missing(&mut self) -> Vec<u64> {
+        let missing = std::mem::take(&mut self.link.missing);
+        let place = &self.link.place;
+        let missing = self.link.kept.take_missing(missing);
+        if !missing.is_empty() {
+            warn!(
+                jobs = missing.len(),
+                "{place} has lost jobs that were committed, as after a failover without \
+                 synchronous replication: they are written again"
+            );
+        }
+        missing
     }
 }
 
@@ -220,12 +263,34 @@ impl Link {
         first_sequence: u64,
         keep_waiting: &mut dyn FnMut() -> bool,
     ) -> Result<u64, OpenError> {
-        let mut session =
+        let session = self.wait_for_lock(keep_waiting).await?;
+        let opened = async {
+            self.generation = self.own(&session).await?;
+            let change = session.prepare().await?;
+            let sequence = take_over(&session, self.generation, table, first_sequence).await?;
+            Ok((change, sequence))
+        };
+        let opened: Result<_, Trouble> = opened.await;
+        let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
+        info!(generation = self.generation, "jobs are kept in {}", self.place);
+        self.warn_of_asynchrony(&session);
+        self.backends = vec![session.backend];
+        self.ready = Some(Ready { session, change });
+        Ok(sequence)
+    }
+
+    /// Waits for as long as `keep_waiting` says; gives a session that has the lock.
+    async fn wait_for_lock(
+        &mut self,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<Session, OpenError> {
+        let (mut session, generation) =
             self.connect_first().await.map_err(|trouble| trouble.at_start(&self.place))?;
+        let mut turn = Turn::new(generation);
         let asked = Instant::now();
         loop {
-            match session.lock().await {
-                Ok(true) => break,
+            match try_lock(&session, &mut turn).await {
+                Ok(true) => return Ok(session),
                 Ok(false) => {
                     let waits = keep_waiting();
                     if !waits && asked.elapsed() >= LOCK_GRACE {
@@ -238,41 +303,46 @@ impl Link {
                         return Err(error.into());
                     }
                     warn!("{error}");
-                    session = loop {
-                        sleep(LOCK_INTERVAL).await;
-                        match self.connect_first().await {
-                            Ok(session) => break session,
-                            Err(trouble) => {
-                                let error = trouble.at_start(&self.place);
-                                // Waiting mends what is unavailable, and nothing else.
-                                let mends = matches!(error, StoreError::Unavailable(_));
-                                if !mends || !keep_waiting() {
-                                    return Err(error.into());
-                                }
-                            }
-                        }
-                    };
+                    let generation;
+                    (session, generation) = self.connect_again(keep_waiting).await?;
+                    turn = Turn::reconnected(generation, Instant::now());
+                    info!(generation, "connected to {} again, still standing by", self.place);
                 }
             }
             sleep(LOCK_INTERVAL).await;
         }
-        let opened = async {
-            self.generation = self.own(&session).await?;
-            let change = session.prepare().await?;
-            let sequence = take_over(&session, self.generation, table, first_sequence).await?;
-            Ok((change, sequence))
-        };
-        let opened: Result<_, Trouble> = opened.await;
-        let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
-        info!(generation = self.generation, "jobs are kept in {}", self.place);
-        self.backends = vec![session.backend];
-        self.ready = Some(Ready { session, change });
-        Ok(sequence)
     }
 
-    /// Connects and sees to it that there are tables of this version.
-    async fn connect_first(&self) -> Result<Session, Trouble> {
-        let session = Session::connect(&self.config, &self.place).await?;
+    /// Connects a server that waits and has lost its session.
+    async fn connect_again(
+        &mut self,
+        keep_waiting: &mut dyn FnMut() -> bool,
+    ) -> Result<(Session, i64), OpenError> {
+        loop {
+            sleep(LOCK_INTERVAL).await;
+            match self.connect_first().await {
+                Ok(connected) => return Ok(connected),
+                Err(trouble) => {
+                    let error = trouble.at_start(&self.place);
+                    // Waiting mends what is unavailable, and nothing else.
+                    if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects; messages name that place from here on.
+    async fn connect(&mut self) -> Result<Session, Trouble> {
+        let session = Session::connect(&self.targets).await?;
+        self.place.clone_from(&session.place);
+        Ok(session)
+    }
+
+    /// Connects and sees to it that there are tables of this version; gives their generation, too.
+    async fn connect_first(&mut self) -> Result<(Session, i64), Trouble> {
+        let session = self.connect().await?;
         let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
         let found: bool = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
         if !found {
@@ -287,7 +357,8 @@ impl Link {
             session.run(ANSWER_TIMEOUT, "COMMIT").await?;
         }
         self.check_version(&session, "").await?;
-        Ok(session)
+        let generation = session.generation().await?;
+        Ok((session, generation))
     }
 
     /// Gives the version of the tables, which need not be the latest.
@@ -311,16 +382,20 @@ impl Link {
     }
 
     /// Takes the next generation; earlier ones can't commit from here on.
-    async fn own(&self, session: &Session) -> Result<i64, Trouble> {
+    async fn own(&mut self, session: &Session) -> Result<i64, Trouble> {
+        session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
         if self.check_version(session, "FOR UPDATE").await? < 2 {
             session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
         }
+        let sql = "SELECT generation, owner FROM ringgear_owner";
+        let before = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
+        self.before = (before.get(0), before.get(1));
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    RETURNING generation";
         let generation =
             answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[&self.token])).await?.get(0);
-        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        session.commit(ANSWER_TIMEOUT).await?;
         Ok(generation)
     }
 
@@ -352,7 +427,7 @@ impl Link {
 
     /// Connects again and goes on as the owner, provided that nobody else was it meanwhile.
     async fn reconnect(&mut self) -> Result<Ready, Trouble> {
-        let session = Session::connect(&self.config, &self.place).await?;
+        let session = self.connect().await?;
         let started = Instant::now();
         // It stays among them if it falls silent: then it may have got the lock.
         self.backends.push(session.backend);
@@ -376,10 +451,13 @@ impl Link {
             sleep(LOCK_INTERVAL).await;
         }
         self.backends = vec![session.backend];
-        let sql = "UPDATE ringgear_owner SET generation = generation + 1 WHERE owner = $1 \
-                   RETURNING generation";
-        let Some(row) =
-            answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &[&self.token])).await?
+        // A failover may have taken back that this server became the owner; then the one before is
+        // there as it was left, and nobody has been the owner since.
+        let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
+                   WHERE owner = $1 OR generation = $2 AND owner = $3 RETURNING generation";
+        let (generation, owner) = &self.before;
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.token, generation, owner];
+        let Some(row) = answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &parameters)).await?
         else {
             return Err(Trouble::Told(self.lose()));
         };
@@ -390,7 +468,49 @@ impl Link {
         }
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
-        Ok(Ready { session, change })
+        self.warn_of_asynchrony(&session);
+        let ready = Ready { session, change };
+        self.compare(&ready).await?;
+        Ok(ready)
+    }
+
+    /// Several hosts are there for failovers, and those lose what no standby has.
+    fn warn_of_asynchrony(&self, session: &Session) {
+        if self.targets.len() > 1 && !session.is_synchronous {
+            warn!(
+                "several PostgreSQL hosts are listed, and synchronous_standby_names is empty in \
+                 {}: a failover to another one loses the last commits",
+                self.place
+            );
+        }
+    }
+
+    /// Finds out whether the table still has what was committed in earlier sessions: it may be the
+    /// one of a standby that was behind. Removes again what was removed.
+    async fn compare(&mut self, ready: &Ready) -> Result<(), Trouble> {
+        let session = &ready.session;
+        session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
+        let parameters: [i32; 0] = [];
+        let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(NUMBERS, parameters)).await?;
+        let mut rows = pin!(rows);
+        let mut comparison = self.kept.compare();
+        while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
+            comparison.found(row.get::<_, i64>(0).cast_unsigned());
+        }
+        let difference = comparison.finish();
+        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+        self.missing = difference.missing;
+        if difference.back.is_empty() {
+            return Ok(());
+        }
+        let jobs = difference.back.len();
+        warn!(jobs, "{} has jobs again that are done: they are removed", self.place);
+        let operations: Vec<Operation> =
+            difference.back.into_iter().map(|number| Operation::Remove { number }).collect();
+        if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
+            return Err(Trouble::Told(self.lose()));
+        }
+        Ok(())
     }
 
     /// Gives everything up for good.
@@ -421,7 +541,12 @@ impl Link {
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let ready = self.take().await?;
-        read(&ready.session, each).await.map_err(|trouble| trouble.in_service(&self.place))?;
+        let kept = &mut self.kept;
+        let mut each = |row: Row| {
+            kept.insert(row.number);
+            each(row);
+        };
+        read(&ready.session, &mut each).await.map_err(|trouble| trouble.in_service(&self.place))?;
         self.ready = Some(ready);
         Ok(())
     }
@@ -432,21 +557,45 @@ impl Link {
             chunks.push(Chunk::default());
         }
         let ready = self.take().await?;
+        let several = is_transaction(&chunks);
         match apply(&ready, self.generation, &chunks).await {
             Ok(Some(changed)) => {
                 self.ready = Some(ready);
+                self.kept.committed(operations);
                 Ok(changed)
             }
             Ok(None) => Err(self.lose()),
             Err(trouble) => {
-                let refused = matches!(&trouble, Trouble::Error(error) if error.code().is_some());
-                if refused && ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok() {
+                let usable = match &trouble {
+                    Trouble::Warned(_) => true,
+                    // A statement alone was rolled back by its refusal.
+                    trouble if trouble.is_refusal() => {
+                        !several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok()
+                    }
+                    _ => false,
+                };
+                if usable {
                     self.ready = Some(ready);
                 }
                 Err(trouble.in_service(&self.place))
             }
         }
     }
+}
+
+/// Tries to become the owner, if this server may.
+async fn try_lock(session: &Session, turn: &mut Turn) -> Result<bool, Trouble> {
+    let generation = session.generation().await?;
+    Ok(turn.has_come(generation, Instant::now()) && session.lock().await?)
+}
+
+fn largest(chunks: &[Chunk<'_>]) -> usize {
+    chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0)
+}
+
+/// Whether chunks need a transaction: a statement alone is one of its own.
+fn is_transaction(chunks: &[Chunk<'_>]) -> bool {
+    chunks.len() > 1 || largest(chunks) > SINGLE_BYTES_MAX
 }
 
 /// Applies all chunks in one transaction and gives the number of rows that are changed; `None`, and
@@ -457,10 +606,9 @@ async fn apply(
     chunks: &[Chunk<'_>],
 ) -> Result<Option<u64>, Trouble> {
     let session = &ready.session;
-    let bytes = chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0);
-    let limit = limit(bytes);
-    // A statement alone is a transaction of its own.
-    let several = chunks.len() > 1 || bytes > SINGLE_BYTES_MAX;
+    let limit = limit(largest(chunks));
+    let several = is_transaction(chunks);
+    session.forget_warning();
     if several {
         let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
         session.run(ANSWER_TIMEOUT, &begin).await?;
@@ -475,14 +623,15 @@ async fn apply(
         changed += row.get::<_, i64>(1).cast_unsigned();
     }
     if several {
-        session.run(limit, "COMMIT").await?;
+        session.commit(limit).await?;
     }
+    session.check_warning()?;
     Ok(Some(changed))
 }
 
 /// Streams the table.
 async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Trouble> {
-    session.run(ANSWER_TIMEOUT, "BEGIN READ ONLY; SET LOCAL statement_timeout = 0").await?;
+    session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
     let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;
     let parameters: [i32; 0] = [];
     let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(&statement, parameters)).await?;

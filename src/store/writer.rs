@@ -65,6 +65,12 @@ pub enum Outcome {
         /// The first that isn't.
         mark: u64,
     },
+    /// The store has lost these jobs of any core, which it had kept: the core that has one hands it
+    /// over again.
+    Missing {
+        /// The jobs.
+        numbers: Arc<[u64]>,
+    },
     /// Another server owns the store; each core is told once and nothing follows. Nobody knows what
     /// became of the Inserts without an outcome.
     Lost(Arc<str>),
@@ -444,7 +450,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         });
         self.seen = Instant::now();
         match result {
-            Ok(changed) => self.succeeded(changed > 0),
+            Ok(changed) => {
+                self.succeeded(changed > 0);
+                self.ask_again();
+            }
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
             // Waiting doesn't help; what nobody waits for is kept all the same.
             Err(StoreError::Unusable(reason)) => self.failed(&reason, Duration::ZERO),
@@ -477,7 +486,22 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         self.seen = Instant::now();
         match checked {
             Err(StoreError::Lost(reason)) => self.lost(reason),
-            _ => true,
+            Err(_) => true,
+            Ok(()) => {
+                self.ask_again();
+                true
+            }
+        }
+    }
+
+    /// Asks every core for jobs that the store has lost.
+    fn ask_again(&mut self) {
+        let numbers: Arc<[u64]> = self.store.take_missing().into();
+        if numbers.is_empty() {
+            return;
+        }
+        for core in 0..self.settings.cores {
+            (self.report)(core, Outcome::Missing { numbers: Arc::clone(&numbers) });
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows no packets. Invariant: nothing here depends on anything but the arguments.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ringgear::engine::{self, ConnId, Now};
 use ringgear::shard::{Origin, Settings, Shard};
@@ -25,7 +25,7 @@ pub fn new(memory_bytes_max: usize) -> Shard {
 
 /// One more connection.
 pub fn connect(shard: &mut Shard) -> ConnId {
-    let origin = Origin { fd: 3, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
     shard.connect(origin, NOW).expect("there is room")
 }
 

@@ -134,7 +134,7 @@ pub(crate) struct Silence;
 
 /// One connection to a server.
 pub(crate) struct Conn {
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
     unread: Vec<u8>,
     arrived: VecDeque<Item>,
     ended: bool,

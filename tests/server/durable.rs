@@ -3,6 +3,7 @@
 //! Here is what all of these tests share: a job's way in and out on the wire, a database of its own
 //! for each test, and the way to start a server on it again.
 
+mod failover;
 mod faults;
 mod finished;
 mod gearmand;
@@ -26,14 +27,14 @@ use crate::harness::{Contender, PATIENCE, Server, wait_until};
 const SIGNALS: [&str; 2] = ["TERM", "KILL"];
 
 /// A SQLite database, gone with its folder at the end.
-struct Database {
+pub(crate) struct Database {
     folder: TempDir,
     /// For `--store`.
     store: String,
 }
 
 impl Database {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = format!("sqlite:{}", folder.path().join("jobs.db").display());
         Self { folder, store }
@@ -44,7 +45,7 @@ impl Database {
     }
 
     /// Starts a server on it.
-    fn serve(&self, contender: Contender, options: &[&str]) -> Server {
+    pub(crate) fn serve(&self, contender: Contender, options: &[&str]) -> Server {
         start(contender, &[&["--store", &self.store], options].concat())
     }
 
@@ -160,7 +161,7 @@ fn drain(server: &Server, functions: &[&str]) -> Vec<Assigned> {
 }
 
 /// The payloads of all jobs that there are, as text.
-fn drain_texts(server: &Server, functions: &[&str]) -> Vec<String> {
+pub(crate) fn drain_texts(server: &Server, functions: &[&str]) -> Vec<String> {
     let text = |job: Assigned| String::from_utf8(job.payload).expect("text");
     drain(server, functions).into_iter().map(text).collect()
 }

@@ -339,27 +339,97 @@ fn connections_beyond_the_limit_are_turned_away_until_one_leaves() {
     });
 }
 
+/// Echoes of 64 KiB each, 25 MiB in all, written with one blocking call after another.
+fn write_echoes(writer: &mut TcpStream) {
+    for number in 0..400_u32 {
+        let mut payload = vec![0; 64 << 10];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        send(writer, Command::EchoReq, &[], &payload);
+    }
+}
+
+fn expect_echoes(reader: &mut TcpStream) {
+    for number in 0..400_u32 {
+        let body = expect(reader, Command::EchoRes);
+        assert_eq!((body.len(), &body[..4]), (64 << 10, &number.to_be_bytes()[..]));
+    }
+}
+
 #[test]
-fn a_peer_that_does_not_read_is_not_read_from_and_loses_nothing() {
+fn a_peer_may_write_all_its_requests_before_it_reads_a_reply() {
+    // The server stopped reading at 1 MiB of unread replies: a client that wrote hundreds of
+    // thousands of submissions and only then read was stuck, and reset after a minute.
     each_driver(&[], |_, server| {
+        let mut peer = server.connect();
+        write_echoes(&mut peer);
+        expect_echoes(&mut peer);
+    });
+}
+
+#[test]
+fn a_large_job_is_taken_while_a_large_result_waits_for_its_sender() {
+    // Neither side read while it wrote: a deadlock, until the connection was reset.
+    each_driver(&[], |_, server| {
+        let (mut client, mut worker) = (server.connect(), server.connect());
+        send(&mut client, Command::SubmitJob, &[b"both", b""], b"");
+        let handle = expect(&mut client, Command::JobCreated);
+        send(&mut worker, Command::CanDo, &[b"both"], b"");
+        send(&mut worker, Command::GrabJob, &[], b"");
+        expect(&mut worker, Command::JobAssign);
+        send(&mut worker, Command::WorkComplete, &[&handle], &vec![b'r'; 8 * MIB]);
+        echo(&mut worker, b"it is on its way");
+        send(&mut client, Command::SubmitJobBg, &[b"both", b""], &vec![b'j'; 8 * MIB]);
+        assert_eq!(expect(&mut client, Command::WorkComplete).len(), handle.len() + 1 + 8 * MIB);
+        expect(&mut client, Command::JobCreated);
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_waits_when_memory_is_short_and_loses_nothing() {
+    each_driver(&["--memory-max", "12m"], |_, server| {
         let mut slow = server.connect();
         let mut writer = slow.try_clone().expect("a clone");
-        let sender = std::thread::spawn(move || {
-            for number in 0..400_u32 {
-                let mut payload = vec![0; 64 << 10];
-                payload[..4].copy_from_slice(&number.to_be_bytes());
-                send(&mut writer, Command::EchoReq, &[], &payload);
-            }
-        });
+        let sender = std::thread::spawn(move || write_echoes(&mut writer));
         // 25 MiB can't be in the sockets' buffers, so the server has to wait; others don't.
         let mut other = server.connect();
         (0..100).for_each(|_| echo(&mut other, b"meanwhile"));
-        assert!(memory_of(&server, "VmRSS") < 24 * MIB, "the server hoards replies");
-        for number in 0..400_u32 {
-            let body = expect(&mut slow, Command::EchoRes);
-            assert_eq!((body.len(), &body[..4]), (64 << 10, &number.to_be_bytes()[..]));
-        }
+        assert!(memory_of(&server, "VmRSS") < 32 * MIB, "the server hoards replies");
+        expect_echoes(&mut slow);
         sender.join().expect("no panic");
+    });
+}
+
+#[test]
+fn memory_stays_bounded_when_results_pile_up_for_peers_that_do_not_read() {
+    // Four clients that didn't read and a worker that sent WORK_DATA of 4 KiB took ten times what
+    // `--memory-max` allowed.
+    each_driver(&["--memory-max", "16m"], |_, server| {
+        let mut worker = server.connect();
+        send(&mut worker, Command::CanDo, &[b"pile"], b"");
+        let mut handles = Vec::new();
+        let clients: Vec<TcpStream> = (0..4)
+            .map(|_| {
+                let mut client = server.connect();
+                send(&mut client, Command::SubmitJob, &[b"pile", b""], b"");
+                handles.push(expect(&mut client, Command::JobCreated));
+                send(&mut worker, Command::GrabJob, &[], b"");
+                expect(&mut worker, Command::JobAssign);
+                client
+            })
+            .collect();
+        let data = vec![b'x'; 4096];
+        wait_until("the one with most unread to be closed", || {
+            for handle in handles.iter().cycle().take(1000) {
+                send(&mut worker, Command::WorkData, &[handle], &data);
+            }
+            echo(&mut worker, b"alive");
+            assert!(memory_of(&server, "VmRSS") < 64 * MIB, "memory isn't bounded");
+            server.log().contains("--memory-max is reached").then_some(())
+        });
+        let port = |client: &TcpStream| client.local_addr().expect("an address").to_string();
+        let log = server.log();
+        let named = clients.iter().filter(|client| log.contains(&port(client))).count();
+        assert!(named > 0, "{log}");
     });
 }
 

@@ -6,6 +6,7 @@
 
 mod conn;
 mod crash;
+mod draining;
 mod durable;
 mod harness;
 mod limits;

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, Server, each_contender};
+use crate::harness::{Contender, Server, each_contender, wait_until};
 
 each_contender!(
     a_term_signal_ends_it_within_a_second_with_clients_connected,
@@ -74,7 +74,7 @@ fn ends_within_a_second(contender: Contender, signal: &str) {
     }
 }
 
-/// SIGUSR1: no new connections, but what is there is finished.
+/// SIGUSR1: what is there is finished; ringgear refuses new jobs, gearmand new connections.
 fn a_finish_signal_lets_running_jobs_end(contender: Contender) {
     let Some(mut server) = Server::start(contender) else { return };
     let (mut client, mut worker) = (Conn::open(server.address()), Conn::open(server.address()));
@@ -85,9 +85,13 @@ fn a_finish_signal_lets_running_jobs_end(contender: Contender) {
     worker.packet("GRAB_JOB", &[]);
     assert!(matches!(worker.next(), Ok(Item::Packet(11, _))));
     server.signal("USR1");
-    crate::harness::wait_until("the listener to close", || {
-        TcpStream::connect(server.address()).is_err().then_some(())
-    });
+    if contender.is_ringgear() {
+        wait_until_it_drains(&server);
+    } else {
+        wait_until("the listener to close", || {
+            TcpStream::connect(server.address()).is_err().then_some(())
+        });
+    }
     worker.packet("WORK_COMPLETE", &[&handle, b"done"]);
     let result = [&handle[..], b"\0done"].concat();
     assert_eq!(client.next().ok(), Some(Item::Packet(13, result)));
@@ -97,6 +101,25 @@ fn a_finish_signal_lets_running_jobs_end(contender: Contender) {
     } else {
         // Once in a while gearmand finishes the job, closes its connections, and stays for ever.
         eprintln!("whether {contender:?} ends isn't looked at");
+    }
+}
+
+/// Waits until submissions are refused: on each core, as connections go to any.
+pub(crate) fn wait_until_it_drains(server: &Server) {
+    for _ in 0..20 {
+        wait_until("submissions to be refused", || {
+            // One that is accepted goes with its client.
+            let mut client = Conn::open(server.address());
+            client.packet("SUBMIT_JOB", &[b"late", b"", b"x"]);
+            match client.next().expect("an answer") {
+                Item::Packet(8, _) => None,
+                Item::Packet(19, error) => {
+                    assert!(error.starts_with(b"SHUTDOWN\0"), "{}", error.escape_ascii());
+                    Some(())
+                }
+                other => panic!("{other:?}"),
+            }
+        });
     }
 }
 

@@ -12,7 +12,7 @@ mod peers;
 mod power;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use ringgear::admin::Identity;
@@ -142,8 +142,8 @@ impl Drift {
 
     fn connect(&mut self) -> ConnId {
         let number = (0..).find(|number| !self.peers.contains_key(number)).unwrap_or(0);
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let conn = self.mesh.connect(Origin { fd: 9, ip }, number, self.now).unwrap();
+        let peer = (Ipv4Addr::LOCALHOST, 4001).into();
+        let conn = self.mesh.connect(Origin { fd: 9, peer }, number, self.now).unwrap();
         self.peers.insert(conn, Peer::default());
         conn
     }

@@ -153,7 +153,13 @@ impl Mesh {
             return Intake::Pause;
         }
         let (core, local) = self.places[&conn];
-        self.shards[core].intake(local)
+        let shard = &self.shards[core];
+        match shard.intake(local) {
+            // A driver may read what has to wait until the connection has moved. This doesn't, so
+            // that what has arrived is handled, and when is known.
+            Intake::Read if shard.is_moving(local) => Intake::Pause,
+            intake => intake,
+        }
     }
 
     pub(crate) fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
@@ -401,6 +407,8 @@ impl Mesh {
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
                 elsewhere.bytes += other.load_bytes();
                 elsewhere.connections += other.connections();
+                let unread = other.largest_unread_bytes();
+                elsewhere.largest_unread_bytes = elsewhere.largest_unread_bytes.max(unread);
             }
             self.shards[core].set_elsewhere(elsewhere);
             // And now and then a core has too much to do.

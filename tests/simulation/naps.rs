@@ -8,7 +8,7 @@
 //! Invariant: all choices come from `rng` and the mesh's own generator; a seed is a run.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use ringgear::admin::Identity;
@@ -154,7 +154,7 @@ impl Naps {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         let conn = self.mesh.connect(origin, self.next, self.now).unwrap();
         self.note(format!("{conn} comes"));
         self.next += 1;

@@ -12,7 +12,7 @@ mod power;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use ringgear::admin::Identity;
@@ -32,7 +32,9 @@ use crate::wire::{Packet, Request};
 const TRACE_LINES: usize = 60;
 /// Connections that may be there at once, one of them for the drain.
 const CONNECTIONS_MAX: usize = 24;
-/// With no more than this unsent, no connection is paused.
+/// A connection with no more than this unsent is never closed because memory is short.
+const MUCH_UNREAD_BYTES: usize = 1 << 20;
+/// With no more than this unsent, lists and ends don't wait.
 const CERTAINLY_READ_BYTES: usize = 512 << 10;
 /// With no more replies to come than these, neither.
 const CERTAINLY_READ_REPLIES: usize = 512;
@@ -266,8 +268,8 @@ impl World {
 
     fn connect_one(&mut self) -> Option<ConnId> {
         let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), ip };
+        let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
+        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), peer };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;
@@ -302,12 +304,21 @@ impl World {
             return;
         }
         for _ in 0..*self.choose(&[1, 1, 1, 2, 5]) {
-            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
-            self.queue(conn, request);
+            self.ask_something(conn);
         }
         let whole = self.rng.u32(0..4) > 0;
         let bytes = if whole { usize::MAX } else { self.rng.usize(1..200) };
         self.deliver(conn, bytes);
+    }
+
+    fn ask_something(&mut self, conn: ConnId) {
+        let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
+        // Behind more a list waits, and nobody knows when it is written.
+        let peer = &self.conns[&conn];
+        let unread = peer.unsent_bytes + peer.waiting_bytes + peer.bytes_out.len();
+        if unread < CERTAINLY_READ_BYTES || !matches!(request, Request::Line(_)) {
+            self.queue(conn, request);
+        }
     }
 
     fn queue(&mut self, conn: ConnId, request: Request) {
@@ -428,8 +439,7 @@ impl World {
             }
             let payload = vec![b'e'; 400_000];
             self.queue(conn, Request::packet(ringgear::packet::Command::EchoReq, &[], payload));
-            let request = crate::peer::request(&mut self.rng, &self.model, conn, self.calm);
-            self.queue(conn, request);
+            self.ask_something(conn);
             self.deliver(conn, usize::MAX);
         }
     }
@@ -574,7 +584,11 @@ impl World {
         let peer = &self.conns[&conn];
         let replies = self.model.open_replies(conn);
         assert!(replies <= REPLIES_MAX, "{conn} waits for {replies} replies");
-        let waits = peer.unsent_bytes > 0 || peer.ledger.is_waiting();
+        let replies = peer.ledger.is_waiting();
+        // One that moves to another core waits until everything has left.
+        let throttled =
+            peer.unsent_bytes > 0 && (self.mesh.cores().count > 1 || self.was_short_of_memory());
+        let waits = replies || throttled;
         if !waits && !peer.ended && !peer.malformed {
             assert_ne!(self.mesh.intake(conn), Intake::Pause, "{conn} is never listened to again");
         }
@@ -675,6 +689,9 @@ impl World {
                     let unclear = matches!(said, Some(Packet::Line(_)));
                     assert!(enough || unclear, "{conn} is closed for {before} bytes");
                     output.slow.insert(conn);
+                } else if bytes > MUCH_UNREAD_BYTES && self.was_short_of_memory() {
+                    self.model.tally.count("closed: memory is short");
+                    output.slow.insert(conn);
                 } else {
                     assert!(!peer.ledger.is_waiting(), "{conn} is closed before its replies");
                 }
@@ -723,6 +740,12 @@ impl World {
         if !news.filled.is_empty() {
             output.filled.insert(conn, news.filled);
         }
+    }
+
+    /// Whether more than three quarters of the memory were taken before the call or after it.
+    fn was_short_of_memory(&self) -> bool {
+        let memory_bytes = self.mesh.memory_bytes().max(self.memory_bytes);
+        memory_bytes > self.settings.memory_bytes_max / 4 * 3
     }
 
     fn check_memory(&self) {

@@ -58,6 +58,38 @@ fn a_standby_goes_on_with_the_jobs() {
     assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [512]);
 }
 
+/// The database failed over and came back, the standby connected first and took the lock, and the
+/// healthy owner ended with all the jobs that only its memory had.
+#[test]
+fn after_a_failover_of_the_database_the_owner_gets_its_lock_back() {
+    let Some(mut server) = Server::start() else { return };
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+    let standby = standby(&server);
+    for number in [2, 3] {
+        server.kill();
+        server.run();
+        let mut admin = server.admin("jobs");
+        // The standby is back and has looked for the lock more than once.
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'standby' \
+                   AND query_start > backend_start + interval '1s')";
+        wait_for(&mut admin, sql);
+        insist(&mut store, &[insert(number)]);
+        assert!(!standby.is_finished());
+    }
+    // An owner that is idle notices by itself.
+    server.kill();
+    server.run();
+    store.check().unwrap();
+    // One that doesn't come back is replaced.
+    server.kill();
+    server.run();
+    let mut other = standby.join().unwrap().unwrap();
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    assert_eq!(numbers(&mut other), [1, 2, 3]);
+}
+
 #[test]
 fn a_standby_refuses_what_a_newer_version_has_taken_over() {
     let Some(server) = Server::start() else { return };
@@ -105,6 +137,34 @@ fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
     assert!(matches!(error, StoreError::Lost(_)), "{error}");
     assert!(matches!(store.load(&mut drop), Err(StoreError::Lost(_))));
     assert_eq!(numbers(&mut server.open()), [1, 2, 4]);
+}
+
+/// A failover without synchronous replication may take back that a server became the owner. The
+/// healthy server took it for the work of another one, and ended.
+#[test]
+fn an_owner_goes_on_where_a_failover_has_brought_the_one_before_back() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    drop(server.open());
+    admin.batch_execute("CREATE TABLE copy AS TABLE ringgear_owner").unwrap();
+    let mut store = server.open();
+    store.commit(&[insert(1)]).unwrap();
+    for change in ["", "UPDATE ringgear_owner SET generation = generation + 1;"] {
+        let pid = backend(&mut admin);
+        let back = "UPDATE ringgear_owner SET (generation, owner) = \
+                    (SELECT generation, owner FROM copy);";
+        admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+        let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})");
+        wait_for(&mut admin, &gone);
+        admin.batch_execute(&format!("{back}{change}")).unwrap();
+        if change.is_empty() {
+            insist(&mut store, &[insert(2)]);
+            assert_eq!(numbers(&mut store), [1, 2]);
+        }
+    }
+    // The one before has been the owner again.
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
 }
 
 #[test]

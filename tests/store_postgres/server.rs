@@ -55,6 +55,57 @@ impl Server {
             println!("skipped: {reason}");
             return None;
         };
+        let mut server = Self::in_new_folder(binaries);
+        server.make_data("initdb", |command| {
+            command.args(["-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"]).args([
+                "--locale=C",
+                "--no-sync",
+                "--no-instructions",
+            ]);
+        });
+        server.run();
+        server.admin("postgres").batch_execute("CREATE DATABASE jobs").unwrap();
+        Some(server)
+    }
+
+    /// A server that follows this one and can be read. This one doesn't wait for it unless
+    /// `wait_for_standbys` says so.
+    pub(crate) fn start_standby(&self) -> Self {
+        let mut standby = Self::in_new_folder(self.binaries.clone());
+        standby.make_data("pg_basebackup", |command| {
+            command
+                .args(["-D", "data", "-U", "postgres", "--no-sync", "--checkpoint=fast"])
+                .args(["--write-recovery-conf", "--port=5432", "--host"])
+                .arg(self.folder());
+        });
+        standby.run();
+        standby
+    }
+
+    /// Commits wait until the first `standbys` of the standbys have them; 0 = for none.
+    pub(crate) fn wait_for_standbys(&self, standbys: u32) {
+        let mut admin = self.admin("postgres");
+        let names = if standbys == 0 { String::new() } else { format!("{standbys} (*)") };
+        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        admin.batch_execute(&sql).unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").unwrap();
+        // A standby that streams is told apart once the setting has been read.
+        let streams = "SELECT count(*) >= $1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let deadline = Instant::now() + PATIENCE;
+        while !admin.query_one(streams, &[&i64::from(standbys)]).unwrap().get::<_, bool>(0) {
+            assert!(Instant::now() < deadline, "no standby follows");
+            admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
+        }
+    }
+
+    /// Lets a standby become a server of its own.
+    pub(crate) fn promote(&self) {
+        let mut admin = self.admin("postgres");
+        let promoted: bool = admin.query_one("SELECT pg_promote(true)", &[]).unwrap().get(0);
+        assert!(promoted, "still a standby");
+    }
+
+    fn in_new_folder(binaries: PathBuf) -> Self {
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
         let user = Uid::effective().is_root().then(|| {
             let named = |name| User::from_name(name).unwrap();
@@ -63,17 +114,14 @@ impl Server {
         if let Some(user) = &user {
             chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
-        let mut server = Self { binaries, user, child: None, folder };
-        let output = server
-            .command("initdb")
-            .args(["-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"])
-            .args(["--locale=C", "--no-sync", "--no-instructions"])
-            .output()
-            .unwrap();
+        Self { binaries, user, child: None, folder }
+    }
+
+    fn make_data(&self, program: &str, arguments: impl FnOnce(&mut Command)) {
+        let mut command = self.command(program);
+        arguments(&mut command);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        server.run();
-        server.admin("postgres").batch_execute("CREATE DATABASE jobs").unwrap();
-        Some(server)
     }
 
     fn command(&self, name: &str) -> Command {
@@ -106,6 +154,7 @@ impl Server {
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
+        // A standby says it, too, once it can be read.
         while !log.contains("ready to accept") {
             if lines.read_line(&mut log).unwrap() == 0 {
                 child.wait().unwrap();
@@ -142,6 +191,11 @@ impl Server {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// What clients take for its host.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where clients connect to.
@@ -193,10 +247,11 @@ fn children(parent: u32) -> Vec<Pid> {
     found
 }
 
-/// Where `initdb` and `postgres` are; Debian keeps them out of the path.
+/// Where PostgreSQL's programs are; Debian keeps them out of the path.
 fn binaries() -> Option<PathBuf> {
-    let complete =
-        |folder: &Path| ["initdb", "postgres"].iter().all(|name| folder.join(name).is_file());
+    let complete = |folder: &Path| {
+        ["initdb", "postgres", "pg_basebackup"].iter().all(|name| folder.join(name).is_file())
+    };
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
         let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
         if complete(&folder) {

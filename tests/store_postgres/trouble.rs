@@ -1,6 +1,7 @@
 //! What a server can do to the store: refuse it, be full, be read-only, fall silent, come back.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,7 @@ use ringgear::store::postgres::Postgres;
 use ringgear::store::{Operation, Store as _, StoreError};
 
 use super::proxy::Proxy;
-use super::server::{Server, backend, insert, insist, numbers};
+use super::server::{Server, backend, insert, insist, numbers, wait_for};
 
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -88,6 +89,10 @@ fn what_is_refused_may_be_tried_again_with_the_same_session() {
         .unwrap();
     let operations = [insert(1), insert(2), Operation::Remove { number: 1 }];
     assert!(unavailable(store.commit(&operations)).contains("no space left"));
+    // A ROLLBACK after it made the server warn that there is no transaction in progress.
+    let sql = "SELECT query FROM pg_stat_activity WHERE application_name = 'ringgeard'";
+    let last: String = admin.query_one(sql, &[]).unwrap().get(0);
+    assert!(last.contains("ringgear_job"), "{last}");
     store.commit(&[insert(3)]).unwrap();
     let mut large = super::server::row(4);
     large.payload = vec![0; 17 << 20].into();
@@ -126,11 +131,92 @@ fn a_server_that_is_only_a_copy_is_waited_for() {
         }
         other => panic!("{other:?}"),
     }
-    let mut admin = server.admin("jobs");
-    let promoted: bool = admin.query_one("SELECT pg_promote(true)", &[]).unwrap().get(0);
-    assert!(promoted);
+    server.promote();
     insist(&mut store, &[insert(2)]);
     assert_eq!(numbers(&mut store), [1, 2]);
+}
+
+/// All hosts of the connection string were named, joined, with the first one's port, whichever of
+/// them the session had led to.
+#[test]
+fn messages_name_the_host_that_they_are_about() {
+    let Some(mut server) = Server::start() else { return };
+    let mut copy = server.start_standby();
+    let [here, there] = [&server, &copy].map(|server| format!("{}", server.folder().display()));
+    let conninfo =
+        |hosts: &str| format!("host={hosts} port=5432 user=postgres dbname=jobs connect_timeout=5");
+    let open = |hosts: &str| Postgres::open(&conninfo(hosts), None, 1, &mut || false);
+
+    // A copy that is listed first is passed over.
+    let mut store = open(&format!("{there},{here}")).unwrap();
+    store.commit(&[insert(1)]).unwrap();
+    let mut admin = server.admin("jobs");
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    wait_for(&mut admin, &format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})"));
+    let sentence = unavailable(store.commit(&[insert(2)]));
+    assert!(sentence.contains(&here) && !sentence.contains(&there), "{sentence}");
+    insist(&mut store, &[insert(2)]);
+    drop(admin);
+
+    server.kill();
+    let sentence = unavailable(store.commit(&[insert(3)]));
+    assert!(sentence.contains(&here) && !sentence.contains(&there), "{sentence}");
+    let sentence = unavailable(store.commit(&[insert(3)]));
+    let read_only = format!("at {there} port 5432 is read-only: connect to the primary server; ");
+    assert!(sentence.contains(&read_only), "{sentence}");
+    assert!(sentence.contains(&format!("at {here} port 5432: error connecting")), "{sentence}");
+    copy.kill();
+    match open(&format!("{here},{there}")) {
+        Err(OpenError::Store(StoreError::Unavailable(sentence))) => {
+            assert!(sentence.contains(&here) && sentence.contains(&there), "{sentence}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A commit that waits for the standby was taken for one that is kept everywhere when somebody
+/// cancelled the wait: PostgreSQL answers COMMIT as ever and warns beforehand.
+#[test]
+fn a_commit_that_doesnt_wait_for_the_standby_is_none() {
+    let Some(server) = Server::start() else { return };
+    let mut copy = server.start_standby();
+    server.wait_for_standbys(1);
+    let mut store = server.open();
+    let mut admin = server.admin("jobs");
+    let before = generation(&mut admin);
+    let pid = backend(&mut admin);
+    let large = |number| {
+        let mut row = super::server::row(number);
+        row.payload = vec![0; 9 << 20].into();
+        Operation::Insert { row, answered: false }
+    };
+    // In one statement, and in a transaction of several.
+    for operations in [vec![insert(1)], vec![large(2), large(3), Operation::Remove { number: 1 }]] {
+        copy.stop();
+        let commit = thread::spawn(move || {
+            let result = store.commit(&operations);
+            (store, operations, result)
+        });
+        let waits = "SELECT coalesce(wait_event, '') = 'SyncRep' FROM pg_stat_activity WHERE pid =";
+        wait_for(&mut admin, &format!("{waits} {pid}"));
+        admin.execute("SELECT pg_cancel_backend($1)", &[&pid]).unwrap();
+        let operations;
+        let result;
+        (store, operations, result) = commit.join().unwrap();
+        let sentence = unavailable(result);
+        assert!(sentence.contains("canceling wait for synchronous replication"), "{sentence}");
+        assert!(sentence.contains("might not have been replicated"), "{sentence}");
+        copy.run();
+        insist(&mut store, &operations);
+    }
+    // All with the same session.
+    assert_eq!((backend(&mut admin), generation(&mut admin)), (pid, before));
+    drop(admin);
+    drop(server);
+    copy.promote();
+    assert_eq!(numbers(&mut copy.open()), [2, 3]);
+    drop(store);
 }
 
 #[test]

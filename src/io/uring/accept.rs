@@ -6,7 +6,7 @@
 //!
 //! Invariant: the kernel writes to a room only while its accept is armed, and rooms never move.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::AsRawFd;
 
 use io_uring::types::{DestinationSlot, Fd};
@@ -17,7 +17,7 @@ use socket2::{SockAddr, SockAddrStorage};
 const ACCEPTS_PER_LISTENER: usize = 32;
 
 /// A peer that was gone before its address could be read.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 struct Room {
     address: SockAddrStorage,
@@ -56,7 +56,7 @@ impl Acceptors {
     }
 
     /// An accept has come to its end: where the connection comes from, if it is one.
-    pub(super) fn completed(&mut self, acceptor: usize) -> IpAddr {
+    pub(super) fn completed(&mut self, acceptor: usize) -> SocketAddr {
         let room = &mut self.rooms[acceptor];
         room.armed = false;
         self.idle.push(acceptor);
@@ -64,7 +64,7 @@ impl Acceptors {
         // SAFETY: the kernel has written an address of `bytes` bytes; without one it is all zeros.
         #[allow(unsafe_code)]
         let address = unsafe { SockAddr::new(address, room.bytes) }.as_socket();
-        address.map_or(UNKNOWN, |address| address.ip().to_canonical())
+        address.unwrap_or(UNKNOWN)
     }
 
     /// Numbers of the accepts that are in flight.

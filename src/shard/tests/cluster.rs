@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Peer {
-        let origin = Origin { fd: 9, ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
 

@@ -190,13 +190,53 @@ fn who_does_not_read_what_is_left_for_it_stays_and_is_read_from() {
     cluster.say(client, &packet(Command::EchoReq, &[], b"not read"));
     let (chunk, _) = cluster.shards[1].take(client.1).expect("the answer");
     cluster.say(client, &packet(Command::EchoReq, &[], b"next"));
-    assert_eq!(cluster.shards[1].intake(client.1), Intake::Pause);
+    assert_eq!(cluster.shards[1].intake(client.1), Intake::Read, "what comes waits");
     cluster.shards[1].relieve(1, 0);
     cluster.settle();
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
     cluster.shards[1].sent(client.1, chunk, cluster.now);
     assert_eq!(cluster.hear(client), response(Command::EchoRes, &[], b"next"));
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
+}
+
+/// The same story without another turn of `relieve`, in each state that waits for replies to leave.
+#[test]
+fn who_says_much_before_it_reads_does_not_move() {
+    for state in ["settling", "packed", "leaving"] {
+        let mut cluster = Cluster::new(Durability::None, 1);
+        cluster.let_move(1);
+        let client = cluster.connect(0);
+        if state == "leaving" {
+            cluster.shards[0].relieve(1, 1);
+        }
+        cluster.say(client, &packet(Command::EchoReq, &[], b"not read"));
+        if state == "packed" {
+            cluster.hear(client);
+        }
+        if state != "leaving" {
+            let function = function(1);
+            let submit = packet(Command::SubmitJobBg, &[function.as_bytes(), b""], b"");
+            cluster.say(client, &submit);
+        }
+        if state == "packed" {
+            // Its replies have left, so it is packed; then more comes for it.
+            cluster.hear(client);
+            cluster.settle();
+            let moving = cluster.shards[0].connections[client.1 as usize].moving;
+            assert_eq!(moving, Moving::Packed(1));
+            cluster.shards[0].push(client.1, &Response::Noop, cluster.now);
+        }
+        let (chunk, _) = cluster.shards[0].take(client.1).expect("an answer");
+        let echo = packet(Command::EchoReq, &[], &vec![b'e'; 300_000]);
+        for _ in 0..5 {
+            assert_eq!(cluster.shards[0].intake(client.1), Intake::Read, "{state}");
+            cluster.say(client, &echo);
+        }
+        cluster.settle();
+        cluster.shards[0].sent(client.1, chunk, cluster.now);
+        assert!(cluster.hear(client).len() > 5 * 300_000, "{state}: it stayed, and is answered");
+        assert_eq!(cluster.shards[0].intake(client.1), Intake::Read, "{state}");
+    }
 }
 
 #[test]

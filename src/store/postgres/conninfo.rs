@@ -77,6 +77,7 @@ pub(super) fn config(
             config.port(port);
         }
     }
+    check_counts(&config)?;
     if config.get_user().is_none()
         && let Some(user) = variable("PGUSER")
     {
@@ -107,32 +108,113 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// The longest that connecting may take, every address tried.
-pub(super) fn connect_limit(config: &Config) -> Duration {
-    let addresses = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
-    let each = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-    each.saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX))
+/// One of the hosts of a connection string.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// How to connect to it and to no other host.
+    pub(super) config: Config,
+    /// Words for messages: the database and where it is, no secrets.
+    pub(super) place: String,
 }
 
-/// Words for messages: the database and where it is, no secrets.
-pub(super) fn place(config: &Config) -> String {
-    let hosts: Vec<String> = config
-        .get_hosts()
-        .iter()
-        .map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(path) => path.display().to_string(),
-        })
-        .collect();
-    let hosts = if hosts.is_empty() {
-        config.get_hostaddrs().iter().map(ToString::to_string).collect()
+impl Target {
+    /// How long connecting may take.
+    pub(super) fn connect_limit(&self) -> Duration {
+        self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
+    }
+}
+
+/// The hosts of a connection string in its order, at least one. Each is connected to by itself:
+/// the library tells neither which host it took nor why it passed over the others.
+pub(super) fn targets(config: &Config) -> Vec<Target> {
+    let count = config.get_hosts().len().max(config.get_hostaddrs().len());
+    (0..count).map(|at| target(config, at)).collect()
+}
+
+fn target(config: &Config, at: usize) -> Target {
+    let ports = config.get_ports();
+    let port = ports.get(at).or_else(|| ports.first()).copied();
+    let mut alone = without_hosts(config);
+    let mut name = String::new();
+    if let Some(&address) = config.get_hostaddrs().get(at) {
+        alone.hostaddr(address);
+        name = address.to_string();
+    }
+    match config.get_hosts().get(at) {
+        Some(Host::Tcp(host)) => {
+            alone.host(host);
+            name.clone_from(host);
+        }
+        Some(Host::Unix(path)) => {
+            alone.host_path(path);
+            name = path.display().to_string();
+        }
+        None => {}
+    }
+    if let Some(port) = port {
+        alone.port(port);
+    }
+    let database = config.get_dbname().or_else(|| config.get_user());
+    let database = database.map_or_else(String::new, |name| format!("database \"{name}\" "));
+    let port = port.unwrap_or(PORT);
+    Target { config: alone, place: format!("PostgreSQL {database}at {name} port {port}") }
+}
+
+/// Everything but where: the library can add hosts to a `Config`, not take them away.
+fn without_hosts(config: &Config) -> Config {
+    let mut copy = Config::new();
+    if let Some(user) = config.get_user() {
+        copy.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        copy.password(password);
+    }
+    if let Some(name) = config.get_dbname() {
+        copy.dbname(name);
+    }
+    if let Some(options) = config.get_options() {
+        copy.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        copy.application_name(name);
+    }
+    if let Some(&timeout) = config.get_connect_timeout() {
+        copy.connect_timeout(timeout);
+    }
+    if let Some(&timeout) = config.get_tcp_user_timeout() {
+        copy.tcp_user_timeout(timeout);
+    }
+    if let Some(interval) = config.get_keepalives_interval() {
+        copy.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        copy.keepalives_retries(retries);
+    }
+    copy.keepalives(config.get_keepalives());
+    copy.keepalives_idle(config.get_keepalives_idle());
+    copy.ssl_mode(config.get_ssl_mode());
+    copy.ssl_negotiation(config.get_ssl_negotiation());
+    copy.channel_binding(config.get_channel_binding());
+    copy.target_session_attrs(config.get_target_session_attrs());
+    copy.load_balance_hosts(config.get_load_balance_hosts());
+    copy
+}
+
+/// Refuses numbers of hosts, addresses and ports that don't fit together.
+fn check_counts(config: &Config) -> Result<(), StoreError> {
+    let (hosts, addresses) = (config.get_hosts().len(), config.get_hostaddrs().len());
+    let (count, ports) = (hosts.max(addresses), config.get_ports().len());
+    let more = if hosts > 0 && addresses > 0 && hosts != addresses {
+        format!("{addresses} in hostaddr")
+    } else if ports > 1 && ports != count {
+        format!("{ports} ports")
     } else {
-        hosts
+        return Ok(());
     };
-    let port = config.get_ports().first().copied().unwrap_or(PORT);
-    let name = config.get_dbname().or_else(|| config.get_user());
-    let name = name.map_or_else(String::new, |name| format!("database \"{name}\" "));
-    format!("PostgreSQL {name}at {} port {port}", hosts.join(","))
+    Err(StoreError::Unusable(format!(
+        "the PostgreSQL connection string lists {count} hosts and {more}: list as many of each, or \
+         one port for all hosts"
+    )))
 }
 
 #[cfg(test)]
@@ -172,18 +254,58 @@ mod tests {
         assert_eq!(config.get_user(), Some("bob"));
         assert_eq!(config.get_password(), Some(&b"pass word"[..]));
         assert_eq!(config.get_dbname(), Some("other"));
-        assert_eq!(place(&config), "PostgreSQL database \"other\" at db.example port 6543");
+        let [target] = &targets(&config)[..] else { panic!("one host") };
+        assert_eq!(target.place, "PostgreSQL database \"other\" at db.example port 6543");
+        assert!(target.config == config);
+    }
+
+    #[test]
+    fn each_host_is_a_target_with_everything_else_that_was_said() {
+        let more = "user=u password=p dbname=jobs options=o application_name=n connect_timeout=3 \
+                    tcp_user_timeout=4 keepalives=0 sslmode=disable sslnegotiation=postgres \
+                    channel_binding=disable target_session_attrs=read-write \
+                    load_balance_hosts=random";
+        let config = config(&format!("host=a,/run/pg port=1,2 {more}"), nothing).unwrap();
+        let targets = targets(&config);
+        let places: Vec<&str> = targets.iter().map(|target| &*target.place).collect();
+        assert_eq!(
+            places,
+            [
+                "PostgreSQL database \"jobs\" at a port 1",
+                "PostgreSQL database \"jobs\" at /run/pg port 2"
+            ]
+        );
+        for (target, host) in targets.iter().zip(["host=a port=1", "host=/run/pg port=2"]) {
+            assert!(target.config == super::config(&format!("{host} {more}"), nothing).unwrap());
+        }
+    }
+
+    #[test]
+    fn hosts_and_ports_fit_together() {
+        let places = |text| -> Vec<String> {
+            let targets = targets(&config(text, nothing).unwrap());
+            targets.into_iter().map(|target| target.place).collect()
+        };
+        let at = |host: &str| format!("PostgreSQL database \"x\" at {host}");
+        let [one, other] = [at("a port 7"), at("b port 7")];
+        assert_eq!(places("host=a,b port=7 dbname=x"), [one, other]);
+        assert_eq!(places("hostaddr=127.0.0.1 dbname=x"), [at("127.0.0.1 port 5432")]);
+        assert_eq!(places("host=a hostaddr=127.0.0.1 dbname=x"), [at("a port 5432")]);
+        for text in ["host=a,b port=1,2,3", "host=a,b hostaddr=127.0.0.1"] {
+            let error = config(text, nothing).unwrap_err();
+            assert!(error.to_string().contains("lists 2 hosts and"), "{error}");
+        }
     }
 
     #[test]
     fn limits_are_set_unless_the_string_sets_them() {
         let unset = config("host=a,b dbname=x", nothing).unwrap();
         assert_eq!(unset.get_tcp_user_timeout(), Some(&TCP_USER_TIMEOUT));
-        assert_eq!(connect_limit(&unset), CONNECT_TIMEOUT * 2);
+        assert_eq!(targets(&unset)[1].connect_limit(), CONNECT_TIMEOUT);
         let text = "host=a connect_timeout=2 tcp_user_timeout=7";
         let set = config(text, nothing).unwrap();
         assert_eq!(set.get_tcp_user_timeout(), Some(&Duration::from_secs(7)));
-        assert_eq!(connect_limit(&set), Duration::from_secs(2));
+        assert_eq!(targets(&set)[0].connect_limit(), Duration::from_secs(2));
     }
 
     #[test]

@@ -8,16 +8,19 @@
 
 use std::error::Error as _;
 use std::fmt::Write as _;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, Statement};
-use tracing::warn;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, Statement};
+use tracing::{info, warn};
 
-use super::{change, conninfo};
+use super::change;
+use super::conninfo::Target;
 use crate::store::StoreError;
 
 /// How long the server may take to answer, plus a second for every `SLOW_BYTES` sent.
@@ -58,8 +61,12 @@ pub(super) enum Trouble {
     Silence(Duration),
     /// A refusal, or the end of the connection.
     Error(tokio_postgres::Error),
+    /// A warning with the answer to a commit: it may not outlive a failover.
+    Warned(String),
     /// Something that a sentence was found for.
     Told(StoreError),
+    /// None of several hosts could be used: for each its place and what came from there.
+    Hosts(Vec<(String, Self)>),
 }
 
 impl From<StoreError> for Trouble {
@@ -69,10 +76,22 @@ impl From<StoreError> for Trouble {
 }
 
 impl Trouble {
+    /// Whether the server refused a statement and the session goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
+    }
+
     /// What to say while jobs are being served: everything may still turn out well.
     pub(super) fn in_service(self, place: &str) -> StoreError {
         let error = match self {
             Self::Told(error) => return error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::in_service),
+            Self::Warned(warning) => {
+                return StoreError::Unavailable(format!(
+                    "{place} warned as it committed, which therefore counts as not done: {warning}"
+                ));
+            }
             Self::Silence(limit) => {
                 let limit_s = limit.as_secs();
                 return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
@@ -103,7 +122,11 @@ impl Trouble {
 
     /// What to say at the start: what won't mend itself is for the user to mend.
     pub(super) fn at_start(self, place: &str) -> StoreError {
-        let Self::Error(error) = self else { return self.in_service(place) };
+        let error = match self {
+            Self::Error(error) => error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
+            other => return other.in_service(place),
+        };
         let causes = with_causes(&error);
         let remedy = match error.code() {
             Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
@@ -137,6 +160,19 @@ impl Trouble {
     }
 }
 
+/// What to say about several hosts. Waiting mends it if it mends one of them.
+fn of_each(hosts: Vec<(String, Trouble)>, say: impl Fn(Trouble, &str) -> StoreError) -> StoreError {
+    let errors: Vec<StoreError> =
+        hosts.into_iter().map(|(place, trouble)| say(trouble, &place)).collect();
+    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let sentence = sentences.join("; ");
+    if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
+        StoreError::Unavailable(sentence)
+    } else {
+        StoreError::Unusable(sentence)
+    }
+}
+
 fn read_only(place: &str) -> String {
     format!("{place} is read-only: connect to the primary server")
 }
@@ -148,17 +184,22 @@ fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
 /// An error with everything that led to it. What a server says stands by itself.
 pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
-        let mut text = error.message().to_owned();
-        for more in [error.detail(), error.hint()].into_iter().flatten() {
-            let _ = write!(text, " ({more})");
-        }
-        return text;
+        return message(error);
     }
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let _ = write!(text, ": {cause}");
         next = cause.source();
+    }
+    text
+}
+
+/// All that the server says.
+fn message(said: &DbError) -> String {
+    let mut text = said.message().to_owned();
+    for more in [said.detail(), said.hint()].into_iter().flatten() {
+        let _ = write!(text, " ({more})");
     }
     text
 }
@@ -194,8 +235,14 @@ pub(super) struct Backend {
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// Where it leads, for messages.
+    pub(super) place: String,
     pub(super) backend: Backend,
+    /// Whether commits wait for a standby.
+    pub(super) is_synchronous: bool,
     connection: JoinHandle<()>,
+    /// What the server warned of last, since somebody asked.
+    warning: Arc<Mutex<Option<String>>>,
 }
 
 impl Drop for Session {
@@ -206,18 +253,31 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects to a server that can be written to.
-    pub(super) async fn connect(config: &Config, place: &str) -> Result<Self, Trouble> {
-        let limit = conninfo::connect_limit(config);
-        let (client, connection) = answer(limit, config.connect(NoTls)).await?;
-        let connection = tokio::spawn(async move {
-            // The error also ends the question that is being asked.
-            let _ = connection.await;
-        });
+    /// Connects to the first host that can be written to.
+    pub(super) async fn connect(targets: &[Target]) -> Result<Self, Trouble> {
+        let mut troubles = Vec::new();
+        for target in targets {
+            match Self::connect_to(target).await {
+                Ok(session) => return Ok(session),
+                Err(trouble) => troubles.push((target.place.clone(), trouble)),
+            }
+        }
+        Err(Trouble::Hosts(troubles))
+    }
+
+    async fn connect_to(target: &Target) -> Result<Self, Trouble> {
+        let (limit, place) = (target.connect_limit(), &target.place);
+        let (client, connection) = answer(limit, target.config.connect(NoTls)).await?;
+        let warning = Arc::default();
+        let connection = tokio::spawn(drive(connection, Arc::clone(&warning)));
         let backend = Backend { pid: 0, started: None };
-        let mut session = Self { client, backend, connection };
+        let place = place.clone();
+        let mut session =
+            Self { client, place, backend, is_synchronous: false, connection, warning };
+        let place = &session.place;
         let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-                     current_setting('fsync'), pid, backend_start \
+                     current_setting('fsync'), pid, backend_start, \
+                     current_setting('synchronous_standby_names') <> '' \
                      FROM pg_stat_activity WHERE pid = pg_backend_pid()";
         let facts = answer(ANSWER_TIMEOUT, session.client.query_one(facts, &[])).await?;
         let version: i32 = facts.get(0);
@@ -235,6 +295,7 @@ impl Session {
             warn!("{place} has fsync off: jobs are lost when its host stops");
         }
         session.backend = Backend { pid: facts.get(3), started: facts.get(4) };
+        session.is_synchronous = facts.get(5);
         let settings = format!("{SETTINGS}{}", statement_timeout("SESSION", ANSWER_TIMEOUT));
         answer(ANSWER_TIMEOUT, session.client.batch_execute(&settings)).await?;
         Ok(session)
@@ -249,6 +310,12 @@ impl Session {
     pub(super) async fn lock(&self) -> Result<bool, Trouble> {
         let sql = "SELECT pg_try_advisory_lock($1, 'ringgear_owner'::regclass::oid::int4)";
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[&LOCK_CLASS])).await?.get(0))
+    }
+
+    /// The generation of the last owner.
+    pub(super) async fn generation(&self) -> Result<i64, Trouble> {
+        let sql = "SELECT generation FROM ringgear_owner";
+        Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[])).await?.get(0))
     }
 
     /// Who has the lock, and where from.
@@ -279,8 +346,43 @@ impl Session {
         answer(ANSWER_TIMEOUT, self.client.prepare_typed(change::STATEMENT, &change::TYPES)).await
     }
 
+    /// Ends a transaction, which is certain to be kept if no warning came since
+    /// `forget_warning`.
+    pub(super) async fn commit(&self, limit: Duration) -> Result<(), Trouble> {
+        self.run(limit, "COMMIT").await?;
+        self.check_warning()
+    }
+
+    /// What the server has said so far is of no concern.
+    pub(super) fn forget_warning(&self) {
+        let _ = self.check_warning();
+    }
+
+    /// Asked when a commit was answered. The server answers that it has committed when it gives up
+    /// waiting for its standby, and warns beforehand.
+    pub(super) fn check_warning(&self) -> Result<(), Trouble> {
+        let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
+        warning.map_or(Ok(()), |warning| Err(Trouble::Warned(warning)))
+    }
+
     /// Sends statements without parameters.
     pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), Trouble> {
         answer(limit, self.client.batch_execute(sql)).await
+    }
+}
+
+/// Reads and writes for a session until it ends. A notice is here before the end of the answer that
+/// it came with.
+async fn drive(
+    mut connection: Connection<Socket, NoTlsStream>,
+    warning: Arc<Mutex<Option<String>>>,
+) {
+    // An error also ends the question that is being asked.
+    while let Some(Ok(said)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        let AsyncMessage::Notice(notice) = said else { continue };
+        info!("PostgreSQL says {}: {}", notice.severity(), message(&notice));
+        if notice.parsed_severity() == Some(Severity::Warning) {
+            *warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&notice));
+        }
     }
 }

@@ -69,6 +69,7 @@ pub(super) async fn take_over(
          LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE",
         statement_timeout("LOCAL", LIMIT)
     );
+    session.forget_warning();
     session.run(ANSWER_TIMEOUT, &begin).await?;
     let owner = "SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE";
     if answer(ANSWER_TIMEOUT, client.query_opt(owner, &[&generation])).await?.is_none() {
@@ -106,7 +107,7 @@ pub(super) async fn take_over(
              another table to start without them"
         ))));
     }
-    session.run(ANSWER_TIMEOUT, "COMMIT").await?;
+    session.commit(ANSWER_TIMEOUT).await?;
     if moved > 0 {
         info!(jobs = moved, table, "took over the jobs of gearmand");
     }

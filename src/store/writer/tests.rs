@@ -428,6 +428,31 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_refused_is_kept() {
     }
 }
 
+/// A database that failed over without synchronous replication had lost jobs, and nothing was said
+/// or done.
+#[test]
+fn cores_are_asked_once_for_what_the_store_has_lost() {
+    let bench = Bench::new(LONG);
+    bench.send(0, [insert(1), insert(2), insert(3)]);
+    assert_eq!(bench.next(), stored(0, &[1, 2, 3]));
+    bench.store.lose(1);
+    bench.store.lose(3);
+    bench.send(1, [insert(4)]);
+    assert_eq!(bench.next(), stored(1, &[4]));
+    for core in 0..3 {
+        assert_eq!(bench.next(), (core, Outcome::Missing { numbers: [1, 3].into() }));
+    }
+    bench.send(0, [answered(1), answered(3)]);
+    bench.wait_for_durable(&[1, 2, 3, 4]);
+
+    // An idle server asks, too.
+    bench.store.lose(2);
+    for core in 0..3 {
+        assert_eq!(bench.next(), (core, Outcome::Missing { numbers: [2].into() }));
+    }
+    bench.finish();
+}
+
 #[test]
 fn after_a_power_loss_the_next_start_finds_all_that_was_reported() {
     let bench = Bench::new(Duration::ZERO);

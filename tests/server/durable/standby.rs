@@ -79,9 +79,17 @@ fn a_standby_on_sqlite_takes_over_from_a_killed_server(contender: Contender) {
 
 /// For `--store`.
 pub(super) fn url(postgresql: &postgresql::Server) -> String {
-    let socket = postgresql.socket();
-    let folder = socket.parent().expect("a folder").display().to_string();
-    format!("postgres://postgres@{}:5432/jobs", folder.replace('/', "%2F"))
+    hosts(&[postgresql])
+}
+
+/// For `--store`: several servers, of which one can be written to.
+pub(super) fn hosts(servers: &[&postgresql::Server]) -> String {
+    let host = |server: &&postgresql::Server| {
+        let folder = server.folder().display().to_string();
+        format!("{}:5432", folder.replace('/', "%2F"))
+    };
+    let hosts: Vec<String> = servers.iter().map(host).collect();
+    format!("postgres://postgres@{}/jobs", hosts.join(","))
 }
 
 #[test]

@@ -1,0 +1,186 @@
+//! Cores that drain at different times under load, turn by turn in any order: all of them end, and
+//! what was accepted is done before.
+//!
+//! Each core has a shard, its end of a real mesh, a worker for all functions and a client that
+//! submits its next job the moment the last one is done.
+
+use std::net::Ipv4Addr;
+
+use fastrand::Rng;
+
+use super::*;
+use crate::engine::{ConnId, Now};
+use crate::frame::Magic;
+use crate::handle;
+use crate::letter::{Cores, Letter};
+use crate::packet::{Command, encode};
+use crate::shard::{Origin, Settings, Shard};
+
+const CORES: usize = 3;
+const FUNCTIONS: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
+const TURNS_MAX: usize = 100_000;
+
+/// A connection, and what it has been sent that hasn't been looked at.
+struct Peer {
+    conn: ConnId,
+    waits: bool,
+}
+
+struct Station {
+    shard: Shard,
+    post: Post<Letter>,
+    drain: Drain,
+    signalled: bool,
+    stops: bool,
+    ended: bool,
+    client: Peer,
+    worker: Peer,
+    created: usize,
+    refused: usize,
+    done: usize,
+}
+
+fn packet(command: Command, arguments: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Magic::Request, command, arguments, b"");
+    bytes
+}
+
+impl Station {
+    fn load(&self) -> Load {
+        let jobs = self.shard.unfinished() + self.post.waiting();
+        Load { jobs, ..Load::default() }
+    }
+
+    fn hear(&mut self, conn: ConnId, now: Now) -> Vec<(u32, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        while let Some((chunk, _)) = self.shard.take(conn) {
+            bytes.extend_from_slice(chunk.as_ref());
+            self.shard.sent(conn, chunk, now);
+        }
+        let mut rest = &bytes[..];
+        let mut packets = Vec::new();
+        while let Some((header, behind)) = rest.split_at_checked(12) {
+            let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+            let (body, behind) = behind.split_at(number(8) as usize);
+            packets.push((number(4), body.to_vec()));
+            rest = behind;
+        }
+        packets
+    }
+
+    /// What a driver does in a turn: letters, requests, replies, letters, and whether it is over.
+    fn turn(&mut self, rng: &mut Rng, now: Now) {
+        let Self { shard, post, .. } = self;
+        post.receive(rng.usize(1..8), |from, letter| shard.receive_letter(from, letter, now));
+        if !self.stops {
+            self.read(rng, now);
+        }
+        while self.shard.next_dirty(now).is_some() {}
+        for (kind, _) in self.hear(self.client.conn, now) {
+            match kind {
+                8 => self.created += 1,
+                19 => self.refused += 1,
+                _ => self.done += 1,
+            }
+            self.client.waits = kind == 8;
+        }
+        for (kind, body) in self.hear(self.worker.conn, now) {
+            // NO_JOB or an assignment; a busy worker asks again at once.
+            self.worker.waits = false;
+            if kind == 11 {
+                let handle = body.split(|&byte| byte == 0).next().unwrap();
+                let complete = packet(Command::WorkComplete, &[handle]);
+                self.shard.received(self.worker.conn, &complete, now);
+            }
+        }
+        let mut letters = Vec::new();
+        self.shard.take_letters(&mut letters);
+        letters.into_iter().for_each(|(to, letter)| self.post.send(to, letter));
+        self.post.flush();
+        self.post.publish(self.load());
+        if self.signalled {
+            self.shard.drain(now);
+            self.drain.join();
+            self.stops |= self.drain.is_done(self.load(), &self.post);
+        }
+        // A driver that stops reads nothing more, and waits until all replies have left.
+        self.ended = self.stops && self.shard.is_flushed();
+    }
+
+    fn read(&mut self, rng: &mut Rng, now: Now) {
+        if !self.client.waits && !rng.bool() {
+            let submit = packet(Command::SubmitJob, &[FUNCTIONS[rng.usize(0..5)], b""]);
+            self.client.waits = true;
+            self.shard.received(self.client.conn, &submit, now);
+        }
+        if !self.worker.waits {
+            self.worker.waits = true;
+            self.shard.received(self.worker.conn, &packet(Command::GrabJob, &[]), now);
+        }
+    }
+}
+
+fn stations(now: Now) -> Vec<Station> {
+    let posts = super::super::mesh::mesh(CORES, Letter::bytes).unwrap();
+    let station = |(post, drain): (Post<Letter>, Drain)| {
+        let cores = Cores { own: post.core(), count: CORES };
+        let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let mut peer = || Peer { conn: shard.connect(origin, now).unwrap(), waits: false };
+        let (client, worker) = (peer(), peer());
+        for function in FUNCTIONS {
+            shard.received(worker.conn, &packet(Command::CanDo, &[function]), now);
+        }
+        let (signalled, stops, ended) = (false, false, false);
+        let (created, refused, done) = (0, 0, 0);
+        Station {
+            shard,
+            post,
+            drain,
+            signalled,
+            stops,
+            ended,
+            client,
+            worker,
+            created,
+            refused,
+            done,
+        }
+    };
+    posts.into_iter().zip(Drain::of(CORES)).map(station).collect()
+}
+
+/// A core without jobs ended by itself, another one got a job and waited for letters of the dead
+/// one: with several threads and a client that submits on and on, SIGUSR1 hung for ever.
+#[test]
+fn cores_that_drain_under_load_all_end_with_everything_done() {
+    let owners: std::collections::BTreeSet<usize> =
+        FUNCTIONS.iter().map(|name| usize::from(handle::slot(name)) % CORES).collect();
+    assert_eq!(owners.len(), CORES, "each core owns a function");
+    let mut refused = 0;
+    for seed in 0..300 {
+        let mut rng = Rng::with_seed(seed);
+        let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let mut stations = stations(now);
+        let signalled_at: Vec<usize> = (0..CORES).map(|_| rng.usize(50..400)).collect();
+        for turn in 0.. {
+            assert!(turn < TURNS_MAX, "seed {seed}: it never ends");
+            let at = rng.usize(0..CORES);
+            stations[at].signalled |= turn >= signalled_at[at];
+            if !stations[at].ended {
+                stations[at].turn(&mut rng, now);
+            }
+            if stations.iter().all(|station| station.ended) {
+                break;
+            }
+        }
+        for station in &stations {
+            assert!(!station.client.waits, "seed {seed}: a submission without an answer");
+            assert_eq!(station.created, station.done, "seed {seed}: accepted, and not done");
+            assert!(station.shard.is_idle());
+        }
+        refused += stations.iter().map(|station| station.refused).sum::<usize>();
+    }
+    assert!(refused > 100, "new work came meanwhile");
+}
