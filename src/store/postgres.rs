@@ -462,16 +462,26 @@ impl Link {
             return Err(Trouble::Told(self.lose()));
         };
         self.generation = row.get(0);
-        if let Some((prefix, mark)) = &self.reserved {
-            // A failover may have lost it.
-            record::write(&session, self.generation, prefix, *mark).await?;
-        }
+        self.record_again(&session).await?;
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
         self.warn_of_asynchrony(&session);
         let ready = Ready { session, change };
         self.compare(&ready).await?;
         Ok(ready)
+    }
+
+    /// Writes what a failover may have taken: the record, and the columns that `own` added for it.
+    async fn record_again(&self, session: &Session) -> Result<(), Trouble> {
+        if self.check_version(session, "").await? < 2 {
+            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
+        }
+        let Some((prefix, mark)) = &self.reserved else { return Ok(()) };
+        match record::write(session, self.generation, prefix, *mark).await {
+            // What a standby acknowledges next includes this, so the session need not end.
+            Err(Trouble::Warned(_)) | Ok(_) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Several hosts are there for failovers, and those lose what no standby has.
@@ -530,13 +540,20 @@ impl Link {
 
     async fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
         let ready = self.take().await?;
-        let written = record::write(&ready.session, self.generation, prefix, mark).await;
-        if !written.map_err(|trouble| trouble.in_service(&self.place))? {
-            return Err(self.lose());
+        match record::write(&ready.session, self.generation, prefix, mark).await {
+            Ok(true) => {
+                self.reserved = Some((prefix.into(), mark));
+                self.ready = Some(ready);
+                Ok(())
+            }
+            Ok(false) => Err(self.lose()),
+            Err(trouble) => {
+                if trouble.is_refusal() || matches!(trouble, Trouble::Warned(_)) {
+                    self.ready = Some(ready);
+                }
+                Err(trouble.in_service(&self.place))
+            }
         }
-        self.reserved = Some((prefix.into(), mark));
-        self.ready = Some(ready);
-        Ok(())
     }
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {

@@ -33,7 +33,8 @@ pub(super) async fn read(session: &Session) -> Result<Record, Trouble> {
     Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
 }
 
-/// Changes the record; false, and nothing changed, if `generation` is over.
+/// Changes the record; false, and nothing changed, if `generation` is over. `Trouble::Warned` if
+/// the change may not outlive a failover.
 pub(super) async fn write(
     session: &Session,
     generation: i64,
@@ -44,5 +45,8 @@ pub(super) async fn write(
     let update = answer(ANSWER_TIMEOUT, session.client.prepare_typed(UPDATE, &types)).await?;
     let mark = mark.cast_signed();
     let parameters: [&(dyn ToSql + Sync); 3] = [&generation, &prefix, &mark];
-    Ok(answer(ANSWER_TIMEOUT, session.client.execute(&update, &parameters)).await? > 0)
+    session.forget_warning();
+    let rows = answer(ANSWER_TIMEOUT, session.client.execute(&update, &parameters)).await?;
+    session.check_warning()?;
+    Ok(rows > 0)
 }
