@@ -51,7 +51,12 @@ pub enum Listing {
     /// `show unique jobs`
     UniqueJobs(u32),
     /// `workers`
-    Workers(u32),
+    Workers {
+        /// The number to go on from.
+        at: ConnId,
+        /// Only connections that moved to the core after so many others had; `None`: all.
+        since: Option<u64>,
+    },
 }
 
 /// A connection as `workers` shows it.
@@ -59,7 +64,8 @@ pub enum Listing {
 pub struct WorkerRow<'a> {
     /// Its number.
     pub conn: ConnId,
-    /// Its descriptor, or what the driver has in its place.
+    /// A number that no other connection of the server has: its descriptor, or what the driver has
+    /// in its place.
     pub fd: i32,
     /// Its peer's address.
     pub ip: std::net::IpAddr,
@@ -89,7 +95,7 @@ pub fn answer(
     } else if is("prioritystatus") {
         return Ok(Some(Listing::PriorityStatus(0)));
     } else if is("workers") {
-        return Ok(Some(Listing::Workers(0)));
+        return Ok(Some(Listing::Workers { at: 0, since: None }));
     } else if is("version") {
         text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
     } else if is("verbose") {
@@ -113,28 +119,29 @@ pub fn answer(
     Ok(None)
 }
 
-/// Appends the next rows of a list; answers with what is left of it. The dot behind the last row is
-/// the caller's.
+/// Appends the next rows of a list, and to `named`, for each connection, its number and where its
+/// row ends; answers with what is left of it. The dot behind the last row is the caller's.
 pub fn list<'a>(
     listing: Listing,
     engine: &Engine,
     handles: &Handles,
     conns: impl Iterator<Item = WorkerRow<'a>>,
     out: &mut Vec<u8>,
+    named: &mut Vec<(i32, usize)>,
 ) -> Option<Listing> {
     let (mut rows, mut next) = (0..ROWS_MAX, None);
     // Every row asks first; the row that gets no leave is the next part's first.
-    let mut leave = |at: u32, listing: fn(u32) -> Listing| {
+    let mut leave = |from: Listing| {
         let granted = rows.next().is_some();
         if !granted {
-            next = Some(listing(at));
+            next = Some(from);
         }
         granted
     };
     match listing {
         Listing::Status(at) => {
             for (_, function) in
-                engine.functions().iter_from(at).take_while(|&(at, _)| leave(at, Listing::Status))
+                engine.functions().iter_from(at).take_while(|&(at, _)| leave(Listing::Status(at)))
             {
                 let (total, running) = (function.total(), function.running);
                 text(out, &[&function.name, b"\t"]);
@@ -145,7 +152,7 @@ pub fn list<'a>(
             for (_, function) in engine
                 .functions()
                 .iter_from(at)
-                .take_while(|&(at, _)| leave(at, Listing::PriorityStatus))
+                .take_while(|&(at, _)| leave(Listing::PriorityStatus(at)))
             {
                 let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
                 text(out, &[&function.name, b"\t"]);
@@ -155,7 +162,7 @@ pub fn list<'a>(
         }
         Listing::Jobs(at) => {
             for (_, job) in
-                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(at, Listing::Jobs))
+                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::Jobs(at)))
             {
                 text(out, &[handles.text(job.number).as_ref(), b"\t"]);
                 numbers(out, &[job.attempts.into(), ignored(engine, job), job.background.into()]);
@@ -163,14 +170,14 @@ pub fn list<'a>(
         }
         Listing::UniqueJobs(at) => {
             for (_, job) in
-                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(at, Listing::UniqueJobs))
+                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::UniqueJobs(at)))
             {
                 text(out, &[job.unique(), b"\n"]);
             }
         }
-        Listing::Workers(at) => {
+        Listing::Workers { at, since } => {
             let from = conns.skip_while(|row| row.conn < at);
-            for row in from.take_while(|row| leave(row.conn, Listing::Workers)) {
+            for row in from.take_while(|row| leave(Listing::Workers { at: row.conn, since })) {
                 // Writing to memory can't fail.
                 let _ = write!(out, "{} {} ", row.fd, row.ip);
                 text(out, &[row.id, b" :"]);
@@ -178,6 +185,7 @@ pub fn list<'a>(
                     text(out, &[b" ", function]);
                 }
                 out.push(b'\n');
+                named.push((row.fd, out.len()));
             }
         }
     }
@@ -231,7 +239,7 @@ impl Listing {
             Self::PriorityStatus(_) => Self::PriorityStatus(0),
             Self::Jobs(_) => Self::Jobs(0),
             Self::UniqueJobs(_) => Self::UniqueJobs(0),
-            Self::Workers(_) => Self::Workers(0),
+            Self::Workers { since, .. } => Self::Workers { at: 0, since },
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::letter::{CORES_MAX, Cores};
 use crate::packet::ARGUMENTS_BYTES_MAX;
 use crate::shard::Settings;
 use crate::spare::Spares;
+use crate::urgency::Urgency;
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
 const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
@@ -227,8 +228,8 @@ pub struct Options {
         value_parser = clap::value_parser!(i32).range(-1..=32_767))]
     pub keepalive_count: i32,
 
-    /// Seconds that sent bytes may stay unacknowledged before a peer is given up, 0 = the kernel's
-    /// default
+    /// Seconds that a peer's host may acknowledge nothing of what was sent before it is given up,
+    /// 0 = until the kernel does
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub tcp_user_timeout: u32,
 
@@ -572,6 +573,7 @@ impl Options {
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(room.of_core)),
             cores: Cores::default(),
+            urgency: Urgency::default(),
             move_after: self.move_after,
         })
     }

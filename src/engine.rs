@@ -269,8 +269,8 @@ pub(crate) struct Peer {
     pub(crate) ready: [List; 3],
     /// Abilities to be put back among their function's candidates when it falls asleep.
     pub(crate) passed: List,
-    /// Jobs assigned to it, the latest first.
-    pub(crate) running: List,
+    /// Jobs assigned to it; its abilities list them.
+    pub(crate) running: u32,
     /// Its foreground submissions, the latest first.
     attachments: List,
     pub(crate) nap: Nap,
@@ -297,6 +297,8 @@ pub struct Engine {
     drain: Drain,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
+    /// Jobs in all queues, by priority.
+    pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
     sequences: Sequences,
     /// Background jobs may be answered before they are on disk, where that is the policy.
@@ -328,6 +330,7 @@ impl Engine {
             clock: ClockWatch::default(),
             drain: Drain::default(),
             running: 0,
+            queued: [0; 3],
             hasher,
             sequences: Sequences::from(settings.first_sequence),
             async_allowed: true,
@@ -363,7 +366,7 @@ impl Engine {
     #[must_use]
     pub fn is_bare(&self, conn: ConnId) -> bool {
         let Peer { abilities, running, attachments, .. } = &self.peers[conn as usize];
-        abilities.is_empty() && running.is_empty() && attachments.is_empty()
+        abilities.is_empty() && *running == 0 && attachments.is_empty()
     }
 
     /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
@@ -554,6 +557,14 @@ impl Engine {
         &self.functions
     }
 
+    /// Priorities of queued jobs, one bit each, the most urgent one the lowest.
+    #[inline]
+    #[must_use]
+    pub fn priorities(&self) -> u8 {
+        let [high, normal, low] = self.queued.map(|count| u8::from(count > 0));
+        high | normal << 1 | low << 2
+    }
+
     /// The function of a job.
     #[inline]
     #[must_use]
@@ -567,9 +578,15 @@ impl Engine {
         !job.cancelled && (job.background || !job.clients.is_empty())
     }
 
-    /// A job lost its worker: back to the head of its queue, or gone after its last attempt.
-    pub(crate) fn lose_worker(&mut self, id: JobId, now: Now) {
+    /// A job lost its worker.
+    fn lose_worker(&mut self, id: JobId, now: Now) {
         self.release(id);
+        self.return_job(id, now);
+    }
+
+    /// A job that was taken out of its worker's hands goes back to the head of its queue, or is
+    /// gone after its last attempt.
+    pub(crate) fn return_job(&mut self, id: JobId, now: Now) {
         let job = &mut self.jobs[id as usize];
         job.attempts = job.attempts.saturating_add(1);
         let exhausted = self
@@ -621,23 +638,11 @@ impl Engine {
         }
         queue.len += 1;
         function.queued += 1;
+        self.queued[priority] += 1;
         if queue.len == 1 {
             self.tell_workers(function_id, priority);
         }
         self.wake_for_new_job(function_id, now);
-    }
-
-    /// Takes a running job out of its worker's hands; it is nowhere then.
-    fn release(&mut self, id: JobId) {
-        let job = &mut self.jobs[id as usize];
-        debug_assert_eq!(job.state, State::Running);
-        if let Some(timer) = job.timer.take() {
-            self.timers.remove(timer);
-        }
-        let worker = std::mem::replace(&mut job.worker, u32::MAX);
-        self.functions[job.function].running -= 1;
-        self.running -= 1;
-        self.peers[worker as usize].running.remove(&mut self.jobs, 0, id);
     }
 
     /// Takes a job that isn't running out of its queue, off its timer or from among those that wait
@@ -650,6 +655,7 @@ impl Engine {
                 let queue = &mut function.queues[job.priority as usize];
                 queue.len -= 1;
                 function.queued -= 1;
+                self.queued[job.priority as usize] -= 1;
                 queue.jobs.remove(&mut self.jobs, 0, id);
             }
             State::Delayed => {
@@ -762,7 +768,8 @@ impl Engine {
     fn find_running(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
         let id = self.find(number).ok_or(NotRunning)?;
         let job = &self.jobs[id as usize];
-        let its_own = job.state == State::Running && job.worker == conn;
+        let its_own = job.state == State::Running
+            && self.abilities.records[job.ability as usize].conn == conn;
         its_own.then_some(id).ok_or(NotRunning)
     }
 

@@ -19,7 +19,7 @@ use slab::Slab;
 
 use crate::handle;
 use crate::index::Index;
-use crate::list::{Linked, Links, List};
+use crate::list::{Linked, Links, List, Stack};
 use crate::packet::Priority;
 
 /// Number of a function; valid until it is dropped, then reused.
@@ -238,6 +238,8 @@ pub struct Ability {
     pub ready: [bool; 3],
     /// Stands in its function's `candidates`, not in its worker's `passed`.
     pub candidate: bool,
+    /// Jobs that run by it, the latest first.
+    pub running: Stack,
     links: [Links; 5],
 }
 
@@ -279,6 +281,7 @@ impl Abilities {
             timeout_ms,
             ready: [false; 3],
             candidate: false,
+            running: Stack::default(),
             links: [Links::LOOSE; 5],
         };
         let id = u32::try_from(self.records.insert(ability)).unwrap_or(u32::MAX);

@@ -107,8 +107,8 @@ pub struct Job {
     pub unique_hash: Option<NonZero<u32>>,
     /// Number of its function.
     pub function: u32,
-    /// Connection of its worker, while it runs.
-    pub worker: u32,
+    /// Ability of its worker that it runs by, while it does.
+    pub ability: u32,
     /// Timer that starts it (`Delayed`) or takes it from its worker (`Running`).
     pub timer: Option<TimerId>,
     /// Attachments of the clients that wait for it, the latest first.
@@ -180,7 +180,7 @@ impl Job {
             denominator: 0,
             unique_hash: None,
             function,
-            worker: u32::MAX,
+            ability: u32::MAX,
             timer: None,
             clients: Stack::default(),
             waiting: Stack::default(),

@@ -217,7 +217,7 @@ pub enum Letter {
         /// The connection.
         caller: Caller,
         /// The rows.
-        text: Box<[u8]>,
+        rows: Box<Rows>,
         /// What is left of the list.
         next: Option<Listing>,
     },
@@ -241,7 +241,7 @@ impl Letter {
                 | Self::Push { parcel, .. }
                 | Self::Assigned { parcel, .. } => parcel.bytes(),
                 Self::Line { line, .. } => line.len(),
-                Self::Rows { text, .. } => text.len(),
+                Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask {
                     question: Question::StatusUnique(text) | Question::Line(text), ..
                 } => text.len(),
@@ -260,6 +260,25 @@ impl Letter {
                 | Self::Hint { .. }
                 | Self::Noop { .. } => 0,
             }
+    }
+}
+
+/// One core's next rows of a list.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// The rows.
+    pub text: Vec<u8>,
+    /// For each connection that is listed, its number and where its row ends.
+    pub named: Vec<(i32, usize)>,
+    /// Connections that had moved to the core until then.
+    pub arrived: u64,
+    /// Connections that had moved from it.
+    pub departed: u64,
+}
+
+impl Rows {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text.len() + size_of_val(&self.named[..])
     }
 }
 

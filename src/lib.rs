@@ -28,6 +28,7 @@ pub mod letter;
 
 pub mod inbound;
 pub mod spare;
+pub mod urgency;
 
 pub mod frame;
 

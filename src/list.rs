@@ -8,6 +8,12 @@
 
 use std::ops::IndexMut;
 
+#[cfg(test)]
+thread_local! {
+    /// Records that walks through lists have come by, for tests of what a command costs.
+    pub(crate) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// No record.
 pub const NONE: u32 = u32::MAX;
 
@@ -102,6 +108,8 @@ impl Stack {
         let mut at = self.head;
         std::iter::from_fn(move || {
             let id = (at != NONE).then_some(at)?;
+            #[cfg(test)]
+            VISITED.set(VISITED.get() + 1);
             at = records[id as usize].links(slot).next;
             Some(id)
         })

@@ -89,13 +89,15 @@ fn serve_logged(
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
     note_idle_options(options);
-    let driver = io::choose(match options.io {
+    let driver = match options.io {
         IoChoice::Auto => Driver::Auto,
         IoChoice::Uring => Driver::Uring,
         IoChoice::Epoll => Driver::Epoll,
         IoChoice::Glommio => Driver::Glommio,
-    })?;
-    let facts = Facts { room: io::room(driver, descriptors, cores(options)), ..facts };
+    };
+    let event_loop = io::choose(driver, cores(options))?;
+    let room = io::room(event_loop.driver(), descriptors, cores(options));
+    let facts = Facts { room, ..facts };
     let mut settings = options.settings(&facts)?;
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {
@@ -123,10 +125,11 @@ fn serve_logged(
     };
     let server = Server {
         settings,
-        driver,
+        event_loop,
         listeners,
         signals,
         store,
+        host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         busy_poll: Duration::from_micros(options.busy_poll),
         reopen_log: Box::new(move || log.reopen()),
@@ -146,7 +149,6 @@ fn sockets(options: &Options) -> Sockets {
         Duration::from_secs(u64::try_from(given).ok().filter(|&s| s > 0).unwrap_or(otherwise))
     };
     let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
-    let user_timeout = Duration::from_secs(options.tcp_user_timeout.into());
     Sockets {
         cores: cores(options),
         backlog: options.backlog,
@@ -155,7 +157,6 @@ fn sockets(options: &Options) -> Sockets {
             interval: seconds(options.keepalive_interval, 5),
             count,
         }),
-        user_timeout: (!user_timeout.is_zero()).then_some(user_timeout),
     }
 }
 

@@ -57,7 +57,8 @@ const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// Its descriptor, or what the driver has in its place.
+    /// Its descriptor, or what the driver has in its place: a number that no other connection of
+    /// any core has as long as this one is there.
     pub fd: i32,
     /// Its peer's address and port.
     pub peer: SocketAddr,
@@ -101,6 +102,8 @@ pub struct Counters {
     pub moved: u64,
     /// Connections that moved here from another core, which had too much to do.
     pub took_in: u64,
+    /// Connections that moved from here to another core.
+    pub departed: u64,
 }
 
 /// What the other cores take of what all cores share.
@@ -142,7 +145,10 @@ struct Connection {
     /// On its way to another core.
     moving: Moving,
     /// A list that is being written; requests behind it wait.
-    listing: Option<Progress>,
+    listing: Option<Box<Progress>>,
+    /// How many connections had moved to this core when it did, itself included; 0 if it came in
+    /// here.
+    arrived: u64,
     closing: Closing,
     /// The peer will send nothing more.
     ended: bool,
@@ -170,6 +176,7 @@ impl Connection {
             away: None,
             moving: Moving::No,
             listing: None,
+            arrived: 0,
             closing: Closing::No,
             ended: false,
             paused: false,
@@ -244,6 +251,8 @@ pub struct Shard {
     sessions: u32,
     /// Memory and connections of the other cores.
     elsewhere: Elsewhere,
+    /// What `Settings::urgency` says of this core.
+    published_priorities: u8,
     /// Connections whose requests may go on, which `next_dirty` sees to.
     resumed: Vec<ConnId>,
     inbound_bytes: usize,
@@ -259,6 +268,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
+        settings.urgency.publish(settings.cores.own, 0);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
             connections: Slab::new(),
@@ -274,6 +284,7 @@ impl Shard {
             unread: Unread::default(),
             sessions: 0,
             elsewhere: Elsewhere::default(),
+            published_priorities: 0,
             resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,
@@ -641,9 +652,9 @@ impl Shard {
 
     /// Goes on with a list, if one is being written; then whether requests have to wait.
     fn must_wait(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> bool {
-        let connection = &self.connections[conn as usize];
-        if let Some(progress) = connection.listing
-            && connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
+            && let Some(progress) = connection.listing.take()
         {
             self.go_on_listing(conn, progress, now);
         }
@@ -719,7 +730,8 @@ impl Shard {
         let Settings { handles, identity, .. } = &self.settings;
         match admin::answer(line, &mut self.engine, handles, identity, &mut text) {
             Ok(listing) => {
-                self.connections[conn as usize].listing = listing.map(Progress::of);
+                self.connections[conn as usize].listing =
+                    listing.map(|it| Box::new(Progress::of(it)));
                 self.push_text(conn, text, now);
                 self.deliver(None, now);
             }
@@ -817,6 +829,7 @@ mod delivery;
 mod home;
 mod letters;
 mod lists;
+mod losses;
 mod moving;
 mod owner;
 mod relief;

@@ -78,8 +78,9 @@ impl Engine {
     pub fn cant_do(&mut self, conn: ConnId, function: &[u8], now: Now) {
         let Some(function_id) = self.functions.find(function) else { return };
         if let Some(id) = self.abilities.find(conn, function_id) {
-            self.remove_ability(id);
-            self.lose_jobs_of(conn, function_id, now);
+            let mut lost = Vec::new();
+            self.remove_ability(id, &mut lost);
+            lost.into_iter().for_each(|job| self.return_job(job, now));
         }
     }
 
@@ -87,13 +88,11 @@ impl Engine {
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
         // With lease and abilities ended first, none of its jobs wakes this very worker.
         self.end_lease(conn);
+        let mut lost = Vec::new();
         while let Some(id) = self.peers[conn as usize].abilities.front() {
-            self.remove_ability(id);
+            self.remove_ability(id, &mut lost);
         }
-        // The oldest job goes back last, and so to the very head.
-        while let Some(job) = self.peers[conn as usize].running.front() {
-            self.lose_worker(job, now);
-        }
+        lost.into_iter().for_each(|job| self.return_job(job, now));
     }
 
     /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
@@ -382,20 +381,43 @@ impl Engine {
         };
         queue.len -= 1;
         function.queued -= 1;
+        self.queued[priority] -= 1;
         function.running += 1;
         self.running += 1;
-        peer.running.push_front(&mut self.jobs, 0, id);
+        peer.running += 1;
+        records[ability_id as usize].running.push_front(&mut self.jobs, 0, id);
         let timer = (timeout_ms > 0)
             .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));
         let job = &mut self.jobs[id as usize];
         job.state = State::Running;
-        job.worker = conn;
+        job.ability = ability_id;
         job.timer = timer;
         self.counters.assigned += 1;
         id
     }
 
-    fn remove_ability(&mut self, id: AbilityId) {
+    /// Takes a running job out of its worker's hands; it is nowhere then.
+    pub(crate) fn release(&mut self, id: JobId) {
+        let job = &mut self.jobs[id as usize];
+        debug_assert_eq!(job.state, State::Running);
+        if let Some(timer) = job.timer.take() {
+            self.timers.remove(timer);
+        }
+        let ability = std::mem::replace(&mut job.ability, u32::MAX);
+        self.functions[job.function].running -= 1;
+        self.running -= 1;
+        let ability = &mut self.abilities.records[ability as usize];
+        ability.running.remove(&mut self.jobs, 0, id);
+        self.peers[ability.conn as usize].running -= 1;
+    }
+
+    /// A connection can't run a function any more. Jobs that it ran by the ability are `lost`: to
+    /// be returned, the oldest of a function last, so that it comes to the very head.
+    fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
+        while let Some(job) = self.abilities.records[id as usize].running.front() {
+            self.release(job);
+            lost.push(job);
+        }
         let records = &mut self.abilities.records;
         let ability = &records[id as usize];
         let (conn, function_id) = (ability.conn, ability.function);
@@ -416,19 +438,6 @@ impl Engine {
             && function == function_id
         {
             self.end_lease(conn);
-        }
-    }
-
-    /// Jobs of one function that a worker has go back to their queue.
-    fn lose_jobs_of(&mut self, conn: ConnId, function_id: FunctionId, now: Now) {
-        if self.functions[function_id].running == 0 {
-            return;
-        }
-        // The oldest job goes back last, and so to the very head.
-        let running = self.peers[conn as usize].running.iter(&self.jobs, 0);
-        let of_function = running.filter(|&job| self.jobs[job as usize].function == function_id);
-        for job in of_function.collect::<Vec<JobId>>() {
-            self.lose_worker(job, now);
         }
     }
 }

@@ -383,6 +383,38 @@ fn too_little_locked_memory_for_glommio_names_the_remedy() {
     assert!(sentence.contains("choose --io epoll"), "{sentence}");
 }
 
+/// The binary with so much locked memory, which the kernel counts for root, too.
+fn with_locked_memory(kib: u32, line: &str) -> Command {
+    let limit = format!("--memlock={0}:{0}", kib << 10);
+    let mut words = vec!["prlimit", &limit, env!("CARGO_BIN_EXE_ringgeard")];
+    if Uid::effective().is_root() {
+        words.splice(0..0, ["setpriv", "--bounding-set=-ipc_lock"]);
+    }
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    with_words(command, line)
+}
+
+/// A server on 40 cores whose user may lock the usual 8 MiB took io_uring, as there was room for
+/// one ring, and ended with an error when its cores made theirs.
+#[test]
+fn more_rings_than_fit_locked_memory_end_in_epoll_or_a_sentence() {
+    let remedy = "`ulimit -l` or LimitMEMLOCK=, or lower --threads";
+    let line = "-L 127.0.0.1 -p 0 -t 16";
+    let mut server = Server::start(with_locked_memory(1024, line));
+    let port = server.port();
+    drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let chosen = server.said.lines().find(|line| line.contains("event loop chosen")).unwrap();
+    // Some kernels count no rings against the limit, others have none.
+    if chosen.contains("driver=\"epoll\"") && io_uring::IoUring::new(2).is_ok() {
+        assert!(chosen.contains("too little locked memory for io_uring on 16 cores"), "{chosen}");
+        assert!(chosen.contains(remedy), "{chosen}");
+        let sentence = refusal(with_locked_memory(1024, &format!("{line} --io uring")));
+        assert!(sentence.contains(remedy) && sentence.contains("--io epoll"), "{sentence}");
+    }
+    assert!(server.end(Signal::SIGTERM).success());
+}
+
 #[test]
 fn a_daemon_is_ready_when_its_parent_has_left() {
     let (_directory, path) = directory();

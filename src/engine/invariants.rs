@@ -20,9 +20,9 @@ impl Engine {
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
             if job.state != State::Running {
                 assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
-                assert_eq!(job.worker, u32::MAX);
+                assert_eq!(job.ability, u32::MAX);
             }
-            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.worker == u32::MAX);
+            assert_eq!(job.state == State::Delayed, job.timer.is_some() && job.ability == u32::MAX);
             assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
             assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
         }
@@ -39,6 +39,9 @@ impl Engine {
         assert!(jobs().all(|job| job.state != State::Kept || job.stored && self.is_draining()));
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
+        let functions = || self.functions.iter_from(0).map(|(_, function)| function);
+        let queued = |at: usize| functions().map(|function| function.queues[at].len).sum::<u32>();
+        assert_eq!([queued(0), queued(1), queued(2)], self.queued);
         let mut counted = 0;
         for (id, function) in self.functions.iter_from(0) {
             let mut queued = 0;
@@ -56,12 +59,16 @@ impl Engine {
             counted += function.total() as usize;
         }
         assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
-        for (conn, peer) in self.peers.iter().enumerate() {
-            for id in peer.running.iter(&self.jobs, 0) {
+        let mut running = vec![0; self.peers.len()];
+        for (at, ability) in &self.abilities.records {
+            for id in ability.running.iter(&self.jobs, 0) {
                 let job = &self.jobs[id as usize];
-                assert_eq!((job.worker as usize, job.state), (conn, State::Running));
+                assert_eq!((job.ability as usize, job.state), (at, State::Running));
+                assert_eq!(job.function, ability.function);
+                running[ability.conn as usize] += 1;
             }
         }
+        assert!(self.peers.iter().map(|peer| peer.running).eq(running));
         self.check_workers();
     }
 }

@@ -8,7 +8,8 @@
 //! came back short, and stands in `ready` whenever the shard wants to read it. No connection reads
 //! or writes more than its share in one turn.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{Error, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use super::{IoError, Parts, Socket, wait_ms};
+use super::liveness::{Acks, Output};
+use super::{HOST_GONE, HOST_SILENT, IoError, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -48,6 +50,7 @@ struct Connection {
     writable: bool,
     /// Stands in `ready`.
     queued: bool,
+    output: Output,
 }
 
 /// What became of a read.
@@ -56,18 +59,18 @@ enum Read {
     Bytes(usize, bool),
     Nothing,
     End,
-    Broken,
+    Broken(Error),
 }
 
 impl Read {
     fn of(result: std::io::Result<usize>, room_bytes: usize) -> Self {
-        match result.map_err(|error| error.kind()) {
+        match result.map_err(|error| (error.kind(), error)) {
             Ok(0) => Self::End,
             // epoll(7): a short read means that the kernel's buffer is empty.
             Ok(bytes) => Self::Bytes(bytes, bytes < room_bytes),
-            Err(ErrorKind::WouldBlock) => Self::Nothing,
-            Err(ErrorKind::Interrupted) => Self::Bytes(0, false),
-            Err(_) => Self::Broken,
+            Err((ErrorKind::WouldBlock, _)) => Self::Nothing,
+            Err((ErrorKind::Interrupted, _)) => Self::Bytes(0, false),
+            Err((_, error)) => Self::Broken(error),
         }
     }
 }
@@ -145,11 +148,13 @@ impl Epoll {
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept(now);
             }
+            self.parts.receive(now)?;
             for conn in std::mem::take(&mut self.ready) {
                 self.read(conn, now);
             }
-            self.parts.receive(now)?;
             self.parts.tick(now);
+            self.look_for_lost_hosts(now);
+            self.parts.post();
             self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.flush(conn, now);
@@ -243,7 +248,7 @@ impl Epoll {
         }
     }
 
-    fn add(&mut self, stream: TcpStream, peer: std::net::SocketAddr, now: Now) {
+    fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
         let origin = Origin { fd: stream.as_raw_fd(), peer };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
         self.attach(conn, stream, now);
@@ -276,12 +281,14 @@ impl Epoll {
             ended: false,
             writable: true,
             queued: false,
+            output: self.parts.liveness.begin(now.mono_ms),
         });
     }
 
     fn read(&mut self, conn: ConnId, now: Now) {
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
         connection.queued = false;
+        connection.output.heard();
         for _ in 0..READS_PER_TURN {
             let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
             let read = match self.parts.shard.intake(conn) {
@@ -323,7 +330,7 @@ impl Epoll {
                     connection.readable = false;
                     return self.parts.shard.ended(conn, now);
                 }
-                Read::Broken => return self.drop_connection(conn, now),
+                Read::Broken(error) => return self.break_off(conn, &error, now),
             }
         }
         self.queue_read(conn);
@@ -341,6 +348,7 @@ impl Epoll {
             let sending =
                 sending.or_else(|| shard.take(conn).map(|(chunk, more)| (chunk, 0, more)));
             let Some((chunk, sent, more)) = sending else { break };
+            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
             let rest = chunk.as_ref().get(sent..).unwrap_or_default();
             let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
             match SockRef::from(&connection.stream).send_with_flags(rest, flags) {
@@ -351,7 +359,7 @@ impl Epoll {
                     match error.kind() {
                         ErrorKind::WouldBlock => connection.writable = false,
                         ErrorKind::Interrupted => {}
-                        _ => return self.drop_connection(conn, now),
+                        _ => return self.break_off(conn, &error, now),
                     }
                 }
             }
@@ -378,6 +386,37 @@ impl Epoll {
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
         self.parts.depart(conn, to, Socket::Descriptor(descriptor), now);
+    }
+
+    /// Looks at connections whose output may have gone nowhere.
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        let liveness = &mut self.parts.liveness;
+        for at in liveness.portion(self.connections.len(), now.mono_ms) {
+            let Some(connection) = &mut self.connections[at] else { continue };
+            let Connection { sending, output, stream, .. } = connection;
+            let liveness = &mut self.parts.liveness;
+            if liveness.is_in_doubt(output, sending.is_some())
+                && let Ok(acks) = Acks::of(stream)
+                && liveness.is_gone(output, &acks, sending.is_some(), now.mono_ms)
+            {
+                let taken = sending.as_ref().map_or(0, |(_, sent, _)| *sent);
+                let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
+                let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+                self.shard().note_lost(conn, beside, HOST_GONE, now);
+                self.drop_connection(conn, now);
+            }
+        }
+    }
+
+    /// Ends a connection that a system call says is broken.
+    fn break_off(&mut self, conn: ConnId, error: &Error, now: Now) {
+        if let Some(Some(connection)) = self.connections.get(conn as usize)
+            && is_silence(error)
+        {
+            let taken = connection.sending.as_ref().map_or(0, |(_, sent, _)| *sent);
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
+        }
+        self.drop_connection(conn, now);
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

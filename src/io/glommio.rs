@@ -28,7 +28,8 @@ use tracing::{debug, warn};
 
 pub use self::setup::GlommioError;
 pub(super) use self::setup::probe;
-use super::{IoError, Parts, Socket, wait_ms};
+use super::liveness::{Acks, Output};
+use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -57,6 +58,8 @@ struct Sending {
 
 struct Connection {
     stream: TcpStream,
+    /// Its number in lists. Its descriptor changes when it moves to another core.
+    number: Number,
     /// Tells it from others that had its number before.
     serial: u64,
     /// Of its task, once that has run.
@@ -66,6 +69,7 @@ struct Connection {
     blocked: bool,
     /// The task doesn't wait for bytes, as the shard wanted none.
     paused: bool,
+    output: Output,
 }
 
 /// What all tasks work on.
@@ -269,7 +273,9 @@ impl Glommio {
         }
         self.parts.receive(now)?;
         self.parts.tick(now);
-        self.welcome_arrivals();
+        self.look_for_lost_hosts(now);
+        self.parts.post();
+        self.welcome_arrivals(now);
         while let Some(conn) = self.shard().next_dirty(now) {
             self.flush(conn, now);
         }
@@ -323,22 +329,23 @@ impl Glommio {
     fn add(&mut self, stream: std::net::TcpStream, peer: SocketAddr) -> Option<(ConnId, u64)> {
         let now = self.parts.clock.now();
         self.resting = false;
-        let origin = Origin { fd: stream.as_raw_fd(), peer };
+        let number = self.parts.deal_number();
+        let origin = Origin { fd: number.value(), peer };
         let conn = self.shard().connect(origin, now).ok()?;
-        Some((conn, self.attach(conn, stream.into())))
+        Some((conn, self.attach(conn, stream.into(), number, now)))
     }
 
     /// Connections have come from other cores; their tasks are to be spawned.
-    fn welcome_arrivals(&mut self) {
+    fn welcome_arrivals(&mut self, now: Now) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
-            if let Socket::Descriptor(descriptor) = socket {
-                let serial = self.attach(conn, descriptor);
+            if let Socket::Copy(descriptor, number) = socket {
+                let serial = self.attach(conn, descriptor, number, now);
                 self.arrived.push((conn, serial));
             }
         }
     }
 
-    fn attach(&mut self, conn: ConnId, descriptor: OwnedFd) -> u64 {
+    fn attach(&mut self, conn: ConnId, descriptor: OwnedFd, number: Number, now: Now) -> u64 {
         if self.connections.len() <= conn as usize {
             self.connections.resize_with(conn as usize + 1, || None);
         }
@@ -348,11 +355,13 @@ impl Glommio {
         self.serial += 1;
         self.connections[conn as usize] = Some(Connection {
             stream,
+            number,
             serial: self.serial,
             waker: None,
             sending: None,
             blocked: false,
             paused: false,
+            output: self.parts.liveness.begin(now.mono_ms),
         });
         self.serial
     }
@@ -365,21 +374,24 @@ impl Glommio {
         };
         keep(&mut connection.waker, cx);
         let now = self.parts.clock.now();
-        if self.finish_chunk(conn, now, cx).is_err() {
-            self.drop_connection(conn, now);
+        if let Err(error) = self.finish_chunk(conn, now, cx) {
+            self.break_off(conn, &error, now);
             return Poll::Ready(());
         }
         for _ in 0..READS_PER_TURN {
             match ready!(self.read(conn, now, cx)) {
-                Ok(1..) => self.wake(),
+                Ok(1..) => {
+                    self.connection(conn).into_iter().for_each(|it| it.output.heard());
+                    self.wake();
+                }
                 Ok(0) => {
                     self.shard().ended(conn, now);
                     self.wake();
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Err(_) => {
-                    self.drop_connection(conn, now);
+                Err(error) => {
+                    self.break_off(conn, &error, now);
                     return Poll::Ready(());
                 }
             }
@@ -466,6 +478,7 @@ impl Glommio {
             let sending = connection.sending.take();
             let next = || shard.take(conn).map(|(chunk, more)| Sending { chunk, sent: 0, more });
             let Some(mut sending) = sending.or_else(next) else { break };
+            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
             let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
             let more = if sending.more { libc::MSG_MORE } else { 0 };
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
@@ -483,7 +496,7 @@ impl Glommio {
                             connection.wake();
                         }
                         ErrorKind::Interrupted => {}
-                        _ => return self.drop_connection(conn, now),
+                        _ => return self.break_off(conn, &error, now),
                     }
                 }
             }
@@ -516,8 +529,40 @@ impl Glommio {
             self.shard().stay(conn);
             return self.wake();
         };
-        self.connections[conn as usize].take().iter().for_each(Connection::wake);
-        self.parts.depart(conn, to, Socket::Descriptor(copy.into()), now);
+        let Some(connection) = self.connections[conn as usize].take() else { return };
+        connection.wake();
+        let socket = Socket::Copy(copy.into(), connection.number);
+        self.parts.depart(conn, to, socket, now);
+    }
+
+    /// Looks at connections whose output may have gone nowhere.
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        for at in self.parts.liveness.portion(self.connections.len(), now.mono_ms) {
+            let Some(connection) = &mut self.connections[at] else { continue };
+            let Connection { sending, output, stream, .. } = connection;
+            let liveness = &mut self.parts.liveness;
+            if liveness.is_in_doubt(output, sending.is_some())
+                && let Ok(acks) = socket(stream, |socket| Acks::of(&*socket))
+                && liveness.is_gone(output, &acks, sending.is_some(), now.mono_ms)
+            {
+                let taken = sending.as_ref().map_or(0, |sending| sending.sent);
+                let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
+                let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+                self.shard().note_lost(conn, beside, HOST_GONE, now);
+                self.drop_connection(conn, now);
+            }
+        }
+    }
+
+    /// Ends a connection that a system call says is broken.
+    fn break_off(&mut self, conn: ConnId, error: &Error, now: Now) {
+        if is_silence(error)
+            && let Some(connection) = self.connection(conn)
+        {
+            let taken = connection.sending.as_ref().map_or(0, |sending| sending.sent);
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
+        }
+        self.drop_connection(conn, now);
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {

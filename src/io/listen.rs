@@ -1,28 +1,23 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, TCP_USER_TIMEOUT) are
-//! set here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, what finds hosts that
+//! are gone) are set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::{info, warn};
 
+use super::{liveness, patience};
+
 /// How often a port that the kernel chose for the first address may be taken for the second.
 const EPHEMERAL_TRIES: usize = 16;
-
-/// How long a port may stay taken before the start is given up. The kernel tears the rings of a
-/// killed process down, and their listeners with them, only after the process has gone.
-const TAKEN_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two tries.
-const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// No socket to listen on.
 #[derive(Debug, Error)]
@@ -79,8 +74,6 @@ pub struct Sockets {
     pub backlog: u32,
     /// Probing of silent peers.
     pub keep_alive: Option<KeepAlive>,
-    /// How long sent bytes may stay unacknowledged before the peer is given up.
-    pub user_timeout: Option<Duration>,
 }
 
 /// Sockets that are bound, and listen once they are told to.
@@ -127,6 +120,25 @@ impl Listeners {
                         false => ListenError::Other { address, cause },
                     })
                 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares for finding hosts that have been gone for `timeout`: by looking at what they
+    /// acknowledge, or else by the kernel, which takes peers that don't read for such.
+    ///
+    /// # Errors
+    /// If the kernel refuses an option that it has had since Linux 2.6.37.
+    pub(super) fn find_lost_hosts(&self, timeout: Duration, looks: bool) -> std::io::Result<()> {
+        if timeout.is_zero() {
+            return Ok(());
+        }
+        for socket in self.sockets.iter().flatten() {
+            if looks {
+                liveness::probe_often(socket, timeout);
+            } else {
+                socket.set_tcp_user_timeout(Some(timeout))?;
             }
         }
         Ok(())
@@ -192,16 +204,9 @@ fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenErro
     Ok(addresses)
 }
 
-/// Tries again while the port is taken, for `TAKEN_PATIENCE`.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
-    let end = Instant::now() + TAKEN_PATIENCE;
-    loop {
-        match attempt() {
-            // Nothing tells when a port comes free.
-            Err(ListenError::Taken(_)) if Instant::now() < end => thread::park_timeout(TAKEN_PAUSE),
-            result => return result,
-        }
-    }
+/// Tries again while the port is taken, for a while.
+fn patiently<T>(attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
+    patience::patiently(|error| matches!(error, ListenError::Taken(_)), attempt)
 }
 
 fn bind_all(
@@ -280,9 +285,6 @@ fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {
     if let Some(KeepAlive { idle, interval, count }) = options.keep_alive {
         let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval);
         socket.set_tcp_keepalive(&keep_alive.with_retries(count))?;
-    }
-    if options.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(options.user_timeout)?;
     }
     Ok(())
 }

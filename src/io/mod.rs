@@ -18,15 +18,18 @@ mod epoll;
 mod glommio;
 mod lifecycle;
 mod listen;
+mod liveness;
 pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod mesh;
+mod numbers;
+mod patience;
 pub mod process;
 mod uring;
 
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::{Arc, OnceLock, atomic};
 use std::thread;
@@ -46,7 +49,9 @@ use self::lifecycle::Lifecycle;
 use self::lifecycle::Stopper;
 pub use self::lifecycle::{ReopenLog, Signals};
 pub use self::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
+use self::liveness::Liveness;
 use self::mesh::{Load, Post};
+use self::numbers::{Number, Numbers};
 use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
@@ -63,6 +68,10 @@ const LETTERS_PER_TURN: usize = 4096;
 const STORE_GRACE: Duration = Duration::from_secs(5);
 /// Descriptors that are kept for other things than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
+/// What the log says of a connection whose peer's host is gone.
+const HOST_GONE: &str = "the peer's host acknowledges nothing any more";
+/// The same of one that the kernel has given up.
+const HOST_SILENT: &str = "the peer's host doesn't answer";
 /// Time between two lines about a recovery that goes on.
 const RECOVERY_NEWS_MS: u64 = 1000;
 
@@ -126,19 +135,12 @@ impl Mail {
 /// The socket of a connection that moves.
 #[derive(Debug)]
 enum Socket {
+    /// Its descriptor, by which lists name it.
     Descriptor(OwnedFd),
-    /// It is among the direct descriptors of the receiver's ring already, under this number.
-    Direct(u32),
-}
-
-impl Socket {
-    /// What lists of connections show.
-    fn number(&self) -> RawFd {
-        match self {
-            Self::Descriptor(descriptor) => descriptor.as_raw_fd(),
-            Self::Direct(file) => RawFd::try_from(*file).unwrap_or(RawFd::MAX),
-        }
-    }
+    /// A copy of its descriptor.
+    Copy(OwnedFd, Number),
+    /// It is among the direct descriptors of the receiver's ring already, in this place.
+    Direct(u32, Number),
 }
 
 /// Everything a driver is made of.
@@ -158,6 +160,8 @@ struct Parts {
     arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
     rings: uring::Rings,
+    /// For connections that lists can't name by their descriptors.
+    numbers: Numbers,
     /// How long to look for something to do before waiting in the kernel.
     busy_poll: Duration,
     /// Most connections of this core.
@@ -167,6 +171,7 @@ struct Parts {
     /// these are always busy.
     meter: Option<Meter>,
     alarm: Alarm,
+    liveness: Liveness,
 }
 
 /// What the other cores have in use, which is looked at once a millisecond.
@@ -179,7 +184,9 @@ struct MemoryElsewhere {
 }
 
 impl Parts {
-    /// Hands the shard what other threads have for it, before a turn's replies leave.
+    /// Hands the shard what other threads have for it. Comes after the turn has found out what is
+    /// to be read and before it is: a grab that was written after the JOB_CREATED of another core's
+    /// job then comes behind that core's hint.
     fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
         let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
         let Self { meter, clock, .. } = self;
@@ -202,10 +209,21 @@ impl Parts {
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Letter(letter) => shard.receive_letter(from, letter, now),
             Mail::Connection(passenger, socket) => {
-                arrivals.push((shard.arrive(from, *passenger, socket.number(), now), socket));
+                arrivals.push((shard.arrive(from, *passenger, now), socket));
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
+    }
+
+    /// Passes on what the turn's requests have for other cores, before its replies leave: what a
+    /// client hears of, others know or find when they look. They are rung for in `send`.
+    fn post(&mut self) {
+        let Self { shard, post, letters, .. } = self;
+        shard.take_letters(letters);
+        if !letters.is_empty() {
+            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+            shard.set_congested(post.congested());
+        }
     }
 
     /// Lets the shard do what is due. Comes after the turn's reads and letters.
@@ -215,9 +233,16 @@ impl Parts {
         }
     }
 
+    /// A number for a connection that lists can't name by its descriptor.
+    fn deal_number(&self) -> Number {
+        self.numbers.deal(self.post.core())
+    }
+
     /// When `tick` has to be called next.
     fn deadline_ms(&self) -> Option<u64> {
-        self.alarm.deadline_ms(self.shard.deadline_ms())
+        let deadlines =
+            [self.alarm.deadline_ms(self.shard.deadline_ms()), self.liveness.deadline_ms()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Lets a connection go to another core, behind all letters so far and before all others: its
@@ -304,14 +329,16 @@ fn load(shard: &Shard, post: &Post<Mail>) -> Load {
 pub struct Server {
     /// For the shards, but for which core each is.
     pub settings: Settings,
-    /// What `choose` answered.
-    pub driver: Driver,
+    /// What `choose` answered, for as many cores as there are `signals`.
+    pub event_loop: EventLoop,
     /// Where to listen once everything is ready; for each core.
     pub listeners: Listeners,
     /// The signals that end it, for each core.
     pub signals: Vec<Signals>,
     /// Where background jobs are kept.
     pub store: Option<Box<dyn Store>>,
+    /// How long a peer's host may acknowledge nothing before it is given up; zero: for ever.
+    pub host_timeout: Duration,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
     /// How long a core looks for something to do before it waits in the kernel.
@@ -331,10 +358,11 @@ pub fn run(
 ) -> Result<(), IoError> {
     let Server {
         settings,
-        driver,
+        event_loop,
         listeners,
         signals,
         store,
+        host_timeout,
         store_timeout,
         busy_poll,
         reopen_log,
@@ -350,6 +378,7 @@ pub fn run(
         .collect();
     let posts = mesh::mesh(count, Mail::bytes)?;
     let rings: uring::Rings = (0..count).map(|_| OnceLock::new()).collect();
+    let numbers = Numbers::new(count);
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;
@@ -366,6 +395,9 @@ pub fn run(
         commits.extend(lines.map(|(core, line)| Commits::new(core, line, &started, mark)));
         writer = Some(started);
     }
+    let looks = event_loop.rings.iter().all(uring::Ring::lends_descriptors);
+    listeners.find_lost_hosts(host_timeout, looks)?;
+    let host_timeout = if looks { host_timeout } else { Duration::ZERO };
     listeners.listen()?;
     listeners.announce();
     ready()?;
@@ -385,15 +417,17 @@ pub fn run(
             letters: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::clone(&rings),
+            numbers: numbers.clone(),
             busy_poll,
             connections_max,
             memory: MemoryElsewhere::default(),
             meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
                 .then(Meter::default),
             alarm: Alarm::default(),
+            liveness: Liveness::new(host_timeout),
         },
     );
-    let ended = run_cores(parts.collect(), driver, &stoppers);
+    let ended = run_cores(parts.collect(), event_loop, &stoppers);
     // What was handed over is kept, whatever the loops ended with.
     if let Some(writer) = writer {
         writer.stop(STORE_GRACE);
@@ -404,12 +438,18 @@ pub fn run(
 }
 
 /// Serves on a thread for each core until all have ended; one that fails stops the others.
-fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<(), IoError> {
-    let run = |parts: Parts| {
-        let ended = match driver {
-            Driver::Epoll => epoll::run(parts),
-            Driver::Glommio => glommio::run(parts),
-            Driver::Uring | Driver::Auto => uring::run(parts),
+fn run_cores(
+    parts: Vec<Parts>,
+    event_loop: EventLoop,
+    stoppers: &[Stopper],
+) -> Result<(), IoError> {
+    let EventLoop { driver, rings } = event_loop;
+    debug_assert!(rings.is_empty() || rings.len() == parts.len(), "a ring for each core");
+    let run = |parts: Parts, ring: Option<uring::Ring>| {
+        let ended = match ring {
+            Some(ring) => uring::run(parts, ring),
+            None if driver == Driver::Glommio => glommio::run(parts),
+            None => epoll::run(parts),
         };
         if ended.is_err() {
             stoppers.iter().for_each(Stopper::stop);
@@ -423,17 +463,18 @@ fn run_cores(parts: Vec<Parts>, driver: Driver, stoppers: &[Stopper]) -> Result<
         let places = 2..=processors.len();
         processors.get(core).copied().filter(|_| places.contains(&count))
     };
-    let run = |core: Core, parts: Parts| {
+    let run = |core: Core, (parts, ring): (Parts, Option<uring::Ring>)| {
         if let Some(processor) = place(core) {
             machine::stay_on(processor);
         }
-        run(parts)
+        run(parts, ring)
     };
+    let rings = rings.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     thread::scope(|scope| {
-        let mut parts = parts.into_iter().enumerate();
-        let first = parts.next();
+        let mut cores = parts.into_iter().zip(rings).enumerate();
+        let first = cores.next();
         let mut others = Vec::new();
-        for (core, parts) in parts {
+        for (core, parts) in cores {
             let run = &run;
             let thread = thread::Builder::new().name(format!("core-{core}"));
             others.push(thread.spawn_scoped(scope, move || run(core, parts)));
@@ -493,35 +534,50 @@ fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, boo
     }
 }
 
-/// Finds out whether a driver can run here; `Auto` becomes the best that can. Says in the log what
-/// and why.
+/// An event loop for each core that can run here, with what was made to find that out.
+pub struct EventLoop {
+    driver: Driver,
+    /// With io_uring one for each core; none otherwise.
+    rings: Vec<uring::Ring>,
+}
+
+impl EventLoop {
+    /// Which it is; never `Auto`.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+}
+
+/// Finds out whether so many cores can run on a driver here; `Auto` becomes the best that can. Says
+/// in the log what and why.
 ///
 /// # Errors
 /// `IoError::Uring` or `IoError::Glommio` if that is asked for and can't be had.
-pub fn choose(driver: Driver) -> Result<Driver, IoError> {
+pub fn choose(driver: Driver, cores: usize) -> Result<EventLoop, IoError> {
     match driver {
         Driver::Epoll => {
             info!(driver = "epoll", "event loop as asked for");
-            Ok(Driver::Epoll)
+            Ok(EventLoop { driver, rings: Vec::new() })
         }
         Driver::Uring => {
-            uring::probe()?;
+            let rings = uring::rings(cores)?;
             info!(driver = "uring", "event loop as asked for");
-            Ok(Driver::Uring)
+            Ok(EventLoop { driver, rings })
         }
         Driver::Glommio => {
-            glommio::probe()?;
+            glommio::probe(cores)?;
             info!(driver = "glommio", "event loop as asked for");
-            Ok(Driver::Glommio)
+            Ok(EventLoop { driver, rings: Vec::new() })
         }
-        Driver::Auto => match uring::probe() {
-            Ok(()) => {
+        Driver::Auto => match uring::rings(cores) {
+            Ok(rings) => {
                 info!(driver = "uring", "event loop chosen: the kernel has all of io_uring we use");
-                Ok(Driver::Uring)
+                Ok(EventLoop { driver: Driver::Uring, rings })
             }
             Err(error) => {
                 warn!(driver = "epoll", reason = %error, "event loop chosen: no io_uring here");
-                Ok(Driver::Epoll)
+                Ok(EventLoop { driver: Driver::Epoll, rings: Vec::new() })
             }
         },
     }
@@ -541,6 +597,12 @@ pub fn room(driver: Driver, descriptors: u64, cores: usize) -> Room {
             Room { of_core: less(descriptors), in_all: less(descriptors) }
         }
     }
+}
+
+/// Whether a connection broke because the kernel gave its peer's host up.
+fn is_silence(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
 }
 
 /// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.

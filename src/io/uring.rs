@@ -12,8 +12,8 @@
 
 use std::collections::VecDeque;
 use std::io::Error;
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
@@ -23,8 +23,9 @@ use tracing::{debug, info, warn};
 
 use self::buffers::{Buffers, LARGE, SMALL};
 pub use self::setup::UringError;
-pub(super) use self::setup::{FILES_MAX, explain, probe};
-use super::{IoError, Parts, Socket, wait_ms};
+pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
+use super::liveness::{Acks, Output};
+use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
 use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
@@ -69,6 +70,7 @@ enum Operation {
     Signal,
     Bell,
     HandOver,
+    Lend,
     Timer,
     SetTimer,
 }
@@ -77,7 +79,7 @@ enum Operation {
 pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Accept,
         Self::Receive,
         Self::ReceiveSingle,
@@ -89,6 +91,7 @@ impl Operation {
         Self::Signal,
         Self::Bell,
         Self::HandOver,
+        Self::Lend,
         Self::Timer,
         Self::SetTimer,
     ];
@@ -139,12 +142,17 @@ struct Connection {
     file: Fixed,
     /// Its number in the shard, until it is disconnected there.
     conn: Option<ConnId>,
+    /// Its number in lists, until it moves to another core.
+    number: Option<Number>,
     receive: Receive,
     /// Receives that take one large buffer each before a multishot receive is armed again.
     single_receives: u8,
     sending: Option<Sending>,
     /// It is on its way to another core's ring.
     leaving: bool,
+    /// It is about to be had as a descriptor of the process's.
+    lending: bool,
+    output: Output,
     ending: Ending,
 }
 
@@ -185,13 +193,11 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
+pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
     let listeners = std::mem::take(&mut parts.listeners);
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
-    let ring = setup::ring(files_max.saturating_add(1)).map_err(Error::other)?;
-    let small_buffers = Buffers::register(&ring, SMALL)?;
-    let large_buffers = Buffers::register(&ring, LARGE)?;
+    let (ring, small_buffers, large_buffers) = ring.start(files_max.saturating_add(1))?;
     if let Some(own) = parts.rings.get(parts.post.core()) {
         // SAFETY: the ring has it for longer than this block.
         #[allow(unsafe_code)]
@@ -225,14 +231,17 @@ impl Uring {
         self.arm_acceptors();
         let mut now = self.parts.clock.now();
         while !self.parts.is_over(now) {
-            now = self.turn(now)?;
+            now = self.wait(now)?;
+            self.parts.receive(now)?;
+            self.handle_completions(now);
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept_again_at_ms = None;
                 self.arm_acceptors();
             }
-            self.parts.receive(now)?;
             self.parts.tick(now);
-            self.welcome_arrivals();
+            self.look_for_lost_hosts(now);
+            self.parts.post();
+            self.welcome_arrivals(now);
             while let Some(conn) = self.shard().next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
@@ -241,19 +250,21 @@ impl Uring {
         Ok(self.close_all(now)?)
     }
 
-    /// Hands over what has gathered, waits, and handles what has completed.
-    fn turn(&mut self, now: Now) -> Result<Now, Error> {
+    /// Hands over what has gathered, waits, and collects what has completed.
+    fn wait(&mut self, now: Now) -> Result<Now, Error> {
         self.submit_and_wait(now)?;
-        let now = self.parts.clock.now();
+        self.completions.extend(self.ring.completion());
+        Ok(self.parts.clock.now())
+    }
+
+    fn handle_completions(&mut self, now: Now) {
         let mut completions = std::mem::take(&mut self.completions);
-        completions.extend(self.ring.completion());
         for completion in completions.drain(..) {
             self.handle(&completion, now);
         }
         self.completions = completions;
         self.small_buffers.publish();
         self.large_buffers.publish();
-        Ok(now)
     }
 
     /// Ends everything in flight. The kernel would do it after the process has gone, and the port
@@ -275,7 +286,8 @@ impl Uring {
         while now.mono_ms < end_ms
             && !(self.connections.is_empty() && self.acceptors.armed().is_empty())
         {
-            now = self.turn(now)?;
+            now = self.wait(now)?;
+            self.handle_completions(now);
         }
         Ok(())
     }
@@ -396,6 +408,7 @@ impl Uring {
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
             Some(Operation::HandOver) => self.handle_handed_over(key, result, now),
+            Some(Operation::Lend) => self.handle_lent(key, result, now),
             Some(Operation::Close) => {
                 self.connections.remove(key);
             }
@@ -434,6 +447,7 @@ impl Uring {
         if !cqueue::more(completion.flags()) {
             connection.receive = Receive::Idle;
         }
+        connection.output.heard();
         let conn = connection.conn;
         let buffer = cqueue::buffer_select(completion.flags());
         if let Some(buffer) = buffer {
@@ -458,13 +472,14 @@ impl Uring {
             }
             _ if result == -libc::ENOBUFS => self.starved += 1,
             _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
-            _ => self.hang_up(key, now),
+            _ => self.break_off(key, result, now),
         }
         self.service(key, now);
     }
 
     fn handle_received_direct(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
+        connection.output.heard();
         let receive = std::mem::replace(&mut connection.receive, Receive::Idle);
         if let (Receive::Direct(mut body), Some(conn)) = (receive, connection.conn) {
             let bytes = usize::try_from(result).unwrap_or(0);
@@ -479,7 +494,7 @@ impl Uring {
                 1.. => {}
                 0 => self.shard().ended(conn, now),
                 _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
-                _ => self.hang_up(key, now),
+                _ => self.break_off(key, result, now),
             }
         }
         self.service(key, now);
@@ -503,9 +518,58 @@ impl Uring {
                 self.connections[key].sending = Some(sending);
                 return self.send(key);
             }
-            Err(_) => self.hang_up(key, now),
+            Err(_) => self.break_off(key, result, now),
         }
         self.service(key, now);
+    }
+
+    /// Looks at connections whose output may have gone nowhere.
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        for key in self.parts.liveness.portion(self.keys_end(), now.mono_ms) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
+            let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;
+            if free && self.parts.liveness.is_in_doubt(output, sending.is_some()) {
+                *lending = true;
+                let lend = opcode::FixedFdInstall::new(connection.file, 0).build();
+                self.submit(lend.user_data(Operation::Lend.user_data(key)));
+            }
+        }
+    }
+
+    /// A direct descriptor is there as one of the process's.
+    fn handle_lent(&mut self, key: usize, result: i32, now: Now) {
+        // SAFETY: the kernel has just made it, and it is known here only.
+        #[allow(unsafe_code)]
+        let lent = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+        let connection = &mut self.connections[key];
+        connection.lending = false;
+        let (Some(conn), Some(lent)) = (connection.conn, lent) else {
+            return self.service(key, now);
+        };
+        let Connection { sending, output, .. } = connection;
+        let (is_sending, taken) = (sending.is_some(), sending.as_ref().map_or(0, |it| it.sent));
+        if let Ok(acks) = Acks::of(&lent)
+            && self.parts.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
+        {
+            let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
+            self.shard().note_lost(conn, beside, HOST_GONE, now);
+            self.hang_up(key, now);
+        }
+        drop(lent);
+        self.service(key, now);
+    }
+
+    /// Ends a connection that a system call says is broken.
+    fn break_off(&mut self, key: usize, result: i32, now: Now) {
+        let connection = &self.connections[key];
+        let taken = connection.sending.as_ref().map_or(0, |sending| sending.sent);
+        if let Some(conn) = connection.conn
+            && is_silence(&Error::from_raw_os_error(-result))
+        {
+            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
+        }
+        self.hang_up(key, now);
     }
 
     /// Submits what a connection needs next: a send, a receive or its end, or a step towards
@@ -517,6 +581,7 @@ impl Uring {
             && let Some((chunk, more)) = self.parts.shard.take(conn)
         {
             connection.sending = Some(Sending { chunk, sent: 0, more });
+            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
         let intake = self.parts.shard.intake(conn);
@@ -533,6 +598,8 @@ impl Uring {
                 self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
             }
             (Intake::Read, Receive::Idle) => self.arm_receive(key),
+            // Where it may be looked at again when it is on its way.
+            (Intake::Move, Receive::Idle) if connection.lending => {}
             (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
             (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
         }
@@ -587,7 +654,8 @@ impl Uring {
         match (u32::try_from(result), self.parts.shard.destination(conn)) {
             (Ok(file), Some(to)) => {
                 connection.conn = None;
-                self.parts.depart(conn, to, Socket::Direct(file), now);
+                let Some(number) = connection.number.take() else { return };
+                self.parts.depart(conn, to, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
             _ => {
@@ -597,10 +665,10 @@ impl Uring {
         }
     }
 
-    fn welcome_arrivals(&mut self) {
+    fn welcome_arrivals(&mut self, now: Now) {
         for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
-            if let Socket::Direct(file) = socket {
-                self.attach(Some(conn), Fixed(file));
+            if let Socket::Direct(file, number) = socket {
+                self.attach(Some(conn), Fixed(file), number, now);
             }
         }
     }
@@ -644,8 +712,9 @@ impl Uring {
     }
 
     fn close_if_quiet(&mut self, key: usize) {
-        let Connection { file, ending, receive, sending, leaving, .. } = &mut self.connections[key];
-        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving;
+        let Connection { file, ending, receive, sending, leaving, lending, .. } =
+            &mut self.connections[key];
+        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving && !*lending;
         let (entry, operation) = match ending {
             // A direct descriptor that is closed with an operation in flight lives on with it.
             Ending::No | Ending::ShutDown if quiet => {
@@ -719,22 +788,26 @@ impl Uring {
         }
     }
 
-    fn add(&mut self, file: u32, peer: std::net::SocketAddr, now: Now) {
-        let origin = Origin { fd: i32::try_from(file).unwrap_or(i32::MAX), peer };
+    fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
+        let number = self.parts.deal_number();
+        let origin = Origin { fd: number.value(), peer };
         let conn = self.shard().connect(origin, now).ok();
-        let key = self.attach(conn, Fixed(file));
+        let key = self.attach(conn, Fixed(file), number, now);
         self.service(key, now);
     }
 
     /// Answers with the connection's key.
-    fn attach(&mut self, conn: Option<ConnId>, file: Fixed) -> usize {
+    fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number, now: Now) -> usize {
         let key = self.connections.insert(Connection {
             file,
             conn,
+            number: Some(number),
             receive: Receive::Idle,
             single_receives: 0,
             sending: None,
             leaving: false,
+            lending: false,
+            output: self.parts.liveness.begin(now.mono_ms),
             ending: Ending::No,
         });
         if let Some(conn) = conn {

@@ -26,6 +26,17 @@ impl Shard {
             self.engine.decline(conn);
             self.deliver_effects(None, now);
         }
+        if self.settings.cores.count > 1 {
+            self.publish_priorities();
+        }
+    }
+
+    /// Other cores see of which priorities this one has queued jobs.
+    fn publish_priorities(&mut self) {
+        let priorities = self.engine.priorities();
+        if std::mem::replace(&mut self.published_priorities, priorities) != priorities {
+            self.settings.urgency.publish(self.settings.cores.own, priorities);
+        }
     }
 
     #[inline]

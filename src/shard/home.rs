@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tracing::trace;
 
-use super::lists::Progress;
 use super::{Closing, Shard};
 use crate::admin::{self, Concern, Listing};
 use crate::engine::{ConnId, Now, Status};
@@ -23,6 +22,7 @@ use crate::letter::{Answer, Caller, Core, Letter, Question, Rest};
 use crate::outbox::{Parcel, Slot};
 use crate::packet::{Command, Grab, Payload, Priority, Request, Response};
 use crate::session;
+use crate::urgency::Urgency;
 
 /// What a connection's home knows of its dealings with other cores.
 #[derive(Debug)]
@@ -39,6 +39,9 @@ pub(super) struct Away {
     able: Box<[u32]>,
     /// Priorities that may have jobs, by core.
     hints: Box<[u8]>,
+    /// Cores that may have jobs without a hint, one bit each: it has registered there since they
+    /// last answered, or they take it for asleep.
+    unheard: u64,
     /// Cores that take it for asleep, one bit each.
     told: u64,
     /// The core whose NOOP woke it, until that was asked or it got a job.
@@ -63,6 +66,7 @@ impl Away {
             functions: BTreeSet::new(),
             able: vec![0; cores].into(),
             hints: vec![0; cores].into(),
+            unheard: 0,
             told: 0,
             woken_by: None,
             turn: 0,
@@ -109,16 +113,22 @@ impl Away {
         self.functions.iter().map(|name| &**name)
     }
 
-    /// The most promising core to ask, and the least urgent priority that makes it so. Without
-    /// hints every owner is asked once: the letter with a hint may be on its way.
-    fn best(&self, own: Core) -> Option<(Core, Priority)> {
-        let best = self.hints.iter().filter(|mask| **mask != 0).map(|mask| mask.trailing_zeros());
-        let Some(best) = best.min() else {
+    /// The most promising core to ask, and the least urgent priority that makes it so. Of cores
+    /// that weren't heard `urgency` tells what they may have. Without hints every owner is asked
+    /// once: the letter with a hint may be on its way.
+    fn best(&self, own: Core, urgency: &Urgency) -> Option<(Core, Priority)> {
+        let of_unheard = |core: Core| match self.unheard >> core & 1 {
+            1 if self.able[core] > 0 => urgency.of(core),
+            _ => 0,
+        };
+        let mask = |core: Core| self.hints[core] | of_unheard(core);
+        let masks = (0..self.hints.len()).map(mask).filter(|mask| *mask != 0);
+        let Some(best) = masks.map(u8::trailing_zeros).min() else {
             let is_owner = |core: Core| core == own || self.able[core] > 0;
             let unasked = |&core: &Core| is_owner(core) && self.asked >> core & 1 == 0;
             return (0..self.hints.len()).find(unasked).map(|core| (core, Priority::Low));
         };
-        let is_best = |core: Core| self.hints[core].trailing_zeros() == best;
+        let is_best = |core: Core| mask(core).trailing_zeros() == best;
         let count = self.hints.len();
         let in_turn =
             (1..=count).map(|step| (self.turn + step) % count).find(|&core| is_best(core));
@@ -197,6 +207,7 @@ impl Shard {
                     away.able[owner] -= 1;
                     if away.able[owner] == 0 {
                         away.told &= !(1 << owner);
+                        away.unheard &= !(1 << owner);
                         away.woken_by = away.woken_by.filter(|&by| by != owner);
                     }
                     self.tell(owner, conn, header, body);
@@ -206,6 +217,7 @@ impl Shard {
             Request::ResetAbilities => {
                 if let Some(away) = &mut self.connections[conn as usize].away {
                     away.functions.clear();
+                    away.unheard = 0;
                     let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
                     away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
                     for owner in (0..cores.count).filter(|&owner| able[owner] > 0) {
@@ -220,6 +232,8 @@ impl Shard {
                 self.rise(conn);
                 let away = self.away(conn);
                 away.asleep = false;
+                // The others give no hints to one that they take for asleep.
+                away.unheard |= away.told;
                 away.grabbing = Some(grab);
                 away.asked = 0;
                 self.ask_next(conn, now);
@@ -385,6 +399,7 @@ impl Shard {
         let away = self.away(conn);
         if away.functions.insert(function.into()) {
             away.able[owner] += 1;
+            away.unheard |= 1 << owner;
         }
     }
 
@@ -392,8 +407,13 @@ impl Shard {
     fn ask_next(&mut self, conn: ConnId, now: Now) {
         let own = self.settings.cores.own;
         while let Some(grab) = self.away(conn).grabbing {
+            let best = {
+                let Self { connections, settings, .. } = &*self;
+                let away = connections[conn as usize].away.as_ref();
+                away.and_then(|away| away.best(own, &settings.urgency))
+            };
             let away = self.away(conn);
-            let Some((core, least)) = away.best(own) else {
+            let Some((core, least)) = best else {
                 away.grabbing = None;
                 self.push(conn, &Response::NoJob, now);
                 return self.resume(conn);
@@ -419,6 +439,7 @@ impl Shard {
     fn note_answer(&mut self, conn: ConnId, core: Core, ready: u8, found: bool) {
         let away = self.away(conn);
         away.hints[core] = ready;
+        away.unheard &= !(1 << core);
         if !found {
             away.asked |= u64::from(ready == 0) << core;
             away.woken_by = away.woken_by.filter(|&by| by != core);
@@ -562,15 +583,13 @@ impl Shard {
                     self.pack(conn, from);
                 }
             }
-            Letter::Rows { caller, text, next } => {
+            Letter::Rows { caller, rows, next } => {
                 if let Some(conn) = self.find_caller(caller)
-                    && let Some(progress) = self.connections[conn as usize].listing
+                    && let Some(progress) = &mut self.connections[conn as usize].listing
                 {
-                    let progress = Progress { asked: false, next, ..progress };
-                    self.connections[conn as usize].listing = Some(progress);
-                    let mut parcel = Parcel::default();
-                    parcel.push_text(&text);
-                    self.push_parcel(conn, parcel, now);
+                    progress.asked = false;
+                    let text = progress.take_in(*rows, next);
+                    self.push_text(conn, text, now);
                     self.resume(conn);
                 }
             }

@@ -8,8 +8,6 @@
 //! connection departs, and its home knew nothing of it that its stand-in doesn't but the session
 //! and bytes that weren't handled yet.
 
-use std::net::SocketAddr;
-
 use tracing::debug;
 
 use super::relief::Luggage;
@@ -46,7 +44,7 @@ pub(super) enum Moving {
 #[derive(Debug)]
 pub struct Passenger {
     pub(super) caller: Caller,
-    pub(super) peer: SocketAddr,
+    pub(super) origin: Origin,
     pub(super) session: Session,
     pub(super) inbound: Inbound,
     pub(super) rest: Rest,
@@ -161,7 +159,8 @@ impl Shard {
             self.letters.forget(conn);
         }
         debug!(conn, peer = %origin.peer, "moved");
-        Passenger { caller, peer: origin.peer, session, inbound, rest, ended, luggage: None }
+        self.counters.departed += 1;
+        Passenger { caller, origin, session, inbound, rest, ended, luggage: None }
     }
 
     /// A connection can't be handed over: it goes on where it is, and never moves to its jobs.
@@ -211,17 +210,19 @@ impl Shard {
         }
     }
 
-    /// A connection has come, which `from` let depart; `fd` is its descriptor, or what the driver
-    /// has in its place. Its requests go on with the next `next_dirty`.
-    pub fn arrive(&mut self, from: Core, passenger: Passenger, fd: i32, now: Now) -> ConnId {
+    /// A connection has come, which `from` let depart. Its requests go on with the next
+    /// `next_dirty`.
+    pub fn arrive(&mut self, from: Core, passenger: Passenger, now: Now) -> ConnId {
         if passenger.luggage.is_some() {
-            return self.settle_in(from, passenger, fd, now);
+            return self.settle_in(from, passenger, now);
         }
-        let Passenger { caller, peer, session, inbound, rest, ended, .. } = passenger;
+        let Passenger { caller, origin, session, inbound, rest, ended, .. } = passenger;
         let conn = self.stand_in(from, caller);
         self.callers[from].remove(&caller.conn);
         self.engine.mark_local(conn);
         self.sessions = self.sessions.wrapping_add(1);
+        self.counters.moved += 1;
+        let arrived = self.arrived();
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
         self.letters.bytes -= held_bytes.cast_signed();
@@ -230,11 +231,11 @@ impl Shard {
         connection.moving = Moving::No;
         connection.caller = None;
         connection.session_id = self.sessions;
-        connection.origin = Origin { fd, peer };
+        connection.origin = origin;
+        connection.arrived = arrived;
         connection.session = session;
         connection.inbound = inbound;
         connection.ended = ended;
-        self.counters.moved += 1;
         // The stand-in hears of a worker's sleep only while it has functions here.
         if rest != Rest::Asleep {
             self.engine.rise(conn);
@@ -245,7 +246,7 @@ impl Shard {
             self.deliver(None, now);
         }
         self.resumed.push(conn);
-        debug!(conn, from, %peer, fd, "moved in");
+        debug!(conn, from, peer = %origin.peer, fd = origin.fd, "moved in");
         conn
     }
 }

@@ -59,10 +59,8 @@ impl Shard {
                 self.send_letter(from, Letter::Reply { caller, slot, parcel });
             }
             Letter::List { caller, listing } => {
-                let mut text = Vec::new();
-                let next = self.list_rows(listing, &mut text);
-                let text = text.into();
-                self.send_letter(from, Letter::Rows { caller, text, next });
+                let (rows, next) = self.list_rows(listing);
+                self.send_letter(from, Letter::Rows { caller, rows: Box::new(rows), next });
             }
             Letter::Ask { gathering, question } => {
                 let answer = self.answer_question(&question, now);

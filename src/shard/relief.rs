@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::home::Away;
 use super::moving::{Moving, Passenger};
-use super::{Closing, Connection, Origin, Shard};
+use super::{Closing, Connection, Shard};
 use crate::engine::{ConnId, Now};
 use crate::letter::{Caller, Core, Cores, Letter, Rest};
 use crate::session::Session;
@@ -117,7 +117,7 @@ impl Shard {
         let session = std::mem::replace(&mut connection.session, Session::new(exceptions));
         let inbound = std::mem::take(&mut connection.inbound);
         let ended = std::mem::take(&mut connection.ended);
-        let peer = connection.origin.peer;
+        let origin = connection.origin;
         // Nobody's, until the new home has written.
         let caller = Caller { conn: ConnId::MAX, session: connection.session_id };
         connection.caller = Some((to, caller));
@@ -132,8 +132,9 @@ impl Shard {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes -= held_bytes;
         self.letters.bytes += held_bytes.cast_signed();
-        debug!(conn, %peer, to, "made room");
-        Passenger { caller, peer, session, inbound, rest, ended, luggage: Some(luggage) }
+        self.counters.departed += 1;
+        debug!(conn, peer = %origin.peer, to, "made room");
+        Passenger { caller, origin, session, inbound, rest, ended, luggage: Some(luggage) }
     }
 
     /// A connection that left has its home elsewhere now: it gets what was kept for it.
@@ -171,14 +172,8 @@ impl Shard {
 /// The new home's side.
 impl Shard {
     /// A connection has come from the core of its jobs; see `arrive`.
-    pub(super) fn settle_in(
-        &mut self,
-        owner: Core,
-        passenger: Passenger,
-        fd: i32,
-        now: Now,
-    ) -> ConnId {
-        let Passenger { peer, session, inbound, rest, ended, luggage, .. } = passenger;
+    pub(super) fn settle_in(&mut self, owner: Core, passenger: Passenger, now: Now) -> ConnId {
+        let Passenger { origin, session, inbound, rest, ended, luggage, .. } = passenger;
         let Some(Luggage { stand_in, functions, ready }) = luggage else {
             unreachable!("`arrive` has looked");
         };
@@ -189,8 +184,9 @@ impl Shard {
         let Cores { own, count } = self.settings.cores;
         let away = Away::with_jobs_at(owner, own, count, functions, ready, rest);
         let roams = away.roams();
-        let origin = Origin { fd, peer };
+        self.counters.took_in += 1;
         let connection = Connection {
+            arrived: self.arrived(),
             inbound,
             ended,
             away: Some(Box::new(away)),
@@ -210,8 +206,7 @@ impl Shard {
         let rest = if roams { rest } else { Rest::Awake };
         self.send_letter(owner, Letter::SettledIn { stand_in, caller, rest });
         self.resumed.push(conn);
-        self.counters.took_in += 1;
-        debug!(conn, from = owner, %peer, fd, "taken in");
+        debug!(conn, from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
         conn
     }
 }

@@ -5,6 +5,7 @@ use crate::engine;
 use crate::handle::Handles;
 use crate::letter::Cores;
 use crate::spare::Spares;
+use crate::urgency::Urgency;
 
 /// What a shard is told at its making.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Settings {
     pub core_connections_max: usize,
     /// Which core this is.
     pub cores: Cores,
+    /// Priorities of queued jobs of each core; the cores share it.
+    pub urgency: Urgency,
     /// Submissions in a row to one other core after which a client moves there; workers do at once.
     /// 0 = neither moves.
     pub move_after: u32,
@@ -51,6 +54,7 @@ impl Default for Settings {
             connections_max: 1 << 20,
             core_connections_max: 1 << 20,
             cores: Cores::default(),
+            urgency: Urgency::default(),
             move_after: 0,
         }
     }

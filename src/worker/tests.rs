@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::Settings;
 use crate::engine::tests::{NOBODY, Rig, settings};
+use crate::job::Job;
+use crate::list::VISITED;
 use crate::packet::Command;
 
 fn submit(rig: &mut Rig, command: Command, function: &str) -> u64 {
@@ -289,6 +291,34 @@ fn a_worker_with_many_functions_grabs_without_looking_at_each() {
     assert_eq!((rig.grab(1), rig.grab(1)), (Some(job), None));
 }
 
+/// A worker with 20 000 running jobs that gave its functions up one by one stopped its core for
+/// more than a second: each time all of its jobs were looked at.
+#[test]
+fn giving_functions_up_one_by_one_looks_at_no_jobs_of_others() {
+    const FUNCTIONS: usize = 2000;
+    let mut rig = Rig::new(settings());
+    let names: Vec<String> = (0..FUNCTIONS).map(|number| format!("function-{number}")).collect();
+    for name in &names {
+        rig.can_do(1, name);
+        rig.background(name);
+        rig.background(name);
+    }
+    for _ in 0..2 * FUNCTIONS {
+        rig.engine.grab(1, Priority::Low, rig.now).expect("one is left");
+    }
+    VISITED.set(0);
+    // Whichever of its jobs are the latest.
+    for (first, last) in names.iter().zip(names.iter().rev()).take(FUNCTIONS / 2) {
+        for name in [first, last] {
+            rig.engine.cant_do(1, name.as_bytes(), rig.now);
+        }
+    }
+    assert!(VISITED.get() <= 10 * FUNCTIONS, "{} steps", VISITED.get());
+    rig.engine.check_invariants();
+    assert_eq!(rig.engine.functions()[0].queued, 2);
+    assert!(rig.engine.is_bare(1));
+}
+
 #[test]
 fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
     // Each of a roaming worker's functions that got its first job cost a letter: six for each job
@@ -396,7 +426,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 fn take_step(rig: &mut Rig, step: Step) {
-    let oldest = |rig: &Rig, is_it: &dyn Fn(&crate::job::Job) -> bool| {
+    let oldest = |rig: &Rig, is_it: &dyn Fn(&Job) -> bool| {
         let jobs = rig.engine.jobs().iter_from(0);
         jobs.filter(|(_, job)| is_it(job)).map(|(_, job)| job.number).min()
     };
@@ -415,7 +445,11 @@ fn take_step(rig: &mut Rig, step: Step) {
             }
         }
         Step::Finish(conn) => {
-            if let Some(number) = oldest(rig, &|job| job.worker == conn) {
+            let abilities = &rig.engine.abilities.records;
+            let its_own = |job: &Job| {
+                abilities.get(job.ability as usize).is_some_and(|ability| ability.conn == conn)
+            };
+            if let Some(number) = oldest(rig, &its_own) {
                 rig.engine.work_finished(conn, number).unwrap();
             }
         }

@@ -2,11 +2,13 @@
 //!
 //! What peers see must be what one core shows; that they did move is read from the server's log.
 
+use std::collections::HashSet;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringgear::packet::Command;
 
-use crate::harness::{Contender, Server, wait_until};
+use crate::harness::{Contender, Server, each_ringgear, wait_until};
 use crate::wire::{expect, receive, send};
 
 const FUNCTIONS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -16,6 +18,15 @@ const JOBS_PER_CLIENT: usize = 200;
 /// Every so often a payload that is received straight into its job, while its connection moves.
 const LARGE_EVERY: usize = 25;
 const LARGE_BYTES: usize = 300_000;
+
+each_ringgear!(lists_name_each_connection_by_a_number_of_its_own);
+
+#[test]
+fn lists_name_each_connection_by_a_number_of_its_own_on_glommio() {
+    if Contender::RinggearGlommio2.is_here() {
+        lists_name_each_connection_by_a_number_of_its_own(Contender::RinggearGlommio2);
+    }
+}
 
 #[test]
 fn jobs_go_on_while_connections_move_on_epoll() {
@@ -113,5 +124,48 @@ fn jobs_go_on(contender: Contender) {
     assert!(moved > CLIENTS, "only {moved} connections moved");
     wait_until("everybody to be gone", || {
         (server.admin("workers").lines().count() == 2).then_some(())
+    });
+}
+
+/// Each io_uring numbered its connections for itself, and a monitor that keys by the number showed
+/// 11 of 30 workers. Here workers move to their functions while others come and go.
+fn lists_name_each_connection_by_a_number_of_its_own(contender: Contender) {
+    const POLLS: usize = 60;
+    let Some(server) = Server::start_with(contender, &[]) else { return };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut passer_by = server.connect();
+                send(&mut passer_by, Command::EchoReq, &[], b"");
+                expect(&mut passer_by, Command::EchoRes);
+            }
+        });
+        let mut workers = Vec::new();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for poll in 0..POLLS {
+                if let Some(function) = FUNCTIONS.get(poll % (2 * FUNCTIONS.len())) {
+                    let mut worker = server.connect();
+                    let id = format!("worker-{}", workers.len());
+                    send(&mut worker, Command::SetClientId, &[id.as_bytes()], b"");
+                    send(&mut worker, Command::CanDo, &[function.as_bytes()], b"");
+                    send(&mut worker, Command::GrabJob, &[], b"");
+                    expect(&mut worker, Command::NoJob);
+                    send(&mut worker, Command::PreSleep, &[], b"");
+                    workers.push((worker, format!(" 127.0.0.1 {id} : {function}")));
+                }
+                let list = server.admin("workers");
+                let rows: Vec<&str> = list.lines().filter(|line| *line != ".").collect();
+                let number = |row: &&str| row.split(' ').next().and_then(|it| it.parse().ok());
+                let numbers: HashSet<i32> = rows.iter().filter_map(number).collect();
+                assert_eq!(numbers.len(), rows.len(), "{list}");
+                for (_, row) in &workers {
+                    let named = rows.iter().filter(|other| other.ends_with(row)).count();
+                    assert_eq!(named, 1, "{row} in {list}");
+                }
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        ended.expect("every list names each once");
     });
 }

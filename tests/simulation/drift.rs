@@ -8,6 +8,7 @@
 //!
 //! Invariant: all choices come from `rng` and the mesh's own generator; a seed is a run.
 
+mod grabs;
 mod peers;
 mod power;
 
@@ -33,6 +34,8 @@ const CONNECTIONS_MAX: usize = 14;
 /// What is known of a job from what was said about it.
 #[derive(Debug, Default)]
 struct Job {
+    /// A client has heard that it was accepted.
+    heard_of: bool,
     /// A background submission of it was accepted.
     kept: bool,
     holder: Option<ConnId>,
@@ -55,6 +58,8 @@ pub(crate) struct Drift {
     durability: Durability,
     /// Whether there are more workers than work.
     calm: bool,
+    /// Cores take the letters that are there before they read from a connection, as drivers do.
+    prompt: bool,
     pub(crate) events: BTreeMap<&'static str, u64>,
 }
 
@@ -101,6 +106,7 @@ impl Drift {
             store: Store::default(),
             durability,
             calm: seed % 4 < 2,
+            prompt: !seed.is_multiple_of(3),
             events: BTreeMap::new(),
         }
     }

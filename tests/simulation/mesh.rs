@@ -33,8 +33,6 @@ pub(crate) struct Mesh {
     places: BTreeMap<ConnId, (Core, ConnId)>,
     /// The rings of connections that are on their way.
     moving: BTreeMap<ConnId, (Core, Core)>,
-    /// Descriptors of all connections.
-    descriptors: BTreeMap<ConnId, i32>,
     /// Connections that have moved, either way.
     pub(crate) moved: u64,
     /// Those of them that made room.
@@ -63,7 +61,6 @@ impl Mesh {
             rings: BTreeMap::new(),
             places: BTreeMap::new(),
             moving: BTreeMap::new(),
-            descriptors: BTreeMap::new(),
             moved: 0,
             made_room: 0,
             numbers: BTreeMap::new(),
@@ -103,7 +100,6 @@ impl Mesh {
         let core = self.rng.usize(0..self.shards.len());
         let local = self.shard(core).connect(origin, now)?;
         let number = if self.shards.len() == 1 { local } else { number };
-        self.descriptors.insert(number, origin.fd);
         let place = (core, local);
         assert_eq!(self.places.insert(number, place), None, "the number {number} is taken");
         assert_eq!(self.numbers.insert(place, number), None, "{place:?} is taken");
@@ -123,7 +119,6 @@ impl Mesh {
     pub(crate) fn disconnect(&mut self, conn: ConnId, now: Now) {
         let place = self.land(conn, now);
         self.places.remove(&conn);
-        self.descriptors.remove(&conn);
         self.numbers.remove(&place);
         self.shard(place.0).disconnect(place.1, now);
     }
@@ -247,6 +242,16 @@ impl Mesh {
         Some(ring)
     }
 
+    /// Everything arrives that is on its way to the core of a connection.
+    pub(crate) fn carry_to(&mut self, conn: ConnId, now: Now) {
+        if let Some(&(core, _)) = self.places.get(&conn) {
+            for from in 0..self.shards.len() {
+                let letters = self.rings.get(&(from, core)).map_or(0, VecDeque::len);
+                (0..letters).for_each(|_| self.carry_one((from, core), now));
+            }
+        }
+    }
+
     /// The oldest letter of a ring arrives, or the connection that moves.
     pub(crate) fn carry_one(&mut self, (from, to): (Core, Core), now: Now) {
         let mail = self.rings.get_mut(&(from, to)).and_then(VecDeque::pop_front);
@@ -258,8 +263,7 @@ impl Mesh {
                 self.shard(to).receive_letter(from, letter, now);
             }
             Some(Mail::Connection(conn, passenger, functions)) => {
-                let descriptor = self.descriptors[&conn];
-                let local = self.shard(to).arrive(from, passenger, descriptor, now);
+                let local = self.shard(to).arrive(from, passenger, now);
                 self.audit.arrived(to, from, local, functions);
                 self.moving.remove(&conn);
                 assert_eq!(self.places.insert(conn, (to, local)), None);

@@ -48,8 +48,6 @@ pub(crate) struct Output {
     /// Connections whose peers have said all: with their last reply they are gone, and what
     /// another core still has for them with it.
     pub(crate) ended: BTreeSet<ConnId>,
-    /// Times that connections have moved meanwhile.
-    pub(crate) moved: usize,
     /// `Shard::memory_bytes` before the call or after it, whichever is more.
     pub(crate) memory_bytes: usize,
     /// The functions that there are, for the one case in which the model can't know.

@@ -268,8 +268,9 @@ impl World {
 
     fn connect_one(&mut self) -> Option<ConnId> {
         let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
+        let fd = (1000..).find(|&fd| !self.model.peers.values().any(|peer| peer.fd == fd));
         let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
-        let origin = Origin { fd: 1000 + i32::try_from(number).unwrap(), peer };
+        let origin = Origin { fd: fd.unwrap(), peer };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;
@@ -651,7 +652,6 @@ impl World {
         let own = self.look();
         let ended = self.conns.iter().filter(|(_, peer)| peer.ended).map(|(&conn, _)| conn);
         let mut output = Output { ended: ended.collect(), ..Output::default() };
-        let moved = self.mesh.moved;
         let mut dirty: Vec<(ConnId, Vec<u8>)> = Vec::new();
         while let Some(conn) = self.mesh.next_dirty(self.now) {
             let Some(peer) = self.conns.get_mut(&conn) else { panic!("{conn} is gone") };
@@ -698,7 +698,6 @@ impl World {
                 self.closing.push(conn);
             }
         }
-        output.moved = usize::try_from(self.mesh.moved - moved).unwrap();
         self.mesh.take_operations(&mut output.operations);
         if let Some(store) = &mut self.store {
             store.queue.extend(output.operations.iter().cloned());

@@ -10,6 +10,7 @@ use io_uring::{IoUring, Probe, opcode};
 use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
+use crate::io::patience::patiently;
 use crate::io::uring::{self, UringError};
 
 /// Submissions that a turn gathers before some of them must be handed over; the ring has room for
@@ -79,15 +80,31 @@ pub enum GlommioError {
     Other(String),
 }
 
-/// Whether a server can run on glommio here: makes an executor and drops it.
-pub(crate) fn probe() -> Result<(), GlommioError> {
-    executor(Duration::ZERO).map(drop)
+/// Whether so many cores can run on glommio here: makes an executor for each, all at once, and
+/// drops them. They can't be kept, as an executor belongs to the thread that made it.
+pub(crate) fn probe(cores: usize) -> Result<(), GlommioError> {
+    let executors: Result<Vec<LocalExecutor>, _> =
+        (0..cores).map(|_| executor(Duration::ZERO)).collect();
+    executors.map(drop).map_err(|error| match error {
+        GlommioError::Uring(UringError::LockedMemory { have_kib, .. }) => {
+            UringError::LockedMemory { cores, have_kib }.into()
+        }
+        other => other,
+    })
 }
 
 /// An executor for this thread, which stays on whatever cores it may run on, and looks for so long
-/// for something to do before it waits.
+/// for something to do before it waits. Locked memory of executors that were dropped comes free
+/// some time later, so it is waited for.
 pub(super) fn executor(busy_poll: Duration) -> Result<LocalExecutor, GlommioError> {
     check_locked_memory()?;
+    let lacks_memory = |error: &GlommioError| {
+        matches!(error, GlommioError::Uring(UringError::LockedMemory { .. }))
+    };
+    patiently(lacks_memory, || make(busy_poll))
+}
+
+fn make(busy_poll: Duration) -> Result<LocalExecutor, GlommioError> {
     check_operations()?;
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(FILE_BUFFER_BYTES)

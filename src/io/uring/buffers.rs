@@ -39,6 +39,10 @@ pub(super) struct Buffers {
     tail: u16,
 }
 
+// SAFETY: only it points to its memory, beside the kernel, which the thread doesn't matter to.
+#[allow(unsafe_code)]
+unsafe impl Send for Buffers {}
+
 #[allow(unsafe_code)]
 impl Buffers {
     /// Makes a ring of buffers known to the kernel, all of them in it.

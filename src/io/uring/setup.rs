@@ -1,17 +1,22 @@
-//! Makes a ring, or says in one sentence why this host has none.
+//! Makes the rings of all cores, or says in one sentence why this host has none.
 //!
 //! Asks for each feature by using it, never for a kernel's version: vendors move features both
-//! ways.
+//! ways. Locked memory is asked for likewise: by making all rings that the server will run on.
+//!
+//! Invariant: a ring that was made here is the one that a core runs on, so nothing that was found
+//! to be there can be gone when the core starts.
 
 use std::io::{Error, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use io_uring::types::Fixed;
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
+use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error as ThisError;
 
-use super::buffers::{Buffers, SMALL};
+use super::buffers::{Buffers, LARGE, SMALL};
+use crate::io::patience::patiently;
 
 /// Submissions that a turn gathers before it must hand some of them over.
 const SUBMISSIONS: u32 = 1024;
@@ -34,9 +39,18 @@ pub enum UringError {
          kernel.io_uring_disabled to 0"
     )]
     Refused,
-    /// The ring's memory counts against RLIMIT_MEMLOCK on some kernels.
-    #[error("too little locked memory for io_uring: raise it with `ulimit -l` or LimitMEMLOCK=")]
-    LockedMemory,
+    /// The rings' memory counts against RLIMIT_MEMLOCK on some kernels, for all processes of a user
+    /// together.
+    #[error(
+        "too little locked memory for io_uring on {cores} cores ({have_kib} KiB for all processes \
+         of this user): raise it with `ulimit -l` or LimitMEMLOCK=, or lower --threads"
+    )]
+    LockedMemory {
+        /// Cores that need a ring each.
+        cores: usize,
+        /// The limit as it is.
+        have_kib: u64,
+    },
     /// RLIMIT_NOFILE bounds the direct descriptors, too.
     #[error("too few descriptors for io_uring: raise them with --file-descriptors")]
     Descriptors,
@@ -48,9 +62,66 @@ pub enum UringError {
     Other(Error),
 }
 
-/// Whether a server can run on io_uring here: makes a small ring and receives something with it.
-pub(crate) fn probe() -> Result<(), UringError> {
-    let mut ring = ring(1)?;
+/// A ring with its buffers, which the thread that calls `start` runs on.
+pub(crate) struct Ring {
+    ring: IoUring,
+    small_buffers: Buffers,
+    large_buffers: Buffers,
+    lends_descriptors: bool,
+}
+
+impl Ring {
+    fn make() -> Result<Self, UringError> {
+        let mut builder = builder();
+        // The thread that enables it is the one that may submit.
+        builder.setup_r_disabled().setup_cqsize(COMPLETIONS);
+        let ring = build(&builder, SUBMISSIONS)?;
+        let buffers = |shape| {
+            Buffers::register(&ring, shape).map_err(|error| explain(error, "ring of buffers"))
+        };
+        let (small_buffers, large_buffers) = (buffers(SMALL)?, buffers(LARGE)?);
+        let mut operations = Probe::new();
+        let known = ring.submitter().register_probe(&mut operations).is_ok();
+        let lends_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        Ok(Self { ring, small_buffers, large_buffers, lends_descriptors })
+    }
+
+    /// Whether a direct descriptor can be had as one of the process's, to ask the kernel about it:
+    /// since Linux 6.8.
+    pub(crate) fn lends_descriptors(&self) -> bool {
+        self.lends_descriptors
+    }
+
+    /// The ring for this thread, with room for `files` direct descriptors; its small buffers and
+    /// its large ones.
+    pub(super) fn start(self, files: u32) -> Result<(IoUring, Buffers, Buffers), Error> {
+        let Self { ring, small_buffers, large_buffers, .. } = self;
+        ring.submitter().register_enable_rings()?;
+        ring.submitter()
+            .register_files_sparse(files)
+            .map_err(|error| Error::other(explain(error, "direct descriptors")))?;
+        Ok((ring, small_buffers, large_buffers))
+    }
+}
+
+/// The rings of so many cores, if a server can run on io_uring here.
+pub(crate) fn rings(cores: usize) -> Result<Vec<Ring>, UringError> {
+    let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
+    let make = |_| patiently(lacks_memory, Ring::make);
+    let rings = probe().and_then(|()| (0..cores).map(make).collect());
+    rings.map_err(|error| match error {
+        UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },
+        other => other,
+    })
+}
+
+/// Whether the kernel has what a server needs: receives something with a small ring.
+fn probe() -> Result<(), UringError> {
+    let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
+    let mut ring = patiently(lacks_memory, || build(&builder(), 2))?;
+    ring.submitter()
+        .register_files_sparse(1)
+        .map_err(|error| explain(error, "direct descriptors"))?;
     Buffers::register(&ring, SMALL).map_err(|error| explain(error, "ring of buffers"))?;
     let (socket, mut peer) = UnixStream::pair().map_err(UringError::Other)?;
     let files = [socket.as_raw_fd()];
@@ -71,23 +142,23 @@ pub(crate) fn probe() -> Result<(), UringError> {
     received.map(|_| ()).ok_or(UringError::Feature("multishot receive"))
 }
 
-/// A ring with room for `files` direct descriptors.
-pub(super) fn ring(files: u32) -> Result<IoUring, UringError> {
-    let ring = IoUring::builder()
+/// The kind of ring that this server runs on.
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         // Says in shared memory that there is work, for those who look before they wait.
         .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETIONS)
-        .build(SUBMISSIONS)
-        .map_err(|error| explain(error, "deferred task work"))?;
+        .setup_submit_all();
+    builder
+}
+
+fn build(builder: &io_uring::Builder, submissions: u32) -> Result<IoUring, UringError> {
+    let ring = builder.build(submissions).map_err(|error| explain(error, "deferred task work"))?;
     if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
         return Err(UringError::Feature("waiting with a timeout"));
     }
-    ring.submitter()
-        .register_files_sparse(files)
-        .map_err(|error| explain(error, "direct descriptors"))?;
     Ok(ring)
 }
 
@@ -96,7 +167,10 @@ pub(crate) fn explain(error: Error, name: &'static str) -> UringError {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => UringError::Missing,
         Some(libc::EPERM | libc::EACCES) => UringError::Refused,
-        Some(libc::ENOMEM) => UringError::LockedMemory,
+        Some(libc::ENOMEM) => {
+            let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(limit, _)| limit);
+            UringError::LockedMemory { cores: 1, have_kib: limit >> 10 }
+        }
         Some(libc::EMFILE) => UringError::Descriptors,
         Some(libc::EINVAL) => UringError::Feature(name),
         _ => UringError::Other(error),

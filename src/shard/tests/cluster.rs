@@ -12,7 +12,7 @@ use crate::function::Durability;
 use crate::letter::{Caller, Cores, Letter};
 use crate::shard::letters::LETTERS_PAUSE;
 
-const CORES: usize = 3;
+pub(super) const CORES: usize = 3;
 
 /// A connection: its core, and its number there.
 pub(super) type Peer = (usize, ConnId);
@@ -23,8 +23,10 @@ pub(super) struct Cluster {
     rings: Vec<Vec<VecDeque<Letter>>>,
     pub(super) now: Now,
     rng: Rng,
+    /// What lists name the next connection by.
+    next_fd: i32,
     /// Letters arrive only when they are told to.
-    slow: bool,
+    pub(super) slow: bool,
     /// Cores towards which each core is congested, one bit each.
     congested: [u64; CORES],
 }
@@ -38,25 +40,27 @@ pub(super) fn function(core: usize) -> String {
 impl Cluster {
     pub(super) fn new(durability: Durability, seed: u64) -> Self {
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let mut settings = settings();
+        settings.connections_max = 100;
+        settings.engine.durabilities.default = durability;
         let shard = |own| {
-            let mut settings = settings();
-            settings.connections_max = 100;
-            settings.engine.durabilities.default = durability;
-            settings.cores = Cores { own, count: CORES };
-            Shard::new(settings, now)
+            let cores = Cores { own, count: CORES };
+            Shard::new(Settings { cores, ..settings.clone() }, now)
         };
         Self {
             shards: (0..CORES).map(shard).collect(),
             rings: (0..CORES).map(|_| (0..CORES).map(|_| VecDeque::new()).collect()).collect(),
             now,
             rng: Rng::with_seed(seed),
+            next_fd: 9,
             slow: false,
             congested: [0; CORES],
         }
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Peer {
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: self.next_fd, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        self.next_fd += 1;
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
 
@@ -76,10 +80,16 @@ impl Cluster {
 
     /// The oldest letter of a random ring arrives; `false` if there is none.
     fn step(&mut self) -> bool {
+        self.step_beside(None)
+    }
+
+    /// Likewise, but letters from one core to another wait.
+    pub(super) fn step_beside(&mut self, held: Option<(usize, usize)>) -> bool {
         self.post();
         let pairs = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
-        let full: Vec<(usize, usize)> =
-            pairs.filter(|&(from, to)| !self.rings[from][to].is_empty()).collect();
+        let full: Vec<(usize, usize)> = pairs
+            .filter(|&(from, to)| !self.rings[from][to].is_empty() && held != Some((from, to)))
+            .collect();
         let Some(&(from, to)) = full.get(self.rng.usize(0..full.len().max(1))) else {
             return false;
         };
@@ -91,6 +101,14 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         while self.step() {}
         self.shards.iter().for_each(|shard| shard.engine.check_invariants());
+    }
+
+    /// All letters from one core to another arrive.
+    pub(super) fn empty_ring(&mut self, from: usize, to: usize) {
+        self.post();
+        while let Some(letter) = self.rings[from][to].pop_front() {
+            self.shards[to].receive_letter(from, letter, self.now);
+        }
     }
 
     pub(super) fn say(&mut self, (core, conn): Peer, bytes: &[u8]) {
@@ -141,7 +159,7 @@ impl Cluster {
         let to = self.shards[core].destination(conn).unwrap();
         let passenger = self.shards[core].depart(conn, self.now);
         self.settle();
-        let peer = (to, self.shards[to].arrive(core, passenger, 9, self.now));
+        let peer = (to, self.shards[to].arrive(core, passenger, self.now));
         self.settle();
         peer
     }
@@ -285,6 +303,48 @@ fn priority_counts_more_than_the_core() {
     let worker = cluster.worker(0, &names);
     let order: Vec<Vec<u8>> = std::iter::from_fn(|| cluster.grab(worker)).collect();
     assert_eq!(order, [high, normal, low]);
+}
+
+/// A core hints at its jobs to those that are awake. A worker that another core had woken got that
+/// core's job, however urgent one waited where it was taken for asleep.
+#[test]
+fn priority_counts_more_than_the_core_that_woke_a_worker() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.worker(0, &[function(1), function(2)]);
+    assert_eq!(cluster.grab(worker), None);
+    cluster.packet(worker, Command::PreSleep, &[], b"");
+    let other = cluster.worker(1, &[function(1)]);
+    cluster.packet(other, Command::PreSleep, &[], b"");
+    let client = cluster.connect(2);
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
+    assert_eq!(cluster.hear(other), response(Command::Noop, &[], b""), "it fell asleep last");
+    let last = cluster.submit(client, Command::SubmitJobLowBg, &function(2), "");
+    assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
+    assert_eq!([cluster.grab(worker), cluster.grab(worker)], [Some(urgent), Some(last)]);
+    assert_eq!(cluster.grab(other), None);
+}
+
+/// The first hint of a core is on its way while a worker that has just registered there grabs.
+#[test]
+fn a_worker_that_has_just_registered_gets_the_most_urgent_job_of_all_cores() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let client = cluster.connect(2);
+    let normal = cluster.submit(client, Command::SubmitJobBg, &function(0), "");
+    let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
+    let worker = cluster.connect(0);
+    let [own, other] = [function(0), function(1)];
+    let words = [
+        packet(Command::CanDo, &[own.as_bytes()], b""),
+        packet(Command::CanDo, &[other.as_bytes()], b""),
+        packet(Command::GrabJob, &[], b""),
+        packet(Command::GrabJob, &[], b""),
+    ];
+    cluster.say(worker, &words.concat());
+    let got = cluster.hear(worker);
+    let assigned = |handle: &[u8]| {
+        got.windows(handle.len()).position(|part| part == handle).expect("it is assigned")
+    };
+    assert!(assigned(&urgent) < assigned(&normal));
 }
 
 #[test]

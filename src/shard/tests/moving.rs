@@ -1,7 +1,9 @@
 //! Tests of connections that move between cores, to their jobs and to make room; see `cluster` for
 //! the rig.
 
-use super::cluster::{Cluster, Peer, function};
+use foldhash::HashSet;
+
+use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
 use crate::function::Durability;
 
@@ -155,7 +157,7 @@ fn what_comes_for_one_that_makes_room_follows_it() {
     let other = cluster.connect(0);
     cluster.submit(other, Command::SubmitJob, &function(1), "");
     let [sleeper, client] =
-        passengers.map(|passenger| (2, cluster.shards[2].arrive(1, passenger, 9, cluster.now)));
+        passengers.map(|passenger| (2, cluster.shards[2].arrive(1, passenger, cluster.now)));
     cluster.settle();
     assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"early"));
     assert_eq!(cluster.hear(sleeper), response(Command::Noop, &[], b""));
@@ -248,7 +250,7 @@ fn a_core_is_not_done_while_one_is_on_its_way_whose_result_it_has() {
     assert_eq!(cluster.shards[1].destination(client.1), Some(0));
     let passenger = cluster.shards[1].depart(client.1, cluster.now);
     assert_eq!((cluster.shards[1].unfinished(), cluster.shards[1].connections()), (1, 0));
-    let client = (0, cluster.shards[0].arrive(1, passenger, 9, cluster.now));
+    let client = (0, cluster.shards[0].arrive(1, passenger, cluster.now));
     cluster.settle();
     assert!(cluster.shards[1].is_idle());
     cluster.leave(client);
@@ -265,9 +267,66 @@ fn one_that_makes_room_awake_hears_of_what_came_meanwhile() {
     assert_eq!(cluster.shards[1].destination(worker.1), Some(0));
     let passenger = cluster.shards[1].depart(worker.1, cluster.now);
     let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
-    let worker = (0, cluster.shards[0].arrive(1, passenger, 9, cluster.now));
+    let worker = (0, cluster.shards[0].arrive(1, passenger, cluster.now));
     cluster.settle();
     cluster.packet(worker, Command::CanDo, &[function(0).as_bytes()], b"");
     let other = cluster.submit(client, Command::SubmitJobLowBg, &function(0), "");
     assert_eq!([cluster.grab(worker), cluster.grab(worker)], [Some(urgent), Some(other)]);
+}
+
+/// Monitors showed 11 of 30 workers: each ring had descriptors of its own, and a list that goes
+/// core by core named a connection that moved meanwhile twice or not at all. Here one moves from
+/// any core to any other, at any two moments of a list.
+#[test]
+fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
+    const LETTERS: usize = 14;
+    let moves = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
+    let mut moved_meanwhile = 0;
+    for (from, to) in moves.filter(|(from, to)| from != to) {
+        for (departs, arrives) in (0..LETTERS)
+            .flat_map(|departs| (departs..LETTERS).map(move |arrives| (departs, arrives)))
+        {
+            let mut cluster = Cluster::new(Durability::None, 1);
+            let mover = cluster.worker(from, &[function(from)]);
+            cluster.packet(mover, Command::SetClientId, &[b"mover"], b"");
+            for core in 0..CORES {
+                cluster.connect(core);
+            }
+            let monitor = cluster.connect(0);
+            cluster.shards[from].relieve(to, 1);
+            cluster.say(mover, b"");
+            cluster.slow = true;
+            cluster.say(monitor, b"workers\n");
+            let (mut text, mut passenger, mut letters) = (String::new(), None, 0);
+            loop {
+                if letters == departs {
+                    cluster.empty_ring(from, to);
+                    assert_eq!(cluster.shards[from].destination(mover.1), Some(to));
+                    passenger = Some(cluster.shards[from].depart(mover.1, cluster.now));
+                }
+                // What is sent behind it arrives behind it.
+                let held = passenger.is_some().then_some((from, to));
+                let went = letters < arrives && cluster.step_beside(held)
+                    || passenger.is_none() && cluster.step_beside(None);
+                if !went && let Some(passenger) = passenger.take() {
+                    moved_meanwhile += u32::from(!text.ends_with(".\n"));
+                    cluster.shards[to].arrive(from, passenger, cluster.now);
+                } else if !went && letters > departs {
+                    break;
+                }
+                letters += 1;
+                text += &cluster.hear_text(monitor);
+            }
+            text += &cluster.hear_text(monitor);
+            let (numbers, names): (Vec<&str>, Vec<&str>) =
+                text.lines().filter_map(|row| row.split_once(' ')).unzip();
+            let case = format!("from {from} to {to}, {departs} to {arrives}:\n{text}");
+            assert_eq!(numbers.len(), CORES + 2, "{case}");
+            assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), CORES + 2, "{case}");
+            let mover = format!("127.0.0.1 mover : {}", function(from));
+            assert_eq!(names.iter().filter(|name| **name == mover).count(), 1, "{case}");
+            assert!(text.ends_with("\n.\n"), "{case}");
+        }
+    }
+    assert!(moved_meanwhile > 200, "only {moved_meanwhile} moved during the list");
 }

@@ -438,9 +438,12 @@ fn cores_are_asked_once_for_what_the_store_has_lost() {
     bench.store.lose(1);
     bench.store.lose(3);
     bench.send(1, [insert(4)]);
-    assert_eq!(bench.next(), stored(1, &[4]));
+    // Whether it asks before or after it has written is the writer's choice.
+    let outcomes: Vec<_> = (0..4).map(|_| bench.next()).collect();
+    assert!(outcomes.contains(&stored(1, &[4])), "{outcomes:?}");
     for core in 0..3 {
-        assert_eq!(bench.next(), (core, Outcome::Missing { numbers: [1, 3].into() }));
+        let missing = (core, Outcome::Missing { numbers: [1, 3].into() });
+        assert!(outcomes.contains(&missing), "{outcomes:?}");
     }
     bench.send(0, [answered(1), answered(3)]);
     bench.wait_for_durable(&[1, 2, 3, 4]);

@@ -107,8 +107,7 @@ impl Model {
             return Err(format!("{} isn't to be had: {:?}", readable(&handle), job.state));
         }
         for urgent in 0..job.priority {
-            let waits = |name: &&&Bytes| !self.is_seen_to(name, urgent);
-            if let Some(name) = self.choices(place, urgent).iter().find(waits) {
+            if let Some(name) = self.choices(place, urgent).first() {
                 let name = readable(name);
                 return Err(format!("{reply:?}, while {name:?} has jobs of priority {urgent}"));
             }
@@ -124,15 +123,6 @@ impl Model {
         self.check_turn(place, &job.function, priority)?;
         self.take_from_queue(place, &handle);
         Ok(())
-    }
-
-    /// Between cores: whether as many workers of a function have been woken as it has such jobs. A
-    /// worker that another core has woken meanwhile gets that core's job first, even if it is less
-    /// urgent: a known gap in the order over all cores, and this goes when it is closed.
-    fn is_seen_to(&self, name: &[u8], priority: usize) -> bool {
-        let able = self.peers.values().filter(|peer| peer.abilities.contains_key(name));
-        let woken = able.filter(|peer| peer.nap == Nap::Woken).count();
-        self.rules.cores > 1 && woken >= self.functions[name].queues[priority].jobs.len()
     }
 
     /// No function is passed over that has waited since this one's last turn. Between cores, each

@@ -11,6 +11,7 @@ use ringgear::packet::Command as C;
 use ringgear::shard::Intake;
 
 use super::Drift;
+use super::grabs::Urgent;
 use crate::model::{handle, number};
 use crate::peer::FUNCTIONS;
 use crate::wire::{Packet, Request};
@@ -22,8 +23,8 @@ pub(super) enum Due {
         function: Vec<u8>,
         background: bool,
     },
-    /// Of one of these functions.
-    Job(C, BTreeSet<Vec<u8>>),
+    /// Of one of these functions, and none less urgent than these.
+    Job(C, BTreeSet<Vec<u8>>, Vec<Urgent>),
     /// These very words.
     Exactly(Packet),
     /// A packet of this type that begins so.
@@ -207,6 +208,13 @@ impl Drift {
             let most = peer.out.len();
             let bytes = if whole { most } else { self.rng.usize(1..=most.min(2000)) };
             let piece: Vec<u8> = peer.out.drain(..bytes).collect();
+            if self.prompt {
+                self.mesh.carry_to(conn, self.now);
+                self.pump();
+                if !self.peers.contains_key(&conn) {
+                    return;
+                }
+            }
             self.mesh.received(conn, &piece, self.now);
             self.pump();
             if !whole {
@@ -235,7 +243,10 @@ impl Drift {
         match command {
             C::GrabJob | C::GrabJobUniq | C::GrabJobAll => {
                 (peer.sleeps, peer.woken) = (false, false);
-                peer.due.push_back(Due::Job(command, peer.abilities.clone()));
+                let able = peer.abilities.clone();
+                let urgent = self.known_to_all(&able);
+                let peer = self.peers.get_mut(&conn).unwrap();
+                peer.due.push_back(Due::Job(command, able, urgent));
             }
             C::PreSleep => {
                 peer.sleeps = true;
@@ -346,6 +357,7 @@ impl Drift {
                     let number = number_in(body);
                     assert_eq!(cores.owner_of_job(number), cores.owner_of(function));
                     let job = self.jobs.entry(number).or_default();
+                    job.heard_of = true;
                     if *background {
                         job.kept = true;
                     } else {
@@ -354,9 +366,9 @@ impl Drift {
                 }
                 *command == C::JobCreated || is_error(b"QUEUE_ERROR\0")
             }
-            (Due::Job(grab, able), Packet::Binary { command, body }) => {
+            (Due::Job(grab, able, urgent), Packet::Binary { command, body }) => {
                 if *command == C::NoJob {
-                    return;
+                    return self.check_order(conn, urgent, None);
                 }
                 let parts: Vec<&[u8]> = body.splitn(3, |&byte| byte == 0).collect();
                 let number = number_in(parts[0]);
@@ -368,6 +380,7 @@ impl Drift {
                     job.holder = Some(conn);
                     peer.jobs.insert(number, parts[1].to_vec());
                 }
+                self.check_order(conn, urgent, Some(number));
                 self.count("grabbed between cores");
                 *command == if *grab == C::GrabJob { C::JobAssign } else { C::JobAssignUniq }
             }

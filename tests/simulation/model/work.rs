@@ -26,9 +26,7 @@ impl Model {
         let job = self.jobs.get(&number).unwrap_or_else(|| panic!("{number} is no job"));
         assert_eq!(job.place, Place::Queued, "job {number} isn't to be had");
         for priority in 0..job.priority {
-            // A core that takes the worker for asleep has woken others in its place.
-            let waits = |name: &&Vec<u8>| !self.is_seen_to(name, priority);
-            let urgent = self.choices(conn, priority).find(waits);
+            let urgent = self.choices(conn, priority).next();
             assert_eq!(urgent, None, "more urgent jobs of {priority} wait");
         }
         let names: Vec<Vec<u8>> = self.choices(conn, job.priority).cloned().collect();
@@ -42,13 +40,6 @@ impl Model {
     fn choices(&self, conn: ConnId, priority: usize) -> impl Iterator<Item = &Vec<u8>> {
         let names = self.peers[&conn].abilities.keys();
         names.filter(move |&name| !self.functions[name].queues[priority].jobs.is_empty())
-    }
-
-    /// Whether so many workers of a function of another core have been woken as it has such jobs.
-    fn is_seen_to(&self, name: &[u8], priority: usize) -> bool {
-        let able = self.peers.values().filter(|peer| peer.abilities.contains_key(name));
-        let woken = able.filter(|peer| peer.woken_ms.is_some()).count();
-        self.rules.cores.count > 1 && woken >= self.functions[name].queues[priority].jobs.len()
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last
