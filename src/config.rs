@@ -158,7 +158,8 @@ pub struct Options {
         value_parser = parse_job_retries)]
     pub job_retries: i16,
 
-    /// Start of every job handle. "H:" and the host's name unless given
+    /// Start of every job handle. "H:" and the host's name unless given; a store keeps the first
+    /// server's, and with it another one is refused
     #[arg(long, value_name = "TEXT")]
     pub job_handle_prefix: Option<String>,
 
@@ -477,6 +478,13 @@ pub struct Facts {
     pub pid: u32,
 }
 
+/// Where the numbers of a run's jobs start that begins at this time; with a store they may start
+/// higher.
+#[must_use]
+pub fn first_sequence(unix_ms: u64) -> u64 {
+    unix_ms.saturating_sub(NUMBERS_START_MS).saturating_mul(NUMBERS_PER_MS).saturating_add(1)
+}
+
 /// Understands a command line; `read_file` gives the text of the configuration file it names.
 ///
 /// # Errors
@@ -548,7 +556,7 @@ impl Options {
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
                 attempts_max: u32::try_from(self.job_retries).ok(),
                 hash_seed: self.seed.unwrap_or(facts.random),
-                first_sequence: self.first_sequence(facts),
+                first_sequence: first_sequence(facts.unix_ms),
                 durabilities: self.durabilities(),
             },
             handles: Handles::new(prefix.as_bytes())?,
@@ -598,12 +606,6 @@ impl Options {
             return Err(SettingsError::Connections);
         }
         Ok(())
-    }
-
-    /// Where the numbers of this run's jobs start.
-    #[must_use]
-    pub fn first_sequence(&self, facts: &Facts) -> u64 {
-        facts.unix_ms.saturating_sub(NUMBERS_START_MS) * NUMBERS_PER_MS + 1
     }
 
     /// Where background jobs are kept; `None` = in memory only.

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use self::delayed::ClockWatch;
 use self::drain::Drain;
+use self::sequences::Sequences;
 use crate::function::{Abilities, Durabilities, Function, FunctionId, Functions, spread};
 use crate::handle;
 use crate::index::Index;
@@ -172,6 +173,9 @@ pub enum SubmitError {
     /// The job would take more memory than there is left.
     #[error("out of memory")]
     OutOfMemory,
+    /// The store has not reserved any more numbers; see `allow_sequences`.
+    #[error("no job number is reserved")]
+    OutOfNumbers,
 }
 
 /// A worker spoke of a job that isn't assigned to it.
@@ -298,7 +302,7 @@ pub struct Engine {
     /// Jobs in all queues, by priority.
     pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
-    next_sequence: u64,
+    sequences: Sequences,
     /// Background jobs may be answered before they are on disk, where that is the policy.
     async_allowed: bool,
     job_bytes: usize,
@@ -330,7 +334,7 @@ impl Engine {
             running: 0,
             queued: [0; 3],
             hasher,
-            next_sequence: settings.first_sequence,
+            sequences: Sequences::from(settings.first_sequence),
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
@@ -412,8 +416,8 @@ impl Engine {
         if size_of::<Job>() + Job::copied_bytes(submit) > room {
             return Err(SubmitError::OutOfMemory);
         }
-        let number = handle::job_number(self.next_sequence, self.functions[function].slot);
-        self.next_sequence += 1;
+        let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
+        let number = handle::job_number(sequence, self.functions[function].slot);
         let mut job = Job::new(number, function, submit);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
@@ -861,6 +865,7 @@ mod durable;
 #[cfg(debug_assertions)]
 mod invariants;
 mod late;
+mod sequences;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -20,6 +20,9 @@ pub const PREFIX_BYTES_MAX: usize = HANDLE_BYTES_MAX - NUMBER_DIGITS_MAX - 1;
 /// restart with another number of them.
 pub const SLOT_BITS: u32 = 8;
 
+/// Largest sequence that leaves a number room for its slot.
+pub const SEQUENCE_MAX: u64 = u64::MAX >> SLOT_BITS;
+
 /// The slot that a function belongs to. The same in every run and every version: durable jobs carry
 /// it in their numbers.
 #[inline]
@@ -99,6 +102,12 @@ impl Handles {
             return Err(PrefixError::NotAWord);
         }
         Ok(Self { prefix: prefix.into() })
+    }
+
+    /// What they start with, without the colon.
+    #[must_use]
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// The handle of job `number`.

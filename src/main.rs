@@ -16,7 +16,8 @@ use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
-use ringgear::store;
+use ringgear::store::namespace::Wanted;
+use ringgear::store::open::{Opened, open};
 use tracing::{error, info, warn};
 
 #[global_allocator]
@@ -97,7 +98,7 @@ fn serve_logged(
     let event_loop = io::choose(driver, cores(options))?;
     let room = io::room(event_loop.driver(), descriptors, cores(options));
     let facts = Facts { room, ..facts };
-    let settings = options.settings(&facts)?;
+    let mut settings = options.settings(&facts)?;
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {
         warn!(
@@ -113,8 +114,12 @@ fn serve_logged(
                 background.take().map_or(Ok(()), Background::ready)?;
             }
             let patience = options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
-            let opened = store::open::open(&choice, options.first_sequence(&facts), patience)?;
-            let Some(store) = opened else { return Ok(()) };
+            let prefix = settings.handles.prefix();
+            let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
+            let opened = open(&choice, &wanted, || config::first_sequence(unix_ms()), patience)?;
+            let Some(Opened { store, namespace }) = opened else { return Ok(()) };
+            settings.handles = namespace.handles;
+            settings.engine.first_sequence = namespace.first_sequence;
             Some(store)
         }
     };
@@ -162,9 +167,15 @@ fn facts(descriptors: u64, room: Room) -> Result<Facts, Box<dyn Error>> {
         descriptors,
         room,
         random: getrandom::u64()?,
-        unix_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,
+        unix_ms: unix_ms(),
         pid: std::process::id(),
     })
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Says of options that gearmand needs and this server doesn't that they do nothing.

@@ -181,6 +181,7 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
         }
         Err(SubmitError::QueueFull) => refuse(cx, ErrorReply::QueueFull),
         Err(SubmitError::OutOfMemory) => refuse(cx, ErrorReply::OutOfMemory),
+        Err(SubmitError::OutOfNumbers) => refuse(cx, ErrorReply::NotStored),
     }
 }
 

@@ -499,6 +499,17 @@ impl Shard {
         std::mem::swap(&mut self.operations, operations);
     }
 
+    /// Jobs may be numbered with sequences below `end` from now on.
+    pub fn allow_sequences(&mut self, end: u64) {
+        self.engine.allow_sequences(end);
+    }
+
+    /// How many jobs may still be numbered.
+    #[must_use]
+    pub fn sequences_left(&self) -> u64 {
+        self.engine.sequences_left()
+    }
+
     /// Whether jobs of policy `Async` may be answered before they are on disk; see there.
     pub fn allow_async(&mut self, allowed: bool) {
         self.engine.allow_async(allowed);

@@ -66,7 +66,7 @@ impl Engine {
         if self.find(row.number).is_some() {
             return false;
         }
-        self.next_sequence = self.next_sequence.max((row.number >> handle::SLOT_BITS) + 1);
+        self.sequences.skip(row.number >> handle::SLOT_BITS);
         let function = self.functions.find_or_create(&row.function);
         let job = Job::restored(function, row);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());

@@ -16,6 +16,7 @@ use super::mesh::Doorbell;
 use crate::engine::Now;
 use crate::shard::Shard;
 use crate::store::Operation;
+use crate::store::namespace::BLOCK;
 use crate::store::writer::{Batch, Counters, Outcome, Writer};
 
 /// Operations that may wait for the store before jobs of policy `async` wait for it, too: what a
@@ -64,13 +65,18 @@ pub(super) struct Commits {
     counters: Arc<Counters>,
     /// Operations that are being moved; empty otherwise.
     operations: Vec<Operation>,
+    /// Sequence numbers below are reserved.
+    mark: u64,
+    /// Whether more were asked for.
+    has_asked: bool,
 }
 
 impl Commits {
-    /// Connects core number `core` with the writer.
-    pub(super) fn new(core: usize, outcomes: Line, writer: &Writer) -> Self {
+    /// Connects core number `core` with the writer. Sequence numbers below `mark` are reserved.
+    pub(super) fn new(core: usize, outcomes: Line, writer: &Writer, mark: u64) -> Self {
         let (batches, counters) = (writer.sender(), writer.counters());
-        Self { core, batches, outcomes, next: None, counters, operations: Vec::new() }
+        let (next, operations, has_asked) = (None, Vec::new(), false);
+        Self { core, batches, outcomes, next, counters, operations, mark, has_asked }
     }
 
     /// Whether there are outcomes.
@@ -95,6 +101,10 @@ impl Commits {
                 Some(Outcome::Missing { numbers }) => {
                     numbers.iter().for_each(|&number| shard.keep_again(number, now));
                 }
+                Some(Outcome::Reserved { mark }) => {
+                    shard.allow_sequences(mark);
+                    (self.mark, self.has_asked) = (mark, false);
+                }
                 Some(Outcome::Lost(reason)) => return Err(StoreLost(reason)),
                 None => {}
             }
@@ -109,6 +119,81 @@ impl Commits {
             let operations = std::mem::take(&mut self.operations);
             self.batches.send(Batch { core: self.core, operations });
         }
+        if shard.sequences_left() < BLOCK / 2 && !std::mem::replace(&mut self.has_asked, true) {
+            self.batches.reserve(self.mark);
+        }
         shard.allow_async(self.counters.waiting.load(Ordering::Relaxed) < ASYNC_WINDOW);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::io::mesh;
+    use crate::shard::Settings;
+    use crate::store::namespace::{Record, next_mark};
+    use crate::store::{Row, Store, StoreError, writer};
+
+    /// A store that can do no more than keep a record.
+    #[derive(Debug)]
+    struct Empty;
+
+    impl Store for Empty {
+        fn record(&mut self) -> Result<Record, StoreError> {
+            Ok(Record::default())
+        }
+
+        fn reserve(&mut self, _: &[u8], _: u64) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn load(&mut self, _: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn commit(&mut self, _: &[Operation]) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+
+        fn check(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_core_gets_its_next_numbers_while_it_still_has_some() {
+        let now = Now::default();
+        let mut shard = Shard::new(Settings::default(), now);
+        let post = mesh::mesh::<()>(1, |()| 0).unwrap().remove(0);
+        let (outcomes, line) = line(post.doorbell());
+        let mark = 10;
+        shard.allow_sequences(mark);
+        let settings = writer::Settings {
+            cores: 1,
+            timeout: Duration::ZERO,
+            prefix: (*b"H:a").into(),
+            mark,
+            needs_sequences: false,
+        };
+        let report = move |_: usize, outcome| outcomes.send(outcome);
+        let writer = Writer::start(Box::new(Empty), settings, report).unwrap();
+        let mut commits = Commits::new(0, line, &writer, mark);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for mark in [next_mark(mark), next_mark(next_mark(mark))] {
+            while shard.sequences_left() < mark - 10 {
+                assert!(Instant::now() < deadline, "{} left", shard.sequences_left());
+                commits.send(&mut shard);
+                commits.receive(&mut shard, now).unwrap();
+            }
+            commits.send(&mut shard);
+            assert!(!commits.has_asked, "half a block is left");
+            // As if most of it were used.
+            shard.allow_sequences(BLOCK / 2);
+            commits.send(&mut shard);
+            assert!(commits.has_asked);
+        }
+        writer.stop(Duration::from_secs(10));
     }
 }

@@ -58,6 +58,7 @@ use crate::config::Room;
 use crate::engine::{ConnId, Now};
 use crate::letter::{Core, Cores, Letter};
 use crate::shard::{Elsewhere, Passenger, Settings, Shard};
+use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
@@ -368,6 +369,7 @@ pub fn run(
     } = server;
     let clock = Clock::start();
     let (connections_max, count) = (settings.core_connections_max, signals.len());
+    let Settings { handles, engine, .. } = &settings;
     let mut shards: Vec<Shard> = (0..count)
         .map(|own| {
             let cores = Cores { own, count };
@@ -380,13 +382,17 @@ pub fn run(
     let (mut writer, mut commits) = (None, Vec::new());
     if let Some(mut store) = store {
         recover(store.as_mut(), &mut shards, &clock)?;
+        let prefix: Box<[u8]> = handles.prefix().into();
+        let (mark, needs_sequences) = reserve(store.as_mut(), &prefix, engine.first_sequence)?;
+        shards.iter_mut().for_each(|shard| shard.allow_sequences(mark));
         let (outcomes, lines): (Vec<_>, Vec<_>) =
             posts.iter().map(|post| commits::line(post.doorbell())).unzip();
         let report = move |core: Core, outcome| outcomes[core].send(outcome);
-        let settings = writer::Settings { cores: count, timeout: store_timeout };
+        let (cores, timeout) = (count, store_timeout);
+        let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences };
         let started = Writer::start(store, settings, report)?;
         let lines = lines.into_iter().enumerate();
-        commits.extend(lines.map(|(core, line)| Commits::new(core, line, &started)));
+        commits.extend(lines.map(|(core, line)| Commits::new(core, line, &started, mark)));
         writer = Some(started);
     }
     let looks = event_loop.rings.iter().all(uring::Ring::lends_descriptors);
@@ -511,6 +517,21 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
     }
     info!(jobs = restored, ms, "recovered");
     Ok(())
+}
+
+/// Reserves numbers from `first` on. Gives the first that isn't reserved, and whether more are
+/// needed: a store that can't be written now hinders no start, so that jobs it kept can be worked
+/// off, but until it can be no job gets a number.
+fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, bool), StoreError> {
+    let mark = next_mark(first);
+    match store.reserve(prefix, mark) {
+        Ok(()) => Ok((mark, false)),
+        Err(StoreError::Unavailable(reason)) => {
+            warn!(reason, "no job numbers can be reserved: submissions are refused until then");
+            Ok((first, true))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// An event loop for each core that can run here, with what was made to find that out.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::namespace::Record;
 use super::{Operation, Row, Store, StoreError};
 
 /// What happens to a commit.
@@ -39,6 +40,9 @@ struct State {
     missing: Vec<u64>,
     /// Commits wait as long as this is set.
     held: bool,
+    /// What is on record.
+    prefix: Option<Vec<u8>>,
+    mark: Option<u64>,
 }
 
 /// The store, and the handle by which a test steers and inspects it.
@@ -104,12 +108,29 @@ impl Faulty {
 }
 
 impl Store for Faulty {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        let State { prefix, mark, live, .. } = &*self.state();
+        let last = live.last_key_value().map(|(&number, _)| number);
+        Ok(Record { prefix: prefix.clone(), mark: *mark, last })
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        match state.down {
+            Some(Fault::Lost) => return Err(StoreError::Lost("taken by another".into())),
+            Some(_) => return Err(StoreError::Unavailable("refused".into())),
+            None => {}
+        }
+        (state.prefix, state.mark) = (Some(prefix.to_vec()), Some(mark));
+        Ok(())
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         self.state().live.values().cloned().for_each(each);
         Ok(())
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let mut state = self.state();
         state.commits.push(operations.to_vec());
         let nth = state.commits.len();
@@ -144,7 +165,7 @@ impl Store for Faulty {
             return unavailable("no power");
         }
         state.durable = state.live.clone();
-        if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(()) }
+        if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(1) }
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -1,18 +1,27 @@
 //! A database's path in, sole ownership of it out.
 //!
 //! SQLite lets many programs write to a file, and a shell may read it while we run; but two servers
-//! with the same jobs would run each of them twice. So a server holds the lock of `PATH.lock`
-//! beside the database. Knows nothing of what is in the database.
+//! with the same jobs would run each of them twice. So a server locks `PATH.lock` beside the
+//! database, which says whose process it is, and the database's own inode, which is the same under
+//! any name and without the former. Knows nothing of what is in the database.
 //!
-//! Invariant: at most one process holds a `Lock` of a database, and the kernel takes the lock back
-//! from a process that dies. The file itself stays, or two could hold locks of one name.
+//! Invariant: at most one process holds a `Lock` of a database, and the kernel takes the locks back
+//! from a process that dies.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use thiserror::Error;
+
+/// The byte of the database that stands for its inode: behind all that SQLite locks (from 2^30 on)
+/// and all that a file can hold.
+const LOCKED_BYTE: libc::off_t = 1 << 62;
 
 /// Why a database isn't ours.
 #[derive(Debug, Error)]
@@ -28,10 +37,25 @@ pub enum LockError {
         /// Its process as text for people, or nothing.
         owner: String,
     },
-    /// The lock's file can't be made or locked.
-    #[error("{} can't be locked ({error}): check the owner and mode of its folder", path.display())]
+    /// It has more than one name.
+    #[error(
+        "{} has {names} names (hard links): SQLite keeps what was committed last beside the name \
+         that was served, so remove all others",
+        database.display()
+    )]
+    Linked {
+        /// The database.
+        database: PathBuf,
+        /// Number of its names.
+        names: u64,
+    },
+    /// The lock's file or the database can't be made or locked.
+    #[error(
+        "{} can't be locked ({error}): check the owner and mode of it and of its folder",
+        path.display()
+    )]
     Failed {
-        /// The lock's file.
+        /// The file.
         path: PathBuf,
         /// The kernel's reason.
         error: io::Error,
@@ -44,6 +68,9 @@ pub struct Lock {
     database: PathBuf,
     /// Open as long as the lock is held.
     file: File,
+    /// The database, likewise. SQLite's own locks on it are the process's, and go when the process
+    /// closes any descriptor of it: so this one is opened before and closed after SQLite's.
+    inode: File,
     /// The process that took it.
     process: u32,
 }
@@ -56,7 +83,10 @@ impl Lock {
     pub fn try_acquire(path: &Path) -> Result<Self, LockError> {
         let (database, lock_path, file) = open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self::held(database, file)),
+            Ok(()) => {
+                let inode = lock_inode(&database)?;
+                Ok(Self::held(database, file, inode))
+            }
             Err(TryLockError::WouldBlock) => {
                 let owner = fs::read_to_string(&lock_path).unwrap_or_default();
                 let owner = owner.trim_end();
@@ -74,11 +104,19 @@ impl Lock {
         &self.database
     }
 
-    fn held(database: PathBuf, mut file: File) -> Self {
+    /// Device and inode of the database.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn file_id(&self) -> io::Result<(u64, u64)> {
+        self.inode.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    fn held(database: PathBuf, mut file: File, inode: File) -> Self {
         // Only for people: the lock holds without it, also on a full disk.
         let process = process::id();
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{process}"));
-        Self { database, file, process }
+        Self { database, file, inode, process }
     }
 }
 
@@ -88,6 +126,7 @@ impl Drop for Lock {
         // and the parent of a daemon must leave its child the lock.
         if self.process == process::id() {
             let _ = self.file.unlock();
+            let _ = set_lock(&self.inode, libc::F_UNLCK);
         }
     }
 }
@@ -104,6 +143,39 @@ fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
         Ok(file) => Ok((database, lock_path, file)),
         Err(error) => Err(LockError::Failed { path: lock_path, error }),
     }
+}
+
+/// Opens the database, makes it if there is none, and locks its inode.
+fn lock_inode(database: &Path) -> Result<File, LockError> {
+    let failed = |error| LockError::Failed { path: database.into(), error };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o644);
+    let file = options.open(database).map_err(failed)?;
+    let names = file.metadata().map_err(failed)?.nlink();
+    match set_lock(&file, libc::F_WRLCK) {
+        // Before the names: one of them is the other server's.
+        Err(Errno::EAGAIN | Errno::EACCES) => {
+            let owner = " (under another name of the file, or its lock file was removed)".into();
+            Err(LockError::Owned { database: database.into(), owner })
+        }
+        Err(error) => Err(failed(error.into())),
+        Ok(_) if names > 1 => Err(LockError::Linked { database: database.into(), names }),
+        Ok(_) => Ok(file),
+    }
+}
+
+/// Locks belong to the open file here, as with flock(2); but on NFS that one locks all bytes of the
+/// file, also against SQLite in this very process.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel's constants are small")]
+fn set_lock(file: &File, kind: libc::c_int) -> nix::Result<libc::c_int> {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: LOCKED_BYTE,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock))
 }
 
 /// Links resolved, so that two names of one database share a lock.
@@ -156,6 +228,40 @@ mod tests {
         let _first = Lock::try_acquire(&path).unwrap();
         let error = Lock::try_acquire(&folder.path().join("link.db")).unwrap_err();
         assert!(matches!(error, LockError::Owned { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_removed_lock_file_frees_nothing() {
+        // Two servers handed out the same jobs, as an operator's reflex was to remove the file.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        let first = Lock::try_acquire(&path).unwrap();
+        let _copy = (first.file.try_clone().unwrap(), first.inode.try_clone().unwrap());
+        fs::remove_file(folder.path().join("jobs.db.lock")).unwrap();
+        for _ in 0..2 {
+            let error = Lock::try_acquire(&path).unwrap_err();
+            assert!(matches!(error, LockError::Owned { .. }), "{error}");
+            assert!(error.to_string().contains("lock file was removed"), "{error}");
+        }
+        drop(first);
+        Lock::try_acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_database_with_a_second_name_is_refused_under_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, link] = ["jobs.db", "link.db"].map(|name| folder.path().join(name));
+        let first = Lock::try_acquire(&path).unwrap();
+        fs::hard_link(&path, &link).unwrap();
+        let error = Lock::try_acquire(&link).unwrap_err();
+        assert!(matches!(error, LockError::Owned { .. }), "{error}");
+        drop(first);
+        for name in [&path, &link] {
+            let error = Lock::try_acquire(name).unwrap_err();
+            assert!(matches!(error, LockError::Linked { names: 2, .. }), "{error}");
+        }
+        fs::remove_file(&link).unwrap();
+        Lock::try_acquire(&path).unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tracing::info;
 
 use super::lock::{Lock, LockError};
+use super::namespace::{Namespace, Record, Wanted};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{Store, StoreError};
@@ -29,17 +30,32 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// Opens a store. `first_sequence` is where the numbers of jobs start that it takes over from
-/// gearmand. While another server owns it, this one waits for as long as `patience` says so, if
-/// there is any: then `None` means that it ran out.
+/// A store that is this process's.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Box<dyn Store>,
+    /// For the handles of its jobs.
+    pub namespace: Namespace,
+}
+
+/// Opens a store and decides what the handles of this run are made of. `first_sequence` is where
+/// numbers of jobs start by the clock, asked when the store has come to be this server's. While
+/// another server owns it, this one waits for as long as `patience` says so, if there is any: then
+/// `None` means that it ran out.
 ///
 /// # Errors
 /// `OpenError`: see there.
 pub fn open(
     choice: &StoreChoice,
-    first_sequence: u64,
+    wanted: &Wanted<'_>,
+    first_sequence: impl Fn() -> u64,
     patience: Option<impl Fn() -> bool>,
-) -> Result<Option<Box<dyn Store>>, OpenError> {
+) -> Result<Option<Opened>, OpenError> {
+    if patience.is_some() && wanted.is_given {
+        // A standby with the wrong prefix is to hear of it now, not at the failover.
+        peek(choice).map_or(Ok(()), |record| wanted.check(&record))?;
+    }
     let mut told = false;
     let mut keep_waiting = || {
         let waits = patience.as_ref().is_some_and(|is_patient| is_patient());
@@ -50,16 +66,26 @@ pub fn open(
     };
     let opened: Result<Box<dyn Store>, OpenError> = match choice {
         StoreChoice::Sqlite { path, table } => wait_for_lock(path, &mut keep_waiting)
-            .and_then(|lock| Ok(Sqlite::open(lock, table.as_deref(), first_sequence)?))
+            .and_then(|lock| Ok(Sqlite::open(lock, table.as_deref(), first_sequence())?))
             .map(|store| Box::new(store) as Box<dyn Store>),
         StoreChoice::Postgres { conninfo, table } => {
-            Postgres::open(conninfo, table.as_deref(), first_sequence, &mut keep_waiting)
+            Postgres::open(conninfo, table.as_deref(), first_sequence(), &mut keep_waiting)
                 .map(|store| Box::new(store) as Box<dyn Store>)
         }
     };
-    match opened {
-        Err(OpenError::Owned(_)) if patience.is_some() => Ok(None),
-        opened => opened.map(Some),
+    let mut store = match opened {
+        Err(OpenError::Owned(_)) if patience.is_some() => return Ok(None),
+        opened => opened?,
+    };
+    let namespace = wanted.settle(&store.record()?, first_sequence())?;
+    Ok(Some(Opened { store, namespace }))
+}
+
+/// What is on record in a store that another server may own; `None` if that can't be found out.
+fn peek(choice: &StoreChoice) -> Option<Record> {
+    match choice {
+        StoreChoice::Sqlite { path, .. } => Sqlite::peek(path),
+        StoreChoice::Postgres { conninfo, .. } => Postgres::peek(conninfo),
     }
 }
 

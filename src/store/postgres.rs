@@ -10,6 +10,7 @@
 mod change;
 mod conninfo;
 mod kept;
+mod record;
 mod session;
 mod takeover;
 mod turn;
@@ -32,6 +33,7 @@ use self::kept::Kept;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
 use self::takeover::take_over;
 use self::turn::Turn;
+use super::namespace::Record;
 use super::open::OpenError;
 use super::{Operation, Row, Store, StoreError};
 use crate::packet::Priority;
@@ -40,12 +42,13 @@ use crate::packet::Priority;
 ///
 /// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
 ///    generation (counts the sessions of owners) and the owner's token (random for each process).
+/// 2. `ringgear_owner` also has what is on record about handles.
 ///
 /// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
 /// let `Link::own` alter tables of each older version before it takes the next generation, in the
 /// same transaction. Older servers refuse newer tables. Numbers are unsigned here and signed there,
 /// bit for bit; they reach 2^63 after a thousand years.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The tables, made by whoever finds none. Payloads are kept as they are: trying to compress them
 /// costs more than it saves.
@@ -65,7 +68,9 @@ CREATE TABLE ringgear_owner (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
     generation bigint NOT NULL,
-    owner bytea NOT NULL
+    owner bytea NOT NULL,
+    handle_prefix bytea,
+    next_sequence bigint
 );";
 
 /// Serializes the making of tables; `ringgear` in ASCII.
@@ -114,6 +119,8 @@ struct Link {
     /// Says that the owner is this process.
     token: Vec<u8>,
     generation: i64,
+    /// What this process has put on record: prefix and mark.
+    reserved: Option<(Box<[u8]>, u64)>,
     /// Generation and token of the owner before.
     before: (i64, Vec<u8>),
     /// The jobs that the table should have.
@@ -169,12 +176,23 @@ impl Postgres {
             token,
             generation: 0,
             before: (0, Vec::new()),
+            reserved: None,
             kept: Kept::default(),
             missing: Vec::new(),
             lost: false,
         };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
+    }
+
+    /// What is on record in the tables, which may be another server's; `None` if they can't be read
+    /// or have none.
+    pub(super) fn peek(conninfo: &str) -> Option<Record> {
+        let config = conninfo::config(conninfo, |name| std::env::var(name).ok()).ok()?;
+        let targets = conninfo::targets(&config);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().ok()?;
+        runtime.block_on(async { record::read(&Session::connect(&targets).await.ok()?).await.ok() })
     }
 
     /// The first sequence above those of all jobs that are kept, and not below `first_sequence`.
@@ -185,7 +203,7 @@ impl Postgres {
 
     /// Lets a session that was given up close its socket, and with it give the lock back, now:
     /// nothing runs here between calls.
-    fn settle(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+    fn settle<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_err() {
             self.runtime.block_on(tokio::task::yield_now());
         }
@@ -194,12 +212,22 @@ impl Postgres {
 }
 
 impl Store for Postgres {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        let result = self.runtime.block_on(self.link.record());
+        self.settle(result)
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.reserve(prefix, mark));
+        self.settle(result)
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load(each));
         self.settle(result)
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let result = self.runtime.block_on(self.link.commit(operations));
         self.settle(result)
     }
@@ -210,6 +238,7 @@ impl Store for Postgres {
             Err(StoreError::Unavailable(_)) => self.commit(&[]),
             checked => checked,
         }
+        .map(drop)
     }
 
     fn take_missing(&mut self) -> Vec<u64> {
@@ -332,12 +361,13 @@ impl Link {
         Ok((session, generation))
     }
 
-    async fn check_version(&self, session: &Session, lock: &str) -> Result<(), Trouble> {
+    /// Gives the version of the tables, which need not be the latest.
+    async fn check_version(&self, session: &Session, lock: &str) -> Result<i32, Trouble> {
         let sql = format!("SELECT version FROM ringgear_owner {lock}");
         let row = answer(ANSWER_TIMEOUT, session.client.query_opt(&sql, &[])).await?;
         let place = &self.place;
         let sentence = match row.map(|row| row.get::<_, i32>(0)) {
-            Some(VERSION) => return Ok(()),
+            Some(version @ 1..=VERSION) => return Ok(version),
             Some(version) if version > VERSION => format!(
                 "the jobs in {place} are of version {version}, this ringgear knows versions up to \
                  {VERSION}: start the newer ringgear, or another database"
@@ -355,7 +385,9 @@ impl Link {
     async fn own(&mut self, session: &Session) -> Result<i64, Trouble> {
         session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
-        self.check_version(session, "FOR UPDATE").await?;
+        if self.check_version(session, "FOR UPDATE").await? < 2 {
+            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
+        }
         let sql = "SELECT generation, owner FROM ringgear_owner";
         let before = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
         self.before = (before.get(0), before.get(1));
@@ -430,12 +462,26 @@ impl Link {
             return Err(Trouble::Told(self.lose()));
         };
         self.generation = row.get(0);
+        self.record_again(&session).await?;
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
         self.warn_of_asynchrony(&session);
         let ready = Ready { session, change };
         self.compare(&ready).await?;
         Ok(ready)
+    }
+
+    /// Writes what a failover may have taken: the record, and the columns that `own` added for it.
+    async fn record_again(&self, session: &Session) -> Result<(), Trouble> {
+        if self.check_version(session, "").await? < 2 {
+            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
+        }
+        let Some((prefix, mark)) = &self.reserved else { return Ok(()) };
+        match record::write(session, self.generation, prefix, *mark).await {
+            // What a standby acknowledges next includes this, so the session need not end.
+            Err(Trouble::Warned(_)) | Ok(_) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Several hosts are there for failovers, and those lose what no standby has.
@@ -471,7 +517,7 @@ impl Link {
         warn!(jobs, "{} has jobs again that are done: they are removed", self.place);
         let operations: Vec<Operation> =
             difference.back.into_iter().map(|number| Operation::Remove { number }).collect();
-        if !apply(ready, self.generation, &change::chunks(&operations)).await? {
+        if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
             return Err(Trouble::Told(self.lose()));
         }
         Ok(())
@@ -482,6 +528,32 @@ impl Link {
         self.lost = true;
         self.ready = None;
         StoreError::Lost(format!("another server has taken over the jobs in {}", self.place))
+    }
+
+    async fn record(&mut self) -> Result<Record, StoreError> {
+        let ready = self.take().await?;
+        let read = record::read(&ready.session).await;
+        let record = read.map_err(|trouble| trouble.in_service(&self.place))?;
+        self.ready = Some(ready);
+        Ok(record)
+    }
+
+    async fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let ready = self.take().await?;
+        match record::write(&ready.session, self.generation, prefix, mark).await {
+            Ok(true) => {
+                self.reserved = Some((prefix.into(), mark));
+                self.ready = Some(ready);
+                Ok(())
+            }
+            Ok(false) => Err(self.lose()),
+            Err(trouble) => {
+                if trouble.is_refusal() || matches!(trouble, Trouble::Warned(_)) {
+                    self.ready = Some(ready);
+                }
+                Err(trouble.in_service(&self.place))
+            }
+        }
     }
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -496,7 +568,7 @@ impl Link {
         Ok(())
     }
 
-    async fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
+    async fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let mut chunks = change::chunks(operations);
         if chunks.is_empty() {
             chunks.push(Chunk::default());
@@ -504,12 +576,12 @@ impl Link {
         let ready = self.take().await?;
         let several = is_transaction(&chunks);
         match apply(&ready, self.generation, &chunks).await {
-            Ok(true) => {
+            Ok(Some(changed)) => {
                 self.ready = Some(ready);
                 self.kept.committed(operations);
-                Ok(())
+                Ok(changed)
             }
-            Ok(false) => Err(self.lose()),
+            Ok(None) => Err(self.lose()),
             Err(trouble) => {
                 let usable = match &trouble {
                     Trouble::Warned(_) => true,
@@ -543,8 +615,13 @@ fn is_transaction(chunks: &[Chunk<'_>]) -> bool {
     chunks.len() > 1 || largest(chunks) > SINGLE_BYTES_MAX
 }
 
-/// Applies all chunks in one transaction; false, and nothing applied, if `generation` is over.
-async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<bool, Trouble> {
+/// Applies all chunks in one transaction and gives the number of rows that are changed; `None`, and
+/// nothing applied, if `generation` is over.
+async fn apply(
+    ready: &Ready,
+    generation: i64,
+    chunks: &[Chunk<'_>],
+) -> Result<Option<u64>, Trouble> {
     let session = &ready.session;
     let limit = limit(largest(chunks));
     let several = is_transaction(chunks);
@@ -553,20 +630,20 @@ async fn apply(ready: &Ready, generation: i64, chunks: &[Chunk<'_>]) -> Result<b
         let begin = format!("BEGIN; {}", session::statement_timeout("LOCAL", limit));
         session.run(ANSWER_TIMEOUT, &begin).await?;
     }
+    let mut changed = 0;
     for chunk in chunks {
-        if answer(limit, session.client.query_one(&ready.change, &chunk.parameters(&generation)))
-            .await?
-            .get::<_, i64>(0)
-            == 0
-        {
-            return Ok(false);
+        let parameters = chunk.parameters(&generation);
+        let row = answer(limit, session.client.query_one(&ready.change, &parameters)).await?;
+        if row.get::<_, i64>(0) == 0 {
+            return Ok(None);
         }
+        changed += row.get::<_, i64>(1).cast_unsigned();
     }
     if several {
         session.commit(limit).await?;
     }
     session.check_warning()?;
-    Ok(true)
+    Ok(Some(changed))
 }
 
 /// Streams the table.

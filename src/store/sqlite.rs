@@ -7,6 +7,8 @@
 //! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice
 //! leaves what applying it once does.
 
+mod wal;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,10 +23,11 @@ use rusqlite::{
 };
 use tracing::info;
 
+use self::wal::Wal;
 use super::gearmand::Table;
 use super::lock::Lock;
+use super::namespace::Record;
 use super::{Operation, Row, Store, StoreError};
-use crate::handle::SLOT_BITS;
 use crate::packet::Priority;
 
 /// The table of gearmand's queue when nobody named another.
@@ -38,9 +41,12 @@ const APPLICATION_ID: i64 = 0x7269_6e67;
 /// To change the schema: raise it by one, let `SCHEMA` make what new files get, and let `claim`
 /// bring files of each older version a step further in the transaction that sets this number. What
 /// a released version means never changes, and each gets a test that reads a file of it.
-const VERSION: i64 = 1;
+///
+/// 1. `ringgear_job` has a row for each job.
+/// 2. `ringgear_owner` has one row with what is on record about handles.
+const VERSION: i64 = 2;
 
-/// Comments stay in the file: `.schema` shows them.
+/// The table of the first version. Comments stay in the file: `.schema` shows them.
 const SCHEMA: &str = "
 CREATE TABLE ringgear_job (
     number     INTEGER PRIMARY KEY,         -- the number in its handle, its order too
@@ -53,7 +59,25 @@ CREATE TABLE ringgear_job (
     payload    BLOB NOT NULL DEFAULT x''
 )";
 
-const OUR_TABLE: &str = "ringgear_job";
+/// What version 2 adds.
+const SCHEMA_2: &str = "
+CREATE TABLE ringgear_owner (
+    only_row      INTEGER PRIMARY KEY CHECK (only_row = 1),
+    generation    INTEGER NOT NULL,  -- counts the servers that had this file
+    handle_prefix TEXT,              -- what handles start with; NULL before the first server
+    next_sequence INTEGER            -- number >> 8 of every job so far is below; likewise
+);
+INSERT INTO ringgear_owner VALUES (1, 0, NULL, NULL)";
+
+const OUR_TABLES: [&str; 2] = ["ringgear_job", "ringgear_owner"];
+
+const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
+/// A number of the upper half, which is a negative one here, is larger than all others.
+const LAST: &str = "SELECT coalesce((SELECT max(number) FROM ringgear_job WHERE number < 0),
+    (SELECT max(number) FROM ringgear_job))";
+const RESERVE: &str = "UPDATE ringgear_owner SET generation = ?1, handle_prefix = ?2,
+    next_sequence = ?3";
+const GENERATION: &str = "SELECT generation FROM ringgear_owner";
 
 /// A commit that is tried again may have reached the disk the first time.
 pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
@@ -64,6 +88,8 @@ const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
 const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
     payload FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
 
+/// How often the generation is looked at while nothing is committed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a commit waits for a shell that writes. Longer waits are the writer's to arrange.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Kibibytes of pages that are kept in memory. Jobs come and go at the two ends of the table: more
@@ -82,6 +108,11 @@ pub struct Sqlite {
     connection: Option<Connection>,
     /// Device and inode of the file that was opened.
     file: (u64, u64),
+    /// The one in the file as long as it is this server's.
+    generation: i64,
+    /// Whether it is this server's own, which it takes before it gives a number out.
+    owns: bool,
+    wal: Wal,
     /// Stands last: closing the connection still writes.
     lock: Lock,
 }
@@ -89,7 +120,7 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the locked database, makes it if there is none, and moves jobs that C gearmand left in
     /// `import_table` (by default `GEARMAND_TABLE`) to its own table. These are numbered in
-    /// sequence from `first_sequence`, or from behind the last job that is there.
+    /// sequence from `first_sequence`, or from behind all numbers that have been given to jobs.
     ///
     /// # Errors
     /// `StoreError`: see there.
@@ -110,8 +141,23 @@ impl Sqlite {
                 info!(jobs = taken, table = import_table, "took over the jobs of gearmand");
             }
         }
-        let file = file_at(path).map_err(|error| misplaced(path, &error.to_string()))?;
-        Ok(Self { connection: Some(connection), file, lock })
+        let generation = generation(&connection).map_err(explain)?;
+        let file = lock.file_id().map_err(|error| misplaced(path, &error.to_string()))?;
+        let wal = Wal::new(path, LOG_BYTES_KEPT.cast_unsigned());
+        let connection = Some(connection);
+        let mut store = Self { connection, file, generation, owns: false, wal, lock };
+        // Whether it is the locked file that was opened.
+        store.with(|_| Ok(()))?;
+        Ok(store)
+    }
+
+    /// What is on record in the file at `path`, which may be another server's; `None` if it can't
+    /// be read or has none.
+    pub(super) fn peek(path: &Path) -> Option<Record> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).ok()?;
+        connection.busy_timeout(BUSY_TIMEOUT).ok()?;
+        read_record(&connection).ok()
     }
 
     /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
@@ -146,7 +192,47 @@ impl Sqlite {
     }
 }
 
+impl Sqlite {
+    /// Changes the file, provided that it is still this server's.
+    fn transact<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let expected = self.generation;
+        let changed = self.with(|connection| {
+            // Dropped on the way out, it takes everything back.
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if generation(&transaction)? != expected {
+                return Ok(None);
+            }
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(Some(changed))
+        })?;
+        changed.ok_or_else(|| self.lost())
+    }
+
+    fn lost(&self) -> StoreError {
+        let name = self.lock.database().display();
+        StoreError::Lost(format!("another server has taken over the jobs in {name}"))
+    }
+}
+
 impl Store for Sqlite {
+    fn record(&mut self) -> Result<Record, StoreError> {
+        self.with(|connection| read_record(connection))
+    }
+
+    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+        let next = self.generation + i64::from(!self.owns);
+        self.transact(|transaction| {
+            transaction.execute(RESERVE, params![next, Name(prefix), mark.cast_signed()])
+        })?;
+        (self.generation, self.owns) = (next, true);
+        Ok(())
+    }
+
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         self.with(|connection| {
             let mut select = connection.prepare(SELECT)?;
@@ -170,42 +256,48 @@ impl Store for Sqlite {
         })
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
-        self.with(|connection| {
-            // Dropped on the way out of an error, it takes everything back.
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            apply(&transaction, operations)?;
-            transaction.commit()
-        })
+    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
+        let changed = self.transact(|transaction| apply(transaction, operations))?;
+        self.connection.iter().for_each(|connection| self.wal.watch(connection));
+        Ok(changed as u64)
     }
 
-    /// The lock can't be lost while the process lives.
     fn check(&mut self) -> Result<(), StoreError> {
-        Ok(())
+        let found = self.with(|connection| generation(connection))?;
+        if found == self.generation { Ok(()) } else { Err(self.lost()) }
+    }
+
+    fn check_interval(&self) -> Duration {
+        CHECK_INTERVAL
     }
 }
 
-fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<()> {
+/// Counts the servers that have had the file. The locks keep a second one away from it wherever the
+/// file system keeps locks; where it doesn't, this tells the first one.
+fn generation(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached(GENERATION)?.query_row([], |row| row.get(0))
+}
+
+/// Gives the number of rows that are changed.
+fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<usize> {
     let mut keep = transaction.prepare_cached(INSERT)?;
     let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
     let mut remove = transaction.prepare_cached(REMOVE)?;
+    let mut changed = 0;
     for operation in operations {
-        match operation {
+        changed += match operation {
             Operation::Insert { row, .. } => insert(&mut keep, row)?,
             Operation::SetAttempts { number, attempts } => {
-                set_attempts.execute(params![number.cast_signed(), attempts])?;
+                set_attempts.execute(params![number.cast_signed(), attempts])?
             }
-            Operation::Remove { number } => {
-                remove.execute([number.cast_signed()])?;
-            }
-        }
+            Operation::Remove { number } => remove.execute([number.cast_signed()])?,
+        };
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Runs `INSERT` for a row.
-pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<usize> {
     statement.execute(params![
         row.number.cast_signed(),
         Name(&row.function),
@@ -215,8 +307,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resu
         row.run_at_s.cast_signed(),
         row.attempts,
         &*row.payload,
-    ])?;
-    Ok(())
+    ])
 }
 
 /// Any bytes, as text where a shell can show them as such.
@@ -284,8 +375,9 @@ fn claim(
 ) -> Result<(), StoreError> {
     let explain = |error| explain(path, &error);
     let name = path.display();
-    if import_table.eq_ignore_ascii_case(OUR_TABLE) {
-        let text = format!("{OUR_TABLE} is ringgear's own table: name the one that gearmand wrote");
+    if OUR_TABLES.iter().any(|ours| import_table.eq_ignore_ascii_case(ours)) {
+        let text =
+            format!("{import_table} is ringgear's own table: name the one that gearmand wrote");
         return Err(StoreError::Unusable(text));
     }
     if let Some(column) = theirs.and_then(|theirs| theirs.lacks) {
@@ -307,18 +399,37 @@ fn claim(
             return Err(StoreError::Unusable(text));
         }
         log_ahead(path, connection)?;
-        let make = |connection: &mut Connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()
-        };
-        return make(connection).map_err(explain);
+        return upgrade(connection, &[SCHEMA, SCHEMA_2]).map_err(explain);
+    }
+    if (application, version) == (APPLICATION_ID, 1) {
+        log_ahead(path, connection)?;
+        return upgrade(connection, &[SCHEMA_2]).map_err(explain);
     }
     check(path, connection)?;
     log_ahead(path, connection)
+}
+
+/// Brings a file to this version.
+fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+fn read_record(connection: &Connection) -> rusqlite::Result<Record> {
+    let (prefix, mark) = connection.query_row(RECORD, [], |row| {
+        let prefix = match row.get_ref(0)? {
+            ValueRef::Null => None,
+            value => Some(bytes_of(value).to_vec()),
+        };
+        Ok((prefix, row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned)))
+    })?;
+    let last: Option<i64> = connection.query_row(LAST, [], |row| row.get(0))?;
+    Ok(Record { prefix, mark, last: last.map(i64::cast_unsigned) })
 }
 
 /// Makes sure that the file is one of ours.
@@ -362,10 +473,8 @@ fn take_over(
     first_sequence: u64,
 ) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let last = "SELECT ifnull(max(number), 0) FROM ringgear_job";
-    let last: i64 = transaction.query_row(last, [], |row| row.get(0))?;
-    let next = (last.cast_unsigned() >> SLOT_BITS) + 1;
-    let taken = theirs.take_over(&transaction, first_sequence.max(next))?;
+    let taken =
+        theirs.take_over(&transaction, first_sequence.max(read_record(&transaction)?.next()))?;
     transaction.commit()?;
     Ok(taken)
 }

@@ -8,6 +8,8 @@
 //! once unless it is an Insert reported as Failed, whose number is removed instead; and an Insert
 //! that somebody waits for gets one outcome, or the whole writer ends (`Lost`, `stop`).
 
+mod outage;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -17,8 +19,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use foldhash::{HashSet, HashSetExt};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use self::outage::Outage;
+use super::namespace::next_mark;
 use super::{Operation, ROW_BYTES_MAX, Store, StoreError};
 
 /// Most operations in one commit.
@@ -29,8 +33,6 @@ pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries. It also ends in time for Inserts that came meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often an idle server makes sure that the store is still its own.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer than asked for `stop` waits for a commit that is under way.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -58,6 +60,11 @@ pub enum Outcome {
         /// One sentence.
         reason: Arc<str>,
     },
+    /// Sequence numbers up to here are reserved; every core is told.
+    Reserved {
+        /// The first that isn't.
+        mark: u64,
+    },
     /// The store has lost these jobs of any core, which it had kept: the core that has one hands it
     /// over again.
     Missing {
@@ -70,13 +77,19 @@ pub enum Outcome {
 }
 
 /// How a writer behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Number of cores: they are told when the store is lost.
     pub cores: usize,
     /// How long an Insert that a client waits for is tried while the store is unavailable. Zero =
     /// it fails with its commit, and at once while the store is known to be down.
     pub timeout: Duration,
+    /// What handles start with, for the store's record.
+    pub prefix: Box<[u8]>,
+    /// Sequence numbers below are reserved.
+    pub mark: u64,
+    /// Whether more of them are needed at once.
+    pub needs_sequences: bool,
 }
 
 /// What the writer has done, for metrics.
@@ -94,6 +107,8 @@ pub struct Counters {
 
 enum Message {
     Batch(Batch),
+    /// Reserve more sequence numbers than those below.
+    Reserve(u64),
     /// Do what was handed over before, until this time at most.
     Stop(Instant),
 }
@@ -113,6 +128,14 @@ impl Sender {
         if self.messages.send(Message::Batch(batch)).is_err() {
             self.counters.waiting.fetch_sub(count, Ordering::Relaxed);
         }
+    }
+}
+
+impl Sender {
+    /// Asks for sequence numbers beyond those below `mark`.
+    pub fn reserve(&self, mark: u64) {
+        // A thread that has ended doesn't listen.
+        let _ = self.messages.send(Message::Reserve(mark));
     }
 }
 
@@ -147,6 +170,7 @@ impl Writer {
             examined: 0,
             attempt: Attempt::default(),
             down: None,
+            outage: None,
             seen: Instant::now(),
             stop: None,
         };
@@ -236,6 +260,8 @@ struct Work<R> {
     examined: usize,
     attempt: Attempt,
     down: Option<Down>,
+    /// Outlasts `down` where commits that write nothing succeed.
+    outage: Option<Outage>,
     /// When the store was last known to be ours.
     seen: Instant,
     /// When to give up; `None` before it is told to stop.
@@ -271,7 +297,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             Some(down) => {
                 Some(self.next_expiry(down).map_or(down.next_try, |at| at.min(down.next_try)))
             }
-            None if self.is_idle() => Some(self.seen + CHECK_INTERVAL),
+            None if self.is_idle() => Some(self.seen + self.store.check_interval()),
             None => Some(now),
         };
         if let Some(deadline) = self.stop {
@@ -286,6 +312,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         for _ in 0..COMMIT_OPERATIONS_MAX {
             match message {
                 Ok(Message::Batch(batch)) => self.take(batch),
+                // Other cores may have asked for the same.
+                Ok(Message::Reserve(mark)) => {
+                    self.settings.needs_sequences |= mark == self.settings.mark;
+                }
                 Ok(Message::Stop(deadline)) => return self.stopping(deadline),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => return self.stopping(now),
@@ -328,7 +358,10 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             self.queue.push_back(Entry { core, operation, arrived });
         }
         let reason = match down {
-            Some(down) => down.reason.clone(),
+            Some(down) => {
+                self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
+                down.reason.clone()
+            }
             None => "the job is too large to be kept".into(),
         };
         self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
@@ -362,6 +395,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             self.examined += 1;
         }
         let reason = down.reason.clone();
+        self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
         self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
     }
 
@@ -402,21 +436,22 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     /// Tries the commit if it is time; returns false once the store is lost.
     fn try_commit(&mut self) -> bool {
         let early = self.down.as_ref().is_some_and(|down| Instant::now() < down.next_try);
-        if self.attempt.count == 0 {
+        if self.attempt.count == 0 && !self.settings.needs_sequences {
             return self.check();
         }
         if early {
             return true;
         }
-        let result = if self.attempt.operations.is_empty() {
-            Ok(())
-        } else {
-            self.store.commit(&self.attempt.operations)
-        };
+        let result = self.reserve().and_then(|reserved| {
+            if self.attempt.operations.is_empty() {
+                return Ok(reserved);
+            }
+            Ok(reserved + self.store.commit(&self.attempt.operations)?)
+        });
         self.seen = Instant::now();
         match result {
-            Ok(()) => {
-                self.succeeded();
+            Ok(changed) => {
+                self.succeeded(changed > 0);
                 self.ask_again();
             }
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
@@ -427,10 +462,24 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         true
     }
 
+    /// Reserves the next block of sequence numbers, if more are needed; gives the number of rows
+    /// that are changed.
+    fn reserve(&mut self) -> Result<u64, StoreError> {
+        let Settings { cores, prefix, mark, needs_sequences, .. } = &mut self.settings;
+        if !*needs_sequences {
+            return Ok(0);
+        }
+        let next = next_mark(*mark);
+        self.store.reserve(prefix, next)?;
+        (*mark, *needs_sequences) = (next, false);
+        (0..*cores).for_each(|core| (self.report)(core, Outcome::Reserved { mark: next }));
+        Ok(1)
+    }
+
     /// Asks the store, when nothing has been committed for a while, whether it is still ours;
     /// returns false if not. Other troubles show at the next commit.
     fn check(&mut self) -> bool {
-        if self.down.is_some() || self.seen.elapsed() < CHECK_INTERVAL {
+        if self.down.is_some() || self.seen.elapsed() < self.store.check_interval() {
             return true;
         }
         let checked = self.store.check();
@@ -467,16 +516,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         false
     }
 
-    fn succeeded(&mut self) {
+    /// `written`: something had to be written, so the store can do that.
+    fn succeeded(&mut self, written: bool) {
         let Attempt { operations, awaited, count } = std::mem::take(&mut self.attempt);
         if !operations.is_empty() {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }
         self.counters.operations.fetch_add(count as u64, Ordering::Relaxed);
         let waiting = self.counters.waiting.fetch_sub(count as u64, Ordering::Relaxed);
-        if let Some(down) = self.down.take() {
-            let seconds = down.since.elapsed().as_secs();
-            info!(seconds, waiting, "the store is back; what waited is written now");
+        // What comes next is tried in any case, or nothing would show that it can be written again.
+        self.down = None;
+        if written && let Some(outage) = self.outage.take() {
+            outage.end(waiting, Instant::now());
         }
         // Bodies go first: a core that is told looks once whether their memory came back.
         drop(operations);
@@ -490,12 +541,13 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             if timeout.is_zero() { PAUSE_MAX } else { (timeout / 2).clamp(PAUSE_MIN, PAUSE_MAX) };
         let (since, pause) = match &self.down {
             Some(down) => (down.since, (down.pause * 2).min(longest)),
-            None => {
-                let waiting = self.counters.waiting.load(Ordering::Relaxed);
-                warn!(reason, waiting, "the store is down; trying again until it is back");
-                (now, PAUSE_MIN)
-            }
+            None => (now, PAUSE_MIN),
         };
+        let waiting = self.counters.waiting.load(Ordering::Relaxed);
+        match &mut self.outage {
+            Some(outage) => outage.go_on(reason, waiting, now),
+            none => *none = Some(Outage::begin(reason, waiting, now)),
+        }
         let next_try = now + pause;
         self.down = Some(Down { since, next_try, pause, timeout, reason: reason.into() });
     }

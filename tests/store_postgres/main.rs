@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod gearmand;
+mod handles;
 mod owners;
 mod proxy;
 mod rows;

@@ -92,6 +92,19 @@ fn operations_take_effect_in_their_order() {
 }
 
 #[test]
+fn a_commit_says_how_many_rows_it_changed() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    assert_eq!(store.commit(&[insert(1), insert(2)]).unwrap(), 2);
+    let nothing =
+        [Operation::Remove { number: 3 }, Operation::SetAttempts { number: 4, attempts: 1 }];
+    assert_eq!(store.commit(&nothing).unwrap(), 0);
+    let both = [Operation::SetAttempts { number: 2, attempts: 1 }, Operation::Remove { number: 1 }];
+    assert_eq!(store.commit(&both).unwrap(), 2);
+    assert_eq!(store.commit(&[]).unwrap(), 0);
+}
+
+#[test]
 fn a_commit_may_be_repeated_as_part_of_a_larger_one() {
     let Some(server) = Server::start() else { return };
     let mut store = server.open();
@@ -114,7 +127,7 @@ fn commits_are_on_disk_when_the_server_is_killed() {
     let commits = thread::spawn(move || {
         for number in 1.. {
             match store.commit(&[insert(number)]) {
-                Ok(()) => {
+                Ok(_) => {
                     let _ = kept.send(number);
                 }
                 Err(StoreError::Unavailable(_)) => return (store, number),

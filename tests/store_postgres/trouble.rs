@@ -17,7 +17,7 @@ use super::server::{Server, backend, insert, insist, numbers, wait_for};
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-fn unavailable(result: Result<(), StoreError>) -> String {
+fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Err(StoreError::Unavailable(sentence)) => sentence,
         other => panic!("{other:?}"),
@@ -63,9 +63,9 @@ fn a_start_that_cant_work_says_why_and_what_to_do() {
     assert!(sentence.contains("CREATE and USAGE"), "{sentence}");
 
     drop(server.open());
-    admin.batch_execute("UPDATE ringgear_owner SET version = 2").unwrap();
+    admin.batch_execute("UPDATE ringgear_owner SET version = 3").unwrap();
     let sentence = unusable(server.try_open());
-    assert!(sentence.contains("version 2") && sentence.contains("newer"), "{sentence}");
+    assert!(sentence.contains("version 3") && sentence.contains("newer"), "{sentence}");
     admin.batch_execute("DELETE FROM ringgear_owner").unwrap();
     assert!(unusable(server.try_open()).contains("backup"));
     admin.batch_execute("DROP TABLE ringgear_owner, ringgear_job").unwrap();

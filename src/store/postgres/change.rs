@@ -21,7 +21,8 @@ const CHUNK_BYTES: usize = 16 << 20;
 const JOB_BYTES: usize = 64;
 
 /// Applies one chunk and says whether generation `$1` still owns the store: without it nothing is
-/// touched, and nobody can take the store over before the transaction has ended.
+/// touched, and nobody can take the store over before the transaction has ended. The other answer
+/// is the number of rows that are changed.
 pub(super) const STATEMENT: &str = "\
 WITH owner AS MATERIALIZED (
     SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE
@@ -33,14 +34,18 @@ WITH owner AS MATERIALIZED (
         function = excluded.function, unique_key = excluded.unique_key,
         reducer = excluded.reducer, priority = excluded.priority, run_at = excluded.run_at,
         attempts = excluded.attempts, payload = excluded.payload
+    RETURNING 1
 ), counted AS (
     UPDATE ringgear_job SET attempts = count.attempts
     FROM owner, unnest($10, $11) AS count (number, attempts)
     WHERE ringgear_job.number = count.number
+    RETURNING 1
 ), removed AS (
     DELETE FROM ringgear_job USING owner WHERE number = ANY ($12)
+    RETURNING 1
 )
-SELECT count(*) FROM owner";
+SELECT (SELECT count(*) FROM owner), (SELECT count(*) FROM kept) + (SELECT count(*) FROM counted)
+    + (SELECT count(*) FROM removed)";
 
 /// Types of the parameters.
 pub(super) const TYPES: [Type; 12] = [

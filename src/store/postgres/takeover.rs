@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 use tracing::{debug, info};
 
+use super::record;
 use super::session::{ANSWER_TIMEOUT, Session, Trouble, answer, statement_timeout};
-use crate::handle::{SLOT_BITS, job_number, slot, slot_of};
+use crate::handle::{job_number, slot, slot_of};
 use crate::store::StoreError;
 
 /// gearmand's default for `--libpq-table`.
@@ -50,12 +51,7 @@ pub(super) async fn take_over(
     first_sequence: u64,
 ) -> Result<u64, Trouble> {
     let client = &session.client;
-    let last: Option<i64> =
-        answer(ANSWER_TIMEOUT, client.query_one("SELECT max(number) FROM ringgear_job", &[]))
-            .await?
-            .get(0);
-    let last = last.map_or(0, |number| number.cast_unsigned() >> SLOT_BITS);
-    let sequence = first_sequence.max(last + 1);
+    let sequence = first_sequence.max(record::read(session).await?.next());
     let name = table.unwrap_or(TABLE);
     let Some(found) =
         answer(ANSWER_TIMEOUT, client.query_typed_opt(FIND, &[(&name, Type::TEXT)])).await?

@@ -25,7 +25,13 @@ impl Bench {
         let store = Faulty::default();
         let (tell, outcomes) = channel();
         let report = move |core, outcome| tell.send((core, outcome)).unwrap();
-        let settings = Settings { cores: 3, timeout };
+        let settings = Settings {
+            cores: 3,
+            timeout,
+            prefix: (*b"H:a").into(),
+            mark: 1,
+            needs_sequences: false,
+        };
         let writer = Writer::start(Box::new(store.clone()), settings, report).unwrap();
         Self { sender: writer.sender(), writer, outcomes, store }
     }
@@ -54,6 +60,14 @@ impl Bench {
         let start = Instant::now();
         while self.durable() != numbers {
             assert!(start.elapsed() < LIMIT, "{:?}", self.durable());
+            thread::yield_now();
+        }
+    }
+
+    fn wait_for_failures(&self, count: u64) {
+        let start = Instant::now();
+        while self.writer.counters().failures.load(Ordering::Relaxed) < count {
+            assert!(start.elapsed() < LIMIT, "no {count} failures");
             thread::yield_now();
         }
     }
@@ -93,6 +107,10 @@ fn remove(number: u64) -> Operation {
 
 fn stored(core: usize, numbers: &[u64]) -> (usize, Outcome) {
     (core, Outcome::Stored { numbers: numbers.into() })
+}
+
+fn reserved(core: usize, mark: u64) -> (usize, Outcome) {
+    (core, Outcome::Reserved { mark })
 }
 
 fn failed(core: usize, numbers: &[u64], reason: &str) -> (usize, Outcome) {
@@ -276,6 +294,26 @@ fn an_idle_server_hears_that_its_store_is_lost() {
 }
 
 #[test]
+fn more_numbers_are_reserved_once_however_many_cores_ask() {
+    let bench = Bench::new(LONG);
+    bench.store.set_down(Some(Fault::Refused));
+    for _ in 0..3 {
+        bench.sender.reserve(1);
+    }
+    bench.send(1, [insert(1)]);
+    bench.wait_for_failures(2);
+    bench.store.set_down(None);
+    let mark = next_mark(1);
+    assert_eq!([0, 1, 2].map(|_| bench.next()), [0, 1, 2].map(|core| reserved(core, mark)));
+    assert_eq!(bench.next(), stored(1, &[1]));
+    bench.sender.reserve(mark);
+    let mark = next_mark(mark);
+    assert_eq!([0, 1, 2].map(|_| bench.next()), [0, 1, 2].map(|core| reserved(core, mark)));
+    let record = bench.finish().record().unwrap();
+    assert_eq!((record.prefix, record.mark), (Some(b"H:a".to_vec()), Some(mark)));
+}
+
+#[test]
 fn every_core_hears_once_that_the_store_is_lost() {
     let bench = Bench::new(LONG);
     bench.store.fail_at(1, Fault::Lost);
@@ -378,8 +416,7 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_refused_is_kept() {
                     told.extend(numbers);
                 }
                 Outcome::Failed { numbers, .. } => told.extend(numbers),
-                Outcome::Missing { numbers } => panic!("{numbers:?}"),
-                Outcome::Lost(reason) => panic!("{reason}"),
+                other => panic!("{other:?}"),
             }
         }
         let before = told.len();

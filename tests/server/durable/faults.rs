@@ -17,6 +17,7 @@ each_ringgear!(
     a_store_timeout_comes_to_its_end,
     a_file_that_is_moved_away_and_back_is_found_again,
     a_shell_reads_while_the_server_writes,
+    a_store_that_refuses_every_job_is_not_back_before_it_has_written_one,
 );
 
 /// A background submission of every kind.
@@ -179,4 +180,66 @@ fn a_shell_reads_while_the_server_writes(contender: Contender) {
     submit_bg(&mut client, "f", "beside a reader");
     assert_eq!(drain_texts(&server, &["f"]).len(), 101);
     assert_eq!(count("SELECT count(*) FROM ringgear_job"), 100);
+}
+
+/// A full disk: every job was refused, its removal, for which nothing has to be written, went well,
+/// and the log said that the store was back; twenty times a second.
+fn a_store_that_refuses_every_job_is_not_back_before_it_has_written_one(contender: Contender) {
+    let database = Database::new();
+    let server = database.serve(contender, &[]);
+    let mut client = Conn::open(server.address());
+    let shell = rusqlite::Connection::open(database.path()).expect("a database");
+    let full = "CREATE TRIGGER full BEFORE INSERT ON ringgear_job
+        BEGIN SELECT RAISE(ABORT, 'as good as full'); END";
+    shell.execute_batch(full).expect("good SQL");
+    let (start, mut refused) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(500) {
+        client.packet("SUBMIT_JOB_BG", &[b"f", b"", b"refused"]);
+        let refusal = client.next().expect("an answer");
+        assert!(is_error(&refusal, "QUEUE_ERROR"), "{refusal:?}");
+        refused += 1;
+    }
+    server.wait_for_log("the store is down", |_| Some(()));
+    shell.execute_batch("DROP TRIGGER full").expect("good SQL");
+    wait_until("the store to be back", || {
+        client.packet("SUBMIT_JOB_BG", &[b"f", b"", b"kept"]);
+        let answer = client.next().expect("an answer");
+        refused += u64::from(is_error(&answer, "QUEUE_ERROR"));
+        matches!(answer, Item::Packet(8, _)).then_some(())
+    });
+    let told = |text: &str| server.log().lines().filter(|line| line.contains(text)).count();
+    server.wait_for_log("the store is back", |rest| {
+        rest.contains(&format!("refused={refused}")).then_some(())
+    });
+    assert_eq!((told("the store is down"), told("the store is back")), (1, 1), "{}", server.log());
+    assert_eq!(drain_texts(&server, &["f"]), ["kept"]);
+    server.stop();
+}
+
+/// A transaction that was begun in a shell and forgotten keeps the log from being reset, so that it
+/// fills the disk; nothing was said.
+#[test]
+fn a_forgotten_read_transaction_is_named_before_the_log_fills_the_disk() {
+    let database = Database::new();
+    let server = database.serve(Contender::RinggearEpoll, &[]);
+    let mut client = Conn::open(server.address());
+    let payload = "x".repeat(16 << 20);
+    submit_bg(&mut client, "f", &payload);
+    let shell = rusqlite::Connection::open(database.path()).expect("a database");
+    shell.execute_batch("BEGIN; SELECT count(*) FROM ringgear_job").expect("good SQL");
+    for _ in 0..4 {
+        submit_bg(&mut client, "f", &payload);
+    }
+    let told = server.wait_for_log("WARN ", |line| line.contains("grows").then(|| line.to_owned()));
+    let log = format!("{}-wal", database.path().display());
+    assert!(told.contains(&log) && told.contains("read transaction"), "{told}");
+    let bytes = fs::metadata(&log).expect("a log").len();
+    assert!(bytes > 64 << 20, "{bytes}");
+    shell.execute_batch("COMMIT").expect("a transaction");
+    // It is moved to the database by one commit, and cut by the next.
+    for _ in 0..3 {
+        submit_bg(&mut client, "f", "x");
+    }
+    server.wait_for_log("INFO ", |line| line.contains("is short again").then_some(()));
+    server.stop();
 }

@@ -1,0 +1,75 @@
+//! Permission to number jobs in, sequence numbers out, one after the other.
+//!
+//! With a store, numbers are reserved there in blocks before any of a block is used. All cores have
+//! the same block: the slots in the numbers keep theirs apart (`handle::job_number`).
+//!
+//! Invariant: each number is taken once, and none at or above `end`.
+
+use super::Engine;
+use crate::handle::SEQUENCE_MAX;
+
+/// What a core may still number jobs with.
+#[derive(Debug)]
+pub(super) struct Sequences {
+    next: u64,
+    end: u64,
+}
+
+impl Sequences {
+    /// All numbers from `first` on.
+    pub(super) fn from(first: u64) -> Self {
+        Self { next: first, end: SEQUENCE_MAX }
+    }
+
+    /// The next number; `None` if more have to be reserved first.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<u64> {
+        let sequence = self.next;
+        let is_free = sequence < self.end;
+        self.next += u64::from(is_free);
+        is_free.then_some(sequence)
+    }
+
+    /// A job has this number: those up to it are taken.
+    pub(super) fn skip(&mut self, sequence: u64) {
+        self.next = self.next.max(sequence + 1);
+    }
+}
+
+impl Engine {
+    /// Jobs may be numbered with sequences below `end` from now on.
+    pub fn allow_sequences(&mut self, end: u64) {
+        self.sequences.end = end;
+    }
+
+    /// How many jobs may still be numbered.
+    #[must_use]
+    pub fn sequences_left(&self) -> u64 {
+        self.sequences.end.saturating_sub(self.sequences.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::SubmitError;
+    use crate::engine::tests::{Rig, settings};
+    use crate::packet::Command;
+
+    #[test]
+    fn a_job_without_a_reserved_number_is_refused_and_one_that_joins_needs_none() {
+        let mut rig = Rig::new(settings());
+        rig.engine.allow_sequences(3);
+        let first = rig.submit(0, Command::SubmitJobBg, "f\0u\0");
+        assert_eq!(rig.engine.sequences_left(), 1);
+        rig.background("f");
+        for _ in 0..2 {
+            let refused = rig.try_submit(0, Command::SubmitJob, "f\0\0");
+            assert_eq!(refused, Err(SubmitError::OutOfNumbers));
+        }
+        assert_eq!(rig.submit(1, Command::SubmitJob, "f\0u\0"), first);
+        rig.engine.allow_sequences(4);
+        let last = rig.background("f");
+        assert_eq!(last - first, 2 << crate::handle::SLOT_BITS, "none is left out");
+        assert_eq!(rig.engine.sequences_left(), 0);
+    }
+}

@@ -1,0 +1,52 @@
+//! The row of `ringgear_owner` in, what it has on record about handles out, and back.
+//!
+//! Knows the columns that version 2 of the tables added, not what the record means (`namespace`).
+//!
+//! Invariant: only the generation that owns the tables changes the record.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::session::{ANSWER_TIMEOUT, Session, Trouble, answer};
+use crate::store::namespace::Record;
+
+/// Brings tables of version 1 to version 2.
+pub(super) const UPGRADE: &str = "\
+ALTER TABLE ringgear_owner ADD COLUMN handle_prefix bytea, ADD COLUMN next_sequence bigint;
+UPDATE ringgear_owner SET version = 2;";
+
+/// A number of the upper half, which is a negative one here, is larger than all others.
+const SELECT: &str = "\
+SELECT handle_prefix, next_sequence, coalesce(
+    (SELECT max(number) FROM ringgear_job WHERE number < 0),
+    (SELECT max(number) FROM ringgear_job))
+FROM ringgear_owner";
+
+/// The mark never goes back, also when the record is of an earlier time than this server's.
+const UPDATE: &str = "\
+UPDATE ringgear_owner SET handle_prefix = $2, next_sequence = greatest(next_sequence, $3)
+WHERE generation = $1";
+
+/// What is on record.
+pub(super) async fn read(session: &Session) -> Result<Record, Trouble> {
+    let row = answer(ANSWER_TIMEOUT, session.client.query_one(SELECT, &[])).await?;
+    let number = |column| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
+    Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
+}
+
+/// Changes the record; false, and nothing changed, if `generation` is over. `Trouble::Warned` if
+/// the change may not outlive a failover.
+pub(super) async fn write(
+    session: &Session,
+    generation: i64,
+    prefix: &[u8],
+    mark: u64,
+) -> Result<bool, Trouble> {
+    let types = [Type::INT8, Type::BYTEA, Type::INT8];
+    let update = answer(ANSWER_TIMEOUT, session.client.prepare_typed(UPDATE, &types)).await?;
+    let mark = mark.cast_signed();
+    let parameters: [&(dyn ToSql + Sync); 3] = [&generation, &prefix, &mark];
+    session.forget_warning();
+    let rows = answer(ANSWER_TIMEOUT, session.client.execute(&update, &parameters)).await?;
+    session.check_warning()?;
+    Ok(rows > 0)
+}

@@ -1,0 +1,168 @@
+//! What is on record about handles: kept whatever becomes of the jobs, changed by the owner alone.
+
+use std::thread;
+
+use postgres::Client;
+use ringgear::store::namespace::Record;
+use ringgear::store::postgres::Postgres;
+use ringgear::store::{Operation, Store as _, StoreError};
+
+use super::server::{Server, backend, insert, insist, numbers, wait_for};
+
+/// Takes the columns of the second version away.
+const FIRST_VERSION: &str = "\
+ALTER TABLE ringgear_owner DROP COLUMN handle_prefix, DROP COLUMN next_sequence;
+UPDATE ringgear_owner SET version = 1;";
+
+fn record(mark: u64, last: Option<u64>) -> Record {
+    Record { prefix: Some("H:ü".into()), mark: Some(mark), last }
+}
+
+#[test]
+fn it_outlives_the_jobs_and_never_goes_back() {
+    let Some(server) = Server::start() else { return };
+    let mut store = server.open();
+    assert_eq!(store.record().unwrap(), Record::default());
+    store.commit(&[insert(5), insert(u64::MAX - 3)]).unwrap();
+    store.reserve("H:ü".as_bytes(), 77).unwrap();
+    store.reserve("H:ü".as_bytes(), 70).unwrap();
+    assert_eq!(store.record().unwrap(), record(77, Some(u64::MAX - 3)));
+    let removals = [5, u64::MAX - 3].map(|number| Operation::Remove { number });
+    store.commit(&removals).unwrap();
+    drop(store);
+    let mut store = server.open();
+    assert_eq!(store.record().unwrap(), record(77, None));
+    assert_eq!(store.next_sequence(), 77);
+}
+
+#[test]
+fn only_the_owner_changes_it_and_does_so_again_after_a_failover_lost_it() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.open();
+    store.reserve("H:ü".as_bytes(), 77).unwrap();
+    let pid = backend(&mut admin);
+    let lose = "UPDATE ringgear_owner SET next_sequence = 7, handle_prefix = NULL";
+    admin.batch_execute(lose).unwrap();
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    insist(&mut store, &[insert(1)]);
+    assert_eq!(store.record().unwrap(), record(77, Some(1)));
+
+    admin.batch_execute("UPDATE ringgear_owner SET generation = generation + 1").unwrap();
+    let error = store.reserve("H:ü".as_bytes(), 99).unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+    drop(store);
+    assert_eq!(server.open().record().unwrap(), record(77, Some(1)));
+}
+
+#[test]
+fn tables_of_the_first_version_get_one() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.open();
+    store.commit(&[insert(512)]).unwrap();
+    drop(store);
+    admin.batch_execute(FIRST_VERSION).unwrap();
+    for _ in 0..2 {
+        let mut store = server.open();
+        assert_eq!(numbers(&mut store), [512]);
+        let expected = Record { last: Some(512), ..Record::default() };
+        assert_eq!(store.record().unwrap(), expected);
+        assert_eq!(store.next_sequence(), 3);
+    }
+    let version: i32 = admin.query_one("SELECT version FROM ringgear_owner", &[]).unwrap().get(0);
+    assert_eq!(version, 2);
+}
+
+/// A server that had brought tables to this version couldn't go on where a failover without
+/// synchronous replication took that back.
+#[test]
+fn an_owner_brings_tables_to_its_version_again_after_a_failover_took_that_back() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    drop(server.open());
+    admin.batch_execute(FIRST_VERSION).unwrap();
+    admin.batch_execute("CREATE TABLE copy AS TABLE ringgear_owner").unwrap();
+    let mut store = server.open();
+    store.reserve("H:ü".as_bytes(), 77).unwrap();
+    let pid = backend(&mut admin);
+    admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+    wait_for(
+        &mut admin,
+        &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"),
+    );
+    admin.batch_execute(FIRST_VERSION).unwrap();
+    let back = "UPDATE ringgear_owner SET (generation, owner) = \
+                (SELECT generation, owner FROM copy)";
+    admin.batch_execute(back).unwrap();
+    insist(&mut store, &[insert(1)]);
+    assert_eq!(store.record().unwrap(), record(77, Some(1)));
+    drop(store);
+    assert_eq!(server.open().record().unwrap(), record(77, Some(1)));
+}
+
+/// Numbers counted as reserved when the wait for the synchronous standby had been given up, and a
+/// failover could hand them out again.
+#[test]
+fn numbers_that_the_standby_may_not_know_of_are_not_reserved() {
+    let Some(server) = Server::start() else { return };
+    let mut copy = server.start_standby();
+    server.wait_for_standbys(1);
+    let mut store = server.open();
+    let mut admin = server.admin("jobs");
+    let first = backend(&mut admin);
+    copy.stop();
+    let (result, mut store, _) = cancel_waits(&mut admin, move || {
+        let result = store.reserve("H:ü".as_bytes(), 77);
+        (result, store)
+    });
+    let sentence = result.unwrap_err().to_string();
+    assert!(sentence.contains("might not have been replicated"), "{sentence}");
+    assert_eq!(backend(&mut admin), first, "the session goes on");
+    copy.run();
+    store.reserve("H:ü".as_bytes(), 77).unwrap();
+
+    // A new session, which writes the record again, stays while the standby is away: a server that
+    // stands by would get the lock in between.
+    copy.stop();
+    admin.execute("SELECT pg_terminate_backend($1)", &[&first]).unwrap();
+    let (_, mut store, waits) = cancel_waits(&mut admin, move || {
+        // The end of the earlier session may show only now.
+        let result = store.commit(&[insert(1)]).or_else(|_| store.commit(&[insert(1)]));
+        (result.map(drop), store)
+    });
+    let second = backend(&mut admin);
+    assert_ne!(second, first);
+    assert!(waits.iter().all(|pid| *pid == second), "{waits:?}");
+    copy.run();
+    insist(&mut store, &[insert(1)]);
+    assert_eq!(backend(&mut admin), second);
+    drop(admin);
+    drop(server);
+    copy.promote();
+    assert_eq!(copy.open().record().unwrap(), record(77, Some(1)));
+}
+
+/// Cancels each wait for a standby until `work` is done; gives the sessions that waited, too.
+fn cancel_waits(
+    admin: &mut Client,
+    work: impl FnOnce() -> (Result<(), StoreError>, Postgres) + Send + 'static,
+) -> (Result<(), StoreError>, Postgres, Vec<i32>) {
+    let mut cancelled = Vec::new();
+    let work = thread::spawn(work);
+    while !work.is_finished() {
+        let waits = "SELECT pid, query_start::text FROM pg_stat_activity \
+                     WHERE application_name = 'ringgeard' AND wait_event = 'SyncRep'";
+        for row in admin.query(waits, &[]).unwrap() {
+            let wait: (i32, String) = (row.get(0), row.get(1));
+            // A second signal would hit the next statement.
+            if !cancelled.contains(&wait) {
+                admin.execute("SELECT pg_cancel_backend($1)", &[&wait.0]).unwrap();
+                cancelled.push(wait);
+            }
+        }
+        admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
+    }
+    let (result, store) = work.join().unwrap();
+    (result, store, cancelled.into_iter().map(|(pid, _)| pid).collect())
+}
