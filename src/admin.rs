@@ -20,6 +20,8 @@ const WORDS_MAX: usize = 5;
 /// Rows of a list that are written before other connections get their turn.
 const ROWS_MAX: usize = 4096;
 
+/// There is no room for one more function.
+const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
 /// Nobody has the function to be dropped.
 const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
 
@@ -84,6 +86,7 @@ pub fn answer(
     engine: &mut Engine,
     handles: &Handles,
     identity: &Identity,
+    room: usize,
     out: &mut Vec<u8>,
 ) -> Result<Option<Listing>, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
@@ -107,7 +110,7 @@ pub fn answer(
     } else if is("cancel") && arguments.len() >= 2 {
         cancel(arguments, engine, handles, out);
     } else if is("create") {
-        create(command, arguments, engine, out);
+        create(command, arguments, engine, room, out);
     } else if is("drop") {
         drop_function(command, arguments, engine, out);
     } else if is("maxqueue") {
@@ -291,11 +294,17 @@ fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut
     out.extend_from_slice(reply);
 }
 
-fn create(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+fn create(
+    command: &[u8],
+    arguments: &[&[u8]],
+    engine: &mut Engine,
+    room: usize,
+    out: &mut Vec<u8>,
+) {
     match *arguments {
         [what, name] if what.eq_ignore_ascii_case(b"function") => {
-            engine.create_function(name);
-            out.extend_from_slice(b"OK\r\n");
+            let created = engine.create_function(name, room);
+            out.extend_from_slice(if created { b"OK\r\n" } else { OUT_OF_MEMORY });
         }
         _ => invalid_arguments(out, command),
     }

@@ -393,7 +393,11 @@ impl Engine {
         room: usize,
         now: Now,
     ) -> Result<Accepted, SubmitError> {
+        if !self.has_room_for(submit.function, room) {
+            return Err(SubmitError::OutOfMemory);
+        }
         let function = self.functions.find_or_create(submit.function);
+        self.forget_unused();
         let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
         let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
@@ -711,7 +715,9 @@ impl Engine {
             self.effects.push(Effect::Remove { number });
         }
         self.by_number.remove(number_hash(number), id);
-        self.job_bytes -= self.jobs.remove(id).bytes();
+        let job = self.jobs.remove(id);
+        self.job_bytes -= job.bytes();
+        self.check_unused(job.function);
     }
 
     fn unindex_unique(&mut self, id: JobId) {
@@ -865,6 +871,7 @@ mod durable;
 #[cfg(debug_assertions)]
 mod invariants;
 mod late;
+mod registry;
 mod sequences;
 
 #[cfg(test)]

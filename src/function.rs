@@ -105,6 +105,11 @@ pub struct Function {
     pub woken: u32,
     /// Whether its sleepers are to be looked at at the end of the batch.
     pub stirred: bool,
+    /// An operator created it.
+    pub created: bool,
+    /// Stands in the list of unused functions.
+    listed: bool,
+    links: Links,
     /// A lease for it has ended unused: all of its sleepers are woken at the end of the batch.
     pub has_lapsed: bool,
 }
@@ -127,8 +132,24 @@ impl Function {
             candidates: List::default(),
             woken: 0,
             stirred: false,
+            created: false,
+            listed: false,
+            links: Links::LOOSE,
             has_lapsed: false,
         }
+    }
+
+    /// Whether it has neither jobs nor workers.
+    #[inline]
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.workers == 0 && self.total() == 0
+    }
+
+    /// Whether an operator has made something of it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.created || self.queue_max != [0; 3]
     }
 
     /// Jobs in any state.
@@ -145,11 +166,25 @@ impl Function {
     }
 }
 
+impl Linked for Function {
+    fn links(&self, _slot: usize) -> &Links {
+        &self.links
+    }
+    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+        &mut self.links
+    }
+}
+
 /// All functions by number and by name.
 #[derive(Debug)]
 pub struct Functions {
     functions: Slab<Function>,
+    /// Bytes of all names.
+    name_bytes: usize,
     names: Index,
+    /// Functions that may be unused, the one that has been for longest first.
+    unused: List,
+    unused_len: usize,
     hasher: SeedableRandomState,
     durabilities: Durabilities,
 }
@@ -158,7 +193,15 @@ impl Functions {
     /// No functions.
     #[must_use]
     pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
-        Self { functions: Slab::new(), names: Index::default(), hasher, durabilities }
+        Self {
+            functions: Slab::new(),
+            name_bytes: 0,
+            names: Index::default(),
+            unused: List::default(),
+            unused_len: 0,
+            hasher,
+            durabilities,
+        }
     }
 
     /// The function of this name.
@@ -180,14 +223,73 @@ impl Functions {
         let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
         let Self { functions, names, hasher, .. } = self;
         names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
+        self.name_bytes += name.len();
+        self.list_unused(id);
         id
     }
 
     /// Forgets a function that nothing refers to any more.
     pub fn remove(&mut self, id: FunctionId) {
+        self.unlist(id);
+        self.name_bytes -= self.functions[id as usize].name.len();
         let Self { functions, names, hasher, .. } = self;
         names.remove(hasher.hash_one(&*functions[id as usize].name), id);
         functions.remove(id as usize);
+    }
+
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// Bytes of all names.
+    #[inline]
+    #[must_use]
+    pub fn name_bytes(&self) -> usize {
+        self.name_bytes
+    }
+
+    /// Puts a function last among those that may be unused.
+    pub fn list_unused(&mut self, id: FunctionId) {
+        self.unlist(id);
+        self.unused.push_back(&mut self.functions, 0, id);
+        self.functions[id as usize].listed = true;
+        self.unused_len += 1;
+    }
+
+    /// Takes the first function from among those that may be unused.
+    pub fn unlist_unused(&mut self) -> Option<FunctionId> {
+        let id = self.unused.front()?;
+        self.unlist(id);
+        Some(id)
+    }
+
+    /// How many functions may be unused.
+    #[must_use]
+    pub fn unused_len(&self) -> usize {
+        self.unused_len
+    }
+
+    /// Whether a function stands among those that may be unused. For tests.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn is_listed(&self, id: FunctionId) -> bool {
+        self.functions[id as usize].listed
+    }
+
+    fn unlist(&mut self, id: FunctionId) {
+        if std::mem::take(&mut self.functions[id as usize].listed) {
+            self.unused.remove(&mut self.functions, 0, id);
+            self.unused_len -= 1;
+        }
     }
 
     /// A function, if there is one of this number.

@@ -454,6 +454,8 @@ pub enum ErrorReply {
     QueueFull,
     /// The server holds as many bytes as `--memory-max` allows.
     OutOfMemory,
+    /// The same, for what a worker can do.
+    OutOfMemoryToRegister,
     /// The job could not be put on disk.
     NotStored,
     /// The server finishes the jobs it has.
@@ -481,6 +483,7 @@ impl ErrorReply {
             | Self::BodyTooLarge
             | Self::NumberOutOfRange => "ARGUMENT_TOO_LARGE",
             Self::QueueFull | Self::OutOfMemory | Self::NotStored => "QUEUE_ERROR",
+            Self::OutOfMemoryToRegister => "MEMORY_ALLOCATION_FAILURE",
             Self::Draining => "SHUTDOWN",
             Self::UnknownOption => "UNKNOWN_OPTION",
             Self::NoSuchJob | Self::NoSuchJobForResult | Self::NoSuchJobForException => {
@@ -504,6 +507,7 @@ impl ErrorReply {
             Self::NumberOutOfRange => "Epoch out of range",
             Self::QueueFull => "Job queue is full",
             Self::OutOfMemory => "MEMORY_ALLOCATION_FAILURE",
+            Self::OutOfMemoryToRegister => "No memory for one more function of a worker",
             Self::NotStored => "Job could not be stored",
             Self::Draining => "The server finishes its jobs and takes no more: use another one",
             Self::UnknownOption => "Server does not recognize given option",

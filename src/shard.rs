@@ -49,6 +49,8 @@ const INBOUND_PAUSE_BYTES: usize = 1 << 20;
 const TIMERS_PER_TICK: usize = 4096;
 /// Complaints about connections that are logged a second; the others are counted.
 const COMPLAINTS_PER_SECOND: u32 = 20;
+/// Functions and registrations of a core may always take so much.
+const REGISTRY_BYTES_MIN: usize = 64 << 10;
 /// Memory a connection takes while nothing is on its way, in round figures.
 pub const CONNECTION_BYTES: usize = 512;
 
@@ -257,6 +259,8 @@ pub struct Shard {
     resumed: Vec<ConnId>,
     inbound_bytes: usize,
     outbox_bytes: usize,
+    /// Memory that workers' functions of other cores take.
+    away_bytes: usize,
     /// Replies that wait, or wait behind one that does.
     slots: usize,
     complaints: (u64, u32),
@@ -288,6 +292,7 @@ impl Shard {
             resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,
+            away_bytes: 0,
             slots: 0,
             complaints: (0, 0),
             counters: Counters::default(),
@@ -586,6 +591,13 @@ impl Shard {
         self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
     }
 
+    /// Memory that functions, and what workers have registered for, take.
+    #[inline]
+    #[must_use]
+    pub fn registry_bytes(&self) -> usize {
+        self.engine.registry_bytes() + self.away_bytes
+    }
+
     /// Handles `input` and what waited before it, as far as the outbox allows.
     fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let connection = &mut self.connections[conn as usize];
@@ -687,6 +699,12 @@ impl Shard {
             Arrival::Packet { header, body } => match Request::parse(header, body) {
                 Ok(request) => {
                     trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
+                    if let Request::CanDo { function } | Request::CanDoTimeout { function, .. } =
+                        request
+                        && !self.may_register(conn, function)
+                    {
+                        return self.refuse_registration(conn, now);
+                    }
                     if !alone && self.send_away(conn, header, body, &request, now) {
                         return;
                     }
@@ -731,8 +749,9 @@ impl Shard {
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
         trace!(conn, line = %line.escape_ascii());
         let mut text = std::mem::take(&mut self.text);
+        let room = self.registry_room();
         let Settings { handles, identity, .. } = &self.settings;
-        match admin::answer(line, &mut self.engine, handles, identity, &mut text) {
+        match admin::answer(line, &mut self.engine, handles, identity, room, &mut text) {
             Ok(listing) => {
                 self.connections[conn as usize].listing =
                     listing.map(|it| Box::new(Progress::of(it)));
@@ -810,10 +829,20 @@ impl Shard {
         self.settings.memory_bytes_max.saturating_sub(self.taken_bytes())
     }
 
+    /// Bytes that functions and registrations may still take: this core's share of a quarter of the
+    /// memory is theirs whatever jobs take, as without workers jobs would stay for ever.
+    #[inline]
+    fn registry_room(&self) -> usize {
+        let Settings { memory_bytes_max, cores, .. } = &self.settings;
+        let share = (memory_bytes_max / 4 / cores.count).max(REGISTRY_BYTES_MIN);
+        self.room().max(share.saturating_sub(self.registry_bytes()))
+    }
+
     /// Bytes that all cores have taken.
     #[inline]
     fn taken_bytes(&self) -> usize {
-        self.memory_bytes().saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
+        let own = self.memory_bytes() + self.registry_bytes();
+        own.saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
     }
 
     /// Logs a complaint about a peer unless the second has had enough of them.

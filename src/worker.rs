@@ -40,6 +40,7 @@ impl Engine {
     /// `timeout_ms` (0 = no limit). Once more for the same function sets the time anew.
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
         let function_id = self.functions.find_or_create(function);
+        self.forget_unused();
         if let Some(id) = self.abilities.find(conn, function_id) {
             self.abilities.records[id as usize].timeout_ms = timeout_ms;
             return;
@@ -414,10 +415,12 @@ impl Engine {
     /// A connection can't run a function any more. Jobs that it ran by the ability are `lost`: to
     /// be returned, the oldest of a function last, so that it comes to the very head.
     fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
+        let lost_before = lost.len();
         while let Some(job) = self.abilities.records[id as usize].running.front() {
             self.release(job);
             lost.push(job);
         }
+        let has_lost = lost.len() > lost_before;
         let records = &mut self.abilities.records;
         let ability = &records[id as usize];
         let (conn, function_id) = (ability.conn, ability.function);
@@ -438,6 +441,10 @@ impl Engine {
             && function == function_id
         {
             self.end_lease(conn);
+        }
+        // Lost jobs refer to it, and are nowhere yet.
+        if !has_lost {
+            self.check_unused(function_id);
         }
     }
 }

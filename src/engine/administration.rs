@@ -30,9 +30,16 @@ impl Engine {
         true
     }
 
-    /// Makes a function if there is none of this name.
-    pub fn create_function(&mut self, name: &[u8]) {
-        self.functions.find_or_create(name);
+    /// Makes a function if there is none of this name; it stays until it is dropped. `false` if
+    /// there is no room for it.
+    pub fn create_function(&mut self, name: &[u8], room: usize) -> bool {
+        let has_room = self.has_room_for(name, room);
+        if has_room {
+            let id = self.functions.find_or_create(name);
+            self.functions[id].created = true;
+            self.forget_unused();
+        }
+        has_room
     }
 
     /// Drops a function, and its queued jobs as if they were cancelled.
@@ -62,6 +69,7 @@ impl Engine {
     pub fn set_queue_max(&mut self, name: &[u8], queue_max: [u32; 3]) {
         if let Some(id) = self.functions.find(name) {
             self.functions[id].queue_max = queue_max;
+            self.check_unused(id);
         }
     }
 }

@@ -42,6 +42,10 @@ impl Engine {
         let functions = || self.functions.iter_from(0).map(|(_, function)| function);
         let queued = |at: usize| functions().map(|function| function.queues[at].len).sum::<u32>();
         assert_eq!([queued(0), queued(1), queued(2)], self.queued);
+        for (id, function) in self.functions.iter_from(0) {
+            let is_forgettable = function.is_unused() && !function.is_kept();
+            assert!(!is_forgettable || self.functions.is_listed(id), "never forgotten");
+        }
         let mut counted = 0;
         for (id, function) in self.functions.iter_from(0) {
             let mut queued = 0;

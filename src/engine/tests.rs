@@ -388,6 +388,9 @@ fn memory_is_counted_and_bounds_submissions() {
     let Ok(Request::Submit(submit)) = request else { panic!() };
     let bytes = size_of::<Job>() + 5;
     let now = rig.now;
+    let refused = rig.engine.submit(0, &submit, 0, bytes, now);
+    assert_eq!((refused, rig.engine.functions().len()), (Err(SubmitError::OutOfMemory), 0));
+    assert!(rig.engine.create_function(b"resize", 1 << 20), "its memory is counted, too");
     let refused = rig.engine.submit(0, &submit, 0, bytes - 1, now);
     assert_eq!(refused, Err(SubmitError::OutOfMemory));
     let job = rig.engine.submit(0, &submit, 0, bytes, now).unwrap();

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use tracing::trace;
+use tracing::{trace, warn};
 
 use super::{Closing, Shard};
 use crate::admin::{self, Concern, Listing};
@@ -20,7 +20,7 @@ use crate::engine::{ConnId, Now, Status};
 use crate::frame::{Header, Magic};
 use crate::letter::{Answer, Caller, Core, Letter, Question, Rest};
 use crate::outbox::{Parcel, Slot};
-use crate::packet::{Command, Grab, Payload, Priority, Request, Response};
+use crate::packet::{Command, ErrorReply, Grab, Payload, Priority, Request, Response};
 use crate::session;
 use crate::urgency::Urgency;
 
@@ -35,6 +35,8 @@ pub(super) struct Away {
     pub(super) is_rooted: bool,
     /// Functions of other cores that it can run.
     functions: BTreeSet<Box<[u8]>>,
+    /// Memory that they take.
+    function_bytes: usize,
     /// How many of them each core owns.
     able: Box<[u32]>,
     /// Priorities that may have jobs, by core.
@@ -64,6 +66,7 @@ impl Away {
             streak: 0,
             is_rooted: false,
             functions: BTreeSet::new(),
+            function_bytes: 0,
             able: vec![0; cores].into(),
             hints: vec![0; cores].into(),
             unheard: 0,
@@ -90,6 +93,7 @@ impl Away {
         away.known = 1 << owner;
         away.roams = !functions.is_empty();
         away.able[owner] = u32::try_from(functions.len()).unwrap_or(u32::MAX);
+        away.function_bytes = functions.iter().map(|name| entry_bytes(name)).sum();
         away.functions = functions.into_iter().collect();
         if away.roams {
             away.asleep = rest == Rest::Asleep;
@@ -99,6 +103,11 @@ impl Away {
             away.woken_by = (rest == Rest::Woken).then_some(owner);
         }
         away
+    }
+
+    /// Memory that functions of other cores take here, in bytes.
+    pub(super) fn function_bytes(&self) -> usize {
+        self.function_bytes
     }
 
     pub(super) fn roams(&self) -> bool {
@@ -135,6 +144,11 @@ impl Away {
         let core = self.woken_by.filter(|&core| is_best(core)).or(in_turn)?;
         Some((core, *Priority::ALL.get(best as usize)?))
     }
+}
+
+/// Memory of a function of another core, with its share of the set, in bytes.
+fn entry_bytes(name: &[u8]) -> usize {
+    name.len() + 2 * size_of::<Box<[u8]>>()
 }
 
 /// What all cores together are asked, as far as they have answered.
@@ -204,12 +218,15 @@ impl Shard {
                 }
                 let away = self.away(conn);
                 if away.functions.remove(function) {
+                    let bytes = entry_bytes(function);
+                    away.function_bytes -= bytes;
                     away.able[owner] -= 1;
                     if away.able[owner] == 0 {
                         away.told &= !(1 << owner);
                         away.unheard &= !(1 << owner);
                         away.woken_by = away.woken_by.filter(|&by| by != owner);
                     }
+                    self.away_bytes -= bytes;
                     self.tell(owner, conn, header, body);
                 }
                 true
@@ -217,6 +234,7 @@ impl Shard {
             Request::ResetAbilities => {
                 if let Some(away) = &mut self.connections[conn as usize].away {
                     away.functions.clear();
+                    self.away_bytes -= std::mem::take(&mut away.function_bytes);
                     away.unheard = 0;
                     let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
                     away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
@@ -292,6 +310,7 @@ impl Shard {
 
     /// Other cores forget a connection that has gone.
     pub(super) fn leave_others(&mut self, conn: ConnId, away: Option<Box<Away>>) {
+        self.away_bytes -= away.as_ref().map_or(0, |away| away.function_bytes);
         let known = away.map_or(0, |away| away.known);
         for core in self.settings.cores.others().filter(|core| known >> core & 1 == 1) {
             self.send_letter(core, Letter::Gone(conn));
@@ -302,6 +321,25 @@ impl Shard {
     pub(super) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
         let caller = self.caller(conn);
         self.send_letter(core, Letter::List { caller, listing });
+    }
+
+    /// Whether there is memory for a worker's word that it can run a function. Decided here, also
+    /// where another core owns it: that one would have nobody to tell.
+    pub(super) fn may_register(&self, conn: ConnId, function: &[u8]) -> bool {
+        let room = self.registry_room();
+        let owner = self.settings.cores.owner_of(function);
+        if owner == self.settings.cores.own {
+            return self.engine.has_room_to_register(conn, function, room);
+        }
+        let away = &self.connections[conn as usize].away;
+        self.engine.has_room_to_register(conn, function, room.saturating_sub(entry_bytes(function)))
+            || away.as_ref().is_some_and(|away| away.functions.contains(function))
+    }
+
+    pub(super) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
+        let peer = self.connections[conn as usize].origin.peer;
+        self.push(conn, &Response::Error(ErrorReply::OutOfMemoryToRegister), now);
+        self.complain(now, || warn!(conn, %peer, "CAN_DO refused: --memory-max is reached"));
     }
 
     pub(super) fn send_letter(&mut self, to: Core, letter: Letter) {
@@ -400,6 +438,9 @@ impl Shard {
         if away.functions.insert(function.into()) {
             away.able[owner] += 1;
             away.unheard |= 1 << owner;
+            let bytes = entry_bytes(function);
+            away.function_bytes += bytes;
+            self.away_bytes += bytes;
         }
     }
 

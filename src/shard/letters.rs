@@ -91,7 +91,7 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn load_bytes(&self) -> isize {
-        self.memory_bytes().cast_signed() + self.letters.bytes
+        (self.memory_bytes() + self.registry_bytes()).cast_signed() + self.letters.bytes
     }
 
     /// A frame has been handled: who has caused letters of which there are too many waits.

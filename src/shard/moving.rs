@@ -149,6 +149,7 @@ impl Shard {
         let Connection { origin, session, inbound, outbox, away, ended, blocked, .. } =
             self.connections.remove(conn as usize);
         // With functions of other cores, this core's engine isn't told everything.
+        self.away_bytes -= away.as_ref().map_or(0, |away| away.function_bytes());
         let asleep = away.filter(|away| away.roams()).map_or(napping, |away| away.asleep);
         let rest = if asleep { Rest::Asleep } else { Rest::Awake };
         debug_assert!(outbox.is_empty(), "what was sent before is a peer's to have before");

@@ -84,9 +84,10 @@ impl Shard {
 
     fn answer_line(&mut self, line: &[u8], now: Now) -> Vec<u8> {
         let mut text = Vec::new();
+        let room = self.registry_room();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         // Lines that close a connection close it at home.
-        let _ = admin::answer(line, &mut self.engine, handles, identity, &mut text);
+        let _ = admin::answer(line, &mut self.engine, handles, identity, room, &mut text);
         self.deliver(None, now);
         text
     }

@@ -122,7 +122,8 @@ impl Shard {
         let caller = Caller { conn: ConnId::MAX, session: connection.session_id };
         connection.caller = Some((to, caller));
         connection.moving = Moving::Left;
-        connection.away = None;
+        let away = connection.away.take();
+        self.away_bytes -= away.map_or(0, |away| away.function_bytes());
         (connection.dirty, connection.paused) = (false, false);
         connection.throttled = None;
         if std::mem::take(&mut connection.blocked) {
@@ -184,6 +185,7 @@ impl Shard {
         let Cores { own, count } = self.settings.cores;
         let away = Away::with_jobs_at(owner, own, count, functions, ready, rest);
         let roams = away.roams();
+        self.away_bytes += away.function_bytes();
         self.counters.took_in += 1;
         let connection = Connection {
             arrived: self.arrived(),

@@ -343,7 +343,7 @@ impl Mesh {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.shards.iter().map(Shard::memory_bytes).sum()
+        self.shards.iter().map(|shard| shard.memory_bytes() + shard.registry_bytes()).sum()
     }
 
     pub(crate) fn job_bytes(&self) -> usize {
@@ -388,10 +388,14 @@ impl Mesh {
     pub(crate) fn check_empty(&self) {
         self.check_invariants();
         assert!(self.is_quiet());
-        assert_eq!(self.shards.iter().map(Shard::load_bytes).sum::<isize>(), 0, "letters' bytes");
+        let registry = self.shards.iter().map(|shard| shard.engine().registry_bytes());
+        let load = self.shards.iter().map(Shard::load_bytes).sum::<isize>();
+        assert_eq!(load, registry.sum::<usize>().cast_signed(), "letters' bytes");
         for shard in &self.shards {
             assert!(shard.is_idle(), "no job is left");
             assert_eq!(shard.memory_bytes(), 0, "bytes that belong to nobody");
+            let registry = (shard.registry_bytes(), shard.engine().registry_bytes());
+            assert_eq!(registry.0, registry.1, "functions of other cores");
             assert_eq!(shard.engine().deadline_ms(), None, "timers that belong to nobody");
             assert_eq!(shard.connections(), 0);
             assert!(shard.is_flushed(), "replies that nobody waits for");

@@ -383,6 +383,12 @@ impl Model {
         self.expect(conn, &error(code, text));
     }
 
+    /// Memory is refused only when there is none.
+    pub(crate) fn check_short(&self, bytes: usize, what: &str) {
+        let wanted = self.output.memory_bytes + bytes;
+        assert!(wanted > self.rules.memory_bytes_max, "there was memory for {what}");
+    }
+
     /// Whether the server didn't take the body in, which it may only do for two reasons.
     fn refused(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) -> bool {
         let body = Packet::of(command, parts, payload);
@@ -395,8 +401,7 @@ impl Model {
             && self.output.packets.get(&conn).and_then(VecDeque::front) == Some(&out_of_memory)
         {
             self.tally.count("refused: out of memory");
-            let wanted = self.output.memory_bytes + 2 * body.len() + (64 << 10) + 256;
-            assert!(wanted > self.rules.memory_bytes_max, "there was memory for {command:?}");
+            self.check_short(2 * body.len() + (64 << 10) + 1024, command.name());
             self.next(conn);
             // Depends on whether the body came in one piece.
             if is_submit(command) && self.output.functions.iter().any(|name| name == parts[0]) {

@@ -832,7 +832,7 @@ fn settings(rng: &mut Rng) -> Settings {
         identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
         exceptions: rng.u32(0..4) == 0,
         body_bytes_max: if rng.u32(0..4) == 0 { 50_000 } else { 1 << 30 },
-        memory_bytes_max: if tight { rng.usize(20_000..300_000) } else { 1 << 30 },
+        memory_bytes_max: if tight { rng.usize(60_000..300_000) } else { 1 << 30 },
         outbox_bytes_max: [100_000, 3 << 20, 1 << 30][rng.usize(0..3)],
         connections_max: CONNECTIONS_MAX,
         move_after: [0, 1, 2, 3][rng.usize(0..4)],

@@ -643,7 +643,8 @@ fn letters_count_towards_the_memory_limit_until_they_arrive() {
     assert_eq!(cluster.hear(other), response(Command::Error, &error, b""));
     cluster.settle();
     assert_eq!(cluster.rings.iter().flatten().map(VecDeque::len).sum::<usize>(), 0);
-    let memory: usize = cluster.shards.iter().map(Shard::memory_bytes).sum();
+    let memory_of = |shard: &Shard| shard.memory_bytes() + shard.registry_bytes();
+    let memory: usize = cluster.shards.iter().map(memory_of).sum();
     assert_eq!(load(&cluster), memory.cast_signed());
     let bytes = cluster.shards[1].load_bytes() + cluster.shards[2].load_bytes();
     cluster.shards[0].set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
