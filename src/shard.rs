@@ -208,7 +208,10 @@ impl Connection {
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
         let waits = self.paused || self.listing.is_some();
-        waits && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
+        // A peer may read nothing before it has written all: only a list waits for that, and what
+        // waits because memory is short.
+        let waits_for_peer = self.throttled.is_some() || self.listing.is_some();
+        waits && (bytes <= OUTBOX_RESUME_BYTES || !waits_for_peer) && slots <= SLOTS_RESUME
             || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
             || self.ended && self.closing == Closing::No && slots == 0
     }

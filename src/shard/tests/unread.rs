@@ -182,3 +182,28 @@ fn the_largest_of_all_cores_is_closed() {
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }
+
+#[test]
+fn a_client_of_a_store_may_write_all_its_requests_before_it_reads_a_reply() {
+    // With 1024 replies that waited for the store its requests waited, and went on only when it
+    // had read all but 256 KiB: a blocking client that reads last waited for ever.
+    let mut settings = settings().with_outbox(64 * MIB);
+    settings.engine.durabilities.default = Durability::Fsync;
+    let mut desk = Desk::new(settings);
+    let conn = desk.connect();
+    let submit = packet(Command::SubmitJobBg, &[b"resize", b""], b"");
+    let mut sent = 0;
+    for _ in 0..1000 {
+        if sent < 20_000 && desk.shard.intake(conn) == Intake::Read {
+            desk.say(conn, &submit.repeat(2000));
+            sent += 2000;
+        }
+        for number in desk.inserted() {
+            desk.shard.stored(number, true, desk.now);
+        }
+        desk.settle();
+    }
+    assert_eq!(desk.shard.engine().jobs().len(), 20_000);
+    let replies = desk.send_all(conn);
+    assert!(replies.ends_with(&response(Command::JobCreated, &[&handle(20_000)], b"")));
+}
