@@ -691,7 +691,7 @@ impl Shard {
                 Ok(request) => {
                     trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
                     if !alone && self.send_away(conn, header, body, &request, now) {
-                        return;
+                        return self.check_outbox(conn, now);
                     }
                     let late = self.engine.counters.late;
                     let (session, mut cx) = self.context(conn, now);
@@ -713,7 +713,9 @@ impl Shard {
                 }
             },
             Arrival::Line(line) => {
-                if alone || !self.send_line_away(conn, line, now) {
+                if !alone && self.send_line_away(conn, line, now) {
+                    self.check_outbox(conn, now);
+                } else {
                     self.handle_line(conn, line, now);
                 }
             }
@@ -778,10 +780,17 @@ impl Shard {
     /// Takes an outbox into the sums again.
     #[inline]
     fn settle(&mut self, conn: ConnId, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        let bytes = connection.outbox.bytes();
-        self.outbox_bytes += bytes;
-        self.slots += connection.outbox.held();
+        let outbox = &self.connections[conn as usize].outbox;
+        self.outbox_bytes += outbox.bytes();
+        self.slots += outbox.held();
+        self.check_outbox(conn, now);
+    }
+
+    /// A connection was sent something, or has a request whose reply is to come: what it hasn't
+    /// read is within its bounds, or it is listed or closed.
+    #[inline]
+    fn check_outbox(&mut self, conn: ConnId, now: Now) {
+        let bytes = self.connections[conn as usize].outbox.bytes();
         if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
             self.list_unread(conn);
             self.check_slow_reader(conn, now);
