@@ -525,7 +525,8 @@ impl Uring {
 
     /// Looks at connections whose output may have gone nowhere.
     fn look_for_lost_hosts(&mut self, now: Now) {
-        for key in self.parts.liveness.portion(self.keys_end(), now.mono_ms) {
+        // Not `keys_end`, which passes over all places that have come free since the busiest time.
+        for key in self.parts.liveness.portion(self.connections.capacity(), now.mono_ms) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
             let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;
