@@ -2,6 +2,7 @@
 //! wait first, and the largest ends when memory is used up.
 
 use super::*;
+use crate::letter::Cores;
 
 const MIB: usize = 1 << 20;
 
@@ -206,4 +207,24 @@ fn a_client_of_a_store_may_write_all_its_requests_before_it_reads_a_reply() {
     assert_eq!(desk.shard.engine().jobs().len(), 20_000);
     let replies = desk.send_all(conn);
     assert!(replies.ends_with(&response(Command::JobCreated, &[&handle(20_000)], b"")));
+}
+
+#[test]
+fn a_core_with_much_unread_looks_when_others_use_memory_up() {
+    // A core whose peers neither read nor wrote slept on: what other cores took used memory up, and
+    // they refused everything while the largest outbox stayed.
+    let cores = Cores { own: 0, count: 2 };
+    let mut desk = Desk::new(Settings { cores, ..tight() });
+    let client = desk.connect();
+    let echo = packet(Command::EchoReq, &[], &vec![b'e'; MIB]);
+    (0..4).for_each(|_| desk.say(client, &echo));
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Read, "memory isn't short yet");
+    let deadline = desk.shard.deadline_ms().expect("the core looks again");
+    assert!(deadline <= desk.now.mono_ms + 100);
+    desk.now.mono_ms = deadline;
+    let bytes = 12 * MIB as isize;
+    desk.shard.set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Close);
 }
