@@ -418,6 +418,13 @@ impl Shard {
         }
     }
 
+    /// Some of a chunk has been sent: its peer reads.
+    #[inline]
+    pub fn sent_some(&mut self, conn: ConnId, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        connection.throttled = connection.throttled.map(|_| now.mono_ms);
+    }
+
     /// What to do about a connection's incoming bytes.
     #[inline]
     #[must_use]

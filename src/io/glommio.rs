@@ -461,6 +461,7 @@ impl Glommio {
             self.shard().sent(conn, sending.chunk, now);
         } else {
             connection.sending = Some(sending);
+            self.shard().sent_some(conn, now);
         }
         self.flush(conn, now);
         self.wake();
@@ -487,6 +488,7 @@ impl Glommio {
                 Ok(bytes) => {
                     sending.sent += bytes;
                     connection.sending = Some(sending);
+                    shard.sent_some(conn, now);
                 }
                 Err(error) => {
                     connection.sending = Some(sending);

@@ -511,6 +511,7 @@ impl Uring {
                     self.shard().sent(conn, sending.chunk, now);
                 } else {
                     self.connections[key].sending = Some(sending);
+                    self.shard().sent_some(conn, now);
                     return self.send(key);
                 }
             }

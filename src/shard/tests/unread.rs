@@ -228,3 +228,23 @@ fn a_core_with_much_unread_looks_when_others_use_memory_up() {
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }
+
+#[test]
+fn who_reads_one_large_packet_slowly_while_memory_is_short_stays() {
+    // Only whole chunks counted as read: a peer that took longer than a minute for a large payload
+    // was closed, and the log said that it had read nothing.
+    let mut desk = Desk::new(tight());
+    let client = desk.connect();
+    let worker = desk.assign(&[client]);
+    (0..13).for_each(|_| desk.pile(worker, 1, MIB));
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Pause);
+    let (chunk, _) = desk.shard.take(client).unwrap();
+    for _ in 0..5 {
+        desk.now.mono_ms += 30_000;
+        desk.shard.sent_some(client, desk.now);
+        desk.settle();
+    }
+    assert_eq!(desk.shard.intake(client), Intake::Pause);
+    desk.shard.sent(client, chunk, desk.now);
+}
