@@ -304,7 +304,8 @@ impl Parts {
             drain.tell(own, post, now.mono_ms);
             if drain.is_done(own, post) {
                 if post.core() == 0 {
-                    info!(left_to_the_next_server = own.kept, "no job is left");
+                    let kept = own.kept + post.elsewhere().kept;
+                    info!(left_to_the_next_server = kept, "no job is left");
                 }
                 lifecycle.stop(now);
             }
