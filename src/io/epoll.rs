@@ -154,9 +154,8 @@ impl Epoll {
             }
             self.parts.tick(now);
             self.look_for_lost_hosts(now);
-            self.parts.post();
             self.welcome_arrivals(now);
-            while let Some(conn) = self.shard().next_dirty(now) {
+            while let Some(conn) = self.parts.next_dirty(now) {
                 self.flush(conn, now);
             }
             self.parts.send();

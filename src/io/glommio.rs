@@ -274,9 +274,8 @@ impl Glommio {
         self.parts.receive(now)?;
         self.parts.tick(now);
         self.look_for_lost_hosts(now);
-        self.parts.post();
         self.welcome_arrivals(now);
-        while let Some(conn) = self.shard().next_dirty(now) {
+        while let Some(conn) = self.parts.next_dirty(now) {
             self.flush(conn, now);
         }
         self.parts.send();

@@ -240,9 +240,8 @@ impl Uring {
             }
             self.parts.tick(now);
             self.look_for_lost_hosts(now);
-            self.parts.post();
             self.welcome_arrivals(now);
-            while let Some(conn) = self.shard().next_dirty(now) {
+            while let Some(conn) = self.parts.next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
             self.parts.send();
