@@ -705,8 +705,10 @@ impl Shard {
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
                     let work = if let Request::Work(work) = request { Some(work) } else { None };
-                    if self.engine.counters.late > late {
-                        self.note_late(conn, work, now);
+                    if self.engine.counters.late > late
+                        && let Some(number) = work.and_then(|work| self.number_of(&work))
+                    {
+                        self.note_late(conn, number, now);
                     }
                     self.deliver(work, now);
                 }
