@@ -196,6 +196,13 @@ pub enum Letter {
         /// Priorities that may have jobs.
         ready: u8,
     },
+    /// To the home: a worker's result came too late and was refused.
+    Late {
+        /// The worker.
+        caller: Caller,
+        /// The job.
+        number: u64,
+    },
     /// To the home: jobs have come for a worker that is awake.
     Hint {
         /// The worker.
@@ -257,6 +264,7 @@ impl Letter {
                 | Self::Gone(_)
                 | Self::List { .. }
                 | Self::Empty { .. }
+                | Self::Late { .. }
                 | Self::Hint { .. }
                 | Self::Noop { .. } => 0,
             }

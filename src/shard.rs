@@ -210,7 +210,10 @@ impl Connection {
     fn may_resume(&self) -> bool {
         let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
         let waits = self.paused || self.listing.is_some();
-        waits && bytes <= OUTBOX_RESUME_BYTES && slots <= SLOTS_RESUME
+        // A peer may read nothing before it has written all: only a list waits for that, and what
+        // waits because memory is short.
+        let waits_for_peer = self.throttled.is_some() || self.listing.is_some();
+        waits && (bytes <= OUTBOX_RESUME_BYTES || !waits_for_peer) && slots <= SLOTS_RESUME
             || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
             || self.ended && self.closing == Closing::No && slots == 0
     }
@@ -418,6 +421,13 @@ impl Shard {
         } else if connection.closing != Closing::No || connection.moving != Moving::No {
             self.mark_dirty(conn);
         }
+    }
+
+    /// Some of a chunk has been sent: its peer reads.
+    #[inline]
+    pub fn sent_some(&mut self, conn: ConnId, now: Now) {
+        let connection = &mut self.connections[conn as usize];
+        connection.throttled = connection.throttled.map(|_| now.mono_ms);
     }
 
     /// What to do about a connection's incoming bytes.
@@ -706,15 +716,17 @@ impl Shard {
                         return self.refuse_registration(conn, now);
                     }
                     if !alone && self.send_away(conn, header, body, &request, now) {
-                        return;
+                        return self.check_outbox(conn, now);
                     }
                     let late = self.engine.counters.late;
                     let (session, mut cx) = self.context(conn, now);
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
                     let work = if let Request::Work(work) = request { Some(work) } else { None };
-                    if self.engine.counters.late > late {
-                        self.note_late(conn, work, now);
+                    if self.engine.counters.late > late
+                        && let Some(number) = work.and_then(|work| self.number_of(&work))
+                    {
+                        self.note_late(conn, number, now);
                     }
                     self.deliver(work, now);
                 }
@@ -728,7 +740,9 @@ impl Shard {
                 }
             },
             Arrival::Line(line) => {
-                if alone || !self.send_line_away(conn, line, now) {
+                if !alone && self.send_line_away(conn, line, now) {
+                    self.check_outbox(conn, now);
+                } else {
                     self.handle_line(conn, line, now);
                 }
             }
@@ -794,10 +808,17 @@ impl Shard {
     /// Takes an outbox into the sums again.
     #[inline]
     fn settle(&mut self, conn: ConnId, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        let bytes = connection.outbox.bytes();
-        self.outbox_bytes += bytes;
-        self.slots += connection.outbox.held();
+        let outbox = &self.connections[conn as usize].outbox;
+        self.outbox_bytes += outbox.bytes();
+        self.slots += outbox.held();
+        self.check_outbox(conn, now);
+    }
+
+    /// A connection was sent something, or has a request whose reply is to come: what it hasn't
+    /// read is within its bounds, or it is listed or closed.
+    #[inline]
+    fn check_outbox(&mut self, conn: ConnId, now: Now) {
+        let bytes = self.connections[conn as usize].outbox.bytes();
         if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
             self.list_unread(conn);
             self.check_slow_reader(conn, now);

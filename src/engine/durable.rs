@@ -44,7 +44,7 @@ impl Engine {
         }
         let job = &mut self.jobs[id as usize];
         (job.storing, job.stored, job.background) = (false, false, false);
-        if !job.clients.is_empty() && job.state == State::Storing {
+        if !job.clients.is_empty() && matches!(job.state, State::Storing | State::Kept) {
             self.unqueue(id);
             self.start(id, now);
         }

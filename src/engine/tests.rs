@@ -642,3 +642,21 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     assert_eq!((removed(&mut rig), rig.engine.kept()), (1, 1001));
     rig.engine.check_invariants();
 }
+
+/// A client waited for a job that somebody else had submitted in the background, too. The server
+/// drained before the store answered, the store refused, and the job stayed set aside for a next
+/// server that would never hear of it.
+#[test]
+fn a_job_set_aside_is_worked_off_if_the_store_refuses_it_after_all() {
+    let mut rig = durable(Durability::Fsync);
+    let number = rig.submit(0, Command::SubmitJob, "f\0key\0");
+    assert!(rig.submit_durably(2, "f\0key\0", 7).waits);
+    rig.engine.drain(rig.now);
+    rig.engine.tick(rig.now, 100);
+    assert_eq!(rig.engine.kept(), 1);
+    rig.engine.not_stored(number, rig.now);
+    rig.engine.check_invariants();
+    assert_eq!(rig.engine.kept(), 0);
+    rig.can_do(1, "f");
+    assert_eq!(rig.grab(1), Some(number));
+}

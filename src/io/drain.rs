@@ -9,7 +9,7 @@
 //! no published number is smaller than what is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tracing::info;
 
@@ -19,10 +19,12 @@ use super::mesh::{Load, Post};
 const NEWS_MS: u64 = 5000;
 
 /// One core's view of draining.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Drain {
     /// Cores that have joined.
     joined: Arc<AtomicUsize>,
+    /// A core has found that nothing is left anywhere, and may have ended.
+    is_finished: Arc<AtomicBool>,
     cores: usize,
     has_joined: bool,
     /// What was last told, and when.
@@ -40,9 +42,14 @@ struct Left {
 impl Drain {
     /// One for each core.
     pub(super) fn of(cores: usize) -> Vec<Self> {
-        let joined = Arc::<AtomicUsize>::default();
-        let drain = || Self { joined: Arc::clone(&joined), cores, has_joined: false, told: None };
-        (0..cores).map(|_| drain()).collect()
+        let drain = Self {
+            joined: Arc::default(),
+            is_finished: Arc::default(),
+            cores,
+            has_joined: false,
+            told: None,
+        };
+        vec![drain; cores]
     }
 
     /// This core refuses submissions, and has published what it accepted before.
@@ -55,11 +62,18 @@ impl Drain {
     /// Whether nothing is left on any core, and no message for this one. `own` is what this core
     /// has.
     pub(super) fn is_done<T: Send>(&self, own: Load, post: &Post<T>) -> bool {
-        // In this order: what a core does away with its last job by, it has sent before.
-        own.jobs == 0
-            && self.joined.load(Ordering::Acquire) == self.cores
-            && post.elsewhere().jobs == 0
-            && !post.is_wanted()
+        // In this order: what a core does away with its last job by, it has sent before. Once it
+        // is so it stays so, and the first core that ends takes no more letters: those that wait
+        // for room there, which count as jobs, would wait for ever.
+        let is_finished = self.is_finished.load(Ordering::Acquire)
+            || own.jobs == 0
+                && self.joined.load(Ordering::Acquire) == self.cores
+                && post.elsewhere().jobs == 0;
+        let is_done = is_finished && !post.is_wanted();
+        if is_done {
+            self.is_finished.store(true, Ordering::Release);
+        }
+        is_done
     }
 
     /// Says what is left, the first time and when it has changed, for the first core only.

@@ -154,9 +154,8 @@ impl Epoll {
             }
             self.parts.tick(now);
             self.look_for_lost_hosts(now);
-            self.parts.post();
             self.welcome_arrivals(now);
-            while let Some(conn) = self.shard().next_dirty(now) {
+            while let Some(conn) = self.parts.next_dirty(now) {
                 self.flush(conn, now);
             }
             self.parts.send();
@@ -353,7 +352,10 @@ impl Epoll {
             let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
             match SockRef::from(&connection.stream).send_with_flags(rest, flags) {
                 Ok(bytes) if bytes == rest.len() => shard.sent(conn, chunk, now),
-                Ok(bytes) => connection.sending = Some((chunk, sent + bytes, more)),
+                Ok(bytes) => {
+                    connection.sending = Some((chunk, sent + bytes, more));
+                    shard.sent_some(conn, now);
+                }
                 Err(error) => {
                     connection.sending = Some((chunk, sent, more));
                     match error.kind() {

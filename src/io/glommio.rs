@@ -274,9 +274,8 @@ impl Glommio {
         self.parts.receive(now)?;
         self.parts.tick(now);
         self.look_for_lost_hosts(now);
-        self.parts.post();
         self.welcome_arrivals(now);
-        while let Some(conn) = self.shard().next_dirty(now) {
+        while let Some(conn) = self.parts.next_dirty(now) {
             self.flush(conn, now);
         }
         self.parts.send();
@@ -461,6 +460,7 @@ impl Glommio {
             self.shard().sent(conn, sending.chunk, now);
         } else {
             connection.sending = Some(sending);
+            self.shard().sent_some(conn, now);
         }
         self.flush(conn, now);
         self.wake();
@@ -487,6 +487,7 @@ impl Glommio {
                 Ok(bytes) => {
                     sending.sent += bytes;
                     connection.sending = Some(sending);
+                    shard.sent_some(conn, now);
                 }
                 Err(error) => {
                     connection.sending = Some(sending);

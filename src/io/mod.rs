@@ -215,15 +215,19 @@ impl Parts {
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
-    /// Passes on what the turn's requests have for other cores, before its replies leave: what a
-    /// client hears of, others know or find when they look. They are rung for in `send`.
-    fn post(&mut self) {
+    /// The next connection whose replies may leave. What requests so far have for other cores is
+    /// passed on before: what a client hears of, others know or find when they look. They are rung
+    /// for in `send`.
+    fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         let Self { shard, post, letters, .. } = self;
+        // It also sees to requests that had to wait.
+        let conn = shard.next_dirty(now);
         shard.take_letters(letters);
         if !letters.is_empty() {
             letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
             shard.set_congested(post.congested());
         }
+        conn
     }
 
     /// Lets the shard do what is due. Comes after the turn's reads and letters.
@@ -304,7 +308,8 @@ impl Parts {
             drain.tell(own, post, now.mono_ms);
             if drain.is_done(own, post) {
                 if post.core() == 0 {
-                    info!(left_to_the_next_server = own.kept, "no job is left");
+                    let kept = own.kept + post.elsewhere().kept;
+                    info!(left_to_the_next_server = kept, "no job is left");
                 }
                 lifecycle.stop(now);
             }
@@ -613,7 +618,72 @@ fn wait_ms(now: Now, deadlines: [Option<u64>; 3]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::frame::Magic;
+    use crate::packet::{Command, encode};
+    use crate::shard::Origin;
+
+    fn parts(shard: Shard, post: Post<Mail>) -> Parts {
+        Parts {
+            shard,
+            listeners: Vec::new(),
+            lifecycle: Lifecycle::new(Signals::install(1).unwrap().remove(0), None),
+            drain: Drain::of(1).remove(0),
+            clock: Clock::start(),
+            post,
+            commits: None,
+            letters: Vec::new(),
+            arrivals: Vec::new(),
+            rings: Arc::new([]),
+            numbers: Numbers::new(1),
+            busy_poll: Duration::ZERO,
+            connections_max: 100,
+            memory: MemoryElsewhere::default(),
+            meter: None,
+            alarm: Alarm::default(),
+            liveness: Liveness::new(Duration::ZERO),
+        }
+    }
+
+    /// A request that waited for another core's answer to a grab is handled when the driver asks
+    /// for the next connection to flush: what it had for other cores came there after its reply had
+    /// left, and after the replies of all connections behind it.
+    #[test]
+    fn what_a_request_that_waited_has_for_another_core_is_on_its_way_before_replies_are() {
+        let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
+        let cores = Cores { own: 0, count: 2 };
+        let functions = || (0..).map(|n| format!("f{n}"));
+        let theirs = functions().find(|name| cores.owner_of(name.as_bytes()) == 1).unwrap();
+        let mut posts = mesh::mesh(2, Mail::bytes).unwrap();
+        let mut other = posts.pop().unwrap();
+        let shard = Shard::new(Settings { cores, ..Settings::default() }, now);
+        let mut parts = parts(shard, posts.remove(0));
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let conn = parts.shard.connect(origin, now).unwrap();
+        let mut requests = Vec::new();
+        let mut say = |command, arguments: &[&[u8]]| {
+            encode(&mut requests, Magic::Request, command, arguments, b"");
+        };
+        say(Command::CanDo, &[theirs.as_bytes()]);
+        say(Command::GrabJob, &[]);
+        say(Command::SubmitJobBg, &[theirs.as_bytes(), b""]);
+        parts.shard.received(conn, &requests, now);
+        while parts.next_dirty(now).is_some() {}
+        let mut letters = Vec::new();
+        other.receive(9, |_, mail| letters.push(mail));
+        let Some(Mail::Letter(Letter::Grab { caller, .. })) = letters.pop() else {
+            panic!("{letters:?}");
+        };
+        parts.shard.receive_letter(1, Letter::Empty { caller, ready: 0 }, now);
+        while parts.next_dirty(now).is_some() && letters.len() < 2 {
+            other.receive(9, |_, mail| letters.push(mail));
+        }
+        let submitted =
+            |mail: &Mail| matches!(mail, Mail::Letter(Letter::Request { slot: Some(_), .. }));
+        assert!(letters.iter().any(submitted), "{letters:?}");
+    }
 
     #[test]
     fn each_ring_has_room_of_its_own_and_no_more_than_the_kernel_allows() {

@@ -240,9 +240,8 @@ impl Uring {
             }
             self.parts.tick(now);
             self.look_for_lost_hosts(now);
-            self.parts.post();
             self.welcome_arrivals(now);
-            while let Some(conn) = self.shard().next_dirty(now) {
+            while let Some(conn) = self.parts.next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
             self.parts.send();
@@ -511,6 +510,7 @@ impl Uring {
                     self.shard().sent(conn, sending.chunk, now);
                 } else {
                     self.connections[key].sending = Some(sending);
+                    self.shard().sent_some(conn, now);
                     return self.send(key);
                 }
             }
@@ -525,7 +525,8 @@ impl Uring {
 
     /// Looks at connections whose output may have gone nowhere.
     fn look_for_lost_hosts(&mut self, now: Now) {
-        for key in self.parts.liveness.portion(self.keys_end(), now.mono_ms) {
+        // Not `keys_end`, which passes over all places that have come free since the busiest time.
+        for key in self.parts.liveness.portion(self.connections.capacity(), now.mono_ms) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
             let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;

@@ -20,7 +20,7 @@ use crate::engine::{ConnId, Now, Status};
 use crate::frame::{Header, Magic};
 use crate::letter::{Answer, Caller, Core, Letter, Question, Rest};
 use crate::outbox::{Parcel, Slot};
-use crate::packet::{Command, ErrorReply, Grab, Payload, Priority, Request, Response};
+use crate::packet::{Command, ErrorReply, Grab, Payload, Priority, Request, Response, Work};
 use crate::session;
 use crate::urgency::Urgency;
 
@@ -185,7 +185,7 @@ impl Shard {
                 asked
             }
             Request::Work(ref work) => {
-                let owner = number(work.handle).map(|number| cores.owner_of_job(number));
+                let owner = self.number_of(work).map(|number| cores.owner_of_job(number));
                 owner.is_some_and(|owner| owner != cores.own && self.ask(owner, conn, header, body))
             }
             Request::GetStatus { handle } => {
@@ -345,6 +345,11 @@ impl Shard {
     pub(super) fn send_letter(&mut self, to: Core, letter: Letter) {
         trace!(to, ?letter, "letter");
         self.letters.send(to, letter);
+    }
+
+    /// The job that a worker speaks of.
+    pub(super) fn number_of(&self, work: &Work<'_>) -> Option<u64> {
+        self.settings.handles.number(session::c_string(work.handle))
     }
 
     fn caller(&self, conn: ConnId) -> Caller {
@@ -607,6 +612,11 @@ impl Shard {
                 if let Some(conn) = self.find_caller(caller) {
                     self.note_answer(conn, from, ready, false);
                     self.ask_next(conn, now);
+                }
+            }
+            Letter::Late { caller, number } => {
+                if let Some(conn) = self.find_caller(caller) {
+                    self.note_late(conn, number, now);
                 }
             }
             Letter::Hint { caller, ready } => {

@@ -9,7 +9,6 @@ use tracing::warn;
 
 use super::Shard;
 use crate::engine::{ConnId, Now};
-use crate::packet::Work;
 
 impl Shard {
     /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
@@ -22,10 +21,10 @@ impl Shard {
     }
 
     /// Says that a result was refused since another worker has the job.
-    pub(super) fn note_late(&mut self, conn: ConnId, work: Option<Work<'_>>, now: Now) {
+    pub(super) fn note_late(&mut self, conn: ConnId, number: u64, now: Now) {
         let peer = self.connections[conn as usize].origin.peer;
-        let handle = work.map_or(&[][..], |work| work.handle);
-        let handle = handle.escape_ascii();
+        let handle = self.settings.handles.text(number);
+        let handle = handle.as_ref().escape_ascii();
         self.complain(now, || {
             warn!(conn, %peer, %handle, "result refused: its time was over, another worker has it");
         });

@@ -105,6 +105,7 @@ impl Shard {
         // It was parsed at home.
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
         let conn = self.stand_in(from, caller);
+        let late = self.engine.counters.late;
         let (waits, parcel) = self.with_stand_in(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.room = cx.room.saturating_sub(body.len());
@@ -117,6 +118,12 @@ impl Shard {
             self.send_letter(from, Letter::Reply { caller, slot, parcel });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
+        if self.engine.counters.late > late
+            && let Some(number) = work.and_then(|work| self.number_of(&work))
+        {
+            // Its home knows where the worker is.
+            self.send_letter(from, Letter::Late { caller, number });
+        }
         self.deliver(work, now);
     }
 

@@ -16,7 +16,8 @@ use crate::engine::{ConnId, Now};
 
 /// A throttled connection whose peer reads nothing for so long is closed.
 const READ_NOTHING_MS: u64 = 60_000;
-/// How often throttled connections are looked at: other cores give memory back without a word.
+/// How often throttled connections are looked at, and all where there are other cores: those take
+/// memory and give it back without a word.
 const LOOK_MS: u64 = 100;
 
 /// Connections with more than `OUTBOX_PAUSE_BYTES` unread.
@@ -26,7 +27,7 @@ pub(super) struct Unread {
     listed: Vec<ConnId>,
     /// Bytes of the largest outbox at the last look; 0 if none has more than `OUTBOX_PAUSE_BYTES`.
     largest_bytes: usize,
-    /// When throttled connections are to be looked at again.
+    /// When they are to be looked at again, if nothing else happens.
     look_at_ms: Option<u64>,
 }
 
@@ -90,7 +91,8 @@ impl Shard {
         let is_short = room < memory_max / 4;
         // The less is left, the smaller are those that have to wait.
         let most = if is_short { (room / 4).max(OUTBOX_PAUSE_BYTES) } else { usize::MAX };
-        self.unread.look_at_ms = None;
+        let has_others = self.settings.cores.count > 1 && !listed.is_empty();
+        self.unread.look_at_ms = has_others.then_some(now.mono_ms + LOOK_MS);
         for &conn in &listed {
             self.check_throttle(conn, most, now);
         }

@@ -55,8 +55,9 @@ fn stored_jobs_are_left_to_the_next_server(contender: Contender) {
     let mut server = database.serve(contender, &[]);
     let mut client = Conn::open(server.address());
     let mut handles = Vec::new();
-    for payload in [&b"runs"[..], b"waits", b"waits, too"] {
-        client.packet("SUBMIT_JOB_BG", &[b"f", b"", payload]);
+    let jobs = [("f", "runs"), ("f", "waits"), ("g", "waits, too"), ("h", "waits, as well")];
+    for (function, payload) in jobs {
+        client.packet("SUBMIT_JOB_BG", &[function.as_bytes(), b"", payload.as_bytes()]);
         let Ok(Item::Packet(8, handle)) = client.next() else { panic!("no JOB_CREATED") };
         handles.push(handle);
     }
@@ -75,10 +76,13 @@ fn stored_jobs_are_left_to_the_next_server(contender: Contender) {
     assert_eq!(do_one(&mut other), None, "the others are the next server's");
     busy.packet("WORK_COMPLETE", &[&handles[0], b"done"]);
     assert_eq!(server.wait().code(), Some(0));
+    // On whichever core: the line counted the first core's only.
+    let log = server.log();
+    assert!(log.contains("no job is left left_to_the_next_server=3"), "{log}");
     let next = database.serve(contender, &[]);
-    let mut left = drain_texts(&next, &["f"]);
+    let mut left = drain_texts(&next, &["f", "g", "h"]);
     left.sort();
-    assert_eq!(left, ["waits", "waits, too"]);
+    assert_eq!(left, ["waits", "waits, as well", "waits, too"]);
 }
 
 /// With several threads a core ended when it saw no job anywhere; another one got the next job and

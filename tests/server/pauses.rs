@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringgear::packet::Command;
 
 use crate::harness::{Contender, Server, wait_until};
-use crate::wire::{echo, expect, send};
+use crate::wire::{echo, expect, receive, send};
 
 /// Several, so that workers, clients and functions are of different cores.
 const FUNCTIONS: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
@@ -56,6 +56,47 @@ fn a_result_that_came_while_the_server_was_stopped_is_taken() {
             expect(client, Command::WorkComplete);
             // An error would come before it.
             echo(worker, b"no error");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn a_result_that_is_refused_since_another_worker_has_the_job_is_in_the_log() {
+    // Only the core that the worker was connected to said so, and only about its own jobs.
+    for contender in Contender::RINGGEAR.into_iter().filter(|contender| contender.is_here()) {
+        eprintln!("{contender:?}");
+        let server = Server::start_with(contender, &[]).expect("it is here");
+        let [mut late, mut next] = [server.connect(), server.connect()];
+        for function in FUNCTIONS {
+            send(&mut late, Command::CanDoTimeout, &[function, b"1"], b"");
+            send(&mut next, Command::CanDo, &[function], b"");
+        }
+        let mut clients = FUNCTIONS.map(|function| {
+            let mut client = server.connect();
+            send(&mut client, Command::SubmitJob, &[function, b""], b"");
+            let handle = expect(&mut client, Command::JobCreated);
+            send(&mut late, Command::GrabJob, &[], b"");
+            expect(&mut late, Command::JobAssign);
+            (client, handle)
+        });
+        for _ in &clients {
+            wait_until("its time to be over", || {
+                send(&mut next, Command::GrabJob, &[], b"");
+                let (command, _) = receive(&mut next).expect("an answer");
+                (command == Command::JobAssign).then_some(())
+            });
+        }
+        let peer = late.local_addr().expect("a socket").to_string();
+        for (client, handle) in &mut clients {
+            send(&mut late, Command::WorkComplete, &[handle], b"");
+            expect(&mut late, Command::Error);
+            let text = String::from_utf8(handle.clone()).expect("text");
+            server.wait_for_log("result refused", |line| {
+                (line.contains(&text) && line.contains(&peer)).then_some(())
+            });
+            send(&mut next, Command::WorkComplete, &[handle], b"");
+            expect(client, Command::WorkComplete);
         }
         server.stop();
     }

@@ -184,3 +184,20 @@ fn cores_that_drain_under_load_all_end_with_everything_done() {
     }
     assert!(refused > 100, "new work came meanwhile");
 }
+
+/// The letters that a core had for one that had just ended found no room there, and waited: they
+/// count as jobs, and so that core waited for itself.
+#[test]
+fn a_core_ends_though_one_that_has_ended_takes_none_of_its_letters_any_more() {
+    let mut posts = super::super::mesh::mesh::<()>(2, |()| 0).unwrap();
+    let mut drains = Drain::of(2);
+    drains.iter_mut().for_each(Drain::join);
+    assert!(drains[1].is_done(Load::default(), &posts[1]));
+    drop(posts.pop());
+    // Its peers asked for much in the very turn.
+    (0..10_000).for_each(|_| posts[0].send(1, ()));
+    posts[0].flush();
+    let own = Load { jobs: posts[0].waiting(), ..Load::default() };
+    assert!(own.jobs > 0);
+    assert!(drains[0].is_done(own, &posts[0]));
+}

@@ -827,3 +827,23 @@ fn act(cluster: &mut Cluster, peer: Peer, work: &mut Work, completed: &mut u32) 
     }
     true
 }
+
+#[test]
+fn who_reads_no_reply_of_another_core_is_closed_at_the_bound() {
+    // What came as a reply of another core was let through, whatever had piled up before: a client
+    // of a function elsewhere that read nothing took memory without bound.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let bound = 64 << 10;
+    cluster.shards[0].settings.outbox_bytes_max = bound;
+    let client = cluster.connect(0);
+    let submit = packet(Command::SubmitJobBg, &[function(1).as_bytes(), b""], b"");
+    for _ in 0..20 {
+        if cluster.shards[0].intake(client.1) == Intake::Close {
+            break;
+        }
+        cluster.say(client, &submit.repeat(500));
+        assert!(cluster.shards[0].outbox_bytes < 2 * bound, "{}", cluster.shards[0].outbox_bytes);
+    }
+    assert_eq!(cluster.shards[0].intake(client.1), Intake::Close);
+    assert_eq!(cluster.shards[0].counters.slow_readers, 1);
+}

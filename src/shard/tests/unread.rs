@@ -2,6 +2,7 @@
 //! wait first, and the largest ends when memory is used up.
 
 use super::*;
+use crate::letter::Cores;
 
 const MIB: usize = 1 << 20;
 
@@ -181,4 +182,69 @@ fn the_largest_of_all_cores_is_closed() {
     desk.shard.set_elsewhere(Elsewhere { largest_unread_bytes: 4 * MIB, ..elsewhere });
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
+}
+
+#[test]
+fn a_client_of_a_store_may_write_all_its_requests_before_it_reads_a_reply() {
+    // With 1024 replies that waited for the store its requests waited, and went on only when it
+    // had read all but 256 KiB: a blocking client that reads last waited for ever.
+    let mut settings = settings().with_outbox(64 * MIB);
+    settings.engine.durabilities.default = Durability::Fsync;
+    let mut desk = Desk::new(settings);
+    let conn = desk.connect();
+    let submit = packet(Command::SubmitJobBg, &[b"resize", b""], b"");
+    let mut sent = 0;
+    for _ in 0..1000 {
+        if sent < 20_000 && desk.shard.intake(conn) == Intake::Read {
+            desk.say(conn, &submit.repeat(2000));
+            sent += 2000;
+        }
+        for number in desk.inserted() {
+            desk.shard.stored(number, true, desk.now);
+        }
+        desk.settle();
+    }
+    assert_eq!(desk.shard.engine().jobs().len(), 20_000);
+    let replies = desk.send_all(conn);
+    assert!(replies.ends_with(&response(Command::JobCreated, &[&handle(20_000)], b"")));
+}
+
+#[test]
+fn a_core_with_much_unread_looks_when_others_use_memory_up() {
+    // A core whose peers neither read nor wrote slept on: what other cores took used memory up, and
+    // they refused everything while the largest outbox stayed.
+    let cores = Cores { own: 0, count: 2 };
+    let mut desk = Desk::new(Settings { cores, ..tight() });
+    let client = desk.connect();
+    let echo = packet(Command::EchoReq, &[], &vec![b'e'; MIB]);
+    (0..4).for_each(|_| desk.say(client, &echo));
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Read, "memory isn't short yet");
+    let deadline = desk.shard.deadline_ms().expect("the core looks again");
+    assert!(deadline <= desk.now.mono_ms + 100);
+    desk.now.mono_ms = deadline;
+    let bytes = 12 * MIB as isize;
+    desk.shard.set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Close);
+}
+
+#[test]
+fn who_reads_one_large_packet_slowly_while_memory_is_short_stays() {
+    // Only whole chunks counted as read: a peer that took longer than a minute for a large payload
+    // was closed, and the log said that it had read nothing.
+    let mut desk = Desk::new(tight());
+    let client = desk.connect();
+    let worker = desk.assign(&[client]);
+    (0..13).for_each(|_| desk.pile(worker, 1, MIB));
+    desk.settle();
+    assert_eq!(desk.shard.intake(client), Intake::Pause);
+    let (chunk, _) = desk.shard.take(client).unwrap();
+    for _ in 0..5 {
+        desk.now.mono_ms += 30_000;
+        desk.shard.sent_some(client, desk.now);
+        desk.settle();
+    }
+    assert_eq!(desk.shard.intake(client), Intake::Pause);
+    desk.shard.sent(client, chunk, desk.now);
 }
