@@ -18,6 +18,7 @@ use tracing::{debug, trace, warn};
 use self::home::{Away, Gathering};
 use self::letters::Letters;
 use self::lists::Progress;
+use self::losses::Complaints;
 use self::moving::Moving;
 pub use self::moving::Passenger;
 use self::relief::Relief;
@@ -47,8 +48,6 @@ const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
 const INBOUND_PAUSE_BYTES: usize = 1 << 20;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
-/// Complaints about connections that are logged a second; the others are counted.
-const COMPLAINTS_PER_SECOND: u32 = 20;
 /// Functions and registrations of a core may always take so much.
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 /// Memory a connection takes while nothing is on its way, in round figures.
@@ -266,7 +265,7 @@ pub struct Shard {
     away_bytes: usize,
     /// Replies that wait, or wait behind one that does.
     slots: usize,
-    complaints: (u64, u32),
+    complaints: Complaints,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -297,7 +296,7 @@ impl Shard {
             outbox_bytes: 0,
             away_bytes: 0,
             slots: 0,
-            complaints: (0, 0),
+            complaints: Complaints::default(),
             counters: Counters::default(),
             settings,
         }
@@ -472,8 +471,13 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let Self { engine, settings, unread, .. } = self;
-        let deadlines = [engine.deadline_ms(), settings.spares.deadline_ms(), unread.deadline_ms()];
+        let Self { engine, settings, unread, complaints, .. } = self;
+        let deadlines = [
+            engine.deadline_ms(),
+            settings.spares.deadline_ms(),
+            unread.deadline_ms(),
+            complaints.deadline_ms(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -481,6 +485,7 @@ impl Shard {
     pub fn tick(&mut self, now: Now) {
         self.settings.spares.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
+        self.count_complaints(now);
         self.deliver(None, now);
     }
 
@@ -864,18 +869,6 @@ impl Shard {
     fn taken_bytes(&self) -> usize {
         let own = self.memory_bytes() + self.registry_bytes();
         own.saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
-    }
-
-    /// Logs a complaint about a peer unless the second has had enough of them.
-    fn complain(&mut self, now: Now, log: impl Fn()) {
-        let second = now.mono_ms / 1000;
-        if self.complaints.0 != second {
-            self.complaints = (second, 0);
-        }
-        self.complaints.1 += 1;
-        if self.complaints.1 <= COMPLAINTS_PER_SECOND {
-            log();
-        }
     }
 }
 

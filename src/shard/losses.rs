@@ -1,16 +1,59 @@
-//! Lines about what is lost: connections whose peers can't be reached any more, and results that
-//! come too late.
+//! Lines about peers and what they lose: connections whose hosts can't be reached any more, results
+//! that come too late; and how many such lines there may be.
 //!
 //! The driver finds out about the former and closes them. Knows no socket and no time-out.
 //! Invariant: a line says where the peer was, why it or its packet was given up, and how many bytes
-//! it doesn't get.
+//! it doesn't get; lines that are left out are counted in one.
 
 use tracing::warn;
 
 use super::Shard;
 use crate::engine::{ConnId, Now};
 
+/// Lines about peers that are logged a second; the others are counted.
+const LINES_PER_SECOND: u64 = 20;
+
+/// Lines about peers in one second.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    second: u64,
+    count: u64,
+}
+
+impl Complaints {
+    fn left_out(&self) -> u64 {
+        self.count.saturating_sub(LINES_PER_SECOND)
+    }
+
+    /// When the log is to be told how many were left out.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        (self.left_out() > 0).then_some((self.second + 1) * 1000)
+    }
+}
+
 impl Shard {
+    /// Logs a line about a peer unless the second has had enough of them.
+    pub(super) fn complain(&mut self, now: Now, log: impl Fn()) {
+        self.count_complaints(now);
+        self.complaints.count += 1;
+        if self.complaints.left_out() == 0 {
+            log();
+        }
+    }
+
+    /// Says how many lines were left out, when their second is over.
+    pub(super) fn count_complaints(&mut self, now: Now) {
+        let second = now.mono_ms / 1000;
+        if self.complaints.second == second {
+            return;
+        }
+        let left_out = self.complaints.left_out();
+        if left_out > 0 {
+            warn!(left_out, "more lines about peers were left out: too many in a second");
+        }
+        self.complaints = Complaints { second, count: 0 };
+    }
+
     /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
     /// that the kernel has of it, less those of the driver's chunk that it has taken.
     pub fn note_lost(&mut self, conn: ConnId, beside: isize, reason: &'static str, now: Now) {

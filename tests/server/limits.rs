@@ -644,3 +644,24 @@ fn names_that_a_worker_makes_up_are_bounded_and_forgotten() {
         });
     });
 }
+
+#[test]
+fn lines_about_peers_that_are_left_out_are_counted() {
+    // Twenty lines a second were logged, and nothing told of the others.
+    const PEERS: usize = 100;
+    each_driver(&[], |_, server| {
+        for _ in 0..PEERS {
+            let mut peer = server.connect();
+            peer.write_all(b"\0ZZZ12345678").expect("the server reads");
+            assert_eq!(receive(&mut peer), None);
+        }
+        wait_until("all to be told of", || {
+            let log = server.log();
+            let told = log.matches("closed: malformed bytes").count();
+            let counts = log.lines().filter_map(|line| line.split_once("left_out="));
+            let counts = counts.map(|(_, count)| count.parse::<usize>().expect("a number"));
+            (told + counts.sum::<usize>() == PEERS).then_some(())
+        });
+        assert!(server.log().contains("left_out="), "not all of them in full");
+    });
+}
