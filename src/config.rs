@@ -337,6 +337,12 @@ pub struct Options {
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
     pub seed: Option<u64>,
+
+    /// Submissions that a ring of io_uring has room for. Tests run many servers at once, with
+    /// small rings, as the kernel counts the rings of all of a user's processes as locked memory
+    #[arg(long, hide = true, value_name = "N", default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub ring_entries: u32,
 }
 
 /// Options of gearmand that only matter with an option that this build refuses. They are accepted,

@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
+/// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
+const SMALL_RINGS: &str = "--ring-entries=64";
 /// How long anything may take that should take no time at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -84,6 +87,35 @@ pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     log: Arc<Log>,
+    _share: Option<Share>,
+}
+
+/// Cores that run on glommio at a time. Each has several rings and memory for files, whatever the
+/// rings' size: 8 MiB of locked memory hold 24 of them, some of which have just ended.
+const GLOMMIO_CORES_MAX: usize = 12;
+static GLOMMIO_CORES: Mutex<usize> = Mutex::new(0);
+static GLOMMIO_CORES_FREED: Condvar = Condvar::new();
+
+/// A server's part of `GLOMMIO_CORES_MAX`, given back when it is dropped.
+struct Share(usize);
+
+impl Share {
+    /// Waits until there is room for so many cores, but not for ever: tests that have a server
+    /// wait here for their second one.
+    fn take(cores: usize) -> Self {
+        let used = GLOMMIO_CORES.lock().expect("no panic");
+        let is_full = |used: &mut usize| *used + cores > GLOMMIO_CORES_MAX;
+        let waited = GLOMMIO_CORES_FREED.wait_timeout_while(used, PATIENCE, is_full);
+        *waited.expect("no panic").0 += cores;
+        Self(cores)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *GLOMMIO_CORES.lock().expect("no panic") -= self.0;
+        GLOMMIO_CORES_FREED.notify_all();
+    }
 }
 
 /// Everything a server has written to its standard error.
@@ -121,10 +153,11 @@ impl Server {
     /// Starts this project's server on a given port; 0 = any. It need not come to listen.
     pub(crate) fn launch(driver: &str, port: u16, options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
-        command.args(["--io", driver, "--port", &port.to_string()]).args(options);
+        let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
+        command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
         command.env_remove("GEARMAND_PORT");
         let (child, log) = spawn(&mut command);
-        Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log }
+        Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log, _share: share }
     }
 
     /// Waits for a launched server.
@@ -146,7 +179,7 @@ impl Server {
             command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
             command.env_remove("GEARMAND_PORT");
             let (child, log) = spawn(&mut command);
-            let mut server = Self { child, address, log };
+            let mut server = Self { child, address, log, _share: None };
             loop {
                 if TcpStream::connect(address).is_ok() {
                     // Another process may have got the port; then ours tries on for twenty seconds.
@@ -285,6 +318,13 @@ impl Log {
         let text = self.text.lock().expect("no panic");
         drop(self.grown.wait_timeout(text, longest));
     }
+}
+
+/// What `--threads` asks for.
+fn cores_asked_for(options: &[&str]) -> usize {
+    let after = |pair: &[&str]| (pair[0] == "--threads").then(|| pair[1].to_owned());
+    let asked = options.windows(2).find_map(after);
+    asked.map_or(1, |cores| cores.parse().expect("a number"))
 }
 
 fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
