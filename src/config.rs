@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, Resettable};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use thiserror::Error;
@@ -686,7 +686,12 @@ fn command() -> Command {
     let flags = IDLE_FLAGS
         .iter()
         .map(|&name| clap::Arg::new(name).long(name).hide(true).action(ArgAction::SetTrue));
-    Options::command().args(values).args(flags)
+    let command = Options::command().args(values).args(flags);
+    if cfg!(test) {
+        // Tests mean the same in every environment.
+        return command.mut_args(|argument| argument.env(Resettable::Reset));
+    }
+    command
 }
 
 /// The host's name, cut to what a prefix may have.

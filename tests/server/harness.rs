@@ -155,7 +155,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
         let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
         command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
-        command.env_remove("GEARMAND_PORT");
+        forget_environment(&mut command);
         let (child, log) = spawn(&mut command);
         Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log, _share: share }
     }
@@ -177,7 +177,7 @@ impl Server {
             let mut command = Command::new(&path);
             let port = port.to_string();
             command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
-            command.env_remove("GEARMAND_PORT");
+            forget_environment(&mut command);
             let (child, log) = spawn(&mut command);
             let mut server = Self { child, address, log, _share: None };
             loop {
@@ -317,6 +317,14 @@ impl Log {
     fn wait(&self, longest: Duration) {
         let text = self.text.lock().expect("no panic");
         drop(self.grown.wait_timeout(text, longest));
+    }
+}
+
+/// Takes from a server what the user's environment says of ports and of PostgreSQL.
+fn forget_environment(command: &mut Command) {
+    command.env_remove("GEARMAND_PORT");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+        command.env_remove(name);
     }
 }
 

@@ -127,6 +127,10 @@ impl Server {
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.binaries.join(name));
         command.current_dir(self.folder.path()).stdin(Stdio::null());
+        // The user's settings are for another server.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+            command.env_remove(name);
+        }
         if let Some(user) = &self.user {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
@@ -205,7 +209,7 @@ impl Server {
 
     pub(crate) fn conninfo(&self, database: &str) -> String {
         let folder = self.folder.path().display();
-        format!("host={folder} port=5432 user=postgres dbname={database}")
+        format!("host={folder} port=5432 user=postgres dbname={database} sslmode=disable")
     }
 
     /// A session of its own, to look at things and to do harm.
