@@ -1,8 +1,7 @@
 //! Job servers as child processes: a contender and its options in, an address out.
 //!
 //! A server listens on a port of its own choice, its log is read all the time, and it ends with its
-//! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a
-//! skip fails.
+//! `Server`. Tests of tools that a machine lacks are skipped, which `skips` tells.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::skips::skip;
 
 /// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
 /// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
@@ -353,8 +354,7 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     (child, log)
 }
 
-/// Where a tool is; `None` (and a printed reason) if this machine lacks it. Under `CI=true` that
-/// fails.
+/// Where a tool is; `None` if this machine lacks it, for which the test is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
@@ -363,12 +363,6 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
         skip(&format!("{name} is not installed"));
     }
     found
-}
-
-/// Says why a test does nothing here. Under `CI=true` that fails.
-pub(crate) fn skip(reason: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI lacks something: {reason}");
-    eprintln!("skipped: {reason}");
 }
 
 /// Asks until there is an answer, for as long as `PATIENCE` allows.

@@ -12,6 +12,7 @@ use nix::sys::socket::setsockopt;
 use ringgear::packet::Command;
 
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
+use crate::skips::skip;
 use crate::wire::{expect, send};
 
 each_ringgear!(a_peer_that_does_not_read_stays, a_lost_host_is_found);
@@ -45,7 +46,7 @@ fn looks(contender: Contender) -> bool {
     ring.submitter().register_probe(&mut operations).expect("a list of operations");
     let looks = operations.is_supported(opcode::FixedFdInstall::CODE);
     if !looks {
-        eprintln!("skipped: direct descriptors can't be asked before Linux 6.8");
+        skip("direct descriptors can't be asked before Linux 6.8");
     }
     looks
 }
