@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, Resettable};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use thiserror::Error;
@@ -337,6 +337,12 @@ pub struct Options {
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
     pub seed: Option<u64>,
+
+    /// Submissions that a ring of io_uring has room for. Tests run many servers at once, with
+    /// small rings, as the kernel counts the rings of all of a user's processes as locked memory
+    #[arg(long, hide = true, value_name = "N", default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub ring_entries: u32,
 }
 
 /// Options of gearmand that only matter with an option that this build refuses. They are accepted,
@@ -680,7 +686,12 @@ fn command() -> Command {
     let flags = IDLE_FLAGS
         .iter()
         .map(|&name| clap::Arg::new(name).long(name).hide(true).action(ArgAction::SetTrue));
-    Options::command().args(values).args(flags)
+    let command = Options::command().args(values).args(flags);
+    if cfg!(test) {
+        // Tests mean the same in every environment.
+        return command.mut_args(|argument| argument.env(Resettable::Reset));
+    }
+    command
 }
 
 /// The host's name, cut to what a prefix may have.

@@ -95,7 +95,7 @@ fn serve_logged(
         IoChoice::Epoll => Driver::Epoll,
         IoChoice::Glommio => Driver::Glommio,
     };
-    let event_loop = io::choose(driver, cores(options))?;
+    let event_loop = io::choose(driver, cores(options), options.ring_entries)?;
     let room = io::room(event_loop.driver(), descriptors, cores(options));
     let facts = Facts { room, ..facts };
     let mut settings = options.settings(&facts)?;

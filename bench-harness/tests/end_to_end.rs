@@ -8,11 +8,17 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use ringgear::frame::{HEADER_BYTES, Magic, header};
 use ringgear::packet::{Command as C, encode};
+
+/// What this machine lacks.
+#[path = "../../tests/server/skips.rs"]
+#[allow(dead_code)]
+mod skips;
+use skips::skip;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,20 +33,28 @@ fn has_binaries() -> bool {
         .filter(|name| !beside.with_file_name(name).is_file())
         .collect();
     if !missing.is_empty() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI lacks {missing:?}");
-        eprintln!("skipped: {missing:?} not built; `cargo build --workspace` does");
+        skip(&format!("{missing:?} not built; `cargo build --workspace` does"));
     }
     missing.is_empty()
 }
 
-#[test]
-fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
-    if !has_binaries() {
-        return;
-    }
+/// Runs with one time after the other until one was long enough. What a busy machine does in any
+/// of them can't be told: both a run and a soak failed there, for lack of jobs and of samples.
+fn long_enough<T>(
+    times: [&str; 4],
+    run: impl FnMut(&str) -> T,
+    is_too_short: impl Fn(&T) -> bool,
+) -> T {
+    let mut runs = times.into_iter().map(run);
+    let found = runs.find(|it| !is_too_short(it));
+    found.unwrap_or_else(|| panic!("even in the longest of {times:?} too little was done"))
+}
+
+fn tiny(seconds: &str) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
     let mut run = harness();
-    run.args(["run", "--quick", "--duration", "0.2", "--name", "tiny", "--out"]).arg(folder.path());
+    run.args(["run", "--quick", "--duration", seconds, "--name", "tiny", "--out"])
+        .arg(folder.path());
     for scenario in ["steady", "crowd50k", "deep", "durable"] {
         run.args(["--scenario", scenario]);
     }
@@ -51,6 +65,18 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     run.args(["--gearmand", "/nonexistent/gearmand"]);
     run.args(["--scratch", env!("CARGO_TARGET_TMPDIR")]);
     let output = run.output().unwrap();
+    (folder, output)
+}
+
+#[test]
+fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
+    if !has_binaries() {
+        return;
+    }
+    let has_no_job = |(_, output): &(_, Output)| {
+        String::from_utf8_lossy(&output.stderr).contains("(no job was done)")
+    };
+    let (folder, output) = long_enough(["0.2", "1", "5", "20"], tiny, has_no_job);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let table = String::from_utf8(output.stdout).unwrap();
@@ -77,10 +103,16 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), table);
 }
 
-fn soak(io: &str, growth_max: &str) -> (bool, String) {
+fn soak(growth_max: &str) -> (bool, String) {
+    let run = |minutes: &str| soak_for(minutes, growth_max);
+    let has_no_trend = |(_, verdict): &(bool, String)| verdict.contains("too few samples");
+    long_enough(["0.05", "0.1", "0.4", "2"], run, has_no_trend)
+}
+
+fn soak_for(minutes: &str, growth_max: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut soak = harness();
-    soak.args(["soak", "--minutes", "0.05", "--every", "0.3", "--rate", "200", "--io", io]);
+    soak.args(["soak", "--minutes", minutes, "--every", "0.3", "--rate", "200", "--io", "epoll"]);
     soak.args(["--growth-max", growth_max, "--threads", "2", "--worker-crash", "0.05", "--out"]);
     let output = soak.arg(folder.path()).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -100,7 +132,7 @@ fn a_short_soak_ends_as_it_began() {
         return;
     }
     // Nothing is flat within three seconds.
-    let (is_success, verdict) = soak("epoll", "1000");
+    let (is_success, verdict) = soak("1000");
     assert!(is_success && !verdict.contains("FAILED"), "{verdict}");
     assert!(verdict.contains("* ok faults: 0."), "{verdict}");
 }
@@ -110,7 +142,7 @@ fn a_soak_whose_memory_grows_too_much_fails() {
     if !has_binaries() {
         return;
     }
-    let (is_success, verdict) = soak("epoll", "-1000");
+    let (is_success, verdict) = soak("-1000");
     assert!(!is_success, "{verdict}");
     assert_eq!(verdict.matches("FAILED").count(), 1, "{verdict}");
     assert!(verdict.contains("* **FAILED** memory: "), "{verdict}");
@@ -210,8 +242,7 @@ fn the_relay_passes_jobs_on_through_epoll() {
 #[test]
 fn the_relay_passes_jobs_on_through_uring() {
     if let Err(error) = io_uring::IoUring::new(2) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI lacks io_uring: {error}");
-        eprintln!("skipped: the kernel refuses io_uring: {error}");
+        skip(&format!("the kernel refuses io_uring: {error}"));
         return;
     }
     round_trips("uring");

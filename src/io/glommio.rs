@@ -45,9 +45,10 @@ const WRITES_PER_TURN: usize = 16;
 const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 /// Timers are looked at together with the ring: one that is due at once runs after that.
 const NEWS_AFTER: Duration = Duration::from_micros(1);
-/// Glommio 0.9 sleeps with tasks to run if more than `RING_DEPTH` completions come between its look
-/// at the ring and the first task, so with this many connections it is woken every `GUARD_MS`.
-const GUARDED_FROM: usize = setup::RING_DEPTH / 8;
+/// Glommio 0.9 sleeps with tasks to run if more completions come between its look at the ring and
+/// the first task than the ring has room for submissions, so with this share of them in connections
+/// it is woken every `GUARD_MS`.
+const GUARDED_SHARE: usize = 8;
 const GUARD_MS: u64 = 100;
 
 struct Sending {
@@ -102,7 +103,7 @@ type Shared = Rc<RefCell<Glommio>>;
 
 /// Serves until a signal ends it.
 pub(super) fn run(parts: Parts) -> Result<(), IoError> {
-    setup::executor(parts.busy_poll)?.run(serve(parts))
+    setup::executor(parts.busy_poll, parts.ring_entries)?.run(serve(parts))
 }
 
 async fn serve(mut parts: Parts) -> Result<(), IoError> {
@@ -293,7 +294,9 @@ impl Glommio {
     /// Has the turn run when the next thing is due.
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
         let shard = &self.parts.shard;
-        let guard = (shard.connections() > GUARDED_FROM).then_some(now.mono_ms + GUARD_MS);
+        let submissions = self.parts.ring_entries as usize * setup::SUBMISSIONS_FACTOR;
+        let is_guarded = shard.connections() > submissions / GUARDED_SHARE;
+        let guard = is_guarded.then_some(now.mono_ms + GUARD_MS);
         let deadlines = [self.parts.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
         let Some(wait_ms) = wait_ms(now, deadlines) else { return };
         let at_ms = now.mono_ms + wait_ms;
@@ -602,9 +605,10 @@ mod tests {
 
     /// Runs a test where the kernel lets glommio run.
     fn run(test: impl Future<Output = ()>) {
-        match setup::executor(Duration::ZERO) {
+        match setup::executor(Duration::ZERO, 64) {
             Ok(executor) => executor.run(test),
-            Err(error) => eprintln!("skipped: {error}"),
+            // Not printed: the test runner keeps that for tests that fail.
+            Err(error) => drop(writeln!(std::io::stderr(), "skipped: {error}")),
         }
     }
 

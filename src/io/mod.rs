@@ -164,6 +164,8 @@ struct Parts {
     numbers: Numbers,
     /// How long to look for something to do before waiting in the kernel.
     busy_poll: Duration,
+    /// Submissions that a ring has room for.
+    ring_entries: u32,
     /// Most connections of this core.
     connections_max: usize,
     memory: MemoryElsewhere,
@@ -424,6 +426,7 @@ pub fn run(
             rings: Arc::clone(&rings),
             numbers: numbers.clone(),
             busy_poll,
+            ring_entries: event_loop.ring_entries,
             connections_max,
             memory: MemoryElsewhere::default(),
             meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
@@ -448,7 +451,7 @@ fn run_cores(
     event_loop: EventLoop,
     stoppers: &[Stopper],
 ) -> Result<(), IoError> {
-    let EventLoop { driver, rings } = event_loop;
+    let EventLoop { driver, rings, .. } = event_loop;
     debug_assert!(rings.is_empty() || rings.len() == parts.len(), "a ring for each core");
     let run = |parts: Parts, ring: Option<uring::Ring>| {
         let ended = match ring {
@@ -544,6 +547,8 @@ pub struct EventLoop {
     driver: Driver,
     /// With io_uring one for each core; none otherwise.
     rings: Vec<uring::Ring>,
+    /// Submissions that a ring has room for.
+    ring_entries: u32,
 }
 
 impl EventLoop {
@@ -555,34 +560,36 @@ impl EventLoop {
 }
 
 /// Finds out whether so many cores can run on a driver here; `Auto` becomes the best that can. Says
-/// in the log what and why.
+/// in the log what and why. Each ring has room for `ring_entries` submissions, by which it takes
+/// locked memory.
 ///
 /// # Errors
 /// `IoError::Uring` or `IoError::Glommio` if that is asked for and can't be had.
-pub fn choose(driver: Driver, cores: usize) -> Result<EventLoop, IoError> {
+pub fn choose(driver: Driver, cores: usize, ring_entries: u32) -> Result<EventLoop, IoError> {
+    let event_loop = |driver, rings| Ok(EventLoop { driver, rings, ring_entries });
     match driver {
         Driver::Epoll => {
             info!(driver = "epoll", "event loop as asked for");
-            Ok(EventLoop { driver, rings: Vec::new() })
+            event_loop(driver, Vec::new())
         }
         Driver::Uring => {
-            let rings = uring::rings(cores)?;
+            let rings = uring::rings(cores, ring_entries)?;
             info!(driver = "uring", "event loop as asked for");
-            Ok(EventLoop { driver, rings })
+            event_loop(driver, rings)
         }
         Driver::Glommio => {
-            glommio::probe(cores)?;
+            glommio::probe(cores, ring_entries)?;
             info!(driver = "glommio", "event loop as asked for");
-            Ok(EventLoop { driver, rings: Vec::new() })
+            event_loop(driver, Vec::new())
         }
-        Driver::Auto => match uring::rings(cores) {
+        Driver::Auto => match uring::rings(cores, ring_entries) {
             Ok(rings) => {
                 info!(driver = "uring", "event loop chosen: the kernel has all of io_uring we use");
-                Ok(EventLoop { driver: Driver::Uring, rings })
+                event_loop(Driver::Uring, rings)
             }
             Err(error) => {
                 warn!(driver = "epoll", reason = %error, "event loop chosen: no io_uring here");
-                Ok(EventLoop { driver: Driver::Epoll, rings: Vec::new() })
+                event_loop(Driver::Epoll, Vec::new())
             }
         },
     }

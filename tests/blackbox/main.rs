@@ -25,6 +25,10 @@ mod conn;
 #[path = "../server/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
+/// What this machine lacks.
+#[path = "../server/skips.rs"]
+#[allow(dead_code)]
+mod skips;
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,7 @@
 //! Job servers as child processes: a contender and its options in, an address out.
 //!
 //! A server listens on a port of its own choice, its log is read all the time, and it ends with its
-//! `Server`. Tools that a machine may lack are skipped with a printed reason; under `CI=true` a
-//! skip fails.
+//! `Server`. Tests of tools that a machine lacks are skipped, which `skips` tells.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +10,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::skips::skip;
+
+/// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
+/// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
+const SMALL_RINGS: &str = "--ring-entries=64";
 /// How long anything may take that should take no time at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -84,6 +88,35 @@ pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     log: Arc<Log>,
+    _share: Option<Share>,
+}
+
+/// Cores that run on glommio at a time. Each has several rings and memory for files, whatever the
+/// rings' size: 8 MiB of locked memory hold 24 of them, some of which have just ended.
+const GLOMMIO_CORES_MAX: usize = 12;
+static GLOMMIO_CORES: Mutex<usize> = Mutex::new(0);
+static GLOMMIO_CORES_FREED: Condvar = Condvar::new();
+
+/// A server's part of `GLOMMIO_CORES_MAX`, given back when it is dropped.
+struct Share(usize);
+
+impl Share {
+    /// Waits until there is room for so many cores, but not for ever: tests that have a server
+    /// wait here for their second one.
+    fn take(cores: usize) -> Self {
+        let used = GLOMMIO_CORES.lock().expect("no panic");
+        let is_full = |used: &mut usize| *used + cores > GLOMMIO_CORES_MAX;
+        let waited = GLOMMIO_CORES_FREED.wait_timeout_while(used, PATIENCE, is_full);
+        *waited.expect("no panic").0 += cores;
+        Self(cores)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *GLOMMIO_CORES.lock().expect("no panic") -= self.0;
+        GLOMMIO_CORES_FREED.notify_all();
+    }
 }
 
 /// Everything a server has written to its standard error.
@@ -121,10 +154,11 @@ impl Server {
     /// Starts this project's server on a given port; 0 = any. It need not come to listen.
     pub(crate) fn launch(driver: &str, port: u16, options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
-        command.args(["--io", driver, "--port", &port.to_string()]).args(options);
-        command.env_remove("GEARMAND_PORT");
+        let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
+        command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
+        forget_environment(&mut command);
         let (child, log) = spawn(&mut command);
-        Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log }
+        Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log, _share: share }
     }
 
     /// Waits for a launched server.
@@ -144,9 +178,9 @@ impl Server {
             let mut command = Command::new(&path);
             let port = port.to_string();
             command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
-            command.env_remove("GEARMAND_PORT");
+            forget_environment(&mut command);
             let (child, log) = spawn(&mut command);
-            let mut server = Self { child, address, log };
+            let mut server = Self { child, address, log, _share: None };
             loop {
                 if TcpStream::connect(address).is_ok() {
                     // Another process may have got the port; then ours tries on for twenty seconds.
@@ -287,6 +321,21 @@ impl Log {
     }
 }
 
+/// Takes from a server what the user's environment says of ports and of PostgreSQL.
+fn forget_environment(command: &mut Command) {
+    command.env_remove("GEARMAND_PORT");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+        command.env_remove(name);
+    }
+}
+
+/// What `--threads` asks for.
+fn cores_asked_for(options: &[&str]) -> usize {
+    let after = |pair: &[&str]| (pair[0] == "--threads").then(|| pair[1].to_owned());
+    let asked = options.windows(2).find_map(after);
+    asked.map_or(1, |cores| cores.parse().expect("a number"))
+}
+
 fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the server starts");
@@ -305,8 +354,7 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     (child, log)
 }
 
-/// Where a tool is; `None` (and a printed reason) if this machine lacks it. Under `CI=true` that
-/// fails.
+/// Where a tool is; `None` if this machine lacks it, for which the test is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
@@ -315,12 +363,6 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
         skip(&format!("{name} is not installed"));
     }
     found
-}
-
-/// Says why a test does nothing here. Under `CI=true` that fails.
-pub(crate) fn skip(reason: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI lacks something: {reason}");
-    eprintln!("skipped: {reason}");
 }
 
 /// Asks until there is an answer, for as long as `PATIENCE` allows.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::conn::{Conn, Item, NAMES, named, packet_type, request};
 use crate::harness::{Contender, Server, each_contender};
+use crate::skips::skip;
 
 const BLOCK: usize = 64 * 1024;
 const HEADER: usize = 12;
@@ -31,7 +32,7 @@ fn a_payload_of_one_gib_goes_there_and_its_result_back() {
     let needed = 4 * 1024 * MIB;
     let contender = Contender::RinggearUring;
     if memory_available_bytes() < needed {
-        eprintln!("skipped: not {needed} bytes of free memory");
+        skip(&format!("not {needed} bytes of free memory"));
     } else if contender.is_here() {
         let server = Server::start(contender).expect("ours is here");
         there_and_back(&server, 1024 * MIB);

@@ -14,6 +14,7 @@ use ringgear::packet::Command;
 use socket2::SockRef;
 
 use crate::harness::{Contender, PATIENCE, Server, wait_until};
+use crate::skips::note;
 use crate::wire::{echo, expect, receive, request, send};
 
 const MIB: usize = 1 << 20;
@@ -103,7 +104,7 @@ fn hold_twenty_thousand() {
     let limit = raise_own_descriptors(21_000);
     let count = 20_000.min(usize::try_from(limit).expect("a limit") - 500);
     if count < 20_000 {
-        eprintln!("only {count} connections: this user may not have more descriptors");
+        note(&format!("only {count} connections, as this user may not have more descriptors"));
     }
     let descriptors = (count + 200).to_string();
     each_driver(&["--file-descriptors", &descriptors], |contender, server| {

@@ -1,7 +1,7 @@
 //! Tests against real server processes over real sockets: every ringgear driver, and Debian's
 //! gearmand where the behaviours agree. One binary, so that it is linked once.
 //!
-//! What isn't installed is skipped with a reason, except under `CI=true`.
+//! What isn't installed is skipped with a reason at the end, except under `CI=true`.
 //! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.
 
 mod conn;
@@ -15,6 +15,7 @@ mod moving;
 mod pattern;
 mod pauses;
 mod script;
+mod skips;
 mod tools;
 mod transcripts;
 mod wire;

@@ -1,6 +1,7 @@
 //! The store on PostgreSQL against a real server, started in a temporary folder by each test.
 //!
-//! Where PostgreSQL isn't installed the tests are skipped with a reason, except under `CI=true`.
+//! Where PostgreSQL isn't installed the tests are skipped with a reason at the end, except under
+//! `CI=true`.
 
 // clippy excuses `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used)]
@@ -11,4 +12,8 @@ mod owners;
 mod proxy;
 mod rows;
 mod server;
+/// What this machine lacks.
+#[path = "../server/skips.rs"]
+#[allow(dead_code)]
+mod skips;
 mod trouble;

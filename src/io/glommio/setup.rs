@@ -13,9 +13,10 @@ use thiserror::Error;
 use crate::io::patience::patiently;
 use crate::io::uring::{self, UringError};
 
-/// Submissions that a turn gathers before some of them must be handed over; the ring has room for
-/// twice as many completions. After so many completions, too, glommio stops running tasks.
-pub(super) const RING_DEPTH: usize = 4096;
+/// For each of the submissions that a ring of the other driver has room for. A ring has room for
+/// twice as many completions. After as many completions as it has submissions, too, glommio stops
+/// running tasks.
+pub(super) const SUBMISSIONS_FACTOR: usize = 4;
 /// Registered memory is for files, which this server doesn't read with glommio: its least.
 const FILE_BUFFER_BYTES: usize = 64 << 10;
 /// How long tasks may run before glommio looks for news. If that time is over before the first of
@@ -82,9 +83,9 @@ pub enum GlommioError {
 
 /// Whether so many cores can run on glommio here: makes an executor for each, all at once, and
 /// drops them. They can't be kept, as an executor belongs to the thread that made it.
-pub(crate) fn probe(cores: usize) -> Result<(), GlommioError> {
+pub(crate) fn probe(cores: usize, ring_entries: u32) -> Result<(), GlommioError> {
     let executors: Result<Vec<LocalExecutor>, _> =
-        (0..cores).map(|_| executor(Duration::ZERO)).collect();
+        (0..cores).map(|_| executor(Duration::ZERO, ring_entries)).collect();
     executors.map(drop).map_err(|error| match error {
         GlommioError::Uring(UringError::LockedMemory { have_kib, .. }) => {
             UringError::LockedMemory { cores, have_kib }.into()
@@ -96,19 +97,22 @@ pub(crate) fn probe(cores: usize) -> Result<(), GlommioError> {
 /// An executor for this thread, which stays on whatever cores it may run on, and looks for so long
 /// for something to do before it waits. Locked memory of executors that were dropped comes free
 /// some time later, so it is waited for.
-pub(super) fn executor(busy_poll: Duration) -> Result<LocalExecutor, GlommioError> {
+pub(super) fn executor(
+    busy_poll: Duration,
+    ring_entries: u32,
+) -> Result<LocalExecutor, GlommioError> {
     check_locked_memory()?;
     let lacks_memory = |error: &GlommioError| {
         matches!(error, GlommioError::Uring(UringError::LockedMemory { .. }))
     };
-    patiently(lacks_memory, || make(busy_poll))
+    patiently(lacks_memory, || make(busy_poll, ring_entries))
 }
 
-fn make(busy_poll: Duration) -> Result<LocalExecutor, GlommioError> {
+fn make(busy_poll: Duration, ring_entries: u32) -> Result<LocalExecutor, GlommioError> {
     check_operations()?;
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(FILE_BUFFER_BYTES)
-        .ring_depth(RING_DEPTH)
+        .ring_depth(ring_entries as usize * SUBMISSIONS_FACTOR)
         .spin_before_park(busy_poll)
         .preempt_timer(PREEMPT_AFTER);
     builder.make().map_err(|refusal| match refusal {

@@ -18,10 +18,8 @@ use thiserror::Error as ThisError;
 use super::buffers::{Buffers, LARGE, SMALL};
 use crate::io::patience::patiently;
 
-/// Submissions that a turn gathers before it must hand some of them over.
-const SUBMISSIONS: u32 = 1024;
-/// Completions that fit before the kernel has to set some aside.
-const COMPLETIONS: u32 = 8192;
+/// Completions that fit for each submission before the kernel has to set some aside.
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 
 /// Direct descriptors that the kernel lets a ring have, however many the process may
 /// (`IORING_MAX_FIXED_FILES`).
@@ -71,11 +69,12 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    fn make() -> Result<Self, UringError> {
+    /// A turn gathers so many submissions before it must hand some of them over.
+    fn make(submissions: u32) -> Result<Self, UringError> {
         let mut builder = builder();
         // The thread that enables it is the one that may submit.
-        builder.setup_r_disabled().setup_cqsize(COMPLETIONS);
-        let ring = build(&builder, SUBMISSIONS)?;
+        builder.setup_r_disabled().setup_cqsize(submissions * COMPLETIONS_PER_SUBMISSION);
+        let ring = build(&builder, submissions)?;
         let buffers = |shape| {
             Buffers::register(&ring, shape).map_err(|error| explain(error, "ring of buffers"))
         };
@@ -104,10 +103,11 @@ impl Ring {
     }
 }
 
-/// The rings of so many cores, if a server can run on io_uring here.
-pub(crate) fn rings(cores: usize) -> Result<Vec<Ring>, UringError> {
+/// The rings of so many cores, each with room for so many submissions, if a server can run on
+/// io_uring here.
+pub(crate) fn rings(cores: usize, submissions: u32) -> Result<Vec<Ring>, UringError> {
     let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
-    let make = |_| patiently(lacks_memory, Ring::make);
+    let make = |_| patiently(lacks_memory, || Ring::make(submissions));
     let rings = probe().and_then(|()| (0..cores).map(make).collect());
     rings.map_err(|error| match error {
         UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },

@@ -46,9 +46,12 @@ pub(super) fn config(
             super::session::with_causes(&error)
         ))
     })?;
-    let wants_tls = config.get_ssl_mode() == SslMode::Require
-        || variable("PGSSLMODE")
-            .is_some_and(|mode| mode == "require" || mode.starts_with("verify"));
+    let wants_tls = match config.get_ssl_mode() {
+        SslMode::Disable => false,
+        SslMode::Require => true,
+        _ => variable("PGSSLMODE")
+            .is_some_and(|mode| mode == "require" || mode.starts_with("verify")),
+    };
     if wants_tls {
         return Err(StoreError::Unusable(
             "this build can't encrypt its connection to PostgreSQL: use a Unix socket or a tunnel, \
@@ -315,6 +318,8 @@ mod tests {
             let error = result.unwrap_err();
             assert!(error.to_string().contains("can't encrypt"), "{error}");
         }
+        // As in libpq, the string counts before the variable.
+        config("host=a sslmode=disable", by_variable).unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn gearmand(options: &[&str]) -> Option<Server> {
     let module = options[1];
     let help = run("gearmand", &["--help"], b"");
     if !help.stdout.contains(&format!("{module}:")) {
-        crate::harness::skip(&format!("gearmand has no module {module}"));
+        crate::skips::skip(&format!("gearmand has no module {module}"));
         return None;
     }
     Server::start_with(Contender::Gearmand, options)
