@@ -644,6 +644,7 @@ mod tests {
             letters: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::new([]),
+            ring_entries: 64,
             numbers: Numbers::new(1),
             busy_poll: Duration::ZERO,
             connections_max: 100,
