@@ -44,6 +44,9 @@ pub(super) struct Away {
     /// Cores that may have jobs without a hint, one bit each: it has registered there since they
     /// last answered, or they take it for asleep.
     unheard: u64,
+    /// Cores of its functions that it has submitted to since they last answered, one bit each: what
+    /// they had before says nothing of that job.
+    submitted: u64,
     /// Cores that take it for asleep, one bit each.
     told: u64,
     /// The core whose NOOP woke it, until that was asked or it got a job.
@@ -70,6 +73,7 @@ impl Away {
             able: vec![0; cores].into(),
             hints: vec![0; cores].into(),
             unheard: 0,
+            submitted: 0,
             told: 0,
             woken_by: None,
             turn: 0,
@@ -123,14 +127,17 @@ impl Away {
     }
 
     /// The most promising core to ask, and the least urgent priority that makes it so. Of cores
-    /// that weren't heard `urgency` tells what they may have. Without hints every owner is asked
-    /// once: the letter with a hint may be on its way.
+    /// that weren't heard `urgency` tells what they may have; those that it has submitted to may
+    /// have anything. Without hints every owner is asked once: the letter with a hint may be on its
+    /// way.
     fn best(&self, own: Core, urgency: &Urgency) -> Option<(Core, Priority)> {
         let of_unheard = |core: Core| match self.unheard >> core & 1 {
             1 if self.able[core] > 0 => urgency.of(core),
             _ => 0,
         };
-        let mask = |core: Core| self.hints[core] | of_unheard(core);
+        let urgent = 1 << Priority::High as u8;
+        let of_submitted = |core: Core| if self.submitted >> core & 1 == 1 { urgent } else { 0 };
+        let mask = |core: Core| self.hints[core] | of_unheard(core) | of_submitted(core);
         let masks = (0..self.hints.len()).map(mask).filter(|mask| *mask != 0);
         let Some(best) = masks.map(u8::trailing_zeros).min() else {
             let is_owner = |core: Core| core == own || self.able[core] > 0;
@@ -181,6 +188,10 @@ impl Shard {
             Request::Submit(ref submit) => {
                 let owner = cores.owner_of(submit.function);
                 let asked = owner != cores.own && self.ask(owner, conn, header, body);
+                let away = &mut self.connections[conn as usize].away;
+                if let Some(away) = away.as_mut().filter(|away| asked && away.able[owner] > 0) {
+                    away.submitted |= 1 << owner;
+                }
                 self.count_streak(conn, owner);
                 asked
             }
@@ -224,6 +235,7 @@ impl Shard {
                     if away.able[owner] == 0 {
                         away.told &= !(1 << owner);
                         away.unheard &= !(1 << owner);
+                        away.submitted &= !(1 << owner);
                         away.woken_by = away.woken_by.filter(|&by| by != owner);
                     }
                     self.away_bytes -= bytes;
@@ -235,7 +247,7 @@ impl Shard {
                 if let Some(away) = &mut self.connections[conn as usize].away {
                     away.functions.clear();
                     self.away_bytes -= std::mem::take(&mut away.function_bytes);
-                    away.unheard = 0;
+                    (away.unheard, away.submitted) = (0, 0);
                     let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
                     away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
                     for owner in (0..cores.count).filter(|&owner| able[owner] > 0) {
@@ -486,6 +498,7 @@ impl Shard {
         let away = self.away(conn);
         away.hints[core] = ready;
         away.unheard &= !(1 << core);
+        away.submitted &= !(1 << core);
         if !found {
             away.asked |= u64::from(ready == 0) << core;
             away.woken_by = away.woken_by.filter(|&by| by != core);

@@ -847,3 +847,23 @@ fn who_reads_no_reply_of_another_core_is_closed_at_the_bound() {
     assert_eq!(cluster.shards[0].intake(client.1), Intake::Close);
     assert_eq!(cluster.shards[0].counters.slow_readers, 1);
 }
+
+#[test]
+fn a_grab_behind_a_submission_sees_its_job() {
+    // A worker that submitted an urgent job to another core and grabbed with the same write got a
+    // less urgent one of its own core, for which there was a hint.
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let worker = cluster.connect(0);
+    let (here, there) = (function(0), function(1));
+    for name in [&here, &there] {
+        cluster.packet(worker, Command::CanDo, &[name.as_bytes()], b"");
+    }
+    cluster.packet(worker, Command::SubmitJobLowBg, &[here.as_bytes(), b""], b"can wait");
+    cluster.hear(worker);
+    let urgent = packet(Command::SubmitJobHighBg, &[there.as_bytes(), b""], b"urgent");
+    let grab = packet(Command::GrabJob, &[], b"");
+    cluster.say(worker, &[&urgent[..], &grab].concat());
+    assert!(cluster.hear(worker).ends_with(b"\0urgent"));
+    cluster.say(worker, &grab);
+    assert!(cluster.hear(worker).ends_with(b"\0can wait"));
+}
