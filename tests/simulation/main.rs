@@ -89,7 +89,7 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 35] = [
+const EVENTS: [&str; 36] = [
     "abandoned",
     "attempts kept",
     "background job",
@@ -100,6 +100,7 @@ const EVENTS: [&str; 35] = [
     "error reply",
     "exhausted",
     "finished",
+    "finished after a pause",
     "finished late",
     "foreground job",
     "forwarded",

@@ -675,6 +675,11 @@ impl Model {
         self.peers.values().any(|peer| peer.woken_ms.is_some()) || !self.output.slow.is_empty()
     }
 
+    /// Time has come to `now`, and nothing that was due meanwhile has been done yet.
+    pub(crate) fn stand_still(&mut self, now: Now) {
+        self.now = now;
+    }
+
     /// Time has come to `now`, which is no later than the shard's next deadline was.
     pub(crate) fn tick(&mut self, now: Now) {
         self.now = now;

@@ -7,6 +7,7 @@
 //!
 //! Invariant: all choices come from `rng`; the same seed gives the same bytes.
 
+mod pause;
 mod power;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -165,7 +166,8 @@ impl World {
             74..78 => self.stall(),
             78 if self.rng.u32(0..8) == 0 => self.gorge(),
             78..86 => self.read_all(),
-            86..96 => self.pass_time(),
+            86..95 => self.pass_time(),
+            95 => self.pause(),
             96..99 => self.leave(),
             _ => self.half_close(),
         }
