@@ -37,8 +37,8 @@ impl Proxy {
                 copy(server, client);
             }
         });
-        let conninfo =
-            format!("host={} port=5432 user=postgres dbname=jobs", folder.path().display());
+        let host = folder.path().display();
+        let conninfo = format!("host={host} port=5432 user=postgres dbname=jobs sslmode=disable");
         Self { conninfo, clients, _folder: folder }
     }
 

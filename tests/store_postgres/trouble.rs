@@ -143,8 +143,11 @@ fn messages_name_the_host_that_they_are_about() {
     let Some(mut server) = Server::start() else { return };
     let mut copy = server.start_standby();
     let [here, there] = [&server, &copy].map(|server| format!("{}", server.folder().display()));
-    let conninfo =
-        |hosts: &str| format!("host={hosts} port=5432 user=postgres dbname=jobs connect_timeout=5");
+    let conninfo = |hosts: &str| {
+        format!(
+            "host={hosts} port=5432 user=postgres dbname=jobs sslmode=disable connect_timeout=5"
+        )
+    };
     let open = |hosts: &str| Postgres::open(&conninfo(hosts), None, 1, &mut || false);
 
     // A copy that is listed first is passed over.
