@@ -35,6 +35,9 @@ pub const WAKING: usize = 3;
 /// ... and one for the list of all abilities of its connection.
 pub const OWN: usize = 4;
 
+/// Memory of a function beside its name: its record, and its place in the index.
+pub const FUNCTION_BYTES: usize = size_of::<Function>() + 16;
+
 /// When a background job is answered, and whether it outlives the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -179,8 +182,8 @@ impl Linked for Function {
 #[derive(Debug)]
 pub struct Functions {
     functions: Slab<Function>,
-    /// Bytes of all names.
-    name_bytes: usize,
+    /// Memory of all functions and their names.
+    bytes: usize,
     names: Index,
     /// Functions that may be unused, the one that has been for longest first.
     unused: List,
@@ -195,7 +198,7 @@ impl Functions {
     pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
         Self {
             functions: Slab::new(),
-            name_bytes: 0,
+            bytes: 0,
             names: Index::default(),
             unused: List::default(),
             unused_len: 0,
@@ -223,7 +226,7 @@ impl Functions {
         let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
         let Self { functions, names, hasher, .. } = self;
         names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
-        self.name_bytes += name.len();
+        self.bytes += FUNCTION_BYTES + name.len();
         self.list_unused(id);
         id
     }
@@ -231,7 +234,7 @@ impl Functions {
     /// Forgets a function that nothing refers to any more.
     pub fn remove(&mut self, id: FunctionId) {
         self.unlist(id);
-        self.name_bytes -= self.functions[id as usize].name.len();
+        self.bytes -= FUNCTION_BYTES + self.functions[id as usize].name.len();
         let Self { functions, names, hasher, .. } = self;
         names.remove(hasher.hash_one(&*functions[id as usize].name), id);
         functions.remove(id as usize);
@@ -250,11 +253,11 @@ impl Functions {
         self.functions.is_empty()
     }
 
-    /// Bytes of all names.
+    /// Memory of all functions and their names.
     #[inline]
     #[must_use]
-    pub fn name_bytes(&self) -> usize {
-        self.name_bytes
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Puts a function last among those that may be unused.

@@ -814,14 +814,17 @@ impl Shard {
     #[inline]
     fn settle(&mut self, conn: ConnId, now: Now) {
         let outbox = &self.connections[conn as usize].outbox;
-        self.outbox_bytes += outbox.bytes();
+        let bytes = outbox.bytes();
+        self.outbox_bytes += bytes;
         self.slots += outbox.held();
-        self.check_outbox(conn, now);
+        if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
+            self.check_outbox(conn, now);
+        }
     }
 
     /// A connection was sent something, or has a request whose reply is to come: what it hasn't
     /// read is within its bounds, or it is listed or closed.
-    #[inline]
+    #[inline(never)]
     fn check_outbox(&mut self, conn: ConnId, now: Now) {
         let bytes = self.connections[conn as usize].outbox.bytes();
         if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {

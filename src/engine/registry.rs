@@ -8,23 +8,19 @@
 //! unused ones; others may.
 
 use super::{ConnId, Engine};
-use crate::function::{Ability, Function, FunctionId};
+use crate::function::{Ability, FUNCTION_BYTES, FunctionId};
 
 /// Functions without jobs and workers that are kept.
 pub(super) const UNUSED_MAX: usize = 1000;
 /// Memory of an ability: its record, and its place in the index.
 const ABILITY_BYTES: usize = size_of::<Ability>() + 16;
-/// Memory of a function beside its name: its record, and its place in the index.
-const FUNCTION_BYTES: usize = size_of::<Function>() + 16;
 
 impl Engine {
     /// Memory that functions and abilities take, in bytes.
     #[inline]
     #[must_use]
     pub fn registry_bytes(&self) -> usize {
-        self.functions.len() * FUNCTION_BYTES
-            + self.functions.name_bytes()
-            + self.abilities.records.len() * ABILITY_BYTES
+        self.functions.bytes() + self.abilities.records.len() * ABILITY_BYTES
     }
 
     /// Whether there is room for a function, if it isn't there yet.
