@@ -80,7 +80,10 @@ macro_rules! modes {
             use crate::process::Variant;
 
             fn on(driver: &'static str, cores: usize) {
-                let variant = Variant { driver, cores };
+                run(Variant { driver, cores, store: false });
+            }
+
+            fn run(variant: Variant) {
                 if variant.is_here() {
                     crate::fuzz(stringify!($mode), variant, $run);
                 }
@@ -109,6 +112,21 @@ macro_rules! modes {
             #[test]
             fn glommio() {
                 on("glommio", 1);
+            }
+
+            #[test]
+            fn epoll_on_3_cores_with_a_store() {
+                run(Variant { driver: "epoll", cores: 3, store: true });
+            }
+
+            #[test]
+            fn uring_with_a_store() {
+                run(Variant { driver: "uring", cores: 1, store: true });
+            }
+
+            #[test]
+            fn uring_on_3_cores_with_a_store() {
+                run(Variant { driver: "uring", cores: 3, store: true });
             }
         }
     )* };

@@ -6,6 +6,7 @@
 //! states what must hold of it. Invariant: after `end` all that came has been accounted for.
 
 mod admin;
+mod restart;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,6 +56,8 @@ struct Job {
     clients: Vec<Place>,
     state: State,
     attempts: u32,
+    /// Of its attempts, those that a store has for certain.
+    attempts_kept: u32,
     progress: (u32, u32),
 }
 
@@ -65,6 +68,11 @@ impl Job {
 
     fn is_wanted(&self) -> bool {
         !self.cancelled && (self.background || !self.clients.is_empty())
+    }
+
+    /// A store, if there is one, has it.
+    fn is_kept(&self) -> bool {
+        self.background && !self.cancelled
     }
 }
 
@@ -120,6 +128,8 @@ pub(crate) struct Model {
     rules: Rules,
     functions: BTreeMap<Bytes, Function>,
     jobs: BTreeMap<Bytes, Job>,
+    /// Jobs that have ended, and that a store may have still.
+    ended: BTreeMap<Bytes, Job>,
     peers: BTreeMap<Place, Peer>,
     /// Handles of all jobs that ever were.
     handles: Vec<Bytes>,
@@ -143,6 +153,7 @@ impl Model {
             rules,
             functions: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            ended: BTreeMap::new(),
             peers: BTreeMap::new(),
             handles: Vec::new(),
             received: BTreeMap::new(),
@@ -287,10 +298,11 @@ impl Model {
         self.functions.entry(function.clone()).or_default();
         if let Some(handle) = self.equal(function, unique, payload) {
             let job = self.job(&handle);
-            if submission.background() {
-                job.background = true;
-            } else {
+            if !submission.background() {
                 job.clients.push(place);
+            } else if !job.background {
+                job.background = true;
+                self.commit();
             }
             return self.expect_packet("JOB_CREATED", &[&handle]);
         }
@@ -313,9 +325,13 @@ impl Model {
             clients: if submission.background() { Vec::new() } else { vec![place] },
             state: State::Delayed,
             attempts: 0,
+            attempts_kept: 0,
             progress: (0, 0),
         };
         self.jobs.insert(handle.clone(), job);
+        if submission.background() {
+            self.commit();
+        }
         // Times are long past or so far away that no run sees them.
         if epoch <= FAR_FUTURE_S {
             self.enqueue(&handle, false);
@@ -388,6 +404,7 @@ impl Model {
     /// A job is gone, wherever it was.
     fn remove(&mut self, handle: &[u8]) -> Job {
         let job = self.jobs.remove(handle).expect("a job");
+        self.end_of(handle, &job);
         if job.state == State::Queued {
             let function = self.functions.get_mut(&job.function).expect("a job has a function");
             function.queues[job.priority].jobs.retain(|other| other != handle);

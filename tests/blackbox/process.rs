@@ -1,8 +1,10 @@
 //! The server's process for one run: an event loop, a number of cores and options by chance.
 //!
-//! Starts servers with the server tests' harness. Invariant: a seed always gives the same options.
+//! Starts servers with the server tests' harness. Invariant: a seed always gives the same options,
+//! and a store is no other run's.
 
 use fastrand::Rng;
+use tempfile::TempDir;
 
 use crate::harness::{Contender, Server};
 
@@ -11,6 +13,8 @@ use crate::harness::{Contender, Server};
 pub(crate) struct Variant {
     pub(crate) driver: &'static str,
     pub(crate) cores: usize,
+    /// Whether background jobs are kept in a SQLite file.
+    pub(crate) store: bool,
 }
 
 impl Variant {
@@ -26,6 +30,10 @@ pub(crate) struct Process {
     /// Its options, for people.
     pub(crate) command: String,
     pub(crate) cores: usize,
+    driver: &'static str,
+    words: Vec<String>,
+    /// Where the store's file is.
+    _folder: Option<TempDir>,
 }
 
 /// Options that change what must be answered.
@@ -63,9 +71,28 @@ impl Process {
         words.extend(options.exceptions.then(|| "--exceptions".to_owned()));
         words.extend(options.move_after.map(|after| format!("--move-after={after}")));
         words.push(format!("--threads={}", variant.cores));
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let server = Server::start_ringgear(variant.driver, 0, &words);
+        let folder = variant.store.then(|| tempfile::tempdir().expect("a folder"));
+        let file = folder.as_ref().map(|folder| folder.path().join("jobs.db"));
+        words.extend(file.map(|file| format!("--store=sqlite:{}", file.display())));
+        let server = start(variant.driver, &words);
         let command = format!("ringgeard --io={} {}", variant.driver, words.join(" "));
-        Self { server, command, cores: variant.cores }
+        let Variant { driver, cores, .. } = variant;
+        Self { server, command, cores, driver, words, _folder: folder }
     }
+
+    /// Ends the server, with `kill` by SIGKILL, else by SIGTERM, and starts it again.
+    pub(crate) fn restart(&mut self, kill: bool) -> Result<(), String> {
+        self.server.signal(if kill { "KILL" } else { "TERM" });
+        let status = self.server.wait();
+        if !kill && status.code() != Some(0) {
+            return Err(format!("SIGTERM ended the server with {status}"));
+        }
+        self.server = start(self.driver, &self.words);
+        Ok(())
+    }
+}
+
+fn start(driver: &str, words: &[String]) -> Server {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Server::start_ringgear(driver, 0, &words)
 }

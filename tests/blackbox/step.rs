@@ -29,7 +29,10 @@ struct World {
     /// Looks whether connections are gone.
     watch: Connection,
     peers: BTreeMap<Place, (Connection, Role)>,
-    /// Several requests in one write are in step only if nothing between them can be seen.
+    /// Whether the server is started again now and then.
+    restarts: bool,
+    /// Several requests in one write are in step only if nothing between them can be seen. A store
+    /// takes its time before the next request sees the job.
     may_pipeline: bool,
 }
 
@@ -53,7 +56,8 @@ pub(crate) fn run(
     };
     let watch = Connection::open(process.server.address(), process.cores);
     let mut world = World {
-        may_pipeline: process.cores == 1 && options.wakeup.is_none(),
+        restarts: variant.store && chance.rng.bool(),
+        may_pipeline: process.cores == 1 && options.wakeup.is_none() && !variant.store,
         process,
         chance,
         model: Model::new(rules),
@@ -72,6 +76,9 @@ pub(crate) fn run(
 
 impl World {
     fn step(&mut self, trace: &mut Trace) -> Checked<()> {
+        if self.restarts && self.chance.once_in(50) {
+            return self.restart(trace);
+        }
         let place = self.chance.rng.usize(..PLACES);
         let deed = self.deed(place);
         trace.note(format!("c{place} {deed}"));
@@ -114,6 +121,18 @@ impl World {
         trace.received(&received);
         self.compare(place, &deed, received, gone)?;
         self.wait_for_wake_ups()
+    }
+
+    /// A server on the same store takes over, and all connections are gone.
+    fn restart(&mut self, trace: &mut Trace) -> Checked<()> {
+        let killed = self.chance.rng.bool();
+        let signal = if killed { "SIGKILL" } else { "SIGTERM" };
+        trace.note(format!("{signal} ends the server, which is started again"));
+        self.process.restart(killed)?;
+        self.peers.clear();
+        self.watch = Connection::open(self.process.server.address(), self.process.cores);
+        let rows = self.watch.list("show jobs")?;
+        self.model.restart(killed, self.process.server.pid(), &rows)
     }
 
     fn compare(
