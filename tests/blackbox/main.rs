@@ -10,6 +10,7 @@ mod burst;
 mod chance;
 mod check;
 mod connection;
+mod gearmand;
 mod ledger;
 mod model;
 mod operations;
@@ -130,6 +131,16 @@ macro_rules! modes {
             }
         }
     )* };
+}
+
+/// Debian's gearmand, with the deeds that both servers answer alike: what holds the model against
+/// the protocol's first server.
+#[test]
+fn in_step_on_gearmand() {
+    let variant = Variant { driver: process::GEARMAND, cores: 1, store: false };
+    if variant.is_here() {
+        fuzz("in_step", variant, step::run);
+    }
 }
 
 modes! {

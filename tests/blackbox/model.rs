@@ -31,6 +31,8 @@ pub(crate) struct Rules {
     /// `--job-retries`, if given.
     pub(crate) attempts_max: Option<u32>,
     pub(crate) exceptions: bool,
+    /// The server is Debian's gearmand.
+    pub(crate) gearmand: bool,
     pub(crate) pid: u32,
 }
 
@@ -186,7 +188,9 @@ impl Model {
         self.wakes_due = 0;
         self.enqueued.clear();
         for peer in self.peers.values_mut() {
-            peer.may_be_woken = peer.nap == Nap::Asleep;
+            // gearmand may wake a worker again that hasn't grabbed.
+            let again = self.rules.gearmand && peer.nap == Nap::Woken;
+            peer.may_be_woken = peer.nap == Nap::Asleep || again;
         }
     }
 
@@ -297,10 +301,12 @@ impl Model {
         let epoch = if submission.has_epoch() { decimal(&submission.epoch) } else { 0 };
         self.functions.entry(function.clone()).or_default();
         if let Some(handle) = self.equal(function, unique, payload) {
+            // gearmand's stays a foreground job.
+            let gearmand = self.rules.gearmand;
             let job = self.job(&handle);
             if !submission.background() {
                 job.clients.push(place);
-            } else if !job.background {
+            } else if !job.background && !gearmand {
                 job.background = true;
                 self.commit();
             }
@@ -483,6 +489,24 @@ impl Model {
 
 /// What a generator of deeds may look at.
 impl Model {
+    pub(crate) fn is_of_gearmand(&self) -> bool {
+        self.rules.gearmand
+    }
+
+    /// Whether a connection waits for a job.
+    pub(crate) fn is_client(&self, place: Place) -> bool {
+        self.jobs.values().any(|job| job.clients.contains(&place))
+    }
+
+    /// Whether a connection has registered a function.
+    pub(crate) fn can(&self, place: Place, function: &[u8]) -> bool {
+        self.peers[&place].abilities.contains_key(function)
+    }
+
+    pub(crate) fn is_asleep(&self, place: Place) -> bool {
+        self.peers[&place].nap == Nap::Asleep
+    }
+
     /// Jobs that a worker has.
     pub(crate) fn running_at(&self, place: Place) -> Vec<Bytes> {
         let runs_here =

@@ -8,6 +8,9 @@ use tempfile::TempDir;
 
 use crate::harness::{Contender, Server};
 
+/// In the place of an event loop: not this project's server, but gearmand.
+pub(crate) const GEARMAND: &str = "gearmand";
+
 /// An event loop and a number of cores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
@@ -20,7 +23,15 @@ pub(crate) struct Variant {
 impl Variant {
     /// Whether this machine can run it; says why not.
     pub(crate) fn is_here(self) -> bool {
-        self.driver == "epoll" || Contender::RinggearUring.is_here()
+        match self.driver {
+            "epoll" => true,
+            GEARMAND => Contender::Gearmand.is_here(),
+            _ => Contender::RinggearUring.is_here(),
+        }
+    }
+
+    pub(crate) fn is_gearmand(self) -> bool {
+        self.driver == GEARMAND
     }
 }
 
@@ -65,19 +76,32 @@ impl Options {
 impl Process {
     /// Starts one.
     pub(crate) fn start(variant: Variant, options: &Options) -> Self {
+        if variant.is_gearmand() {
+            return Self::start_gearmand(variant, options);
+        }
         let mut words = vec![format!("--wakeup-lease={}", options.lease_ms)];
         words.extend(options.wakeup.map(|limit| format!("--worker-wakeup={limit}")));
         words.extend(options.attempts_max.map(|max| format!("--job-retries={max}")));
         words.extend(options.exceptions.then(|| "--exceptions".to_owned()));
         words.extend(options.move_after.map(|after| format!("--move-after={after}")));
         words.push(format!("--threads={}", variant.cores));
-        let folder = variant.store.then(|| tempfile::tempdir().expect("a folder"));
+        let folder = variant.store.then(folder_in_memory);
         let file = folder.as_ref().map(|folder| folder.path().join("jobs.db"));
         words.extend(file.map(|file| format!("--store=sqlite:{}", file.display())));
         let server = start(variant.driver, &words);
         let command = format!("ringgeard --io={} {}", variant.driver, words.join(" "));
         let Variant { driver, cores, .. } = variant;
         Self { server, command, cores, driver, words, _folder: folder }
+    }
+
+    fn start_gearmand(variant: Variant, options: &Options) -> Self {
+        let mut words = Vec::new();
+        words.extend(options.attempts_max.map(|max| format!("--job-retries={max}")));
+        words.extend(options.exceptions.then(|| "--exceptions".to_owned()));
+        let server = start(variant.driver, &words);
+        let command = format!("gearmand {}", words.join(" "));
+        let Variant { driver, cores, .. } = variant;
+        Self { server, command, cores, driver, words, _folder: None }
     }
 
     /// Ends the server, with `kill` by SIGKILL, else by SIGTERM, and starts it again.
@@ -94,5 +118,16 @@ impl Process {
 
 fn start(driver: &str, words: &[String]) -> Server {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if driver == GEARMAND {
+        let server = Server::start_with(Contender::Gearmand, &words);
+        return server.expect("a gearmand, which was there before");
+    }
     Server::start_ringgear(driver, 0, &words)
+}
+
+/// A folder in memory, where the system has one: a disk that other programs keep busy may take
+/// longer for a commit than the fuzzer waits for the end of a connection.
+fn folder_in_memory() -> TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory.or_else(|_| tempfile::tempdir()).expect("a folder")
 }

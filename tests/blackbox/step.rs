@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::chance::{Chance, Handles, Role};
 use crate::connection::{Connection, Received};
+use crate::gearmand;
 use crate::model::{Checked, Model, Place, Rules};
 use crate::operations::{Deed, Request};
 use crate::process::{Options, Process, Variant};
@@ -44,7 +45,13 @@ pub(crate) fn run(
     trace: &mut Trace,
 ) -> Checked<()> {
     let mut chance = Chance::new(seed);
-    let options = Options::by_chance(&mut chance.rng, LEASE_MS);
+    let mut options = Options::by_chance(&mut chance.rng, LEASE_MS);
+    if variant.is_gearmand() {
+        gearmand::functions(&mut chance.functions);
+        // It wakes all sleepers, and has no limit of attempts that is 0.
+        options.wakeup = Some(0);
+        options.attempts_max = options.attempts_max.filter(|&max| max > 0);
+    }
     let process = Process::start(variant, &options);
     trace.begin(&process.command);
     let rules = Rules {
@@ -52,6 +59,7 @@ pub(crate) fn run(
         wakeup: options.wakeup,
         attempts_max: options.attempts_max,
         exceptions: options.exceptions,
+        gearmand: variant.is_gearmand(),
         pid: process.server.pid(),
     };
     let watch = Connection::open(process.server.address(), process.cores);
@@ -80,7 +88,10 @@ impl World {
             return self.restart(trace);
         }
         let place = self.chance.rng.usize(..PLACES);
-        let deed = self.deed(place);
+        let mut deed = self.deed(place);
+        while self.model.is_of_gearmand() && !gearmand::agrees(&deed, place, &self.model) {
+            deed = self.deed(place);
+        }
         trace.note(format!("c{place} {deed}"));
         let mut last = BTreeMap::new();
         let mut gone = false;
@@ -191,7 +202,8 @@ impl World {
         let mut order: Vec<Place> = self.peers.keys().copied().collect();
         order.sort_by_key(|&other| other != place);
         // What one core tells a second one because of a third one's letter comes a round later.
-        let rounds = if self.process.cores > 1 { 2 } else { 1 };
+        let threads = self.process.cores > 1 || self.model.is_of_gearmand();
+        let rounds = if threads { 2 } else { 1 };
         // A wake-up is written behind the answers of its batch, which the first barrier may be of.
         if self.peers.contains_key(&place) {
             self.connection(place).barrier().map_err(|e| format!("c{place}: {e}"))?;
@@ -213,7 +225,8 @@ impl World {
     fn wait_for_wake_ups(&mut self) -> Checked<()> {
         let deadline = Instant::now() + PATIENCE;
         while let Some(sentence) = self.model.job_beside_a_sleeper() {
-            if self.process.cores == 1 || Instant::now() > deadline {
+            let at_once = self.process.cores == 1 && !self.model.is_of_gearmand();
+            if at_once || Instant::now() > deadline {
                 return Err(sentence);
             }
             for (place, (peer, _)) in &mut self.peers {
