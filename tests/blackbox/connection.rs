@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// Asks for a list; its lines.
-    fn list(&mut self, command: &str) -> Result<Vec<Bytes>, String> {
+    pub(crate) fn list(&mut self, command: &str) -> Result<Vec<Bytes>, String> {
         self.send(&[command.as_bytes(), b"\n"].concat());
         let mut rows = Vec::new();
         loop {

@@ -10,6 +10,7 @@ mod burst;
 mod chance;
 mod check;
 mod connection;
+mod gearmand;
 mod ledger;
 mod model;
 mod operations;
@@ -80,7 +81,10 @@ macro_rules! modes {
             use crate::process::Variant;
 
             fn on(driver: &'static str, cores: usize) {
-                let variant = Variant { driver, cores };
+                run(Variant { driver, cores, store: false });
+            }
+
+            fn run(variant: Variant) {
                 if variant.is_here() {
                     crate::fuzz(stringify!($mode), variant, $run);
                 }
@@ -110,8 +114,33 @@ macro_rules! modes {
             fn glommio() {
                 on("glommio", 1);
             }
+
+            #[test]
+            fn epoll_on_3_cores_with_a_store() {
+                run(Variant { driver: "epoll", cores: 3, store: true });
+            }
+
+            #[test]
+            fn uring_with_a_store() {
+                run(Variant { driver: "uring", cores: 1, store: true });
+            }
+
+            #[test]
+            fn uring_on_3_cores_with_a_store() {
+                run(Variant { driver: "uring", cores: 3, store: true });
+            }
         }
     )* };
+}
+
+/// Debian's gearmand, with the deeds that both servers answer alike: what holds the model against
+/// the protocol's first server.
+#[test]
+fn in_step_on_gearmand() {
+    let variant = Variant { driver: process::GEARMAND, cores: 1, store: false };
+    if variant.is_here() {
+        fuzz("in_step", variant, step::run);
+    }
 }
 
 modes! {

@@ -6,6 +6,7 @@
 //! states what must hold of it. Invariant: after `end` all that came has been accounted for.
 
 mod admin;
+mod restart;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,8 @@ pub(crate) struct Rules {
     /// `--job-retries`, if given.
     pub(crate) attempts_max: Option<u32>,
     pub(crate) exceptions: bool,
+    /// The server is Debian's gearmand.
+    pub(crate) gearmand: bool,
     pub(crate) pid: u32,
 }
 
@@ -55,6 +58,8 @@ struct Job {
     clients: Vec<Place>,
     state: State,
     attempts: u32,
+    /// Of its attempts, those that a store has for certain.
+    attempts_kept: u32,
     progress: (u32, u32),
 }
 
@@ -65,6 +70,11 @@ impl Job {
 
     fn is_wanted(&self) -> bool {
         !self.cancelled && (self.background || !self.clients.is_empty())
+    }
+
+    /// A store, if there is one, has it.
+    fn is_kept(&self) -> bool {
+        self.background && !self.cancelled
     }
 }
 
@@ -120,6 +130,8 @@ pub(crate) struct Model {
     rules: Rules,
     functions: BTreeMap<Bytes, Function>,
     jobs: BTreeMap<Bytes, Job>,
+    /// Jobs that have ended, and that a store may have still.
+    ended: BTreeMap<Bytes, Job>,
     peers: BTreeMap<Place, Peer>,
     /// Handles of all jobs that ever were.
     handles: Vec<Bytes>,
@@ -143,6 +155,7 @@ impl Model {
             rules,
             functions: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            ended: BTreeMap::new(),
             peers: BTreeMap::new(),
             handles: Vec::new(),
             received: BTreeMap::new(),
@@ -175,7 +188,9 @@ impl Model {
         self.wakes_due = 0;
         self.enqueued.clear();
         for peer in self.peers.values_mut() {
-            peer.may_be_woken = peer.nap == Nap::Asleep;
+            // gearmand may wake a worker again that hasn't grabbed.
+            let again = self.rules.gearmand && peer.nap == Nap::Woken;
+            peer.may_be_woken = peer.nap == Nap::Asleep || again;
         }
     }
 
@@ -286,11 +301,14 @@ impl Model {
         let epoch = if submission.has_epoch() { decimal(&submission.epoch) } else { 0 };
         self.functions.entry(function.clone()).or_default();
         if let Some(handle) = self.equal(function, unique, payload) {
+            // gearmand's stays a foreground job.
+            let gearmand = self.rules.gearmand;
             let job = self.job(&handle);
-            if submission.background() {
-                job.background = true;
-            } else {
+            if !submission.background() {
                 job.clients.push(place);
+            } else if !job.background && !gearmand {
+                job.background = true;
+                self.commit();
             }
             return self.expect_packet("JOB_CREATED", &[&handle]);
         }
@@ -313,9 +331,13 @@ impl Model {
             clients: if submission.background() { Vec::new() } else { vec![place] },
             state: State::Delayed,
             attempts: 0,
+            attempts_kept: 0,
             progress: (0, 0),
         };
         self.jobs.insert(handle.clone(), job);
+        if submission.background() {
+            self.commit();
+        }
         // Times are long past or so far away that no run sees them.
         if epoch <= FAR_FUTURE_S {
             self.enqueue(&handle, false);
@@ -388,6 +410,7 @@ impl Model {
     /// A job is gone, wherever it was.
     fn remove(&mut self, handle: &[u8]) -> Job {
         let job = self.jobs.remove(handle).expect("a job");
+        self.end_of(handle, &job);
         if job.state == State::Queued {
             let function = self.functions.get_mut(&job.function).expect("a job has a function");
             function.queues[job.priority].jobs.retain(|other| other != handle);
@@ -466,6 +489,24 @@ impl Model {
 
 /// What a generator of deeds may look at.
 impl Model {
+    pub(crate) fn is_of_gearmand(&self) -> bool {
+        self.rules.gearmand
+    }
+
+    /// Whether a connection waits for a job.
+    pub(crate) fn is_client(&self, place: Place) -> bool {
+        self.jobs.values().any(|job| job.clients.contains(&place))
+    }
+
+    /// Whether a connection has registered a function.
+    pub(crate) fn can(&self, place: Place, function: &[u8]) -> bool {
+        self.peers[&place].abilities.contains_key(function)
+    }
+
+    pub(crate) fn is_asleep(&self, place: Place) -> bool {
+        self.peers[&place].nap == Nap::Asleep
+    }
+
     /// Jobs that a worker has.
     pub(crate) fn running_at(&self, place: Place) -> Vec<Bytes> {
         let runs_here =

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::chance::{Chance, Handles, Role};
 use crate::connection::{Connection, Received};
+use crate::gearmand;
 use crate::model::{Checked, Model, Place, Rules};
 use crate::operations::{Deed, Request};
 use crate::process::{Options, Process, Variant};
@@ -29,7 +30,10 @@ struct World {
     /// Looks whether connections are gone.
     watch: Connection,
     peers: BTreeMap<Place, (Connection, Role)>,
-    /// Several requests in one write are in step only if nothing between them can be seen.
+    /// Whether the server is started again now and then.
+    restarts: bool,
+    /// Several requests in one write are in step only if nothing between them can be seen. A store
+    /// takes its time before the next request sees the job.
     may_pipeline: bool,
 }
 
@@ -41,7 +45,13 @@ pub(crate) fn run(
     trace: &mut Trace,
 ) -> Checked<()> {
     let mut chance = Chance::new(seed);
-    let options = Options::by_chance(&mut chance.rng, LEASE_MS);
+    let mut options = Options::by_chance(&mut chance.rng, LEASE_MS);
+    if variant.is_gearmand() {
+        gearmand::functions(&mut chance.functions);
+        // It wakes all sleepers, and has no limit of attempts that is 0.
+        options.wakeup = Some(0);
+        options.attempts_max = options.attempts_max.filter(|&max| max > 0);
+    }
     let process = Process::start(variant, &options);
     trace.begin(&process.command);
     let rules = Rules {
@@ -49,11 +59,13 @@ pub(crate) fn run(
         wakeup: options.wakeup,
         attempts_max: options.attempts_max,
         exceptions: options.exceptions,
+        gearmand: variant.is_gearmand(),
         pid: process.server.pid(),
     };
     let watch = Connection::open(process.server.address(), process.cores);
     let mut world = World {
-        may_pipeline: process.cores == 1 && options.wakeup.is_none(),
+        restarts: variant.store && chance.rng.bool(),
+        may_pipeline: process.cores == 1 && options.wakeup.is_none() && !variant.store,
         process,
         chance,
         model: Model::new(rules),
@@ -72,8 +84,14 @@ pub(crate) fn run(
 
 impl World {
     fn step(&mut self, trace: &mut Trace) -> Checked<()> {
+        if self.restarts && self.chance.once_in(50) {
+            return self.restart(trace);
+        }
         let place = self.chance.rng.usize(..PLACES);
-        let deed = self.deed(place);
+        let mut deed = self.deed(place);
+        while self.model.is_of_gearmand() && !gearmand::agrees(&deed, place, &self.model) {
+            deed = self.deed(place);
+        }
         trace.note(format!("c{place} {deed}"));
         let mut last = BTreeMap::new();
         let mut gone = false;
@@ -114,6 +132,18 @@ impl World {
         trace.received(&received);
         self.compare(place, &deed, received, gone)?;
         self.wait_for_wake_ups()
+    }
+
+    /// A server on the same store takes over, and all connections are gone.
+    fn restart(&mut self, trace: &mut Trace) -> Checked<()> {
+        let killed = self.chance.rng.bool();
+        let signal = if killed { "SIGKILL" } else { "SIGTERM" };
+        trace.note(format!("{signal} ends the server, which is started again"));
+        self.process.restart(killed)?;
+        self.peers.clear();
+        self.watch = Connection::open(self.process.server.address(), self.process.cores);
+        let rows = self.watch.list("show jobs")?;
+        self.model.restart(killed, self.process.server.pid(), &rows)
     }
 
     fn compare(
@@ -172,7 +202,8 @@ impl World {
         let mut order: Vec<Place> = self.peers.keys().copied().collect();
         order.sort_by_key(|&other| other != place);
         // What one core tells a second one because of a third one's letter comes a round later.
-        let rounds = if self.process.cores > 1 { 2 } else { 1 };
+        let threads = self.process.cores > 1 || self.model.is_of_gearmand();
+        let rounds = if threads { 2 } else { 1 };
         // A wake-up is written behind the answers of its batch, which the first barrier may be of.
         if self.peers.contains_key(&place) {
             self.connection(place).barrier().map_err(|e| format!("c{place}: {e}"))?;
@@ -194,7 +225,8 @@ impl World {
     fn wait_for_wake_ups(&mut self) -> Checked<()> {
         let deadline = Instant::now() + PATIENCE;
         while let Some(sentence) = self.model.job_beside_a_sleeper() {
-            if self.process.cores == 1 || Instant::now() > deadline {
+            let at_once = self.process.cores == 1 && !self.model.is_of_gearmand();
+            if at_once || Instant::now() > deadline {
                 return Err(sentence);
             }
             for (place, (peer, _)) in &mut self.peers {

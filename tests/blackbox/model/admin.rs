@@ -133,6 +133,8 @@ impl Model {
 
     fn cancel_job(&mut self, handle: &[u8]) {
         self.fail(handle, self.clock);
+        let ended = self.jobs[handle].clone();
+        self.end_of(handle, &ended);
         let job = self.job(handle);
         if matches!(job.state, State::Running { .. }) {
             (job.cancelled, job.background) = (true, false);

@@ -25,13 +25,14 @@ impl Model {
     }
 
     pub(super) fn cant_do(&mut self, place: Place, function: &[u8]) {
+        let gearmand = self.rules.gearmand;
         let peer = self.peer(place);
         if peer.abilities.remove(function).is_none() {
             return;
         }
         // What it was woken for, only the server knows; another may be woken in its place.
         let woken = peer.nap == Nap::Woken;
-        if peer.abilities.is_empty() && woken {
+        if peer.abilities.is_empty() && woken && !gearmand {
             peer.nap = Nap::Awake;
         }
         self.wakes_due += usize::from(woken);
@@ -39,9 +40,10 @@ impl Model {
     }
 
     pub(super) fn reset(&mut self, place: Place) {
+        let gearmand = self.rules.gearmand;
         let peer = self.peer(place);
         let woken = peer.nap == Nap::Woken;
-        if woken {
+        if woken && !gearmand {
             peer.nap = Nap::Awake;
         }
         peer.abilities.clear();
@@ -72,7 +74,8 @@ impl Model {
                 self.fail(handle, group);
                 self.remove(handle);
             } else {
-                self.enqueue(handle, true);
+                // gearmand has them at the tail.
+                self.enqueue(handle, !self.rules.gearmand);
             }
         }
     }
@@ -106,8 +109,10 @@ impl Model {
         if job.state != State::Queued {
             return Err(format!("{} isn't to be had: {:?}", readable(&handle), job.state));
         }
+        // gearmand looks at priorities within a function only.
+        let of_function = |name: &&&Bytes| !self.rules.gearmand || ***name == job.function;
         for urgent in 0..job.priority {
-            if let Some(name) = self.choices(place, urgent).first() {
+            if let Some(name) = self.choices(place, urgent).iter().find(of_function) {
                 let name = readable(name);
                 return Err(format!("{reply:?}, while {name:?} has jobs of priority {urgent}"));
             }
@@ -130,7 +135,7 @@ impl Model {
     fn check_turn(&self, place: Place, function: &[u8], priority: usize) -> Checked<()> {
         let abilities = &self.peers[&place].abilities;
         let last_turn = abilities[function].served[priority];
-        if last_turn == 0 || self.rules.cores > 1 {
+        if last_turn == 0 || self.rules.cores > 1 || self.rules.gearmand {
             return Ok(());
         }
         for other in self.choices(place, priority).into_iter().filter(|&name| name != function) {
@@ -162,9 +167,12 @@ impl Model {
     }
 
     pub(super) fn pre_sleep(&mut self, place: Place) {
+        let woken = self.peers[&place].nap == Nap::Woken;
         self.answer_wake(place);
+        let gearmand = self.rules.gearmand;
         let peer = self.peer(place);
-        peer.nap = Nap::Asleep;
+        // gearmand sends no second NOOP before a grab.
+        peer.nap = if gearmand && woken { Nap::Woken } else { Nap::Asleep };
         peer.may_be_woken = true;
         self.wakes_due += 1;
     }
@@ -174,12 +182,12 @@ impl Model {
         if noops == 0 {
             return Ok(());
         }
-        let cores = self.rules.cores;
+        let exact = self.rules.cores == 1 && !self.rules.gearmand;
         let Some(peer) = self.peers.get(&place) else { return Ok(()) };
-        if !peer.may_be_woken || (noops > 1 && cores == 1) {
+        if !peer.may_be_woken || (noops > 1 && exact) {
             return Err(format!("c{place} didn't sleep and got {noops} NOOP"));
         }
-        if cores == 1 {
+        if exact {
             if self.wakes_due == 0 {
                 return Err(format!("c{place} got a NOOP, and nothing happened that wakes it"));
             }
@@ -249,7 +257,8 @@ impl Model {
         let group = self.clock;
         for client in self.jobs[&handle].clients.clone() {
             if name == "WORK_EXCEPTION" && !self.peers[&client].exceptions {
-                self.expect_work(client, group, "WORK_FAIL", &handle);
+                let nul: &[u8] = if self.rules.gearmand { b"\0" } else { b"" };
+                self.expect_work(client, group, "WORK_FAIL", &[&handle, nul].concat());
             } else {
                 self.expect_work(client, group, name, body);
             }
