@@ -6,6 +6,7 @@
 //! Invariant: a job's record is what is known of it when the server is at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Instant;
 
 use crate::conn::{Item, NAMES, readable};
@@ -34,12 +35,22 @@ pub(crate) enum Ending {
     Unread,
 }
 
+/// Bytes that messages show in part.
+#[derive(Clone, PartialEq, Eq)]
+struct Payload(Bytes);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&readable(&self.0))
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Job {
     function: Bytes,
     unique: Bytes,
     /// What equal submissions had.
-    payloads: Vec<Bytes>,
+    payloads: Vec<Payload>,
     background: bool,
     /// Foreground submissions of open connections: those before this burst, and those in it.
     clients: BTreeMap<Place, usize>,
@@ -293,7 +304,7 @@ impl Ledger {
         if !equal || (!job.payloads.is_empty() && job.unique.is_empty()) {
             return Err(format!("{} is another job: {job:?}", readable(handle)));
         }
-        job.payloads.push(submission.payload.clone());
+        job.payloads.push(Payload(submission.payload.clone()));
         if submission.background() {
             job.background = true;
         } else {
@@ -413,13 +424,13 @@ impl Ledger {
                 }
                 let job = self.jobs.entry(handle.clone()).or_default();
                 (job.function, job.background) = (function.clone(), true);
-                job.payloads.push(payload.clone());
+                job.payloads.push(Payload(payload.clone()));
             }
             let job = self.jobs.get_mut(&handle).expect("made above");
             if job.ended {
                 return Err(format!("c{place} got {item:?}, which has ended"));
             }
-            if job.function != function || !job.payloads.contains(&payload) {
+            if job.function != function || !job.payloads.contains(&Payload(payload)) {
                 return Err(format!("c{place} got {item:?} of {job:?}"));
             }
             job.assigned += 1;

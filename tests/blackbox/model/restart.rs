@@ -55,7 +55,8 @@ impl Model {
             self.jobs.insert(handle, job);
         }
         if let Some((handle, job)) = before.pop_first() {
-            return Err(format!("{} is lost: {job:?}", readable(&handle)));
+            let (handle, function) = (readable(&handle), readable(&job.function));
+            return Err(format!("{handle} of {function:?}, {:?} before, is lost", job.state));
         }
         // Queues are in the order of the numbers in handles.
         let numbers = self.jobs.keys().map(|handle| (number_of(handle), handle.clone()));
