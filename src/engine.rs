@@ -479,7 +479,7 @@ impl Engine {
     /// `NotRunning` if the job isn't assigned to `conn`, nor waits since its time there was over.
     pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
         let id = self.find_attempt(conn, number).inspect_err(|NotRunning| {
-            // Nobody but a worker that had it knows the handle of a job that runs.
+            // Of another job the sender has no handle: its own attempt has ended.
             self.counters.late += u64::from(self.is_running(number));
         })?;
         self.forward(id);

@@ -8,7 +8,7 @@ use crate::function::FunctionId;
 use crate::job::State;
 
 impl Engine {
-    /// Cancels a job: its clients are told that it failed and nobody can reach it any more. A
+    /// Cancels a job: its clients are told that it failed, and no command reaches it any more. A
     /// worker that has it may go on; what it says goes nowhere. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };

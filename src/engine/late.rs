@@ -1,8 +1,8 @@
 //! Results of attempts that have timed out.
 //!
 //! A job that outlasts the time its worker gave itself goes back to its queue, but the worker may
-//! still finish it. As long as nobody else has started the job its result is as good as any: with
-//! one worker the job would be run for ever. Knows no packets.
+//! still finish it. As long as no other worker has started the job its result is as good as any:
+//! with one worker the job would be run for ever. Knows no packets.
 //!
 //! Invariant: `Job::late` is the serial number of the ability whose attempt timed out, until the
 //! next attempt; abilities that are given up take their serial numbers along.

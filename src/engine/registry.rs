@@ -1,4 +1,4 @@
-//! Functions that nobody uses, and the memory that names and abilities take.
+//! Functions without jobs and workers, and the memory that names and abilities take.
 //!
 //! A function without jobs and workers is listed by `status` as ever, but only the latest
 //! `UNUSED_MAX` of them are kept, or names that clients make up would fill the memory for good.

@@ -643,7 +643,7 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     rig.engine.check_invariants();
 }
 
-/// A client waited for a job that somebody else had submitted in the background, too. The server
+/// A client waited for a job that another client had submitted in the background. The server
 /// drained before the store answered, the store refused, and the job stayed set aside for a next
 /// server that would never hear of it.
 #[test]

@@ -336,7 +336,7 @@ impl Shard {
     }
 
     /// Whether there is memory for a worker's word that it can run a function. Decided here, also
-    /// where another core owns it: that one would have nobody to tell.
+    /// where another core owns it: that core has no reply to refuse it with.
     pub(super) fn may_register(&self, conn: ConnId, function: &[u8]) -> bool {
         let room = self.registry_room();
         let owner = self.settings.cores.owner_of(function);

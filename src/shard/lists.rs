@@ -60,7 +60,7 @@ impl Progress {
         let listing = std::mem::replace(&mut self.next, next);
         let Some(Listing::Workers { at, .. }) = listing else { return rows.text };
         let Census { named, arrived, departed, .. } = &mut self.census;
-        // Whoever comes while a core gives its rows may come behind the row that was the last.
+        // A connection that comes while a core gives its rows may stand behind the last row.
         if at == 0 {
             arrived.resize(arrived.len().max(self.core + 1), 0);
             arrived[self.core] = rows.arrived;

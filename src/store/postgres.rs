@@ -452,7 +452,7 @@ impl Link {
         }
         self.backends = vec![session.backend];
         // A failover may have taken back that this server became the owner; then the one before is
-        // there as it was left, and nobody has been the owner since.
+        // there as it was left, and no other server has been the owner since.
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    WHERE owner = $1 OR generation = $2 AND owner = $3 RETURNING generation";
         let (generation, owner) = &self.before;

@@ -21,8 +21,8 @@ const CHUNK_BYTES: usize = 16 << 20;
 const JOB_BYTES: usize = 64;
 
 /// Applies one chunk and says whether generation `$1` still owns the store: without it nothing is
-/// touched, and nobody can take the store over before the transaction has ended. The other answer
-/// is the number of rows that are changed.
+/// touched, and no other server can take the store over before the transaction has ended. The
+/// other answer is the number of rows that are changed.
 pub(super) const STATEMENT: &str = "\
 WITH owner AS MATERIALIZED (
     SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE

@@ -241,7 +241,7 @@ pub(super) struct Session {
     /// Whether commits wait for a standby.
     pub(super) is_synchronous: bool,
     connection: JoinHandle<()>,
-    /// What the server warned of last, since somebody asked.
+    /// What the server warned of last, since it was last asked for.
     warning: Arc<Mutex<Option<String>>>,
 }
 

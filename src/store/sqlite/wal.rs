@@ -1,7 +1,7 @@
 //! The size of a write-ahead log in, a warning out when another program keeps it from being reset.
 //!
-//! SQLite begins the log anew when all of it has been moved to the database and nobody reads from
-//! it any more. A read transaction that is forgotten in a shell makes it grow without bound. Knows
+//! SQLite begins the log anew when all of it has been moved to the database and no transaction
+//! reads from it. A read transaction that is forgotten in a shell makes it grow on and on. Knows
 //! the log's file, not what is in it.
 //!
 //! Invariant: between two warnings the log has doubled, or has been within its bound.
