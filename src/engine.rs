@@ -393,26 +393,22 @@ impl Engine {
         room: usize,
         now: Now,
     ) -> Result<Accepted, SubmitError> {
-        if !self.has_room_for(submit.function, room) {
-            return Err(SubmitError::OutOfMemory);
-        }
-        let function = self.functions.find_or_create(submit.function);
-        self.forget_unused();
+        let function =
+            self.find_or_create(submit.function, room).ok_or(SubmitError::OutOfMemory)?;
         let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
         let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
             self.counters.coalesced += 1;
-            if submit.background {
+            let waits = if submit.background {
                 self.jobs[id as usize].background = true;
-                self.store(id);
+                self.store(id, function)
             } else {
                 self.attach(conn, id, None);
-            }
-            let job = &self.jobs[id as usize];
-            let waits = submit.background && job.storing;
-            return Ok(Accepted { number: job.number, job: id, waits });
+                false
+            };
+            return Ok(Accepted { number: self.jobs[id as usize].number, job: id, waits });
         }
         if self.functions[function].is_full(submit.priority) {
             return Err(SubmitError::QueueFull);
@@ -428,12 +424,12 @@ impl Engine {
         }
         let id = self.insert(job, unique_hash);
         self.counters.created += 1;
-        if submit.background {
-            self.store(id);
+        let waits = if submit.background {
+            self.store(id, function)
         } else {
             self.attach(conn, id, None);
-        }
-        let waits = self.jobs[id as usize].storing;
+            false
+        };
         if waits {
             self.jobs[id as usize].state = State::Storing;
             self.functions[function].storing += 1;
@@ -448,7 +444,7 @@ impl Engine {
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`.
     pub fn work_data(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
-        let id = self.find_attempt(conn, number)?;
+        let (id, _) = self.find_attempt(conn, number)?;
         self.forward(id);
         Ok(())
     }
@@ -464,9 +460,9 @@ impl Engine {
         numerator: u32,
         denominator: u32,
     ) -> Result<(), NotRunning> {
-        let id = self.find_attempt(conn, number)?;
-        let job = &mut self.jobs[id as usize];
-        if job.state == State::Running {
+        let (id, is_running) = self.find_attempt(conn, number)?;
+        if is_running {
+            let job = &mut self.jobs[id as usize];
             (job.numerator, job.denominator) = (numerator, denominator);
         }
         self.forward(id);
@@ -478,12 +474,13 @@ impl Engine {
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`, nor waits since its time there was over.
     pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
-        let id = self.find_attempt(conn, number).inspect_err(|NotRunning| {
+        let attempt = self.find_attempt(conn, number);
+        let (id, is_running) = attempt.inspect_err(|NotRunning| {
             // Of another job the sender has no handle: its own attempt has ended.
             self.counters.late += u64::from(self.is_running(number));
         })?;
         self.forward(id);
-        if self.jobs[id as usize].state == State::Running {
+        if is_running {
             self.release(id);
         } else {
             self.unqueue(id);
@@ -619,7 +616,11 @@ impl Engine {
                 let (number, attempts) = (job.number, job.attempts.into());
                 self.effects.push(Effect::SetAttempts { number, attempts });
             }
-            self.enqueue(id, End::Front, now);
+            if self.is_for_next(id) {
+                self.set_aside(id);
+            } else {
+                self.enqueue(id, End::Front, now);
+            }
         }
     }
 
@@ -636,9 +637,6 @@ impl Engine {
 
     /// Puts a job that is nowhere in its queue, tells the workers that it is there and wakes some.
     fn enqueue(&mut self, id: JobId, end: End, now: Now) {
-        if self.is_for_next(id) {
-            return self.set_aside(id);
-        }
         let job = &mut self.jobs[id as usize];
         job.state = State::Queued;
         let (function_id, priority) = (job.function, job.priority as usize);
@@ -695,9 +693,9 @@ impl Engine {
         let jobs = &self.jobs;
         let number_of = |id: JobId| jobs[id as usize].number;
         self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
-        if unique_hash.is_some() {
-            let hash_of = |id: JobId| unique_spread(jobs[id as usize].unique_hash);
-            self.by_unique.insert(unique_spread(unique_hash), id, hash_of);
+        if let Some(hash) = unique_hash {
+            let hash_of = |id: JobId| jobs[id as usize].unique_hash.map_or(0, unique_spread);
+            self.by_unique.insert(unique_spread(hash), id, hash_of);
         }
         id
     }
@@ -705,27 +703,23 @@ impl Engine {
     /// Forgets a job that is nowhere, and its clients. Those that wait for the store needn't any
     /// longer: the job was done with before it was on disk.
     fn remove(&mut self, id: JobId) {
-        self.accept(id);
-        while let Some(attachment) = self.jobs[id as usize].clients.front() {
-            self.detach(attachment);
+        let job = &self.jobs[id as usize];
+        if !job.waiting.is_empty() || !job.clients.is_empty() {
+            self.accept(id);
+            while let Some(attachment) = self.jobs[id as usize].clients.front() {
+                self.detach(attachment);
+            }
         }
-        self.unindex_unique(id);
-        let Job { number, stored, .. } = self.jobs[id as usize];
-        if stored {
-            self.effects.push(Effect::Remove { number });
-        }
-        self.by_number.remove(number_hash(number), id);
         let job = self.jobs.remove(id);
+        if let Some(hash) = job.unique_hash {
+            self.by_unique.remove(unique_spread(hash), id);
+        }
+        self.by_number.remove(number_hash(job.number), id);
+        if job.stored {
+            self.effects.push(Effect::Remove { number: job.number });
+        }
         self.job_bytes -= job.bytes();
         self.check_unused(job.function);
-    }
-
-    fn unindex_unique(&mut self, id: JobId) {
-        let hash = self.jobs[id as usize].unique_hash;
-        if hash.is_some() {
-            self.by_unique.remove(unique_spread(hash), id);
-            self.jobs[id as usize].unique_hash = None;
-        }
     }
 
     fn attach(&mut self, conn: ConnId, job: JobId, ticket: Option<Ticket>) {
@@ -784,7 +778,7 @@ impl Engine {
         hash: NonZero<u32>,
         mut is_it: impl FnMut(&Job) -> bool,
     ) -> Option<JobId> {
-        self.by_unique.find(unique_spread(Some(hash)), |id| {
+        self.by_unique.find(unique_spread(hash), |id| {
             let job = &self.jobs[id as usize];
             job.unique_hash == Some(hash) && is_it(job)
         })
@@ -860,8 +854,8 @@ fn number_hash(number: u64) -> u64 {
     sequence >> HOME_BITS | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
 }
 
-fn unique_spread(hash: Option<NonZero<u32>>) -> u64 {
-    spread(hash.map_or(0, NonZero::get).into())
+fn unique_spread(hash: NonZero<u32>) -> u64 {
+    spread(hash.get().into())
 }
 
 mod administration;

@@ -211,16 +211,19 @@ impl Functions {
     #[inline]
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<FunctionId> {
-        self.find_hashed(self.hasher.hash_one(name), name)
+        let hash = self.hasher.hash_one(name);
+        self.names.find(hash, |id| *self.functions[id as usize].name == *name)
     }
 
     /// The function of this name, made if there is none yet.
     #[inline]
     pub fn find_or_create(&mut self, name: &[u8]) -> FunctionId {
+        self.find(name).unwrap_or_else(|| self.create(name))
+    }
+
+    /// Makes the function of this name, which isn't there yet.
+    pub fn create(&mut self, name: &[u8]) -> FunctionId {
         let hash = self.hasher.hash_one(name);
-        if let Some(id) = self.find_hashed(hash, name) {
-            return id;
-        }
         // Each function has a name that some connection sent: 2^32 of them don't fit in memory.
         let function = Function::new(name, self.durabilities.of(name));
         let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
@@ -307,10 +310,6 @@ impl Functions {
         functions
             .filter_map(|(at, function)| Some((FunctionId::try_from(at).ok()?, function)))
             .skip_while(move |&(at, _)| at < id)
-    }
-
-    fn find_hashed(&self, hash: u64, name: &[u8]) -> Option<FunctionId> {
-        self.names.find(hash, |id| *self.functions[id as usize].name == *name)
     }
 }
 

@@ -153,6 +153,13 @@ impl Inbound {
         self.start < self.partial.len()
     }
 
+    /// Whether nothing at all is held: without input, `next` finds nothing.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty() && matches!(self.state, State::Frames)
+    }
+
     /// Whether a body has begun to come that isn't complete, or is being dropped as it arrives.
     #[must_use]
     pub fn is_within_body(&self) -> bool {

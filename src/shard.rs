@@ -15,6 +15,7 @@ use foldhash::HashMap;
 use slab::Slab;
 use tracing::{debug, trace, warn};
 
+pub use self::counters::Counters;
 use self::home::{Away, Gathering};
 use self::letters::Letters;
 use self::lists::Progress;
@@ -85,27 +86,6 @@ pub enum Intake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many connections")]
 pub struct TooManyConnections;
-
-/// Events since the start, beside the engine's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Connections that came.
-    pub connected: u64,
-    /// Connections that were turned away because there were too many.
-    pub refused: u64,
-    /// Connections closed because their bytes weren't Gearman's.
-    pub malformed: u64,
-    /// Connections closed because they didn't read.
-    pub slow_readers: u64,
-    /// Packets and lines that came in.
-    pub frames: u64,
-    /// Connections that moved here from another core, to their jobs.
-    pub moved: u64,
-    /// Connections that moved here from another core, which had too much to do.
-    pub took_in: u64,
-    /// Connections that moved from here to another core.
-    pub departed: u64,
-}
 
 /// What the other cores take of what all cores share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -626,22 +606,24 @@ impl Shard {
                 inbound.stash(input);
                 break;
             }
+            if input.is_empty() && inbound.is_empty() {
+                self.finish_if_ended(conn, now);
+                break;
+            }
             // What can be had by closing a connection that doesn't read is as good as free.
-            let memory_left = self.room() + self.unread.largest_bytes();
+            let room = self.room();
+            let memory_left = room + self.unread.largest_bytes();
             let body_bytes_max = self.settings.body_bytes_max;
             let bounds =
                 Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
                     self.letters.begin();
-                    self.handle_arrival(conn, arrival, now);
+                    self.handle_arrival(conn, arrival, room, now);
                     self.check_letters(conn);
                 }
                 Ok(None) => {
-                    let connection = &self.connections[conn as usize];
-                    if connection.ended && connection.outbox.held() == 0 {
-                        self.finish(conn, now);
-                    }
+                    self.finish_if_ended(conn, now);
                     break;
                 }
                 Err(error) => {
@@ -666,8 +648,17 @@ impl Shard {
         self.mark_dirty(conn);
     }
 
-    /// The peer has ended and everything it sent is handled: it is gone for the engine, and for the
-    /// driver once its replies have left.
+    /// Everything that the peer sent is handled. If it will send nothing more and waits for no
+    /// reply, it is gone for the engine, and for the driver once its replies have left.
+    #[inline]
+    fn finish_if_ended(&mut self, conn: ConnId, now: Now) {
+        let connection = &self.connections[conn as usize];
+        if connection.ended && connection.outbox.held() == 0 {
+            self.finish(conn, now);
+        }
+    }
+
+    #[inline(never)]
     fn finish(&mut self, conn: ConnId, now: Now) {
         self.connections[conn as usize].closing = Closing::Flushing;
         self.engine.disconnect(conn, now);
@@ -707,7 +698,7 @@ impl Shard {
         connection.paused || connection.listing.is_some()
     }
 
-    fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, now: Now) {
+    fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, room: usize, now: Now) {
         self.counters.frames += 1;
         let alone = self.settings.cores.count == 1;
         match arrival {
@@ -724,7 +715,7 @@ impl Shard {
                         return self.check_outbox(conn, now);
                     }
                     let late = self.engine.counters.late;
-                    let (session, mut cx) = self.context(conn, now);
+                    let (session, mut cx) = self.context(conn, room, now);
                     session.handle(&request, &mut cx);
                     self.settle(conn, now);
                     let work = if let Request::Work(work) = request { Some(work) } else { None };
@@ -736,7 +727,7 @@ impl Shard {
                     self.deliver(work, now);
                 }
                 Err(error) => {
-                    let (session, cx) = self.context(conn, now);
+                    let (session, cx) = self.context(conn, room, now);
                     let usable = session.handle_bad_packet(error, cx.outbox);
                     self.settle(conn, now);
                     if !usable {
@@ -752,7 +743,7 @@ impl Shard {
                 }
             }
             Arrival::Refused { header, head, why } => {
-                let (session, mut cx) = self.context(conn, now);
+                let (session, mut cx) = self.context(conn, room, now);
                 let work = session.handle_refused(header.command, head, why, &mut cx);
                 self.settle(conn, now);
                 self.deliver(work, now);
@@ -784,10 +775,10 @@ impl Shard {
         }
     }
 
-    /// A session and what it works with. `settle` has to follow.
+    /// A session and what it works with, `room` the bytes that may be allocated. `settle` has to
+    /// follow.
     #[inline]
-    fn context(&mut self, conn: ConnId, now: Now) -> (&mut Session, Context<'_>) {
-        let room = self.room();
+    fn context(&mut self, conn: ConnId, room: usize, now: Now) -> (&mut Session, Context<'_>) {
         self.unsettle(conn);
         let connection = &mut self.connections[conn as usize];
         let cx = Context {
@@ -875,6 +866,7 @@ impl Shard {
     }
 }
 
+mod counters;
 mod delivery;
 mod home;
 mod letters;

@@ -42,16 +42,16 @@ struct Workload {
 const WORKLOADS: [Workload; 7] = [
     Workload { name: "frame", run: cut_frames, times: 20_000, instructions_max: 80 },
     Workload { name: "frame and packet", run: parse_packets, times: 20_000, instructions_max: 270 },
-    Workload { name: "echo", run: echo, times: 5000, instructions_max: 1400 },
+    Workload { name: "echo", run: echo, times: 5000, instructions_max: 1300 },
     Workload {
         name: "foreground job",
         run: work_foreground,
         times: 5000,
-        instructions_max: 10_400,
+        instructions_max: 10_300,
     },
     Workload { name: "background submit", run: flood, times: 20_000, instructions_max: 2850 },
-    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2240 },
-    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2420 },
+    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2230 },
+    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2410 },
 ];
 
 fn main() -> ExitCode {

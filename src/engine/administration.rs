@@ -3,7 +3,7 @@
 //! Names and numbers in, whether there was anything to do out. Knows no text commands and no lists;
 //! what is cancelled leaves by the same ways as jobs that are given up.
 
-use super::{Effect, Engine, FunctionBusy};
+use super::{Effect, Engine, FunctionBusy, unique_spread};
 use crate::function::FunctionId;
 use crate::job::State;
 
@@ -14,11 +14,13 @@ impl Engine {
         let Some(id) = self.find(number) else { return false };
         self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
         self.fail(id);
-        self.unindex_unique(id);
         let job = &mut self.jobs[id as usize];
         if job.state == State::Running {
             job.cancelled = true;
             job.background = false;
+            if let Some(hash) = job.unique_hash.take() {
+                self.by_unique.remove(unique_spread(hash), id);
+            }
             // No restart brings it back, whatever its worker does.
             if std::mem::take(&mut job.stored) {
                 self.effects.push(Effect::Remove { number });
@@ -33,13 +35,9 @@ impl Engine {
     /// Makes a function if there is none of this name; it stays until it is dropped. `false` if
     /// there is no room for it.
     pub fn create_function(&mut self, name: &[u8], room: usize) -> bool {
-        let has_room = self.has_room_for(name, room);
-        if has_room {
-            let id = self.functions.find_or_create(name);
-            self.functions[id].created = true;
-            self.forget_unused();
-        }
-        has_room
+        let Some(id) = self.find_or_create(name, room) else { return false };
+        self.functions[id].created = true;
+        true
     }
 
     /// Drops a function, and its queued jobs as if they were cancelled.

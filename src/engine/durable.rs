@@ -8,7 +8,7 @@
 //! and every submission that waits gets one answer, whatever becomes of the job.
 
 use super::{Attachment, ConnId, Effect, Engine, Now, Ticket};
-use crate::function::Durability;
+use crate::function::{Durability, FunctionId};
 use crate::handle;
 use crate::job::{Job, JobId, State};
 use crate::store::Row;
@@ -85,17 +85,21 @@ impl Engine {
     }
 
     /// Has a background job kept by the store, if that is its function's policy and it isn't yet.
-    pub(super) fn store(&mut self, id: JobId) {
-        let durability = self.functions[self.jobs[id as usize].function].durability;
-        let job = &mut self.jobs[id as usize];
-        if job.stored || durability == Durability::None {
-            return;
+    /// Returns whether the job must be on disk before its submission is answered.
+    pub(super) fn store(&mut self, id: JobId, function: FunctionId) -> bool {
+        let durability = self.functions[function].durability;
+        if durability == Durability::None {
+            return false;
         }
-        let small = job.bytes() <= ASYNC_BYTES_MAX;
-        let answered = durability == Durability::Async && self.async_allowed && small;
-        job.stored = true;
-        job.storing = !answered;
-        self.effects.push(Effect::Insert { job: id, answered });
+        let job = &mut self.jobs[id as usize];
+        if !job.stored {
+            let small = job.bytes() <= ASYNC_BYTES_MAX;
+            let answered = durability == Durability::Async && self.async_allowed && small;
+            job.stored = true;
+            job.storing = !answered;
+            self.effects.push(Effect::Insert { job: id, answered });
+        }
+        job.storing
     }
 
     /// Answers the submissions that wait for the store to keep a job.

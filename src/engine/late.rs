@@ -28,17 +28,24 @@ impl Engine {
         self.find(number).is_some_and(|id| self.jobs[id as usize].state == State::Running)
     }
 
-    /// A job that `conn` runs, or did until its time was over and that hasn't been started again.
-    pub(super) fn find_attempt(&self, conn: ConnId, number: u64) -> Result<JobId, NotRunning> {
+    /// A job that `conn` runs, or did until its time was over and that hasn't been started again;
+    /// with whether it runs.
+    #[inline]
+    pub(super) fn find_attempt(
+        &self,
+        conn: ConnId,
+        number: u64,
+    ) -> Result<(JobId, bool), NotRunning> {
         let id = self.find(number).ok_or(NotRunning)?;
         let job = &self.jobs[id as usize];
-        let its_own = if job.state == State::Running {
+        let is_running = job.state == State::Running;
+        let its_own = if is_running {
             self.abilities.records[job.ability as usize].conn == conn
         } else {
             let ability = self.abilities.find(conn, job.function);
             let serial = ability.map(|id| self.abilities.records[id as usize].serial);
             serial.is_some() && serial == job.late()
         };
-        its_own.then_some(id).ok_or(NotRunning)
+        its_own.then_some((id, is_running)).ok_or(NotRunning)
     }
 }

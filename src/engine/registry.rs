@@ -23,11 +23,20 @@ impl Engine {
         self.functions.bytes() + self.abilities.records.len() * ABILITY_BYTES
     }
 
-    /// Whether there is room for a function, if it isn't there yet.
+    /// The function of this name, made if there is none yet; `None` without room for it.
     #[inline]
-    #[must_use]
-    pub fn has_room_for(&self, name: &[u8], room: usize) -> bool {
-        FUNCTION_BYTES + name.len() <= room || self.functions.find(name).is_some()
+    pub(super) fn find_or_create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
+        if let Some(id) = self.functions.find(name) {
+            return Some(id);
+        }
+        self.create(name, room)
+    }
+
+    #[inline(never)]
+    fn create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
+        let id = (FUNCTION_BYTES + name.len() <= room).then(|| self.functions.create(name))?;
+        self.forget_unused();
+        Some(id)
     }
 
     /// Whether there is room for a worker's word that it can run a function.

@@ -482,7 +482,7 @@ impl Shard {
                 let caller = self.known_caller(core, conn);
                 return self.send_letter(core, Letter::Grab { caller, grab, least });
             }
-            let (_, mut cx) = self.context(conn, now);
+            let (_, mut cx) = self.context(conn, self.room(), now);
             let found = session::grab_urgent(grab, least, &mut cx);
             self.settle(conn, now);
             self.mark_dirty(conn);

@@ -1,0 +1,26 @@
+//! Events of a shard, counted since the start.
+//!
+//! The shard counts, metrics and tests read. Knows nothing of how the events come about.
+//!
+//! Invariant: counters never go down.
+
+/// Events since the start, beside the engine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that came.
+    pub connected: u64,
+    /// Connections that were turned away because there were too many.
+    pub refused: u64,
+    /// Connections closed because their bytes weren't Gearman's.
+    pub malformed: u64,
+    /// Connections closed because they didn't read.
+    pub slow_readers: u64,
+    /// Packets and lines that came in.
+    pub frames: u64,
+    /// Connections that moved here from another core, to their jobs.
+    pub moved: u64,
+    /// Connections that moved here from another core, which had too much to do.
+    pub took_in: u64,
+    /// Connections that moved from here to another core.
+    pub departed: u64,
+}
