@@ -1,8 +1,9 @@
 //! What Debian's gearmand does otherwise: deeds in, whether both servers answer them alike out.
 //!
-//! Taken from the transcripts that say `ours:`, and from the README's list. What isn't left out
-//! here but differs, such as the order of a worker's functions, is a rule of the model. Invariant:
-//! a deed that is left out is left out whatever the server's state is, but for what its peer holds.
+//! Taken from the transcripts that say `ours:`, and from docs/coming-from-gearmand.md. What isn't
+//! left out here but differs, such as the order of a worker's functions, is a rule of the model.
+//! Invariant: a deed that is left out is left out whatever the server's state is, but for what its
+//! peer holds.
 
 use crate::model::{Model, Place};
 use crate::operations::{Bytes, Deed, Request, Submission};

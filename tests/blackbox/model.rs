@@ -1,9 +1,10 @@
 //! What a Gearman server must answer, for deeds that come one at a time: a shadow of all of it.
 //!
-//! Written from the protocol and the README; shares nothing with the server. A deed and what came
-//! in answer go in; a difference comes out as a sentence. Handles are learned from JOB_CREATED.
-//! Where the server has a choice (which sleeper to wake, which function's turn it is) the model
-//! states what must hold of it. Invariant: after `end` all that came has been accounted for.
+//! Written from the protocol and the pages in `docs`; shares nothing with the server. A deed and
+//! what came in answer go in; a difference comes out as a sentence. Handles are learned from
+//! JOB_CREATED. Where the server has a choice (which sleeper to wake, which function's turn it is)
+//! the model states what must hold of it. Invariant: after `end` all that came has been accounted
+//! for.
 
 mod admin;
 mod restart;

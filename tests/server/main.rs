@@ -2,7 +2,7 @@
 //! gearmand where the behaviours agree. One binary, so that it is linked once.
 //!
 //! What isn't installed is skipped with a reason at the end, except under `CI=true`.
-//! One case of the transcripts: `CASE='worker loss' cargo test --test server transcripts`.
+//! Some cases: `CASE="a worker's end" cargo test --test server transcripts`.
 
 mod conn;
 mod crash;
