@@ -1,10 +1,12 @@
 //! ringgear: the Gearman job server for Linux hosts that have outgrown `gearmand`.
 //!
 //! ```text
-//! socket ─ io/{uring,epoll} ─▶ inbound ─ frame ─▶ packet ─▶ session ─▶ engine ◀── timer, store
-//!                                                                        │ effects
-//! socket ◀─ io/{uring,epoll} ◀─ outbox ◀──────────────────── packet ◀────┘
-//!                                        (another core: letter ─▶ io/mesh ─▶ its shard)
+//!              io            shard        wire              protocol         engine
+//! socket ─▶ driver ─ bytes ─▶ Shard ─▶ inbound, frame ─▶ session, admin ─▶ jobs, workers ◀─ store
+//!                               │                                             │ effects
+//! socket ◀─ driver ◀─ chunks ─ outbox ◀───────────────── response ◀───────────┘
+//!                               │
+//!                   another core: shard/remote ─ message ─▶ io/mesh ─▶ its shard
 //! ```
 //!
 //! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an
@@ -12,46 +14,24 @@
 //! into outboxes, and after the whole batch the driver flushes each dirty outbox once. `shard`
 //! holds one core's sessions, engine and outboxes together and is the only type a driver touches.
 //!
-//! A function belongs to one core; a packet about another core's travels there as a `letter`, and
+//! A function belongs to one core; a packet about another core's travels there as a message, and
 //! its reply keeps its place in the outbox meanwhile. A background job of a durable function is
 //! handed to the `store`, whose own thread commits it, and is neither run nor answered before.
 //!
-//! Only `io` and the binary touch the kernel. Time is an argument everywhere else, and random
-//! numbers come from the settings, so the same input gives the same output.
+//! A room never imports a room below it in this list. `io`, `store` and the binary touch the
+//! kernel. Time is an argument elsewhere, and random numbers come from the settings, so the same
+//! input gives the same output.
 
-pub mod config;
-
-pub mod io;
-pub mod shard;
-
-pub mod letter;
-
-pub mod inbound;
-pub mod spare;
-pub mod urgency;
-
-pub mod frame;
-
-pub mod packet;
-
-pub mod session;
-
-pub mod admin;
-
-pub mod handle;
+pub mod wire;
 
 pub mod engine;
 
-mod worker;
-
-pub mod function;
-pub mod job;
-
-pub mod timer;
-
-pub mod index;
-pub mod list;
+pub mod protocol;
 
 pub mod store;
 
-pub mod outbox;
+pub mod shard;
+
+pub mod io;
+
+pub mod config;

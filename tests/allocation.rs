@@ -9,15 +9,15 @@ use std::net::Ipv4Addr;
 
 use allocation_counter::measure;
 use ringgear::engine::{ConnId, Now};
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::packet::{self, Arguments, Command as C, Payload, Request};
 use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::{self, Arguments, Command as C, HEADER_BYTES, Magic, Payload, Request};
 
 const CYCLES: u64 = 5000;
 
 fn request(command: C, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    packet::encode(&mut bytes, Magic::Request, command, arguments, payload);
+    wire::encode(&mut bytes, Magic::Request, command, arguments, payload);
     bytes
 }
 
@@ -52,7 +52,7 @@ impl Server {
     fn complete(&mut self, conn: ConnId) {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
-        packet::encode(&mut out, Magic::Request, C::WorkComplete, &[&self.handle], b"result");
+        wire::encode(&mut out, Magic::Request, C::WorkComplete, &[&self.handle], b"result");
         self.say(conn, &out);
         self.out = out;
     }
@@ -181,7 +181,7 @@ fn a_queue_that_stays_deep_hardly_allocates_anything_beside_its_jobs() {
             std::array::from_fn(|at| b"abcdefghijklmnop"[uniques >> (4 * at) & 15]);
         submit.clear();
         let arguments: [&[u8]; 2] = [b"resize", &unique];
-        packet::encode(&mut submit, Magic::Request, C::SubmitJobBg, &arguments, b"payload");
+        wire::encode(&mut submit, Magic::Request, C::SubmitJobBg, &arguments, b"payload");
         server.say(client, &submit);
     };
     for _ in 0..1000 {

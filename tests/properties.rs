@@ -10,14 +10,15 @@ use std::net::Ipv4Addr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use ringgear::engine::handle::{self, Handles};
 use ringgear::engine::{ConnId, Now};
-use ringgear::frame::{self, Cut, HEADER_BYTES, Header, Magic};
-use ringgear::handle::{self, Handles};
-use ringgear::inbound::{Arrival, Bounds, Inbound};
-use ringgear::packet::{
-    self, Arguments, Command as C, Grab, PacketError, Payload, Request, Response, Sender,
-};
 use ringgear::shard::{Intake, Origin, Settings, Shard};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
+use ringgear::wire::{
+    self, Arguments, Command as C, Grab, HEADER_BYTES, Header, Magic, PacketError, Payload,
+    Request, Response, Sender,
+};
 
 const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 const UNBOUNDED: Bounds<'_> =
@@ -25,7 +26,7 @@ const UNBOUNDED: Bounds<'_> =
 
 fn encoded(magic: Magic, command: C, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    packet::encode(&mut bytes, magic, command, arguments, payload);
+    wire::encode(&mut bytes, magic, command, arguments, payload);
     bytes
 }
 
@@ -166,7 +167,7 @@ proptest! {
             // A header that announces whatever it likes.
             (1_u32..43, any::<u32>()).prop_map(|(command, bytes)| {
                 let command = C::from_number(command).unwrap();
-                frame::header_bytes(Magic::Request, command, bytes).to_vec()
+                wire::header_bytes(Magic::Request, command, bytes).to_vec()
             }),
         ], 0..12),
     ) {
@@ -358,7 +359,7 @@ fn replies(pieces: &[&[u8]]) -> Vec<u8> {
 fn a_cut_at_any_byte_changes_no_reply() {
     let stream = recorded_stream();
     let expected = replies(&[&stream]);
-    assert!(expected.ends_with(&frame::header_bytes(Magic::Response, C::Noop, 0)));
+    assert!(expected.ends_with(&wire::header_bytes(Magic::Response, C::Noop, 0)));
     // Within the large bodies one cut is like another.
     let boring = |at: &usize| {
         !matches!(stream.get(at.saturating_sub(40)..at + 40), Some(around)
@@ -381,7 +382,7 @@ fn bytes_that_come_one_by_one_change_no_reply() {
 fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
     let mut shard = shard(usize::MAX, usize::MAX);
     let conn = connect(&mut shard);
-    let head = frame::header_bytes(Magic::Request, C::SubmitJob, u32::MAX);
+    let head = wire::header_bytes(Magic::Request, C::SubmitJob, u32::MAX);
     shard.received(conn, &head, NOW);
     assert!(shard.memory_bytes() <= 64 << 10);
     let piece = vec![b'a'; 10_000];

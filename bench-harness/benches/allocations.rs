@@ -9,10 +9,10 @@ mod common;
 use std::hint::black_box;
 
 use allocation_counter::measure;
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::outbox::Outbox;
-use ringgear::packet::{Command, Payload, Request, Response, encode};
-use ringgear::timer::Timers;
+use ringgear::engine::timer::Timers;
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::outbox::Outbox;
+use ringgear::wire::{Command, HEADER_BYTES, Magic, Payload, Request, Response, encode};
 
 const FUNCTION: &[u8] = b"resize_image";
 const CYCLES: u64 = 10_000;

@@ -13,10 +13,10 @@ use std::net::Ipv4Addr;
 use std::process::{Command as Program, ExitCode};
 
 use ringgear::engine::ConnId;
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
 use ringgear::io::memory::Allocator;
-use ringgear::packet::{Arguments, Command, Payload, Request, encode};
 use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, Payload, Request, encode};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::engine::{ConnId, Now};
-use ringgear::frame::Magic;
-use ringgear::letter::{Cores, Letter};
-use ringgear::packet::{Command, encode};
+use ringgear::shard::cores::Cores;
+use ringgear::shard::remote::message::Letter;
 use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::wire::{Command, Magic, encode};
 
 const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 const CORES: usize = 3;

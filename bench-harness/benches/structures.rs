@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringgear::timer::Timers;
+use ringgear::engine::timer::Timers;
 
 /// Functions of one worker.
 const WIDTHS: [usize; 3] = [1, 1000, 20_000];

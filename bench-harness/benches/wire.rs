@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::outbox::Outbox;
-use ringgear::packet::{Command, Grab, Payload, Request, Response, encode};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::outbox::Outbox;
+use ringgear::wire::{
+    Command, Grab, HEADER_BYTES, Header, Magic, Payload, Request, Response, encode,
+};
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const HANDLE: &[u8] = b"H:host.example.org:123456";
@@ -31,7 +33,7 @@ fn requests() -> Vec<u8> {
     bytes
 }
 
-fn cut_all(bytes: &[u8], mut each: impl FnMut(frame::Header, &[u8])) {
+fn cut_all(bytes: &[u8], mut each: impl FnMut(Header, &[u8])) {
     let mut rest = bytes;
     while let Ok(Cut::Packet { header, body }) = frame::cut(rest, 0) {
         each(header, body);

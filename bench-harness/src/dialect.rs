@@ -6,8 +6,7 @@
 //! a job which was done is forgotten. Gearman servers don't acknowledge the latter.
 
 use anyhow::{Context, Result, bail};
-use ringgear::frame::{self, HEADER_BYTES, Magic};
-use ringgear::packet::{Arguments, Command, encode};
+use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, encode, frame};
 
 use crate::contender::Protocol;
 

@@ -9,8 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use ringgear::frame::{HEADER_BYTES, Magic, header, header_bytes};
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header, header_bytes};
 
 use crate::contender::Protocol;
 use crate::deep::Wire;
@@ -221,7 +220,7 @@ fn read_header(stream: &mut TcpStream) -> Result<(Command, usize)> {
 /// Reads a body up to the `rest` bytes of payload at its end.
 fn read_prefix(stream: &mut TcpStream, body_bytes: usize, rest: usize) -> Result<Vec<u8>> {
     let prefix_bytes = body_bytes.checked_sub(rest).context("a body shorter than the payload")?;
-    if prefix_bytes > ringgear::packet::ARGUMENTS_BYTES_MAX {
+    if prefix_bytes > ringgear::wire::ARGUMENTS_BYTES_MAX {
         bail!("a body longer than the payload");
     }
     let mut prefix = vec![0; prefix_bytes];

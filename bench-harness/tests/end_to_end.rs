@@ -11,8 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ringgear::frame::{HEADER_BYTES, Magic, header};
-use ringgear::packet::{Command as C, encode};
+use ringgear::wire::{Command as C, HEADER_BYTES, Magic, encode, header};
 
 /// What this machine lacks.
 #[path = "../../tests/server/skips.rs"]

@@ -7,8 +7,7 @@
 
 use std::collections::VecDeque;
 
-use ringgear::frame::Header;
-use ringgear::packet::{Arguments, Command};
+use ringgear::wire::{Arguments, Command, Header};
 
 use crate::desk::Desk;
 use crate::payload::{Kind, Stamp};

@@ -10,7 +10,8 @@ use std::ops::ControlFlow;
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
-use ringgear::frame::{Cut, HEADER_BYTES, Header, cut};
+use ringgear::wire::frame::{Cut, cut};
+use ringgear::wire::{HEADER_BYTES, Header};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Frames from this size on are received without a detour.

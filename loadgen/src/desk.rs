@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use hdrhistogram::Histogram;
-use ringgear::frame::{HEADER_BYTES, Magic};
-use ringgear::packet::{Command, Priority, encode};
+use ringgear::wire::{Command, HEADER_BYTES, Magic, Priority, encode};
 
 use crate::checker::{KEYED, number};
 use crate::options::Mode;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fastrand::Rng;
-use ringgear::packet::Priority;
+use ringgear::wire::Priority;
 use serde::{Serialize, Serializer};
 
 use crate::payload::STAMP_BYTES;

@@ -21,8 +21,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
-use ringgear::frame::Header;
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{Command, Header, encode};
 
 use crate::client::{Client, News};
 use crate::clock::nanos;
@@ -287,7 +286,7 @@ impl Thread {
             peer.state = State::SettingUp;
             match &mut peer.role {
                 Role::Client(_) => {
-                    let magic = ringgear::frame::Magic::Request;
+                    let magic = ringgear::wire::Magic::Request;
                     encode(&mut link.out, magic, Command::EchoReq, &[], b"ready");
                 }
                 Role::Worker(worker) => worker.connected(&self.desk, &mut link.out),

@@ -7,8 +7,7 @@
 
 use std::time::Duration;
 
-use ringgear::frame::{Header, Magic};
-use ringgear::packet::{Arguments, Command, encode};
+use ringgear::wire::{Arguments, Command, Header, Magic, encode};
 
 use crate::checker::Ran;
 use crate::desk::Desk;

@@ -3,9 +3,9 @@
 //! Names and numbers in, whether there was anything to do out. Knows no text commands and no lists;
 //! what is cancelled leaves by the same ways as jobs that are given up.
 
+use super::function::FunctionId;
+use super::job::State;
 use super::{Effect, Engine, FunctionBusy, unique_spread};
-use crate::function::FunctionId;
-use crate::job::State;
 
 impl Engine {
     /// Cancels a job: its clients are told that it failed, and no command reaches it any more. A

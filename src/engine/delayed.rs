@@ -6,10 +6,10 @@
 //!
 //! Invariant: a delayed job has a timer, and `ClockWatch` has one exactly while there are any.
 
+use super::function::FunctionId;
+use super::job::{JobId, State};
+use super::timer::TimerId;
 use super::{Due, Engine, Now};
-use crate::function::FunctionId;
-use crate::job::{JobId, State};
-use crate::timer::TimerId;
 
 /// Time between two looks at the wall clock while there are delayed jobs, and how far it may have
 /// moved against the other clock before their timers are set anew.

@@ -6,8 +6,8 @@
 //!
 //! Invariant: once `drain` has looked at all jobs, none that is stored is queued or delayed.
 
+use super::job::{JobId, State};
 use super::{Due, Engine, Now};
-use crate::job::{JobId, State};
 
 /// Jobs that are looked at in one go.
 const JOBS_AT_ONCE: usize = 256;

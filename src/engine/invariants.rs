@@ -3,7 +3,7 @@
 //! Costs as much as there are jobs, abilities and connections. Changes nothing.
 
 use super::Engine;
-use crate::job::{JobId, State};
+use super::job::{JobId, State};
 
 impl Engine {
     /// Checks every invariant that ties the engine's parts together. Costs as much as there are

@@ -7,8 +7,8 @@
 //! Invariant: `Job::late` is the serial number of the ability whose attempt timed out, until the
 //! next attempt; abilities that are given up take their serial numbers along.
 
+use super::job::{JobId, State};
 use super::{ConnId, Engine, NotRunning, Now};
-use crate::job::{JobId, State};
 
 impl Engine {
     /// A running job has had its time.

@@ -7,8 +7,8 @@
 //! Invariant: a function that nothing refers to and that isn't an operator's stands in the list of
 //! unused ones; others may.
 
+use super::function::{Ability, FUNCTION_BYTES, FunctionId};
 use super::{ConnId, Engine};
-use crate::function::{Ability, FUNCTION_BYTES, FunctionId};
 
 /// Functions without jobs and workers that are kept.
 pub(super) const UNUSED_MAX: usize = 1000;
@@ -76,7 +76,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::tests::{Rig, settings};
-    use crate::packet::Command;
+    use crate::wire::Command;
 
     /// 50 000 names of 4 kB that a worker gave up with CANT_DO kept 208 MiB for good.
     #[test]

@@ -6,7 +6,7 @@
 //! Invariant: each number is taken once, and none at or above `end`.
 
 use super::Engine;
-use crate::handle::SEQUENCE_MAX;
+use super::handle::SEQUENCE_MAX;
 
 /// What a core may still number jobs with.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Engine {
 mod tests {
     use crate::engine::SubmitError;
     use crate::engine::tests::{Rig, settings};
-    use crate::packet::Command;
+    use crate::wire::Command;
 
     #[test]
     fn a_job_without_a_reserved_number_is_refused_and_one_that_joins_needs_none() {
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(rig.submit(1, Command::SubmitJob, "f\0u\0"), first);
         rig.engine.allow_sequences(4);
         let last = rig.background("f");
-        assert_eq!(last - first, 2 << crate::handle::SLOT_BITS, "none is left out");
+        assert_eq!(last - first, 2 << crate::engine::handle::SLOT_BITS, "none is left out");
         assert_eq!(rig.engine.sequences_left(), 0);
     }
 }

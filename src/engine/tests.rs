@@ -3,11 +3,10 @@
 //! A rig is an engine without packets and sockets: commands in, jobs by number and effects out.
 
 use super::delayed::{CLOCK_JOBS, CLOCK_MS};
+use super::function::{Durabilities, Durability};
+use super::record::Row;
 use super::*;
-use crate::frame::{Header, Magic};
-use crate::function::Durability;
-use crate::packet::{Command, Payload, Priority, Request};
-use crate::store::Row;
+use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
 
 pub(crate) const NOBODY: [ConnId; 0] = [];
 

@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::mesh::Doorbell;
 use crate::engine::Now;
+use crate::engine::record::Operation;
 use crate::shard::Shard;
-use crate::store::Operation;
 use crate::store::namespace::BLOCK;
 use crate::store::writer::{Batch, Counters, Outcome, Writer};
 
@@ -131,10 +131,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::engine::record::Row;
     use crate::io::mesh;
     use crate::shard::Settings;
     use crate::store::namespace::{Record, next_mark};
-    use crate::store::{Row, Store, StoreError, writer};
+    use crate::store::{Store, StoreError, writer};
 
     /// A store that can do no more than keep a record.
     #[derive(Debug)]

@@ -23,8 +23,8 @@ use tracing::{debug, warn};
 use super::liveness::{Acks, Output};
 use super::{HOST_GONE, HOST_SILENT, IoError, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
-use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
+use crate::wire::outbox::Chunk;
 
 const EVENTS_PER_TURN: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 256;

@@ -31,8 +31,8 @@ pub(super) use self::setup::probe;
 use super::liveness::{Acks, Output};
 use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
-use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
+use crate::wire::outbox::Chunk;
 
 mod setup;
 

@@ -56,7 +56,8 @@ use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
 use crate::engine::{ConnId, Now};
-use crate::letter::{Core, Cores, Letter};
+use crate::shard::cores::{Core, Cores};
+use crate::shard::remote::message::Letter;
 use crate::shard::{Elsewhere, Passenger, Settings, Shard};
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
@@ -628,9 +629,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::frame::Magic;
-    use crate::packet::{Command, encode};
     use crate::shard::Origin;
+    use crate::wire::{Command, Magic, encode};
 
     fn parts(shard: Shard, post: Post<Mail>) -> Parts {
         Parts {

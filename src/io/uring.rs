@@ -27,8 +27,8 @@ pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
 use super::liveness::{Acks, Output};
 use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
-use crate::outbox::Chunk;
 use crate::shard::{Intake, Origin, Shard};
+use crate::wire::outbox::Chunk;
 
 mod accept;
 mod buffers;

@@ -8,13 +8,13 @@
 
 use bytes::Bytes;
 
-use super::moving::Moving;
 use super::{Closing, OUTBOX_PAUSE_BYTES, Shard};
+use crate::engine::record::Operation;
 use crate::engine::{ConnId, Effect, Now};
-use crate::letter::Letter;
-use crate::outbox::{Outbox, Parcel, Slot};
-use crate::packet::{Command, ErrorReply, Payload, Response, Work};
-use crate::store::Operation;
+use crate::shard::remote::message::Letter;
+use crate::shard::remote::migration::Moving;
+use crate::wire::outbox::{Outbox, Parcel, Slot};
+use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
 impl Shard {
     /// Brings the engine's effects to the connections they are for. `work` is the packet that was

@@ -1,11 +1,11 @@
 //! What a shard is told at its making; it never changes afterwards.
 
-use crate::admin::Identity;
 use crate::engine;
-use crate::handle::Handles;
-use crate::letter::Cores;
-use crate::spare::Spares;
-use crate::urgency::Urgency;
+use crate::engine::handle::Handles;
+use crate::protocol::admin::Identity;
+use crate::shard::cores::Cores;
+use crate::shard::remote::urgency::Urgency;
+use crate::wire::buffer_pool::Spares;
 
 /// What a shard is told at its making.
 #[derive(Clone, Debug)]

@@ -5,10 +5,9 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::frame::{Magic, header_bytes};
-use crate::function::Durability;
-use crate::handle::{self, Handles};
-use crate::packet::encode;
+use crate::engine::function::Durability;
+use crate::engine::handle::{self, Handles};
+use crate::wire::{Magic, encode, header_bytes};
 
 mod cluster;
 mod moving;

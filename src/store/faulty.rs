@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::namespace::Record;
-use super::{Operation, Row, Store, StoreError};
+use super::{Store, StoreError};
+use crate::engine::record::{Operation, Row};
 
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

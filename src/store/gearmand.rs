@@ -9,9 +9,9 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::Row;
 use super::sqlite::{INSERT, bytes_of, insert, integer_of, priority_of};
-use crate::handle::{job_number, slot};
+use crate::engine::handle::{job_number, slot};
+use crate::engine::record::Row;
 
 /// Columns without which a table is none of gearmand's. `when_to_run` came later.
 const COLUMNS: [&str; 4] = ["unique_key", "function_name", "priority", "data"];
@@ -68,7 +68,7 @@ impl Table {
                     reducer: Bytes::new(),
                     payload: bytes_of(row.get_ref(3)?),
                     priority: match row.get_ref(2)? {
-                        ValueRef::Null => crate::packet::Priority::Normal,
+                        ValueRef::Null => crate::wire::Priority::Normal,
                         value => priority_of(integer_of(value)),
                     },
                     run_at_s: integer_of(row.get_ref(4)?).try_into().unwrap_or(0),

@@ -24,80 +24,14 @@ mod faulty;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use bytes::Bytes;
 use thiserror::Error;
 
 use self::namespace::Record;
-use crate::packet::Priority;
+use crate::engine::record::{Operation, Row};
 
 /// Largest row that every store can keep, in bytes as `Row::bytes` counts them: SQLite's rows and
 /// PostgreSQL's messages end at about 10^9. Whoever submits more must be refused.
 pub const ROW_BYTES_MAX: usize = 999_000_000;
-
-/// A durable job as a store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The number in its handle: the key.
-    pub number: u64,
-    /// Name of its function, any bytes.
-    pub function: Bytes,
-    /// Its unique key, any bytes; may be empty or `-`.
-    pub unique: Bytes,
-    /// The function that gathers the results; empty for most jobs.
-    pub reducer: Bytes,
-    /// What the worker gets to work on.
-    pub payload: Bytes,
-    /// Urgency.
-    pub priority: Priority,
-    /// Earliest start in seconds since 1970; 0 = at once.
-    pub run_at_s: u64,
-    /// Workers that lost it.
-    pub attempts: u32,
-}
-
-impl Row {
-    /// Bytes of its names and its payload.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.function.len() + self.unique.len() + self.reducer.len() + self.payload.len()
-    }
-}
-
-/// A change of what is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Keep a job. Its number is new.
-    Insert {
-        /// The job.
-        row: Row,
-        /// The client has its answer already (policy `async`): the job must be kept as soon as the
-        /// store can, however long that takes, and no outcome is reported.
-        answered: bool,
-    },
-    /// A worker lost a job. Does nothing if the job isn't kept.
-    SetAttempts {
-        /// The job.
-        number: u64,
-        /// Workers that lost it.
-        attempts: u32,
-    },
-    /// Forget a job. Does nothing if it isn't kept.
-    Remove {
-        /// The job.
-        number: u64,
-    },
-}
-
-impl Operation {
-    /// The job that it is about.
-    #[must_use]
-    pub fn number(&self) -> u64 {
-        match self {
-            Self::Insert { row, .. } => row.number,
-            Self::SetAttempts { number, .. } | Self::Remove { number } => *number,
-        }
-    }
-}
 
 /// Why a store didn't do what it was asked for.
 #[derive(Debug, Error)]

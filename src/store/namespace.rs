@@ -6,7 +6,7 @@
 //!
 //! Invariant: all handles of a store start with one prefix, and no number comes twice.
 
-use crate::handle::{Handles, SEQUENCE_MAX, SLOT_BITS};
+use crate::engine::handle::{Handles, SEQUENCE_MAX, SLOT_BITS};
 
 use super::StoreError;
 
@@ -112,7 +112,7 @@ pub fn next_mark(mark: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handle::job_number;
+    use crate::engine::handle::job_number;
 
     const WANTED: Wanted<'_> = Wanted { prefix: b"H:b", is_given: false };
 

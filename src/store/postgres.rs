@@ -35,8 +35,9 @@ use self::takeover::take_over;
 use self::turn::Turn;
 use super::namespace::Record;
 use super::open::OpenError;
-use super::{Operation, Row, Store, StoreError};
-use crate::packet::Priority;
+use super::{Store, StoreError};
+use crate::engine::record::{Operation, Row};
+use crate::wire::Priority;
 
 /// Version of the tables.
 ///

@@ -27,8 +27,9 @@ use self::wal::Wal;
 use super::gearmand::Table;
 use super::lock::Lock;
 use super::namespace::Record;
-use super::{Operation, Row, Store, StoreError};
-use crate::packet::Priority;
+use super::{Store, StoreError};
+use crate::engine::record::{Operation, Row};
+use crate::wire::Priority;
 
 /// The table of gearmand's queue when nobody named another.
 pub const GEARMAND_TABLE: &str = "gearman_queue";

@@ -23,7 +23,8 @@ use tracing::{error, warn};
 
 use self::outage::Outage;
 use super::namespace::next_mark;
-use super::{Operation, ROW_BYTES_MAX, Store, StoreError};
+use super::{ROW_BYTES_MAX, Store, StoreError};
+use crate::engine::record::Operation;
 
 /// Most operations in one commit.
 pub const COMMIT_OPERATIONS_MAX: usize = 4096;

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 use crate::harness::{Contender, PATIENCE, Server, each_ringgear};
 use crate::wire::{expect, receive, request, send};

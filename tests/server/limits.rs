@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::close;
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 use socket2::SockRef;
 
 use crate::harness::{Contender, PATIENCE, Server, wait_until};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, Probe, opcode};
 use nix::sys::socket::setsockopt;
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
 use crate::skips::skip;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
 use crate::wire::{expect, receive, send};

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 use crate::harness::{Contender, Server, wait_until};
 use crate::wire::{echo, expect, receive, send};

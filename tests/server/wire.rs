@@ -3,8 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use ringgear::frame::{HEADER_BYTES, Magic, header};
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header};
 
 /// The bytes of a request.
 pub(crate) fn request(command: Command, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {

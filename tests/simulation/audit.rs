@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringgear::engine::ConnId;
-use ringgear::letter::{Caller, Core, Letter, Rest};
-use ringgear::packet::Command;
+use ringgear::shard::cores::Core;
+use ringgear::shard::remote::message::{Caller, Letter, Rest};
+use ringgear::wire::Command;
 
 /// Between a worker's home and an owner of its functions.
 #[derive(Debug, Default)]

@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use fastrand::Rng;
-use ringgear::admin::Identity;
+use ringgear::engine::function::{Durabilities, Durability};
+use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, Now, Wakeup};
-use ringgear::function::{Durabilities, Durability};
-use ringgear::handle::Handles;
-use ringgear::packet::Command as C;
+use ringgear::protocol::admin::Identity;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
+use ringgear::wire::Command as C;
 
 use crate::mesh::Mesh;
 use crate::peer::FUNCTIONS;

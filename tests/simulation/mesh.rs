@@ -10,11 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
+use ringgear::engine::record::{Operation, Row};
 use ringgear::engine::{ConnId, Now};
-use ringgear::letter::{Core, Cores, Letter};
-use ringgear::outbox::Chunk;
+use ringgear::shard::cores::{Core, Cores};
+use ringgear::shard::remote::message::Letter;
 use ringgear::shard::{Elsewhere, Intake, Origin, Passenger, Settings, Shard, TooManyConnections};
-use ringgear::store::{Operation, Row};
+use ringgear::wire::outbox::Chunk;
 
 use crate::audit::Audit;
 

@@ -12,12 +12,12 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use ringgear::engine::function::Durabilities;
+use ringgear::engine::handle::{job_number, slot};
+use ringgear::engine::record::Operation;
 use ringgear::engine::{ConnId, Now, Wakeup};
-use ringgear::function::Durabilities;
-use ringgear::handle::{job_number, slot};
-use ringgear::letter::Cores;
-use ringgear::packet::Command;
-use ringgear::store::Operation;
+use ringgear::shard::cores::Cores;
+use ringgear::wire::Command;
 
 use crate::wire::{Packet, Request};
 use durable::Durable;

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use fastrand::Rng;
-use ringgear::admin::Identity;
+use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, Now};
-use ringgear::handle::Handles;
-use ringgear::packet::Command as C;
+use ringgear::protocol::admin::Identity;
 use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::wire::Command as C;
 
 use crate::mesh::Mesh;
 use crate::wire::{Packet, Request};

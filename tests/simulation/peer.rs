@@ -5,7 +5,7 @@
 
 use fastrand::Rng;
 use ringgear::engine::ConnId;
-use ringgear::packet::Command as C;
+use ringgear::wire::Command as C;
 
 use crate::model::{Model, handle};
 use crate::wire::Request;

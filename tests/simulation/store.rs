@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringgear::store::{Operation, Row};
+use ringgear::engine::record::{Operation, Row};
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {

@@ -1,12 +1,12 @@
 //! What travels between the simulated peers and the shard: requests into bytes, bytes into packets.
 //!
-//! Uses the server's own `packet::encode` and `frame::cut`, both of which have round-trip
+//! Uses the server's own `wire::encode` and `frame::cut`, both of which have round-trip
 //! properties of their own. Knows nothing of what a packet brings about; that is `model`'s.
 
 use std::fmt;
 
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::packet::{self, Command};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::{self, Command, HEADER_BYTES, Magic};
 
 /// Something that a peer sends.
 #[derive(Clone, Debug)]
@@ -40,9 +40,9 @@ impl Request {
         match self {
             Self::Packet { command, arguments, payload } => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                packet::encode(&mut out, Magic::Request, *command, &arguments, payload);
+                wire::encode(&mut out, Magic::Request, *command, &arguments, payload);
             }
-            Self::WrongMagic => packet::encode(&mut out, Magic::Response, Command::Noop, &[], &[]),
+            Self::WrongMagic => wire::encode(&mut out, Magic::Response, Command::Noop, &[], &[]),
             Self::Line(line) => {
                 out.extend_from_slice(line.as_bytes());
                 out.extend_from_slice(if line.len() % 2 == 0 { b"\n" } else { b"\r\n" });
@@ -84,7 +84,7 @@ pub(crate) enum Packet {
 impl Packet {
     pub(crate) fn of(command: Command, arguments: &[&[u8]], payload: &[u8]) -> Self {
         let mut bytes = Vec::new();
-        packet::encode(&mut bytes, Magic::Response, command, arguments, payload);
+        wire::encode(&mut bytes, Magic::Response, command, arguments, payload);
         Self::Binary { command, body: bytes.split_off(HEADER_BYTES) }
     }
 

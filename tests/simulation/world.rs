@@ -16,12 +16,12 @@ use std::hash::{DefaultHasher, Hash};
 use std::net::Ipv4Addr;
 
 use fastrand::Rng;
-use ringgear::admin::Identity;
+use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, Now, Wakeup};
-use ringgear::handle::Handles;
-use ringgear::letter::Cores;
-use ringgear::outbox::Chunk;
+use ringgear::protocol::admin::Identity;
+use ringgear::shard::cores::Cores;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
+use ringgear::wire::outbox::Chunk;
 
 use crate::ledger::Ledger;
 use crate::mesh::Mesh;
@@ -208,10 +208,10 @@ impl World {
         }
         let Some(worker) = self.connect_one() else { panic!("no room for the last worker") };
         for name in self.model.functions.keys().cloned().collect::<Vec<_>>() {
-            self.say(worker, Request::packet(ringgear::packet::Command::CanDo, &[&name], vec![]));
+            self.say(worker, Request::packet(ringgear::wire::Command::CanDo, &[&name], vec![]));
         }
         for conn in self.conns.keys().copied().filter(|&conn| conn != worker).collect::<Vec<_>>() {
-            self.say(conn, Request::plain(ringgear::packet::Command::ResetAbilities));
+            self.say(conn, Request::plain(ringgear::wire::Command::ResetAbilities));
         }
         let mut rounds = 0;
         while !self.model.jobs.is_empty() {
@@ -227,7 +227,7 @@ impl World {
     }
 
     fn work_all(&mut self, worker: ConnId) {
-        use ringgear::packet::Command as C;
+        use ringgear::wire::Command as C;
         loop {
             let running = self.running(worker);
             for handle in &running {
@@ -408,7 +408,7 @@ impl World {
         let several = self.mesh.cores().count > 1;
         let delicate = |request: &Request| match request {
             Request::Packet { command, payload, .. } => {
-                *command == ringgear::packet::Command::PreSleep || payload.len() > 8000
+                *command == ringgear::wire::Command::PreSleep || payload.len() > 8000
             }
             _ => false,
         };
@@ -441,7 +441,7 @@ impl World {
                 return;
             }
             let payload = vec![b'e'; 400_000];
-            self.queue(conn, Request::packet(ringgear::packet::Command::EchoReq, &[], payload));
+            self.queue(conn, Request::packet(ringgear::wire::Command::EchoReq, &[], payload));
             self.ask_something(conn);
             self.deliver(conn, usize::MAX);
         }

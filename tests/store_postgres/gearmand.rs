@@ -1,10 +1,10 @@
 //! Jobs that C gearmand left in its own table, and tables that only share its name.
 
 use postgres::Client;
-use ringgear::handle::{job_number, slot};
-use ringgear::packet::Priority;
-use ringgear::store::Row;
+use ringgear::engine::handle::{job_number, slot};
+use ringgear::engine::record::Row;
 use ringgear::store::postgres::Postgres;
+use ringgear::wire::Priority;
 
 use super::server::{Server, load};
 

@@ -3,9 +3,10 @@
 use std::thread;
 
 use postgres::Client;
+use ringgear::engine::record::Operation;
 use ringgear::store::namespace::Record;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Operation, Store as _, StoreError};
+use ringgear::store::{Store as _, StoreError};
 
 use super::server::{Server, backend, insert, insist, numbers, wait_for};
 

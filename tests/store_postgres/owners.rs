@@ -4,9 +4,10 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use postgres::error::SqlState;
+use ringgear::engine::record::Operation;
 use ringgear::store::open::OpenError;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Operation, Store as _, StoreError};
+use ringgear::store::{Store as _, StoreError};
 
 use super::server::{Server, backend, insert, insist, numbers, wait_for};
 
@@ -197,7 +198,7 @@ fn a_commit_of_an_earlier_generation_changes_nothing() {
     let large = |number| {
         let row = super::server::row(number);
         let payload = vec![b'x'; 12 << 20].into();
-        Operation::Insert { row: ringgear::store::Row { payload, ..row }, answered: false }
+        Operation::Insert { row: ringgear::engine::record::Row { payload, ..row }, answered: false }
     };
     let change = [
         insert(2),

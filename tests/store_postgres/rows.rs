@@ -5,8 +5,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use bytes::Bytes;
-use ringgear::packet::Priority;
-use ringgear::store::{Operation, Row, Store as _, StoreError};
+use ringgear::engine::record::{Operation, Row};
+use ringgear::store::{Store as _, StoreError};
+use ringgear::wire::Priority;
 
 use super::server::{Server, insert, insist, load, numbers, row};
 

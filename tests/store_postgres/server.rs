@@ -16,10 +16,11 @@ use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use postgres::{Client, NoTls};
-use ringgear::packet::Priority;
+use ringgear::engine::record::{Operation, Row};
 use ringgear::store::open::OpenError;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Operation, Row, Store as _, StoreError};
+use ringgear::store::{Store as _, StoreError};
+use ringgear::wire::Priority;
 use tempfile::TempDir;
 
 use crate::skips::skip;

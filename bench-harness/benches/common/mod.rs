@@ -2,7 +2,7 @@
 #![allow(unreachable_pub, dead_code, reason = "each bench is a crate that uses some of it")]
 
 use ringgear::engine::{ConnId, Engine, Now, Settings};
-use ringgear::packet::{Payload, Priority, Submit};
+use ringgear::wire::{Payload, Priority, Submit};
 
 /// The time, which stands still.
 pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };

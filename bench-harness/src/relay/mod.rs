@@ -17,8 +17,8 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, Result, bail};
-use ringgear::frame::{self, Cut, HEADER_BYTES, Magic};
-use ringgear::packet::{Arguments, Command, encode};
+use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, encode, header_bytes};
 use socket2::{Domain, Socket, Type};
 
 use crate::options::{EventLoop, RelayOptions};
@@ -161,7 +161,7 @@ impl Relay {
                 if let Some(client) = client_of(body) {
                     self.push(client, |out| {
                         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-                        out.extend(frame::header_bytes(Magic::Response, command, length));
+                        out.extend(header_bytes(Magic::Response, command, length));
                         out.extend_from_slice(body);
                     });
                 }

@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::sched_getaffinity;
 use nix::unistd::Pid;
-use ringgear::frame::Magic;
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{Command, Magic, encode};
 
 use self::mix::{Counts, Mix};
 use self::verdict::Row;

@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use ringgear::frame::{Cut, HEADER_BYTES, Magic, cut};
-use ringgear::packet::{Arguments, Command, encode};
+use ringgear::wire::frame::{Cut, cut};
+use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, encode};
 
 /// What it does wrong, at the job with number `AT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,11 @@ use std::net::Ipv4Addr;
 use fastrand::Rng;
 
 use super::*;
-use crate::engine::{ConnId, Now};
-use crate::frame::Magic;
-use crate::handle;
-use crate::letter::{Cores, Letter};
-use crate::packet::{Command, encode};
+use crate::engine::{ConnId, Now, handle};
+use crate::shard::cores::Cores;
+use crate::shard::remote::message::Letter;
 use crate::shard::{Origin, Settings, Shard};
+use crate::wire::{Command, Magic, encode};
 
 const CORES: usize = 3;
 const FUNCTIONS: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 
 use super::*;
-use crate::function::Durability;
-use crate::letter::{Caller, Cores, Letter};
-use crate::shard::letters::LETTERS_PAUSE;
+use crate::engine::function::Durability;
+use crate::shard::cores::Cores;
+use crate::shard::remote::message::{Caller, Letter};
+use crate::shard::remote::outgoing::LETTERS_PAUSE;
 
 pub(super) const CORES: usize = 3;
 

@@ -5,7 +5,7 @@ use foldhash::HashSet;
 
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
-use crate::function::Durability;
+use crate::engine::function::Durability;
 
 #[test]
 fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {

@@ -2,7 +2,7 @@
 //! wait first, and the largest ends when memory is used up.
 
 use super::*;
-use crate::letter::Cores;
+use crate::shard::cores::Cores;
 
 const MIB: usize = 1 << 20;
 

@@ -12,7 +12,7 @@ use std::mem;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::store::{Operation, Row};
+use crate::engine::record::{Operation, Row};
 
 /// Payload bytes in one statement, above which another one is begun: bounds the memory that a
 /// commit takes here and on the server. One larger payload has a statement of its own.
@@ -187,7 +187,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::packet::Priority;
+    use crate::wire::Priority;
 
     fn row(number: u64, payload_bytes: usize) -> Row {
         Row {

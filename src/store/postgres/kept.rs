@@ -10,7 +10,7 @@ use std::collections::btree_set::Iter;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::iter::Peekable;
 
-use crate::store::Operation;
+use crate::engine::record::Operation;
 
 /// Removals that are remembered: more than a standby falls behind while it is connected.
 const REMOVED_MAX: usize = 1 << 17;
@@ -105,8 +105,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::packet::Priority;
-    use crate::store::Row;
+    use crate::engine::record::Row;
+    use crate::wire::Priority;
 
     fn insert(number: u64) -> Operation {
         let text = Bytes::new;

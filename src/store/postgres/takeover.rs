@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use super::record;
 use super::session::{ANSWER_TIMEOUT, Session, Trouble, answer, statement_timeout};
-use crate::handle::{job_number, slot, slot_of};
+use crate::engine::handle::{job_number, slot, slot_of};
 use crate::store::StoreError;
 
 /// gearmand's default for `--libpq-table`.

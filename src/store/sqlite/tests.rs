@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::handle::{job_number, slot};
+use crate::engine::handle::{job_number, slot};
 use crate::store::lock::LockError;
 
 /// A folder with a database that isn't there yet.

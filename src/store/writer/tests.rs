@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use bytes::Bytes;
 
 use super::*;
-use crate::packet::Priority;
-use crate::store::Row;
+use crate::engine::record::Row;
 use crate::store::faulty::{Fault, Faulty};
+use crate::wire::Priority;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(60);

@@ -5,8 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgear::frame::Magic;
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{encode, Command, Magic};
 use ringgear::shard::Intake;
 
 #[path = "../shard.rs"]

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgear::frame::{Cut, HEADER_BYTES, cut};
+use ringgear::wire::frame::{Cut, cut};
+use ringgear::wire::{HEADER_BYTES};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;

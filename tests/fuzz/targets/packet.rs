@@ -4,8 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgear::frame::{HEADER_BYTES, Header, Magic};
-use ringgear::packet::{Arguments, Command, Payload, Request, encode};
+use ringgear::wire::{encode, Arguments, Command, HEADER_BYTES, Header, Magic, Payload, Request};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (number, body) = input;

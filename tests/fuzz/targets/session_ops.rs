@@ -7,9 +7,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringgear::engine::{ConnId, Now};
-use ringgear::frame::Magic;
-use ringgear::handle::{job_number, slot};
-use ringgear::packet::{Command, encode};
+use ringgear::wire::{encode, Command, Magic};
+use ringgear::engine::handle::{job_number, slot};
 use ringgear::shard::{Intake, Shard};
 
 #[path = "../shard.rs"]

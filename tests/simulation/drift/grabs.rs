@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use ringgear::engine::ConnId;
-use ringgear::job::{Job, State};
+use ringgear::engine::job::{Job, State};
 
 use super::Drift;
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringgear::engine::ConnId;
-use ringgear::packet::Command as C;
 use ringgear::shard::Intake;
+use ringgear::wire::Command as C;
 
 use super::Drift;
 use super::grabs::Urgent;

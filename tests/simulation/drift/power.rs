@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is on disk without being anybody's job is so only until the store is quiet.
 
-use ringgear::function::Durability;
+use ringgear::engine::function::Durability;
 
 use super::{Drift, Job};
 use crate::mesh::Mesh;

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use ringgear::engine::function::Durability;
+use ringgear::engine::handle::SLOT_BITS;
+use ringgear::engine::record::{Operation, Row};
 use ringgear::engine::{ConnId, Now};
-use ringgear::function::Durability;
-use ringgear::handle::SLOT_BITS;
-use ringgear::packet::{Command, Priority};
-use ringgear::store::{Operation, Row};
+use ringgear::wire::{Command, Priority};
 
 use super::{Job, Model, Place, Rules, error, handle};
 use crate::mesh::number_of;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use ringgear::engine::ConnId;
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 use super::{Ability, Job, Model, Place, handle, number};
 use crate::wire::Packet;

@@ -5,7 +5,7 @@
 
 use super::World;
 use crate::wire::Request;
-use ringgear::packet::Command;
+use ringgear::wire::Command;
 
 impl World {
     /// Workers finish jobs and peers ask, all while nothing is read and no timer fires.

@@ -6,10 +6,10 @@
 
 use fastrand::Rng;
 use ringgear::engine::Now;
-use ringgear::function::{Durabilities, Durability};
-use ringgear::packet::Command;
+use ringgear::engine::function::{Durabilities, Durability};
+use ringgear::engine::record::Row;
 use ringgear::shard::Intake;
-use ringgear::store::Row;
+use ringgear::wire::Command;
 
 use super::{Seen, World, rules, settings};
 use crate::mesh::Mesh;

@@ -1,0 +1,506 @@
+//! Functions and who can run them: names in, queues and abilities out.
+//!
+//! A function has a queue of jobs for each priority; an ability is one connection's word that it
+//! can run one function. Two pairs of lists make grabbing cost nothing per function that a worker
+//! has, and waking nothing per worker. Each ability stands in exactly one list of each pair:
+//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its
+//!   function's `unaware` list (it held none when the worker last looked; it is told when one
+//!   comes);
+//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it
+//!   was awake when the function last looked; falling asleep puts it back).
+//!
+//! What a list says falsely is found out once, by whoever looks.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use foldhash::quality::SeedableRandomState;
+use slab::Slab;
+
+use super::handle;
+use super::index::Index;
+use super::list::{Linked, Links, List, Stack};
+use crate::wire::Priority;
+
+/// Number of a function; valid until it is dropped, then reused.
+pub type FunctionId = u32;
+
+/// Number of an ability.
+pub type AbilityId = u32;
+
+/// Slots of an ability's links: one for each priority's pair of lists, ...
+pub const READY: [usize; 3] = [0, 1, 2];
+/// ... one for `candidates` and `passed`, ...
+pub const WAKING: usize = 3;
+/// ... and one for the list of all abilities of its connection.
+pub const OWN: usize = 4;
+
+/// Memory of a function beside its name: its record, and its place in the index.
+pub const FUNCTION_BYTES: usize = size_of::<Function>() + 16;
+
+/// When a background job is answered, and whether it outlives the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// At once; it is kept in memory only.
+    #[default]
+    None,
+    /// At once; it is on disk a moment later.
+    Async,
+    /// When it is on disk.
+    Fsync,
+}
+
+/// The durability of every function.
+#[derive(Clone, Debug, Default)]
+pub struct Durabilities {
+    /// Of those that aren't named.
+    pub default: Durability,
+    /// Of those that are.
+    pub named: BTreeMap<Vec<u8>, Durability>,
+}
+
+impl Durabilities {
+    fn of(&self, function: &[u8]) -> Durability {
+        self.named.get(function).copied().unwrap_or(self.default)
+    }
+}
+
+/// One queue: the jobs of one function and priority that may start, the next one first.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// The jobs.
+    pub jobs: List,
+    /// How many there are.
+    pub len: u32,
+}
+
+/// One function.
+#[derive(Debug)]
+pub struct Function {
+    /// Its name, any bytes.
+    pub name: Box<[u8]>,
+    /// Its slot in the numbers of its jobs.
+    pub slot: u8,
+    /// Whether its background jobs outlive the server.
+    pub durability: Durability,
+    /// Jobs that may start, by priority.
+    pub queues: [Queue; 3],
+    /// Jobs in all three queues.
+    pub queued: u32,
+    /// Jobs that wait for their time.
+    pub delayed: u32,
+    /// Jobs that wait to be on disk.
+    pub storing: u32,
+    /// Jobs assigned to workers.
+    pub running: u32,
+    /// Jobs left to the next server.
+    pub kept: u32,
+    /// Connections that can run it.
+    pub workers: u32,
+    /// Most jobs, in any state, beyond which a submission of a priority is refused; 0 = no limit.
+    pub queue_max: [u32; 3],
+    /// Abilities to be told when a queue gets its first job.
+    pub unaware: [List; 3],
+    /// Abilities whose worker may be asleep, the one that slept last first.
+    pub candidates: List,
+    /// Workers that were woken for this function, and neither grabbed since nor let their lease
+    /// end.
+    pub woken: u32,
+    /// Whether its sleepers are to be looked at at the end of the batch.
+    pub stirred: bool,
+    /// An operator created it.
+    pub created: bool,
+    /// Stands in the list of unused functions.
+    listed: bool,
+    links: Links,
+    /// A lease for it has ended unused: all of its sleepers are woken at the end of the batch.
+    pub has_lapsed: bool,
+}
+
+impl Function {
+    fn new(name: &[u8], durability: Durability) -> Self {
+        Self {
+            name: name.into(),
+            slot: handle::slot(name),
+            durability,
+            queues: Default::default(),
+            queued: 0,
+            delayed: 0,
+            storing: 0,
+            running: 0,
+            kept: 0,
+            workers: 0,
+            queue_max: [0; 3],
+            unaware: Default::default(),
+            candidates: List::default(),
+            woken: 0,
+            stirred: false,
+            created: false,
+            listed: false,
+            links: Links::LOOSE,
+            has_lapsed: false,
+        }
+    }
+
+    /// Whether it has neither jobs nor workers.
+    #[inline]
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.workers == 0 && self.total() == 0
+    }
+
+    /// Whether an operator has made something of it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.created || self.queue_max != [0; 3]
+    }
+
+    /// Jobs in any state.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.queued + self.delayed + self.storing + self.running + self.kept
+    }
+
+    /// Whether one more job of this priority would be too many.
+    #[must_use]
+    pub fn is_full(&self, priority: Priority) -> bool {
+        let max = self.queue_max[priority as usize];
+        max > 0 && self.total() >= max
+    }
+}
+
+impl Linked for Function {
+    fn links(&self, _slot: usize) -> &Links {
+        &self.links
+    }
+    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// All functions by number and by name.
+#[derive(Debug)]
+pub struct Functions {
+    functions: Slab<Function>,
+    /// Memory of all functions and their names.
+    bytes: usize,
+    names: Index,
+    /// Functions that may be unused, the one that has been for longest first.
+    unused: List,
+    unused_len: usize,
+    hasher: SeedableRandomState,
+    durabilities: Durabilities,
+}
+
+impl Functions {
+    /// No functions.
+    #[must_use]
+    pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
+        Self {
+            functions: Slab::new(),
+            bytes: 0,
+            names: Index::default(),
+            unused: List::default(),
+            unused_len: 0,
+            hasher,
+            durabilities,
+        }
+    }
+
+    /// The function of this name.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<FunctionId> {
+        let hash = self.hasher.hash_one(name);
+        self.names.find(hash, |id| *self.functions[id as usize].name == *name)
+    }
+
+    /// The function of this name, made if there is none yet.
+    #[inline]
+    pub fn find_or_create(&mut self, name: &[u8]) -> FunctionId {
+        self.find(name).unwrap_or_else(|| self.create(name))
+    }
+
+    /// Makes the function of this name, which isn't there yet.
+    pub fn create(&mut self, name: &[u8]) -> FunctionId {
+        let hash = self.hasher.hash_one(name);
+        // Each function has a name that some connection sent: 2^32 of them don't fit in memory.
+        let function = Function::new(name, self.durabilities.of(name));
+        let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
+        let Self { functions, names, hasher, .. } = self;
+        names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
+        self.bytes += FUNCTION_BYTES + name.len();
+        self.list_unused(id);
+        id
+    }
+
+    /// Forgets a function that nothing refers to any more.
+    pub fn remove(&mut self, id: FunctionId) {
+        self.unlist(id);
+        self.bytes -= FUNCTION_BYTES + self.functions[id as usize].name.len();
+        let Self { functions, names, hasher, .. } = self;
+        names.remove(hasher.hash_one(&*functions[id as usize].name), id);
+        functions.remove(id as usize);
+    }
+
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// Memory of all functions and their names.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a function last among those that may be unused.
+    pub fn list_unused(&mut self, id: FunctionId) {
+        self.unlist(id);
+        self.unused.push_back(&mut self.functions, 0, id);
+        self.functions[id as usize].listed = true;
+        self.unused_len += 1;
+    }
+
+    /// Takes the first function from among those that may be unused.
+    pub fn unlist_unused(&mut self) -> Option<FunctionId> {
+        let id = self.unused.front()?;
+        self.unlist(id);
+        Some(id)
+    }
+
+    /// How many functions may be unused.
+    #[must_use]
+    pub fn unused_len(&self) -> usize {
+        self.unused_len
+    }
+
+    /// Whether a function stands among those that may be unused. For tests.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn is_listed(&self, id: FunctionId) -> bool {
+        self.functions[id as usize].listed
+    }
+
+    fn unlist(&mut self, id: FunctionId) {
+        if std::mem::take(&mut self.functions[id as usize].listed) {
+            self.unused.remove(&mut self.functions, 0, id);
+            self.unused_len -= 1;
+        }
+    }
+
+    /// A function, if there is one of this number.
+    #[must_use]
+    pub fn get_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
+        self.functions.get_mut(id as usize)
+    }
+
+    /// All functions from number `id` on.
+    pub fn iter_from(&self, id: FunctionId) -> impl Iterator<Item = (FunctionId, &Function)> {
+        let functions = self.functions.iter();
+        functions
+            .filter_map(|(at, function)| Some((FunctionId::try_from(at).ok()?, function)))
+            .skip_while(move |&(at, _)| at < id)
+    }
+}
+
+impl std::ops::Index<FunctionId> for Functions {
+    type Output = Function;
+
+    #[inline]
+    fn index(&self, id: FunctionId) -> &Function {
+        &self.functions[id as usize]
+    }
+}
+
+impl std::ops::IndexMut<FunctionId> for Functions {
+    #[inline]
+    fn index_mut(&mut self, id: FunctionId) -> &mut Function {
+        &mut self.functions[id as usize]
+    }
+}
+
+/// One connection's word that it can run one function.
+#[derive(Debug)]
+pub struct Ability {
+    /// The connection.
+    pub conn: u32,
+    /// The function.
+    pub function: FunctionId,
+    /// How long a job may run before it is taken away, in milliseconds; 0 = for ever.
+    pub timeout_ms: u32,
+    /// For each priority: stands in its worker's `ready` list, not in its function's `unaware`.
+    pub ready: [bool; 3],
+    /// Stands in its function's `candidates`, not in its worker's `passed`.
+    pub candidate: bool,
+    /// Jobs that run by it, the latest first.
+    pub running: Stack,
+    /// Tells it from all others before and after it, of the last 2^32; never `u32::MAX`.
+    pub serial: u32,
+    links: [Links; 5],
+}
+
+impl Linked for Ability {
+    #[inline]
+    fn links(&self, slot: usize) -> &Links {
+        &self.links[slot]
+    }
+    #[inline]
+    fn links_mut(&mut self, slot: usize) -> &mut Links {
+        &mut self.links[slot]
+    }
+}
+
+/// All abilities by number and by connection and function.
+#[derive(Debug, Default)]
+pub struct Abilities {
+    /// The records.
+    pub records: Slab<Ability>,
+    /// The latest one's.
+    serial: u32,
+    pairs: Index,
+}
+
+impl Abilities {
+    /// The ability of `conn` to run `function`.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, conn: u32, function: FunctionId) -> Option<AbilityId> {
+        self.pairs.find(pair_hash(conn, function), |id| {
+            let ability = &self.records[id as usize];
+            ability.conn == conn && ability.function == function
+        })
+    }
+
+    /// Adds one that stands in no list yet.
+    pub fn insert(&mut self, conn: u32, function: FunctionId, timeout_ms: u32) -> AbilityId {
+        self.serial = (self.serial + 1) % u32::MAX;
+        let ability = Ability {
+            conn,
+            function,
+            timeout_ms,
+            ready: [false; 3],
+            candidate: false,
+            running: Stack::default(),
+            serial: self.serial,
+            links: [Links::LOOSE; 5],
+        };
+        let id = u32::try_from(self.records.insert(ability)).unwrap_or(u32::MAX);
+        let records = &self.records;
+        self.pairs.insert(pair_hash(conn, function), id, |id| hash_of(records, id));
+        id
+    }
+
+    /// Removes one that stands in no list any more.
+    pub fn remove(&mut self, id: AbilityId) {
+        let Self { records, pairs, .. } = self;
+        pairs.remove(hash_of(records, id), id);
+        records.remove(id as usize);
+    }
+}
+
+fn hash_of(records: &Slab<Ability>, id: AbilityId) -> u64 {
+    let ability = &records[id as usize];
+    pair_hash(ability.conn, ability.function)
+}
+
+/// Numbers that the server gives out need no seed, only spreading over all 64 bits.
+fn pair_hash(conn: u32, function: FunctionId) -> u64 {
+    spread(u64::from(conn) << 32 | u64::from(function))
+}
+
+/// Spreads a number that no client chooses over all 64 bits, for the hash tables.
+#[inline]
+#[must_use]
+pub fn spread(number: u64) -> u64 {
+    // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth, The
+    // Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
+    let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use foldhash::SharedSeed;
+
+    use super::*;
+
+    fn functions() -> Functions {
+        let hasher = SeedableRandomState::with_seed(7, SharedSeed::global_fixed());
+        let named = BTreeMap::from([(b"b".to_vec(), Durability::Async)]);
+        Functions::new(hasher, Durabilities { default: Durability::Fsync, named })
+    }
+
+    #[test]
+    fn names_are_any_bytes_and_lead_to_one_function_each() {
+        let mut functions = functions();
+        let names: [&[u8]; 5] = [b"resize", b"Resize", b"", b"\xff\x01", b"resize "];
+        let ids = names.map(|name| functions.find_or_create(name));
+        for (name, id) in names.iter().zip(ids) {
+            assert_eq!((functions.find_or_create(name), functions.find(name)), (id, Some(id)));
+            assert_eq!(&*functions[id].name, *name);
+        }
+        assert_eq!(functions.iter_from(0).count(), 5);
+        assert_eq!(functions.iter_from(ids[3]).count(), 2);
+    }
+
+    #[test]
+    fn a_removed_function_is_not_found_and_its_number_serves_again() {
+        let mut functions = functions();
+        let [first, second] = [b"a", b"b"].map(|name| functions.find_or_create(name));
+        functions[first].queue_max = [5; 3];
+        functions.remove(first);
+        assert_eq!((functions.find(b"a"), functions.find(b"b")), (None, Some(second)));
+        assert_eq!(functions[second].durability, Durability::Async);
+        assert_eq!(functions.find_or_create(b"c"), first);
+        assert_eq!(functions[first].queue_max, [0; 3], "nothing of the old one is left");
+        assert_eq!(functions[first].durability, Durability::Fsync);
+    }
+
+    #[test]
+    fn full_means_jobs_in_any_state_for_those_priorities_that_have_a_limit() {
+        let mut function = Function::new(b"resize", Durability::None);
+        (function.queued, function.delayed, function.running) = (1, 1, 1);
+        function.queue_max = [0, 3, 4];
+        assert_eq!(function.total(), 3);
+        let full = Priority::ALL.map(|priority| function.is_full(priority));
+        assert_eq!(full, [false, true, false]);
+    }
+
+    #[test]
+    fn abilities_are_found_by_connection_and_function() {
+        let mut abilities = Abilities::default();
+        let pairs = [(1, 2), (2, 1), (1, 1), (u32::MAX, 0), (0, u32::MAX)];
+        let ids = pairs.map(|(conn, function)| abilities.insert(conn, function, conn));
+        for ((conn, function), id) in pairs.into_iter().zip(ids) {
+            assert_eq!(abilities.find(conn, function), Some(id));
+            assert_eq!(abilities.records[id as usize].timeout_ms, conn);
+        }
+        abilities.remove(ids[0]);
+        assert_eq!(abilities.find(1, 2), None);
+        assert_eq!(abilities.find(2, 1), Some(ids[1]));
+    }
+
+    #[test]
+    fn spreading_keeps_numbers_apart_at_both_ends() {
+        // Hash tables use the highest bits and the lowest ones.
+        let numbers = || (0..1000).map(|number| spread(number << 20));
+        let count = |of: fn(u64) -> u64| {
+            let mut parts: Vec<u64> = numbers().map(of).collect();
+            parts.sort_unstable();
+            parts.dedup();
+            parts.len()
+        };
+        assert!(count(|hash| hash >> 48) > 900, "{}", count(|hash| hash >> 48));
+        assert!(count(|hash| hash & 0xffff) > 900, "{}", count(|hash| hash & 0xffff));
+    }
+}

@@ -1,0 +1,287 @@
+//! Deadlines in, what is due out: a hierarchical timer wheel of one-millisecond ticks.
+//!
+//! Setting and clearing a timer cost the same whatever their number; a timer moves at most once a
+//! level before it fires. Knows no clock: `now` is an argument, in milliseconds that never go back.
+//!
+//! Invariant: a timer stands in the slot of the highest digit (base 64) in which its deadline
+//! differs from `elapsed`, so no timer lies in the current slot of a level above 0. One call fires
+//! at most what its budget allows and moves at most as many; the rest stays due.
+
+use std::num::NonZero;
+
+use slab::Slab;
+
+use super::list::{Linked, Links, List};
+
+const DIGIT_BITS: u32 = 6;
+const SLOTS: usize = 1 << DIGIT_BITS;
+const LEVELS: u32 = 7;
+/// Timers farther off than this (139 years) fire then.
+const SPAN_MS: u64 = 1 << (DIGIT_BITS * LEVELS);
+/// Where a timer stands that is due: behind all slots.
+const DUE: usize = LEVELS as usize * SLOTS;
+
+/// Number of a set timer, counted from 1, so that having none takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(NonZero<u32>);
+
+#[derive(Debug)]
+struct Timer<K> {
+    deadline_ms: u64,
+    key: K,
+    place: u16,
+    links: Links,
+}
+
+impl<K> Linked for Timer<K> {
+    fn links(&self, _slot: usize) -> &Links {
+        &self.links
+    }
+    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// All timers of one core, each with a key that says what it is for.
+#[derive(Debug)]
+pub struct Timers<K> {
+    timers: Slab<Timer<K>>,
+    /// `SLOTS` slots a level, then the list of those that are due.
+    places: Box<[List]>,
+    /// Which slots of a level hold timers.
+    occupied: [u64; LEVELS as usize],
+    /// A slot above level 0 whose time has come and whose timers aren't all moved yet.
+    moving: Option<usize>,
+    elapsed_ms: u64,
+}
+
+impl<K: Copy> Timers<K> {
+    /// No timers; time starts at `now_ms`.
+    #[must_use]
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            timers: Slab::new(),
+            places: vec![List::default(); DUE + 1].into_boxed_slice(),
+            occupied: [0; LEVELS as usize],
+            moving: None,
+            elapsed_ms: now_ms,
+        }
+    }
+
+    /// Number of set timers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Whether none is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.timers.is_empty()
+    }
+
+    /// Sets a timer; a deadline in the past is due at once.
+    pub fn insert(&mut self, deadline_ms: u64, key: K) -> TimerId {
+        let timer = Timer { deadline_ms, key, place: 0, links: Links::LOOSE };
+        // More than 2^32 timers can't be: each belongs to a connection or a job, numbered likewise.
+        let id = u32::try_from(self.timers.insert(timer)).unwrap_or(u32::MAX - 1);
+        self.place(id);
+        TimerId(NonZero::<u32>::MIN.saturating_add(id))
+    }
+
+    /// Clears a timer that has not fired.
+    pub fn remove(&mut self, TimerId(number): TimerId) {
+        let id = number.get() - 1;
+        let place = usize::from(self.timers[id as usize].place);
+        self.places[place].remove(&mut self.timers, 0, id);
+        self.mark(place);
+        self.timers.remove(id as usize);
+    }
+
+    /// When `expire` has to be called next; it may then turn out that timers only move.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        if self.moving.is_some() || !self.places[DUE].is_empty() {
+            return Some(self.elapsed_ms);
+        }
+        self.next_slot().map(|(_, at_ms)| at_ms)
+    }
+
+    /// The next timer whose deadline is `now_ms` or before; `None` when there is none or `budget`
+    /// is used up.
+    pub fn expire(&mut self, now_ms: u64, budget: &mut usize) -> Option<K> {
+        while *budget > 0 {
+            if let Some(id) = self.places[DUE].pop_front(&mut self.timers, 0) {
+                *budget -= 1;
+                return Some(self.timers.remove(id as usize).key);
+            }
+            if let Some(place) = self.moving {
+                match self.places[place].pop_front(&mut self.timers, 0) {
+                    Some(id) => {
+                        *budget -= 1;
+                        self.place(id);
+                    }
+                    None => {
+                        self.mark(place);
+                        self.moving = None;
+                    }
+                }
+                continue;
+            }
+            match self.next_slot() {
+                Some((place, at_ms)) if at_ms <= now_ms => {
+                    self.elapsed_ms = at_ms;
+                    self.moving = Some(place);
+                }
+                _ => {
+                    self.elapsed_ms = self.elapsed_ms.max(now_ms);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The occupied slot that comes first, and when.
+    fn next_slot(&self) -> Option<(usize, u64)> {
+        for (level, &occupied) in (0..LEVELS).zip(&self.occupied) {
+            if occupied == 0 {
+                continue;
+            }
+            let shift = DIGIT_BITS * level;
+            let position = (self.elapsed_ms >> shift) & (SLOTS as u64 - 1);
+            // Occupied slots stand at or behind the current one: a smaller digit would mean that a
+            // higher digit differs too.
+            let slot = u64::from((occupied >> position).trailing_zeros()) + position;
+            debug_assert!(slot < SLOTS as u64, "a timer behind the wheel's hand");
+            let span = SLOTS as u64 * (1 << shift);
+            let start_ms = self.elapsed_ms / span * span + (slot << shift);
+            let place = level as usize * SLOTS + usize::try_from(slot).unwrap_or(0);
+            return Some((place, start_ms.max(self.elapsed_ms)));
+        }
+        None
+    }
+
+    /// Puts a timer that stands nowhere where its deadline belongs.
+    fn place(&mut self, id: u32) {
+        let farthest_ms = (self.elapsed_ms | (SPAN_MS - 1)).max(self.elapsed_ms);
+        let timer = &mut self.timers[id as usize];
+        let deadline_ms = timer.deadline_ms.min(farthest_ms);
+        let place = if deadline_ms <= self.elapsed_ms {
+            DUE
+        } else {
+            let digit = (deadline_ms ^ self.elapsed_ms).ilog2() / DIGIT_BITS;
+            let slot = (deadline_ms >> (digit * DIGIT_BITS)) & (SLOTS as u64 - 1);
+            digit as usize * SLOTS + usize::try_from(slot).unwrap_or(0)
+        };
+        timer.place = u16::try_from(place).unwrap_or(0);
+        self.places[place].push_back(&mut self.timers, 0, id);
+        self.mark(place);
+    }
+
+    /// Sets a slot's bit as its list says.
+    fn mark(&mut self, place: usize) {
+        if let Some(bits) = self.occupied.get_mut(place / SLOTS) {
+            let bit = 1 << (place % SLOTS);
+            *bits = if self.places[place].is_empty() { *bits & !bit } else { *bits | bit };
+        }
+    }
+}
+
+const _: () = assert!(DUE < u16::MAX as usize);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn drain(timers: &mut Timers<u32>, now_ms: u64) -> Vec<u32> {
+        let mut budget = usize::MAX;
+        std::iter::from_fn(|| timers.expire(now_ms, &mut budget)).collect()
+    }
+
+    #[test]
+    fn fires_at_its_millisecond_and_not_before() {
+        let mut timers = Timers::new(1_000_000);
+        for (key, delay_ms) in (0..).zip([1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000]) {
+            timers.insert(1_000_000 + delay_ms, key);
+            assert_eq!(drain(&mut timers, 1_000_000), [0; 0]);
+        }
+        for (key, delay_ms) in (0..).zip([1, 63, 64, 65, 4095, 4096, 300_000, 90_000_000]) {
+            assert_eq!(drain(&mut timers, 1_000_000 + delay_ms - 1), [0; 0]);
+            assert_eq!(drain(&mut timers, 1_000_000 + delay_ms), [key]);
+        }
+        assert_eq!(timers.deadline_ms(), None);
+    }
+
+    #[test]
+    fn one_call_does_no_more_than_its_budget() {
+        let mut timers = Timers::new(0);
+        for key in 0..1000 {
+            timers.insert(100_000, key);
+        }
+        let mut calls = 0;
+        let mut fired = Vec::new();
+        while fired.len() < 1000 {
+            let mut budget = 10;
+            fired.extend(std::iter::from_fn(|| timers.expire(200_000, &mut budget)));
+            calls += 1;
+            assert!(timers.is_empty() || timers.deadline_ms().unwrap() <= 200_000);
+        }
+        assert!(calls > 200, "{calls}: moving between levels counts too");
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_sorted_map(
+            start_ms in 0u64..1 << 41,
+            moves in prop::collection::vec((0u8..4, 0u64..1 << 22, 0usize..64), 0..300),
+        ) {
+            let mut timers = Timers::new(start_ms);
+            let (mut now_ms, mut key) = (start_ms, 0);
+            let mut model: BTreeMap<(u64, u32), TimerId> = BTreeMap::new();
+            for (what, ms, which) in moves {
+                match what {
+                    0 | 1 => {
+                        let deadline_ms = now_ms + (ms >> (which % 23));
+                        model.insert((deadline_ms, key), timers.insert(deadline_ms, key));
+                        key += 1;
+                    }
+                    2 => {
+                        if let Some((&at, &id)) = model.iter().nth(which) {
+                            timers.remove(id);
+                            model.remove(&at);
+                        }
+                    }
+                    _ => {
+                        now_ms += ms >> (which % 23);
+                        let later = model.split_off(&(now_ms + 1, 0));
+                        let due: Vec<u32> = model.keys().map(|&(_, key)| key).collect();
+                        let mut fired = drain(&mut timers, now_ms);
+                        // Timers of one call come in the order of their deadlines.
+                        let place = |key| model.keys().position(|&(_, other)| other == key);
+                        let deadlines: Vec<_> = fired.iter()
+                            .filter_map(|&key| model.keys().nth(place(key)?))
+                            .map(|at| at.0)
+                            .collect();
+                        prop_assert!(deadlines.is_sorted());
+                        fired.sort_unstable();
+                        let mut due = due;
+                        due.sort_unstable();
+                        prop_assert_eq!(fired, due);
+                        model = later;
+                    }
+                }
+                prop_assert_eq!(timers.len(), model.len());
+                let next = model.keys().next().map(|at| at.0);
+                prop_assert_eq!(timers.deadline_ms().is_some(), next.is_some());
+                if let (Some(at), Some(next)) = (timers.deadline_ms(), next) {
+                    prop_assert!(at <= next.max(now_ms));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The text protocol: a line in, a text reply out. The second caller of the engine.
+//!
+//! Knows the words of the protocol and their exact answers; line ends differ from command to
+//! command, and monitoring scripts depend on them. Knows nothing of packets and sockets.
+//!
+//! Invariant: a reply is bounded. What lists as many rows as there are jobs, functions or
+//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list
+//! shows each row as it is when it is written.
+
+use std::io::Write;
+
+use crate::engine::handle::Handles;
+use crate::engine::job::{Job, State};
+use crate::engine::{ConnId, Engine};
+use crate::wire::text::decimal;
+
+/// More words than this, and the connection is closed, as in gearmand.
+const WORDS_MAX: usize = 5;
+
+/// Rows of a list that are written before other connections get their turn.
+const ROWS_MAX: usize = 4096;
+
+/// There is no room for one more function.
+const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
+/// Nobody has the function to be dropped.
+const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
+
+/// What the server says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Version of this server.
+    pub version: &'static str,
+    /// Name of the log level, in gearmand's words.
+    pub verbosity: &'static str,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// A line with more words than any command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("text line has more than {WORDS_MAX} words")]
+pub struct TooManyWords;
+
+/// A list that is being written: what of, and the number to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// `status`
+    Status(u32),
+    /// `prioritystatus`
+    PriorityStatus(u32),
+    /// `show jobs`
+    Jobs(u32),
+    /// `show unique jobs`
+    UniqueJobs(u32),
+    /// `workers`
+    Workers {
+        /// The number to go on from.
+        at: ConnId,
+        /// Only connections that moved to the core after so many others had; `None`: all.
+        since: Option<u64>,
+    },
+}
+
+/// A connection as `workers` shows it.
+#[derive(Debug)]
+pub struct WorkerRow<'a> {
+    /// Its number.
+    pub conn: ConnId,
+    /// A number that no other connection of the server has: its descriptor, or what the driver has
+    /// in its place.
+    pub fd: i32,
+    /// Its peer's address.
+    pub ip: std::net::IpAddr,
+    /// The name it gave itself.
+    pub id: &'a [u8],
+    /// Functions of other cores that it can run.
+    pub elsewhere: Vec<&'a [u8]>,
+}
+
+/// Answers a line by appending to `out`, or by naming the list that is to follow.
+///
+/// # Errors
+/// `TooManyWords`: the connection is to be closed.
+pub fn answer(
+    line: &[u8],
+    engine: &mut Engine,
+    handles: &Handles,
+    identity: &Identity,
+    room: usize,
+    out: &mut Vec<u8>,
+) -> Result<Option<Listing>, TooManyWords> {
+    let mut storage = [&[][..]; WORDS_MAX];
+    let words = split(line, &mut storage)?;
+    let Some((&command, arguments)) = words.split_first() else { return Ok(None) };
+    let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
+    if is("status") {
+        return Ok(Some(Listing::Status(0)));
+    } else if is("prioritystatus") {
+        return Ok(Some(Listing::PriorityStatus(0)));
+    } else if is("workers") {
+        return Ok(Some(Listing::Workers { at: 0, since: None }));
+    } else if is("version") {
+        text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
+    } else if is("verbose") {
+        text(out, &[b"OK ", identity.verbosity.as_bytes(), b"\n"]);
+    } else if is("getpid") {
+        text(out, &[b"OK ", itoa::Buffer::new().format(identity.pid).as_bytes(), b"\n"]);
+    } else if is("show") && !arguments.is_empty() {
+        return Ok(show(arguments, out));
+    } else if is("cancel") && arguments.len() >= 2 {
+        cancel(arguments, engine, handles, out);
+    } else if is("create") {
+        create(command, arguments, engine, room, out);
+    } else if is("drop") {
+        drop_function(command, arguments, engine, out);
+    } else if is("maxqueue") {
+        max_queue(command, arguments, engine, out);
+    } else {
+        // gearmand glues the word on without a separator, and its tests expect that.
+        text(out, &[b"ERR UNKNOWN_COMMAND Unknown+server+command", command, b"\r\n"]);
+    }
+    Ok(None)
+}
+
+/// Appends the next rows of a list, and to `named`, for each connection, its number and where its
+/// row ends; answers with what is left of it. The dot behind the last row is the caller's.
+pub fn list<'a>(
+    listing: Listing,
+    engine: &Engine,
+    handles: &Handles,
+    conns: impl Iterator<Item = WorkerRow<'a>>,
+    out: &mut Vec<u8>,
+    named: &mut Vec<(i32, usize)>,
+) -> Option<Listing> {
+    let (mut rows, mut next) = (0..ROWS_MAX, None);
+    // Every row asks first; the row that gets no leave is the next part's first.
+    let mut leave = |from: Listing| {
+        let granted = rows.next().is_some();
+        if !granted {
+            next = Some(from);
+        }
+        granted
+    };
+    match listing {
+        Listing::Status(at) => {
+            for (_, function) in
+                engine.functions().iter_from(at).take_while(|&(at, _)| leave(Listing::Status(at)))
+            {
+                let (total, running) = (function.total(), function.running);
+                text(out, &[&function.name, b"\t"]);
+                numbers(out, &[total, running, function.workers]);
+            }
+        }
+        Listing::PriorityStatus(at) => {
+            for (_, function) in engine
+                .functions()
+                .iter_from(at)
+                .take_while(|&(at, _)| leave(Listing::PriorityStatus(at)))
+            {
+                let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
+                text(out, &[&function.name, b"\t"]);
+                // Delayed jobs are all of normal priority.
+                numbers(out, &[high, normal + function.delayed, low, function.workers]);
+            }
+        }
+        Listing::Jobs(at) => {
+            for (_, job) in
+                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::Jobs(at)))
+            {
+                text(out, &[handles.text(job.number).as_ref(), b"\t"]);
+                numbers(out, &[job.attempts.into(), ignored(engine, job), job.background.into()]);
+            }
+        }
+        Listing::UniqueJobs(at) => {
+            for (_, job) in
+                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::UniqueJobs(at)))
+            {
+                text(out, &[job.unique(), b"\n"]);
+            }
+        }
+        Listing::Workers { at, since } => {
+            let from = conns.skip_while(|row| row.conn < at);
+            for row in from.take_while(|row| leave(Listing::Workers { at: row.conn, since })) {
+                // Writing to memory can't fail.
+                let _ = write!(out, "{} {} ", row.fd, row.ip);
+                text(out, &[row.id, b" :"]);
+                for function in engine.functions_of(row.conn).chain(row.elsewhere) {
+                    text(out, &[b" ", function]);
+                }
+                out.push(b'\n');
+                named.push((row.fd, out.len()));
+            }
+        }
+    }
+    next
+}
+
+/// Whom a line is about, where functions belong to different cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern<'a> {
+    /// The server, every core's in turn, or nobody: whoever gets it answers.
+    Any,
+    /// One function.
+    Function(&'a [u8]),
+    /// One job, by its handle.
+    Job(&'a [u8]),
+    /// Functions of any core.
+    Everyone,
+}
+
+/// Whom a line is about.
+#[must_use]
+pub fn concern(line: &[u8]) -> Concern<'_> {
+    let mut storage = [&[][..]; WORDS_MAX];
+    let Ok(words) = split(line, &mut storage) else { return Concern::Any };
+    let is = |at: usize, name: &str| {
+        words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    match *words {
+        [_, _, name] if is(0, "create") && is(1, "function") => Concern::Function(name),
+        [_, name, ..] if is(0, "maxqueue") => Concern::Function(name),
+        [_, _, handle] if is(0, "cancel") && is(1, "job") => Concern::Job(handle),
+        [_, _, _] if is(0, "drop") && is(1, "function") => Concern::Everyone,
+        _ => Concern::Any,
+    }
+}
+
+/// The replies of all cores to one line as one reply: who has nothing of it needn't say so.
+#[must_use]
+pub fn join(replies: &[Vec<u8>]) -> Vec<u8> {
+    let told: Vec<u8> =
+        replies.iter().filter(|reply| **reply != NOT_FOUND).flatten().copied().collect();
+    if told.is_empty() { NOT_FOUND.to_vec() } else { told }
+}
+
+impl Listing {
+    /// The same list from its start, as another core begins it.
+    #[must_use]
+    pub fn restarted(self) -> Self {
+        match self {
+            Self::Status(_) => Self::Status(0),
+            Self::PriorityStatus(_) => Self::PriorityStatus(0),
+            Self::Jobs(_) => Self::Jobs(0),
+            Self::UniqueJobs(_) => Self::UniqueJobs(0),
+            Self::Workers { since, .. } => Self::Workers { at: 0, since },
+        }
+    }
+}
+
+/// Words stand between runs of spaces; a space at either end makes an empty word there.
+fn split<'l, 's>(
+    line: &'l [u8],
+    storage: &'s mut [&'l [u8]; WORDS_MAX],
+) -> Result<&'s [&'l [u8]], TooManyWords> {
+    let mut rest = line;
+    for count in 1..=WORDS_MAX {
+        let end = memchr::memchr(b' ', rest);
+        if let Some(word) = storage.get_mut(count - 1) {
+            *word = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+        }
+        let Some(end) = end else { return Ok(storage.get(..count).unwrap_or_default()) };
+        rest = rest.get(end..).unwrap_or_default();
+        while let Some(behind) = rest.strip_prefix(b" ") {
+            rest = behind;
+        }
+    }
+    Err(TooManyWords)
+}
+
+fn show(arguments: &[&[u8]], out: &mut Vec<u8>) -> Option<Listing> {
+    let is = |at: usize, name: &str| {
+        arguments.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    match arguments.len() {
+        1 if is(0, "jobs") => return Some(Listing::Jobs(0)),
+        2 if is(0, "unique") && is(1, "jobs") => return Some(Listing::UniqueJobs(0)),
+        _ => out.extend_from_slice(b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
+    }
+    None
+}
+
+fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut Vec<u8>) {
+    let reply: &[u8] = match *arguments {
+        [what, handle] if what.eq_ignore_ascii_case(b"job") => {
+            let number = handles.number(handle);
+            if number.is_some_and(|number| engine.cancel(number)) {
+                b"OK\r\n"
+            } else {
+                b"ERR UNKNOWN_JOB\r\n"
+            }
+        }
+        _ => b"ERR UNKNOWN_ERROR\r\n",
+    };
+    out.extend_from_slice(reply);
+}
+
+fn create(
+    command: &[u8],
+    arguments: &[&[u8]],
+    engine: &mut Engine,
+    room: usize,
+    out: &mut Vec<u8>,
+) {
+    match *arguments {
+        [what, name] if what.eq_ignore_ascii_case(b"function") => {
+            let created = engine.create_function(name, room);
+            out.extend_from_slice(if created { b"OK\r\n" } else { OUT_OF_MEMORY });
+        }
+        _ => invalid_arguments(out, command),
+    }
+}
+
+fn drop_function(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+    let [what, name] = *arguments else { return invalid_arguments(out, command) };
+    if !what.eq_ignore_ascii_case(b"function") {
+        return invalid_arguments(out, command);
+    }
+    // Names that differ in case only are all dropped, with a line for each, as in gearmand.
+    let functions = engine.functions().iter_from(0);
+    let named = functions.filter(|(_, function)| function.name.eq_ignore_ascii_case(name));
+    let ids: Vec<u32> = named.map(|(id, _)| id).collect();
+    if ids.is_empty() {
+        out.extend_from_slice(NOT_FOUND);
+    }
+    for id in ids {
+        out.extend_from_slice(match engine.drop_function(id) {
+            Ok(()) => b"OK\r\n",
+            Err(_) => b"ERR there are still connected workers or executing clients\r\n",
+        });
+    }
+}
+
+fn max_queue(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+    let Some((&name, sizes)) = arguments.split_first() else {
+        return invalid_arguments(out, command);
+    };
+    let size = |at: usize| {
+        let size = sizes.get(at).map_or(0, |text| decimal(text).max(0));
+        u32::try_from(size).unwrap_or(u32::MAX)
+    };
+    let queue_max = if sizes.len() == 1 { [size(0); 3] } else { [size(0), size(1), size(2)] };
+    engine.set_queue_max(name, queue_max);
+    out.extend_from_slice(b"OK\r\n");
+}
+
+/// The command's word is given back as it was typed.
+fn invalid_arguments(out: &mut Vec<u8>, command: &[u8]) {
+    let message = b"An+incomplete+set+of+arguments+was+sent+to+this+command+";
+    text(out, &[b"ERR INVALID_ARGUMENTS ", message, command, b"\r\n"]);
+}
+
+/// gearmand marks jobs that nobody waits for any more; here they are gone unless a worker has them.
+fn ignored(engine: &Engine, job: &Job) -> u32 {
+    u32::from(job.state == State::Running && !engine.is_wanted(job))
+}
+
+fn text(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Numbers with tabs between them, and the end of the line.
+fn numbers(out: &mut Vec<u8>, numbers: &[u32]) {
+    for (at, &number) in numbers.iter().enumerate() {
+        if at > 0 {
+            out.push(b'\t');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_gearmand_splits_them() {
+        for (line, words) in [
+            ("", vec![""]),
+            ("status", vec!["status"]),
+            ("a  b", vec!["a", "b"]),
+            (" a", vec!["", "a"]),
+            ("a ", vec!["a", ""]),
+            ("a b c d e", vec!["a", "b", "c", "d", "e"]),
+            ("a\tb", vec!["a\tb"]),
+        ] {
+            let mut storage = [&[][..]; WORDS_MAX];
+            let split = split(line.as_bytes(), &mut storage).unwrap();
+            let expected: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+            assert_eq!(split, expected, "{line:?}");
+        }
+        let mut storage = [&[][..]; WORDS_MAX];
+        assert_eq!(split(b"a b c d e ", &mut storage), Err(TooManyWords));
+    }
+}

@@ -1,0 +1,316 @@
+//! One connection's protocol state: its requests in, engine commands and its own replies out.
+//!
+//! Knows the packets and which engine command each stands for; knows no socket and no other
+//! connection (what others get are the engine's effects, which the shard delivers). Replies go to
+//! the outbox in the order of their requests, which libgearman pairs by: a request whose answer
+//! must wait stops the requests behind it, never the other way round.
+//!
+//! Invariant: every request has exactly the replies of the protocol: one or none. No packet closes
+//! the connection here; what can't be understood never becomes a `Request`.
+
+use tracing::debug;
+
+use crate::engine::handle::Handles;
+use crate::engine::{ConnId, Engine, NotRunning, Now, Status, SubmitError, UNIQUE_BYTES_MAX};
+use crate::wire::inbound::Refusal;
+use crate::wire::outbox::{Outbox, Slot};
+use crate::wire::text::{c_string, decimal, has_overflow};
+use crate::wire::{
+    Command, ErrorReply, Grab, PacketError, Payload, Priority, Request, Response, Submit, Work,
+};
+
+/// Longest name that a connection may give itself; what is longer is cut, as gearmand does.
+const CLIENT_ID_BYTES_MAX: usize = 127;
+
+/// A handle of this size in WORK_FAIL is an error of its own in gearmand.
+const WORK_FAIL_HANDLE_BYTES: usize = 64;
+
+/// CAN_DO_TIMEOUT raises shorter times to this, as gearmand does.
+const TIMEOUT_MS_MIN: u32 = 1000;
+
+/// The only option there is.
+const OPTION_EXCEPTIONS: &[u8] = b"exceptions";
+
+/// What a session works with while it handles a request.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The session's connection.
+    pub conn: ConnId,
+    /// The queues.
+    pub engine: &'a mut Engine,
+    /// Job numbers ⇄ handles.
+    pub handles: &'a Handles,
+    /// Where the session's replies go.
+    pub outbox: &'a mut Outbox,
+    /// The place that is kept for the request's replies already, at the connection's home.
+    pub slot: Option<Slot>,
+    /// Bytes that may still be allocated.
+    pub room: usize,
+    /// The time.
+    pub now: Now,
+}
+
+/// A connection as the protocol sees it.
+#[derive(Debug)]
+pub struct Session {
+    id: Option<Box<[u8]>>,
+    exceptions: bool,
+}
+
+impl Session {
+    /// A session; `exceptions` as if it had asked for that option.
+    #[must_use]
+    pub fn new(exceptions: bool) -> Self {
+        Self { id: None, exceptions }
+    }
+
+    /// The name it gave itself.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        self.id.as_deref().unwrap_or(b"-")
+    }
+
+    /// Whether it wants WORK_EXCEPTION rather than WORK_FAIL in its place.
+    #[must_use]
+    pub fn exceptions(&self) -> bool {
+        self.exceptions
+    }
+
+    /// Does what a request asks for.
+    #[inline]
+    pub fn handle(&mut self, request: &Request<'_>, cx: &mut Context<'_>) {
+        match *request {
+            Request::Submit(ref submit) => handle_submit(submit, cx),
+            Request::GrabJob(grab) => handle_grab(grab, cx),
+            Request::Work(ref work) => handle_work(work, cx),
+            Request::PreSleep => cx.engine.pre_sleep(cx.conn),
+            Request::CanDo { function } => cx.engine.can_do(cx.conn, function, 0),
+            Request::CanDoTimeout { function, timeout_ms } => {
+                let timeout_ms = match decimal(timeout_ms) {
+                    ..=0 => 0,
+                    ms => u32::try_from(ms).unwrap_or(u32::MAX).max(TIMEOUT_MS_MIN),
+                };
+                cx.engine.can_do(cx.conn, function, timeout_ms);
+            }
+            Request::CantDo { function } => cx.engine.cant_do(cx.conn, function, cx.now),
+            Request::ResetAbilities => cx.engine.reset_abilities(cx.conn, cx.now),
+            Request::GetStatus { handle } => handle_get_status(handle, cx),
+            Request::GetStatusUnique { unique } => handle_get_status_unique(unique, cx),
+            Request::Echo { payload } => cx.outbox.push(&Response::EchoRes { payload }),
+            Request::SetClientId { id } => {
+                self.id = Some(id.get(..CLIENT_ID_BYTES_MAX).unwrap_or(id).into());
+            }
+            Request::Option { name } => {
+                if c_string(name).eq_ignore_ascii_case(OPTION_EXCEPTIONS) {
+                    self.exceptions = true;
+                    cx.outbox.push(&Response::OptionRes { name });
+                } else {
+                    refuse(cx, ErrorReply::UnknownOption);
+                }
+            }
+        }
+    }
+
+    /// Answers a packet that isn't a request; `false` if the connection has to be closed.
+    pub fn handle_bad_packet(&self, error: PacketError, outbox: &mut Outbox) -> bool {
+        let reply = match error {
+            PacketError::ResponseMagic => ErrorReply::RequestMagicExpected,
+            PacketError::NotARequest(_) => ErrorReply::CommandNotExpected,
+            PacketError::MissingArgument(_) => return false,
+        };
+        outbox.push(&Response::Error(reply));
+        true
+    }
+
+    /// Answers a packet whose body is not taken in. `head` is where the body starts. A result that
+    /// can't be passed on fails its job, or its clients would wait for ever: the packet to pass on
+    /// instead is returned.
+    pub fn handle_refused<'a>(
+        &self,
+        command: Command,
+        head: &'a [u8],
+        why: Refusal,
+        cx: &mut Context<'_>,
+    ) -> Option<Work<'a>> {
+        refuse(
+            cx,
+            match why {
+                Refusal::TooLarge => ErrorReply::PayloadTooLarge,
+                Refusal::OutOfMemory => ErrorReply::OutOfMemory,
+            },
+        );
+        if !matches!(command, Command::WorkComplete | Command::WorkException) {
+            return None;
+        }
+        let handle = c_string(head);
+        let number = cx.handles.number(handle)?;
+        cx.engine.work_finished(cx.conn, number).ok()?;
+        let (command, body) = (Command::WorkFail, Payload::borrowed(handle));
+        Some(Work { command, handle, numerator: &[], denominator: &[], body })
+    }
+}
+
+fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
+    if cx.engine.is_draining() {
+        return refuse(cx, ErrorReply::Draining);
+    }
+    if submit.unique.len() > UNIQUE_BYTES_MAX || submit.reducer.len() > UNIQUE_BYTES_MAX {
+        return refuse(cx, ErrorReply::UniqueTooLarge);
+    }
+    let run_at_s = match submit.epoch {
+        None => 0,
+        Some(text) if has_overflow(text) => return refuse(cx, ErrorReply::NumberOutOfRange),
+        Some(text) => u64::try_from(decimal(text)).unwrap_or(0),
+    };
+    match cx.engine.submit(cx.conn, submit, run_at_s, cx.room, cx.now) {
+        Ok(accepted) => {
+            let handle = cx.handles.text(accepted.number);
+            if accepted.waits {
+                // At home the place of the reply is kept now; for another core's it is already.
+                let slot = cx.slot.take().unwrap_or_else(|| cx.outbox.hold());
+                cx.engine.await_store(cx.conn, accepted.job, slot);
+            } else {
+                cx.outbox.push(&Response::JobCreated { handle: handle.as_ref() });
+            }
+            debug!(
+                function = %submit.function.escape_ascii(),
+                unique = %submit.unique.escape_ascii(),
+                handle = %handle.as_ref().escape_ascii(),
+                run_at_s,
+                "accepted"
+            );
+        }
+        Err(SubmitError::QueueFull) => refuse(cx, ErrorReply::QueueFull),
+        Err(SubmitError::OutOfMemory) => refuse(cx, ErrorReply::OutOfMemory),
+        Err(SubmitError::OutOfNumbers) => refuse(cx, ErrorReply::NotStored),
+    }
+}
+
+fn handle_grab(grab: Grab, cx: &mut Context<'_>) {
+    if !grab_urgent(grab, Priority::Low, cx) {
+        cx.outbox.push(&Response::NoJob);
+    }
+}
+
+/// Gives a worker a job that is at least so urgent; `false` if there is none.
+pub fn grab_urgent(grab: Grab, least: Priority, cx: &mut Context<'_>) -> bool {
+    let Some(id) = cx.engine.grab(cx.conn, least, cx.now) else { return false };
+    let job = &cx.engine.jobs()[id as usize];
+    cx.outbox.push(&Response::JobAssign {
+        grab,
+        handle: cx.handles.text(job.number).as_ref(),
+        function: &cx.engine.function_of(job).name,
+        unique: job.unique(),
+        reducer: job.reducer(),
+        payload: job.payload(),
+    });
+    true
+}
+
+fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
+    if work.command == Command::WorkFail && work.handle.len() >= WORK_FAIL_HANDLE_BYTES {
+        return refuse(cx, ErrorReply::HandleTooLarge);
+    }
+    // WORK_FAIL's handle is all of the body, and some workers end it with a NUL.
+    let number = cx.handles.number(c_string(work.handle)).ok_or(NotRunning);
+    let done = number.and_then(|number| match work.command {
+        Command::WorkData | Command::WorkWarning => cx.engine.work_data(cx.conn, number),
+        Command::WorkStatus => {
+            let (n, d) = (progress(work.numerator), progress(work.denominator));
+            cx.engine.work_status(cx.conn, number, n, d)
+        }
+        _ => cx.engine.work_finished(cx.conn, number),
+    });
+    if done.is_err() {
+        refuse(
+            cx,
+            match work.command {
+                Command::WorkData | Command::WorkWarning => ErrorReply::NoSuchJob,
+                Command::WorkException => ErrorReply::NoSuchJobForException,
+                _ => ErrorReply::NoSuchJobForResult,
+            },
+        );
+    }
+}
+
+fn handle_get_status(handle: &[u8], cx: &mut Context<'_>) {
+    let status = cx.handles.number(c_string(handle)).and_then(|number| cx.engine.status(number));
+    let known = status.is_some();
+    let status = status.unwrap_or_default();
+    cx.outbox.push(&Response::StatusRes {
+        handle: c_string(handle),
+        known,
+        running: status.running,
+        numerator: status.numerator,
+        denominator: status.denominator,
+    });
+}
+
+fn handle_get_status_unique(unique: &[u8], cx: &mut Context<'_>) {
+    let found = find_unique(unique, cx.engine);
+    cx.outbox.push(&status_unique(unique, found));
+}
+
+/// The latest job with a unique: its number and status.
+#[must_use]
+pub fn find_unique(unique: &[u8], engine: &Engine) -> Option<(u64, Status)> {
+    let unique = c_string(unique);
+    // Jobs without a unique have none to be found by.
+    if unique.is_empty() { None } else { engine.status_unique(unique) }
+}
+
+/// The answer to GET_STATUS_UNIQUE.
+#[must_use]
+pub fn status_unique(unique: &[u8], found: Option<(u64, Status)>) -> Response<'_> {
+    let status = found.map(|(_, status)| status);
+    let known = status.is_some();
+    let status = status.unwrap_or_default();
+    Response::StatusResUnique {
+        unique: c_string(unique),
+        known,
+        running: status.running,
+        numerator: status.numerator,
+        denominator: status.denominator,
+        clients: status.clients,
+    }
+}
+
+fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
+    debug!(conn = cx.conn, code = error.code(), text = error.text(), "error reply");
+    cx.outbox.push(&Response::Error(error));
+}
+
+/// Progress numbers have 32 bits; what is out of range becomes the nearest.
+fn progress(text: &[u8]) -> u32 {
+    u32::try_from(decimal(text).max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_c_reads_them() {
+        for (text, number) in [
+            ("", 0),
+            ("12", 12),
+            (" 12x", 12),
+            ("-7", -7),
+            ("+7", 7),
+            ("x", 0),
+            ("9223372036854775808", i64::MAX),
+            ("-99999999999999999999", i64::MIN),
+        ] {
+            assert_eq!(decimal(text.as_bytes()), number, "{text:?}");
+        }
+        assert!(has_overflow(b"9223372036854775808") && !has_overflow(b"1700000000"));
+        assert_eq!(progress(b"-3"), 0);
+        assert_eq!(progress(b"4294967296"), u32::MAX);
+    }
+
+    #[test]
+    fn text_ends_at_its_first_nul() {
+        assert_eq!(c_string(b"H:a:1\0\0x"), b"H:a:1");
+        assert_eq!(c_string(b"H:a:1"), b"H:a:1");
+    }
+}

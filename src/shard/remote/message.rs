@@ -1,0 +1,263 @@
+//! What travels between cores: requests of connections whose jobs belong to another core, and what
+//! that core has to say to them.
+//!
+//! A connection's home is the core it came in on; a function's owner is the core that its slot is
+//! dealt to. A letter that goes to the owner names the connection by its number at home; one that
+//! comes back also names the session, as numbers are given to the next connection at once. Knows no
+//! rings and no engine.
+//!
+//! Invariant: letters from one core to another arrive in the order in which they were sent; a
+//! connection's `Gone` is the last one about it, or else its `Welcome`, with which it moves.
+
+use bytes::Bytes;
+
+use crate::engine::{ConnId, Status};
+use crate::protocol::admin::Listing;
+use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::{Command, Grab, Header, Priority};
+
+/// A connection as other cores know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its number at home.
+    pub conn: ConnId,
+    /// Tells it from earlier connections of that number.
+    pub session: u32,
+}
+
+/// Whether a worker waits for a NOOP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It will grab of itself.
+    Awake,
+    /// It waits.
+    Asleep,
+    /// It has had one and not grabbed since.
+    Woken,
+}
+
+/// What one core has to say to another.
+#[derive(Debug)]
+pub enum Letter {
+    /// To the owner: a packet of a connection. Its replies come back as `Reply`.
+    Request {
+        /// The connection.
+        caller: Caller,
+        /// Where the replies go; `None` if there is none but perhaps an error that nobody needs.
+        slot: Option<Slot>,
+        /// The packet.
+        header: Header,
+        /// The packet's body.
+        body: Bytes,
+    },
+    /// To the owner: a worker asks for a job that is at least so urgent. `Assigned` or `Empty`
+    /// comes back.
+    Grab {
+        /// The worker.
+        caller: Caller,
+        /// Which form of assignment it wants.
+        grab: Grab,
+        /// The least urgent priority.
+        least: Priority,
+    },
+    /// To the owner: a worker has fallen asleep.
+    Sleep(Caller),
+    /// To the owner: a worker that was woken is at work already, or took its job elsewhere.
+    Declined(Caller),
+    /// To the owner: a connection has gone.
+    Gone(ConnId),
+    /// To the owner: an admin command about one of its functions or jobs. `Reply` comes back.
+    Line {
+        /// The connection.
+        caller: Caller,
+        /// Where the reply goes.
+        slot: Slot,
+        /// The line.
+        line: Box<[u8]>,
+    },
+    /// To every owner: the next rows of a list. `Rows` comes back.
+    List {
+        /// The connection.
+        caller: Caller,
+        /// The list, and where to go on.
+        listing: Listing,
+    },
+    /// To the owner: a connection wants to have its home there. From now on what there is for it
+    /// is kept there; `Welcome` comes back.
+    MoveIn {
+        /// The connection.
+        caller: Caller,
+        /// Whether it takes exceptions.
+        exceptions: bool,
+    },
+    /// To the owner: a connection that was to move in stays where it is.
+    StayedHome(Caller),
+    /// To the owner: a connection that left it to make room has its home here now.
+    SettledIn {
+        /// Its stand-in's number at the owner.
+        stand_in: ConnId,
+        /// The connection.
+        caller: Caller,
+        /// What it was at when it left.
+        rest: Rest,
+    },
+    /// To every owner: something that only all of them together can answer. `Answer` comes back.
+    Ask {
+        /// The number of the gathering at the sender.
+        gathering: usize,
+        /// What is asked.
+        question: Question,
+    },
+
+    /// To the home: the replies that a slot waits for.
+    Reply {
+        /// The connection.
+        caller: Caller,
+        /// The slot.
+        slot: Slot,
+        /// The replies; may be none.
+        parcel: Parcel,
+    },
+    /// To the home: packets that no request waits for.
+    Push {
+        /// The connection.
+        caller: Caller,
+        /// The packets.
+        parcel: Parcel,
+    },
+    /// To the home: a worker's packet about a job that the connection waits for.
+    Forward {
+        /// The connection.
+        caller: Caller,
+        /// One of the `WORK_*` commands.
+        command: Command,
+        /// The packet's body.
+        body: Bytes,
+    },
+    /// To the home: the worker's job.
+    Assigned {
+        /// The worker.
+        caller: Caller,
+        /// The packet that says so.
+        parcel: Parcel,
+        /// Priorities that may have more; see `Engine::ready`.
+        ready: u8,
+    },
+    /// To the home: no job that is urgent enough.
+    Empty {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: a worker's result came too late and was refused.
+    Late {
+        /// The worker.
+        caller: Caller,
+        /// The job.
+        number: u64,
+    },
+    /// To the home: jobs have come for a worker that is awake.
+    Hint {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: wake the worker.
+    Noop {
+        /// The worker.
+        caller: Caller,
+        /// Priorities that may have jobs.
+        ready: u8,
+    },
+    /// To the home: a connection may come; nothing more follows it to where it was.
+    Welcome(Caller),
+    /// To the home: rows of a list.
+    Rows {
+        /// The connection.
+        caller: Caller,
+        /// The rows.
+        rows: Box<Rows>,
+        /// What is left of the list.
+        next: Option<Listing>,
+    },
+    /// To the home: one core's part of what was asked.
+    Answer {
+        /// The number of the gathering.
+        gathering: usize,
+        /// The part.
+        answer: Answer,
+    },
+}
+
+impl Letter {
+    /// Memory that it takes on its way, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Request { body, .. } | Self::Forward { body, .. } => body.len(),
+                Self::Reply { parcel, .. }
+                | Self::Push { parcel, .. }
+                | Self::Assigned { parcel, .. } => parcel.bytes(),
+                Self::Line { line, .. } => line.len(),
+                Self::Rows { rows, .. } => rows.bytes(),
+                Self::Ask {
+                    question: Question::StatusUnique(text) | Question::Line(text), ..
+                } => text.len(),
+                Self::Answer { answer: Answer::Text(text), .. } => text.len(),
+                Self::Answer { answer: Answer::Status(_), .. }
+                | Self::Grab { .. }
+                | Self::Sleep(_)
+                | Self::Declined(_)
+                | Self::MoveIn { .. }
+                | Self::StayedHome(_)
+                | Self::SettledIn { .. }
+                | Self::Welcome(_)
+                | Self::Gone(_)
+                | Self::List { .. }
+                | Self::Empty { .. }
+                | Self::Late { .. }
+                | Self::Hint { .. }
+                | Self::Noop { .. } => 0,
+            }
+    }
+}
+
+/// One core's next rows of a list.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// The rows.
+    pub text: Vec<u8>,
+    /// For each connection that is listed, its number and where its row ends.
+    pub named: Vec<(i32, usize)>,
+    /// Connections that had moved to the core until then.
+    pub arrived: u64,
+    /// Connections that had moved from it.
+    pub departed: u64,
+}
+
+impl Rows {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text.len() + size_of_val(&self.named[..])
+    }
+}
+
+/// What only all cores together can answer.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// GET_STATUS_UNIQUE.
+    StatusUnique(Box<[u8]>),
+    /// An admin command about functions whose names differ in case only.
+    Line(Box<[u8]>),
+}
+
+/// One core's part of an answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The latest job with the unique: its number, and what GET_STATUS_UNIQUE tells.
+    Status(Option<(u64, Status)>),
+    /// The reply.
+    Text(Vec<u8>),
+}

@@ -1,0 +1,429 @@
+//! Responses in, chunks of bytes out: what waits to leave one connection.
+//!
+//! Small packets are appended to one buffer, so that a batch leaves with one send; payloads of
+//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver
+//! takes a chunk, owns it while the kernel reads it, and gives it back. A reply that can't be
+//! written yet holds a slot, and everything behind it waits. Knows no socket.
+//!
+//! Invariant: what leaves does so in the order of `hold` and `push`, whenever slots are filled.
+//! `bytes` counts everything that was pushed and not yet reported as sent, chunks that a driver
+//! holds and what waits behind slots included; it is what back-pressure goes by.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::wire::{Response, SHARED_BYTES_MIN};
+
+/// The buffer of small packets is closed at this size and another one begun.
+const CHUNK_BYTES: usize = 128 << 10;
+/// A buffer above this size isn't kept for the connection's next packets.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+/// Room for so many slots is kept for the connection's next ones.
+const HELD_KEPT_MAX: usize = 16;
+
+/// Bytes that leave together.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Small packets, one behind another.
+    Packets(Vec<u8>),
+    /// A large payload.
+    Payload(Bytes),
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Packets(bytes) => bytes,
+            Self::Payload(bytes) => bytes,
+        }
+    }
+}
+
+/// Packets in the order in which they are to leave.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// Closed chunks, the oldest first.
+    chunks: VecDeque<Chunk>,
+    /// The packets behind them.
+    tail: Vec<u8>,
+}
+
+impl Parcel {
+    /// Appends a packet; answers with its size in bytes.
+    #[inline]
+    pub fn push(&mut self, response: &Response<'_>) -> usize {
+        let before = self.tail.len();
+        response.head(&mut self.tail);
+        let payload = response.payload();
+        let payload_bytes = payload.bytes().len();
+        let bytes = self.tail.len() - before + payload_bytes;
+        if payload_bytes >= SHARED_BYTES_MIN
+            && let Some(shared) = payload.share()
+        {
+            self.close_tail();
+            self.chunks.push_back(Chunk::Payload(shared));
+        } else {
+            self.push_text(payload.bytes());
+        }
+        bytes
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub fn push_text(&mut self, text: &[u8]) {
+        self.tail.extend_from_slice(text);
+        if self.tail.len() >= CHUNK_BYTES {
+            self.close_tail();
+        }
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let chunks = self.chunks.iter().map(|chunk| chunk.as_ref().len());
+        chunks.sum::<usize>() + self.tail.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    fn append(&mut self, mut other: Self) {
+        if !other.chunks.is_empty() {
+            self.close_tail();
+            self.chunks.append(&mut other.chunks);
+        }
+        if self.tail.is_empty() && self.tail.capacity() < other.tail.len() {
+            self.tail = other.tail;
+        } else {
+            self.push_text(&other.tail);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(Chunk::Packets(std::mem::take(&mut self.tail)));
+        }
+    }
+}
+
+/// Number of a slot: the place of a reply that is to come.
+pub type Slot = u32;
+
+/// A slot, and what waits behind it.
+#[derive(Debug, Default)]
+struct Held {
+    reply: Option<Parcel>,
+    behind: Parcel,
+}
+
+/// The sending side of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    ready: Parcel,
+    /// Slots in their order; the first one is not filled.
+    held: VecDeque<Held>,
+    /// Number of the first of them.
+    first: Slot,
+    bytes: usize,
+    /// Bytes of the packet that was pushed last.
+    last_bytes: usize,
+}
+
+impl Outbox {
+    /// Appends a packet.
+    #[inline]
+    pub fn push(&mut self, response: &Response<'_>) {
+        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        self.last_bytes = parcel.push(response);
+        self.bytes += self.last_bytes;
+    }
+
+    /// Appends bytes of an admin reply.
+    pub fn push_text(&mut self, text: &[u8]) {
+        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        parcel.push_text(text);
+        self.last_bytes = text.len();
+        self.bytes += text.len();
+    }
+
+    /// Appends packets.
+    pub fn push_parcel(&mut self, parcel: Parcel) {
+        self.last_bytes = parcel.bytes();
+        self.bytes += self.last_bytes;
+        self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind).append(parcel);
+    }
+
+    /// Takes out everything that waits for no slot.
+    pub fn take_parcel(&mut self) -> Parcel {
+        let parcel = std::mem::take(&mut self.ready);
+        self.bytes -= parcel.bytes();
+        parcel
+    }
+
+    /// Keeps the place of a reply that is to come. What is pushed from now on waits behind it.
+    pub fn hold(&mut self) -> Slot {
+        let slot = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        self.held.push_back(Held::default());
+        self.first.wrapping_add(slot)
+    }
+
+    /// The reply has come: it leaves when everything before it has its reply. Each slot is filled
+    /// once.
+    pub fn fill(&mut self, slot: Slot, reply: &Response<'_>) {
+        if slot == self.first && !self.held.is_empty() {
+            let bytes = self.ready.push(reply);
+            self.count_fill(bytes);
+            self.drop_first();
+            self.release();
+        } else {
+            let mut parcel = Parcel::default();
+            parcel.push(reply);
+            self.fill_with(slot, parcel);
+        }
+    }
+
+    /// Likewise for a reply of any number of packets, or none.
+    pub fn fill_with(&mut self, slot: Slot, reply: Parcel) {
+        self.count_fill(reply.bytes());
+        let at = slot.wrapping_sub(self.first) as usize;
+        let Some(held) = self.held.get_mut(at) else {
+            debug_assert!(false, "a slot is filled once");
+            return;
+        };
+        held.reply = Some(reply);
+        self.release();
+    }
+
+    /// Slots whose reply, or a reply before theirs, is still to come.
+    #[inline]
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether everything has left and nothing is to come.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.held.is_empty()
+    }
+
+    /// Bytes that have not been reported as sent.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The same before the last packet was pushed.
+    #[inline]
+    #[must_use]
+    pub fn bytes_before_last(&self) -> usize {
+        self.bytes.saturating_sub(self.last_bytes)
+    }
+
+    /// Hands out the oldest chunk, and whether more stand behind it.
+    #[inline]
+    pub fn take(&mut self) -> Option<(Chunk, bool)> {
+        if let Some(chunk) = self.ready.chunks.pop_front() {
+            return Some((chunk, !self.ready.is_empty()));
+        }
+        if self.ready.tail.is_empty() {
+            return None;
+        }
+        Some((Chunk::Packets(std::mem::take(&mut self.ready.tail)), false))
+    }
+
+    /// Whether `take` has something to hand out.
+    #[inline]
+    #[must_use]
+    pub fn has_chunks(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// A chunk has left; its buffer serves again.
+    #[inline]
+    pub fn sent(&mut self, chunk: Chunk) {
+        self.bytes -= chunk.as_ref().len();
+        if let Chunk::Packets(mut buffer) = chunk
+            && self.ready.tail.capacity() == 0
+            && buffer.capacity() <= KEPT_BYTES_MAX
+        {
+            buffer.clear();
+            self.ready.tail = buffer;
+        }
+    }
+
+    /// A reply of any size is let through, and so is still the packet that waited for it.
+    fn count_fill(&mut self, bytes: usize) {
+        self.last_bytes = self.last_bytes.max(bytes);
+        self.bytes += bytes;
+    }
+
+    /// Lets go whatever has no slot to wait for before it.
+    fn release(&mut self) {
+        while let Some(reply) = self.held.front_mut().and_then(|held| held.reply.take()) {
+            self.ready.append(reply);
+            self.drop_first();
+        }
+        if self.held.is_empty() {
+            self.held.shrink_to(HELD_KEPT_MAX);
+        }
+    }
+
+    /// The reply of the first slot is in its place: what stands behind it follows.
+    fn drop_first(&mut self) {
+        if let Some(held) = self.held.pop_front() {
+            self.first = self.first.wrapping_add(1);
+            self.ready.append(held.behind);
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Outbox {
+    /// What waits behind slots, the oldest slot first: each one's reply, if that has come, and the
+    /// bytes that stand behind it. For tests.
+    pub fn waiting(&self) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
+        let copy = |parcel: &Parcel| {
+            let chunks = parcel.chunks.iter().map(AsRef::as_ref);
+            chunks.chain([&parcel.tail[..]]).collect::<Vec<&[u8]>>().concat()
+        };
+        self.held.iter().map(move |held| (held.reply.as_ref().map(copy), copy(&held.behind)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Payload;
+
+    fn echo(payload: Payload<'_>) -> Response<'_> {
+        Response::EchoRes { payload }
+    }
+
+    #[test]
+    fn small_packets_leave_together_and_the_buffer_serves_again() {
+        let mut outbox = Outbox::default();
+        (0..3).for_each(|_| outbox.push(&Response::NoJob));
+        outbox.push_text(b"OK\r\n");
+        assert_eq!((outbox.bytes(), outbox.bytes_before_last()), (40, 36));
+        let (chunk, more) = outbox.take().unwrap();
+        assert_eq!((chunk.as_ref().len(), more), (40, false));
+        assert_eq!(outbox.bytes(), 40, "until it has been sent");
+        let buffer = chunk.as_ref().as_ptr();
+        outbox.sent(chunk);
+        assert_eq!(outbox.bytes(), 0);
+        assert!(outbox.take().is_none());
+        outbox.push(&Response::Noop);
+        assert_eq!(outbox.take().unwrap().0.as_ref().as_ptr(), buffer);
+    }
+
+    #[test]
+    fn large_payloads_leave_from_their_own_allocation_in_their_place() {
+        let mut outbox = Outbox::default();
+        let large = Bytes::from(vec![b'l'; SHARED_BYTES_MIN]);
+        outbox.push(&Response::NoJob);
+        outbox.push(&echo(Payload::shared(&large)));
+        outbox.push(&Response::Noop);
+        let chunks: Vec<(Chunk, bool)> = std::iter::from_fn(|| outbox.take()).collect();
+        let lengths: Vec<usize> = chunks.iter().map(|(chunk, _)| chunk.as_ref().len()).collect();
+        assert_eq!(lengths, [24, SHARED_BYTES_MIN, 12]);
+        assert!(chunks.iter().map(|(_, more)| *more).eq([true, true, false]));
+        assert_eq!(chunks[1].0.as_ref().as_ptr(), large.as_ptr());
+        assert_eq!(outbox.bytes(), 36 + SHARED_BYTES_MIN);
+        chunks.into_iter().for_each(|(chunk, _)| outbox.sent(chunk));
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn payloads_that_are_small_or_borrowed_are_copied() {
+        let mut outbox = Outbox::default();
+        let bytes = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
+        outbox.push(&echo(Payload::shared(&bytes).from(1)));
+        outbox.push(&echo(Payload::borrowed(&bytes)));
+        let (chunk, more) = outbox.take().unwrap();
+        assert_eq!((chunk.as_ref().len(), more), (24 + 2 * SHARED_BYTES_MIN - 1, false));
+    }
+
+    #[test]
+    fn chunks_and_the_kept_buffer_are_bounded() {
+        let mut outbox = Outbox::default();
+        let text = [b't'; 1000];
+        (0..1000).for_each(|_| outbox.push_text(&text));
+        let mut total = 0;
+        while let Some((chunk, _)) = outbox.take() {
+            assert!(chunk.as_ref().len() <= CHUNK_BYTES + text.len());
+            total += chunk.as_ref().len();
+            outbox.sent(chunk);
+            assert!(
+                outbox.ready.tail.capacity() <= CHUNK_BYTES + 4 * text.len()
+                    || !outbox.ready.tail.is_empty()
+            );
+        }
+        assert_eq!((total, outbox.bytes()), (1_000_000, 0));
+        assert!(outbox.ready.tail.capacity() <= KEPT_BYTES_MAX, "idle connections keep little");
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_their_slots() {
+        let texts = |outbox: &mut Outbox| {
+            let mut bytes = Vec::new();
+            while let Some((chunk, _)) = outbox.take() {
+                bytes.extend_from_slice(chunk.as_ref());
+                outbox.sent(chunk);
+            }
+            String::from_utf8(bytes).unwrap()
+        };
+        let parcel = |text: &str| {
+            let mut parcel = Parcel::default();
+            parcel.push_text(text.as_bytes());
+            parcel
+        };
+        // Every order of filling three slots, text before, between and behind them.
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut outbox = Outbox { first: u32::MAX - 1, ..Outbox::default() };
+            outbox.push_text(b"a");
+            let slots = ["b", "c", "d"].map(|behind| {
+                let slot = outbox.hold();
+                outbox.push_text(behind.as_bytes());
+                slot
+            });
+            let mut left = texts(&mut outbox);
+            assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a", 3, 3));
+            for at in order {
+                outbox.fill_with(slots[at], parcel(["1", "", "33"][at]));
+                left += &texts(&mut outbox);
+                let gaps = "a1bc33d";
+                assert!(gaps.starts_with(&left), "{left}");
+            }
+            assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a1bc33d", 0, 0));
+        }
+    }
+
+    #[test]
+    fn what_waited_for_a_reply_still_counts_as_the_last_packet() {
+        let mut outbox = Outbox::default();
+        let slot = outbox.hold();
+        outbox.push_text(&[b't'; 1000]);
+        outbox.fill(slot, &Response::Noop);
+        assert_eq!((outbox.bytes(), outbox.bytes_before_last()), (1012, 12));
+    }
+
+    #[test]
+    fn a_filled_slot_lets_those_go_that_were_filled_before_it() {
+        let mut outbox = Outbox::default();
+        let [first, second] = [outbox.hold(), outbox.hold()];
+        outbox.push(&Response::Noop);
+        outbox.fill(second, &Response::NoJob);
+        assert!(!outbox.has_chunks());
+        let large = Bytes::from(vec![b'l'; SHARED_BYTES_MIN]);
+        outbox.fill(first, &echo(Payload::shared(&large)));
+        let chunks: Vec<usize> =
+            std::iter::from_fn(|| outbox.take()).map(|(chunk, _)| chunk.as_ref().len()).collect();
+        assert_eq!(chunks, [12, SHARED_BYTES_MIN, 24]);
+        assert_eq!((outbox.held(), outbox.bytes()), (0, 36 + SHARED_BYTES_MIN));
+    }
+}
