@@ -56,9 +56,9 @@ use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
 use crate::engine::{ConnId, Now};
-use crate::shard::cores::{Core, Cores};
+use crate::shard::cores::{Core, CoreSet, Cores};
 use crate::shard::remote::message::Message;
-use crate::shard::{MigratingConnection, OtherCores, Settings, Shard};
+use crate::shard::{HandOver, MigratingConnection, OtherCores, Settings, Shard};
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
@@ -206,9 +206,9 @@ impl Parts {
             }
         }
         let connections = post.connections_elsewhere();
-        let hospitable = post.hospitable(*connections_max, now.mono_ms);
+        let accepting = CoreSet::from_bits(post.hospitable(*connections_max, now.mono_ms));
         let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
-        shard.set_other_cores(OtherCores { bytes, connections, hospitable, largest_unread_bytes });
+        shard.set_other_cores(OtherCores { bytes, connections, accepting, largest_unread_bytes });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
             Mail::Message(letter) => shard.receive_message(from, letter, now),
             Mail::Connection(passenger, socket) => {
@@ -224,11 +224,11 @@ impl Parts {
     fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         let Self { shard, post, letters, .. } = self;
         // It also sees to requests that had to wait.
-        let conn = shard.next_dirty(now);
+        let conn = shard.poll_dirty(now);
         shard.take_messages(letters);
         if !letters.is_empty() {
             letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
-            shard.set_congested(post.congested());
+            shard.set_congested(CoreSet::from_bits(post.congested()));
         }
         conn
     }
@@ -255,9 +255,10 @@ impl Parts {
     /// Lets a connection go to another core, behind all letters so far and before all others: its
     /// number may be given to the next one at once, which may have something to say in this very
     /// turn.
-    fn depart(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
+    fn depart(&mut self, hand_over: HandOver, socket: Socket, now: Now) {
         let Self { shard, post, letters, .. } = self;
-        let passenger = Box::new(shard.detach(conn, now));
+        let to = hand_over.to();
+        let passenger = Box::new(shard.detach(hand_over, now));
         shard.take_messages(letters);
         letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.send(to, Mail::Connection(passenger, socket));
@@ -272,7 +273,7 @@ impl Parts {
         shard.take_messages(letters);
         letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.flush();
-        shard.set_congested(post.congested());
+        shard.set_congested(CoreSet::from_bits(post.congested()));
         post.publish(load(shard, post));
     }
 
