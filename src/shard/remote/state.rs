@@ -4,7 +4,7 @@
 //! nothing is sent here. A worker whose functions belong to several cores is served by hints: each
 //! owner says which priorities may have jobs for it, and a grab asks the most promising owner
 //! first. The home is an owner like any other; what it would send to itself are calls. Knows no
-//! shard, no engine and no connection; the rules as a whole are at `Rules` in `remote`.
+//! shard, no engine and no connection; `remote` says the rules as a whole.
 //!
 //! Invariant: a worker that is asleep here has told every owner of its functions so, and no hint
 //! is left.
@@ -366,3 +366,6 @@ impl RemoteState {
 pub(in crate::shard) fn entry_bytes(name: &[u8]) -> usize {
     name.len() + 2 * size_of::<Box<[u8]>>()
 }
+
+#[cfg(test)]
+mod tests;
