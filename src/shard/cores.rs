@@ -1,7 +1,6 @@
 //! The cores of a server, and which of them owns a function or a job.
 //!
-//! A name or a number in, a core out. This is the one place that says what is where. Knows no
-//! connections.
+//! A name or a number in, a core out: no other place decides what is where. Knows no connections.
 //!
 //! Invariant: a job's owner is its function's.
 
@@ -10,7 +9,7 @@ use crate::engine::handle;
 /// Number of a core, from 0.
 pub type Core = usize;
 
-/// Which cores there are, and which one this is.
+/// The number of cores, and which of them this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cores {
     /// This core.

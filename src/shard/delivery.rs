@@ -1,8 +1,8 @@
 //! From the engine to the connections: effects in, packets in outboxes, messages and operations
 //! out.
 //!
-//! A connection is told in its outbox, one that lives at another core by a message to there, the
-//! store by an operation. Decides nothing: what has happened is the engine's to say.
+//! A connection of this core gets packets in its outbox, a connection of another core by a message
+//! to its home, the store gets operations. Decides nothing: the engine has decided.
 //!
 //! Invariant: after `deliver` no effect is left, and every connection that was told something is
 //! dirty.
@@ -21,7 +21,7 @@ use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
 impl Shard {
     /// Brings the engine's effects to the connections they are for. `work` is the packet that was
-    /// handled, if it is one to be passed on.
+    /// handled, if clients are to get it.
     #[inline]
     pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
@@ -34,7 +34,7 @@ impl Shard {
         }
     }
 
-    /// Other cores see of which priorities this one has queued jobs.
+    /// Publishes of which priorities this core has queued jobs.
     fn publish_priorities(&mut self) {
         let priorities = self.engine.priorities();
         if std::mem::replace(&mut self.published_priorities, priorities) != priorities {
@@ -90,7 +90,7 @@ impl Shard {
             let ready = self.engine.ready(conn);
             self.send_message(home, Message::Noop { key, ready });
         } else if let Migration::Incoming | Migration::Offloaded = connection.migration {
-            // It is told when it has arrived.
+            // `attach` or `find_home` looks whether it was woken.
         } else if connection.is_multi_core() {
             let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);

@@ -261,7 +261,7 @@ impl Shard {
         }
     }
 
-    /// Whether a connection may have something done; if not, it is told so.
+    /// Whether a connection may have something done; if not, it gets the refusal.
     #[inline]
     fn is_authorised(&mut self, conn: ConnId, action: Action<'_>, now: Now) -> bool {
         match access::authorise(self.connections[conn].session(), action) {

@@ -15,8 +15,8 @@ use crate::protocol::admin::{self, Listing, WorkerRow};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::remote::message::Rows;
 
-/// With less than this to send, a list waits for the rows of the core that was asked: clients take
-/// what comes in one piece for all of it, as gearadmin does.
+/// With less than this to send, a list waits for the rows of the core that was asked: clients such
+/// as gearadmin take what the first read returns for the whole list.
 pub(super) const LIST_PIECE_BYTES: usize = 64 << 10;
 
 /// Most rounds of a list of connections. Each takes as long as messages to all cores and back, so
@@ -36,10 +36,10 @@ pub(super) struct Progress {
     census: Census,
 }
 
-/// What a list of connections takes to name each one once, though they move between cores
-/// meanwhile: rounds. The first asks all cores for all rows, the others for those of connections
-/// that have come since. It is complete when all that had arrived in one round is all that had
-/// departed in the next: then none was on its way between the two.
+/// The rounds by which a list of connections names each connection once, though connections move
+/// between cores meanwhile. The first asks all cores for all rows, the others for those of
+/// connections that have come since. It is complete when all that had arrived in one round is all
+/// that had departed in the next: then none was on its way between the two.
 #[derive(Debug, Default)]
 struct Census {
     /// Numbers of the connections that were named.

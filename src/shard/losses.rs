@@ -3,7 +3,7 @@
 //!
 //! The driver finds out about the former and closes them. Knows no socket and no time-out.
 //! Invariant: a line says where the peer was, why it or its packet was given up, and how many bytes
-//! it doesn't get; lines that are left out are counted in one.
+//! it doesn't get; lines that are left out are counted in a line of their own.
 
 use tracing::warn;
 

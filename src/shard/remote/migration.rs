@@ -43,7 +43,7 @@ pub(in crate::shard) enum Step {
     Wait,
     /// The core that it moves to is to be asked.
     Request(Core),
-    /// It stays after all, and nothing was promised to anybody.
+    /// It stays after all; no other core expects it.
     Stay,
     /// It stays after all; the core that accepted it is to know.
     Withdraw(Core),
@@ -125,7 +125,7 @@ impl Migration {
     }
 
     /// Much has come that waits for the move: a peer that doesn't read what has to leave before it
-    /// may have more to say first. One that the other core has been asked for waits for its answer.
+    /// may have more to say first. After `Requested` the answer comes first.
     pub(in crate::shard) fn may_be_cancelled(self) -> bool {
         matches!(self, Self::Quiescing(_) | Self::Accepted(_) | Self::Offloading(_))
     }

@@ -7,7 +7,7 @@
 //! Invariant: only frames of this core's own connections ever wait. What other cores send is
 //! handled and answered whatever waits, so a core that is congested still empties the rings of all
 //! others: two that are congested towards each other come free, and no connection waits for the
-//! answer to what another one may not say.
+//! answer to what another may not send.
 
 use super::message::Message;
 use crate::engine::ConnId;
@@ -45,7 +45,7 @@ impl Outgoing {
         self.bytes -= message.bytes().cast_signed();
     }
 
-    /// A connection leaves for another core, with so many bytes that weren't handled.
+    /// A connection leaves for another core, with this many bytes that weren't handled.
     pub(in crate::shard) fn count_detached(&mut self, held_bytes: usize) {
         self.bytes += held_bytes.cast_signed();
     }
@@ -103,7 +103,7 @@ impl Shard {
         std::mem::swap(&mut self.outgoing.untaken, messages);
     }
 
-    /// Says for which cores so much waits that no connection should cause more; to be called
+    /// Sets the cores for which too much waits for connections to cause more; to be called
     /// whenever messages were taken. A connection that writes to such a core has its next requests
     /// wait until it is none any more, and then `has_resumed`.
     pub fn set_congested(&mut self, cores: CoreSet) {

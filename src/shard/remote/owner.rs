@@ -30,7 +30,7 @@ impl Shard {
             Message::Grab { key, grab, least } => self.give(from, key, grab, least, now),
             Message::Sleep(key) => {
                 let conn = self.proxy(from, key);
-                // One that was woken meanwhile has its NOOP on the way.
+                // A worker that was woken meanwhile has its NOOP on the way.
                 if !self.engine.is_woken(conn) {
                     self.engine.pre_sleep(conn);
                     self.deliver(None, now);
@@ -68,11 +68,11 @@ impl Shard {
             }
             other => self.receive_at_home(from, other, now),
         }
-        // What a core declines of its own is seen to last.
+        // Wake-ups that this core declined for its own workers are ended last.
         self.deliver(None, now);
     }
 
-    /// What this core has to say to a question that all are asked.
+    /// This core's part of the answer to a question to all cores.
     pub(in crate::shard) fn answer_question(&mut self, question: &Question, now: Now) -> Answer {
         match question {
             Question::StatusUnique(unique) => {
@@ -127,7 +127,7 @@ impl Shard {
         self.deliver(work, now);
     }
 
-    /// Gives a worker a job, if there is one that is urgent enough.
+    /// Gives a worker a job, if a queue has a job that is urgent enough.
     fn give(&mut self, from: Core, key: ConnKey, grab: Grab, least: Priority, now: Now) {
         let conn = self.proxy(from, key);
         let (found, packets) =
