@@ -32,6 +32,7 @@ mod lookup;
 mod registry;
 mod sequences;
 mod settings;
+mod sleep;
 mod transition;
 mod worker;
 
@@ -52,8 +53,8 @@ use self::job::{Job, JobId, Jobs, State};
 use self::list::List;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
+use self::sleep::SleepState;
 use self::timer::Timers;
-use self::worker::Nap;
 use crate::wire::Submit;
 
 /// What a timer is for.
@@ -82,7 +83,7 @@ pub(crate) struct Peer {
     pub(crate) running: u32,
     /// Its foreground submissions, the latest first.
     attachments: List,
-    pub(crate) nap: Nap,
+    pub(crate) sleep: SleepState,
     /// Stands in `Engine::new_sleepers`.
     pub(crate) is_new_sleeper: bool,
     /// Its home is another core, which wants to hear when a queue of its gets its first job.

@@ -4,10 +4,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Settings;
 use crate::engine::job::Job;
 use crate::engine::list::VISITED;
+use crate::engine::sleep::UNCLAIMED_LOOK;
 use crate::engine::tests::{NOBODY, Rig, settings};
+use crate::engine::{Settings, Wakeup};
 use crate::wire::Command;
 
 fn submit(rig: &mut Rig, command: Command, function: &str) -> u64 {
