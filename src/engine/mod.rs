@@ -73,20 +73,20 @@ pub(crate) enum Due {
 /// What the engine keeps of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
-    /// Its abilities, the latest first.
+    /// Abilities, the latest first.
     pub(crate) abilities: List,
-    /// For each priority, abilities whose queue may hold jobs, in the order of their turns.
-    pub(crate) ready: [List; 3],
-    /// Abilities to be put back among their function's candidates when it falls asleep.
-    pub(crate) passed: List,
-    /// Jobs assigned to it; its abilities list them.
+    /// For each priority: abilities whose queue may hold jobs, in the order of their turns.
+    pub(crate) maybe_ready: [List; 3],
+    /// Abilities to move to their function's `maybe_asleep` list when the worker falls asleep.
+    pub(crate) awake: List,
+    /// Number of jobs assigned to the worker; its abilities list them.
     pub(crate) running: u32,
-    /// Its foreground submissions, the latest first.
+    /// Submissions that aren't answered yet, the latest first.
     attachments: List,
     pub(crate) sleep: SleepState,
-    /// Stands in `Engine::new_sleepers`.
+    /// The connection is in `Engine::new_sleepers`.
     pub(crate) is_new_sleeper: bool,
-    /// Its home is another core, which wants to hear when a queue of its gets its first job.
+    /// The connection is served by several cores; `Effect::Hint` reports queues that get jobs.
     pub(crate) is_remote: bool,
     connected: bool,
 }
@@ -115,11 +115,11 @@ pub struct Engine {
     async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
-    /// Functions whose sleepers `wake_sleepers` is to look at.
-    pub(crate) stirred: Vec<FunctionId>,
-    /// Workers that fell asleep since the last `wake_sleepers`, which looks at their functions.
+    /// Functions that `wake_sleepers` checks for jobs without a lease.
+    pub(crate) wakeup_checks: Vec<FunctionId>,
+    /// Workers that fell asleep since the last `wake_sleepers`, which checks their functions.
     pub(crate) new_sleepers: Vec<ConnId>,
-    /// Events since the start.
+    /// Events counted since the start.
     pub counters: Counters,
 }
 
@@ -146,7 +146,7 @@ impl Engine {
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
-            stirred: Vec::new(),
+            wakeup_checks: Vec::new(),
             new_sleepers: Vec::new(),
             counters: Counters::default(),
             settings,

@@ -1,12 +1,13 @@
 //! Sleeping workers: PRE_SLEEP and new jobs in, NOOPs out as effects.
 //!
-//! A worker that a NOOP was sent to holds a lease for one function until it grabs or sleeps again;
-//! as many sleepers are woken for a function as it has jobs without a lease. Checks are made at the
-//! end of a batch of packets (`wake_sleepers`), when it is known which jobs are left.
+//! A worker that was sent a NOOP holds a lease for one function until it grabs, sleeps again or
+//! disconnects. As many sleepers are woken for a function as it has queued jobs without a lease.
+//! The check is made at the end of a batch of packets (`wake_sleepers`): only then is it known which
+//! jobs are left for sleepers.
 //!
-//! Invariant: after `wake_sleepers`, every sleeping worker that could run a queued job is outnumbered:
-//! its function has at least as many leases as queued jobs. A lease that ends unused after
-//! `Settings::lease_ms` wakes all sleepers of its function.
+//! Invariant: after `wake_sleepers`, a function with a sleeping worker has at least as many leases
+//! as queued jobs. A lease that ends unused after `Settings::lease_ms` wakes all sleepers of its
+//! function.
 
 use super::function::{FunctionId, READY, WAKING};
 use super::timer::TimerId;
@@ -16,63 +17,64 @@ use crate::wire::Priority;
 /// Whether a worker sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SleepState {
-    /// It will grab of itself, or was woken and has let its lease end.
+    /// It sends its next request without a NOOP: it never slept, or its lease ended unused.
     #[default]
     Awake,
     /// It waits for a NOOP.
     Asleep,
-    /// A NOOP is on its way, for this function.
+    /// It was sent a NOOP for this function and holds a lease, which this timer ends.
     Woken { function: FunctionId, lease: TimerId },
 }
 
-/// Functions with jobs that are looked at for a new sleeper; a worker with more of them is woken at
-/// once, and looks by grabbing.
-pub(super) const UNCLAIMED_LOOK: usize = 8;
+/// Functions with jobs that are checked for a worker that falls asleep. A worker with more of them
+/// is woken without further checks; its next grab finds a job or none.
+pub(super) const UNCLAIMED_CHECKS_MAX: usize = 8;
 
-/// There are more functions with jobs than are looked at.
+/// A worker has more than `UNCLAIMED_CHECKS_MAX` functions with jobs.
 struct TooMany;
 
 impl Engine {
-    /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes with `wake_sleepers` if there is a
-    /// job that nobody else was woken for.
+    /// `PRE_SLEEP`: the worker sleeps until a NOOP. `wake_sleepers` sends it if a job is queued
+    /// that no other worker holds a lease for.
     pub fn pre_sleep(&mut self, conn: ConnId) {
         let woken_for = self.take_lease(conn);
         let peer = &mut self.peers[conn as usize];
         peer.sleep = SleepState::Asleep;
-        while let Some(id) = peer.passed.pop_front(&mut self.abilities.records, WAKING) {
+        while let Some(id) = peer.awake.pop_front(&mut self.abilities.records, WAKING) {
             let ability = &mut self.abilities.records[id as usize];
-            ability.candidate = true;
-            let candidates = &mut self.functions[ability.function].candidates;
-            candidates.push_front(&mut self.abilities.records, WAKING, id);
+            ability.maybe_asleep = true;
+            let maybe_asleep = &mut self.functions[ability.function].maybe_asleep;
+            maybe_asleep.push_front(&mut self.abilities.records, WAKING, id);
         }
-        // Which of its functions have jobs to spare is looked at when the batch has ended: a job
-        // that lies there now may be taken or cancelled before, while those of others stay.
+        // Its functions are checked at the end of the batch, not here: until then a job that is
+        // queued now may be taken or cancelled.
         if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
             self.new_sleepers.push(conn);
         }
         if let Some(function) = woken_for {
-            self.stir(function);
+            self.queue_wakeup_check(function);
         }
     }
 
-    /// Wakes sleepers for the jobs that lie in their queues now. To be called when all that came
-    /// together has been seen to: a job that came with the grab of a worker that is awake wakes
-    /// nobody, and of two workers the one that falls asleep in the same batch is woken. Answers
-    /// whether there are effects.
+    /// Wakes sleepers for the jobs that are queued now. To be called once at the end of a batch of
+    /// packets: a job that arrives together with the grab of a worker that is awake wakes no
+    /// sleeper, and a worker that falls asleep in the same batch as a job arrives is woken for it.
+    /// Returns whether there are effects.
     #[inline]
     pub fn wake_sleepers(&mut self, now: Now) -> bool {
-        while let Some(id) = self.stirred.pop() {
-            // It may have been dropped, and its number be another's.
+        while let Some(id) = self.wakeup_checks.pop() {
+            // The function may have been dropped and its number reused since.
             if let Some(function) = self.functions.get_mut(id)
-                && std::mem::take(&mut function.stirred)
+                && std::mem::take(&mut function.is_check_queued)
             {
-                // A lease that ended unused tells of workers that don't answer. With one lease
-                // after another a job would wait for each of them in turn.
+                // A lease ended unused: the woken worker may hang, and others may, too. All
+                // sleepers are woken, as a job would else wait for one lease after another.
                 let has_lapsed = std::mem::take(&mut function.has_lapsed);
                 loop {
                     let function = &self.functions[id];
-                    let is_wanted = has_lapsed && function.queued > 0;
-                    if !(is_wanted || function.woken < function.queued) || !self.wake_one(id, now) {
+                    let wakes_all = has_lapsed && function.queued > 0;
+                    let is_short = wakes_all || function.woken < function.queued;
+                    if !is_short || !self.wake_last_sleeper(id, now) {
                         break;
                     }
                 }
@@ -84,33 +86,35 @@ impl Engine {
         !self.effects.is_empty()
     }
 
-    /// Wakes a worker that fell asleep in this batch if jobs lie there that no lease runs for. All
-    /// of its functions are looked at: jobs that came while it was awake stirred no sleeper.
+    /// Wakes a worker that fell asleep in this batch if a job is queued for it that no lease
+    /// covers. Checks all of its functions: a job that arrived while none of a function's workers
+    /// slept queued no wakeup check.
     fn check_new_sleeper(&mut self, conn: ConnId, now: Now) {
         let peer = &mut self.peers[conn as usize];
         let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
+        // It may have disconnected, grabbed or been woken since.
         if !is_new_sleeper || peer.sleep != SleepState::Asleep {
             return;
         }
         let Some((ability, _)) = self.find_job(conn, Priority::Low) else { return };
         match self.find_unclaimed(conn) {
-            Ok(Some(function)) => self.rouse(conn, function, now),
+            Ok(Some(function)) => self.send_noop(conn, function, now),
             Ok(None) => {}
             Err(TooMany) => {
                 let function = self.abilities.records[ability as usize].function;
-                self.rouse(conn, function, now);
+                self.send_noop(conn, function, now);
             }
         }
     }
 
-    /// A function of this worker with more jobs than workers that were woken for it.
+    /// A function of this worker that has more queued jobs than leases.
     fn find_unclaimed(&self, conn: ConnId) -> Result<Option<FunctionId>, TooMany> {
         let (peer, records) = (&self.peers[conn as usize], &self.abilities.records);
         let ready = Priority::ALL.into_iter().flat_map(|priority| {
-            peer.ready[priority as usize].iter(records, READY[priority as usize])
+            peer.maybe_ready[priority as usize].iter(records, READY[priority as usize])
         });
         for (at, id) in ready.enumerate() {
-            if at == UNCLAIMED_LOOK {
+            if at == UNCLAIMED_CHECKS_MAX {
                 return Err(TooMany);
             }
             let id = records[id as usize].function;
@@ -122,30 +126,35 @@ impl Engine {
         Ok(None)
     }
 
-    /// A job came into a function's queue.
+    /// Applies the wakeup policy after a job was added to a function's queue.
     pub(super) fn wake_for_new_job(&mut self, function: FunctionId, now: Now) {
         match self.settings.wakeup {
-            Wakeup::Lease => self.stir(function),
+            Wakeup::Lease => self.queue_wakeup_check(function),
             Wakeup::Each(limit) => {
                 let mut left = if limit == 0 { u32::MAX } else { limit };
-                while left > 0 && self.wake_one(function, now) {
+                while left > 0 && self.wake_last_sleeper(function, now) {
                     left -= 1;
                 }
             }
         }
     }
 
-    /// A worker that was woken won't grab here: it has work from another core, or is gone on its
-    /// way. The next one is woken.
-    pub fn decline(&mut self, conn: ConnId) {
-        self.end_lease(conn);
+    /// Ends a woken worker's lease without a grab here: the worker got a job from another core, or
+    /// can't run the function any more. Others may be woken in its place. Does nothing for a worker
+    /// that holds no lease; a sleeping worker stays asleep.
+    pub fn end_lease(&mut self, conn: ConnId) {
+        if self.is_woken(conn)
+            && let Some(function) = self.take_lease(conn)
+        {
+            self.queue_wakeup_check(function);
+        }
     }
 
-    /// A worker that slept was woken by another core.
-    pub fn rise(&mut self, conn: ConnId) {
-        let nap = &mut self.peers[conn as usize].sleep;
-        if *nap == SleepState::Asleep {
-            *nap = SleepState::Awake;
+    /// Marks a sleeping worker as awake: another core sent it a NOOP.
+    pub fn mark_awake(&mut self, conn: ConnId) {
+        let sleep = &mut self.peers[conn as usize].sleep;
+        if *sleep == SleepState::Asleep {
+            *sleep = SleepState::Awake;
         }
     }
 
@@ -155,13 +164,14 @@ impl Engine {
         self.peers[conn as usize].sleep == SleepState::Asleep
     }
 
-    /// Whether a worker was woken and its lease hasn't ended.
+    /// Whether a worker holds a lease.
     #[must_use]
     pub fn is_woken(&self, conn: ConnId) -> bool {
         matches!(self.peers[conn as usize].sleep, SleepState::Woken { .. })
     }
 
-    /// The lease timer of a woken worker has run out: the next one is woken.
+    /// The timer of a lease has expired: the worker counts as awake, and all other sleepers of the
+    /// function are woken at the end of the batch.
     pub(super) fn end_overdue_lease(&mut self, conn: ConnId) {
         let SleepState::Woken { function, .. } = self.peers[conn as usize].sleep else {
             debug_assert!(false, "a lease ends with its timer");
@@ -170,32 +180,33 @@ impl Engine {
         self.peers[conn as usize].sleep = SleepState::Awake;
         self.functions[function].woken -= 1;
         self.counters.leases_ended += 1;
-        // Without sleepers there is nothing to wake, now or for what comes later.
-        self.functions[function].has_lapsed = !self.functions[function].candidates.is_empty();
-        self.stir(function);
+        // Set only if there are sleepers to wake: it must not apply to jobs that arrive later.
+        self.functions[function].has_lapsed = !self.functions[function].maybe_asleep.is_empty();
+        self.queue_wakeup_check(function);
     }
 
-    /// Has `wake_sleepers` see whether there are more jobs of a function than workers woken for it.
-    pub(super) fn stir(&mut self, id: FunctionId) {
+    /// Has `wake_sleepers` check whether a function has more jobs than leases.
+    pub(super) fn queue_wakeup_check(&mut self, id: FunctionId) {
         let function = &mut self.functions[id];
-        // Whoever falls asleep later looks for jobs.
-        if !function.stirred && !function.candidates.is_empty() {
-            function.stirred = true;
-            self.stirred.push(id);
+        // Without sleepers there is nothing to check; a worker that falls asleep later checks all
+        // of its functions itself.
+        if !function.is_check_queued && !function.maybe_asleep.is_empty() {
+            function.is_check_queued = true;
+            self.wakeup_checks.push(id);
         }
     }
 
-    /// Wakes the sleeper that fell asleep last; `false` if nobody sleeps.
-    fn wake_one(&mut self, function: FunctionId, now: Now) -> bool {
+    /// Wakes the sleeper of a function that fell asleep last; `false` if it has none.
+    fn wake_last_sleeper(&mut self, function: FunctionId, now: Now) -> bool {
         let records = &mut self.abilities.records;
-        while let Some(id) = self.functions[function].candidates.pop_front(records, WAKING) {
+        while let Some(id) = self.functions[function].maybe_asleep.pop_front(records, WAKING) {
             let ability = &mut records[id as usize];
-            ability.candidate = false;
+            ability.maybe_asleep = false;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];
-            peer.passed.push_front(records, WAKING, id);
+            peer.awake.push_front(records, WAKING, id);
             if peer.sleep == SleepState::Asleep {
-                self.rouse(conn, function, now);
+                self.send_noop(conn, function, now);
                 return true;
             }
         }
@@ -203,14 +214,14 @@ impl Engine {
     }
 
     /// Sends a NOOP and starts the lease.
-    fn rouse(&mut self, conn: ConnId, function: FunctionId, now: Now) {
+    fn send_noop(&mut self, conn: ConnId, function: FunctionId, now: Now) {
         let lease = self.timers.insert(now.mono_ms + self.settings.lease_ms, Due::Lease(conn));
         self.peers[conn as usize].sleep = SleepState::Woken { function, lease };
         self.functions[function].woken += 1;
         self.effects.push(Effect::Noop { conn });
     }
 
-    /// Wakes a worker up without a NOOP; answers with the function that it held a lease for.
+    /// Marks a worker as awake and ends its lease; returns the function that the lease was for.
     pub(super) fn take_lease(&mut self, conn: ConnId) -> Option<FunctionId> {
         match std::mem::take(&mut self.peers[conn as usize].sleep) {
             SleepState::Woken { function, lease } => {
@@ -219,15 +230,6 @@ impl Engine {
                 Some(function)
             }
             SleepState::Awake | SleepState::Asleep => None,
-        }
-    }
-
-    /// Ends the lease of a worker that can't run what it was woken for. One that sleeps sleeps on.
-    pub(super) fn end_lease(&mut self, conn: ConnId) {
-        if matches!(self.peers[conn as usize].sleep, SleepState::Woken { .. })
-            && let Some(function) = self.take_lease(conn)
-        {
-            self.stir(function);
         }
     }
 }

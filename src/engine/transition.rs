@@ -80,7 +80,7 @@ impl Engine {
         function.queued += 1;
         self.queued[priority] += 1;
         if queue.len == 1 {
-            self.tell_workers(function_id, priority);
+            self.mark_queue_ready(function_id, priority);
         }
         self.wake_for_new_job(function_id, now);
     }

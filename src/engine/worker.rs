@@ -1,14 +1,11 @@
-//! The workers' half of the engine: abilities, grabbing, sleeping and waking.
+//! Abilities of workers and the jobs that they run: CAN_DO, CANT_DO and GRAB_JOB.
 //!
-//! Commands of a worker's connection in, a job or nothing out, and wake-ups as effects. How the
-//! lists of `function` make each of these cost nothing per function of a worker and nothing per
-//! worker of a function is told there; this module is the only one that moves abilities between
-//! them.
+//! Commands of a worker's connection in, a job or nothing out. Only this module and `sleep` move
+//! abilities between the lists that `function` describes; with those lists no command costs time
+//! per function of a worker or per worker of a function.
 //!
-//! Invariant: after `wake_sleepers`, a job that may start never lies beside a sleeping worker that
-//! could run it unless as many workers hold leases for its function as it has such jobs. A lease
-//! ends with the worker's next grab or sleep, or with its connection: the next sleeper is woken;
-//! or unused after `Settings::lease_ms`: all sleepers are.
+//! Invariant: a function's queue with jobs is in the `maybe_ready` list of each of its workers. A
+//! running job is in the `running` list of the ability by which its worker took it.
 
 use super::function::{AbilityId, FunctionId, OWN, READY, WAKING};
 use super::job::{JobId, State};
@@ -17,8 +14,8 @@ use super::{ConnId, Due, Effect, Engine, Now};
 use crate::wire::Priority;
 
 impl Engine {
-    /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most
-    /// `timeout_ms` (0 = no limit). Once more for the same function sets the time anew.
+    /// `CAN_DO` and `CAN_DO_TIMEOUT`: registers a connection for a function, each job of which may
+    /// run for at most `timeout_ms` (0 = no limit). For a registered function it sets the limit.
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
         let function_id = self.functions.find_or_create(function);
         self.forget_unused();
@@ -31,32 +28,33 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn as usize];
         function.workers += 1;
-        // libgearman sends its functions the last one first, and gearmand puts each before the
-        // others: both together give the order in which a worker's program named them.
+        // libgearman sends its functions in reverse order, and gearmand puts each before those it
+        // has: together they give the order in which the worker's program named them.
         peer.abilities.push_front(records, OWN, id);
         for priority in Priority::ALL {
             let priority = priority as usize;
             let ready = function.queues[priority].len > 0;
-            records[id as usize].ready[priority] = ready;
+            records[id as usize].maybe_ready[priority] = ready;
             if ready {
-                peer.ready[priority].push_front(records, READY[priority], id);
+                peer.maybe_ready[priority].push_front(records, READY[priority], id);
             } else {
-                function.unaware[priority].push_front(records, READY[priority], id);
+                function.not_ready[priority].push_front(records, READY[priority], id);
             }
         }
         if peer.sleep == SleepState::Asleep {
-            records[id as usize].candidate = true;
-            function.candidates.push_front(records, WAKING, id);
-            self.stir(function_id);
+            records[id as usize].maybe_asleep = true;
+            function.maybe_asleep.push_front(records, WAKING, id);
+            self.queue_wakeup_check(function_id);
         } else {
-            peer.passed.push_front(records, WAKING, id);
+            peer.awake.push_front(records, WAKING, id);
             if peer.is_remote && self.ready(conn) != 0 {
                 self.effects.push(Effect::Hint { conn });
             }
         }
     }
 
-    /// `CANT_DO`: a connection can't run a function any more. Jobs of it that it has go to others.
+    /// `CANT_DO`: a connection can't run a function any more. Jobs of that function that it runs
+    /// return to their queue.
     pub fn cant_do(&mut self, conn: ConnId, function: &[u8], now: Now) {
         let Some(function_id) = self.functions.find(function) else { return };
         if let Some(id) = self.abilities.find(conn, function_id) {
@@ -68,7 +66,8 @@ impl Engine {
 
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
-        // With lease and abilities ended first, none of its jobs wakes this very worker.
+        // The lease and the abilities end before the jobs return to their queues, so that the jobs
+        // don't wake this worker.
         self.end_lease(conn);
         let mut lost = Vec::new();
         while let Some(id) = self.peers[conn as usize].abilities.front() {
@@ -77,20 +76,22 @@ impl Engine {
         lost.into_iter().for_each(|job| self.return_job(job, now));
     }
 
-    /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
-    /// then first come first served. Jobs less urgent than `least` are left alone.
+    /// `GRAB_JOB*`: assigns the next job to this worker: the most urgent priority first, its
+    /// functions in turns within a priority, the oldest job first within a function. Skips jobs less
+    /// urgent than `least`.
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
         let found = self.find_job(conn, least);
         let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
-        // It may have taken another function's job than the one it was woken for.
+        // The job may be another function's than the one that the worker was woken for.
         if let Some(function) = woken_for {
-            self.stir(function);
+            self.queue_wakeup_check(function);
         }
         id
     }
 
-    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest.
+    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest. Drops
+    /// empty queues from the worker's lists, as `grab` does.
     pub fn ready(&mut self, conn: ConnId) -> u8 {
         let has_jobs = Priority::ALL.map(|priority| self.next_in_turn(conn, priority).is_some());
         has_jobs.iter().rev().fold(0, |mask, &has| mask << 1 | u8::from(has))
@@ -102,27 +103,27 @@ impl Engine {
         abilities.map(|id| &*self.functions[self.abilities.records[id as usize].function].name)
     }
 
-    /// The queue of a function and priority got its first job: its workers' turn lists get to know.
-    pub(crate) fn tell_workers(&mut self, function: FunctionId, priority: usize) {
-        let unaware = &mut self.functions[function].unaware[priority];
+    /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its function.
+    pub(crate) fn mark_queue_ready(&mut self, function: FunctionId, priority: usize) {
+        let not_ready = &mut self.functions[function].not_ready[priority];
         let records = &mut self.abilities.records;
-        while let Some(id) = unaware.pop_front(records, READY[priority]) {
+        while let Some(id) = not_ready.pop_front(records, READY[priority]) {
             let ability = &mut records[id as usize];
-            ability.ready[priority] = true;
+            ability.maybe_ready[priority] = true;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];
-            // A list that isn't empty has been told of, even where what it says is false by now:
-            // the answer to the next grab says so. A sleeper hears of it when it is woken.
-            let is_news = peer.ready[priority].is_empty();
-            peer.ready[priority].push_back(records, READY[priority], id);
-            if is_news && peer.is_remote && peer.sleep != SleepState::Asleep {
+            // A list that isn't empty has been hinted at. Its queues may be empty by now, which the
+            // reply to the next grab reports. A sleeper learns its priorities with the NOOP.
+            let was_empty = peer.maybe_ready[priority].is_empty();
+            peer.maybe_ready[priority].push_back(records, READY[priority], id);
+            if was_empty && peer.is_remote && peer.sleep != SleepState::Asleep {
                 self.effects.push(Effect::Hint { conn });
             }
         }
     }
 
     /// The ability whose turn it is at the most urgent priority that has jobs for this worker.
-    /// Abilities whose queue turns out to be empty leave the turn list until they are told again.
+    /// Abilities whose queue is empty move to `not_ready` until the queue gets a job.
     pub(super) fn find_job(&mut self, conn: ConnId, least: Priority) -> Option<(AbilityId, usize)> {
         let urgent = Priority::ALL.into_iter().take(least as usize + 1);
         let mut found = urgent.map(|priority| {
@@ -134,7 +135,7 @@ impl Engine {
     #[inline]
     fn next_in_turn(&mut self, conn: ConnId, priority: Priority) -> Option<AbilityId> {
         let priority = priority as usize;
-        let ready = &mut self.peers[conn as usize].ready[priority];
+        let ready = &mut self.peers[conn as usize].maybe_ready[priority];
         let records = &mut self.abilities.records;
         while let Some(id) = ready.front() {
             let function = &mut self.functions[records[id as usize].function];
@@ -142,20 +143,20 @@ impl Engine {
                 return Some(id);
             }
             ready.remove(records, READY[priority], id);
-            records[id as usize].ready[priority] = false;
-            function.unaware[priority].push_front(records, READY[priority], id);
+            records[id as usize].maybe_ready[priority] = false;
+            function.not_ready[priority].push_front(records, READY[priority], id);
         }
         None
     }
 
-    /// Gives the first job of a queue to a worker, whose next turn is another function's.
+    /// Assigns the first job of a queue to a worker and puts the function last in its turns.
     fn assign(&mut self, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
         let records = &mut self.abilities.records;
         let ability = &records[ability_id as usize];
         let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
         let function = &mut self.functions[ability.function];
         let peer = &mut self.peers[conn as usize];
-        let ready = &mut peer.ready[priority];
+        let ready = &mut peer.maybe_ready[priority];
         ready.remove(records, READY[priority], ability_id);
         ready.push_back(records, READY[priority], ability_id);
 
@@ -180,7 +181,7 @@ impl Engine {
         id
     }
 
-    /// Takes a running job out of its worker's hands; it is nowhere then.
+    /// Takes a running job from its worker. The job is in no list afterwards.
     pub(crate) fn release(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
         debug_assert_eq!(job.state, State::Running);
@@ -195,8 +196,8 @@ impl Engine {
         self.peers[ability.conn as usize].running -= 1;
     }
 
-    /// A connection can't run a function any more. Jobs that it ran by the ability are `lost`: to
-    /// be returned, the oldest of a function last, so that it comes to the very head.
+    /// Removes an ability. The jobs that ran by it are appended to `lost`, for the caller to return
+    /// to their queue: the oldest last, so that it becomes the head.
     fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
         let lost_before = lost.len();
         while let Some(job) = self.abilities.records[id as usize].running.front() {
@@ -207,17 +208,20 @@ impl Engine {
         let records = &mut self.abilities.records;
         let ability = &records[id as usize];
         let (conn, function_id) = (ability.conn, ability.function);
-        let (ready, candidate) = (ability.ready, ability.candidate);
+        let (ready, maybe_asleep) = (ability.maybe_ready, ability.maybe_asleep);
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn as usize];
         function.workers -= 1;
         peer.abilities.remove(records, OWN, id);
         for (priority, ready) in ready.into_iter().enumerate() {
-            let list =
-                if ready { &mut peer.ready[priority] } else { &mut function.unaware[priority] };
+            let list = if ready {
+                &mut peer.maybe_ready[priority]
+            } else {
+                &mut function.not_ready[priority]
+            };
             list.remove(records, READY[priority], id);
         }
-        let list = if candidate { &mut function.candidates } else { &mut peer.passed };
+        let list = if maybe_asleep { &mut function.maybe_asleep } else { &mut peer.awake };
         list.remove(records, WAKING, id);
         self.abilities.remove(id);
         if let SleepState::Woken { function, .. } = self.peers[conn as usize].sleep
@@ -225,7 +229,7 @@ impl Engine {
         {
             self.end_lease(conn);
         }
-        // Lost jobs refer to it, and are nowhere yet.
+        // Lost jobs still refer to the function; they are counted again once they are returned.
         if !has_lost {
             self.check_unused(function_id);
         }
@@ -250,12 +254,12 @@ impl Engine {
             for (_, ability) in able {
                 workers += 1;
                 let asleep = self.peers[ability.conn as usize].sleep == SleepState::Asleep;
-                assert!(!asleep || ability.candidate, "sleepers can be found");
+                assert!(!asleep || ability.maybe_asleep, "every sleeper is in a list");
                 assert!(
                     !asleep || function.woken >= function.queued,
-                    "a job lies beside a sleeper that could run it"
+                    "a job is queued that a sleeper could run"
                 );
-                for (ready, queue) in ability.ready.iter().zip(&function.queues) {
+                for (ready, queue) in ability.maybe_ready.iter().zip(&function.queues) {
                     assert!(*ready || queue.len == 0, "workers know of every queue with jobs");
                 }
             }

@@ -23,7 +23,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
         while let Some(conn) = self.declined.pop() {
-            self.engine.decline(conn);
+            self.engine.end_lease(conn);
             self.deliver_effects(None, now);
         }
         if self.settings.cores.count > 1 {

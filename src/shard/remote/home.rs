@@ -576,7 +576,7 @@ impl Shard {
         let away = self.away(conn);
         if away.told >> own & 1 == 1 {
             away.told &= !(1 << own);
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
             let ready = self.engine.ready(conn);
             self.away(conn).hints[own] |= ready;
         }

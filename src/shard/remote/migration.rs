@@ -240,7 +240,7 @@ impl Shard {
         connection.ended = ended;
         // The stand-in hears of a worker's sleep only while it has functions here.
         if rest != Rest::Asleep {
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
         } else if self.engine.is_woken(conn) {
             self.push(conn, &Response::Noop, now);
         } else if !self.engine.is_asleep(conn) {

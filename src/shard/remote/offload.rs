@@ -99,7 +99,7 @@ impl Shard {
         let ready = self.engine.ready(conn);
         if ready == 0 {
             // Woken for what others have by now: without a hint it may fall asleep with the lease.
-            self.engine.decline(conn);
+            self.engine.end_lease(conn);
         }
         let rest = match (self.engine.is_asleep(conn), self.engine.is_woken(conn)) {
             (true, _) => Rest::Asleep,
@@ -109,7 +109,7 @@ impl Shard {
         let functions: Vec<Box<[u8]>> = self.engine.functions_of(conn).map(Box::from).collect();
         if functions.is_empty() {
             // Nobody's concern here until it names one.
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
         }
         let luggage = Luggage { stand_in: conn, functions, ready };
         self.engine.mark_remote(conn);

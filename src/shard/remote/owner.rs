@@ -37,7 +37,7 @@ impl Shard {
             }
             Letter::Declined(caller) => {
                 let conn = self.stand_in(from, caller);
-                self.engine.decline(conn);
+                self.engine.end_lease(conn);
                 self.deliver(None, now);
             }
             Letter::Gone(conn) => {
