@@ -55,7 +55,7 @@ use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
 use self::timer::Timers;
-use crate::wire::Submit;
+use crate::wire::{Priority, PrioritySet, Submit};
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,12 +384,12 @@ impl Engine {
         &self.functions
     }
 
-    /// Priorities of queued jobs, one bit each, the most urgent one the lowest.
+    /// Priorities of queued jobs.
     #[inline]
     #[must_use]
-    pub fn priorities(&self) -> u8 {
-        let [high, normal, low] = self.queued.map(|count| u8::from(count > 0));
-        high | normal << 1 | low << 2
+    pub fn priorities(&self) -> PrioritySet {
+        let has_jobs = |priority: &Priority| self.queued[*priority as usize] > 0;
+        Priority::ALL.into_iter().filter(has_jobs).collect()
     }
 
     /// The function of a job.

@@ -2,8 +2,8 @@
 //!
 //! A worker that was sent a NOOP holds a lease for one function until it grabs, sleeps again or
 //! disconnects. As many sleepers are woken for a function as it has queued jobs without a lease.
-//! The check is made at the end of a batch of packets (`wake_sleepers`): only then is it known which
-//! jobs are left for sleepers.
+//! The check is made at the end of a batch of packets (`wake_sleepers`): only then is it known
+//! which jobs are left for sleepers.
 //!
 //! Invariant: after `wake_sleepers`, a function with a sleeping worker has at least as many leases
 //! as queued jobs. A lease that ends unused after `Settings::lease_ms` wakes all sleepers of its

@@ -11,7 +11,7 @@ use super::function::{AbilityId, FunctionId, OWN, READY, WAKING};
 use super::job::{JobId, State};
 use super::sleep::SleepState;
 use super::{ConnId, Due, Effect, Engine, Now};
-use crate::wire::Priority;
+use crate::wire::{Priority, PrioritySet};
 
 impl Engine {
     /// `CAN_DO` and `CAN_DO_TIMEOUT`: registers a connection for a function, each job of which may
@@ -47,7 +47,7 @@ impl Engine {
             self.queue_wakeup_check(function_id);
         } else {
             peer.awake.push_front(records, WAKING, id);
-            if peer.is_remote && self.ready(conn) != 0 {
+            if peer.is_remote && !self.ready(conn).is_empty() {
                 self.effects.push(Effect::Hint { conn });
             }
         }
@@ -77,8 +77,8 @@ impl Engine {
     }
 
     /// `GRAB_JOB*`: assigns the next job to this worker: the most urgent priority first, its
-    /// functions in turns within a priority, the oldest job first within a function. Skips jobs less
-    /// urgent than `least`.
+    /// functions in turns within a priority, the oldest job first within a function. Skips jobs
+    /// less urgent than `least`.
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
         let found = self.find_job(conn, least);
@@ -90,11 +90,11 @@ impl Engine {
         id
     }
 
-    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest. Drops
-    /// empty queues from the worker's lists, as `grab` does.
-    pub fn ready(&mut self, conn: ConnId) -> u8 {
-        let has_jobs = Priority::ALL.map(|priority| self.next_in_turn(conn, priority).is_some());
-        has_jobs.iter().rev().fold(0, |mask, &has| mask << 1 | u8::from(has))
+    /// Priorities that have jobs for a worker. Drops empty queues from the worker's lists, as
+    /// `grab` does.
+    pub fn ready(&mut self, conn: ConnId) -> PrioritySet {
+        let has_jobs = |priority: &Priority| self.next_in_turn(conn, *priority).is_some();
+        Priority::ALL.into_iter().filter(has_jobs).collect()
     }
 
     /// The functions a connection can run, the latest first.
@@ -103,7 +103,8 @@ impl Engine {
         abilities.map(|id| &*self.functions[self.abilities.records[id as usize].function].name)
     }
 
-    /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its function.
+    /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its
+    /// function.
     pub(crate) fn mark_queue_ready(&mut self, function: FunctionId, priority: usize) {
         let not_ready = &mut self.functions[function].not_ready[priority];
         let records = &mut self.abilities.records;

@@ -33,7 +33,7 @@ impl Shard {
 
     /// Other cores see of which priorities this one has queued jobs.
     fn publish_priorities(&mut self) {
-        let priorities = self.engine.priorities();
+        let priorities = self.engine.priorities().bits();
         if std::mem::replace(&mut self.published_priorities, priorities) != priorities {
             self.settings.urgency.publish(self.settings.cores.own, priorities);
         }
@@ -84,12 +84,12 @@ impl Shard {
     fn wake(&mut self, conn: ConnId, now: Now) {
         let connection = &self.connections[conn as usize];
         if let Some((home, caller)) = connection.home() {
-            let ready = self.engine.ready(conn);
+            let ready = self.engine.ready(conn).bits();
             self.send_letter(home, Letter::Noop { caller, ready });
         } else if let Moving::Expected | Moving::Left = connection.moving {
             // It is told when it has arrived.
         } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
-            let ready = self.engine.ready(conn);
+            let ready = self.engine.ready(conn).bits();
             self.receive_noop(conn, self.settings.cores.own, ready, now);
         } else {
             self.push(conn, &Response::Noop, now);
@@ -98,7 +98,7 @@ impl Shard {
 
     /// There may be jobs for a worker that is awake and has to do with several cores.
     fn hint(&mut self, conn: ConnId) {
-        let ready = self.engine.ready(conn);
+        let ready = self.engine.ready(conn).bits();
         match self.connections[conn as usize].home() {
             Some((home, caller)) => self.send_letter(home, Letter::Hint { caller, ready }),
             None if self.is_roaming(conn) => {

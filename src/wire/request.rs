@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::command::{ARGUMENTS_BYTES_MAX, Command};
 use super::header::{Header, Magic};
 use super::payload::Payload;
+use super::priority::Priority;
 
 /// Most arguments of any packet in the table, payload included.
 const ARGUMENTS_MAX: usize = 8;
@@ -75,23 +76,6 @@ impl<'a> Arguments<'a> {
     pub fn payload_at(&self) -> usize {
         self.payload_at
     }
-}
-
-/// A job's urgency; within one worker, jobs of a higher one go first whatever their function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Priority {
-    /// `SUBMIT_JOB_HIGH*`
-    High = 0,
-    /// `SUBMIT_JOB*`, and every delayed and every reduce job.
-    Normal = 1,
-    /// `SUBMIT_JOB_LOW*`
-    Low = 2,
-}
-
-impl Priority {
-    /// From the most to the least urgent.
-    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 }
 
 /// A job as some client hands it in.

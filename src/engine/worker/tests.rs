@@ -338,7 +338,7 @@ fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
     assert_eq!(grab_all(&mut rig, 2).len(), 3);
     rig.background("c");
     assert_eq!(rig.effects(), [], "what it was told of is gone, but it has yet to ask");
-    assert!(rig.grab(1).is_some() && rig.engine.ready(1) == 0);
+    assert!(rig.grab(1).is_some() && rig.engine.ready(1).is_empty());
     rig.background("a");
     assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
 }

@@ -444,7 +444,7 @@ impl Shard {
         if !self.is_roaming(conn) {
             // So far this core alone knew whether it sleeps and what there is for it.
             self.engine.mark_remote(conn);
-            let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
+            let (own, ready) = (self.settings.cores.own, self.engine.ready(conn).bits());
             let (asleep, woken) = (self.engine.is_asleep(conn), self.engine.is_woken(conn));
             let away = self.away(conn);
             away.roams = true;
@@ -488,7 +488,7 @@ impl Shard {
             let found = session::grab_urgent(grab, least, &mut cx);
             self.settle(conn, now);
             self.mark_dirty(conn);
-            let ready = self.engine.ready(conn);
+            let ready = self.engine.ready(conn).bits();
             self.note_answer(conn, own, ready, found);
             // The job may have been meant for a sleeper that is to be passed over now.
             self.deliver(None, now);
@@ -577,7 +577,7 @@ impl Shard {
         if away.told >> own & 1 == 1 {
             away.told &= !(1 << own);
             self.engine.mark_awake(conn);
-            let ready = self.engine.ready(conn);
+            let ready = self.engine.ready(conn).bits();
             self.away(conn).hints[own] |= ready;
         }
     }

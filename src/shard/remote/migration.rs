@@ -207,7 +207,7 @@ impl Shard {
         }
         if !self.engine.is_asleep(conn) {
             // It may have been woken, and has missed hints. If it isn't asleep it will decline.
-            let ready = self.engine.ready(conn);
+            let ready = self.engine.ready(conn).bits();
             self.send_letter(from, Letter::Noop { caller, ready });
         }
     }

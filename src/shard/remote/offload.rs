@@ -96,7 +96,7 @@ impl Shard {
 
     /// A connection leaves, and its stand-in stays.
     pub(in crate::shard) fn leave(&mut self, conn: ConnId, to: Core) -> Passenger {
-        let ready = self.engine.ready(conn);
+        let ready = self.engine.ready(conn).bits();
         if ready == 0 {
             // Woken for what others have by now: without a hint it may fall asleep with the lease.
             self.engine.end_lease(conn);
@@ -166,7 +166,7 @@ impl Shard {
             return;
         }
         // What it was woken for, and hints, had nowhere to go.
-        let ready = self.engine.ready(conn);
+        let ready = self.engine.ready(conn).bits();
         match rest {
             Rest::Asleep => self.send_letter(home, Letter::Noop { caller, ready }),
             Rest::Awake | Rest::Woken if ready != 0 => {

@@ -132,7 +132,7 @@ impl Shard {
         let conn = self.stand_in(from, caller);
         let (found, parcel) =
             self.with_stand_in(conn, None, now, |_, cx| session::grab_urgent(grab, least, cx));
-        let ready = self.engine.ready(conn);
+        let ready = self.engine.ready(conn).bits();
         let letter = match found {
             true => Letter::Assigned { caller, parcel, ready },
             false => Letter::Empty { caller, ready },
