@@ -32,8 +32,8 @@ impl Engine {
 
     /// Makes a function if there is none of this name; it stays until it is dropped. `false` if
     /// there is no room for it.
-    pub fn create_function(&mut self, name: &[u8], room: usize) -> bool {
-        let Some(id) = self.find_or_create(name, room) else { return false };
+    pub fn create_function(&mut self, name: &[u8], memory_left: usize) -> bool {
+        let Some(id) = self.find_or_create(name, memory_left) else { return false };
         self.functions[id].created = true;
         true
     }

@@ -189,7 +189,8 @@ impl Engine {
         self.peers[conn as usize] = Peer::default();
     }
 
-    /// Takes a job in, or joins an equal one. `room` is how many bytes may still be allocated.
+    /// Takes a job in, or joins an equal one. `memory_left` is how many bytes may still be
+    /// allocated.
     ///
     /// # Errors
     /// `SubmitError`: see there.
@@ -198,11 +199,11 @@ impl Engine {
         conn: ConnId,
         submit: &Submit<'_>,
         run_at_s: u64,
-        room: usize,
+        memory_left: usize,
         now: Now,
     ) -> Result<Accepted, SubmitError> {
         let function =
-            self.find_or_create(submit.function, room).ok_or(SubmitError::OutOfMemory)?;
+            self.find_or_create(submit.function, memory_left).ok_or(SubmitError::OutOfMemory)?;
         let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
         let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
@@ -221,7 +222,7 @@ impl Engine {
         if self.functions[function].is_full(submit.priority) {
             return Err(SubmitError::QueueFull);
         }
-        if size_of::<Job>() + Job::copied_bytes(submit) > room {
+        if size_of::<Job>() + Job::copied_bytes(submit) > memory_left {
             return Err(SubmitError::OutOfMemory);
         }
         let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;

@@ -13,7 +13,7 @@ use crate::engine::record::Operation;
 use crate::engine::{ConnId, Effect, Now};
 use crate::shard::remote::message::Letter;
 use crate::shard::remote::migration::Moving;
-use crate::wire::outbox::{Outbox, Parcel, Slot};
+use crate::wire::outbox::{Outbox, PacketBatch, Slot};
 use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
 impl Shard {
@@ -112,7 +112,7 @@ impl Shard {
     fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
         match self.connections[conn as usize].home() {
             Some((home, caller)) => {
-                let mut parcel = Parcel::default();
+                let mut parcel = PacketBatch::default();
                 parcel.push(response);
                 self.send_letter(home, Letter::Reply { caller, slot, parcel });
             }
@@ -143,7 +143,7 @@ impl Shard {
             return;
         }
         if let Some((home, caller)) = connection.home() {
-            let mut parcel = Parcel::default();
+            let mut parcel = PacketBatch::default();
             parcel.push(response);
             return self.send_letter(home, Letter::Push { caller, parcel });
         }
@@ -153,9 +153,9 @@ impl Shard {
         self.mark_dirty(conn);
     }
 
-    pub(super) fn push_parcel(&mut self, conn: ConnId, parcel: Parcel, now: Now) {
+    pub(super) fn push_batch(&mut self, conn: ConnId, parcel: PacketBatch, now: Now) {
         self.unsettle(conn);
-        self.connections[conn as usize].outbox.push_parcel(parcel);
+        self.connections[conn as usize].outbox.push_batch(parcel);
         self.settle(conn, now);
         self.mark_dirty(conn);
     }

@@ -464,7 +464,7 @@ impl Shard {
         let Self { engine, settings, unread, complaints, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
-            settings.spares.deadline_ms(),
+            settings.buffer_pool.deadline_ms(),
             unread.deadline_ms(),
             complaints.deadline_ms(),
         ];
@@ -473,7 +473,7 @@ impl Shard {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
-        self.settings.spares.age(now.mono_ms);
+        self.settings.buffer_pool.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
         self.count_complaints(now);
         self.deliver(None, now);
@@ -624,8 +624,11 @@ impl Shard {
             let room = self.room();
             let memory_left = room + self.unread.largest_bytes();
             let body_bytes_max = self.settings.body_bytes_max;
-            let bounds =
-                Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
+            let bounds = Bounds {
+                body_bytes_max,
+                memory_left,
+                buffer_pool: Some(&self.settings.buffer_pool),
+            };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
                     self.letters.begin();
@@ -797,7 +800,7 @@ impl Shard {
             handles: &self.settings.handles,
             outbox: &mut connection.outbox,
             slot: None,
-            room,
+            memory_left: room,
             now,
         };
         (&mut connection.session, cx)

@@ -5,7 +5,7 @@ use crate::engine::handle::Handles;
 use crate::protocol::admin::Identity;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::buffer_pool::Spares;
+use crate::wire::buffer_pool::BufferPool;
 
 /// What a shard is told at its making.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
     /// Memory of large bodies that are done with; the cores share it.
-    pub spares: Spares,
+    pub buffer_pool: BufferPool,
     /// Most bytes that may wait to leave one connection when another packet comes.
     pub outbox_bytes_max: usize,
     /// Most connections, all cores together.
@@ -49,7 +49,7 @@ impl Default for Settings {
             exceptions: false,
             body_bytes_max: 1 << 30,
             memory_bytes_max: 1 << 30,
-            spares: Spares::new(1 << 30),
+            buffer_pool: BufferPool::new(1 << 30),
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
             core_connections_max: 1 << 20,

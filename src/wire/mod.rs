@@ -2,10 +2,10 @@
 //! bytes out.
 //!
 //! `command` is the table of the protocol's packets, `header` and `frame` find where each ends,
-//! `request` and `response` give it a meaning, `inbound` and `outbox` are the two directions of one
-//! connection. Knows no engine, no sockets and no time.
+//! `request` and `response` parse and write them, `inbound` and `outbox` are the two directions of
+//! one connection. Knows no engine, no sockets and no time.
 //!
-//! Invariant: nothing here allocates for a request, but for a large body.
+//! Invariant: a request causes no allocation unless its body is large.
 
 pub mod buffer_pool;
 mod command;

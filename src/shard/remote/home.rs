@@ -21,7 +21,7 @@ use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, Caller, Letter, Question, Rest};
 use crate::shard::remote::urgency::Urgency;
 use crate::shard::{Closing, Shard};
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{
     Command, ErrorReply, Grab, Header, Magic, Payload, Priority, Request, Response, Work, text,
 };
@@ -343,11 +343,14 @@ impl Shard {
         let room = self.registry_room();
         let owner = self.settings.cores.owner_of(function);
         if owner == self.settings.cores.own {
-            return self.engine.has_room_to_register(conn, function, room);
+            return self.engine.has_memory_to_register(conn, function, room);
         }
         let away = &self.connections[conn as usize].away;
-        self.engine.has_room_to_register(conn, function, room.saturating_sub(entry_bytes(function)))
-            || away.as_ref().is_some_and(|away| away.functions.contains(function))
+        self.engine.has_memory_to_register(
+            conn,
+            function,
+            room.saturating_sub(entry_bytes(function)),
+        ) || away.as_ref().is_some_and(|away| away.functions.contains(function))
     }
 
     pub(in crate::shard) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
@@ -604,7 +607,7 @@ impl Shard {
             }
             Letter::Push { caller, parcel } => {
                 if let Some(conn) = self.find_caller(caller) {
-                    self.push_parcel(conn, parcel, now);
+                    self.push_batch(conn, parcel, now);
                 }
             }
             Letter::Forward { caller, command, body } => {
@@ -619,7 +622,7 @@ impl Shard {
             Letter::Assigned { caller, parcel, ready } => {
                 // One that has gone meanwhile has told the owner so.
                 if let Some(conn) = self.find_caller(caller) {
-                    self.push_parcel(conn, parcel, now);
+                    self.push_batch(conn, parcel, now);
                     self.note_answer(conn, from, ready, true);
                 }
             }
@@ -681,7 +684,7 @@ impl Shard {
         let Gathering { caller, slot, question, latest, texts, .. } =
             self.gatherings.remove(gathering);
         let Some(conn) = self.find_caller(caller) else { return };
-        let mut parcel = Parcel::default();
+        let mut parcel = PacketBatch::default();
         match &question {
             Question::StatusUnique(unique) => {
                 parcel.push(&session::status_unique(unique, latest));

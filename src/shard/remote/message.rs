@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::engine::{ConnId, Status};
 use crate::protocol::admin::Listing;
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Command, Grab, Header, Priority};
 
 /// A connection as other cores know it.
@@ -116,14 +116,14 @@ pub enum Letter {
         /// The slot.
         slot: Slot,
         /// The replies; may be none.
-        parcel: Parcel,
+        parcel: PacketBatch,
     },
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
         caller: Caller,
         /// The packets.
-        parcel: Parcel,
+        parcel: PacketBatch,
     },
     /// To the home: a worker's packet about a job that the connection waits for.
     Forward {
@@ -139,7 +139,7 @@ pub enum Letter {
         /// The worker.
         caller: Caller,
         /// The packet that says so.
-        parcel: Parcel,
+        parcel: PacketBatch,
         /// Priorities that may have more; see `Engine::ready`.
         ready: u8,
     },

@@ -201,7 +201,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         connection.moving = Moving::No;
         connection.closing = Closing::No;
-        let parcel = connection.outbox.take_parcel();
+        let parcel = connection.outbox.take_batch();
         if parcel.bytes() > 0 {
             self.send_letter(from, Letter::Push { caller, parcel });
         }

@@ -155,7 +155,7 @@ impl Shard {
         connection.caller = Some((home, caller));
         connection.session_id = caller.session;
         connection.session = Session::new(false);
-        let parcel = connection.outbox.take_parcel();
+        let parcel = connection.outbox.take_batch();
         let earlier = self.callers[home].insert(caller.conn, conn);
         debug_assert_eq!(earlier, None, "one of that number has yet to go, or to come");
         self.relief.homeless -= 1;

@@ -15,7 +15,7 @@ use crate::protocol::session::{self, Context, Session};
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, Caller, Letter, Question};
 use crate::shard::{Connection, Shard};
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Grab, Header, Payload, Priority, Request};
 
 impl Shard {
@@ -54,7 +54,7 @@ impl Shard {
                 self.settled_in(from, stand_in, caller, rest);
             }
             Letter::Line { caller, slot, line } => {
-                let mut parcel = Parcel::default();
+                let mut parcel = PacketBatch::default();
                 parcel.push_text(&self.answer_line(&line, now));
                 self.send_letter(from, Letter::Reply { caller, slot, parcel });
             }
@@ -108,7 +108,7 @@ impl Shard {
         let late = self.engine.counters.late;
         let (waits, parcel) = self.with_stand_in(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
-            cx.room = cx.room.saturating_sub(body.len());
+            cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
@@ -148,7 +148,7 @@ impl Shard {
         slot: Option<Slot>,
         now: Now,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> (T, Parcel) {
+    ) -> (T, PacketBatch) {
         let room = self.room();
         let Connection { session, outbox, .. } = &mut self.connections[conn as usize];
         let mut cx = Context {
@@ -157,11 +157,11 @@ impl Shard {
             handles: &self.settings.handles,
             outbox,
             slot,
-            room,
+            memory_left: room,
             now,
         };
         let result = act(session, &mut cx);
-        (result, outbox.take_parcel())
+        (result, outbox.take_batch())
     }
 
     /// The stand-in of another core's connection, made if there is none yet.
