@@ -24,7 +24,7 @@ use crate::protocol::admin::Identity;
 use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::buffer_pool::Spares;
+use crate::wire::buffer_pool::BufferPool;
 use crate::wire::{ARGUMENTS_BYTES_MAX, HEADER_BYTES};
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
@@ -573,7 +573,7 @@ impl Options {
             exceptions: self.exceptions,
             body_bytes_max: bytes(self.job_size_max.min(BODY_BYTES_MAX)),
             memory_bytes_max: bytes(memory_max),
-            spares: Spares::new(bytes(memory_max)),
+            buffer_pool: BufferPool::new(bytes(memory_max)),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(room.of_core)),

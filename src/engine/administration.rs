@@ -5,7 +5,7 @@
 
 use super::function::FunctionId;
 use super::job::State;
-use super::{Effect, Engine, FunctionBusy, unique_spread};
+use super::{Effect, Engine, FunctionBusy};
 
 impl Engine {
     /// Cancels a job: its clients are told that it failed, and no command reaches it any more. A
@@ -18,13 +18,11 @@ impl Engine {
         if job.state == State::Running {
             job.cancelled = true;
             job.background = false;
-            if let Some(hash) = job.unique_hash.take() {
-                self.by_unique.remove(unique_spread(hash), id);
-            }
             // No restart brings it back, whatever its worker does.
             if std::mem::take(&mut job.stored) {
                 self.effects.push(Effect::Remove { number });
             }
+            self.leave_unique_index(id);
         } else {
             self.unqueue(id);
             self.remove(id);
@@ -34,8 +32,8 @@ impl Engine {
 
     /// Makes a function if there is none of this name; it stays until it is dropped. `false` if
     /// there is no room for it.
-    pub fn create_function(&mut self, name: &[u8], room: usize) -> bool {
-        let Some(id) = self.find_or_create(name, room) else { return false };
+    pub fn create_function(&mut self, name: &[u8], memory_left: usize) -> bool {
+        let Some(id) = self.find_or_create(name, memory_left) else { return false };
         self.functions[id].created = true;
         true
     }

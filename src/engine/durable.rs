@@ -7,11 +7,12 @@
 //! Invariant: a job is `stored` from the effect that has it kept to the one that has it removed,
 //! and every submission that waits gets one answer, whatever becomes of the job.
 
+use super::attachment::Attachment;
 use super::function::{Durability, FunctionId};
 use super::handle;
 use super::job::{Job, JobId, State};
 use super::record::Row;
-use super::{Attachment, ConnId, Effect, Engine, Now, Ticket};
+use super::{ConnId, Effect, Engine, Now, Ticket};
 
 /// Larger jobs wait for the store whatever their function's policy: it may have no room for them.
 const ASYNC_BYTES_MAX: usize = 1 << 20;

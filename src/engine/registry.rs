@@ -25,16 +25,17 @@ impl Engine {
 
     /// The function of this name, made if there is none yet; `None` without room for it.
     #[inline]
-    pub(super) fn find_or_create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
+    pub(super) fn find_or_create(&mut self, name: &[u8], memory_left: usize) -> Option<FunctionId> {
         if let Some(id) = self.functions.find(name) {
             return Some(id);
         }
-        self.create(name, room)
+        self.create(name, memory_left)
     }
 
     #[inline(never)]
-    fn create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
-        let id = (FUNCTION_BYTES + name.len() <= room).then(|| self.functions.create(name))?;
+    fn create(&mut self, name: &[u8], memory_left: usize) -> Option<FunctionId> {
+        let id =
+            (FUNCTION_BYTES + name.len() <= memory_left).then(|| self.functions.create(name))?;
         self.forget_unused();
         Some(id)
     }
@@ -42,12 +43,11 @@ impl Engine {
     /// Whether there is room for a worker's word that it can run a function.
     #[inline]
     #[must_use]
-    pub fn has_room_to_register(&self, conn: ConnId, name: &[u8], room: usize) -> bool {
-        FUNCTION_BYTES + ABILITY_BYTES + name.len() <= room
-            || self
-                .functions
-                .find(name)
-                .is_some_and(|id| self.abilities.find(conn, id).is_some() || ABILITY_BYTES <= room)
+    pub fn has_memory_to_register(&self, conn: ConnId, name: &[u8], memory_left: usize) -> bool {
+        FUNCTION_BYTES + ABILITY_BYTES + name.len() <= memory_left
+            || self.functions.find(name).is_some_and(|id| {
+                self.abilities.find(conn, id).is_some() || ABILITY_BYTES <= memory_left
+            })
     }
 
     /// A function may have lost its last job, or its last worker.
@@ -127,10 +127,10 @@ mod tests {
     fn without_memory_nothing_new_is_registered_and_what_is_there_stays() {
         let mut rig = Rig::new(settings());
         rig.can_do(1, "f");
-        assert!(rig.engine.has_room_to_register(1, b"f", 0), "it is registered");
-        assert!(!rig.engine.has_room_to_register(2, b"f", ABILITY_BYTES - 1));
-        assert!(rig.engine.has_room_to_register(2, b"f", ABILITY_BYTES));
-        assert!(!rig.engine.has_room_to_register(2, b"g", ABILITY_BYTES));
+        assert!(rig.engine.has_memory_to_register(1, b"f", 0), "it is registered");
+        assert!(!rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES - 1));
+        assert!(rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES));
+        assert!(!rig.engine.has_memory_to_register(2, b"g", ABILITY_BYTES));
         assert!(!rig.engine.create_function(b"g", 10) && rig.engine.create_function(b"f", 10));
     }
 }

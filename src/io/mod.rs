@@ -631,7 +631,7 @@ mod tests {
 
     use super::*;
     use crate::shard::Origin;
-    use crate::wire::{Command, Magic, encode};
+    use crate::wire::{Command, Magic, PrioritySet, encode};
 
     fn parts(shard: Shard, post: Post<Mail>) -> Parts {
         Parts {
@@ -685,7 +685,7 @@ mod tests {
         let Some(Mail::Message(Message::Grab { key, .. })) = letters.pop() else {
             panic!("{letters:?}");
         };
-        parts.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
+        parts.shard.receive_message(1, Message::Empty { key, ready: PrioritySet::EMPTY }, now);
         while parts.next_dirty(now).is_some() && letters.len() < 2 {
             other.receive(9, |_, mail| letters.push(mail));
         }

@@ -86,7 +86,7 @@ pub fn answer(
     engine: &mut Engine,
     handles: &Handles,
     identity: &Identity,
-    room: usize,
+    memory_left: usize,
     out: &mut Vec<u8>,
 ) -> Result<Option<Listing>, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
@@ -110,7 +110,7 @@ pub fn answer(
     } else if is("cancel") && arguments.len() >= 2 {
         cancel(arguments, engine, handles, out);
     } else if is("create") {
-        create(command, arguments, engine, room, out);
+        create(command, arguments, engine, memory_left, out);
     } else if is("drop") {
         drop_function(command, arguments, engine, out);
     } else if is("maxqueue") {
@@ -298,12 +298,12 @@ fn create(
     command: &[u8],
     arguments: &[&[u8]],
     engine: &mut Engine,
-    room: usize,
+    memory_left: usize,
     out: &mut Vec<u8>,
 ) {
     match *arguments {
         [what, name] if what.eq_ignore_ascii_case(b"function") => {
-            let created = engine.create_function(name, room);
+            let created = engine.create_function(name, memory_left);
             out.extend_from_slice(if created { b"OK\r\n" } else { OUT_OF_MEMORY });
         }
         _ => invalid_arguments(out, command),

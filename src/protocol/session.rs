@@ -45,7 +45,7 @@ pub struct Context<'a> {
     /// The place that is kept for the request's replies already, at the connection's home.
     pub slot: Option<Slot>,
     /// Bytes that may still be allocated.
-    pub room: usize,
+    pub memory_left: usize,
     /// The time.
     pub now: Now,
 }
@@ -162,7 +162,7 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
         Some(text) if has_overflow(text) => return refuse(cx, ErrorReply::NumberOutOfRange),
         Some(text) => u64::try_from(decimal(text)).unwrap_or(0),
     };
-    match cx.engine.submit(cx.conn, submit, run_at_s, cx.room, cx.now) {
+    match cx.engine.submit(cx.conn, submit, run_at_s, cx.memory_left, cx.now) {
         Ok(accepted) => {
             let handle = cx.handles.text(accepted.number);
             if accepted.waits {

@@ -16,7 +16,7 @@ use crate::engine::record::Operation;
 use crate::engine::{ConnId, Effect, Now};
 use crate::shard::remote::message::Message;
 use crate::shard::remote::migration::Migration;
-use crate::wire::outbox::{Outbox, Parcel, Slot};
+use crate::wire::outbox::{Outbox, PacketBatch, Slot};
 use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
 impl Shard {
@@ -26,7 +26,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
         while let Some(conn) = self.declined.pop() {
-            self.engine.decline(conn);
+            self.engine.end_lease(conn);
             self.deliver_effects(None, now);
         }
         if self.settings.cores.count > 1 {
@@ -116,7 +116,7 @@ impl Shard {
     fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
         match self.connections[conn].home() {
             Some((home, key)) => {
-                let mut packets = Parcel::default();
+                let mut packets = PacketBatch::default();
                 packets.push(response);
                 self.send_message(home, Message::Reply { key, slot, packets });
             }
@@ -147,15 +147,15 @@ impl Shard {
             return;
         }
         if let Some((home, key)) = connection.home() {
-            let mut packets = Parcel::default();
+            let mut packets = PacketBatch::default();
             packets.push(response);
             return self.send_message(home, Message::Push { key, packets });
         }
         self.write(conn, now, |outbox| outbox.push(response));
     }
 
-    pub(super) fn push_packets(&mut self, conn: ConnId, packets: Parcel, now: Now) {
-        self.write(conn, now, |outbox| outbox.push_parcel(packets));
+    pub(super) fn push_batch(&mut self, conn: ConnId, packets: PacketBatch, now: Now) {
+        self.write(conn, now, |outbox| outbox.push_batch(packets));
     }
 
     /// Appends an admin reply; its buffer serves for the next one.

@@ -43,6 +43,7 @@ use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::protocol::session::{Context, Session};
+use crate::wire::PrioritySet;
 use crate::wire::outbox::{Chunk, Slot};
 
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
@@ -110,7 +111,7 @@ pub struct Shard {
     /// Memory and connections of the other cores.
     other_cores: OtherCores,
     /// What `Settings::urgency` says of this core.
-    published_priorities: u8,
+    published_priorities: PrioritySet,
     complaints: Complaints,
     /// Events since the start.
     pub counters: Counters,
@@ -121,7 +122,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
-        settings.urgency.publish(settings.cores.own, 0);
+        settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
             connections: Connections::default(),
@@ -135,7 +136,7 @@ impl Shard {
             offload: Offload::default(),
             unread: Unread::default(),
             other_cores: OtherCores::default(),
-            published_priorities: 0,
+            published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
             counters: Counters::default(),
             settings,
@@ -224,7 +225,7 @@ impl Shard {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
-        self.settings.spares.age(now.mono_ms);
+        self.settings.buffer_pool.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
         self.count_complaints(now);
         self.deliver(None, now);
@@ -302,7 +303,7 @@ impl Shard {
         let Self { engine, settings, unread, complaints, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
-            settings.spares.deadline_ms(),
+            settings.buffer_pool.deadline_ms(),
             unread.deadline_ms(),
             complaints.deadline_ms(),
         ];
@@ -435,7 +436,7 @@ impl Shard {
         let Self { engine, connections, settings, .. } = self;
         connections.with_session(conn, |session, outbox| {
             let handles = &settings.handles;
-            let mut cx = Context { conn, engine, handles, outbox, slot, room: memory_left, now };
+            let mut cx = Context { conn, engine, handles, outbox, slot, memory_left, now };
             act(session, &mut cx)
         })
     }

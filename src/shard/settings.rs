@@ -9,7 +9,7 @@ use crate::engine::handle::Handles;
 use crate::protocol::admin::Identity;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::buffer_pool::Spares;
+use crate::wire::buffer_pool::BufferPool;
 
 /// The settings of a shard.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Settings {
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
     /// Buffers of large bodies that are free again; the cores share them.
-    pub spares: Spares,
+    pub buffer_pool: BufferPool,
     /// Outbox limit per connection, checked before each packet is appended.
     pub outbox_bytes_max: usize,
     /// Most connections, all cores together.
@@ -53,7 +53,7 @@ impl Default for Settings {
             exceptions: false,
             body_bytes_max: 1 << 30,
             memory_bytes_max: 1 << 30,
-            spares: Spares::new(1 << 30),
+            buffer_pool: BufferPool::new(1 << 30),
             outbox_bytes_max: 1 << 30,
             connections_max: 1 << 20,
             core_connections_max: 1 << 20,

@@ -11,7 +11,7 @@ use super::message::{Answer, ConnKey, Message, Question};
 use crate::engine::{ConnId, Now, Status};
 use crate::protocol::{admin, session};
 use crate::shard::Shard;
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 
 /// A question to all cores, as far as they have answered.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl FanOut {
         self.left == 0
     }
 
-    fn reply(&self) -> Parcel {
-        let mut packets = Parcel::default();
+    fn reply(&self) -> PacketBatch {
+        let mut packets = PacketBatch::default();
         match &self.question {
             Question::StatusUnique(unique) => {
                 packets.push(&session::status_unique(unique, self.latest));

@@ -165,7 +165,7 @@ impl Shard {
         let connection = &mut self.connections[conn];
         connection.migration = Migration::No;
         connection.closing = Closing::No;
-        let packets = self.connections.with_outbox(conn, |outbox| outbox.take_parcel());
+        let packets = self.connections.with_outbox(conn, |outbox| outbox.take_batch());
         if packets.bytes() > 0 {
             self.send_message(home, Message::Push { key, packets });
         }
@@ -197,7 +197,7 @@ impl Shard {
         self.connections.return_inbound(conn, inbound);
         // The proxy hears of a worker's sleep only while it has functions here.
         if rest != Rest::Asleep {
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
         } else if self.engine.is_woken(conn) {
             self.push(conn, &Response::Noop, now);
         } else if !self.engine.is_asleep(conn) {

@@ -95,10 +95,10 @@ impl Shard {
         let memory_left = self.registry_memory_left();
         let owner = self.settings.cores.owner_of(function);
         if owner == self.settings.cores.own {
-            return self.engine.has_room_to_register(conn, function, memory_left);
+            return self.engine.has_memory_to_register(conn, function, memory_left);
         }
         let beside = memory_left.saturating_sub(entry_bytes(function));
-        self.engine.has_room_to_register(conn, function, beside)
+        self.engine.has_memory_to_register(conn, function, beside)
             || self.connections[conn].remote().is_some_and(|remote| remote.has_function(function))
     }
 
@@ -161,12 +161,12 @@ impl Shard {
             Message::Reply { slot, packets, .. } => {
                 self.fill(conn, |outbox| outbox.fill_with(slot, packets));
             }
-            Message::Push { packets, .. } => self.push_packets(conn, packets, now),
+            Message::Push { packets, .. } => self.push_batch(conn, packets, now),
             Message::Forward { command, body, .. } => {
                 self.receive_forward(conn, command, &body, now);
             }
             Message::Assigned { packets, ready, .. } => {
-                self.push_packets(conn, packets, now);
+                self.push_batch(conn, packets, now);
                 self.note_answer(conn, from, ready, true);
             }
             Message::Empty { ready, .. } => {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use crate::engine::{ConnId, Status};
 use crate::protocol::admin::Listing;
-use crate::wire::outbox::{Parcel, Slot};
-use crate::wire::{Command, Grab, Header, Priority};
+use crate::wire::outbox::{PacketBatch, Slot};
+use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
 
 /// A connection as other cores know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +117,14 @@ pub enum Message {
         /// The slot.
         slot: Slot,
         /// The replies; may be none.
-        packets: Parcel,
+        packets: PacketBatch,
     },
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
         key: ConnKey,
         /// The packets.
-        packets: Parcel,
+        packets: PacketBatch,
     },
     /// To the home: a worker's packet about a job that the connection waits for.
     Forward {
@@ -140,16 +140,16 @@ pub enum Message {
         /// The worker.
         key: ConnKey,
         /// The packet that says so.
-        packets: Parcel,
+        packets: PacketBatch,
         /// Priorities that may have more; see `Engine::ready`.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: no job that is urgent enough.
     Empty {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: a worker's result came too late and was refused.
     Late {
@@ -163,14 +163,14 @@ pub enum Message {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: wake the worker.
     Noop {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
     MigrationAccepted(ConnKey),

@@ -12,6 +12,7 @@ use crate::protocol::session::Session;
 use crate::shard::connections::{Intake, Origin};
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{ConnKey, Rest};
+use crate::wire::PrioritySet;
 use crate::wire::inbound::Inbound;
 
 /// Where a connection is on its way to another core.
@@ -169,7 +170,7 @@ pub(in crate::shard) struct RemoteInterest {
     /// What it can run.
     pub(in crate::shard) functions: Vec<Box<[u8]>>,
     /// Priorities that may have jobs for it.
-    pub(in crate::shard) ready: u8,
+    pub(in crate::shard) ready: PrioritySet,
 }
 
 #[cfg(test)]

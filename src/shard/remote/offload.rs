@@ -94,9 +94,9 @@ impl Shard {
         to: Core,
     ) -> MigratingConnection {
         let ready = self.engine.ready(conn);
-        if ready == 0 {
+        if ready.is_empty() {
             // Its jobs were taken by others. End the lease now, since no hint will make it grab.
-            self.engine.decline(conn);
+            self.engine.end_lease(conn);
         }
         let rest = match (self.engine.is_asleep(conn), self.engine.is_woken(conn)) {
             (true, _) => Rest::Asleep,
@@ -106,7 +106,7 @@ impl Shard {
         let functions: Vec<Box<[u8]>> = self.engine.functions_of(conn).map(Box::from).collect();
         if functions.is_empty() {
             // Has no functions here, so nothing can wake it.
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
         }
         let interest = Some(RemoteInterest { proxy: conn, functions, ready });
         self.engine.mark_remote(conn);
@@ -157,7 +157,7 @@ impl Shard {
         let ready = self.engine.ready(conn);
         match rest {
             Rest::Asleep => self.send_message(home, Message::Noop { key, ready }),
-            Rest::Awake | Rest::Woken if ready != 0 => {
+            Rest::Awake | Rest::Woken if !ready.is_empty() => {
                 self.send_message(home, Message::Hint { key, ready });
             }
             Rest::Awake | Rest::Woken => {}

@@ -72,7 +72,7 @@ impl Outgoing {
     #[inline]
     fn overload(&self) -> CoreSet {
         match self.untaken.len() {
-            0..MESSAGES_PAUSE => self.pressed.and(self.congested),
+            0..MESSAGES_PAUSE => self.pressed & self.congested,
             _ => self.pressed,
         }
     }
@@ -110,7 +110,7 @@ impl Shard {
         let Self { outgoing, connections, .. } = self;
         outgoing.congested = cores;
         outgoing.blocked.retain(|&(conn, by)| {
-            let waits = !by.and(cores).is_empty();
+            let waits = !(by & cores).is_empty();
             if !waits && let Some(connection) = connections.get_mut(conn) {
                 connection.blocked = false;
                 connections.resume(conn);

@@ -16,7 +16,7 @@ use crate::shard::Shard;
 use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Grab, Header, Payload, Priority, Request};
 
 impl Shard {
@@ -38,7 +38,7 @@ impl Shard {
             }
             Message::Declined(key) => {
                 let conn = self.proxy(from, key);
-                self.engine.decline(conn);
+                self.engine.end_lease(conn);
                 self.deliver(None, now);
             }
             Message::Gone(conn) => {
@@ -54,7 +54,7 @@ impl Shard {
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
             Message::Offloaded { proxy, key, rest } => self.find_home(from, proxy, key, rest),
             Message::Line { key, slot, line } => {
-                let mut packets = Parcel::default();
+                let mut packets = PacketBatch::default();
                 packets.push_text(&self.answer_line(&line, now));
                 self.send_message(from, Message::Reply { key, slot, packets });
             }
@@ -108,7 +108,7 @@ impl Shard {
         let late = self.engine.counters.late;
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
-            cx.room = cx.room.saturating_sub(body.len());
+            cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
@@ -148,10 +148,10 @@ impl Shard {
         slot: Option<Slot>,
         now: Now,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> (T, Parcel) {
+    ) -> (T, PacketBatch) {
         let memory_left = self.memory_left();
         self.with_context(conn, slot, memory_left, now, |session, cx| {
-            (act(session, cx), cx.outbox.take_parcel())
+            (act(session, cx), cx.outbox.take_batch())
         })
     }
 

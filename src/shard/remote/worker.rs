@@ -12,7 +12,7 @@ use crate::engine::{ConnId, Now};
 use crate::protocol::session;
 use crate::shard::Shard;
 use crate::shard::cores::{Core, CoreSet};
-use crate::wire::{Grab, Header, Payload, Priority, Response};
+use crate::wire::{Grab, Header, Payload, Priority, PrioritySet, Response};
 
 impl Shard {
     /// Changes what a connection has to do with other cores.
@@ -143,7 +143,7 @@ impl Shard {
         &mut self,
         conn: ConnId,
         core: Core,
-        ready: u8,
+        ready: PrioritySet,
         found: bool,
     ) {
         let declined = self.with_remote(conn, |remote| remote.answered(core, ready, found));
@@ -156,7 +156,13 @@ impl Shard {
     }
 
     /// An owner has jobs for a worker that it takes for asleep.
-    pub(in crate::shard) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
+    pub(in crate::shard) fn receive_noop(
+        &mut self,
+        conn: ConnId,
+        from: Core,
+        ready: PrioritySet,
+        now: Now,
+    ) {
         match self.with_remote(conn, |remote| remote.noop(from, ready)) {
             Noop::Wake => {
                 self.wake_at_home(conn);
@@ -180,7 +186,7 @@ impl Shard {
     /// The local engine learns that the worker is awake by a call, no message needed.
     fn wake_at_home(&mut self, conn: ConnId) {
         if self.with_remote(conn, RemoteState::untell_home) {
-            self.engine.rise(conn);
+            self.engine.mark_awake(conn);
             let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
             self.with_remote(conn, |remote| remote.hint(own, ready));
         }

@@ -6,14 +6,15 @@
 use super::*;
 
 const CORES: Cores = Cores { own: 0, count: 3 };
-const HIGH: u8 = 1 << Priority::High as u8;
-const NORMAL: u8 = 1 << Priority::Normal as u8;
-const LOW: u8 = 1 << Priority::Low as u8;
+const NONE: PrioritySet = PrioritySet::EMPTY;
+const HIGH: PrioritySet = PrioritySet::from_bits(1);
+const NORMAL: PrioritySet = PrioritySet::from_bits(2);
+const LOW: PrioritySet = PrioritySet::from_bits(4);
 
 /// A worker with a function of core 1 and one of core 2.
 fn worker() -> RemoteState {
     let mut state = RemoteState::new(CORES);
-    state.become_multi_core(0, false, false);
+    state.become_multi_core(NONE, false, false);
     assert!(!state.register(1, b"f") && !state.register(2, b"g"), "it doesn't sleep");
     state.note_known(1);
     state.note_known(2);
@@ -27,7 +28,7 @@ fn asked_in_vain(state: &mut RemoteState, urgency: &Urgency) -> Vec<(Core, Prior
     state.grab(Grab::Plain);
     while let Some(GrabStep::Ask(core, least, _)) = state.next_step(urgency) {
         asked.push((core, least));
-        assert_eq!(state.answered(core, 0, false), None);
+        assert_eq!(state.answered(core, NONE, false), None);
     }
     assert!(!state.is_grabbing(), "it has got NO_JOB");
     asked
@@ -63,7 +64,7 @@ fn the_most_urgent_hint_is_followed_first_and_equal_ones_in_turns() {
     state.grab(Grab::Unique);
     let step = GrabStep::Ask(0, Priority::Normal, Grab::Unique);
     assert_eq!(state.next_step(&urgency), Some(step));
-    state.answered(0, 0, false);
+    state.answered(0, NONE, false);
     let step = GrabStep::Ask(1, Priority::Low, Grab::Unique);
     assert_eq!(state.next_step(&urgency), Some(step), "and 2 has its turn behind it");
 }
@@ -77,7 +78,7 @@ fn an_owner_that_was_not_heard_is_asked_for_what_it_publishes() {
     state.grab(Grab::Plain);
     let step = GrabStep::Ask(2, Priority::High, Grab::Plain);
     assert_eq!(state.next_step(&urgency), Some(step));
-    state.answered(2, 0, false);
+    state.answered(2, NONE, false);
     let step = GrabStep::Ask(1, Priority::Normal, Grab::Plain);
     assert_eq!(state.next_step(&urgency), Some(step), "it has been heard now");
 }
@@ -111,7 +112,7 @@ fn the_first_noop_wakes_and_every_other_owner_that_woke_it_is_declined() {
     state.grab(Grab::Plain);
     let step = GrabStep::Ask(2, Priority::High, Grab::Plain);
     assert_eq!(state.next_step(&Urgency::default()), Some(step));
-    assert_eq!(state.answered(2, 0, true), Some(1), "1 holds a lease for it and wakes another");
+    assert_eq!(state.answered(2, NONE, true), Some(1), "1 holds a lease for it and wakes another");
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn a_job_of_the_owner_that_woke_it_ends_the_lease_there_and_declines_nothing() {
     state.grab(Grab::Plain);
     let step = GrabStep::Ask(2, Priority::Normal, Grab::Plain);
     assert_eq!(state.next_step(&Urgency::default()), Some(step), "before its equals");
-    assert_eq!(state.answered(2, 0, true), None);
+    assert_eq!(state.answered(2, NONE, true), None);
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn an_offloaded_worker_sleeps_on_and_its_owner_wakes_it() {
     state.grab(Grab::Plain);
     let step = GrabStep::Ask(1, Priority::Normal, Grab::Plain);
     assert_eq!(state.next_step(&Urgency::default()), Some(step));
-    assert_eq!(state.answered(1, 0, true), None, "that was the lease's own job");
-    let state = RemoteState::with_jobs_at(1, CORES, Vec::new(), 0, Rest::Awake);
+    assert_eq!(state.answered(1, NONE, true), None, "that was the lease's own job");
+    let state = RemoteState::with_jobs_at(1, CORES, Vec::new(), NONE, Rest::Awake);
     assert!(!state.is_multi_core(), "it has no functions");
 }
