@@ -10,7 +10,7 @@ use tracing::trace;
 
 use super::Shard;
 use super::cores::Core;
-use super::listing::Progress;
+use super::listing::progress::Progress;
 use super::remote::message::Question;
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::{self, Action};

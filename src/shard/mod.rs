@@ -14,6 +14,7 @@ pub mod remote;
 mod connections;
 mod counters;
 mod delivery;
+mod driver;
 mod frames;
 mod gate;
 mod limits;
@@ -29,10 +30,10 @@ use foldhash::HashMap;
 use slab::Slab;
 use tracing::{debug, warn};
 
-pub use self::connections::{CONNECTION_BYTES, Intake, Origin};
+pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections};
-use self::cores::CoreSet;
 pub use self::counters::Counters;
+pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
 use self::losses::Complaints;
 use self::remote::fan_out::FanOut;
 pub use self::remote::migration::{HandOver, MigratingConnection};
@@ -48,24 +49,6 @@ use crate::wire::outbox::{Chunk, Slot};
 
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
-
-/// There are as many connections as there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many connections")]
-pub struct TooManyConnections;
-
-/// What the other cores take of what all cores share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OtherCores {
-    /// The sum of their `Shard::load_bytes`.
-    pub bytes: isize,
-    /// Connections.
-    pub connections: usize,
-    /// Cores that have few enough connections to take in more.
-    pub accepting: CoreSet,
-    /// The largest of their `Shard::largest_unread_bytes`.
-    pub largest_unread_bytes: usize,
-}
 
 /// One core's share of the server.
 ///

@@ -13,7 +13,7 @@ mod connection;
 
 use slab::Slab;
 
-pub use self::connection::{CONNECTION_BYTES, Intake, Origin};
+pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection};
 use crate::engine::ConnId;
 use crate::protocol::session::Session;

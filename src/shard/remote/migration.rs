@@ -9,8 +9,8 @@
 
 use crate::engine::ConnId;
 use crate::protocol::session::Session;
-use crate::shard::connections::{Intake, Origin};
 use crate::shard::cores::Core;
+use crate::shard::driver::{Intake, Origin};
 use crate::shard::remote::message::{ConnKey, Rest};
 use crate::wire::PrioritySet;
 use crate::wire::inbound::Inbound;
