@@ -88,7 +88,7 @@ impl Shard {
         let connection = &self.connections[conn];
         if let Some((home, key)) = connection.home() {
             let ready = self.engine.ready(conn);
-            self.send_message(home, Message::Noop { key, ready });
+            self.outgoing.send(home, Message::Noop { key, ready });
         } else if let Migration::Incoming | Migration::Offloaded = connection.migration {
             // `attach` or `find_home` looks whether it was woken.
         } else if connection.is_multi_core() {
@@ -103,10 +103,10 @@ impl Shard {
     fn hint(&mut self, conn: ConnId) {
         let ready = self.engine.ready(conn);
         match self.connections[conn].home() {
-            Some((home, key)) => self.send_message(home, Message::Hint { key, ready }),
+            Some((home, key)) => self.outgoing.send(home, Message::Hint { key, ready }),
             None if self.connections[conn].is_multi_core() => {
                 let own = self.settings.cores.own;
-                self.with_remote(conn, |remote| remote.hint(own, ready));
+                self.connections.with_remote(conn, |remote| remote.hint(own, ready));
             }
             None => {}
         }
@@ -118,7 +118,7 @@ impl Shard {
             Some((home, key)) => {
                 let mut packets = PacketBatch::default();
                 packets.push(response);
-                self.send_message(home, Message::Reply { key, slot, packets });
+                self.outgoing.send(home, Message::Reply { key, slot, packets });
             }
             None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
@@ -128,7 +128,7 @@ impl Shard {
         if let Some((home, key)) = self.connections[conn].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.send_message(home, Message::Forward { key, command, body });
+            return self.outgoing.send(home, Message::Forward { key, command, body });
         }
         let exceptions = self.connections[conn].session().exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
@@ -149,7 +149,7 @@ impl Shard {
         if let Some((home, key)) = connection.home() {
             let mut packets = PacketBatch::default();
             packets.push(response);
-            return self.send_message(home, Message::Push { key, packets });
+            return self.outgoing.send(home, Message::Push { key, packets });
         }
         self.write(conn, now, |outbox| outbox.push(response));
     }

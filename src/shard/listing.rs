@@ -49,7 +49,7 @@ impl Shard {
 
     /// This core's next rows of a list, and what is left of them.
     pub(super) fn list_rows(&self, listing: Listing) -> (Rows, Option<Listing>) {
-        let arrived = self.arrived();
+        let arrived = self.counters.arrived();
         let mut rows = Rows { arrived, departed: self.counters.departed, ..Rows::default() };
         let mut since = None;
         if let Listing::Workers { since: Some(count), .. } = listing {
@@ -64,11 +64,6 @@ impl Shard {
         let (engine, handles) = (&self.engine, &self.settings.handles);
         let next = admin::list(listing, engine, handles, own.map(worker_row), text, named);
         (rows, next)
-    }
-
-    /// Connections that have moved to this core so far.
-    pub(super) fn arrived(&self) -> u64 {
-        self.counters.moved + self.counters.took_in
     }
 }
 

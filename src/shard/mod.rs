@@ -21,6 +21,7 @@ mod limits;
 mod listing;
 mod losses;
 mod memory;
+mod route;
 mod settings;
 mod unread;
 
@@ -108,7 +109,7 @@ impl Shard {
         settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
-            connections: Connections::default(),
+            connections: Connections::new(settings.cores),
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
@@ -138,7 +139,8 @@ impl Shard {
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
+            self.complaints
+                .log(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -210,7 +212,7 @@ impl Shard {
     pub fn tick(&mut self, now: Now) {
         self.settings.buffer_pool.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
-        self.count_complaints(now);
+        self.complaints.report_left_out(now);
         self.deliver(None, now);
     }
 

@@ -9,6 +9,8 @@
 //! others: two that are congested towards each other come free, and no connection waits for the
 //! answer to what another may not send.
 
+use tracing::trace;
+
 use super::message::Message;
 use crate::engine::ConnId;
 use crate::shard::Shard;
@@ -35,6 +37,7 @@ pub(in crate::shard) struct Outgoing {
 
 impl Outgoing {
     pub(in crate::shard) fn send(&mut self, to: Core, message: Message) {
+        trace!(to, ?message, "message");
         self.bytes += message.bytes().cast_signed();
         self.pressed.insert(to);
         self.untaken.push((to, message));

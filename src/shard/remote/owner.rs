@@ -56,15 +56,15 @@ impl Shard {
             Message::Line { key, slot, line } => {
                 let mut packets = PacketBatch::default();
                 packets.push_text(&self.answer_line(&line, now));
-                self.send_message(from, Message::Reply { key, slot, packets });
+                self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
             Message::List { key, listing } => {
                 let (rows, next) = self.list_rows(listing);
-                self.send_message(from, Message::Rows { key, rows: Box::new(rows), next });
+                self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Ask { fan_out, question } => {
                 let answer = self.answer_question(&question, now);
-                self.send_message(from, Message::Answer { fan_out, answer });
+                self.outgoing.send(from, Message::Answer { fan_out, answer });
             }
             other => self.receive_at_home(from, other, now),
         }
@@ -115,14 +115,14 @@ impl Shard {
         if let Some(slot) = slot
             && !waits
         {
-            self.send_message(from, Message::Reply { key, slot, packets });
+            self.outgoing.send(from, Message::Reply { key, slot, packets });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
             && let Some(number) = work.and_then(|work| self.number_of(&work))
         {
             // Its home knows where the worker is.
-            self.send_message(from, Message::Late { key, number });
+            self.outgoing.send(from, Message::Late { key, number });
         }
         self.deliver(work, now);
     }
@@ -137,7 +137,7 @@ impl Shard {
             true => Message::Assigned { key, packets, ready },
             false => Message::Empty { key, ready },
         };
-        self.send_message(from, message);
+        self.outgoing.send(from, message);
         self.deliver(None, now);
     }
 
