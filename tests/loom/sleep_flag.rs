@@ -1,4 +1,4 @@
-//! `src/io/doze.rs` in every order in which threads and a weak memory can bring its steps.
+//! `src/io/cores/sleep_flag.rs` in every order in which threads and a weak memory bring its steps.
 //!
 //! A thread leaves something (the release store that a ring or a queue publishes with) and asks
 //! whether to ring; the sleeper announces, looks, and sleeps. Either it sees what was left or it is
@@ -116,7 +116,7 @@ mod real {
     mod atomic {
         pub(crate) use loom::sync::atomic::{AtomicU8, Ordering, fence};
     }
-    #[path = "../../src/io/doze.rs"]
+    #[path = "../../src/io/cores/sleep_flag.rs"]
     mod doze;
     checks!();
 }
@@ -128,7 +128,7 @@ mod unfenced {
 
         pub(crate) fn fence(_: Ordering) {}
     }
-    #[path = "../../src/io/doze.rs"]
+    #[path = "../../src/io/cores/sleep_flag.rs"]
     mod doze;
     checks!();
 }

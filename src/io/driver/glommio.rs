@@ -28,9 +28,11 @@ use tracing::{debug, warn};
 
 pub use self::setup::GlommioError;
 pub(super) use self::setup::probe;
-use super::liveness::{Acks, Output};
-use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
+use super::DriverError;
 use crate::engine::{ConnId, Now};
+use crate::io::cores::numbers::Number;
+use crate::io::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Output, is_silence};
+use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
 use crate::shard::{Intake, Origin, Shard};
 use crate::wire::outbox::Chunk;
 
@@ -75,7 +77,9 @@ struct Connection {
 
 /// What all tasks work on.
 struct Glommio {
-    parts: Parts,
+    parts: CoreRuntime,
+    /// Submissions that the ring would have room for with the other driver.
+    ring_entries: u32,
     /// By the shard's numbers.
     connections: Vec<Option<Connection>>,
     /// For the next connection.
@@ -102,16 +106,17 @@ struct Glommio {
 type Shared = Rc<RefCell<Glommio>>;
 
 /// Serves until a signal ends it.
-pub(super) fn run(parts: Parts) -> Result<(), IoError> {
-    setup::executor(parts.busy_poll, parts.ring_entries)?.run(serve(parts))
+pub(super) fn run(parts: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
+    setup::executor(parts.busy_poll, ring_entries)?.run(serve(parts, ring_entries))
 }
 
-async fn serve(mut parts: Parts) -> Result<(), IoError> {
+async fn serve(mut parts: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
     let listeners = std::mem::take(&mut parts.listeners);
     let pipe = parts.lifecycle.pipe().as_fd().try_clone_to_owned()?;
     let bell = parts.post.bell_fd().try_clone_to_owned()?;
     let shared: Shared = Rc::new(RefCell::new(Glommio {
         parts,
+        ring_entries,
         connections: Vec::new(),
         serial: 0,
         arrived: Vec::new(),
@@ -259,7 +264,7 @@ impl Glommio {
     }
 
     /// Everything that happens once for a batch of events.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), IoError>> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
         let now = self.parts.clock.now();
         keep(&mut self.waker, cx);
         self.parts.post.awake();
@@ -294,7 +299,7 @@ impl Glommio {
     /// Has the turn run when the next thing is due.
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
         let shard = &self.parts.shard;
-        let submissions = self.parts.ring_entries as usize * setup::SUBMISSIONS_FACTOR;
+        let submissions = self.ring_entries as usize * setup::SUBMISSIONS_FACTOR;
         let is_guarded = shard.connections() > submissions / GUARDED_SHARE;
         let guard = is_guarded.then_some(now.mono_ms + GUARD_MS);
         let deadlines = [self.parts.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];

@@ -17,8 +17,8 @@ use crossbeam_utils::CachePadded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-use super::busy::{self, Busy};
-use super::doze::Doze;
+use super::sleep_flag::Doze;
+use super::utilization::{self, Busy};
 
 /// Letters that a ring has room for when there are few cores.
 const RING_LETTERS_MAX: usize = 1024;
@@ -35,20 +35,20 @@ const RELIEF_SHARE: usize = 2;
 
 /// What one core has in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     /// Memory, in bytes, with letters that it sent and without those that it got: all cores' sum
     /// is what they take together, one core's may be below zero.
-    pub bytes: isize,
+    pub(crate) bytes: isize,
     /// Connections.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Jobs that are to be finished before the server may end, with letters that wait for room.
-    pub jobs: usize,
+    pub(crate) jobs: usize,
     /// Jobs assigned to workers.
-    pub running: usize,
+    pub(crate) running: usize,
     /// Jobs left to the next server.
-    pub kept: usize,
+    pub(crate) kept: usize,
     /// The largest outbox beyond 1 MiB; all cores' maximum is what counts.
-    pub largest_unread_bytes: usize,
+    pub(crate) largest_unread_bytes: usize,
 }
 
 /// A core's `Load` as the other cores see it. Connections come and go so rarely that their line
@@ -56,7 +56,7 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Gauge {
     connections: CachePadded<AtomicUsize>,
-    /// See `busy`; seldom, too.
+    /// See `utilization`; seldom, too.
     busy: CachePadded<AtomicU64>,
     bytes: AtomicIsize,
     jobs: AtomicUsize,
@@ -73,7 +73,7 @@ struct Bell {
 
 /// Wakes one core. Any thread may have a clone.
 #[derive(Clone, Debug)]
-pub struct Doorbell(Arc<Bell>);
+pub(crate) struct Doorbell(Arc<Bell>);
 
 impl Doorbell {
     fn new() -> std::io::Result<Self> {
@@ -83,7 +83,7 @@ impl Doorbell {
     }
 
     /// Wakes the core if it may be asleep. Comes after whatever it is to find.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if self.0.doze.must_ring_for_work() {
             self.strike();
         }
@@ -145,7 +145,7 @@ impl<T> Peer<T> {
 
 /// One core's end of the mesh.
 #[derive(Debug)]
-pub struct Post<T> {
+pub(crate) struct Post<T> {
     core: usize,
     /// The other cores, by number.
     peers: Vec<Peer<T>>,
@@ -165,7 +165,7 @@ pub struct Post<T> {
 ///
 /// # Errors
 /// If the kernel has no descriptors left for the doorbells.
-pub fn mesh<T: Send>(cores: usize, bytes: fn(&T) -> usize) -> std::io::Result<Vec<Post<T>>> {
+pub(crate) fn mesh<T: Send>(cores: usize, bytes: fn(&T) -> usize) -> std::io::Result<Vec<Post<T>>> {
     let bells: Vec<Doorbell> =
         (0..cores).map(|_| Doorbell::new()).collect::<std::io::Result<_>>()?;
     let gauges: Arc<[Gauge]> = (0..cores).map(|_| Gauge::default()).collect();
@@ -210,19 +210,19 @@ impl<T> Peer<T> {
 impl<T: Send> Post<T> {
     /// This core's number.
     #[must_use]
-    pub fn core(&self) -> usize {
+    pub(crate) fn core(&self) -> usize {
         self.core
     }
 
     /// The descriptor to poll for reading: this core is wanted.
     #[must_use]
-    pub fn bell_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn bell_fd(&self) -> BorrowedFd<'_> {
         self.bell.0.event.as_fd()
     }
 
     /// This core's bell, for threads that leave it something elsewhere than here.
     #[must_use]
-    pub fn doorbell(&self) -> Doorbell {
+    pub(crate) fn doorbell(&self) -> Doorbell {
         self.bell.clone()
     }
 
@@ -232,7 +232,7 @@ impl<T: Send> Post<T> {
     /// # Panics
     /// If there is no such core, or it is this one.
     #[inline]
-    pub fn send(&mut self, to: usize, letter: T) {
+    pub(crate) fn send(&mut self, to: usize, letter: T) {
         assert_ne!(to, self.core, "a core writes no letters to itself");
         let peer = &mut self.peers[to - usize::from(to > self.core)];
         debug_assert_eq!(peer.core, to);
@@ -252,7 +252,7 @@ impl<T: Send> Post<T> {
 
     /// Moves on what waits and rings for what was sent: once per turn, each bell at most once.
     #[inline]
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         for peer in &mut self.peers {
             if !peer.waiting.is_empty() {
                 self.waiting -= peer.advance(self.bytes);
@@ -268,7 +268,7 @@ impl<T: Send> Post<T> {
     /// there is room.
     #[inline]
     #[must_use]
-    pub fn congested(&mut self) -> u64 {
+    pub(crate) fn congested(&mut self) -> u64 {
         if self.waiting == 0 && !self.was_congested {
             return 0;
         }
@@ -284,7 +284,7 @@ impl<T: Send> Post<T> {
     /// Hands out letters with the number of the core that sent each: at most `budget`, of which
     /// every other core has the same share. Answers how many.
     #[inline]
-    pub fn receive(&mut self, budget: usize, mut take: impl FnMut(usize, T)) -> usize {
+    pub(crate) fn receive(&mut self, budget: usize, mut take: impl FnMut(usize, T)) -> usize {
         let share = budget.div_ceil(self.peers.len().max(1));
         let mut received = 0;
         for peer in &mut self.peers {
@@ -307,7 +307,7 @@ impl<T: Send> Post<T> {
     /// that wait here.
     #[inline]
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.peers.iter().any(|peer| {
             !peer.incoming.is_empty() || (!peer.waiting.is_empty() && peer.outgoing.slots() > 0)
         })
@@ -315,7 +315,7 @@ impl<T: Send> Post<T> {
 
     /// Letters that wait for room at other cores.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
@@ -325,7 +325,7 @@ impl<T: Send> Post<T> {
     /// `false` if it has to look for events without waiting. A core that has more to do in any case
     /// needs not ask.
     #[inline]
-    pub fn prepare_to_sleep(&mut self, has_more: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn prepare_to_sleep(&mut self, has_more: impl FnOnce() -> bool) -> bool {
         // Nobody else has the bell: one core, and no other thread.
         if self.peers.is_empty() && Arc::strong_count(&self.bell.0) == 1 {
             return !has_more();
@@ -340,19 +340,19 @@ impl<T: Send> Post<T> {
 
     /// After the core has waited: nobody needs to ring until it sleeps again.
     #[inline]
-    pub fn awake(&mut self) {
+    pub(crate) fn awake(&mut self) {
         self.bell.0.doze.cancel();
     }
 
     /// The bell's descriptor was readable: makes it silent again.
-    pub fn answer_bell(&mut self) {
+    pub(crate) fn answer_bell(&mut self) {
         let count = self.bell.0.event.read();
         debug_assert!(matches!(count, Ok(_) | Err(nix::Error::EAGAIN)), "{count:?}");
     }
 
     /// Says what this core has in use: once per turn.
     #[inline]
-    pub fn publish(&self, load: Load) {
+    pub(crate) fn publish(&self, load: Load) {
         let gauge = &self.gauges[self.core];
         // Only this core writes; a line that hasn't changed stays in the others' caches.
         let Gauge { bytes, connections, jobs, running, kept, largest_unread_bytes, .. } = gauge;
@@ -377,7 +377,7 @@ impl<T: Send> Post<T> {
     /// What all the other cores together have in use, as they last published it. Cores that are
     /// busy have written to most of it since: too dear for every turn where there are many.
     #[must_use]
-    pub fn elsewhere(&self) -> Load {
+    pub(crate) fn elsewhere(&self) -> Load {
         self.others().fold(Load::default(), |sum, gauge| Load {
             bytes: sum.bytes + gauge.bytes.load(Ordering::Relaxed),
             connections: sum.connections + gauge.connections.load(Ordering::Relaxed),
@@ -393,7 +393,7 @@ impl<T: Send> Post<T> {
     /// Connections of all the other cores together.
     #[inline]
     #[must_use]
-    pub fn connections_elsewhere(&self) -> usize {
+    pub(crate) fn connections_elsewhere(&self) -> usize {
         self.others().map(|gauge| gauge.connections.load(Ordering::Relaxed)).sum()
     }
 
@@ -402,34 +402,34 @@ impl<T: Send> Post<T> {
         gauges.filter(|(core, _)| *core != self.core).map(|(_, gauge)| gauge)
     }
 
-    /// Says how busy this core has been; see `busy`.
-    pub fn publish_busy(&self, busy: Busy, now_ms: u64) {
-        let report = busy::report(busy, now_ms);
+    /// Says how busy this core has been; see `utilization`.
+    pub(crate) fn publish_busy(&self, busy: Busy, now_ms: u64) {
+        let report = utilization::report(busy, now_ms);
         self.gauges[self.core].busy.store(report, Ordering::Relaxed);
     }
 
     /// Cores that take in connections of this one whose jobs they have, one bit each: they have
     /// room, and time.
     #[must_use]
-    pub fn hospitable(&self, room: usize, now_ms: u64) -> u64 {
+    pub(crate) fn hospitable(&self, room: usize, now_ms: u64) -> u64 {
         if self.peers.is_empty() {
             return 0;
         }
         let own = self.busy(self.core, now_ms);
-        let takes_in = |core: &usize| busy::takes_in(self.busy(*core, now_ms), own);
+        let takes_in = |core: &usize| utilization::takes_in(self.busy(*core, now_ms), own);
         self.roomy(room).filter(takes_in).fold(0, |mask, core| mask | 1 << core)
     }
 
     /// The core that should take in connections of this one, which has no time left, if one has.
     #[must_use]
-    pub fn reliever(&self, room: usize, now_ms: u64) -> Option<usize> {
+    pub(crate) fn reliever(&self, room: usize, now_ms: u64) -> Option<usize> {
         let busy = |core| self.busy(core, now_ms);
         let others = self.roomy(room).filter(|&core| core != self.core);
-        busy::reliever(busy(self.core), others.map(|core| (core, busy(core))))
+        utilization::reliever(busy(self.core), others.map(|core| (core, busy(core))))
     }
 
     fn busy(&self, core: usize, now_ms: u64) -> Busy {
-        busy::of_report(self.gauges[core].busy.load(Ordering::Relaxed), now_ms)
+        utilization::of_report(self.gauges[core].busy.load(Ordering::Relaxed), now_ms)
     }
 
     /// Cores that have few enough connections to take in more from others: less than a quarter

@@ -121,7 +121,7 @@ impl Station {
 }
 
 fn stations(now: Now) -> Vec<Station> {
-    let posts = super::super::mesh::mesh(CORES, Letter::bytes).unwrap();
+    let posts = crate::io::cores::mesh::mesh(CORES, Letter::bytes).unwrap();
     let station = |(post, drain): (Post<Letter>, Drain)| {
         let cores = Cores { own: post.core(), count: CORES };
         let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
@@ -188,7 +188,7 @@ fn cores_that_drain_under_load_all_end_with_everything_done() {
 /// count as jobs, and so that core waited for itself.
 #[test]
 fn a_core_ends_though_one_that_has_ended_takes_none_of_its_letters_any_more() {
-    let mut posts = super::super::mesh::mesh::<()>(2, |()| 0).unwrap();
+    let mut posts = crate::io::cores::mesh::mesh::<()>(2, |()| 0).unwrap();
     let mut drains = Drain::of(2);
     drains.iter_mut().for_each(Drain::join);
     assert!(drains[1].is_done(Load::default(), &posts[1]));

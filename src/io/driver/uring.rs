@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::io::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -22,11 +21,12 @@ use slab::Slab;
 use tracing::{debug, info, warn};
 
 use self::buffers::{Buffers, LARGE, SMALL};
-pub use self::setup::UringError;
-pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
-use super::liveness::{Acks, Output};
-use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
+pub(super) use self::setup::{FILES_MAX, Ring, rings};
+use super::DriverError;
 use crate::engine::{ConnId, Now};
+use crate::io::cores::numbers::Number;
+use crate::io::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Output, is_silence};
+use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
 use crate::shard::{Intake, Origin, Shard};
 use crate::wire::outbox::Chunk;
 
@@ -74,9 +74,6 @@ enum Operation {
     Timer,
     SetTimer,
 }
-
-/// The cores' rings, for handing connections over; each is there once its core runs.
-pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
 impl Operation {
     const ALL: [Self; 14] = [
@@ -172,7 +169,7 @@ enum Ending {
 
 struct Uring {
     ring: IoUring,
-    parts: Parts,
+    parts: CoreRuntime,
     listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
     small_buffers: Buffers,
@@ -193,7 +190,7 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
+pub(super) fn run(mut parts: CoreRuntime, ring: Ring) -> Result<(), DriverError> {
     let listeners = std::mem::take(&mut parts.listeners);
     let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
@@ -225,7 +222,7 @@ pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
 }
 
 impl Uring {
-    fn serve(mut self) -> Result<(), IoError> {
+    fn serve(mut self) -> Result<(), DriverError> {
         self.arm_signals();
         self.arm_bell();
         self.arm_acceptors();

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver};
 
 use thiserror::Error;
 
-use super::mesh::Doorbell;
+use super::cores::mesh::Doorbell;
 use crate::engine::Now;
 use crate::engine::record::Operation;
 use crate::shard::Shard;
@@ -30,14 +30,14 @@ pub struct StoreLost(Arc<str>);
 
 /// The store's end of the line.
 #[derive(Debug)]
-pub(super) struct Outcomes {
+pub(crate) struct Outcomes {
     sender: mpsc::Sender<Outcome>,
     bell: Doorbell,
 }
 
 impl Outcomes {
     /// Passes an outcome on to the core.
-    pub(super) fn send(&self, outcome: Outcome) {
+    pub(crate) fn send(&self, outcome: Outcome) {
         // A core that has ended doesn't listen.
         if self.sender.send(outcome).is_ok() {
             self.bell.ring();
@@ -46,17 +46,17 @@ impl Outcomes {
 }
 
 /// The core's end of the line, before there is a writer to send to.
-pub(super) type Line = Receiver<Outcome>;
+pub(crate) type Line = Receiver<Outcome>;
 
 /// A line to the core that `bell` wakes.
-pub(super) fn line(bell: Doorbell) -> (Outcomes, Line) {
+pub(crate) fn line(bell: Doorbell) -> (Outcomes, Line) {
     let (sender, outcomes) = mpsc::channel();
     (Outcomes { sender, bell }, outcomes)
 }
 
 /// The core's end of the line.
 #[derive(Debug)]
-pub(super) struct Commits {
+pub(crate) struct StoreLink {
     core: usize,
     batches: crate::store::writer::Sender,
     outcomes: Receiver<Outcome>,
@@ -71,16 +71,16 @@ pub(super) struct Commits {
     has_asked: bool,
 }
 
-impl Commits {
+impl StoreLink {
     /// Connects core number `core` with the writer. Sequence numbers below `mark` are reserved.
-    pub(super) fn new(core: usize, outcomes: Line, writer: &Writer, mark: u64) -> Self {
+    pub(crate) fn new(core: usize, outcomes: Line, writer: &Writer, mark: u64) -> Self {
         let (batches, counters) = (writer.sender(), writer.counters());
         let (next, operations, has_asked) = (None, Vec::new(), false);
         Self { core, batches, outcomes, next, counters, operations, mark, has_asked }
     }
 
     /// Whether there are outcomes.
-    pub(super) fn has_outcomes(&mut self) -> bool {
+    pub(crate) fn has_outcomes(&mut self) -> bool {
         self.next = self.next.take().or_else(|| self.outcomes.try_recv().ok());
         self.next.is_some()
     }
@@ -89,7 +89,7 @@ impl Commits {
     ///
     /// # Errors
     /// `StoreLost`: the server must stop.
-    pub(super) fn receive(&mut self, shard: &mut Shard, now: Now) -> Result<(), StoreLost> {
+    pub(crate) fn receive(&mut self, shard: &mut Shard, now: Now) -> Result<(), StoreLost> {
         while self.has_outcomes() {
             match self.next.take() {
                 Some(Outcome::Stored { numbers }) => {
@@ -113,7 +113,7 @@ impl Commits {
     }
 
     /// Hands over what the shard wants kept.
-    pub(super) fn send(&mut self, shard: &mut Shard) {
+    pub(crate) fn send(&mut self, shard: &mut Shard) {
         shard.take_operations(&mut self.operations);
         if !self.operations.is_empty() {
             let operations = std::mem::take(&mut self.operations);
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::engine::record::Row;
-    use crate::io::mesh;
+    use crate::io::cores::mesh;
     use crate::shard::Settings;
     use crate::store::namespace::{Record, next_mark};
     use crate::store::{Store, StoreError, writer};
@@ -180,7 +180,7 @@ mod tests {
         };
         let report = move |_: usize, outcome| outcomes.send(outcome);
         let writer = Writer::start(Box::new(Empty), settings, report).unwrap();
-        let mut commits = Commits::new(0, line, &writer, mark);
+        let mut commits = StoreLink::new(0, line, &writer, mark);
         let deadline = Instant::now() + Duration::from_secs(10);
         for mark in [next_mark(mark), next_mark(next_mark(mark))] {
             while shard.sequences_left() < mark - 10 {

@@ -20,7 +20,7 @@ const NEWS_MS: u64 = 5000;
 
 /// One core's view of draining.
 #[derive(Clone, Debug)]
-pub(super) struct Drain {
+pub(crate) struct Drain {
     /// Cores that have joined.
     joined: Arc<AtomicUsize>,
     /// A core has found that nothing is left anywhere, and may have ended.
@@ -41,7 +41,7 @@ struct Left {
 
 impl Drain {
     /// One for each core.
-    pub(super) fn of(cores: usize) -> Vec<Self> {
+    pub(crate) fn of(cores: usize) -> Vec<Self> {
         let drain = Self {
             joined: Arc::default(),
             is_finished: Arc::default(),
@@ -53,7 +53,7 @@ impl Drain {
     }
 
     /// This core refuses submissions, and has published what it accepted before.
-    pub(super) fn join(&mut self) {
+    pub(crate) fn join(&mut self) {
         if !std::mem::replace(&mut self.has_joined, true) {
             self.joined.fetch_add(1, Ordering::Release);
         }
@@ -61,7 +61,7 @@ impl Drain {
 
     /// Whether nothing is left on any core, and no message for this one. `own` is what this core
     /// has.
-    pub(super) fn is_done<T: Send>(&self, own: Load, post: &Post<T>) -> bool {
+    pub(crate) fn is_done<T: Send>(&self, own: Load, post: &Post<T>) -> bool {
         // In this order: what a core does away with its last job by, it has sent before. Once it
         // is so it stays so, and the first core that ends takes no more letters: those that wait
         // for room there, which count as jobs, would wait for ever.
@@ -77,7 +77,7 @@ impl Drain {
     }
 
     /// Says what is left, the first time and when it has changed, for the first core only.
-    pub(super) fn tell<T: Send>(&mut self, own: Load, post: &Post<T>, now_ms: u64) {
+    pub(crate) fn tell<T: Send>(&mut self, own: Load, post: &Post<T>, now_ms: u64) {
         let others = post.elsewhere();
         let left = Left {
             jobs: own.jobs + others.jobs,

@@ -27,11 +27,22 @@ const RTO_MAX_MS_MIN: u64 = 1000;
 /// The most, and what it is otherwise.
 const RTO_MAX_MS_MAX: u64 = 120_000;
 
+/// What the log says of a connection whose peer's host is gone.
+pub(crate) const HOST_GONE: &str = "the peer's host acknowledges nothing any more";
+/// The same of one that the kernel has given up.
+pub(crate) const HOST_SILENT: &str = "the peer's host doesn't answer";
+
+/// Whether a connection broke because the kernel gave its peer's host up.
+pub(crate) fn is_silence(error: &Error) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
+}
+
 /// What the kernel knows of a connection's output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Acks {
+pub(crate) struct Acks {
     /// Bytes that it has and the peer hasn't acknowledged.
-    pub(super) queued_bytes: usize,
+    pub(crate) queued_bytes: usize,
     /// Some of them are on their way; otherwise the peer's window is closed.
     in_flight: bool,
     /// Time since the peer acknowledged anything.
@@ -44,7 +55,7 @@ pub(super) struct Acks {
 
 impl Acks {
     /// Asks the kernel.
-    pub(super) fn of(socket: &impl AsFd) -> Result<Self, Error> {
+    pub(crate) fn of(socket: &impl AsFd) -> Result<Self, Error> {
         // SAFETY: all of it may be zero.
         #[allow(unsafe_code)]
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -74,7 +85,7 @@ impl Acks {
 
 /// What is known of one connection's output.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Something was sent that may not be acknowledged.
     sent: bool,
     /// Something has come since the last round.
@@ -86,14 +97,14 @@ pub(super) struct Output {
 impl Output {
     /// Something has come from the peer.
     #[inline]
-    pub(super) fn heard(&mut self) {
+    pub(crate) fn heard(&mut self) {
         self.heard = true;
     }
 }
 
 /// When to look at which connections of a core.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     /// 0 = never.
     timeout_ms: u64,
     /// When the next round is due, or goes on.
@@ -106,19 +117,19 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// Gives hosts up after so long; zero: never.
-    pub(super) fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration) -> Self {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         Self { timeout_ms, due_ms: None, at: 0, again: false }
     }
 
     /// When `portion` has to be asked next.
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.due_ms
     }
 
     /// Something is being sent to a peer.
     #[inline]
-    pub(super) fn sent(&mut self, output: &mut Output, now_ms: u64) {
+    pub(crate) fn sent(&mut self, output: &mut Output, now_ms: u64) {
         output.sent = true;
         self.again = true;
         if self.due_ms.is_none() && self.timeout_ms > 0 {
@@ -127,14 +138,14 @@ impl Liveness {
     }
 
     /// The output of a connection that has come, maybe from another core, where something was sent.
-    pub(super) fn begin(&mut self, now_ms: u64) -> Output {
+    pub(crate) fn begin(&mut self, now_ms: u64) -> Output {
         let mut output = Output::default();
         self.sent(&mut output, now_ms);
         output
     }
 
     /// The connections to look at now, of those with the numbers from 0 to `end`.
-    pub(super) fn portion(&mut self, end: usize, now_ms: u64) -> Range<usize> {
+    pub(crate) fn portion(&mut self, end: usize, now_ms: u64) -> Range<usize> {
         if self.due_ms.is_none_or(|at_ms| now_ms < at_ms) {
             return 0..0;
         }
@@ -153,7 +164,7 @@ impl Liveness {
 
     /// Whether the kernel is to be asked about a connection; `is_sending`: it has something that
     /// the kernel doesn't take.
-    pub(super) fn is_in_doubt(&mut self, output: &mut Output, is_sending: bool) -> bool {
+    pub(crate) fn is_in_doubt(&mut self, output: &mut Output, is_sending: bool) -> bool {
         let heard = std::mem::take(&mut output.heard);
         let in_doubt = output.sent || is_sending;
         self.again |= in_doubt;
@@ -164,7 +175,7 @@ impl Liveness {
     }
 
     /// Whether a connection's host is gone, by what the kernel knows of it.
-    pub(super) fn is_gone(
+    pub(crate) fn is_gone(
         &self,
         output: &mut Output,
         acks: &Acks,
@@ -190,7 +201,7 @@ impl Liveness {
 /// Has this host's kernel retransmit and probe `PROBES` times in a time-out, on sockets that a
 /// listener will accept. Does nothing before Linux 6.15: there a host that goes after its peer
 /// hasn't read for long is found up to two minutes later.
-pub(super) fn probe_often(listener: &impl AsFd, timeout: Duration) {
+pub(crate) fn probe_often(listener: &impl AsFd, timeout: Duration) {
     let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) / PROBES;
     let ms = i32::try_from(ms.clamp(RTO_MAX_MS_MIN, RTO_MAX_MS_MAX)).unwrap_or(i32::MAX);
     // SAFETY: the kernel reads an int.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 /// A share of a core's time, in thousandths.
-pub(super) type Busy = u32;
+pub(crate) type Busy = u32;
 
 /// Room for a `Busy` in a report.
 const BUSY_BITS: u32 = 16;
@@ -38,7 +38,7 @@ const PART: usize = 32;
 
 /// One core's time.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     window_end_ms: u64,
     /// When the window began, and for how long the thread had wanted to run until then.
     since: Option<(Duration, Duration)>,
@@ -49,7 +49,7 @@ impl Meter {
     /// To be asked once a turn by the core's thread: its busy share, when a window is over. `now`
     /// is as fine as the clock goes.
     #[inline]
-    pub(super) fn read(&mut self, now_ms: u64, now: impl FnOnce() -> Duration) -> Option<Busy> {
+    pub(crate) fn read(&mut self, now_ms: u64, now: impl FnOnce() -> Duration) -> Option<Busy> {
         if now_ms < self.window_end_ms {
             return None;
         }
@@ -88,13 +88,13 @@ fn share(part: Duration, whole: Duration) -> Option<Busy> {
 }
 
 /// What a core publishes: how busy it has been, and when it was.
-pub(super) fn report(busy: Busy, now_ms: u64) -> u64 {
+pub(crate) fn report(busy: Busy, now_ms: u64) -> u64 {
     now_ms << BUSY_BITS | u64::from(busy)
 }
 
 /// How busy a core is that published this.
 #[inline]
-pub(super) fn of_report(report: u64, now_ms: u64) -> Busy {
+pub(crate) fn of_report(report: u64, now_ms: u64) -> Busy {
     let is_stale = now_ms.saturating_sub(report >> BUSY_BITS) > STALE_MS;
     let busy = Busy::try_from(report & ((1 << BUSY_BITS) - 1)).unwrap_or_default();
     if is_stale { 0 } else { busy }
@@ -102,18 +102,18 @@ pub(super) fn of_report(report: u64, now_ms: u64) -> Busy {
 
 /// Whether a core should take in connections whose jobs it has, from one that is so busy `itself`.
 #[inline]
-pub(super) fn takes_in(core: Busy, itself: Busy) -> bool {
+pub(crate) fn takes_in(core: Busy, itself: Busy) -> bool {
     core <= itself + SLACK || core + itself <= CALM
 }
 
 /// Which of the other cores should take connections of one that is so busy `itself`.
-pub(super) fn reliever<C>(itself: Busy, others: impl Iterator<Item = (C, Busy)>) -> Option<C> {
+pub(crate) fn reliever<C>(itself: Busy, others: impl Iterator<Item = (C, Busy)>) -> Option<C> {
     let idle = others.filter(|(_, busy)| itself >= FULL && busy + GAP <= itself);
     idle.min_by_key(|(_, busy)| *busy).map(|(core, _)| core)
 }
 
 /// How many of so many connections should make room before it is looked at again.
-pub(super) fn to_go(connections: usize) -> usize {
+pub(crate) fn to_go(connections: usize) -> usize {
     connections.div_ceil(PART)
 }
 

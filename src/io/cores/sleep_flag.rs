@@ -17,36 +17,36 @@ const CRAMPED: u8 = 2;
 
 /// The flag of one thread.
 #[derive(Debug)]
-pub(super) struct Doze {
+pub(crate) struct Doze {
     state: AtomicU8,
 }
 
 impl Doze {
     /// The thread is awake.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: AtomicU8::new(AWAKE) }
     }
 
     /// The thread is about to sleep, and after this looks for work again; `cramped`: it waits for
     /// room in somebody's ring, too.
-    pub(super) fn announce(&self, cramped: bool) {
+    pub(crate) fn announce(&self, cramped: bool) {
         self.state.store(if cramped { CRAMPED } else { ASLEEP }, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// The thread is awake, or stays so.
-    pub(super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.state.store(AWAKE, Ordering::Relaxed);
     }
 
     /// To be asked after work was left for the thread: whether to ring.
-    pub(super) fn must_ring_for_work(&self) -> bool {
+    pub(crate) fn must_ring_for_work(&self) -> bool {
         fence(Ordering::SeqCst);
         self.state.load(Ordering::Relaxed) != AWAKE && self.wake()
     }
 
     /// To be asked after letters were taken out of the thread's ring: whether to ring.
-    pub(super) fn must_ring_for_room(&self) -> bool {
+    pub(crate) fn must_ring_for_room(&self) -> bool {
         fence(Ordering::SeqCst);
         self.state.load(Ordering::Relaxed) == CRAMPED && self.wake()
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The numbers of all cores.
 #[derive(Clone, Debug)]
-pub(super) struct Numbers(Arc<[Mutex<Pool>]>);
+pub(crate) struct Numbers(Arc<[Mutex<Pool>]>);
 
 /// One core's numbers, counted from 0.
 #[derive(Debug, Default)]
@@ -25,19 +25,19 @@ struct Pool {
 
 /// A connection's number; it is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Number {
+pub(crate) struct Number {
     numbers: Numbers,
     core: usize,
     at: u32,
 }
 
 impl Numbers {
-    pub(super) fn new(cores: usize) -> Self {
+    pub(crate) fn new(cores: usize) -> Self {
         Self((0..cores).map(|_| Mutex::default()).collect())
     }
 
     /// A number of a core's.
-    pub(super) fn deal(&self, core: usize) -> Number {
+    pub(crate) fn deal(&self, core: usize) -> Number {
         let mut pool = self.0[core].lock().unwrap_or_else(PoisonError::into_inner);
         let at = pool.free.pop().map_or(pool.unused, |Reverse(at)| at);
         pool.unused = pool.unused.max(at + 1);
@@ -47,7 +47,7 @@ impl Numbers {
 
 impl Number {
     /// What lists show; above 0, which some read as nothing.
-    pub(super) fn value(&self) -> i32 {
+    pub(crate) fn value(&self) -> i32 {
         let value = self.at as usize * self.numbers.0.len() + self.core + 1;
         i32::try_from(value).unwrap_or(i32::MAX)
     }

@@ -20,9 +20,10 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use super::liveness::{Acks, Output};
-use super::{HOST_GONE, HOST_SILENT, IoError, Parts, Socket, is_silence, wait_ms};
+use super::DriverError;
 use crate::engine::{ConnId, Now};
+use crate::io::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Output, is_silence};
+use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
 use crate::shard::{Intake, Origin, Shard};
 use crate::wire::outbox::Chunk;
 
@@ -77,7 +78,7 @@ impl Read {
 
 struct Epoll {
     poll: Poll,
-    parts: Parts,
+    parts: CoreRuntime,
     listeners: Vec<TcpListener>,
     /// By the shard's numbers.
     connections: Vec<Option<Connection>>,
@@ -90,7 +91,7 @@ struct Epoll {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
+pub(super) fn run(mut parts: CoreRuntime) -> Result<(), DriverError> {
     let poll = Poll::new()?;
     let sockets = std::mem::take(&mut parts.listeners).into_iter();
     let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
@@ -116,7 +117,7 @@ pub(super) fn run(mut parts: Parts) -> Result<(), IoError> {
 }
 
 impl Epoll {
-    fn serve(mut self) -> Result<(), IoError> {
+    fn serve(mut self) -> Result<(), DriverError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.parts.clock.now();
         while !self.parts.is_over(now) {
