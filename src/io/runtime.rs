@@ -24,8 +24,8 @@ use super::host::signals::Lifecycle;
 use super::store_link::{StoreLink, StoreLost};
 use crate::engine::{ConnId, Now};
 use crate::shard::cores::Core;
-use crate::shard::remote::message::Letter;
-use crate::shard::{Elsewhere, Passenger, Shard};
+use crate::shard::remote::message::Message;
+use crate::shard::{MigratingConnection, OtherCores, Shard};
 
 /// Letters of other cores that a turn sees to before the connections have theirs.
 const LETTERS_PER_TURN: usize = 4096;
@@ -36,17 +36,17 @@ pub(crate) type Rings = Arc<[OnceLock<OwnedFd>]>;
 /// What travels between cores.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    Letter(Letter),
+    Message(Message),
     /// A connection that moves.
-    Connection(Box<Passenger>, Socket),
+    Connection(Box<MigratingConnection>, Socket),
 }
 
 impl Mail {
     /// Memory that it takes on its way, as far as that varies much.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Letter(letter) => letter.bytes(),
-            Self::Connection(..) => size_of::<Passenger>(),
+            Self::Message(letter) => letter.bytes(),
+            Self::Connection(..) => size_of::<MigratingConnection>(),
         }
     }
 }
@@ -74,7 +74,7 @@ pub(crate) struct CoreRuntime {
     /// To and from the store, if there is one.
     pub(crate) commits: Option<StoreLink>,
     /// Letters that are being moved; empty otherwise.
-    pub(crate) letters: Vec<(Core, Letter)>,
+    pub(crate) letters: Vec<(Core, Message)>,
     /// Connections that have come from other cores, which the driver is to attach.
     pub(crate) arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
@@ -117,18 +117,18 @@ impl CoreRuntime {
         if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
             post.publish_busy(busy, now.mono_ms);
             match post.reliever(*connections_max, now.mono_ms) {
-                Some(to) => shard.relieve(to, utilization::to_go(shard.connections())),
-                None => shard.relieve(post.core(), 0),
+                Some(to) => shard.start_offload(to, utilization::to_go(shard.connections())),
+                None => shard.start_offload(post.core(), 0),
             }
         }
         let connections = post.connections_elsewhere();
         let hospitable = post.hospitable(*connections_max, now.mono_ms);
         let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
-        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable, largest_unread_bytes });
+        shard.set_other_cores(OtherCores { bytes, connections, hospitable, largest_unread_bytes });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
-            Mail::Letter(letter) => shard.receive_letter(from, letter, now),
+            Mail::Message(letter) => shard.receive_message(from, letter, now),
             Mail::Connection(passenger, socket) => {
-                arrivals.push((shard.arrive(from, *passenger, now), socket));
+                arrivals.push((shard.attach(from, *passenger, now), socket));
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
@@ -141,9 +141,9 @@ impl CoreRuntime {
         let Self { shard, post, letters, .. } = self;
         // It also sees to requests that had to wait.
         let conn = shard.next_dirty(now);
-        shard.take_letters(letters);
+        shard.take_messages(letters);
         if !letters.is_empty() {
-            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
             shard.set_congested(post.congested());
         }
         conn
@@ -173,9 +173,9 @@ impl CoreRuntime {
     /// turn.
     pub(crate) fn depart(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
         let Self { shard, post, letters, .. } = self;
-        let passenger = Box::new(shard.depart(conn, now));
-        shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        let passenger = Box::new(shard.detach(conn, now));
+        shard.take_messages(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.send(to, Mail::Connection(passenger, socket));
     }
 
@@ -185,8 +185,8 @@ impl CoreRuntime {
         if let Some(commits) = commits {
             commits.send(shard);
         }
-        shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        shard.take_messages(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.flush();
         shard.set_congested(post.congested());
         post.publish(load(shard, post));
@@ -314,15 +314,15 @@ mod tests {
         while parts.next_dirty(now).is_some() {}
         let mut letters = Vec::new();
         other.receive(9, |_, mail| letters.push(mail));
-        let Some(Mail::Letter(Letter::Grab { caller, .. })) = letters.pop() else {
+        let Some(Mail::Message(Message::Grab { key, .. })) = letters.pop() else {
             panic!("{letters:?}");
         };
-        parts.shard.receive_letter(1, Letter::Empty { caller, ready: 0 }, now);
+        parts.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
         while parts.next_dirty(now).is_some() && letters.len() < 2 {
             other.receive(9, |_, mail| letters.push(mail));
         }
         let submitted =
-            |mail: &Mail| matches!(mail, Mail::Letter(Letter::Request { slot: Some(_), .. }));
+            |mail: &Mail| matches!(mail, Mail::Message(Message::Request { slot: Some(_), .. }));
         assert!(letters.iter().any(submitted), "{letters:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! From the engine to the connections: effects in, packets in outboxes, letters and operations out.
+//! From the engine to the connections: effects in, packets in outboxes, messages and operations
+//! out.
 //!
-//! A connection is told in its outbox, one that lives at another core by a letter to there, the
+//! A connection is told in its outbox, one that lives at another core by a message to there, the
 //! store by an operation. Decides nothing: what has happened is the engine's to say.
 //!
 //! Invariant: after `deliver` no effect is left, and every connection that was told something is
@@ -11,8 +12,8 @@ use bytes::Bytes;
 use super::{Closing, OUTBOX_PAUSE_BYTES, Shard};
 use crate::engine::record::Operation;
 use crate::engine::{ConnId, Effect, Now};
-use crate::shard::remote::message::Letter;
-use crate::shard::remote::migration::Moving;
+use crate::shard::remote::message::Message;
+use crate::shard::remote::migration::Migration;
 use crate::wire::outbox::{Outbox, Parcel, Slot};
 use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
@@ -83,12 +84,12 @@ impl Shard {
     #[inline]
     fn wake(&mut self, conn: ConnId, now: Now) {
         let connection = &self.connections[conn as usize];
-        if let Some((home, caller)) = connection.home() {
+        if let Some((home, key)) = connection.home() {
             let ready = self.engine.ready(conn);
-            self.send_letter(home, Letter::Noop { caller, ready });
-        } else if let Moving::Expected | Moving::Left = connection.moving {
+            self.send_message(home, Message::Noop { key, ready });
+        } else if let Migration::Incoming | Migration::Offloaded = connection.migration {
             // It is told when it has arrived.
-        } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
+        } else if connection.remote.as_ref().is_some_and(|remote| remote.roams()) {
             let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);
         } else {
@@ -100,7 +101,7 @@ impl Shard {
     fn hint(&mut self, conn: ConnId) {
         let ready = self.engine.ready(conn);
         match self.connections[conn as usize].home() {
-            Some((home, caller)) => self.send_letter(home, Letter::Hint { caller, ready }),
+            Some((home, key)) => self.send_message(home, Message::Hint { key, ready }),
             None if self.is_roaming(conn) => {
                 self.receive_hint(conn, self.settings.cores.own, ready);
             }
@@ -111,20 +112,20 @@ impl Shard {
     /// A submission that waited for the store has its answer.
     fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
         match self.connections[conn as usize].home() {
-            Some((home, caller)) => {
+            Some((home, key)) => {
                 let mut parcel = Parcel::default();
                 parcel.push(response);
-                self.send_letter(home, Letter::Reply { caller, slot, parcel });
+                self.send_message(home, Message::Reply { key, slot, parcel });
             }
             None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
     }
 
     pub(super) fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
-        if let Some((home, caller)) = self.connections[conn as usize].home() {
+        if let Some((home, key)) = self.connections[conn as usize].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.send_letter(home, Letter::Forward { caller, command, body });
+            return self.send_message(home, Message::Forward { key, command, body });
         }
         let exceptions = self.connections[conn as usize].session.exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
@@ -142,10 +143,10 @@ impl Shard {
         if connection.closing == Closing::Now {
             return;
         }
-        if let Some((home, caller)) = connection.home() {
+        if let Some((home, key)) = connection.home() {
             let mut parcel = Parcel::default();
             parcel.push(response);
-            return self.send_letter(home, Letter::Push { caller, parcel });
+            return self.send_message(home, Message::Push { key, parcel });
         }
         self.unsettle(conn);
         self.connections[conn as usize].outbox.push(response);

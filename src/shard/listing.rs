@@ -1,7 +1,7 @@
 //! Lists of the admin protocol, written part by part and core by core.
 //!
 //! A part is written when the last one has left, so that no list stops a core or fills an outbox;
-//! what other cores have to add comes as a letter. Knows how far a list has come; the rows
+//! what other cores have to add comes as a message. Knows how far a list has come; the rows
 //! themselves are `admin`'s.
 
 use foldhash::HashSet;
@@ -11,13 +11,13 @@ use crate::engine::{ConnId, Now};
 use crate::protocol::admin::{self, Listing, WorkerRow};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::remote::message::Rows;
-use crate::shard::remote::migration::Moving;
+use crate::shard::remote::migration::Migration;
 
 /// With less than this to send, a list waits for the rows of the core that was asked: clients take
 /// what comes in one piece for all of it, as gearadmin does.
 const LIST_PIECE_BYTES: usize = 64 << 10;
 
-/// Most rounds of a list of connections. Each takes as long as letters to all cores and back, so
+/// Most rounds of a list of connections. Each takes as long as messages to all cores and back, so
 /// this many see no rest only where connections move all the time.
 const ROUNDS_MAX: u32 = 100;
 
@@ -140,9 +140,9 @@ impl Shard {
     /// it is handed over to.
     #[inline]
     pub(super) fn holds_back(&self, conn: ConnId) -> bool {
-        let Connection { listing, outbox, moving, .. } = &self.connections[conn as usize];
+        let Connection { listing, outbox, migration, .. } = &self.connections[conn as usize];
         listing.as_ref().is_some_and(|progress| progress.asked) && outbox.bytes() < LIST_PIECE_BYTES
-            || matches!(moving, Moving::Departing(_))
+            || matches!(migration, Migration::HandingOver(_))
     }
 
     /// This core's next rows of a list, and what is left of them.
@@ -157,7 +157,7 @@ impl Shard {
             since = Some(count);
         }
         let own = self.connections.iter().filter(|(_, connection)| {
-            connection.caller.is_none() && since.is_none_or(|since| connection.arrived > since)
+            connection.key.is_none() && since.is_none_or(|since| connection.arrived > since)
         });
         let Rows { text, named, .. } = &mut rows;
         let (engine, handles) = (&self.engine, &self.settings.handles);
@@ -178,6 +178,6 @@ fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
         fd,
         ip: peer.ip(),
         id: connection.session.id(),
-        elsewhere: connection.away.iter().flat_map(|away| away.functions()).collect(),
+        elsewhere: connection.remote.iter().flat_map(|remote| remote.functions()).collect(),
     }
 }

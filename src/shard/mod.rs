@@ -1,10 +1,10 @@
 //! One core: its connections, its engine, their outboxes. The only type a driver touches.
 //!
 //! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`,
-//! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
-//! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
+//! messages) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
+//! `take_messages`); the shard calls no driver and knows no kernel. What the frames of a call cause
 //! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
-//! once a batch. `delivery` fills them; `home`, `owner`, `moving` and `relief` face other cores.
+//! once a batch. `delivery` fills them; `home`, `owner`, `moving` and `offload` face other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is read from all the same, until memory
 //! is short, and beyond `Settings::outbox_bytes_max` closed (`unread`); order is kept.
@@ -29,12 +29,12 @@ use self::cores::Core;
 pub use self::counters::Counters;
 use self::listing::Progress;
 use self::losses::Complaints;
-use self::remote::home::{Away, Gathering};
-use self::remote::message::Caller;
-use self::remote::migration::Moving;
-pub use self::remote::migration::Passenger;
-use self::remote::offload::Relief;
-use self::remote::outgoing::Letters;
+use self::remote::home::{FanOut, RemoteState};
+use self::remote::message::ConnKey;
+pub use self::remote::migration::MigratingConnection;
+use self::remote::migration::Migration;
+use self::remote::offload::Offload;
+use self::remote::outgoing::Outgoing;
 pub use self::settings::Settings;
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
@@ -85,8 +85,8 @@ pub enum Intake {
     Direct,
     /// Receive nothing now; ask again after `sent`.
     Pause,
-    /// Receive nothing, and hand the connection over to its `destination`: call `depart`, or `stay`
-    /// if that can't be done. Nothing is left to be sent.
+    /// Receive nothing, and hand the connection over to its `begin_hand_over`: call `detach`, or
+    /// `cancel_hand_over` if that can't be done. Nothing is left to be sent.
     Move,
     /// Nothing more comes in or goes out: call `disconnect` and close.
     Close,
@@ -99,7 +99,7 @@ pub struct TooManyConnections;
 
 /// What the other cores take of what all cores share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Elsewhere {
+pub struct OtherCores {
     /// The sum of their `Shard::load_bytes`.
     pub bytes: isize,
     /// Connections.
@@ -128,13 +128,13 @@ struct Connection {
     inbound: Inbound,
     outbox: Outbox,
     /// Tells it from earlier connections of its number.
-    session_id: u32,
-    /// Whose stand-in it is, if its home is another core.
-    caller: Option<(Core, Caller)>,
-    /// Its dealings with other cores.
-    away: Option<Box<Away>>,
+    generation: u32,
+    /// Whose proxy it is, if its home is another core.
+    key: Option<(Core, ConnKey)>,
+    /// Its remote_counts with other cores.
+    remote: Option<Box<RemoteState>>,
     /// On its way to another core.
-    moving: Moving,
+    migration: Migration,
     /// A list that is being written; requests behind it wait.
     listing: Option<Box<Progress>>,
     /// How many connections had moved to this core when it did, itself included; 0 if it came in
@@ -150,22 +150,22 @@ struct Connection {
     throttled: Option<u64>,
     /// Among those that have much unread.
     is_listed: bool,
-    /// Requests wait until letters to other cores have left; see `Letters`.
+    /// Requests wait until messages to other cores have left; see `Outgoing`.
     blocked: bool,
     dirty: bool,
 }
 
 impl Connection {
-    fn new(origin: Origin, session: Session, session_id: u32) -> Self {
+    fn new(origin: Origin, session: Session, generation: u32) -> Self {
         Self {
             origin,
             session,
             inbound: Inbound::default(),
             outbox: Outbox::default(),
-            session_id,
-            caller: None,
-            away: None,
-            moving: Moving::No,
+            generation,
+            key: None,
+            remote: None,
+            migration: Migration::No,
             listing: None,
             arrived: 0,
             closing: Closing::No,
@@ -178,21 +178,21 @@ impl Connection {
         }
     }
 
-    fn stand_in(from: Core, caller: Caller) -> Self {
+    fn proxy(from: Core, key: ConnKey) -> Self {
         let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let connection = Self::new(origin, Session::new(false), caller.session);
-        Self { caller: Some((from, caller)), ..connection }
+        let connection = Self::new(origin, Session::new(false), key.generation);
+        Self { key: Some((from, key)), ..connection }
     }
 
-    /// The home that letters with what there is for it go to; none for one that is here, or will
+    /// The home that messages with what there is for it go to; none for one that is here, or will
     /// be.
-    fn home(&self) -> Option<(Core, Caller)> {
-        self.caller.filter(|_| !matches!(self.moving, Moving::Expected | Moving::Left))
+    fn home(&self) -> Option<(Core, ConnKey)> {
+        self.key.filter(|_| !matches!(self.migration, Migration::Incoming | Migration::Offloaded))
     }
 
     /// Whether it waits for another core's answer to a grab.
     fn is_grabbing(&self) -> bool {
-        self.away.as_ref().is_some_and(|away| away.is_grabbing())
+        self.remote.as_ref().is_some_and(|remote| remote.is_grabbing())
     }
 
     /// Whether requests that waited, or the end of the connection that did, may go on.
@@ -203,16 +203,16 @@ impl Connection {
         // waits because memory is short.
         let waits_for_peer = self.throttled.is_some() || self.listing.is_some();
         waits && (bytes <= OUTBOX_RESUME_BYTES || !waits_for_peer) && slots <= SLOTS_RESUME
-            || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
+            || self.outbox.is_empty() && matches!(self.migration, Migration::Quiescing(_))
             || self.ended && self.closing == Closing::No && slots == 0
     }
 
-    /// Whether it may be closed at once: a stand-in has nothing to close, and what is being handed
+    /// Whether it may be closed at once: a proxy has nothing to close, and what is being handed
     /// over isn't written to.
     fn may_be_closed(&self) -> bool {
         self.closing != Closing::Now
-            && self.caller.is_none()
-            && !matches!(self.moving, Moving::Departing(_) | Moving::Left)
+            && self.key.is_none()
+            && !matches!(self.migration, Migration::HandingOver(_) | Migration::Offloaded)
     }
 }
 
@@ -230,21 +230,21 @@ pub struct Shard {
     /// What the store is to do; empty once the driver has fetched it.
     operations: Vec<Operation>,
     /// What is to go to other cores, or on its way.
-    letters: Letters,
-    /// Stand-ins of other cores' connections, by core and number there.
-    callers: Vec<HashMap<ConnId, ConnId>>,
+    messages: Outgoing,
+    /// Proxies of other cores' connections, by core and number there.
+    proxies: Vec<HashMap<ConnId, ConnId>>,
     /// What all cores are being asked.
-    gatherings: Slab<Gathering>,
+    fan_outs: Slab<FanOut>,
     /// Workers that this core's engine woke in vain; empty between calls.
     declined: Vec<ConnId>,
     /// What this core has been told to do about too much to do.
-    relief: Relief,
+    offload: Offload,
     /// Connections that have much unread.
     unread: Unread,
-    /// Connections so far, stand-ins not counted.
+    /// Connections so far, proxies not counted.
     sessions: u32,
     /// Memory and connections of the other cores.
-    elsewhere: Elsewhere,
+    other_cores: OtherCores,
     /// What `Settings::urgency` says of this core.
     published_priorities: u8,
     /// Connections whose requests may go on, which `next_dirty` sees to.
@@ -252,7 +252,7 @@ pub struct Shard {
     inbound_bytes: usize,
     outbox_bytes: usize,
     /// Memory that workers' functions of other cores take.
-    away_bytes: usize,
+    remote_bytes: usize,
     /// Replies that wait, or wait behind one that does.
     slots: usize,
     complaints: Complaints,
@@ -272,19 +272,19 @@ impl Shard {
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
-            letters: Letters::default(),
-            callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
-            gatherings: Slab::new(),
+            messages: Outgoing::default(),
+            proxies: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
+            fan_outs: Slab::new(),
             declined: Vec::new(),
-            relief: Relief::default(),
+            offload: Offload::default(),
             unread: Unread::default(),
             sessions: 0,
-            elsewhere: Elsewhere::default(),
+            other_cores: OtherCores::default(),
             published_priorities: 0,
             resumed: Vec::new(),
             inbound_bytes: 0,
             outbox_bytes: 0,
-            away_bytes: 0,
+            remote_bytes: 0,
             slots: 0,
             complaints: Complaints::default(),
             counters: Counters::default(),
@@ -302,9 +302,12 @@ impl Shard {
         let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
-        if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
+        if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
+            self.complain(
+                now,
+                || warn!(peer = %origin.peer, "turned remote: too many connections"),
+            );
             return Err(TooManyConnections);
         }
         self.sessions = self.sessions.wrapping_add(1);
@@ -340,9 +343,9 @@ impl Shard {
         self.outbox_bytes -= connection.outbox.bytes();
         self.slots -= connection.outbox.held();
         if connection.blocked {
-            self.letters.forget(conn);
+            self.messages.forget(conn);
         }
-        self.leave_others(conn, connection.away);
+        self.leave_others(conn, connection.remote);
         self.deliver(None, now);
         debug!(conn, peer = %connection.origin.peer, "disconnected");
     }
@@ -354,9 +357,9 @@ impl Shard {
     pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         loop {
             while let Some(conn) = self.resumed.pop() {
-                // Its number may be another's by now; a stand-in's is nothing that a driver knows.
+                // Its number may be another's by now; a proxy's is nothing that a driver knows.
                 let connection = self.connections.get(conn as usize);
-                if connection.is_some_and(|connection| connection.caller.is_none()) {
+                if connection.is_some_and(|connection| connection.key.is_none()) {
                     self.handle_frames(conn, &[], now);
                 }
             }
@@ -407,7 +410,7 @@ impl Shard {
         connection.throttled = connection.throttled.map(|_| now.mono_ms);
         if connection.may_resume() {
             self.handle_frames(conn, &[], now);
-        } else if connection.closing != Closing::No || connection.moving != Moving::No {
+        } else if connection.closing != Closing::No || connection.migration != Migration::No {
             self.mark_dirty(conn);
         }
     }
@@ -428,12 +431,14 @@ impl Shard {
             Closing::Now => Intake::Close,
             Closing::Flushing if connection.outbox.is_empty() => Intake::Close,
             Closing::Flushing => Intake::Pause,
-            Closing::No if connection.moving != Moving::No => match connection.moving {
-                Moving::Packed(_) | Moving::Leaving(_) if connection.outbox.is_empty() => {
+            Closing::No if connection.migration != Migration::No => match connection.migration {
+                Migration::Accepted(_) | Migration::Offloading(_)
+                    if connection.outbox.is_empty() =>
+                {
                     Intake::Move
                 }
                 // Its peer may read only when it has said all.
-                Moving::Settling(_) | Moving::Packed(_) | Moving::Leaving(_)
+                Migration::Quiescing(_) | Migration::Accepted(_) | Migration::Offloading(_)
                     if !connection.paused && !connection.ended =>
                 {
                     Intake::Read
@@ -526,15 +531,15 @@ impl Shard {
     }
 
     /// What the other cores take of what all share.
-    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
-        self.elsewhere = elsewhere;
+    pub fn set_other_cores(&mut self, other_cores: OtherCores) {
+        self.other_cores = other_cores;
     }
 
     /// Number of connections that came in on this core.
     #[must_use]
     pub fn connections(&self) -> usize {
-        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
-        self.connections.len() - stand_ins - self.relief.homeless
+        let stand_ins = self.proxies.iter().map(HashMap::len).sum::<usize>();
+        self.connections.len() - stand_ins - self.offload.awaiting_home
     }
 
     /// Whether every reply has left, on all connections.
@@ -558,7 +563,7 @@ impl Shard {
     /// results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.engine.jobs().len() - self.engine.kept() + self.relief.homeless
+        self.engine.jobs().len() - self.engine.kept() + self.offload.awaiting_home
     }
 
     /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
@@ -571,16 +576,16 @@ impl Shard {
     #[cfg(debug_assertions)]
     #[must_use]
     pub fn is_moving(&self, conn: ConnId) -> bool {
-        self.connections[conn as usize].moving != Moving::No
+        self.connections[conn as usize].migration != Migration::No
     }
 
-    /// Stand-ins of other cores' connections, and questions to all cores that wait for answers.
+    /// Proxies of other cores' connections, and questions to all cores that wait for answers.
     /// For tests.
     #[cfg(debug_assertions)]
     #[must_use]
-    pub fn dealings(&self) -> (usize, usize) {
-        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
-        (stand_ins + self.relief.homeless, self.gatherings.len())
+    pub fn remote_counts(&self) -> (usize, usize) {
+        let stand_ins = self.proxies.iter().map(HashMap::len).sum::<usize>();
+        (stand_ins + self.offload.awaiting_home, self.fan_outs.len())
     }
 
     /// The engine, to look at.
@@ -600,7 +605,7 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn registry_bytes(&self) -> usize {
-        self.engine.registry_bytes() + self.away_bytes
+        self.engine.registry_bytes() + self.remote_bytes
     }
 
     /// Handles `input` and what waited before it, as far as the outbox allows.
@@ -628,9 +633,9 @@ impl Shard {
                 Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
-                    self.letters.begin();
+                    self.messages.begin();
                     self.handle_arrival(conn, arrival, room, now);
-                    self.check_letters(conn);
+                    self.check_messages(conn);
                 }
                 Ok(None) => {
                     self.finish_if_ended(conn, now);
@@ -650,7 +655,7 @@ impl Shard {
         self.inbound_bytes += held_bytes;
         connection.inbound = inbound;
         if held_bytes > INBOUND_PAUSE_BYTES {
-            let moves = connection.moving != Moving::No;
+            let moves = connection.migration != Migration::No;
             connection.paused |= connection.is_grabbing() || connection.listing.is_some() || moves;
             self.consider_staying(conn);
         }
@@ -673,8 +678,8 @@ impl Shard {
         self.connections[conn as usize].closing = Closing::Flushing;
         self.engine.disconnect(conn, now);
         self.engine.connect(conn);
-        let away = self.connections[conn as usize].away.take();
-        self.leave_others(conn, away);
+        let remote = self.connections[conn as usize].remote.take();
+        self.leave_others(conn, remote);
         self.deliver(None, now);
     }
 
@@ -686,7 +691,7 @@ impl Shard {
         {
             self.go_on_listing(conn, progress, now);
         }
-        if self.connections[conn as usize].moving != Moving::No && self.go_on_moving(conn) {
+        if self.connections[conn as usize].migration != Migration::No && self.go_on_moving(conn) {
             let connection = &mut self.connections[conn as usize];
             connection.paused = connection.blocked;
             return true;
@@ -846,8 +851,8 @@ impl Shard {
     #[inline]
     fn mark_dirty(&mut self, conn: ConnId) {
         let connection = &mut self.connections[conn as usize];
-        // A stand-in is nothing that a driver knows.
-        if !connection.dirty && connection.caller.is_none() {
+        // A proxy is nothing that a driver knows.
+        if !connection.dirty && connection.key.is_none() {
             connection.dirty = true;
             self.dirty.push(conn);
         }
@@ -872,7 +877,7 @@ impl Shard {
     #[inline]
     fn taken_bytes(&self) -> usize {
         let own = self.memory_bytes() + self.registry_bytes();
-        own.saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
+        own.saturating_add_signed(self.messages.bytes + self.other_cores.bytes)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::handle::{self, Handles};
 use crate::wire::{Magic, encode, header_bytes};
 
 mod cluster;
-mod moving;
+mod migration;
 mod unread;
 
 struct Desk {

@@ -138,7 +138,7 @@ impl Shard {
         let mut excess = (taken + 1).saturating_sub(self.settings.memory_bytes_max);
         while excess > 0
             && let Some((conn, bytes)) = self.find_largest()
-            && bytes >= self.elsewhere.largest_unread_bytes
+            && bytes >= self.other_cores.largest_unread_bytes
         {
             let why = "--memory-max is reached, and no other peer has so much unread in its outbox";
             self.close_unread(conn, why, now);

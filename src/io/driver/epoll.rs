@@ -383,7 +383,7 @@ impl Epoll {
 
     /// Lets a connection move to another core.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.destination(conn) else { return };
+        let Some(to) = self.parts.shard.begin_hand_over(conn) else { return };
         let Some(mut connection) = self.connections[conn as usize].take() else { return };
         // Its descriptor lives on, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);

@@ -531,11 +531,11 @@ impl Glommio {
     /// Lets a connection move to another core. Its task ends with what it polls, so it is a copy of
     /// the descriptor that goes.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.destination(conn) else { return };
+        let Some(to) = self.parts.shard.begin_hand_over(conn) else { return };
         let Some(connection) = &self.connections[conn as usize] else { return };
         let copy = socket(&connection.stream, |socket| socket.try_clone());
         let Ok(copy) = copy else {
-            self.shard().stay(conn);
+            self.shard().cancel_hand_over(conn);
             return self.wake();
         };
         let Some(connection) = self.connections[conn as usize].take() else { return };

@@ -632,9 +632,9 @@ impl Uring {
         if connection.leaving {
             return;
         }
-        let to = self.parts.shard.destination(conn);
+        let to = self.parts.shard.begin_hand_over(conn);
         let Some(ring) = to.and_then(|core| self.parts.rings.get(core)?.get()) else {
-            return self.parts.shard.stay(conn);
+            return self.parts.shard.cancel_hand_over(conn);
         };
         connection.leaving = true;
         let ring = Fd(ring.as_raw_fd());
@@ -649,7 +649,7 @@ impl Uring {
         let connection = &mut self.connections[key];
         connection.leaving = false;
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
-        match (u32::try_from(result), self.parts.shard.destination(conn)) {
+        match (u32::try_from(result), self.parts.shard.begin_hand_over(conn)) {
             (Ok(file), Some(to)) => {
                 connection.conn = None;
                 let Some(number) = connection.number.take() else { return };
@@ -658,7 +658,7 @@ impl Uring {
             }
             _ => {
                 debug!(conn, error = %Error::from_raw_os_error(-result), "can't be handed over");
-                self.shard().stay(conn);
+                self.shard().cancel_hand_over(conn);
             }
         }
     }

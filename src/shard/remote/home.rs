@@ -1,5 +1,5 @@
-//! What a core does for its own connections about jobs of other cores: requests out as letters,
-//! the owners' letters in.
+//! What a core does for its own connections about jobs of other cores: requests out as messages,
+//! the owners' messages in.
 //!
 //! Replies keep their places in the outbox while they are on their way. A worker whose functions
 //! belong to several cores (it roams) is served here by hints: each owner says which priorities may
@@ -18,7 +18,7 @@ use crate::engine::{ConnId, Now, Status};
 use crate::protocol::admin::{self, Concern, Listing};
 use crate::protocol::session;
 use crate::shard::cores::Core;
-use crate::shard::remote::message::{Answer, Caller, Letter, Question, Rest};
+use crate::shard::remote::message::{Answer, ConnKey, Message, Question, Rest};
 use crate::shard::remote::urgency::Urgency;
 use crate::shard::{Closing, Shard};
 use crate::wire::outbox::{Parcel, Slot};
@@ -26,15 +26,15 @@ use crate::wire::{
     Command, ErrorReply, Grab, Header, Magic, Payload, Priority, Request, Response, Work, text,
 };
 
-/// What a connection's home knows of its dealings with other cores.
+/// What a connection's home knows of its remote_counts with other cores.
 #[derive(Debug)]
-pub(in crate::shard) struct Away {
+pub(in crate::shard) struct RemoteState {
     /// Cores that know of the connection, one bit each.
     pub(in crate::shard) known: u64,
     /// Submissions to another core since the last one that was for this.
-    streak: u32,
+    submissions_in_row: u32,
     /// It couldn't be moved.
-    pub(in crate::shard) is_rooted: bool,
+    pub(in crate::shard) is_pinned: bool,
     /// Functions of other cores that it can run.
     functions: BTreeSet<Box<[u8]>>,
     /// Memory that they take.
@@ -64,12 +64,12 @@ pub(in crate::shard) struct Away {
     asked: u64,
 }
 
-impl Away {
+impl RemoteState {
     fn new(cores: usize) -> Self {
         Self {
             known: 0,
-            streak: 0,
-            is_rooted: false,
+            submissions_in_row: 0,
+            is_pinned: false,
             functions: BTreeSet::new(),
             function_bytes: 0,
             able: vec![0; cores].into(),
@@ -95,20 +95,20 @@ impl Away {
         ready: u8,
         rest: Rest,
     ) -> Self {
-        let mut away = Self::new(cores);
-        away.known = 1 << owner;
-        away.roams = !functions.is_empty();
-        away.able[owner] = u32::try_from(functions.len()).unwrap_or(u32::MAX);
-        away.function_bytes = functions.iter().map(|name| entry_bytes(name)).sum();
-        away.functions = functions.into_iter().collect();
-        if away.roams {
-            away.asleep = rest == Rest::Asleep;
-            away.told = if away.asleep { 1 << owner | 1 << own } else { 0 };
+        let mut remote = Self::new(cores);
+        remote.known = 1 << owner;
+        remote.roams = !functions.is_empty();
+        remote.able[owner] = u32::try_from(functions.len()).unwrap_or(u32::MAX);
+        remote.function_bytes = functions.iter().map(|name| entry_bytes(name)).sum();
+        remote.functions = functions.into_iter().collect();
+        if remote.roams {
+            remote.asleep = rest == Rest::Asleep;
+            remote.told = if remote.asleep { 1 << owner | 1 << own } else { 0 };
             // What comes in its sleep comes with the NOOP.
-            away.hints[owner] = if away.asleep { 0 } else { ready };
-            away.woken_by = (rest == Rest::Woken).then_some(owner);
+            remote.hints[owner] = if remote.asleep { 0 } else { ready };
+            remote.woken_by = (rest == Rest::Woken).then_some(owner);
         }
-        away
+        remote
     }
 
     /// Memory that functions of other cores take here, in bytes.
@@ -130,8 +130,8 @@ impl Away {
 
     /// The most promising core to ask, and the least urgent priority that makes it so. Of cores
     /// that weren't heard `urgency` tells what they may have; those that it has submitted to may
-    /// have anything. Without hints every owner is asked once: the letter with a hint may be on its
-    /// way.
+    /// have anything. Without hints every owner is asked once: the message with a hint may be on
+    /// its way.
     fn best(&self, own: Core, urgency: &Urgency) -> Option<(Core, Priority)> {
         let of_unheard = |core: Core| match self.unheard >> core & 1 {
             1 if self.able[core] > 0 => urgency.of(core),
@@ -162,8 +162,8 @@ fn entry_bytes(name: &[u8]) -> usize {
 
 /// What all cores together are asked, as far as they have answered.
 #[derive(Debug)]
-pub(in crate::shard) struct Gathering {
-    caller: Caller,
+pub(in crate::shard) struct FanOut {
+    key: ConnKey,
     slot: Slot,
     question: Question,
     left: usize,
@@ -190,9 +190,11 @@ impl Shard {
             Request::Submit(ref submit) => {
                 let owner = cores.owner_of(submit.function);
                 let asked = owner != cores.own && self.ask(owner, conn, header, body);
-                let away = &mut self.connections[conn as usize].away;
-                if let Some(away) = away.as_mut().filter(|away| asked && away.able[owner] > 0) {
-                    away.submitted |= 1 << owner;
+                let remote = &mut self.connections[conn as usize].remote;
+                if let Some(remote) =
+                    remote.as_mut().filter(|remote| asked && remote.able[owner] > 0)
+                {
+                    remote.submitted |= 1 << owner;
                 }
                 self.count_streak(conn, owner);
                 asked
@@ -206,7 +208,7 @@ impl Shard {
                 owner.is_some_and(|owner| owner != cores.own && self.ask(owner, conn, header, body))
             }
             Request::GetStatusUnique { unique } => {
-                self.gather(conn, Question::StatusUnique(unique.into()), now);
+                self.ask_all(conn, Question::StatusUnique(unique.into()), now);
                 true
             }
             Request::CanDo { function } | Request::CanDoTimeout { function, .. } => {
@@ -216,11 +218,11 @@ impl Shard {
                 }
                 self.offer(conn, owner, function);
                 self.tell(owner, conn, header, body);
-                let away = self.away(conn);
-                if away.asleep && away.told >> owner & 1 == 0 {
-                    away.told |= 1 << owner;
-                    let caller = self.caller(conn);
-                    self.send_letter(owner, Letter::Sleep(caller));
+                let remote = self.remote(conn);
+                if remote.asleep && remote.told >> owner & 1 == 0 {
+                    remote.told |= 1 << owner;
+                    let key = self.key(conn);
+                    self.send_message(owner, Message::Sleep(key));
                 }
                 true
             }
@@ -229,31 +231,31 @@ impl Shard {
                 if owner == cores.own {
                     return false;
                 }
-                let away = self.away(conn);
-                if away.functions.remove(function) {
+                let remote = self.remote(conn);
+                if remote.functions.remove(function) {
                     let bytes = entry_bytes(function);
-                    away.function_bytes -= bytes;
-                    away.able[owner] -= 1;
-                    if away.able[owner] == 0 {
-                        away.told &= !(1 << owner);
-                        away.unheard &= !(1 << owner);
-                        away.submitted &= !(1 << owner);
-                        away.woken_by = away.woken_by.filter(|&by| by != owner);
+                    remote.function_bytes -= bytes;
+                    remote.able[owner] -= 1;
+                    if remote.able[owner] == 0 {
+                        remote.told &= !(1 << owner);
+                        remote.unheard &= !(1 << owner);
+                        remote.submitted &= !(1 << owner);
+                        remote.woken_by = remote.woken_by.filter(|&by| by != owner);
                     }
-                    self.away_bytes -= bytes;
+                    self.remote_bytes -= bytes;
                     self.tell(owner, conn, header, body);
                 }
                 true
             }
             Request::ResetAbilities => {
-                if let Some(away) = &mut self.connections[conn as usize].away {
-                    away.functions.clear();
-                    self.away_bytes -= std::mem::take(&mut away.function_bytes);
-                    (away.unheard, away.submitted) = (0, 0);
-                    let able = std::mem::replace(&mut away.able, vec![0; cores.count].into());
-                    away.woken_by = away.woken_by.filter(|&by| able[by] == 0);
+                if let Some(remote) = &mut self.connections[conn as usize].remote {
+                    remote.functions.clear();
+                    self.remote_bytes -= std::mem::take(&mut remote.function_bytes);
+                    (remote.unheard, remote.submitted) = (0, 0);
+                    let able = std::mem::replace(&mut remote.able, vec![0; cores.count].into());
+                    remote.woken_by = remote.woken_by.filter(|&by| able[by] == 0);
                     for owner in (0..cores.count).filter(|&owner| able[owner] > 0) {
-                        self.away(conn).told &= !(1 << owner);
+                        self.remote(conn).told &= !(1 << owner);
                         self.tell(owner, conn, header, body);
                     }
                 }
@@ -262,12 +264,12 @@ impl Shard {
             }
             Request::GrabJob(grab) if self.is_roaming(conn) => {
                 self.rise(conn);
-                let away = self.away(conn);
-                away.asleep = false;
+                let remote = self.remote(conn);
+                remote.asleep = false;
                 // The others give no hints to one that they take for asleep.
-                away.unheard |= away.told;
-                away.grabbing = Some(grab);
-                away.asked = 0;
+                remote.unheard |= remote.told;
+                remote.grabbing = Some(grab);
+                remote.asked = 0;
                 self.ask_next(conn, now);
                 self.consider_moving(conn);
                 true
@@ -292,7 +294,7 @@ impl Shard {
                 None => return false,
             },
             Concern::Everyone => {
-                self.gather(conn, Question::Line(line.into()), now);
+                self.ask_all(conn, Question::Line(line.into()), now);
                 return true;
             }
         };
@@ -300,8 +302,8 @@ impl Shard {
             return false;
         }
         let slot = self.hold(conn);
-        let caller = self.known_caller(owner, conn);
-        self.send_letter(owner, Letter::Line { caller, slot, line: line.into() });
+        let key = self.known_caller(owner, conn);
+        self.send_message(owner, Message::Line { key, slot, line: line.into() });
         true
     }
 
@@ -319,22 +321,26 @@ impl Shard {
 
     /// Whether a worker's functions belong, or belonged, to several cores.
     pub(in crate::shard) fn is_roaming(&self, conn: ConnId) -> bool {
-        self.connections[conn as usize].away.as_ref().is_some_and(|away| away.roams)
+        self.connections[conn as usize].remote.as_ref().is_some_and(|remote| remote.roams)
     }
 
     /// Other cores forget a connection that has gone.
-    pub(in crate::shard) fn leave_others(&mut self, conn: ConnId, away: Option<Box<Away>>) {
-        self.away_bytes -= away.as_ref().map_or(0, |away| away.function_bytes);
-        let known = away.map_or(0, |away| away.known);
+    pub(in crate::shard) fn leave_others(
+        &mut self,
+        conn: ConnId,
+        remote: Option<Box<RemoteState>>,
+    ) {
+        self.remote_bytes -= remote.as_ref().map_or(0, |remote| remote.function_bytes);
+        let known = remote.map_or(0, |remote| remote.known);
         for core in self.settings.cores.others().filter(|core| known >> core & 1 == 1) {
-            self.send_letter(core, Letter::Gone(conn));
+            self.send_message(core, Message::Gone(conn));
         }
     }
 
     /// Has another core write the next rows of a list.
     pub(in crate::shard) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
-        let caller = self.caller(conn);
-        self.send_letter(core, Letter::List { caller, listing });
+        let key = self.key(conn);
+        self.send_message(core, Message::List { key, listing });
     }
 
     /// Whether there is memory for a worker's word that it can run a function. Decided here, also
@@ -345,9 +351,9 @@ impl Shard {
         if owner == self.settings.cores.own {
             return self.engine.has_room_to_register(conn, function, room);
         }
-        let away = &self.connections[conn as usize].away;
+        let remote = &self.connections[conn as usize].remote;
         self.engine.has_room_to_register(conn, function, room.saturating_sub(entry_bytes(function)))
-            || away.as_ref().is_some_and(|away| away.functions.contains(function))
+            || remote.as_ref().is_some_and(|remote| remote.functions.contains(function))
     }
 
     pub(in crate::shard) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
@@ -356,9 +362,9 @@ impl Shard {
         self.complain(now, || warn!(conn, %peer, "CAN_DO refused: --memory-max is reached"));
     }
 
-    pub(in crate::shard) fn send_letter(&mut self, to: Core, letter: Letter) {
-        trace!(to, ?letter, "letter");
-        self.letters.send(to, letter);
+    pub(in crate::shard) fn send_message(&mut self, to: Core, message: Message) {
+        trace!(to, ?message, "message");
+        self.messages.send(to, message);
     }
 
     /// The job that a worker speaks of.
@@ -366,20 +372,20 @@ impl Shard {
         self.settings.handles.number(text::c_string(work.handle))
     }
 
-    fn caller(&self, conn: ConnId) -> Caller {
-        Caller { conn, session: self.connections[conn as usize].session_id }
+    fn key(&self, conn: ConnId) -> ConnKey {
+        ConnKey { conn, generation: self.connections[conn as usize].generation }
     }
 
-    /// The same, for a letter after which `owner` knows of the connection.
-    fn known_caller(&mut self, owner: Core, conn: ConnId) -> Caller {
-        self.away(conn).known |= 1 << owner;
-        self.caller(conn)
+    /// The same, for a message after which `owner` knows of the connection.
+    fn known_caller(&mut self, owner: Core, conn: ConnId) -> ConnKey {
+        self.remote(conn).known |= 1 << owner;
+        self.key(conn)
     }
 
-    fn away(&mut self, conn: ConnId) -> &mut Away {
+    fn remote(&mut self, conn: ConnId) -> &mut RemoteState {
         let cores = self.settings.cores.count;
-        let away = &mut self.connections[conn as usize].away;
-        away.get_or_insert_with(|| Box::new(Away::new(cores)))
+        let remote = &mut self.connections[conn as usize].remote;
+        remote.get_or_insert_with(|| Box::new(RemoteState::new(cores)))
     }
 
     fn hold(&mut self, conn: ConnId) -> Slot {
@@ -389,9 +395,10 @@ impl Shard {
 
     /// Counts submissions to other cores; a client that has enough of them may move.
     fn count_streak(&mut self, conn: ConnId, owner: Core) {
-        let Some(away) = &mut self.connections[conn as usize].away else { return };
-        away.streak = if owner == self.settings.cores.own { 0 } else { away.streak + 1 };
-        if away.streak >= self.settings.move_after {
+        let Some(remote) = &mut self.connections[conn as usize].remote else { return };
+        remote.submissions_in_row =
+            if owner == self.settings.cores.own { 0 } else { remote.submissions_in_row + 1 };
+        if remote.submissions_in_row >= self.settings.move_after {
             self.consider_moving(conn);
         }
     }
@@ -417,23 +424,23 @@ impl Shard {
         body: Payload<'_>,
     ) {
         let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-        let caller = self.known_caller(owner, conn);
-        self.send_letter(owner, Letter::Request { caller, slot, header, body });
+        let key = self.known_caller(owner, conn);
+        self.send_message(owner, Message::Request { key, slot, header, body });
     }
 
     /// Asks every core, this one included.
-    fn gather(&mut self, conn: ConnId, question: Question, now: Now) {
-        let (caller, slot) = (self.caller(conn), self.hold(conn));
+    fn ask_all(&mut self, conn: ConnId, question: Question, now: Now) {
+        let (key, slot) = (self.key(conn), self.hold(conn));
         let left = self.settings.cores.count;
         let (latest, texts) = (None, Vec::new());
         let asked = question.clone();
-        let gathering = Gathering { caller, slot, question, left, latest, texts };
-        let gathering = self.gatherings.insert(gathering);
+        let fan_out = FanOut { key, slot, question, left, latest, texts };
+        let fan_out = self.fan_outs.insert(fan_out);
         for core in self.settings.cores.others() {
-            self.send_letter(core, Letter::Ask { gathering, question: asked.clone() });
+            self.send_message(core, Message::Ask { fan_out, question: asked.clone() });
         }
         let answer = self.answer_question(&asked, now);
-        self.add_answer(gathering, answer);
+        self.add_answer(fan_out, answer);
     }
 }
 
@@ -446,43 +453,43 @@ impl Shard {
             self.engine.mark_remote(conn);
             let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
             let (asleep, woken) = (self.engine.is_asleep(conn), self.engine.is_woken(conn));
-            let away = self.away(conn);
-            away.roams = true;
-            away.hints[own] = ready;
-            away.asleep = asleep;
-            away.told = u64::from(asleep) << own;
-            away.woken_by = woken.then_some(own);
+            let remote = self.remote(conn);
+            remote.roams = true;
+            remote.hints[own] = ready;
+            remote.asleep = asleep;
+            remote.told = u64::from(asleep) << own;
+            remote.woken_by = woken.then_some(own);
         }
-        let away = self.away(conn);
-        if away.functions.insert(function.into()) {
-            away.able[owner] += 1;
-            away.unheard |= 1 << owner;
+        let remote = self.remote(conn);
+        if remote.functions.insert(function.into()) {
+            remote.able[owner] += 1;
+            remote.unheard |= 1 << owner;
             let bytes = entry_bytes(function);
-            away.function_bytes += bytes;
-            self.away_bytes += bytes;
+            remote.function_bytes += bytes;
+            self.remote_bytes += bytes;
         }
     }
 
     /// Asks the most promising core, or answers NO_JOB.
     fn ask_next(&mut self, conn: ConnId, now: Now) {
         let own = self.settings.cores.own;
-        while let Some(grab) = self.away(conn).grabbing {
+        while let Some(grab) = self.remote(conn).grabbing {
             let best = {
                 let Self { connections, settings, .. } = &*self;
-                let away = connections[conn as usize].away.as_ref();
-                away.and_then(|away| away.best(own, &settings.urgency))
+                let remote = connections[conn as usize].remote.as_ref();
+                remote.and_then(|remote| remote.best(own, &settings.urgency))
             };
-            let away = self.away(conn);
+            let remote = self.remote(conn);
             let Some((core, least)) = best else {
-                away.grabbing = None;
+                remote.grabbing = None;
                 self.push(conn, &Response::NoJob, now);
                 return self.resume(conn);
             };
-            away.turn = core;
-            away.told &= !(1 << core);
+            remote.turn = core;
+            remote.told &= !(1 << core);
             if core != own {
-                let caller = self.known_caller(core, conn);
-                return self.send_letter(core, Letter::Grab { caller, grab, least });
+                let key = self.known_caller(core, conn);
+                return self.send_message(core, Message::Grab { key, grab, least });
             }
             let (_, mut cx) = self.context(conn, self.room(), now);
             let found = session::grab_urgent(grab, least, &mut cx);
@@ -497,17 +504,17 @@ impl Shard {
 
     /// An owner has answered a grab.
     fn note_answer(&mut self, conn: ConnId, core: Core, ready: u8, found: bool) {
-        let away = self.away(conn);
-        away.hints[core] = ready;
-        away.unheard &= !(1 << core);
-        away.submitted &= !(1 << core);
+        let remote = self.remote(conn);
+        remote.hints[core] = ready;
+        remote.unheard &= !(1 << core);
+        remote.submitted &= !(1 << core);
         if !found {
-            away.asked |= u64::from(ready == 0) << core;
-            away.woken_by = away.woken_by.filter(|&by| by != core);
+            remote.asked |= u64::from(ready == 0) << core;
+            remote.woken_by = remote.woken_by.filter(|&by| by != core);
             return;
         }
-        away.grabbing = None;
-        if let Some(by) = away.woken_by.take().filter(|&by| by != core) {
+        remote.grabbing = None;
+        if let Some(by) = remote.woken_by.take().filter(|&by| by != core) {
             self.decline(conn, by);
         }
         self.resume(conn);
@@ -518,54 +525,54 @@ impl Shard {
         if core == self.settings.cores.own {
             self.declined.push(conn);
         } else {
-            let caller = self.caller(conn);
-            self.send_letter(core, Letter::Declined(caller));
+            let key = self.key(conn);
+            self.send_message(core, Message::Declined(key));
         }
     }
 
     /// `PRE_SLEEP` of a worker that roams.
     fn sleep(&mut self, conn: ConnId, now: Now) {
         let own = self.settings.cores.own;
-        let away = self.away(conn);
-        if away.hints.iter().any(|&mask| mask != 0) {
+        let remote = self.remote(conn);
+        if remote.hints.iter().any(|&mask| mask != 0) {
             // It may have slept already, and is awake now: whoever wakes it is declined.
-            away.asleep = false;
+            remote.asleep = false;
             return self.push(conn, &Response::Noop, now);
         }
-        away.asleep = true;
-        if away.told >> own & 1 == 0 {
-            away.told |= 1 << own;
+        remote.asleep = true;
+        if remote.told >> own & 1 == 0 {
+            remote.told |= 1 << own;
             self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
         for core in self.settings.cores.others() {
             // This very core may have woken it at once.
-            let away = self.away(conn);
-            if away.asleep && away.able[core] > 0 && away.told >> core & 1 == 0 {
-                away.told |= 1 << core;
-                let caller = self.caller(conn);
-                self.send_letter(core, Letter::Sleep(caller));
+            let remote = self.remote(conn);
+            if remote.asleep && remote.able[core] > 0 && remote.told >> core & 1 == 0 {
+                remote.told |= 1 << core;
+                let key = self.key(conn);
+                self.send_message(core, Message::Sleep(key));
             }
         }
     }
 
     /// An owner has jobs for a worker that it takes for asleep.
     pub(in crate::shard) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
-        let away = self.away(conn);
-        let was_told = away.told >> from & 1 == 1;
-        if away.asleep && !was_told {
+        let remote = self.remote(conn);
+        let was_told = remote.told >> from & 1 == 1;
+        if remote.asleep && !was_told {
             // It has nothing to do with that core any more, or has only just stayed here.
             return self.decline(conn, from);
         }
-        away.told &= !(1 << from);
-        away.hints[from] |= ready;
-        if std::mem::take(&mut away.asleep) {
-            away.woken_by = Some(from);
+        remote.told &= !(1 << from);
+        remote.hints[from] |= ready;
+        if std::mem::take(&mut remote.asleep) {
+            remote.woken_by = Some(from);
             self.rise(conn);
             self.push(conn, &Response::Noop, now);
         } else {
-            // One that stays after all is woken once more: that lease, too, ends with this letter.
-            away.woken_by = away.woken_by.filter(|&by| by != from);
+            // One that stays after all is woken once more: that lease, too, ends with this message.
+            remote.woken_by = remote.woken_by.filter(|&by| by != from);
             self.decline(conn, from);
         }
     }
@@ -573,18 +580,18 @@ impl Shard {
     /// This core hears that a worker is awake without being asked or declined: it costs nothing.
     fn rise(&mut self, conn: ConnId) {
         let own = self.settings.cores.own;
-        let away = self.away(conn);
-        if away.told >> own & 1 == 1 {
-            away.told &= !(1 << own);
+        let remote = self.remote(conn);
+        if remote.told >> own & 1 == 1 {
+            remote.told &= !(1 << own);
             self.engine.rise(conn);
             let ready = self.engine.ready(conn);
-            self.away(conn).hints[own] |= ready;
+            self.remote(conn).hints[own] |= ready;
         }
     }
 
     /// An owner has jobs for a worker that is awake.
     pub(in crate::shard) fn receive_hint(&mut self, conn: ConnId, from: Core, ready: u8) {
-        self.away(conn).hints[from] |= ready;
+        self.remote(conn).hints[from] |= ready;
     }
 
     fn resume(&mut self, conn: ConnId) {
@@ -592,65 +599,65 @@ impl Shard {
     }
 }
 
-/// Letters of owners.
+/// Outgoing of owners.
 impl Shard {
-    /// Handles a letter that comes back to a connection's home.
-    pub(in crate::shard) fn receive_at_home(&mut self, from: Core, letter: Letter, now: Now) {
-        match letter {
-            Letter::Reply { caller, slot, parcel } => {
-                if let Some(conn) = self.find_caller(caller) {
+    /// Handles a message that comes back to a connection's home.
+    pub(in crate::shard) fn receive_at_home(&mut self, from: Core, message: Message, now: Now) {
+        match message {
+            Message::Reply { key, slot, parcel } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.fill(conn, |outbox| outbox.fill_with(slot, parcel));
                 }
             }
-            Letter::Push { caller, parcel } => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::Push { key, parcel } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.push_parcel(conn, parcel, now);
                 }
             }
-            Letter::Forward { caller, command, body } => {
+            Message::Forward { key, command, body } => {
                 let body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
                 let header = Header { magic: Magic::Request, command, body_bytes };
-                if let Some(conn) = self.find_caller(caller)
+                if let Some(conn) = self.find_caller(key)
                     && let Ok(Request::Work(work)) = Request::parse(header, Payload::shared(&body))
                 {
                     self.forward(conn, &work, now);
                 }
             }
-            Letter::Assigned { caller, parcel, ready } => {
+            Message::Assigned { key, parcel, ready } => {
                 // One that has gone meanwhile has told the owner so.
-                if let Some(conn) = self.find_caller(caller) {
+                if let Some(conn) = self.find_caller(key) {
                     self.push_parcel(conn, parcel, now);
                     self.note_answer(conn, from, ready, true);
                 }
             }
-            Letter::Empty { caller, ready } => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::Empty { key, ready } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.note_answer(conn, from, ready, false);
                     self.ask_next(conn, now);
                 }
             }
-            Letter::Late { caller, number } => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::Late { key, number } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.note_late(conn, number, now);
                 }
             }
-            Letter::Hint { caller, ready } => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::Hint { key, ready } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.receive_hint(conn, from, ready);
                 }
             }
-            Letter::Noop { caller, ready } => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::Noop { key, ready } => {
+                if let Some(conn) = self.find_caller(key) {
                     self.receive_noop(conn, from, ready, now);
                 }
             }
-            Letter::Welcome(caller) => {
-                if let Some(conn) = self.find_caller(caller) {
+            Message::MigrationAccepted(key) => {
+                if let Some(conn) = self.find_caller(key) {
                     self.pack(conn, from);
                 }
             }
-            Letter::Rows { caller, rows, next } => {
-                if let Some(conn) = self.find_caller(caller)
+            Message::Rows { key, rows, next } => {
+                if let Some(conn) = self.find_caller(key)
                     && let Some(progress) = &mut self.connections[conn as usize].listing
                 {
                     progress.asked = false;
@@ -659,28 +666,27 @@ impl Shard {
                     self.resume(conn);
                 }
             }
-            Letter::Answer { gathering, answer } => self.add_answer(gathering, answer),
+            Message::Answer { fan_out, answer } => self.add_answer(fan_out, answer),
             other => debug_assert!(false, "{other:?} is for an owner"),
         }
     }
 
     /// A core has answered what all are asked.
-    pub(in crate::shard) fn add_answer(&mut self, gathering: usize, answer: Answer) {
-        let gathered = &mut self.gatherings[gathering];
-        gathered.left -= 1;
+    pub(in crate::shard) fn add_answer(&mut self, fan_out: usize, answer: Answer) {
+        let pending = &mut self.fan_outs[fan_out];
+        pending.left -= 1;
         match answer {
             Answer::Status(status) => {
-                let latest = [gathered.latest, status].into_iter().flatten();
-                gathered.latest = latest.max_by_key(|(number, _)| *number);
+                let latest = [pending.latest, status].into_iter().flatten();
+                pending.latest = latest.max_by_key(|(number, _)| *number);
             }
-            Answer::Text(text) => gathered.texts.push(text),
+            Answer::Text(text) => pending.texts.push(text),
         }
-        if gathered.left > 0 {
+        if pending.left > 0 {
             return;
         }
-        let Gathering { caller, slot, question, latest, texts, .. } =
-            self.gatherings.remove(gathering);
-        let Some(conn) = self.find_caller(caller) else { return };
+        let FanOut { key, slot, question, latest, texts, .. } = self.fan_outs.remove(fan_out);
+        let Some(conn) = self.find_caller(key) else { return };
         let mut parcel = Parcel::default();
         match &question {
             Question::StatusUnique(unique) => {
@@ -691,16 +697,16 @@ impl Shard {
         self.fill(conn, |outbox| outbox.fill_with(slot, parcel));
     }
 
-    /// The connection a letter is about, unless it has gone, or is gone for other cores: an answer
+    /// The connection a message is about, unless it has gone, or is gone for other cores: an answer
     /// would make itself known to them again, and nothing would make them forget it.
-    fn find_caller(&self, caller: Caller) -> Option<ConnId> {
-        let connection = self.connections.get(caller.conn as usize)?;
+    fn find_caller(&self, key: ConnKey) -> Option<ConnId> {
+        let connection = self.connections.get(key.conn as usize)?;
         let is_open = match connection.closing {
             Closing::No => true,
             Closing::Flushing => !connection.ended,
             Closing::Now => false,
         };
-        let is_it = connection.session_id == caller.session && connection.caller.is_none();
-        (is_it && is_open).then_some(caller.conn)
+        let is_it = connection.generation == key.generation && connection.key.is_none();
+        (is_it && is_open).then_some(key.conn)
     }
 }

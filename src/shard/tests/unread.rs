@@ -175,11 +175,11 @@ fn the_largest_of_all_cores_is_closed() {
     let worker = desk.assign(&[client]);
     (0..4).for_each(|_| desk.pile(worker, 1, MIB));
     let bytes = 12 * MIB as isize;
-    let elsewhere = Elsewhere { bytes, largest_unread_bytes: 5 * MIB, ..Elsewhere::default() };
-    desk.shard.set_elsewhere(elsewhere);
+    let other_cores = OtherCores { bytes, largest_unread_bytes: 5 * MIB, ..OtherCores::default() };
+    desk.shard.set_other_cores(other_cores);
     desk.settle();
     assert_ne!(desk.shard.intake(client), Intake::Close, "another core has a larger one");
-    desk.shard.set_elsewhere(Elsewhere { largest_unread_bytes: 4 * MIB, ..elsewhere });
+    desk.shard.set_other_cores(OtherCores { largest_unread_bytes: 4 * MIB, ..other_cores });
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }
@@ -224,7 +224,7 @@ fn a_core_with_much_unread_looks_when_others_use_memory_up() {
     assert!(deadline <= desk.now.mono_ms + 100);
     desk.now.mono_ms = deadline;
     let bytes = 12 * MIB as isize;
-    desk.shard.set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    desk.shard.set_other_cores(OtherCores { bytes, ..OtherCores::default() });
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }
