@@ -1,12 +1,12 @@
-//! The kernel's side: opens listeners, takes signals, reads the clocks, and picks the driver that
-//! runs a shard on them.
+//! The kernel's side of the server: starts it, and runs each core's shard on an event loop.
 //!
-//! The drivers are sibling files with the same calls in them, one event loop each: `uring`,
-//! `epoll` and `glommio`. They know sockets and the shard's contract, and nothing of Gearman. The
-//! shard calls none.
+//! `host` wraps the host (sockets, signals, clocks, the log), `cores` is what cores share,
+//! `runtime` is one core's part of both around its shard, and `driver` has the event loops that a
+//! runtime runs on. They know sockets and the shard's contract, and nothing of Gearman; the shard
+//! calls none of them.
 //!
 //! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
-//! its own. Signals reach a core through a pipe, everything else through its post and its bell.
+//! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
 
 mod cores;
 mod driver;
@@ -23,7 +23,8 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use self::cores::drain::Drain;
-use self::cores::mesh;
+use self::cores::gauges::Gauges;
+use self::cores::mesh::{self, CoreWaker, Mailbox};
 use self::cores::numbers::Numbers;
 use self::cores::utilization::Meter;
 use self::driver::CoreLoop;
@@ -39,24 +40,24 @@ use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{ReopenLog, Signals};
 pub use self::host::{log, machine, memory, process};
-use self::runtime::{CoreRuntime, Mail, MemoryElsewhere, Rings};
-use self::store_link::StoreLink;
+use self::runtime::{CoreRuntime, Envelope, OtherCoresMemory, Rings};
 pub use self::store_link::StoreLost;
+use self::store_link::{StoreLink, outcome_channel};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::{Settings, Shard};
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
-/// How long the store may take, at the end, to keep what was handed over.
+/// How long the store may take, at the end, to write the operations that it was given.
 const STORE_GRACE: Duration = Duration::from_secs(5);
-/// Time between two lines about a recovery that goes on.
-const RECOVERY_NEWS_MS: u64 = 1000;
+/// Time between two log lines about a recovery that goes on.
+const RECOVERY_LOG_INTERVAL_MS: u64 = 1000;
 
 /// Why the server can't run, or can't go on.
 #[derive(Debug, Error)]
 pub enum IoError {
-    /// The process can't be what it is to be.
+    /// The process can't be set up.
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// No socket to listen on.
@@ -65,23 +66,23 @@ pub enum IoError {
     /// No event loop can run, or one ended.
     #[error(transparent)]
     Driver(#[from] DriverError),
-    /// The store can't be read or had.
+    /// The store can't be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The kernel refuses something that a start takes.
+    /// The kernel refuses a thread, a descriptor or a socket option.
     #[error("the server can't start: {0}")]
     Start(#[from] std::io::Error),
 }
 
-/// What a server is made of.
+/// Everything that a server is started with.
 pub struct Server {
-    /// For the shards, but for which core each is.
+    /// For the shards; each core's number is put in.
     pub settings: Settings,
-    /// What `choose` answered, for as many cores as there are `signals`.
+    /// What `choose` returned, for as many cores as there are `signals`.
     pub event_loop: EventLoop,
     /// Where to listen once everything is ready; for each core.
     pub listeners: Listeners,
-    /// The signals that end it, for each core.
+    /// The signals, for each core.
     pub signals: Vec<Signals>,
     /// Where background jobs are kept.
     pub store: Option<Box<dyn Store>>,
@@ -89,13 +90,13 @@ pub struct Server {
     pub host_timeout: Duration,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
-    /// How long a core looks for something to do before it waits in the kernel.
+    /// How long a core looks for work before it waits in the kernel.
     pub busy_poll: Duration,
-    /// Opens the log anew.
+    /// Reopens the log.
     pub reopen_log: ReopenLog,
 }
 
-/// Takes back what the store kept, listens, says so by `ready`, and serves until a signal ends it.
+/// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
 /// There are as many cores as there are `signals`; the calling thread is the first.
 ///
 /// # Errors
@@ -104,86 +105,86 @@ pub fn run(
     server: Server,
     ready: impl FnOnce() -> Result<(), ProcessError>,
 ) -> Result<(), IoError> {
-    let Server {
-        settings,
-        event_loop,
-        listeners,
-        signals,
-        store,
-        host_timeout,
-        store_timeout,
-        busy_poll,
-        reopen_log,
-    } = server;
-    let clock = Clock::start();
-    let (connections_max, count) = (settings.core_connections_max, signals.len());
-    let Settings { handles, engine, .. } = &settings;
-    let mut shards: Vec<Shard> = (0..count)
-        .map(|own| {
-            let cores = Cores { own, count };
-            Shard::new(Settings { cores, ..settings.clone() }, clock.now())
-        })
-        .collect();
-    let posts = mesh::mesh(count, Mail::bytes)?;
-    let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
-    let numbers = Numbers::new(count);
-    let (mut writer, mut commits) = (None, Vec::new());
-    if let Some(mut store) = store {
-        recover(store.as_mut(), &mut shards, &clock)?;
-        let prefix: Box<[u8]> = handles.prefix().into();
-        let (mark, needs_sequences) = reserve(store.as_mut(), &prefix, engine.first_sequence)?;
-        shards.iter_mut().for_each(|shard| shard.allow_sequences(mark));
-        let (outcomes, lines): (Vec<_>, Vec<_>) =
-            posts.iter().map(|post| store_link::line(post.doorbell())).unzip();
-        let report = move |core: Core, outcome| outcomes[core].send(outcome);
-        let (cores, timeout) = (count, store_timeout);
-        let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences };
-        let started = Writer::start(store, settings, report)?;
-        let lines = lines.into_iter().enumerate();
-        commits.extend(lines.map(|(core, line)| StoreLink::new(core, line, &started, mark)));
-        writer = Some(started);
-    }
-    let looks = event_loop.queries_sockets();
-    listeners.find_lost_hosts(host_timeout, looks)?;
-    let host_timeout = if looks { host_timeout } else { Duration::ZERO };
+    let Server { settings, event_loop, listeners, signals, store, .. } = server;
+    let (clock, count) = (Clock::start(), signals.len());
+    let shard = |own| {
+        let cores = Cores { own, count };
+        Shard::new(Settings { cores, ..settings.clone() }, clock.now())
+    };
+    let mut shards: Vec<Shard> = (0..count).map(shard).collect();
+    let mailboxes = mesh::mesh(count, Envelope::bytes)?;
+    let wakers: Vec<CoreWaker> = mailboxes.iter().map(Mailbox::waker).collect();
+    let start =
+        |store| start_store(store, &settings, server.store_timeout, &mut shards, &wakers, &clock);
+    let (writer, links) = store.map(start).transpose()?.unzip();
+    let queries_sockets = event_loop.queries_sockets();
+    listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
     listeners.announce();
     ready()?;
+    let has_meter = count > 1 && settings.move_after > 0 && server.busy_poll.is_zero();
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
-    let sockets = listeners.into_sockets();
-    let mut commits = commits.into_iter();
-    let mut reopen_log = Some(reopen_log);
-    let runtimes =
-        shards.into_iter().zip(sockets).zip(signals).zip(posts).zip(Drain::of(count)).map(
-            |((((shard, listeners), signals), post), drain)| CoreRuntime {
-                shard,
-                listeners,
-                lifecycle: Lifecycle::new(signals, reopen_log.take()),
-                drain,
-                clock,
-                post,
-                commits: commits.next(),
-                letters: Vec::new(),
-                arrivals: Vec::new(),
-                rings: Arc::clone(&rings),
-                numbers: numbers.clone(),
-                busy_poll,
-                connections_max,
-                memory: MemoryElsewhere::default(),
-                meter: (count > 1 && settings.move_after > 0 && busy_poll.is_zero())
-                    .then(Meter::default),
-                alarm: Alarm::default(),
-                liveness: Liveness::new(host_timeout),
-            },
-        );
+    let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
+    let numbers = Numbers::new(count);
+    let mut sockets = listeners.into_sockets().into_iter();
+    let mut links = links.into_iter().flatten();
+    let mut reopen_log = Some(server.reopen_log);
+    let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
+    let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
+    let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
+        shard,
+        listeners: sockets.next().unwrap_or_default(),
+        lifecycle: Lifecycle::new(signals, reopen_log.take()),
+        drain,
+        clock,
+        mailbox,
+        gauges,
+        store_link: links.next(),
+        messages: Vec::new(),
+        arrivals: Vec::new(),
+        rings: Arc::clone(&rings),
+        numbers: numbers.clone(),
+        busy_poll: server.busy_poll,
+        connections_max: settings.core_connections_max,
+        memory: OtherCoresMemory::default(),
+        meter: has_meter.then(Meter::default),
+        alarm: Alarm::default(),
+        liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
+    });
     let ended = run_cores(runtimes.collect(), event_loop, &stoppers);
-    // What was handed over is kept, whatever the loops ended with.
+    // Operations that were handed over are written, whatever the loops ended with.
     if let Some(writer) = writer {
         writer.stop(STORE_GRACE);
     }
     ended?;
     info!("stopped");
     Ok(())
+}
+
+/// Takes back the store's jobs, reserves job numbers, and starts the store's thread; returns it and
+/// each core's link to it.
+fn start_store(
+    mut store: Box<dyn Store>,
+    settings: &Settings,
+    timeout: Duration,
+    shards: &mut [Shard],
+    wakers: &[CoreWaker],
+    clock: &Clock,
+) -> Result<(Writer, Vec<StoreLink>), IoError> {
+    recover(store.as_mut(), shards, clock)?;
+    let prefix: Box<[u8]> = settings.handles.prefix().into();
+    let first = settings.engine.first_sequence;
+    let (mark, needs_sequences) = reserve(store.as_mut(), &prefix, first)?;
+    shards.iter_mut().for_each(|shard| shard.allow_sequences(mark));
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        wakers.iter().map(|waker| outcome_channel(waker.clone())).unzip();
+    let report = move |core: Core, outcome| senders[core].send(outcome);
+    let cores = shards.len();
+    let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences };
+    let writer = Writer::start(store, settings, report)?;
+    let link = |(core, receiver)| StoreLink::new(core, receiver, &writer, mark);
+    let links = receivers.into_iter().enumerate().map(link).collect();
+    Ok((writer, links))
 }
 
 /// Serves on a thread for each core until all have ended; one that fails stops the others.
@@ -209,12 +210,12 @@ fn run_cores(
         let mut cores = runtimes.into_iter().zip(core_loops).enumerate();
         let first = cores.next();
         let mut others = Vec::new();
-        for (core, parts) in cores {
+        for (core, loaded) in cores {
             let run = &run;
             let thread = thread::Builder::new().name(format!("core-{core}"));
-            others.push(thread.spawn_scoped(scope, move || run(core, parts)));
+            others.push(thread.spawn_scoped(scope, move || run(core, loaded)));
         }
-        let mut ended = first.map_or(Ok(()), |(core, parts)| run(core, parts));
+        let mut ended = first.map_or(Ok(()), |(core, loaded)| run(core, loaded));
         for other in others {
             let result = match other {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
@@ -229,11 +230,11 @@ fn run_cores(
     })
 }
 
-/// Takes back the jobs that the store kept, each at the core that owns its function.
+/// Restores the store's jobs, each at the core that owns its function.
 fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result<(), StoreError> {
     let cores = Cores { own: 0, count: shards.len() };
     let start = clock.now();
-    let (mut restored, mut doubles, mut told_ms) = (0_u64, 0_u64, start.mono_ms);
+    let (mut restored, mut doubles, mut logged_ms) = (0_u64, 0_u64, start.mono_ms);
     store.load(&mut |row| {
         let now = clock.now();
         if shards[cores.owner_of(&row.function)].restore(&row, now) {
@@ -241,8 +242,8 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
         } else {
             doubles += 1;
         }
-        if now.mono_ms >= told_ms + RECOVERY_NEWS_MS {
-            told_ms = now.mono_ms;
+        if now.mono_ms >= logged_ms + RECOVERY_LOG_INTERVAL_MS {
+            logged_ms = now.mono_ms;
             info!(jobs = restored, "recovering");
         }
     })?;
@@ -254,9 +255,9 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
     Ok(())
 }
 
-/// Reserves numbers from `first` on. Gives the first that isn't reserved, and whether more are
-/// needed: a store that can't be written now hinders no start, so that jobs it kept can be worked
-/// off, but until it can be no job gets a number.
+/// Reserves job numbers from `first` on. Returns the first that isn't reserved, and whether none
+/// could be: a server starts with a store that can't be written to, so that the jobs in it can be
+/// worked off, but no job gets a number until the store can.
 fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, bool), StoreError> {
     let mark = next_mark(first);
     match store.reserve(prefix, mark) {

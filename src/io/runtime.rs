@@ -1,10 +1,11 @@
-//! One core's runtime: its shard, what it shares with other threads, and what decides when it acts.
-//! A driver owns one and calls it once a turn.
+//! One core's runtime: its shard, its ends of what it shares with other threads, and what decides
+//! when it acts.
 //!
-//! In come the time and what other threads left; out go what the shard has for them, deadlines, and
-//! the connections to flush. Knows no event loop and no ring.
+//! A driver owns it. In come the time, and messages and outcomes of other threads; out come the
+//! connections to flush, what the shard has for other threads, and deadlines. Knows no event loop
+//! and no ring.
 //!
-//! Invariant: what a request has for other cores is on its way before its reply is.
+//! Invariant: messages that a request caused are in the other cores' rings before its reply leaves.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -14,9 +15,11 @@ use std::time::Duration;
 use tracing::info;
 
 use super::cores::drain::Drain;
-use super::cores::mesh::{Load, Post};
+use super::cores::gauges::{Gauges, Load};
+use super::cores::mesh::Mailbox;
 use super::cores::numbers::{Number, Numbers};
-use super::cores::utilization::{self, Meter};
+use super::cores::placement::{accepting_cores, offload_connections, offload_target};
+use super::cores::utilization::Meter;
 use super::host::alarm::Alarm;
 use super::host::clock::Clock;
 use super::host::liveness::Liveness;
@@ -27,75 +30,79 @@ use crate::shard::cores::Core;
 use crate::shard::remote::message::Message;
 use crate::shard::{MigratingConnection, OtherCores, Shard};
 
-/// Letters of other cores that a turn sees to before the connections have theirs.
-const LETTERS_PER_TURN: usize = 4096;
+/// Messages of other cores that are received before the connections have their turn.
+const MESSAGES_PER_TURN: usize = 4096;
 
-/// The cores' rings, for handing connections over; each is there once its core runs.
+/// The cores' rings of io_uring, for moving connections between them; each is there once its core
+/// runs.
 pub(crate) type Rings = Arc<[OnceLock<OwnedFd>]>;
 
-/// What travels between cores.
+/// What cores send each other.
 #[derive(Debug)]
-pub(crate) enum Mail {
+pub(crate) enum Envelope {
+    /// From one shard to the other.
     Message(Message),
-    /// A connection that moves.
+    /// A connection that migrates.
     Connection(Box<MigratingConnection>, Socket),
 }
 
-impl Mail {
+impl Envelope {
     /// Memory that it takes on its way, as far as that varies much.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Message(letter) => letter.bytes(),
+            Self::Message(message) => message.bytes(),
             Self::Connection(..) => size_of::<MigratingConnection>(),
         }
     }
 }
 
-/// The socket of a connection that moves.
+/// The socket of a connection that migrates.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// Its descriptor, by which lists name it.
+    /// Its descriptor, which is also the number that lists show.
     Descriptor(OwnedFd),
     /// A copy of its descriptor.
     Copy(OwnedFd, Number),
-    /// It is among the direct descriptors of the receiver's ring already, in this place.
+    /// Its place among the direct descriptors of the receiver's ring, where it is already.
     Direct(u32, Number),
 }
 
-/// Everything a driver is made of.
+/// What a driver runs on one core.
 pub(crate) struct CoreRuntime {
     pub(crate) shard: Shard,
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) drain: Drain,
     pub(crate) clock: Clock,
-    /// To and from the other cores.
-    pub(crate) post: Post<Mail>,
-    /// To and from the store, if there is one.
-    pub(crate) commits: Option<StoreLink>,
-    /// Letters that are being moved; empty otherwise.
-    pub(crate) letters: Vec<(Core, Message)>,
-    /// Connections that have come from other cores, which the driver is to attach.
+    /// Messages to and from the other cores.
+    pub(crate) mailbox: Mailbox<Envelope>,
+    /// What the cores have in use.
+    pub(crate) gauges: Gauges,
+    /// To and from the store's thread, if there is one.
+    pub(crate) store_link: Option<StoreLink>,
+    /// Reused to move messages from the shard to the mailbox; empty between calls.
+    pub(crate) messages: Vec<(Core, Message)>,
+    /// Connections of other cores that the driver is to attach in this turn.
     pub(crate) arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
     pub(crate) rings: Rings,
-    /// For connections that lists can't name by their descriptors.
+    /// Numbers of connections for lists, where descriptors can't serve as such.
     pub(crate) numbers: Numbers,
-    /// How long to look for something to do before waiting in the kernel.
+    /// How long to look for work before waiting in the kernel.
     pub(crate) busy_poll: Duration,
     /// Most connections of this core.
     pub(crate) connections_max: usize,
-    pub(crate) memory: MemoryElsewhere,
-    /// None with one core, where connections don't move, and where cores look for something to do:
-    /// these are always busy.
+    pub(crate) memory: OtherCoresMemory,
+    /// None with one core, where connections don't migrate, and where cores poll: these are always
+    /// busy.
     pub(crate) meter: Option<Meter>,
     pub(crate) alarm: Alarm,
     pub(crate) liveness: Liveness,
 }
 
-/// What the other cores have in use, which is looked at once a millisecond.
+/// Memory of the other cores, read once a millisecond.
 #[derive(Default)]
-pub(crate) struct MemoryElsewhere {
+pub(crate) struct OtherCoresMemory {
     bytes: isize,
     largest_unread_bytes: usize,
     /// In milliseconds of `Now::mono_ms`.
@@ -103,112 +110,142 @@ pub(crate) struct MemoryElsewhere {
 }
 
 impl CoreRuntime {
-    /// Hands the shard what other threads have for it. Comes after the turn has found out what is
-    /// to be read and before it is: a grab that was written after the JOB_CREATED of another core's
-    /// job then comes behind that core's hint.
+    /// Passes to the shard what the other cores and the store have for it.
+    ///
+    /// # Errors
+    /// `StoreLost`: the server must stop.
     pub(crate) fn receive(&mut self, now: Now) -> Result<(), StoreLost> {
-        let Self { shard, post, commits, arrivals, connections_max, memory, .. } = self;
-        let Self { meter, clock, .. } = self;
-        if memory.read_at_ms != Some(now.mono_ms) {
-            let Load { bytes, largest_unread_bytes, .. } = post.elsewhere();
-            let read_at_ms = Some(now.mono_ms);
-            *memory = MemoryElsewhere { bytes, largest_unread_bytes, read_at_ms };
-        }
-        if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
-            post.publish_busy(busy, now.mono_ms);
-            match post.reliever(*connections_max, now.mono_ms) {
-                Some(to) => shard.start_offload(to, utilization::to_go(shard.connections())),
-                None => shard.start_offload(post.core(), 0),
-            }
-        }
-        let connections = post.connections_elsewhere();
-        let hospitable = post.hospitable(*connections_max, now.mono_ms);
-        let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
-        shard.set_other_cores(OtherCores { bytes, connections, hospitable, largest_unread_bytes });
-        post.receive(LETTERS_PER_TURN, |from, mail| match mail {
-            Mail::Message(letter) => shard.receive_message(from, letter, now),
-            Mail::Connection(passenger, socket) => {
-                arrivals.push((shard.attach(from, *passenger, now), socket));
+        self.update_other_cores(now);
+        self.receive_messages(now);
+        let Self { shard, store_link, .. } = self;
+        store_link.as_mut().map_or(Ok(()), |link| link.receive(shard, now))
+    }
+
+    /// Passes the other cores' messages to the shard.
+    #[inline]
+    pub(crate) fn receive_messages(&mut self, now: Now) {
+        let Self { shard, mailbox, arrivals, .. } = self;
+        mailbox.receive(MESSAGES_PER_TURN, |from, envelope| match envelope {
+            Envelope::Message(message) => shard.receive_message(from, message, now),
+            Envelope::Connection(connection, socket) => {
+                arrivals.push((shard.attach(from, *connection, now), socket));
             }
         });
-        commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
     }
 
-    /// The next connection whose replies may leave. What requests so far have for other cores is
-    /// passed on before: what a client hears of, others know or find when they look. They are rung
-    /// for in `send`.
-    pub(crate) fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
-        let Self { shard, post, letters, .. } = self;
-        // It also sees to requests that had to wait.
-        let conn = shard.next_dirty(now);
-        shard.take_messages(letters);
-        if !letters.is_empty() {
-            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
-            shard.set_congested(post.congested());
+    /// Tells the shard what the other cores have in use and which of them accept connections.
+    fn update_other_cores(&mut self, now: Now) {
+        let Self { shard, gauges, connections_max, memory, meter, clock, .. } = self;
+        if memory.read_at_ms != Some(now.mono_ms) {
+            let Load { bytes, largest_unread_bytes, .. } = gauges.elsewhere();
+            let read_at_ms = Some(now.mono_ms);
+            *memory = OtherCoresMemory { bytes, largest_unread_bytes, read_at_ms };
         }
-        conn
+        let window = meter.as_mut().and_then(|it| it.poll_window(now.mono_ms, || clock.elapsed()));
+        if let Some(utilization) = window {
+            gauges.publish_utilization(utilization, now.mono_ms);
+            match offload_target(gauges, *connections_max, now.mono_ms) {
+                Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
+                None => shard.start_offload(gauges.own(), 0),
+            }
+        }
+        let OtherCoresMemory { bytes, largest_unread_bytes, .. } = *memory;
+        shard.set_other_cores(OtherCores {
+            bytes,
+            connections: gauges.connections_elsewhere(),
+            hospitable: accepting_cores(gauges, *connections_max, now.mono_ms),
+            largest_unread_bytes,
+        });
     }
 
-    /// Lets the shard do what is due. Comes after the turn's reads and letters.
+    /// Fires timers that are due. Comes after the turn's reads and messages.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.alarm.is_time(self.shard.deadline_ms(), now.mono_ms) {
             self.shard.tick(now);
         }
     }
 
-    /// A number for a connection that lists can't name by its descriptor.
-    pub(crate) fn deal_number(&self) -> Number {
-        self.numbers.deal(self.post.core())
+    /// Returns the next connection whose replies may leave. Messages that requests caused so far
+    /// are sent before, so that other cores know, or find when they look, what a client is told.
+    /// `send` wakes them.
+    #[inline]
+    pub(crate) fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
+        // It handles requests that had to wait, too, and these cause messages.
+        let conn = self.shard.next_dirty(now);
+        self.send_messages();
+        conn
     }
 
-    /// When `tick` has to be called next.
-    pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        let deadlines =
-            [self.alarm.deadline_ms(self.shard.deadline_ms()), self.liveness.deadline_ms()];
+    /// Sends the messages that requests caused so far. Comes before a reply leaves.
+    #[inline]
+    pub(crate) fn send_messages(&mut self) {
+        let Self { shard, mailbox, messages, .. } = self;
+        shard.take_messages(messages);
+        if !messages.is_empty() {
+            post(messages, mailbox);
+            shard.set_congested(mailbox.update_congestion());
+        }
+    }
+
+    /// Sends a connection to another core, behind all messages so far and before all later ones:
+    /// its number may be given to the next connection at once, which may cause messages in this
+    /// very turn.
+    pub(crate) fn send_connection(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
+        let Self { shard, mailbox, messages, .. } = self;
+        let connection = Box::new(shard.detach(conn, now));
+        shard.take_messages(messages);
+        post(messages, mailbox);
+        mailbox.send(to, Envelope::Connection(connection, socket));
+    }
+
+    /// Hands over what the shard has for other threads and wakes them, at the end of a turn.
+    pub(crate) fn send(&mut self) {
+        let Self { shard, mailbox, gauges, store_link, messages, .. } = self;
+        if let Some(store_link) = store_link {
+            store_link.send(shard);
+        }
+        shard.take_messages(messages);
+        post(messages, mailbox);
+        mailbox.flush();
+        shard.set_congested(mailbox.update_congestion());
+        gauges.publish(load(shard, mailbox));
+    }
+
+    /// A number for a connection that lists can't name by its descriptor.
+    pub(crate) fn allocate_number(&self) -> Number {
+        self.numbers.allocate(self.mailbox.core())
+    }
+
+    /// When the next turn is due, if nothing happens before; `also_ms` is the driver's own
+    /// deadline.
+    pub(crate) fn deadline_ms(&self, now: Now, also_ms: Option<u64>) -> Option<u64> {
+        let deadlines = [
+            self.alarm.deadline_ms(self.shard.deadline_ms()),
+            self.liveness.deadline_ms(),
+            self.lifecycle.deadline_ms(now),
+            also_ms,
+        ];
         deadlines.into_iter().flatten().min()
     }
 
-    /// Lets a connection go to another core, behind all letters so far and before all others: its
-    /// number may be given to the next one at once, which may have something to say in this very
-    /// turn.
-    pub(crate) fn depart(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
-        let Self { shard, post, letters, .. } = self;
-        let passenger = Box::new(shard.detach(conn, now));
-        shard.take_messages(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
-        post.send(to, Mail::Connection(passenger, socket));
+    /// Announces that the core is about to wait in the kernel. Returns whether it may: the shard
+    /// has no more to do, and no other thread has left anything meanwhile.
+    pub(crate) fn prepare_to_sleep(&mut self) -> bool {
+        let Self { shard, mailbox, store_link, .. } = self;
+        let has_outcome = || store_link.as_mut().is_some_and(StoreLink::poll_outcome);
+        !shard.has_resumed() && mailbox.prepare_to_sleep(has_outcome)
     }
 
-    /// Hands over what the shard has for other threads, at the end of a turn.
-    pub(crate) fn send(&mut self) {
-        let Self { shard, post, commits, letters, .. } = self;
-        if let Some(commits) = commits {
-            commits.send(shard);
-        }
-        shard.take_messages(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
-        post.flush();
-        shard.set_congested(post.congested());
-        post.publish(load(shard, post));
-    }
-
-    /// Whether the driver may wait in the kernel: no other thread has left anything meanwhile.
-    pub(crate) fn may_sleep(&mut self) -> bool {
-        let Self { shard, post, commits, .. } = self;
-        let has_outcomes = || commits.as_mut().is_some_and(StoreLink::has_outcomes);
-        !shard.has_resumed() && post.prepare_to_sleep(has_outcomes)
-    }
-
-    /// Looks for something to do without waiting, for as long as that is wanted; `true` once there
-    /// is. `look` is for what the driver waits for, beside what other threads leave.
-    pub(crate) fn busy_poll(&mut self, mut look: impl FnMut() -> bool) -> bool {
+    /// Looks for work without waiting, for as long as `busy_poll` says; returns whether there is
+    /// some. `look` looks for what the driver waits for, the rest is what other threads leave.
+    pub(crate) fn poll_for_work(&mut self, mut look: impl FnMut() -> bool) -> bool {
         if self.shard.has_resumed() || self.busy_poll.is_zero() {
             return self.shard.has_resumed();
         }
         let end = self.clock.elapsed() + self.busy_poll;
         loop {
-            let commits = self.commits.as_mut();
-            if look() || self.post.is_wanted() || commits.is_some_and(StoreLink::has_outcomes) {
+            let link = self.store_link.as_mut();
+            if look() || self.mailbox.has_work() || link.is_some_and(StoreLink::poll_outcome) {
                 return true;
             }
             if self.clock.elapsed() >= end {
@@ -218,16 +255,17 @@ impl CoreRuntime {
         }
     }
 
-    pub(crate) fn is_over(&mut self, now: Now) -> bool {
-        let Self { lifecycle, shard, post, drain, .. } = self;
+    /// Advances the end of the run, at the end of a turn; returns whether it is reached.
+    pub(crate) fn poll_end(&mut self, now: Now) -> bool {
+        let Self { lifecycle, shard, mailbox, gauges, drain, .. } = self;
         if lifecycle.drains() {
             shard.drain(now);
             drain.join();
-            let own = load(shard, post);
-            drain.tell(own, post, now.mono_ms);
-            if drain.is_done(own, post) {
-                if post.core() == 0 {
-                    let kept = own.kept + post.elsewhere().kept;
+            let own = load(shard, mailbox);
+            drain.log(own, gauges, now.mono_ms);
+            if drain.is_done(own, gauges, mailbox) {
+                if gauges.own() == 0 {
+                    let kept = own.kept + gauges.elsewhere().kept;
                     info!(left_to_the_next_server = kept, "no job is left");
                 }
                 lifecycle.stop(now);
@@ -237,22 +275,27 @@ impl CoreRuntime {
     }
 }
 
+/// Moves messages into the mailbox.
+#[inline]
+fn post(messages: &mut Vec<(Core, Message)>, mailbox: &mut Mailbox<Envelope>) {
+    messages.drain(..).for_each(|(to, message)| mailbox.send(to, Envelope::Message(message)));
+}
+
 /// What a core has in use.
-fn load(shard: &Shard, post: &Post<Mail>) -> Load {
+fn load(shard: &Shard, mailbox: &Mailbox<Envelope>) -> Load {
     Load {
         bytes: shard.load_bytes(),
         connections: shard.connections(),
-        jobs: shard.unfinished() + post.waiting(),
+        jobs: shard.unfinished() + mailbox.overflow(),
         running: shard.engine().running(),
         kept: shard.engine().kept(),
         largest_unread_bytes: shard.largest_unread_bytes(),
     }
 }
 
-/// Milliseconds until the earlier of two deadlines; `None` = no deadline, 0 = it has passed.
-pub(crate) fn wait_ms(now: Now, deadlines: [Option<u64>; 3]) -> Option<u64> {
-    let deadline = deadlines.into_iter().flatten().min()?;
-    Some(deadline.saturating_sub(now.mono_ms))
+/// Milliseconds until a deadline; `None` = no deadline, 0 = it has passed.
+pub(crate) fn wait_ms(now: Now, deadline_ms: Option<u64>) -> Option<u64> {
+    Some(deadline_ms?.saturating_sub(now.mono_ms))
 }
 
 #[cfg(test)]
@@ -266,22 +309,23 @@ mod tests {
     use crate::shard::{Origin, Settings};
     use crate::wire::{Command, Magic, encode};
 
-    fn parts(shard: Shard, post: Post<Mail>) -> CoreRuntime {
+    fn runtime(shard: Shard, mailbox: Mailbox<Envelope>) -> CoreRuntime {
         CoreRuntime {
             shard,
             listeners: Vec::new(),
             lifecycle: Lifecycle::new(Signals::install(1).unwrap().remove(0), None),
             drain: Drain::of(1).remove(0),
             clock: Clock::start(),
-            post,
-            commits: None,
-            letters: Vec::new(),
+            mailbox,
+            gauges: Gauges::of(2).remove(0),
+            store_link: None,
+            messages: Vec::new(),
             arrivals: Vec::new(),
             rings: Arc::new([]),
             numbers: Numbers::new(1),
             busy_poll: Duration::ZERO,
             connections_max: 100,
-            memory: MemoryElsewhere::default(),
+            memory: OtherCoresMemory::default(),
             meter: None,
             alarm: Alarm::default(),
             liveness: Liveness::new(Duration::ZERO),
@@ -297,12 +341,12 @@ mod tests {
         let cores = Cores { own: 0, count: 2 };
         let functions = || (0..).map(|n| format!("f{n}"));
         let theirs = functions().find(|name| cores.owner_of(name.as_bytes()) == 1).unwrap();
-        let mut posts = mesh::mesh(2, Mail::bytes).unwrap();
-        let mut other = posts.pop().unwrap();
+        let mut mailboxes = mesh::mesh(2, Envelope::bytes).unwrap();
+        let mut other = mailboxes.pop().unwrap();
         let shard = Shard::new(Settings { cores, ..Settings::default() }, now);
-        let mut parts = parts(shard, posts.remove(0));
+        let mut runtime = runtime(shard, mailboxes.remove(0));
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
-        let conn = parts.shard.connect(origin, now).unwrap();
+        let conn = runtime.shard.connect(origin, now).unwrap();
         let mut requests = Vec::new();
         let mut say = |command, arguments: &[&[u8]]| {
             encode(&mut requests, Magic::Request, command, arguments, b"");
@@ -310,19 +354,20 @@ mod tests {
         say(Command::CanDo, &[theirs.as_bytes()]);
         say(Command::GrabJob, &[]);
         say(Command::SubmitJobBg, &[theirs.as_bytes(), b""]);
-        parts.shard.received(conn, &requests, now);
-        while parts.next_dirty(now).is_some() {}
-        let mut letters = Vec::new();
-        other.receive(9, |_, mail| letters.push(mail));
-        let Some(Mail::Message(Message::Grab { key, .. })) = letters.pop() else {
-            panic!("{letters:?}");
+        runtime.shard.received(conn, &requests, now);
+        while runtime.next_dirty(now).is_some() {}
+        let mut messages = Vec::new();
+        other.receive(9, |_, envelope| messages.push(envelope));
+        let Some(Envelope::Message(Message::Grab { key, .. })) = messages.pop() else {
+            panic!("{messages:?}");
         };
-        parts.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
-        while parts.next_dirty(now).is_some() && letters.len() < 2 {
-            other.receive(9, |_, mail| letters.push(mail));
+        runtime.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
+        while runtime.next_dirty(now).is_some() && messages.len() < 2 {
+            other.receive(9, |_, envelope| messages.push(envelope));
         }
-        let submitted =
-            |mail: &Mail| matches!(mail, Mail::Message(Message::Request { slot: Some(_), .. }));
-        assert!(letters.iter().any(submitted), "{letters:?}");
+        let submitted = |envelope: &Envelope| {
+            matches!(envelope, Envelope::Message(Message::Request { slot: Some(_), .. }))
+        };
+        assert!(messages.iter().any(submitted), "{messages:?}");
     }
 }

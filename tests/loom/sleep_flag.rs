@@ -1,8 +1,8 @@
 //! `src/io/cores/sleep_flag.rs` in every order in which threads and a weak memory bring its steps.
 //!
-//! A thread leaves something (the release store that a ring or a queue publishes with) and asks
-//! whether to ring; the sleeper announces, looks, and sleeps. Either it sees what was left or it is
-//! rung. Without the fences or the second look that fails, so each test has a twin that panics.
+//! A thread leaves work (the release store that a ring or a queue publishes with) and asks whether
+//! to wake; the sleeper announces its sleep, looks, and sleeps. Either it sees the work or it is
+//! woken. Without the fences or the second look that fails, so each test has a twin that panics.
 #![cfg(test)]
 #![allow(clippy::duplicate_mod, reason = "once with the fences, once without")]
 
@@ -18,59 +18,59 @@ fn explore(run: impl Fn() + Send + Sync + 'static) {
     builder.check(run);
 }
 
-/// One core: its flag, what others leave for it, and how often its bell was struck.
+/// One core: its flag, what others leave for it, and how often it was woken.
 macro_rules! checks {
     () => {
-        use self::doze::Doze;
+        use self::sleep_flag::SleepFlag;
         use super::*;
 
         struct Core {
-            doze: Doze,
+            flag: SleepFlag,
             left: AtomicUsize,
-            strikes: AtomicUsize,
+            wakeups: AtomicUsize,
         }
 
         impl Core {
             fn new() -> Arc<Self> {
-                let (left, strikes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-                Arc::new(Self { doze: Doze::new(), left, strikes })
+                let (left, wakeups) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                Arc::new(Self { flag: SleepFlag::new(), left, wakeups })
             }
 
-            /// Leaves one thing more; `room`: it is room in a ring, not a letter.
-            fn leave(&self, room: bool) {
+            /// Leaves one thing more; `space`: it is space in a ring, not a message.
+            fn leave(&self, space: bool) {
                 // What `rtrb` does to its index, but for two threads.
                 self.left.fetch_add(1, Ordering::Release);
-                let must_ring = if room {
-                    self.doze.must_ring_for_room()
+                let must_wake = if space {
+                    self.flag.must_wake_for_space()
                 } else {
-                    self.doze.must_ring_for_work()
+                    self.flag.must_wake_for_work()
                 };
-                if must_ring {
-                    self.strikes.fetch_add(1, Ordering::Relaxed);
+                if must_wake {
+                    self.wakeups.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
 
         /// So many threads leave one thing each for a core that falls asleep meanwhile.
-        pub(super) fn nobody_is_left_asleep(threads: usize, room: bool, looks_again: bool) {
+        pub(super) fn no_core_is_left_asleep(threads: usize, space: bool, looks_again: bool) {
             explore(move || {
                 let core = Core::new();
                 let leave = |_| {
                     let core = Arc::clone(&core);
-                    thread::spawn(move || core.leave(room))
+                    thread::spawn(move || core.leave(space))
                 };
                 let threads: Vec<_> = (0..threads).map(leave).collect();
                 let seen = core.left.load(Ordering::Acquire);
-                core.doze.announce(room);
+                core.flag.announce_sleep(space);
                 let sleeps = !looks_again || core.left.load(Ordering::Acquire) == seen;
                 if !sleeps {
-                    core.doze.cancel();
+                    core.flag.mark_awake();
                 }
                 let count = threads.len();
                 threads.into_iter().for_each(|thread| thread.join().unwrap());
-                let strikes = core.strikes.load(Ordering::Relaxed);
-                assert!(strikes <= 1, "one sleep, one stroke");
-                assert!(!sleeps || seen == count || strikes == 1, "asleep, and nobody rang");
+                let wakeups = core.wakeups.load(Ordering::Relaxed);
+                assert!(wakeups <= 1, "one sleep, one wakeup");
+                assert!(!sleeps || seen == count || wakeups == 1, "asleep, and no thread woke it");
             });
         }
 
@@ -79,30 +79,30 @@ macro_rules! checks {
         pub(super) fn all_is_received(count: usize) {
             explore(move || {
                 let core = Core::new();
-                // The doorbell's descriptor: its count, and whoever waits for it.
+                // The event descriptor: its count, and the thread that waits for it.
                 let event = Arc::new((Mutex::new(0), Condvar::new()));
-                let (sender, bell) = (Arc::clone(&core), Arc::clone(&event));
+                let (sender, waker) = (Arc::clone(&core), Arc::clone(&event));
                 let thread = thread::spawn(move || {
                     for _ in 0..count {
                         sender.left.fetch_add(1, Ordering::Release);
-                        if sender.doze.must_ring_for_work() {
-                            *bell.0.lock().unwrap() += 1;
-                            bell.1.notify_one();
+                        if sender.flag.must_wake_for_work() {
+                            *waker.0.lock().unwrap() += 1;
+                            waker.1.notify_one();
                         }
                     }
                 });
                 let mut seen = core.left.load(Ordering::Acquire);
                 while seen < count {
-                    core.doze.announce(false);
+                    core.flag.announce_sleep(false);
                     let left = core.left.load(Ordering::Acquire);
                     if left == seen {
-                        let mut strikes = event.0.lock().unwrap();
-                        while *strikes == 0 {
-                            strikes = event.1.wait(strikes).unwrap();
+                        let mut wakeups = event.0.lock().unwrap();
+                        while *wakeups == 0 {
+                            wakeups = event.1.wait(wakeups).unwrap();
                         }
-                        *strikes = 0;
+                        *wakeups = 0;
                     }
-                    core.doze.cancel();
+                    core.flag.mark_awake();
                     seen = core.left.load(Ordering::Acquire);
                 }
                 thread.join().unwrap();
@@ -117,7 +117,7 @@ mod real {
         pub(crate) use loom::sync::atomic::{AtomicU8, Ordering, fence};
     }
     #[path = "../../src/io/cores/sleep_flag.rs"]
-    mod doze;
+    mod sleep_flag;
     checks!();
 }
 
@@ -129,41 +129,41 @@ mod unfenced {
         pub(crate) fn fence(_: Ordering) {}
     }
     #[path = "../../src/io/cores/sleep_flag.rs"]
-    mod doze;
+    mod sleep_flag;
     checks!();
 }
 
 #[test]
-fn a_letter_is_seen_or_rung_for() {
-    real::nobody_is_left_asleep(1, false, true);
-    real::nobody_is_left_asleep(2, false, true);
+fn a_message_is_seen_or_woken_for() {
+    real::no_core_is_left_asleep(1, false, true);
+    real::no_core_is_left_asleep(2, false, true);
 }
 
 #[test]
-fn room_is_seen_or_rung_for() {
-    real::nobody_is_left_asleep(1, true, true);
-    real::nobody_is_left_asleep(2, true, true);
+fn space_is_seen_or_woken_for() {
+    real::no_core_is_left_asleep(1, true, true);
+    real::no_core_is_left_asleep(2, true, true);
 }
 
 #[test]
-fn a_core_that_sleeps_between_letters_gets_them_all() {
+fn a_core_that_sleeps_between_messages_gets_them_all() {
     real::all_is_received(2);
 }
 
 #[test]
-#[should_panic(expected = "nobody rang")]
-fn a_letter_is_missed_without_fences() {
-    unfenced::nobody_is_left_asleep(1, false, true);
+#[should_panic(expected = "no thread woke it")]
+fn a_message_is_missed_without_fences() {
+    unfenced::no_core_is_left_asleep(1, false, true);
 }
 
 #[test]
-#[should_panic(expected = "nobody rang")]
-fn room_is_missed_without_fences() {
-    unfenced::nobody_is_left_asleep(1, true, true);
+#[should_panic(expected = "no thread woke it")]
+fn space_is_missed_without_fences() {
+    unfenced::no_core_is_left_asleep(1, true, true);
 }
 
 #[test]
-#[should_panic(expected = "nobody rang")]
-fn a_letter_is_missed_without_a_second_look() {
-    real::nobody_is_left_asleep(1, false, false);
+#[should_panic(expected = "no thread woke it")]
+fn a_message_is_missed_without_a_second_look() {
+    real::no_core_is_left_asleep(1, false, false);
 }

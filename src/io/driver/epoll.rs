@@ -37,7 +37,7 @@ const WRITES_PER_TURN: usize = 16;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 const TOKEN_SIGNALS: Token = Token(usize::MAX);
-const TOKEN_BELL: Token = Token(usize::MAX - 1);
+const TOKEN_WAKEUP: Token = Token(usize::MAX - 1);
 /// Listeners have tokens below those.
 const TOKEN_LISTENERS: usize = usize::MAX - 1024;
 
@@ -78,7 +78,7 @@ impl Read {
 
 struct Epoll {
     poll: Poll,
-    parts: CoreRuntime,
+    runtime: CoreRuntime,
     listeners: Vec<TcpListener>,
     /// By the shard's numbers.
     connections: Vec<Option<Connection>>,
@@ -91,21 +91,21 @@ struct Epoll {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: CoreRuntime) -> Result<(), DriverError> {
+pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
     let poll = Poll::new()?;
-    let sockets = std::mem::take(&mut parts.listeners).into_iter();
+    let sockets = std::mem::take(&mut runtime.listeners).into_iter();
     let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
     for (at, listener) in listeners.iter_mut().enumerate() {
         let token = Token(TOKEN_LISTENERS + at);
         poll.registry().register(listener, token, Interest::READABLE)?;
     }
-    let pipe = parts.lifecycle.pipe().as_raw_fd();
+    let pipe = runtime.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
-    let bell = parts.post.bell_fd().as_raw_fd();
-    poll.registry().register(&mut SourceFd(&bell), TOKEN_BELL, Interest::READABLE)?;
+    let wakeup = runtime.mailbox.wakeup_fd().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&wakeup), TOKEN_WAKEUP, Interest::READABLE)?;
     let driver = Epoll {
         poll,
-        parts,
+        runtime,
         listeners,
         connections: Vec::new(),
         ready: Vec::new(),
@@ -119,8 +119,8 @@ pub(super) fn run(mut parts: CoreRuntime) -> Result<(), DriverError> {
 impl Epoll {
     fn serve(mut self) -> Result<(), DriverError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut now = self.parts.clock.now();
-        while !self.parts.is_over(now) {
+        let mut now = self.runtime.clock.now();
+        while !self.runtime.poll_end(now) {
             if !self.finds_something(&mut events) {
                 let timeout = self.timeout(now);
                 match self.poll.poll(&mut events, timeout) {
@@ -130,15 +130,15 @@ impl Epoll {
                     _ => {}
                 }
             }
-            self.parts.post.awake();
-            now = self.parts.clock.now();
+            self.runtime.mailbox.mark_awake();
+            now = self.runtime.clock.now();
             for conn in std::mem::take(&mut self.unfinished) {
                 self.flush(conn, now);
             }
             for event in &events {
                 match event.token() {
                     TOKEN_SIGNALS => self.handle_signals(now),
-                    TOKEN_BELL => self.parts.post.answer_bell(),
+                    TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
                     Token(token) if token >= TOKEN_LISTENERS => self.accept_again_at_ms = Some(0),
                     Token(token) => {
                         let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
@@ -149,23 +149,23 @@ impl Epoll {
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept(now);
             }
-            self.parts.receive(now)?;
+            self.runtime.receive(now)?;
             for conn in std::mem::take(&mut self.ready) {
                 self.read(conn, now);
             }
-            self.parts.tick(now);
+            self.runtime.tick(now);
             self.look_for_lost_hosts(now);
             self.welcome_arrivals(now);
-            while let Some(conn) = self.parts.next_dirty(now) {
+            while let Some(conn) = self.runtime.next_dirty(now) {
                 self.flush(conn, now);
             }
-            self.parts.send();
+            self.runtime.send();
         }
         Ok(())
     }
 
     fn shard(&mut self) -> &mut Shard {
-        &mut self.parts.shard
+        &mut self.runtime.shard
     }
 
     /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is
@@ -174,8 +174,9 @@ impl Epoll {
         if self.is_busy() {
             return false;
         }
-        let Self { poll, parts, .. } = self;
-        parts.busy_poll(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
+        let Self { poll, runtime, .. } = self;
+        runtime
+            .poll_for_work(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
     }
 
     fn is_busy(&self) -> bool {
@@ -183,20 +184,16 @@ impl Epoll {
     }
 
     fn timeout(&mut self, now: Now) -> Option<Duration> {
-        if self.is_busy() || !self.parts.may_sleep() {
+        if self.is_busy() || !self.runtime.prepare_to_sleep() {
             return Some(Duration::ZERO);
         }
-        let deadlines = [
-            self.parts.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(now),
-            self.accept_again_at_ms,
-        ];
-        wait_ms(now, deadlines).map(Duration::from_millis)
+        let deadline_ms = self.runtime.deadline_ms(now, self.accept_again_at_ms);
+        wait_ms(now, deadline_ms).map(Duration::from_millis)
     }
 
     fn handle_signals(&mut self, now: Now) {
-        self.parts.lifecycle.handle_signals(now);
-        if !self.parts.lifecycle.accepts() {
+        self.runtime.lifecycle.handle_signals(now);
+        if !self.runtime.lifecycle.accepts() {
             self.listeners.clear();
             self.accept_again_at_ms = None;
         }
@@ -216,8 +213,8 @@ impl Epoll {
     /// Puts a connection among those to be read, if the shard wants to.
     fn queue_read(&mut self, conn: ConnId) {
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-        let wanted = matches!(self.parts.shard.intake(conn), Intake::Read | Intake::Direct);
-        if connection.readable && !connection.queued && wanted && self.parts.lifecycle.reads() {
+        let wanted = matches!(self.runtime.shard.intake(conn), Intake::Read | Intake::Direct);
+        if connection.readable && !connection.queued && wanted && self.runtime.lifecycle.reads() {
             connection.queued = true;
             self.ready.push(conn);
         }
@@ -255,7 +252,7 @@ impl Epoll {
     }
 
     fn welcome_arrivals(&mut self, now: Now) {
-        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+        for (conn, socket) in std::mem::take(&mut self.runtime.arrivals) {
             if let Socket::Descriptor(descriptor) = socket {
                 self.attach(conn, TcpStream::from_std(descriptor.into()), now);
             }
@@ -281,7 +278,7 @@ impl Epoll {
             ended: false,
             writable: true,
             queued: false,
-            output: self.parts.liveness.begin(now.mono_ms),
+            output: self.runtime.liveness.begin(now.mono_ms),
         });
     }
 
@@ -291,18 +288,20 @@ impl Epoll {
         connection.output.heard();
         for _ in 0..READS_PER_TURN {
             let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-            let read = match self.parts.shard.intake(conn) {
+            let read = match self.runtime.shard.intake(conn) {
                 Intake::Read => {
                     let result = (&connection.stream).read(&mut self.scratch);
                     let read = Read::of(result, READ_BYTES);
                     if let Read::Bytes(bytes, _) = read {
                         let bytes = self.scratch.get(..bytes).unwrap_or_default();
-                        self.parts.shard.received(conn, bytes, now);
+                        self.runtime.shard.received(conn, bytes, now);
                     }
                     read
                 }
                 Intake::Direct => {
-                    let Some((mut body, room_bytes)) = self.parts.shard.lend(conn) else { return };
+                    let Some((mut body, room_bytes)) = self.runtime.shard.lend(conn) else {
+                        return;
+                    };
                     let room = body.spare_capacity_mut();
                     let room = room.get_mut(..room_bytes).unwrap_or_default();
                     let result = SockRef::from(&connection.stream).recv(room);
@@ -314,7 +313,7 @@ impl Epoll {
                             body.set_len(body.len() + bytes);
                         }
                     }
-                    self.parts.shard.give_back(conn, body, now);
+                    self.runtime.shard.give_back(conn, body, now);
                     read
                 }
                 Intake::Pause | Intake::Move | Intake::Close => return,
@@ -328,7 +327,7 @@ impl Epoll {
                 }
                 Read::End => {
                     connection.readable = false;
-                    return self.parts.shard.ended(conn, now);
+                    return self.runtime.shard.ended(conn, now);
                 }
                 Read::Broken(error) => return self.break_off(conn, &error, now),
             }
@@ -343,12 +342,12 @@ impl Epoll {
             if !connection.writable {
                 break;
             }
-            let shard = &mut self.parts.shard;
+            let shard = &mut self.runtime.shard;
             let sending = connection.sending.take();
             let sending =
                 sending.or_else(|| shard.take(conn).map(|(chunk, more)| (chunk, 0, more)));
             let Some((chunk, sent, more)) = sending else { break };
-            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             let rest = chunk.as_ref().get(sent..).unwrap_or_default();
             let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
             match SockRef::from(&connection.stream).send_with_flags(rest, flags) {
@@ -368,13 +367,13 @@ impl Epoll {
             }
         }
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-        match self.parts.shard.intake(conn) {
+        match self.runtime.shard.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Move => return self.hand_over(conn, now),
             Intake::Read | Intake::Direct | Intake::Pause => {}
         }
         if connection.writable
-            && (connection.sending.is_some() || self.parts.shard.has_chunks(conn))
+            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
         {
             self.unfinished.push(conn);
         }
@@ -383,21 +382,21 @@ impl Epoll {
 
     /// Lets a connection move to another core.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.begin_hand_over(conn) else { return };
+        let Some(to) = self.runtime.shard.begin_hand_over(conn) else { return };
         let Some(mut connection) = self.connections[conn as usize].take() else { return };
         // Its descriptor lives on, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
-        self.parts.depart(conn, to, Socket::Descriptor(descriptor), now);
+        self.runtime.send_connection(conn, to, Socket::Descriptor(descriptor), now);
     }
 
     /// Looks at connections whose output may have gone nowhere.
     fn look_for_lost_hosts(&mut self, now: Now) {
-        let liveness = &mut self.parts.liveness;
+        let liveness = &mut self.runtime.liveness;
         for at in liveness.portion(self.connections.len(), now.mono_ms) {
             let Some(connection) = &mut self.connections[at] else { continue };
             let Connection { sending, output, stream, .. } = connection;
-            let liveness = &mut self.parts.liveness;
+            let liveness = &mut self.runtime.liveness;
             if liveness.is_in_doubt(output, sending.is_some())
                 && let Ok(acks) = Acks::of(stream)
                 && liveness.is_gone(output, &acks, sending.is_some(), now.mono_ms)
@@ -426,7 +425,7 @@ impl Epoll {
         if let Some(mut connection) = self.connections[conn as usize].take() {
             // Closing the socket takes it out of epoll, too; this only tells mio.
             let _ = self.poll.registry().deregister(&mut connection.stream);
-            self.parts.shard.disconnect(conn, now);
+            self.runtime.shard.disconnect(conn, now);
         }
     }
 }

@@ -77,7 +77,7 @@ struct Connection {
 
 /// What all tasks work on.
 struct Glommio {
-    parts: CoreRuntime,
+    runtime: CoreRuntime,
     /// Submissions that the ring would have room for with the other driver.
     ring_entries: u32,
     /// By the shard's numbers.
@@ -106,16 +106,16 @@ struct Glommio {
 type Shared = Rc<RefCell<Glommio>>;
 
 /// Serves until a signal ends it.
-pub(super) fn run(parts: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
-    setup::executor(parts.busy_poll, ring_entries)?.run(serve(parts, ring_entries))
+pub(super) fn run(runtime: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
+    setup::executor(runtime.busy_poll, ring_entries)?.run(serve(runtime, ring_entries))
 }
 
-async fn serve(mut parts: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
-    let listeners = std::mem::take(&mut parts.listeners);
-    let pipe = parts.lifecycle.pipe().as_fd().try_clone_to_owned()?;
-    let bell = parts.post.bell_fd().try_clone_to_owned()?;
+async fn serve(mut runtime: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
+    let listeners = std::mem::take(&mut runtime.listeners);
+    let pipe = runtime.lifecycle.pipe().as_fd().try_clone_to_owned()?;
+    let wakeup = runtime.mailbox.wakeup_fd().try_clone_to_owned()?;
     let shared: Shared = Rc::new(RefCell::new(Glommio {
-        parts,
+        runtime,
         ring_entries,
         connections: Vec::new(),
         serial: 0,
@@ -134,7 +134,7 @@ async fn serve(mut parts: CoreRuntime, ring_entries: u32) -> Result<(), DriverEr
         shared.borrow_mut().acceptors.push(acceptor);
     }
     let _signals = spawn_local(watch(Rc::clone(&shared), pipe, Glommio::handle_signals));
-    let _bell = spawn_local(watch(Rc::clone(&shared), bell, Glommio::answer_bell));
+    let _bell = spawn_local(watch(Rc::clone(&shared), wakeup, Glommio::clear_wakeup));
     let turn = |cx: &mut Context<'_>| {
         let ended = shared.borrow_mut().turn(cx);
         let arrived = std::mem::take(&mut shared.borrow_mut().arrived);
@@ -250,7 +250,7 @@ fn socket<T>(stream: &TcpStream, act: impl FnOnce(SockRef<'_>) -> T) -> T {
 
 impl Glommio {
     fn shard(&mut self) -> &mut Shard {
-        &mut self.parts.shard
+        &mut self.runtime.shard
     }
 
     fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
@@ -259,15 +259,15 @@ impl Glommio {
 
     /// Has the turn run, which other threads needn't ring for then.
     fn wake(&mut self) {
-        self.parts.post.awake();
+        self.runtime.mailbox.mark_awake();
         self.waker.iter().for_each(Waker::wake_by_ref);
     }
 
     /// Everything that happens once for a batch of events.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
-        let now = self.parts.clock.now();
+        let now = self.runtime.clock.now();
         keep(&mut self.waker, cx);
-        self.parts.post.awake();
+        self.runtime.mailbox.mark_awake();
         if self.news.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
             self.news = None;
             for conn in std::mem::take(&mut self.hungry) {
@@ -277,19 +277,19 @@ impl Glommio {
                 self.flush(conn, now);
             }
         }
-        self.parts.receive(now)?;
-        self.parts.tick(now);
+        self.runtime.receive(now)?;
+        self.runtime.tick(now);
         self.look_for_lost_hosts(now);
         self.welcome_arrivals(now);
-        while let Some(conn) = self.parts.next_dirty(now) {
+        while let Some(conn) = self.runtime.next_dirty(now) {
             self.flush(conn, now);
         }
-        self.parts.send();
-        if self.parts.is_over(now) {
+        self.runtime.send();
+        if self.runtime.poll_end(now) {
             return Poll::Ready(Ok(()));
         }
         let busy = !self.unfinished.is_empty() || !self.hungry.is_empty();
-        if (busy || !self.parts.may_sleep()) && self.news.is_none() {
+        if (busy || !self.runtime.prepare_to_sleep()) && self.news.is_none() {
             self.news = Some(timer(NEWS_AFTER, cx));
         }
         self.set_timer(now, cx);
@@ -298,12 +298,12 @@ impl Glommio {
 
     /// Has the turn run when the next thing is due.
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
-        let shard = &self.parts.shard;
+        let shard = &self.runtime.shard;
         let submissions = self.ring_entries as usize * setup::SUBMISSIONS_FACTOR;
         let is_guarded = shard.connections() > submissions / GUARDED_SHARE;
         let guard = is_guarded.then_some(now.mono_ms + GUARD_MS);
-        let deadlines = [self.parts.deadline_ms(), self.parts.lifecycle.deadline_ms(now), guard];
-        let Some(wait_ms) = wait_ms(now, deadlines) else { return };
+        let deadline_ms = self.runtime.deadline_ms(now, guard);
+        let Some(wait_ms) = wait_ms(now, deadline_ms) else { return };
         let at_ms = now.mono_ms + wait_ms;
         // One that comes too early does no harm: the turn sets the next.
         if !self.timer.as_ref().is_some_and(|(set, _)| (now.mono_ms + 1..=at_ms).contains(set)) {
@@ -312,16 +312,16 @@ impl Glommio {
     }
 
     fn handle_signals(&mut self) {
-        let now = self.parts.clock.now();
-        self.parts.lifecycle.handle_signals(now);
-        if !self.parts.lifecycle.accepts() {
+        let now = self.runtime.clock.now();
+        self.runtime.lifecycle.handle_signals(now);
+        if !self.runtime.lifecycle.accepts() {
             self.acceptors.clear();
         }
         self.wake();
     }
 
-    fn answer_bell(&mut self) {
-        self.parts.post.answer_bell();
+    fn clear_wakeup(&mut self) {
+        self.runtime.mailbox.clear_wakeup();
         self.wake();
     }
 
@@ -334,9 +334,9 @@ impl Glommio {
 
     /// A connection has come; its task is to be spawned.
     fn add(&mut self, stream: std::net::TcpStream, peer: SocketAddr) -> Option<(ConnId, u64)> {
-        let now = self.parts.clock.now();
+        let now = self.runtime.clock.now();
         self.resting = false;
-        let number = self.parts.deal_number();
+        let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer };
         let conn = self.shard().connect(origin, now).ok()?;
         Some((conn, self.attach(conn, stream.into(), number, now)))
@@ -344,7 +344,7 @@ impl Glommio {
 
     /// Connections have come from other cores; their tasks are to be spawned.
     fn welcome_arrivals(&mut self, now: Now) {
-        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+        for (conn, socket) in std::mem::take(&mut self.runtime.arrivals) {
             if let Socket::Copy(descriptor, number) = socket {
                 let serial = self.attach(conn, descriptor, number, now);
                 self.arrived.push((conn, serial));
@@ -368,7 +368,7 @@ impl Glommio {
             sending: None,
             blocked: false,
             paused: false,
-            output: self.parts.liveness.begin(now.mono_ms),
+            output: self.runtime.liveness.begin(now.mono_ms),
         });
         self.serial
     }
@@ -380,7 +380,7 @@ impl Glommio {
             return Poll::Ready(());
         };
         keep(&mut connection.waker, cx);
-        let now = self.parts.clock.now();
+        let now = self.runtime.clock.now();
         if let Err(error) = self.finish_chunk(conn, now, cx) {
             self.break_off(conn, &error, now);
             return Poll::Ready(());
@@ -418,8 +418,9 @@ impl Glommio {
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else {
             return Poll::Pending;
         };
-        let shard = &mut self.parts.shard;
-        let intake = if self.parts.lifecycle.reads() { shard.intake(conn) } else { Intake::Pause };
+        let shard = &mut self.runtime.shard;
+        let intake =
+            if self.runtime.lifecycle.reads() { shard.intake(conn) } else { Intake::Pause };
         match intake {
             Intake::Read => {
                 let bytes = ready!(connection.poll_read(cx, &mut self.scratch))?;
@@ -482,11 +483,11 @@ impl Glommio {
             if connection.blocked {
                 break;
             }
-            let shard = &mut self.parts.shard;
+            let shard = &mut self.runtime.shard;
             let sending = connection.sending.take();
             let next = || shard.take(conn).map(|(chunk, more)| Sending { chunk, sent: 0, more });
             let Some(mut sending) = sending.or_else(next) else { break };
-            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
             let more = if sending.more { libc::MSG_MORE } else { 0 };
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
@@ -511,7 +512,7 @@ impl Glommio {
             }
         }
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-        match self.parts.shard.intake(conn) {
+        match self.runtime.shard.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Read | Intake::Direct => {
                 if std::mem::take(&mut connection.paused) {
@@ -522,7 +523,7 @@ impl Glommio {
             Intake::Pause => {}
         }
         if !connection.blocked
-            && (connection.sending.is_some() || self.parts.shard.has_chunks(conn))
+            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
         {
             self.unfinished.push(conn);
         }
@@ -531,7 +532,7 @@ impl Glommio {
     /// Lets a connection move to another core. Its task ends with what it polls, so it is a copy of
     /// the descriptor that goes.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.begin_hand_over(conn) else { return };
+        let Some(to) = self.runtime.shard.begin_hand_over(conn) else { return };
         let Some(connection) = &self.connections[conn as usize] else { return };
         let copy = socket(&connection.stream, |socket| socket.try_clone());
         let Ok(copy) = copy else {
@@ -541,15 +542,15 @@ impl Glommio {
         let Some(connection) = self.connections[conn as usize].take() else { return };
         connection.wake();
         let socket = Socket::Copy(copy.into(), connection.number);
-        self.parts.depart(conn, to, socket, now);
+        self.runtime.send_connection(conn, to, socket, now);
     }
 
     /// Looks at connections whose output may have gone nowhere.
     fn look_for_lost_hosts(&mut self, now: Now) {
-        for at in self.parts.liveness.portion(self.connections.len(), now.mono_ms) {
+        for at in self.runtime.liveness.portion(self.connections.len(), now.mono_ms) {
             let Some(connection) = &mut self.connections[at] else { continue };
             let Connection { sending, output, stream, .. } = connection;
-            let liveness = &mut self.parts.liveness;
+            let liveness = &mut self.runtime.liveness;
             if liveness.is_in_doubt(output, sending.is_some())
                 && let Ok(acks) = socket(stream, |socket| Acks::of(&*socket))
                 && liveness.is_gone(output, &acks, sending.is_some(), now.mono_ms)
@@ -577,7 +578,7 @@ impl Glommio {
     fn drop_connection(&mut self, conn: ConnId, now: Now) {
         if let Some(connection) = self.connections[conn as usize].take() {
             connection.wake();
-            self.parts.shard.disconnect(conn, now);
+            self.runtime.shard.disconnect(conn, now);
             self.wake();
         }
     }

@@ -68,7 +68,7 @@ enum Operation {
     Shutdown,
     Close,
     Signal,
-    Bell,
+    Wakeup,
     HandOver,
     Lend,
     Timer,
@@ -86,7 +86,7 @@ impl Operation {
         Self::Shutdown,
         Self::Close,
         Self::Signal,
-        Self::Bell,
+        Self::Wakeup,
         Self::HandOver,
         Self::Lend,
         Self::Timer,
@@ -169,7 +169,7 @@ enum Ending {
 
 struct Uring {
     ring: IoUring,
-    parts: CoreRuntime,
+    runtime: CoreRuntime,
     listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
     small_buffers: Buffers,
@@ -190,12 +190,12 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: CoreRuntime, ring: Ring) -> Result<(), DriverError> {
-    let listeners = std::mem::take(&mut parts.listeners);
-    let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
+pub(super) fn run(mut runtime: CoreRuntime, ring: Ring) -> Result<(), DriverError> {
+    let listeners = std::mem::take(&mut runtime.listeners);
+    let files_max = u32::try_from(runtime.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that one too many can be turned away.
     let (ring, small_buffers, large_buffers) = ring.start(files_max.saturating_add(1))?;
-    if let Some(own) = parts.rings.get(parts.post.core()) {
+    if let Some(own) = runtime.rings.get(runtime.mailbox.core()) {
         // SAFETY: the ring has it for longer than this block.
         #[allow(unsafe_code)]
         let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
@@ -205,7 +205,7 @@ pub(super) fn run(mut parts: CoreRuntime, ring: Ring) -> Result<(), DriverError>
     let driver = Uring {
         acceptors: accept::Acceptors::new(listeners.len()),
         ring,
-        parts,
+        runtime,
         listeners,
         small_buffers,
         large_buffers,
@@ -224,24 +224,24 @@ pub(super) fn run(mut parts: CoreRuntime, ring: Ring) -> Result<(), DriverError>
 impl Uring {
     fn serve(mut self) -> Result<(), DriverError> {
         self.arm_signals();
-        self.arm_bell();
+        self.arm_wakeup();
         self.arm_acceptors();
-        let mut now = self.parts.clock.now();
-        while !self.parts.is_over(now) {
+        let mut now = self.runtime.clock.now();
+        while !self.runtime.poll_end(now) {
             now = self.wait(now)?;
-            self.parts.receive(now)?;
+            self.runtime.receive(now)?;
             self.handle_completions(now);
             if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
                 self.accept_again_at_ms = None;
                 self.arm_acceptors();
             }
-            self.parts.tick(now);
+            self.runtime.tick(now);
             self.look_for_lost_hosts(now);
             self.welcome_arrivals(now);
-            while let Some(conn) = self.parts.next_dirty(now) {
+            while let Some(conn) = self.runtime.next_dirty(now) {
                 self.service(self.keys[conn as usize], now);
             }
-            self.parts.send();
+            self.runtime.send();
         }
         Ok(self.close_all(now)?)
     }
@@ -250,7 +250,7 @@ impl Uring {
     fn wait(&mut self, now: Now) -> Result<Now, Error> {
         self.submit_and_wait(now)?;
         self.completions.extend(self.ring.completion());
-        Ok(self.parts.clock.now())
+        Ok(self.runtime.clock.now())
     }
 
     fn handle_completions(&mut self, now: Now) {
@@ -293,19 +293,15 @@ impl Uring {
     }
 
     fn shard(&mut self) -> &mut Shard {
-        &mut self.parts.shard
+        &mut self.runtime.shard
     }
 
     /// Submits what has gathered, and waits for a completion or the next deadline.
     fn submit_and_wait(&mut self, now: Now) -> Result<(), Error> {
         self.drain_backlog()?;
-        let deadlines = [
-            self.parts.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(now),
-            self.accept_again_at_ms,
-        ];
-        let ready = !self.backlog.is_empty() || self.finds_something()? || !self.parts.may_sleep();
-        let wait_ms = wait_ms(now, deadlines);
+        let ready =
+            !self.backlog.is_empty() || self.finds_something()? || !self.runtime.prepare_to_sleep();
+        let wait_ms = wait_ms(now, self.runtime.deadline_ms(now, self.accept_again_at_ms));
         if let Some(ms) = wait_ms.filter(|&ms| ms > 0 && !ready) {
             self.set_timer(now.mono_ms + ms, ms);
         }
@@ -316,7 +312,7 @@ impl Uring {
         } else {
             self.ring.submit_and_wait(1)
         };
-        self.parts.post.awake();
+        self.runtime.mailbox.mark_awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline came first; a signal came; completions must be fetched before more fit.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
@@ -328,15 +324,15 @@ impl Uring {
 
     /// Looks for something to do, for as long as that is wanted, without a system call.
     fn finds_something(&mut self) -> Result<bool, Error> {
-        if self.parts.busy_poll.is_zero() {
+        if self.runtime.busy_poll.is_zero() {
             return Ok(false);
         }
         match self.ring.submit().map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
             Err((_, error)) => return Err(error),
         }
-        let Self { ring, parts, .. } = self;
-        Ok(parts.busy_poll(|| ring.submission().taskrun() || !ring.completion().is_empty()))
+        let Self { ring, runtime, .. } = self;
+        Ok(runtime.poll_for_work(|| ring.submission().taskrun() || !ring.completion().is_empty()))
     }
 
     /// Has a completion come at `at_ms`, which is in `ms`, if none comes sooner. A wait with a
@@ -409,15 +405,15 @@ impl Uring {
                 self.connections.remove(key);
             }
             Some(Operation::Signal) => {
-                self.parts.lifecycle.handle_signals(now);
-                if !self.parts.lifecycle.accepts() {
+                self.runtime.lifecycle.handle_signals(now);
+                if !self.runtime.lifecycle.accepts() {
                     self.stop_accepting();
                 }
                 self.arm_signals();
             }
-            Some(Operation::Bell) => {
-                self.parts.post.answer_bell();
-                self.arm_bell();
+            Some(Operation::Wakeup) => {
+                self.runtime.mailbox.clear_wakeup();
+                self.arm_wakeup();
             }
             Some(Operation::Timer) => self.timer.armed = false,
             // Their effect shows in the completions of what they end. A timer that couldn't be set
@@ -453,9 +449,9 @@ impl Uring {
             }
             let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
             if let Some(conn) = conn
-                && self.parts.lifecycle.reads()
+                && self.runtime.lifecycle.reads()
             {
-                self.parts.shard.received(conn, buffers.bytes(buffer, bytes), now);
+                self.runtime.shard.received(conn, buffers.bytes(buffer, bytes), now);
             }
             buffers.give_back(buffer);
         }
@@ -523,11 +519,11 @@ impl Uring {
     /// Looks at connections whose output may have gone nowhere.
     fn look_for_lost_hosts(&mut self, now: Now) {
         // Not `keys_end`, which passes over all places that have come free since the busiest time.
-        for key in self.parts.liveness.portion(self.connections.capacity(), now.mono_ms) {
+        for key in self.runtime.liveness.portion(self.connections.capacity(), now.mono_ms) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
             let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;
-            if free && self.parts.liveness.is_in_doubt(output, sending.is_some()) {
+            if free && self.runtime.liveness.is_in_doubt(output, sending.is_some()) {
                 *lending = true;
                 let lend = opcode::FixedFdInstall::new(connection.file, 0).build();
                 self.submit(lend.user_data(Operation::Lend.user_data(key)));
@@ -548,7 +544,7 @@ impl Uring {
         let Connection { sending, output, .. } = connection;
         let (is_sending, taken) = (sending.is_some(), sending.as_ref().map_or(0, |it| it.sent));
         if let Ok(acks) = Acks::of(&lent)
-            && self.parts.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
+            && self.runtime.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
         {
             let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
             self.shard().note_lost(conn, beside, HOST_GONE, now);
@@ -576,13 +572,13 @@ impl Uring {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
         if connection.sending.is_none()
-            && let Some((chunk, more)) = self.parts.shard.take(conn)
+            && let Some((chunk, more)) = self.runtime.shard.take(conn)
         {
             connection.sending = Some(Sending { chunk, sent: 0, more });
-            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
-        let intake = self.parts.shard.intake(conn);
+        let intake = self.runtime.shard.intake(conn);
         let connection = &mut self.connections[key];
         match (intake, &connection.receive) {
             (Intake::Close, _) => self.hang_up(key, now),
@@ -604,7 +600,7 @@ impl Uring {
     }
 
     fn arm_receive(&mut self, key: usize) {
-        if !self.parts.lifecycle.reads() {
+        if !self.runtime.lifecycle.reads() {
             return;
         }
         let connection = &mut self.connections[key];
@@ -632,9 +628,9 @@ impl Uring {
         if connection.leaving {
             return;
         }
-        let to = self.parts.shard.begin_hand_over(conn);
-        let Some(ring) = to.and_then(|core| self.parts.rings.get(core)?.get()) else {
-            return self.parts.shard.cancel_hand_over(conn);
+        let to = self.runtime.shard.begin_hand_over(conn);
+        let Some(ring) = to.and_then(|core| self.runtime.rings.get(core)?.get()) else {
+            return self.runtime.shard.cancel_hand_over(conn);
         };
         connection.leaving = true;
         let ring = Fd(ring.as_raw_fd());
@@ -649,11 +645,11 @@ impl Uring {
         let connection = &mut self.connections[key];
         connection.leaving = false;
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
-        match (u32::try_from(result), self.parts.shard.begin_hand_over(conn)) {
+        match (u32::try_from(result), self.runtime.shard.begin_hand_over(conn)) {
             (Ok(file), Some(to)) => {
                 connection.conn = None;
                 let Some(number) = connection.number.take() else { return };
-                self.parts.depart(conn, to, Socket::Direct(file, number), now);
+                self.runtime.send_connection(conn, to, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
             _ => {
@@ -664,7 +660,7 @@ impl Uring {
     }
 
     fn welcome_arrivals(&mut self, now: Now) {
-        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
+        for (conn, socket) in std::mem::take(&mut self.runtime.arrivals) {
             if let Socket::Direct(file, number) = socket {
                 self.attach(Some(conn), Fixed(file), number, now);
             }
@@ -672,10 +668,10 @@ impl Uring {
     }
 
     fn receive_direct(&mut self, key: usize, conn: ConnId) {
-        if !self.parts.lifecycle.reads() {
+        if !self.runtime.lifecycle.reads() {
             return;
         }
-        let Some((mut body, room_bytes)) = self.parts.shard.lend(conn) else { return };
+        let Some((mut body, room_bytes)) = self.runtime.shard.lend(conn) else { return };
         let room = body.spare_capacity_mut();
         let bytes = u32::try_from(room_bytes.min(TRANSFER_BYTES_MAX)).unwrap_or(0);
         let connection = &mut self.connections[key];
@@ -729,11 +725,11 @@ impl Uring {
     }
 
     fn arm_signals(&mut self) {
-        self.poll(self.parts.lifecycle.pipe().as_raw_fd(), Operation::Signal);
+        self.poll(self.runtime.lifecycle.pipe().as_raw_fd(), Operation::Signal);
     }
 
-    fn arm_bell(&mut self) {
-        self.poll(self.parts.post.bell_fd().as_raw_fd(), Operation::Bell);
+    fn arm_wakeup(&mut self) {
+        self.poll(self.runtime.mailbox.wakeup_fd().as_raw_fd(), Operation::Wakeup);
     }
 
     /// Waits, once, for a descriptor to become readable.
@@ -744,7 +740,7 @@ impl Uring {
     }
 
     fn arm_acceptors(&mut self) {
-        if !self.parts.lifecycle.accepts() {
+        if !self.runtime.lifecycle.accepts() {
             return;
         }
         while let Some((acceptor, accept)) = self.acceptors.next_idle(&self.listeners) {
@@ -787,7 +783,7 @@ impl Uring {
     }
 
     fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
-        let number = self.parts.deal_number();
+        let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer };
         let conn = self.shard().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file), number, now);
@@ -805,7 +801,7 @@ impl Uring {
             sending: None,
             leaving: false,
             lending: false,
-            output: self.parts.liveness.begin(now.mono_ms),
+            output: self.runtime.liveness.begin(now.mono_ms),
             ending: Ending::No,
         });
         if let Some(conn) = conn {
