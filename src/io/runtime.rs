@@ -7,8 +7,9 @@
 //!
 //! Invariant: messages that a request caused are in the other cores' rings before its reply leaves.
 
+use std::io::Error;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::cores::placement::{accepting_cores, offload_connections, offload_targ
 use super::cores::utilization::Meter;
 use super::host::alarm::Alarm;
 use super::host::clock::Clock;
-use super::host::liveness::Liveness;
+use super::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Liveness, Output, is_unreachable};
 use super::host::signals::Lifecycle;
 use super::store_link::{StoreLink, StoreLost};
 use crate::engine::{ConnId, Now};
@@ -211,6 +212,35 @@ impl CoreRuntime {
         gauges.publish(load(shard, mailbox));
     }
 
+    /// Whether a connection's host is gone, by what the kernel knows of its `socket`; if so, logs
+    /// the loss, and `disconnect` is to follow. `sent_bytes`: what the kernel has taken of the
+    /// chunk that is being sent, if one is.
+    pub(crate) fn is_host_gone(
+        &mut self,
+        conn: ConnId,
+        output: &mut Output,
+        socket: &impl AsFd,
+        sent_bytes: Option<usize>,
+        now: Now,
+    ) -> bool {
+        let Ok(acks) = Acks::of(socket) else { return false };
+        if !self.liveness.is_gone(output, &acks, sent_bytes.is_some(), now.mono_ms) {
+            return false;
+        }
+        let queued_bytes = acks.queued_bytes.cast_signed();
+        let beside = queued_bytes - sent_bytes.unwrap_or(0).cast_signed();
+        self.shard.note_lost(conn, beside, HOST_GONE, now);
+        true
+    }
+
+    /// A system call says that a connection is broken: logs the loss if the kernel gave up on the
+    /// host. `sent_bytes`: what the kernel has taken of the chunk that is being sent.
+    pub(crate) fn note_broken(&mut self, conn: ConnId, error: &Error, sent_bytes: usize, now: Now) {
+        if is_unreachable(error) {
+            self.shard.note_lost(conn, -sent_bytes.cast_signed(), HOST_SILENT, now);
+        }
+    }
+
     /// A number for a connection that lists can't name by its descriptor.
     pub(crate) fn allocate_number(&self) -> Number {
         self.numbers.allocate(self.mailbox.core())
@@ -275,6 +305,34 @@ impl CoreRuntime {
     }
 }
 
+#[cfg(test)]
+impl CoreRuntime {
+    /// A runtime with neither listeners nor a store.
+    pub(crate) fn without_threads(shard: Shard, mailbox: Mailbox<Envelope>) -> Self {
+        let signals = super::host::signals::Signals::install(1).unwrap().remove(0);
+        Self {
+            shard,
+            listeners: Vec::new(),
+            lifecycle: Lifecycle::new(signals, None),
+            drain: Drain::of(1).remove(0),
+            clock: Clock::start(),
+            mailbox,
+            gauges: Gauges::of(2).remove(0),
+            store_link: None,
+            messages: Vec::new(),
+            arrivals: Vec::new(),
+            rings: Arc::new([]),
+            numbers: Numbers::new(1),
+            busy_poll: Duration::ZERO,
+            connections_max: 100,
+            memory: OtherCoresMemory::default(),
+            meter: None,
+            alarm: Alarm::default(),
+            liveness: Liveness::new(Duration::ZERO),
+        }
+    }
+}
+
 /// Moves messages into the mailbox.
 #[inline]
 fn post(messages: &mut Vec<(Core, Message)>, mailbox: &mut Mailbox<Envelope>) {
@@ -304,39 +362,15 @@ mod tests {
 
     use super::*;
     use crate::io::cores::mesh;
-    use crate::io::host::signals::Signals;
     use crate::shard::cores::Cores;
     use crate::shard::{Origin, Settings};
     use crate::wire::{Command, Magic, encode};
 
-    fn runtime(shard: Shard, mailbox: Mailbox<Envelope>) -> CoreRuntime {
-        CoreRuntime {
-            shard,
-            listeners: Vec::new(),
-            lifecycle: Lifecycle::new(Signals::install(1).unwrap().remove(0), None),
-            drain: Drain::of(1).remove(0),
-            clock: Clock::start(),
-            mailbox,
-            gauges: Gauges::of(2).remove(0),
-            store_link: None,
-            messages: Vec::new(),
-            arrivals: Vec::new(),
-            rings: Arc::new([]),
-            numbers: Numbers::new(1),
-            busy_poll: Duration::ZERO,
-            connections_max: 100,
-            memory: OtherCoresMemory::default(),
-            meter: None,
-            alarm: Alarm::default(),
-            liveness: Liveness::new(Duration::ZERO),
-        }
-    }
-
     /// A request that waited for another core's answer to a grab is handled when the driver asks
-    /// for the next connection to flush: what it had for other cores came there after its reply had
-    /// left, and after the replies of all connections behind it.
+    /// for the next connection to flush. Its messages were sent after its reply, and after the
+    /// replies of all connections behind it.
     #[test]
-    fn what_a_request_that_waited_has_for_another_core_is_on_its_way_before_replies_are() {
+    fn messages_of_a_request_that_waited_are_sent_before_replies() {
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
         let cores = Cores { own: 0, count: 2 };
         let functions = || (0..).map(|n| format!("f{n}"));
@@ -344,7 +378,7 @@ mod tests {
         let mut mailboxes = mesh::mesh(2, Envelope::bytes).unwrap();
         let mut other = mailboxes.pop().unwrap();
         let shard = Shard::new(Settings { cores, ..Settings::default() }, now);
-        let mut runtime = runtime(shard, mailboxes.remove(0));
+        let mut runtime = CoreRuntime::without_threads(shard, mailboxes.remove(0));
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         let conn = runtime.shard.connect(origin, now).unwrap();
         let mut requests = Vec::new();

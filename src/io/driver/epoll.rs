@@ -1,12 +1,12 @@
 //! The epoll driver (mio): readiness in, reads and writes out. Runs where io_uring is refused.
 //!
-//! Sockets are registered once for both directions, edge-triggered; the driver remembers what is
-//! ready. A turn reads what became ready, lets the shard handle it, and then writes each dirty
-//! connection once. Knows the shard's contract and nothing of Gearman.
+//! Sockets are registered once for both directions, edge-triggered; the driver remembers which of
+//! them are ready. A turn reads what became ready, lets the shard handle it, and then writes each
+//! dirty connection once. Knows the shard's contract and nothing of Gearman.
 //!
-//! Invariant: a connection whose bytes may wait in the kernel is marked `readable` until a read
-//! came back short, and stands in `ready` whenever the shard wants to read it. No connection reads
-//! or writes more than its share in one turn.
+//! Invariant: a connection whose bytes may wait in the kernel is `readable` until a read came back
+//! short, and is in `ready` whenever the shard wants to read it. No connection reads or writes more
+//! than its share in one turn.
 
 use std::io::{Error, ErrorKind, Read as _};
 use std::net::SocketAddr;
@@ -18,45 +18,46 @@ use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::DriverError;
+use super::sending::Sending;
+use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
-use crate::io::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Output, is_silence};
+use crate::io::host::accept::AcceptPause;
+use crate::io::host::liveness::Output;
 use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
 use crate::shard::{Intake, Origin, Shard};
-use crate::wire::outbox::Chunk;
 
 const EVENTS_PER_TURN: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 256;
-/// One read takes so much at most; and a connection gets `READS_PER_TURN` of them.
+/// Most bytes of one read.
 const READ_BYTES: usize = 64 << 10;
+/// Reads of one connection in a turn.
 const READS_PER_TURN: usize = 4;
+/// Writes of one connection in a turn.
 const WRITES_PER_TURN: usize = 16;
-/// How long accepting rests when there are no descriptors left.
-const ACCEPT_PAUSE_MS: u64 = 100;
 
 const TOKEN_SIGNALS: Token = Token(usize::MAX);
 const TOKEN_WAKEUP: Token = Token(usize::MAX - 1);
-/// Listeners have tokens below those.
+/// Listeners have tokens from here on, below those; connections have the shard's numbers.
 const TOKEN_LISTENERS: usize = usize::MAX - 1024;
 
 struct Connection {
     stream: TcpStream,
-    /// The chunk that is being written, and how much of it has been.
-    sending: Option<(Chunk, usize, bool)>,
+    sending: Option<Sending>,
     readable: bool,
-    /// The peer has ended: a short read isn't the last one.
+    /// The peer has ended, so a short read isn't the last one.
     ended: bool,
     writable: bool,
-    /// Stands in `ready`.
+    /// It is in `ready`.
     queued: bool,
     output: Output,
 }
 
-/// What became of a read.
+/// The result of a read.
 enum Read {
-    /// So many bytes; `true` if the kernel has no more for now.
+    /// The number of bytes, and whether the kernel has no more for now.
     Bytes(usize, bool),
     Nothing,
     End,
@@ -64,11 +65,11 @@ enum Read {
 }
 
 impl Read {
-    fn of(result: std::io::Result<usize>, room_bytes: usize) -> Self {
+    fn of(result: std::io::Result<usize>, capacity: usize) -> Self {
         match result.map_err(|error| (error.kind(), error)) {
             Ok(0) => Self::End,
             // epoll(7): a short read means that the kernel's buffer is empty.
-            Ok(bytes) => Self::Bytes(bytes, bytes < room_bytes),
+            Ok(bytes) => Self::Bytes(bytes, bytes < capacity),
             Err((ErrorKind::WouldBlock, _)) => Self::Nothing,
             Err((ErrorKind::Interrupted, _)) => Self::Bytes(0, false),
             Err((_, error)) => Self::Broken(error),
@@ -86,8 +87,10 @@ struct Epoll {
     ready: Vec<ConnId>,
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
-    scratch: Box<[u8]>,
-    accept_again_at_ms: Option<u64>,
+    read_buffer: Box<[u8]>,
+    /// Connections may wait in the listeners' queues.
+    acceptable: bool,
+    accept_pause: AcceptPause,
 }
 
 /// Serves until a signal ends it.
@@ -110,10 +113,113 @@ pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
         connections: Vec::new(),
         ready: Vec::new(),
         unfinished: Vec::new(),
-        scratch: vec![0; READ_BYTES].into_boxed_slice(),
-        accept_again_at_ms: None,
+        read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
+        acceptable: false,
+        accept_pause: AcceptPause::default(),
     };
     driver.serve()
+}
+
+impl EventSource for Epoll {
+    fn runtime(&mut self) -> &mut CoreRuntime {
+        &mut self.runtime
+    }
+
+    fn handle_events(&mut self, now: Now) {
+        for conn in std::mem::take(&mut self.ready) {
+            self.read(conn, now);
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        self.acceptable |= self.accept_pause.poll_end(now.mono_ms);
+        if !self.acceptable || self.accept_pause.is_on() {
+            return;
+        }
+        self.acceptable = false;
+        'listeners: for at in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                match self.listeners[at].accept() {
+                    Ok((stream, address)) => {
+                        self.accept_pause.accepted();
+                        self.add(stream, address, now);
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
+                    Err(error) => {
+                        if self.accept_pause.failed(&error, now.mono_ms) {
+                            return;
+                        }
+                    }
+                }
+            }
+            self.acceptable = true;
+        }
+    }
+
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        for at in self.runtime.liveness.next_portion(self.connections.len(), now.mono_ms) {
+            let Some(connection) = &mut self.connections[at] else { continue };
+            let Connection { sending, output, stream, .. } = connection;
+            let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
+            let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+            if self.runtime.liveness.is_in_doubt(output, sending.is_some())
+                && self.runtime.is_host_gone(conn, output, stream, sent_bytes, now)
+            {
+                self.drop_connection(conn, now);
+            }
+        }
+    }
+
+    fn attach_migrated(&mut self, conn: ConnId, socket: Socket, now: Now) {
+        if let Socket::Descriptor(descriptor) = socket {
+            self.attach(conn, TcpStream::from_std(descriptor.into()), now);
+        }
+    }
+
+    fn take_unfinished(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.unfinished)
+    }
+
+    fn flush(&mut self, conn: ConnId, now: Now) {
+        for _ in 0..WRITES_PER_TURN {
+            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            if !connection.writable {
+                break;
+            }
+            let shard = &mut self.runtime.shard;
+            let next = || shard.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
+            let Some(mut sending) = connection.sending.take().or_else(next) else { break };
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
+            let socket = SockRef::from(&connection.stream);
+            match socket.send_with_flags(sending.rest(), sending.flags()) {
+                Ok(bytes) if sending.advance(bytes) => shard.sent(conn, sending.chunk, now),
+                Ok(_) => {
+                    connection.sending = Some(sending);
+                    shard.sent_some(conn, now);
+                }
+                Err(error) => {
+                    connection.sending = Some(sending);
+                    match error.kind() {
+                        ErrorKind::WouldBlock => connection.writable = false,
+                        ErrorKind::Interrupted => {}
+                        _ => return self.break_off(conn, &error, now),
+                    }
+                }
+            }
+        }
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        match self.runtime.shard.intake(conn) {
+            Intake::Close => return self.drop_connection(conn, now),
+            Intake::Move => return self.hand_over(conn, now),
+            Intake::Read | Intake::Direct | Intake::Pause => {}
+        }
+        if connection.writable
+            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
+        {
+            self.unfinished.push(conn);
+        }
+        self.queue_read(conn);
+    }
 }
 
 impl Epoll {
@@ -121,45 +227,9 @@ impl Epoll {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.runtime.clock.now();
         while !self.runtime.poll_end(now) {
-            if !self.finds_something(&mut events) {
-                let timeout = self.timeout(now);
-                match self.poll.poll(&mut events, timeout) {
-                    Err(error) if error.kind() != ErrorKind::Interrupted => {
-                        return Err(error.into());
-                    }
-                    _ => {}
-                }
-            }
-            self.runtime.mailbox.mark_awake();
-            now = self.runtime.clock.now();
-            for conn in std::mem::take(&mut self.unfinished) {
-                self.flush(conn, now);
-            }
-            for event in &events {
-                match event.token() {
-                    TOKEN_SIGNALS => self.handle_signals(now),
-                    TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
-                    Token(token) if token >= TOKEN_LISTENERS => self.accept_again_at_ms = Some(0),
-                    Token(token) => {
-                        let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
-                        self.note_ready(conn, event, now);
-                    }
-                }
-            }
-            if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
-                self.accept(now);
-            }
-            self.runtime.receive(now)?;
-            for conn in std::mem::take(&mut self.ready) {
-                self.read(conn, now);
-            }
-            self.runtime.tick(now);
-            self.look_for_lost_hosts(now);
-            self.welcome_arrivals(now);
-            while let Some(conn) = self.runtime.next_dirty(now) {
-                self.flush(conn, now);
-            }
-            self.runtime.send();
+            now = self.wait(&mut events, now)?;
+            self.note_events(&events, now);
+            self.turn(now)?;
         }
         Ok(())
     }
@@ -168,9 +238,22 @@ impl Epoll {
         &mut self.runtime.shard
     }
 
-    /// Looks for something to do, for as long as that is wanted; what it finds of the kernel's is
-    /// in `events` then.
-    fn finds_something(&mut self, events: &mut Events) -> bool {
+    /// Waits for events or the next deadline; returns the time.
+    fn wait(&mut self, events: &mut Events, now: Now) -> Result<Now, Error> {
+        if !self.poll_for_work(events) {
+            let timeout = self.timeout(now);
+            match self.poll.poll(events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        self.runtime.mailbox.mark_awake();
+        Ok(self.runtime.clock.now())
+    }
+
+    /// Looks for work without waiting, for as long as that is wanted; the kernel's events are in
+    /// `events` then.
+    fn poll_for_work(&mut self, events: &mut Events) -> bool {
         if self.is_busy() {
             return false;
         }
@@ -179,23 +262,41 @@ impl Epoll {
             .poll_for_work(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
     }
 
+    /// Whether the next turn has work whatever the kernel says.
     fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || !self.unfinished.is_empty()
+        let accepts = self.acceptable && !self.accept_pause.is_on();
+        !self.ready.is_empty() || !self.unfinished.is_empty() || accepts
     }
 
     fn timeout(&mut self, now: Now) -> Option<Duration> {
         if self.is_busy() || !self.runtime.prepare_to_sleep() {
             return Some(Duration::ZERO);
         }
-        let deadline_ms = self.runtime.deadline_ms(now, self.accept_again_at_ms);
+        let deadline_ms = self.runtime.deadline_ms(now, self.accept_pause.deadline_ms());
         wait_ms(now, deadline_ms).map(Duration::from_millis)
+    }
+
+    /// Takes note of what has become ready. What may be written is written at once: it waited since
+    /// an earlier turn.
+    fn note_events(&mut self, events: &Events, now: Now) {
+        for event in events {
+            match event.token() {
+                TOKEN_SIGNALS => self.handle_signals(now),
+                TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
+                Token(token) if token >= TOKEN_LISTENERS => self.acceptable = true,
+                Token(token) => {
+                    let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
+                    self.note_ready(conn, event, now);
+                }
+            }
+        }
     }
 
     fn handle_signals(&mut self, now: Now) {
         self.runtime.lifecycle.handle_signals(now);
         if !self.runtime.lifecycle.accepts() {
             self.listeners.clear();
-            self.accept_again_at_ms = None;
+            self.accept_pause.cancel();
         }
     }
 
@@ -210,7 +311,7 @@ impl Epoll {
         self.queue_read(conn);
     }
 
-    /// Puts a connection among those to be read, if the shard wants to.
+    /// Queues a connection to be read, if it is readable and the shard wants to read it.
     fn queue_read(&mut self, conn: ConnId) {
         let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
         let wanted = matches!(self.runtime.shard.intake(conn), Intake::Read | Intake::Direct);
@@ -220,43 +321,10 @@ impl Epoll {
         }
     }
 
-    fn accept(&mut self, now: Now) {
-        self.accept_again_at_ms = None;
-        'listeners: for at in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                match self.listeners[at].accept() {
-                    Ok((stream, address)) => self.add(stream, address, now),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
-                    Err(error)
-                        if matches!(
-                            error.raw_os_error(),
-                            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                        ) =>
-                    {
-                        warn!(%error, "accepting rests: raise the limit with --file-descriptors");
-                        self.accept_again_at_ms = Some(now.mono_ms + ACCEPT_PAUSE_MS);
-                        return;
-                    }
-                    // The connection is gone already, or a signal came.
-                    Err(error) => debug!(%error, "accept"),
-                }
-            }
-            self.accept_again_at_ms = Some(now.mono_ms);
-        }
-    }
-
     fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
         let origin = Origin { fd: stream.as_raw_fd(), peer };
         let Ok(conn) = self.shard().connect(origin, now) else { return };
         self.attach(conn, stream, now);
-    }
-
-    fn welcome_arrivals(&mut self, now: Now) {
-        for (conn, socket) in std::mem::take(&mut self.runtime.arrivals) {
-            if let Socket::Descriptor(descriptor) = socket {
-                self.attach(conn, TcpStream::from_std(descriptor.into()), now);
-            }
-        }
     }
 
     fn attach(&mut self, conn: ConnId, mut stream: TcpStream, now: Now) {
@@ -290,24 +358,21 @@ impl Epoll {
             let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
             let read = match self.runtime.shard.intake(conn) {
                 Intake::Read => {
-                    let result = (&connection.stream).read(&mut self.scratch);
+                    let result = (&connection.stream).read(&mut self.read_buffer);
                     let read = Read::of(result, READ_BYTES);
                     if let Read::Bytes(bytes, _) = read {
-                        let bytes = self.scratch.get(..bytes).unwrap_or_default();
+                        let bytes = self.read_buffer.get(..bytes).unwrap_or_default();
                         self.runtime.shard.received(conn, bytes, now);
                     }
                     read
                 }
                 Intake::Direct => {
-                    let Some((mut body, room_bytes)) = self.runtime.shard.lend(conn) else {
-                        return;
-                    };
-                    let room = body.spare_capacity_mut();
-                    let room = room.get_mut(..room_bytes).unwrap_or_default();
-                    let result = SockRef::from(&connection.stream).recv(room);
-                    let read = Read::of(result, room_bytes);
+                    let Some((mut body, capacity)) = self.runtime.shard.lend(conn) else { return };
+                    let space = body.spare_capacity_mut();
+                    let space = space.get_mut(..capacity).unwrap_or_default();
+                    let read = Read::of(SockRef::from(&connection.stream).recv(space), capacity);
                     if let Read::Bytes(bytes, _) = read {
-                        // SAFETY: the kernel says that it wrote so many bytes of the room.
+                        // SAFETY: the kernel has written that many bytes to the spare capacity.
                         #[allow(unsafe_code)]
                         unsafe {
                             body.set_len(body.len() + bytes);
@@ -335,88 +400,21 @@ impl Epoll {
         self.queue_read(conn);
     }
 
-    /// Writes what a connection has to send, and does what the shard wants done about it then.
-    fn flush(&mut self, conn: ConnId, now: Now) {
-        for _ in 0..WRITES_PER_TURN {
-            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-            if !connection.writable {
-                break;
-            }
-            let shard = &mut self.runtime.shard;
-            let sending = connection.sending.take();
-            let sending =
-                sending.or_else(|| shard.take(conn).map(|(chunk, more)| (chunk, 0, more)));
-            let Some((chunk, sent, more)) = sending else { break };
-            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
-            let rest = chunk.as_ref().get(sent..).unwrap_or_default();
-            let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
-            match SockRef::from(&connection.stream).send_with_flags(rest, flags) {
-                Ok(bytes) if bytes == rest.len() => shard.sent(conn, chunk, now),
-                Ok(bytes) => {
-                    connection.sending = Some((chunk, sent + bytes, more));
-                    shard.sent_some(conn, now);
-                }
-                Err(error) => {
-                    connection.sending = Some((chunk, sent, more));
-                    match error.kind() {
-                        ErrorKind::WouldBlock => connection.writable = false,
-                        ErrorKind::Interrupted => {}
-                        _ => return self.break_off(conn, &error, now),
-                    }
-                }
-            }
-        }
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
-        match self.runtime.shard.intake(conn) {
-            Intake::Close => return self.drop_connection(conn, now),
-            Intake::Move => return self.hand_over(conn, now),
-            Intake::Read | Intake::Direct | Intake::Pause => {}
-        }
-        if connection.writable
-            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
-        {
-            self.unfinished.push(conn);
-        }
-        self.queue_read(conn);
-    }
-
-    /// Lets a connection move to another core.
+    /// Sends a connection to the core that it migrates to.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
         let Some(to) = self.runtime.shard.begin_hand_over(conn) else { return };
         let Some(mut connection) = self.connections[conn as usize].take() else { return };
-        // Its descriptor lives on, so it doesn't leave epoll by itself.
+        // The descriptor stays open, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
         self.runtime.send_connection(conn, to, Socket::Descriptor(descriptor), now);
     }
 
-    /// Looks at connections whose output may have gone nowhere.
-    fn look_for_lost_hosts(&mut self, now: Now) {
-        let liveness = &mut self.runtime.liveness;
-        for at in liveness.portion(self.connections.len(), now.mono_ms) {
-            let Some(connection) = &mut self.connections[at] else { continue };
-            let Connection { sending, output, stream, .. } = connection;
-            let liveness = &mut self.runtime.liveness;
-            if liveness.is_in_doubt(output, sending.is_some())
-                && let Ok(acks) = Acks::of(stream)
-                && liveness.is_gone(output, &acks, sending.is_some(), now.mono_ms)
-            {
-                let taken = sending.as_ref().map_or(0, |(_, sent, _)| *sent);
-                let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
-                let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
-                self.shard().note_lost(conn, beside, HOST_GONE, now);
-                self.drop_connection(conn, now);
-            }
-        }
-    }
-
     /// Ends a connection that a system call says is broken.
     fn break_off(&mut self, conn: ConnId, error: &Error, now: Now) {
-        if let Some(Some(connection)) = self.connections.get(conn as usize)
-            && is_silence(error)
-        {
-            let taken = connection.sending.as_ref().map_or(0, |(_, sent, _)| *sent);
-            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
+        if let Some(Some(connection)) = self.connections.get(conn as usize) {
+            let sent_bytes = connection.sending.as_ref().map_or(0, |it| it.sent_bytes);
+            self.runtime.note_broken(conn, error, sent_bytes, now);
         }
         self.drop_connection(conn, now);
     }

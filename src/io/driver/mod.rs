@@ -9,6 +9,8 @@
 
 mod epoll;
 mod glommio;
+mod sending;
+mod turn;
 mod uring;
 mod uring_error;
 

@@ -3,6 +3,7 @@
 //!
 //! Each file wraps one part of the kernel or the C library. Knows no core and no connection.
 
+pub(crate) mod accept;
 pub(crate) mod alarm;
 pub(crate) mod clock;
 pub(crate) mod listen;
