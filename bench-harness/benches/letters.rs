@@ -47,7 +47,7 @@ impl Cluster {
         loop {
             let mut quiet = true;
             for from in 0..self.shards.len() {
-                while self.shards[from].next_dirty(NOW).is_some() {}
+                while self.shards[from].poll_dirty(NOW).is_some() {}
                 let mut letters = std::mem::take(&mut self.letters);
                 self.shards[from].take_messages(&mut letters);
                 quiet &= letters.is_empty();

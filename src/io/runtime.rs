@@ -29,7 +29,7 @@ use super::store_link::{StoreLink, StoreLost};
 use crate::engine::{ConnId, Now};
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Message;
-use crate::shard::{MigratingConnection, OtherCores, Shard};
+use crate::shard::{HandOver, MigratingConnection, OtherCores, Shard};
 
 /// Messages of other cores that are received before the connections have their turn.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -154,7 +154,7 @@ impl CoreRuntime {
         shard.set_other_cores(OtherCores {
             bytes,
             connections: gauges.connections_elsewhere(),
-            hospitable: accepting_cores(gauges, *connections_max, now.mono_ms),
+            accepting: accepting_cores(gauges, *connections_max, now.mono_ms),
             largest_unread_bytes,
         });
     }
@@ -170,9 +170,9 @@ impl CoreRuntime {
     /// are sent before, so that other cores know, or find when they look, what a client is told.
     /// `send` wakes them.
     #[inline]
-    pub(crate) fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
+    pub(crate) fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
         // It handles requests that had to wait, too, and these cause messages.
-        let conn = self.shard.next_dirty(now);
+        let conn = self.shard.poll_dirty(now);
         self.send_messages();
         conn
     }
@@ -191,9 +191,10 @@ impl CoreRuntime {
     /// Sends a connection to another core, behind all messages so far and before all later ones:
     /// its number may be given to the next connection at once, which may cause messages in this
     /// very turn.
-    pub(crate) fn send_connection(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
+    pub(crate) fn send_connection(&mut self, hand_over: HandOver, socket: Socket, now: Now) {
         let Self { shard, mailbox, messages, .. } = self;
-        let connection = Box::new(shard.detach(conn, now));
+        let to = hand_over.to();
+        let connection = Box::new(shard.detach(hand_over, now));
         shard.take_messages(messages);
         post(messages, mailbox);
         mailbox.send(to, Envelope::Connection(connection, socket));
@@ -389,14 +390,14 @@ mod tests {
         say(Command::GrabJob, &[]);
         say(Command::SubmitJobBg, &[theirs.as_bytes(), b""]);
         runtime.shard.received(conn, &requests, now);
-        while runtime.next_dirty(now).is_some() {}
+        while runtime.poll_dirty(now).is_some() {}
         let mut messages = Vec::new();
         other.receive(9, |_, envelope| messages.push(envelope));
         let Some(Envelope::Message(Message::Grab { key, .. })) = messages.pop() else {
             panic!("{messages:?}");
         };
         runtime.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
-        while runtime.next_dirty(now).is_some() && messages.len() < 2 {
+        while runtime.poll_dirty(now).is_some() && messages.len() < 2 {
             other.receive(9, |_, envelope| messages.push(envelope));
         }
         let submitted = |envelope: &Envelope| {

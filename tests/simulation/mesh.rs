@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fastrand::Rng;
 use ringgear::engine::record::{Operation, Row};
 use ringgear::engine::{ConnId, Now};
-use ringgear::shard::cores::{Core, Cores};
+use ringgear::shard::cores::{Core, CoreSet, Cores};
 use ringgear::shard::remote::message::Message;
 use ringgear::shard::{
     Intake, MigratingConnection, Origin, OtherCores, Settings, Shard, TooManyConnections,
@@ -180,17 +180,18 @@ impl Mesh {
             if self.shards[from].intake(local) != Intake::Move || self.slow && self.rng.bool() {
                 continue;
             }
-            let Some(to) = self.shards[from].begin_hand_over(local) else {
+            let Some(hand_over) = self.shards[from].begin_hand_over(local) else {
                 panic!("{conn}: where to?")
             };
+            let to = hand_over.to();
             if self.rng.u32(0..8) == 0 {
-                self.shards[from].cancel_hand_over(local);
+                self.shards[from].cancel_hand_over(hand_over);
                 continue;
             }
             let (stand_ins, _) = self.shards[from].remote_counts();
             let functions = self.shards[from].engine().functions_of(local);
             let functions: Vec<Vec<u8>> = functions.map(<[u8]>::to_vec).collect();
-            let passenger = self.shard(from).detach(local, now);
+            let passenger = self.shard(from).detach(hand_over, now);
             let makes_room = self.shards[from].remote_counts().0 > stand_ins;
             self.audit.departed(from, local, makes_room);
             self.made_room += u64::from(makes_room);
@@ -209,7 +210,7 @@ impl Mesh {
     pub(crate) fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         loop {
             for core in 0..self.shards.len() {
-                let dirty = self.shard(core).next_dirty(now);
+                let dirty = self.shard(core).poll_dirty(now);
                 self.post(core);
                 if let Some(local) = dirty {
                     return Some(self.numbers[&(core, local)]);
@@ -299,7 +300,7 @@ impl Mesh {
         self.congestions += u64::from((now & !before).count_ones());
         self.congested[core] = now;
         self.audit.congested(core, now);
-        self.shards[core].set_congested(now);
+        self.shards[core].set_congested(CoreSet::from_bits(now));
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -413,8 +414,9 @@ impl Mesh {
     fn shard(&mut self, core: Core) -> &mut Shard {
         if self.shards.len() > 1 {
             // Now and then no core takes anybody in.
-            let hospitable = if self.rng.u32(0..4) == 0 { 0 } else { u64::MAX };
-            let mut elsewhere = OtherCores { hospitable, ..OtherCores::default() };
+            let takes_none = self.rng.u32(0..4) == 0;
+            let accepting = if takes_none { CoreSet::default() } else { CoreSet::ALL };
+            let mut elsewhere = OtherCores { accepting, ..OtherCores::default() };
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
                 elsewhere.bytes += other.load_bytes();
                 elsewhere.connections += other.connections();

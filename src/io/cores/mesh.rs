@@ -17,6 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::sleep_flag::SleepFlag;
+use crate::shard::cores::CoreSet;
 
 /// Messages that fit a ring when there are few cores.
 const RING_MESSAGES_MAX: usize = 1024;
@@ -225,20 +226,22 @@ impl<T: Send> Mailbox<T> {
         }
     }
 
-    /// Returns the cores for which so much waits here that clients should cause no more of it, one
-    /// bit each. What other cores send has to be received all the same. A congested core is woken
-    /// when there is space.
+    /// Returns the cores for which so much waits here that clients should cause no more of it. What
+    /// other cores send has to be received all the same. A congested core is woken when there is
+    /// space.
     #[inline]
-    pub(crate) fn update_congestion(&mut self) -> u64 {
+    pub(crate) fn update_congestion(&mut self) -> CoreSet {
         if self.overflow == 0 && !self.was_congested {
-            return 0;
+            return CoreSet::default();
         }
-        let mut cores = 0;
+        let mut cores = CoreSet::default();
         for peer in &mut self.peers {
             peer.congested = peer.is_congested();
-            cores |= u64::from(peer.congested) << peer.core;
+            if peer.congested {
+                cores.insert(peer.core);
+            }
         }
-        self.was_congested = cores != 0;
+        self.was_congested = !cores.is_empty();
         cores
     }
 
@@ -369,10 +372,10 @@ mod tests {
         let (mut one, mut other) = two();
         let messages = RING_MESSAGES_MAX + CONGESTED_MESSAGES;
         (0..messages).for_each(|message| one.send(1, message));
-        assert_eq!(one.update_congestion(), 0);
+        assert!(one.update_congestion().is_empty());
         one.send(1, messages);
-        assert_eq!(one.update_congestion(), 1 << 1);
-        assert_eq!(other.update_congestion(), 0, "the other way is free");
+        assert_eq!(one.update_congestion(), CoreSet::of(1));
+        assert!(other.update_congestion().is_empty(), "the other way is free");
         let mut next = 0;
         while next <= messages {
             let batch = received(&mut other, 100);
@@ -385,7 +388,7 @@ mod tests {
             one.flush();
             // It ends when half has gone, so that it doesn't begin anew with the next message.
             let congested = one.overflow > CONGESTED_MESSAGES / CONGESTION_END_DIVISOR;
-            assert_eq!(one.update_congestion(), u64::from(congested) << 1);
+            assert_eq!(one.update_congestion().contains(1), congested);
         }
         assert_eq!((one.overflow, one.peers[0].overflow_bytes), (0, 0));
         assert_eq!(received(&mut other, 1).len(), 0);
@@ -396,13 +399,13 @@ mod tests {
         let mut mailboxes = mesh::<usize>(3, |bytes| *bytes).unwrap();
         let large = CONGESTED_BYTES / 4;
         (0..RING_MESSAGES_MAX + 4).for_each(|_| mailboxes[0].send(2, large));
-        assert_eq!(mailboxes[0].update_congestion(), 0);
+        assert!(mailboxes[0].update_congestion().is_empty());
         mailboxes[0].send(2, 1);
         mailboxes[0].send(1, large);
-        assert_eq!(mailboxes[0].update_congestion(), 1 << 2);
+        assert_eq!(mailboxes[0].update_congestion(), CoreSet::of(2));
         assert_eq!(mailboxes[2].receive(6, |_, _| ()), 3);
         mailboxes[0].flush();
-        assert_eq!(mailboxes[0].update_congestion(), 0, "a quarter and a byte wait");
+        assert!(mailboxes[0].update_congestion().is_empty(), "a quarter and a byte wait");
     }
 
     #[test]
@@ -548,7 +551,7 @@ mod tests {
                 if done && mailbox.overflow == 0 {
                     break mailbox;
                 }
-                let congested = mailbox.update_congestion() != 0;
+                let congested = !mailbox.update_congestion().is_empty();
                 if (sent == MESSAGES || congested) && mailbox.prepare_to_sleep(|| false) {
                     sleeper.sleep(&mut mailbox);
                 }

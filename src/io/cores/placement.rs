@@ -9,6 +9,7 @@
 
 use super::gauges::Gauges;
 use super::utilization::Utilization;
+use crate::shard::cores::CoreSet;
 
 /// A core has no time left from here on.
 const FULL: Utilization = 900;
@@ -24,15 +25,19 @@ const OFFLOAD_PART: usize = 32;
 
 const _: () = assert!(SLACK < OFFLOAD_GAP && CALM < FULL && OFFLOAD_GAP < FULL);
 
-/// Returns the cores that accept connections of this one whose jobs they own, one bit each: they
-/// have room for them, and time. A core has room for `connections_max` connections.
-pub(crate) fn accepting_cores(gauges: &Gauges, connections_max: usize, now_ms: u64) -> u64 {
+/// Returns the cores that accept connections of this one whose jobs they own: they have room for
+/// them, and time. A core has room for `connections_max` connections.
+pub(crate) fn accepting_cores(gauges: &Gauges, connections_max: usize, now_ms: u64) -> CoreSet {
+    let mut cores = CoreSet::default();
     if gauges.count() < 2 {
-        return 0;
+        return cores;
     }
     let own = gauges.utilization(gauges.own(), now_ms);
     let accepts = |core: &usize| accepts_migrations(gauges.utilization(*core, now_ms), own);
-    below_share(gauges, connections_max).filter(accepts).fold(0, |mask, core| mask | 1 << core)
+    for core in below_share(gauges, connections_max).filter(accepts) {
+        cores.insert(core);
+    }
+    cores
 }
 
 /// Returns the core that should take connections of this one, if this one has no time left and
@@ -83,6 +88,10 @@ mod tests {
     use super::*;
     use crate::io::cores::gauges::Load;
 
+    fn of(cores: CoreSet) -> Vec<usize> {
+        (0..2).filter(|&core| cores.contains(core)).collect()
+    }
+
     fn two() -> [Gauges; 2] {
         Gauges::of(2).try_into().unwrap()
     }
@@ -93,20 +102,20 @@ mod tests {
         let publish = |gauges: &Gauges, connections| {
             gauges.publish(Load { connections, ..Load::default() });
         };
-        let accepting = |gauges: &Gauges, max| accepting_cores(gauges, max, 0);
-        assert_eq!(accepting(&one, 1000), 0b11, "there are no connections");
+        let accepting = |gauges: &Gauges, max| of(accepting_cores(gauges, max, 0));
+        assert_eq!(accepting(&one, 1000), [0, 1], "there are no connections");
         publish(&one, 60);
         publish(&other, 40);
-        assert_eq!((accepting(&one, 1000), accepting(&other, 1000)), (0b11, 0b11));
+        assert_eq!((accepting(&one, 1000), accepting(&other, 1000)), (vec![0, 1], vec![0, 1]));
         publish(&one, 63);
         publish(&other, 37);
-        assert_eq!(accepting(&one, 1000), 0b10);
-        assert_eq!(accepting(&one, 39), 0, "37 leave too little room for new ones");
-        assert_eq!(accepting(&one, 40), 0b10);
+        assert_eq!(accepting(&one, 1000), [1]);
+        assert!(accepting(&one, 39).is_empty(), "37 leave too little room for new ones");
+        assert_eq!(accepting(&one, 40), [1]);
         assert_eq!(accepted_max(4, 100, 1000), 32);
         assert_eq!(accepted_max(3, 50_000, 19_936), 18_690);
         let alone = Gauges::of(1).remove(0);
-        assert_eq!(accepting(&alone, 1000), 0, "there is no other core to come from");
+        assert!(accepting(&alone, 1000).is_empty(), "there is no other core to come from");
         assert_eq!(offload_target(&alone, 1000, 0), None, "nor to go to");
     }
 
@@ -115,9 +124,9 @@ mod tests {
         let [one, other] = two();
         one.publish_utilization(1000, 0);
         other.publish_utilization(400, 0);
-        let accepting = |gauges: &Gauges| accepting_cores(gauges, 1000, 0);
+        let accepting = |gauges: &Gauges| of(accepting_cores(gauges, 1000, 0));
         let target = |gauges: &Gauges, now_ms| offload_target(gauges, 1000, now_ms);
-        assert_eq!((accepting(&one), accepting(&other)), (0b11, 0b10));
+        assert_eq!((accepting(&one), accepting(&other)), (vec![0, 1], vec![1]));
         assert_eq!((target(&one, 0), target(&other, 0)), (Some(1), None));
         other.publish_utilization(1000, 0);
         assert_eq!(target(&one, 0), None);

@@ -402,12 +402,14 @@ impl Epoll {
 
     /// Sends a connection to the core that it migrates to.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.runtime.shard.begin_hand_over(conn) else { return };
-        let Some(mut connection) = self.connections[conn as usize].take() else { return };
+        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(mut connection) = self.connections[conn as usize].take() else {
+            return self.runtime.shard.cancel_hand_over(hand_over);
+        };
         // The descriptor stays open, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
-        self.runtime.send_connection(conn, to, Socket::Descriptor(descriptor), now);
+        self.runtime.send_connection(hand_over, Socket::Descriptor(descriptor), now);
     }
 
     /// Ends a connection that a system call says is broken.

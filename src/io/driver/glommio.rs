@@ -552,17 +552,19 @@ impl Glommio {
     /// Sends a connection to the core that it migrates to. Its task ends with what it polls, so it
     /// is a copy of the descriptor that is sent.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.runtime.shard.begin_hand_over(conn) else { return };
-        let Some(connection) = &self.connections[conn as usize] else { return };
-        let copy = socket(&connection.stream, |socket| socket.try_clone());
-        let Ok(copy) = copy else {
-            self.shard().cancel_hand_over(conn);
+        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let place = &mut self.connections[conn as usize];
+        let copy = place.as_ref().map(|it| socket(&it.stream, |socket| socket.try_clone()));
+        let Some(Ok(copy)) = copy else {
+            self.shard().cancel_hand_over(hand_over);
             return self.wake();
         };
-        let Some(connection) = self.connections[conn as usize].take() else { return };
+        let Some(connection) = place.take() else {
+            return self.shard().cancel_hand_over(hand_over);
+        };
         connection.wake();
         let socket = Socket::Copy(copy.into(), connection.number);
-        self.runtime.send_connection(conn, to, socket, now);
+        self.runtime.send_connection(hand_over, socket, now);
     }
 
     /// Ends a connection that a system call says is broken.

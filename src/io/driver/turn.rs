@@ -58,7 +58,7 @@ pub(super) trait EventSource {
             unfinished.into_iter().for_each(|conn| self.flush(conn, now));
         }
         // It sends messages before it names a connection.
-        while let Some(conn) = self.runtime().next_dirty(now) {
+        while let Some(conn) = self.runtime().poll_dirty(now) {
             self.flush(conn, now);
         }
         self.runtime().send();

@@ -31,7 +31,7 @@ use crate::io::cores::numbers::Number;
 use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
 use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
-use crate::shard::{Intake, Origin, Shard};
+use crate::shard::{HandOver, Intake, Origin, Shard};
 
 mod accept;
 mod buffers;
@@ -90,7 +90,7 @@ struct Connection {
     single_receives: u8,
     sending: Option<Sending>,
     /// The kernel is putting it into another core's ring.
-    leaving: bool,
+    leaving: Option<HandOver>,
     /// The kernel is installing a descriptor of the process for it, for `is_host_gone`.
     installing: bool,
     output: Output,
@@ -193,7 +193,7 @@ impl EventSource for Uring {
         for key in self.runtime.liveness.next_portion(self.connections.capacity(), now.mono_ms) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Connection { conn, sending, leaving, installing, output, closing, .. } = connection;
-            let is_free = !*leaving && !*installing && *closing == Closing::No;
+            let is_free = leaving.is_none() && !*installing && *closing == Closing::No;
             if conn.is_some()
                 && is_free
                 && self.runtime.liveness.is_in_doubt(output, sending.is_some())
@@ -576,14 +576,14 @@ impl Uring {
     /// Has the kernel put a connection into the ring of the core that it migrates to.
     fn hand_over(&mut self, key: usize, conn: ConnId) {
         let connection = &mut self.connections[key];
-        if connection.leaving {
+        if connection.leaving.is_some() {
             return;
         }
-        let to = self.runtime.shard.begin_hand_over(conn);
-        let Some(ring) = to.and_then(|core| self.runtime.rings.get(core)?.get()) else {
-            return self.runtime.shard.cancel_hand_over(conn);
+        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(ring) = self.runtime.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
+            return self.runtime.shard.cancel_hand_over(hand_over);
         };
-        connection.leaving = true;
+        connection.leaving = Some(hand_over);
         let ring = Fd(ring.as_raw_fd());
         let anywhere = DestinationSlot::auto_target();
         let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
@@ -594,18 +594,20 @@ impl Uring {
 
     fn handle_handed_over(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
-        connection.leaving = false;
-        let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
-        match (u32::try_from(result), self.runtime.shard.begin_hand_over(conn)) {
-            (Ok(file), Some(to)) => {
+        let hand_over = connection.leaving.take();
+        let (Some(conn), Some(hand_over)) = (connection.conn, hand_over) else {
+            return self.close_if_quiet(key);
+        };
+        match (u32::try_from(result), connection.number.take()) {
+            (Ok(file), Some(number)) => {
                 connection.conn = None;
-                let Some(number) = connection.number.take() else { return };
-                self.runtime.send_connection(conn, to, Socket::Direct(file, number), now);
+                self.runtime.send_connection(hand_over, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
-            _ => {
+            (_, number) => {
+                connection.number = number;
                 debug!(conn, error = %Error::from_raw_os_error(-result), "can't be handed over");
-                self.shard().cancel_hand_over(conn);
+                self.shard().cancel_hand_over(hand_over);
             }
         }
     }
@@ -650,8 +652,10 @@ impl Uring {
     fn close_if_quiet(&mut self, key: usize) {
         let Connection { file, closing, receive, sending, leaving, installing, .. } =
             &mut self.connections[key];
-        let quiet =
-            matches!(receive, Receive::Idle) && sending.is_none() && !*leaving && !*installing;
+        let quiet = matches!(receive, Receive::Idle)
+            && sending.is_none()
+            && leaving.is_none()
+            && !*installing;
         let (entry, operation) = match closing {
             // A direct descriptor that is closed with an operation in flight stays open with it.
             Closing::No | Closing::ShutDown if quiet => {
@@ -737,7 +741,7 @@ impl Uring {
             receive: Receive::Idle,
             single_receives: 0,
             sending: None,
-            leaving: false,
+            leaving: None,
             installing: false,
             output: self.runtime.liveness.begin(now.mono_ms),
             closing: Closing::No,

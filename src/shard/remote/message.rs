@@ -117,14 +117,14 @@ pub enum Message {
         /// The slot.
         slot: Slot,
         /// The replies; may be none.
-        parcel: Parcel,
+        packets: Parcel,
     },
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
         key: ConnKey,
         /// The packets.
-        parcel: Parcel,
+        packets: Parcel,
     },
     /// To the home: a worker's packet about a job that the connection waits for.
     Forward {
@@ -140,7 +140,7 @@ pub enum Message {
         /// The worker.
         key: ConnKey,
         /// The packet that says so.
-        parcel: Parcel,
+        packets: Parcel,
         /// Priorities that may have more; see `Engine::ready`.
         ready: u8,
     },
@@ -193,15 +193,34 @@ pub enum Message {
 }
 
 impl Message {
+    /// The connection that a message to its home is about; `None` for `Answer`, and for messages to
+    /// owners.
+    #[must_use]
+    pub fn key(&self) -> Option<ConnKey> {
+        match self {
+            Self::Reply { key, .. }
+            | Self::Push { key, .. }
+            | Self::Forward { key, .. }
+            | Self::Assigned { key, .. }
+            | Self::Empty { key, .. }
+            | Self::Late { key, .. }
+            | Self::Hint { key, .. }
+            | Self::Noop { key, .. }
+            | Self::MigrationAccepted(key)
+            | Self::Rows { key, .. } => Some(*key),
+            _ => None,
+        }
+    }
+
     /// Memory that it takes on its way, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
                 Self::Request { body, .. } | Self::Forward { body, .. } => body.len(),
-                Self::Reply { parcel, .. }
-                | Self::Push { parcel, .. }
-                | Self::Assigned { parcel, .. } => parcel.bytes(),
+                Self::Reply { packets, .. }
+                | Self::Push { packets, .. }
+                | Self::Assigned { packets, .. } => packets.bytes(),
                 Self::Line { line, .. } => line.len(),
                 Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask {

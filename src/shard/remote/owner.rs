@@ -2,8 +2,8 @@
 //! and effects out as messages.
 //!
 //! Each such connection has a proxy here: a connection without bytes of its own, so that the
-//! engine knows it as it knows any other. Nothing is decided here that isn't decided for a core's
-//! own connections likewise.
+//! engine knows it as it knows any other. Requests were authorised where they came in; nothing is
+//! decided here that isn't decided for a core's own connections likewise.
 //!
 //! Invariant: a proxy lives from the first message about its connection to its `Gone`.
 
@@ -12,16 +12,17 @@ use bytes::Bytes;
 use crate::engine::{ConnId, Now};
 use crate::protocol::admin;
 use crate::protocol::session::{self, Context, Session};
+use crate::shard::Shard;
+use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
-use crate::shard::{Connection, Shard};
 use crate::wire::outbox::{Parcel, Slot};
 use crate::wire::{Grab, Header, Payload, Priority, Request};
 
 impl Shard {
     /// Handles a message of another core.
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
-        self.messages.bytes -= message.bytes().cast_signed();
+        self.outgoing.count_received(&message);
         match message {
             Message::Request { key, slot, header, body } => {
                 self.serve(from, key, slot, header, &body, now);
@@ -43,20 +44,19 @@ impl Shard {
             Message::Gone(conn) => {
                 if let Some(conn) = self.proxies[from].remove(&conn) {
                     self.engine.disconnect(conn, now);
-                    self.unsettle(conn);
-                    self.connections.remove(conn as usize);
+                    self.connections.remove(conn);
                     self.deliver(None, now);
                 }
             }
-            Message::MigrationRequested { key, exceptions } => self.expect(from, key, exceptions),
-            Message::MigrationCancelled(key) => self.expect_no_more(from, key),
-            Message::Offloaded { proxy, key, rest } => {
-                self.settled_in(from, proxy, key, rest);
+            Message::MigrationRequested { key, exceptions } => {
+                self.expect_migration(from, key, exceptions);
             }
+            Message::MigrationCancelled(key) => self.forget_migration(from, key),
+            Message::Offloaded { proxy, key, rest } => self.find_home(from, proxy, key, rest),
             Message::Line { key, slot, line } => {
-                let mut parcel = Parcel::default();
-                parcel.push_text(&self.answer_line(&line, now));
-                self.send_message(from, Message::Reply { key, slot, parcel });
+                let mut packets = Parcel::default();
+                packets.push_text(&self.answer_line(&line, now));
+                self.send_message(from, Message::Reply { key, slot, packets });
             }
             Message::List { key, listing } => {
                 let (rows, next) = self.list_rows(listing);
@@ -84,10 +84,10 @@ impl Shard {
 
     fn answer_line(&mut self, line: &[u8], now: Now) -> Vec<u8> {
         let mut text = Vec::new();
-        let room = self.registry_room();
+        let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         // Lines that close a connection close it at home.
-        let _ = admin::answer(line, &mut self.engine, handles, identity, room, &mut text);
+        let _ = admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text);
         self.deliver(None, now);
         text
     }
@@ -106,7 +106,7 @@ impl Shard {
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
         let conn = self.proxy(from, key);
         let late = self.engine.counters.late;
-        let (waits, parcel) = self.with_proxy(conn, slot, now, |session, cx| {
+        let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.room = cx.room.saturating_sub(body.len());
             session.handle(&request, cx);
@@ -115,7 +115,7 @@ impl Shard {
         if let Some(slot) = slot
             && !waits
         {
-            self.send_message(from, Message::Reply { key, slot, parcel });
+            self.send_message(from, Message::Reply { key, slot, packets });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
@@ -130,18 +130,18 @@ impl Shard {
     /// Gives a worker a job, if there is one that is urgent enough.
     fn give(&mut self, from: Core, key: ConnKey, grab: Grab, least: Priority, now: Now) {
         let conn = self.proxy(from, key);
-        let (found, parcel) =
+        let (found, packets) =
             self.with_proxy(conn, None, now, |_, cx| session::grab_urgent(grab, least, cx));
         let ready = self.engine.ready(conn);
         let message = match found {
-            true => Message::Assigned { key, parcel, ready },
+            true => Message::Assigned { key, packets, ready },
             false => Message::Empty { key, ready },
         };
         self.send_message(from, message);
         self.deliver(None, now);
     }
 
-    /// Does something in the name of a proxy; answers with what its connection is sent, too.
+    /// Does something in the name of a proxy. Returns what its connection is sent, too.
     fn with_proxy<T>(
         &mut self,
         conn: ConnId,
@@ -149,29 +149,19 @@ impl Shard {
         now: Now,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
     ) -> (T, Parcel) {
-        let room = self.room();
-        let Connection { session, outbox, .. } = &mut self.connections[conn as usize];
-        let mut cx = Context {
-            conn,
-            engine: &mut self.engine,
-            handles: &self.settings.handles,
-            outbox,
-            slot,
-            room,
-            now,
-        };
-        let result = act(session, &mut cx);
-        (result, outbox.take_parcel())
+        let memory_left = self.memory_left();
+        self.with_context(conn, slot, memory_left, now, |session, cx| {
+            (act(session, cx), cx.outbox.take_parcel())
+        })
     }
 
     /// The proxy of another core's connection, made if there is none yet.
     pub(in crate::shard) fn proxy(&mut self, from: Core, key: ConnKey) -> ConnId {
         if let Some(&conn) = self.proxies[from].get(&key.conn) {
-            debug_assert_eq!(self.connections[conn as usize].key, Some((from, key)));
+            debug_assert_eq!(self.connections[conn].proxy_for, Some((from, key)));
             return conn;
         }
-        let id = self.connections.insert(Connection::proxy(from, key));
-        let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
+        let conn = self.connections.insert(Connection::proxy(from, key));
         self.engine.connect(conn);
         self.engine.mark_remote(conn);
         self.proxies[from].insert(key.conn, conn);

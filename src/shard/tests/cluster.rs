@@ -69,14 +69,14 @@ impl Cluster {
     fn post(&mut self) {
         for from in 0..CORES {
             // The driver asks for dirty connections, and so lets requests go on that waited.
-            while self.shards[from].next_dirty(self.now).is_some() {}
+            while self.shards[from].poll_dirty(self.now).is_some() {}
             let mut messages = Vec::new();
             self.shards[from].take_messages(&mut messages);
             for (to, message) in messages {
                 assert_ne!(from, to);
                 self.rings[from][to].push_back(message);
             }
-            self.shards[from].set_congested(self.congested[from]);
+            self.shards[from].set_congested(CoreSet::from_bits(self.congested[from]));
         }
     }
 
@@ -151,15 +151,16 @@ impl Cluster {
     pub(super) fn let_move(&mut self, move_after: u32) {
         for shard in &mut self.shards {
             shard.settings.move_after = move_after;
-            shard.other_cores.hospitable = u64::MAX;
+            shard.other_cores.accepting = CoreSet::ALL;
         }
     }
 
     /// The driver hands a connection over; messages after it arrive after it.
     pub(super) fn hand_over(&mut self, (core, conn): Peer) -> Peer {
         assert_eq!(self.shards[core].intake(conn), Intake::Move);
-        let to = self.shards[core].begin_hand_over(conn).unwrap();
-        let migrating = self.shards[core].detach(conn, self.now);
+        let hand_over = self.shards[core].begin_hand_over(conn).unwrap();
+        let to = hand_over.to();
+        let migrating = self.shards[core].detach(hand_over, self.now);
         self.settle();
         let peer = (to, self.shards[to].attach(core, migrating, self.now));
         self.settle();
@@ -605,7 +606,7 @@ fn who_goes_while_it_waits_leaves_nothing_to_the_next_one() {
     let client = cluster.connect(0);
     cluster.submit_unheard(client, &function(1));
     cluster.leave(client);
-    assert!(cluster.shards[0].messages.is_free());
+    assert!(cluster.shards[0].outgoing.is_free());
     let next = cluster.connect(0);
     assert_eq!(next, client, "the number is given to the next one");
     assert_eq!(cluster.shards[0].intake(next.1), Intake::Read);
@@ -618,7 +619,7 @@ fn no_turn_has_letters_without_end() {
     let can_do = packet(Command::CanDo, &[function(1).as_bytes()], b"");
     let (core, conn) = worker;
     cluster.shards[core].received(conn, &can_do.repeat(MESSAGES_PAUSE + 10), cluster.now);
-    assert_eq!(cluster.shards[core].messages.untaken.len(), MESSAGES_PAUSE);
+    assert_eq!(cluster.shards[core].outgoing.untaken(), MESSAGES_PAUSE);
     assert_eq!(cluster.shards[core].intake(conn), Intake::Pause);
     cluster.settle();
     assert_eq!(cluster.shards[core].intake(conn), Intake::Read);
@@ -691,7 +692,7 @@ fn a_stand_in_that_gets_the_number_of_one_that_was_to_go_on_is_no_drivers_busine
     let key = ConnKey { conn: 7, generation: 1 };
     cluster.shards[0].receive_message(1, Message::Sleep(key), cluster.now);
     let named: Vec<ConnId> =
-        std::iter::from_fn(|| cluster.shards[0].next_dirty(cluster.now)).collect();
+        std::iter::from_fn(|| cluster.shards[0].poll_dirty(cluster.now)).collect();
     assert!(!named.contains(&worker.1), "{named:?}");
 }
 
@@ -844,7 +845,11 @@ fn who_reads_no_reply_of_another_core_is_closed_at_the_bound() {
             break;
         }
         cluster.say(client, &submit.repeat(500));
-        assert!(cluster.shards[0].outbox_bytes < 2 * bound, "{}", cluster.shards[0].outbox_bytes);
+        assert!(
+            cluster.shards[0].connections.outbox_bytes() < 2 * bound,
+            "{}",
+            cluster.shards[0].connections.outbox_bytes()
+        );
     }
     assert_eq!(cluster.shards[0].intake(client.1), Intake::Close);
     assert_eq!(cluster.shards[0].counters.slow_readers, 1);

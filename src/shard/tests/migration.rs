@@ -6,6 +6,7 @@ use foldhash::HashSet;
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
 use crate::engine::function::Durability;
+use crate::shard::remote::migration::Migration;
 
 #[test]
 fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
@@ -42,7 +43,7 @@ fn who_has_to_do_with_several_cores_or_with_a_full_one_stays() {
     assert_eq!(sleep(&mut cluster, &[function(1), function(2)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(0), function(1)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Move);
-    cluster.shards[0].other_cores.hospitable = 0b101;
+    cluster.shards[0].other_cores.accepting = CoreSet::from_bits(0b101);
     assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Move);
     cluster.shards[0].settings.move_after = 0;
@@ -92,7 +93,8 @@ fn who_can_not_be_handed_over_gets_what_was_kept_for_it() {
     let waiting = cluster.connect(2);
     cluster.submit(waiting, Command::SubmitJob, &function(1), "");
     assert_eq!(cluster.hear(worker), b"", "it is on its way");
-    cluster.shards[0].cancel_hand_over(worker.1);
+    let hand_over = cluster.shards[0].begin_hand_over(worker.1).unwrap();
+    cluster.shards[0].cancel_hand_over(hand_over);
     cluster.settle();
     assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
     assert!(cluster.grab(worker).is_some());
@@ -147,13 +149,14 @@ fn what_comes_for_one_that_makes_room_follows_it() {
     // The driver hands both over, and meanwhile there is something for either.
     let leave = |cluster: &mut Cluster, peer: Peer| {
         assert_eq!(cluster.shards[1].intake(peer.1), Intake::Move);
-        assert_eq!(cluster.shards[1].begin_hand_over(peer.1), Some(2));
+        let hand_over = cluster.shards[1].begin_hand_over(peer.1).unwrap();
+        assert_eq!(hand_over.to(), 2);
+        hand_over
     };
-    leave(&mut cluster, sleeper);
-    leave(&mut cluster, client);
+    let hand_overs = [leave(&mut cluster, sleeper), leave(&mut cluster, client)];
     cluster.packet(worker, Command::WorkComplete, &[&handle], b"early");
     assert!(!cluster.shards[1].has_chunks(client.1), "it would be sent in two places");
-    let passengers = [sleeper, client].map(|peer| cluster.shards[1].detach(peer.1, cluster.now));
+    let passengers = hand_overs.map(|hand_over| cluster.shards[1].detach(hand_over, cluster.now));
     let other = cluster.connect(0);
     cluster.submit(other, Command::SubmitJob, &function(1), "");
     let [sleeper, client] =
@@ -173,10 +176,10 @@ fn who_has_to_do_with_others_or_can_not_be_handed_over_makes_no_room() {
     cluster.say(roamer, b"");
     assert_eq!(cluster.shards[1].intake(roamer.1), Intake::Read);
     cluster.say(worker, b"");
-    assert_eq!(cluster.shards[1].begin_hand_over(worker.1), Some(0));
+    let hand_over = cluster.shards[1].begin_hand_over(worker.1).unwrap();
     cluster.packet(worker, Command::EchoReq, &[], b"behind");
     cluster.shards[1].start_offload(0, 0);
-    cluster.shards[1].cancel_hand_over(worker.1);
+    cluster.shards[1].cancel_hand_over(hand_over);
     cluster.settle();
     assert_eq!(cluster.hear(worker), response(Command::EchoRes, &[], b"behind"));
     assert_eq!(cluster.shards[1].intake(worker.1), Intake::Read);
@@ -225,7 +228,7 @@ fn who_says_much_before_it_reads_does_not_move() {
             // Its replies have left, so it is packed; then more comes for it.
             cluster.hear(client);
             cluster.settle();
-            let migration = cluster.shards[0].connections[client.1 as usize].migration;
+            let migration = cluster.shards[0].connections[client.1].migration;
             assert_eq!(migration, Migration::Accepted(1));
             cluster.shards[0].push(client.1, &Response::Noop, cluster.now);
         }
@@ -248,8 +251,8 @@ fn a_core_is_not_done_while_one_is_on_its_way_whose_result_it_has() {
     let client = cluster.connect(1);
     cluster.shards[1].start_offload(0, 1);
     cluster.say(client, b"");
-    assert_eq!(cluster.shards[1].begin_hand_over(client.1), Some(0));
-    let migrating = cluster.shards[1].detach(client.1, cluster.now);
+    let hand_over = cluster.shards[1].begin_hand_over(client.1).unwrap();
+    let migrating = cluster.shards[1].detach(hand_over, cluster.now);
     assert_eq!((cluster.shards[1].unfinished(), cluster.shards[1].connections()), (1, 0));
     let client = (0, cluster.shards[0].attach(1, migrating, cluster.now));
     cluster.settle();
@@ -265,8 +268,8 @@ fn one_that_makes_room_awake_hears_of_what_came_meanwhile() {
     let (client, worker) = (cluster.connect(2), cluster.worker(1, &[function(1)]));
     cluster.shards[1].start_offload(0, 1);
     cluster.say(worker, b"");
-    assert_eq!(cluster.shards[1].begin_hand_over(worker.1), Some(0));
-    let migrating = cluster.shards[1].detach(worker.1, cluster.now);
+    let hand_over = cluster.shards[1].begin_hand_over(worker.1).unwrap();
+    let migrating = cluster.shards[1].detach(hand_over, cluster.now);
     let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
     let worker = (0, cluster.shards[0].attach(1, migrating, cluster.now));
     cluster.settle();
@@ -302,8 +305,8 @@ fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
             loop {
                 if messages == departs {
                     cluster.empty_ring(from, to);
-                    assert_eq!(cluster.shards[from].begin_hand_over(mover.1), Some(to));
-                    migrating = Some(cluster.shards[from].detach(mover.1, cluster.now));
+                    let hand_over = cluster.shards[from].begin_hand_over(mover.1).unwrap();
+                    migrating = Some(cluster.shards[from].detach(hand_over, cluster.now));
                 }
                 // What is sent behind it arrives behind it.
                 let held = migrating.is_some().then_some((from, to));

@@ -21,7 +21,7 @@ impl Settings {
 impl Desk {
     /// The end of a batch: what the driver would be told.
     fn settle(&mut self) -> Vec<ConnId> {
-        std::iter::from_fn(|| self.shard.next_dirty(self.now)).collect()
+        std::iter::from_fn(|| self.shard.poll_dirty(self.now)).collect()
     }
 
     /// A worker with a job of each client, whose handle is that of its number.
@@ -77,7 +77,7 @@ fn a_large_job_is_received_though_a_large_result_waits_for_its_sender() {
         desk.pile(worker, 1, MIB);
         desk.settle();
     }
-    assert!(desk.shard.room() < 16 * MIB / 4, "memory is short");
+    assert!(desk.shard.memory_left() < 16 * MIB / 4, "memory is short");
     assert_eq!(desk.shard.intake(client), Intake::Direct, "the body is received to its end");
     let (mut body, room) = desk.shard.lend(client).unwrap();
     body.extend_from_slice(&rest[..room]);
@@ -155,7 +155,7 @@ fn when_memory_is_used_up_the_largest_is_closed_and_memory_stays_bounded() {
         if !gone.contains(&clients[at]) {
             desk.pile(worker, at + 1, 4096);
         }
-        while let Some(conn) = desk.shard.next_dirty(desk.now) {
+        while let Some(conn) = desk.shard.poll_dirty(desk.now) {
             if desk.shard.intake(conn) == Intake::Close {
                 desk.shard.disconnect(conn, desk.now);
                 gone.push(conn);

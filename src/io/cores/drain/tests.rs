@@ -76,7 +76,7 @@ impl Station {
         if !self.stops {
             self.read(rng, now);
         }
-        while self.shard.next_dirty(now).is_some() {}
+        while self.shard.poll_dirty(now).is_some() {}
         for (kind, _) in self.hear(self.client.conn, now) {
             match kind {
                 8 => self.created += 1,
