@@ -7,113 +7,61 @@
 //! contract and nothing of Gearman.
 //!
 //! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`,
-//! `sending`) or by `Uring` (buffers, addresses) until its completion has come; a connection's
-//! number in the ring is only given away when all of its operations have.
+//! `sending`) or by `Uring` (buffers, addresses) until its completion has come; a connection's key
+//! is free only when all of its operations have completed.
 
 use std::collections::VecDeque;
 use std::io::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::buffers::{Buffers, LARGE, SMALL};
-pub use self::setup::UringError;
-pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
-use super::liveness::{Acks, Output};
-use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
+use self::operation::Operation;
+pub(super) use self::setup::{FILES_MAX, Ring, rings};
+use super::DriverError;
+use super::sending::Sending;
+use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
+use crate::io::cores::numbers::Number;
+use crate::io::host::accept::AcceptPause;
+use crate::io::host::liveness::Output;
+use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
 use crate::shard::{HandOver, Intake, Origin, Shard};
-use crate::wire::outbox::Chunk;
 
 mod accept;
 mod buffers;
+mod operation;
 mod setup;
 
-/// One operation transfers at most so many bytes. The kernel waits for the rest of one, but after
-/// 128 waits it gives up and blocks a thread of its own on it; and a body of 64 MiB in pieces of
-/// 1 MiB takes a tenth less time than in those of 4 MiB, and a fifth less CPU than in 256 KiB.
+/// Most bytes that one operation transfers. The kernel waits for the rest of an operation, but
+/// after 128 waits it blocks a thread of its own on it; and a body of 64 MiB in pieces of 1 MiB
+/// takes a tenth less time than in pieces of 4 MiB, and a fifth less CPU than in pieces of 256 KiB.
 const TRANSFER_BYTES_MAX: usize = 1 << 20;
-/// A connection that has filled a small buffer takes its next so many receives one by one, with
-/// large buffers. Another large body may follow, and before anybody can look at its header a
-/// multishot receive has taken 32 buffers of it.
+/// Receives that a connection makes one by one, into large buffers, after it filled a small one.
+/// Another large body may follow, and before the driver sees its header a multishot receive has
+/// taken 32 buffers of it.
 const SINGLE_RECEIVES: u8 = 32;
-/// So many connections at most do so at a time: with more of them, most find all large buffers in
-/// use and try again in vain, turn after turn.
+/// Most connections that do so at a time: with more of them, most find all large buffers in use and
+/// try again in vain, turn after turn.
 const SINGLES_MAX: usize = 4 * LARGE.count as usize;
-/// How long accepting rests when there are no descriptors left.
-const ACCEPT_PAUSE_MS: u64 = 100;
+/// The receiving ring gets no completion: io_uring(7), `IORING_MSG_RING_CQE_SKIP`.
+const MSG_RING_CQE_SKIP: u32 = 1;
 
-/// The receiver of a message needs no completion: io_uring(7), `IORING_MSG_RING_CQE_SKIP`.
-const MESSAGE_UNTOLD: u32 = 1;
-
-/// How long closing everything may take at the end.
+/// Longest time that closing everything may take at the end.
 const CLOSE_MS: u64 = 300;
-
-/// What a completion is of; the low byte of its user data. The rest is the connection's key, or the
-/// number of the acceptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Operation {
-    Accept,
-    Receive,
-    ReceiveSingle,
-    ReceiveDirect,
-    Send,
-    Cancel,
-    Shutdown,
-    Close,
-    Signal,
-    Bell,
-    HandOver,
-    Lend,
-    Timer,
-    SetTimer,
-}
-
-/// The cores' rings, for handing connections over; each is there once its core runs.
-pub(super) type Rings = Arc<[OnceLock<OwnedFd>]>;
-
-impl Operation {
-    const ALL: [Self; 14] = [
-        Self::Accept,
-        Self::Receive,
-        Self::ReceiveSingle,
-        Self::ReceiveDirect,
-        Self::Send,
-        Self::Cancel,
-        Self::Shutdown,
-        Self::Close,
-        Self::Signal,
-        Self::Bell,
-        Self::HandOver,
-        Self::Lend,
-        Self::Timer,
-        Self::SetTimer,
-    ];
-
-    fn user_data(self, key: usize) -> u64 {
-        (key as u64) << 8 | self as u64
-    }
-
-    fn of(user_data: u64) -> (Option<Self>, usize) {
-        let [operation, ..] = user_data.to_le_bytes();
-        let key = usize::try_from(user_data >> 8).unwrap_or(usize::MAX);
-        (Self::ALL.get(usize::from(operation)).copied(), key)
-    }
-}
 
 /// The ring's timer, one for all deadlines.
 #[derive(Debug, Default)]
 struct Timer {
     armed: bool,
-    /// When it runs out, in milliseconds of `Now::mono_ms`.
+    /// When it fires, in milliseconds of `Now::mono_ms`.
     at_ms: u64,
-    /// The time it was last set to run: the kernel reads it when it takes the submission.
+    /// The span it was last set to: the kernel reads it when it takes the submission.
     span: Box<Timespec>,
 }
 
@@ -121,19 +69,12 @@ struct Timer {
 #[derive(Debug)]
 enum Receive {
     Idle,
-    /// This one, into a ring's buffers, is armed.
+    /// This operation, into a ring's buffers, is armed.
     Armed(Operation),
-    /// It has been told to end.
+    /// Its cancellation was submitted.
     Ending,
     /// Receiving into a body's allocation.
     Direct(Vec<u8>),
-}
-
-#[derive(Debug)]
-struct Sending {
-    chunk: Chunk,
-    sent: usize,
-    more: bool,
 }
 
 #[derive(Debug)]
@@ -142,37 +83,38 @@ struct Connection {
     file: Fixed,
     /// Its number in the shard, until it is disconnected there.
     conn: Option<ConnId>,
-    /// Its number in lists, until it moves to another core.
+    /// Its number in lists, until it migrates to another core.
     number: Option<Number>,
     receive: Receive,
     /// Receives that take one large buffer each before a multishot receive is armed again.
     single_receives: u8,
     sending: Option<Sending>,
-    /// It is on its way to another core's ring.
+    /// The kernel is putting it into another core's ring.
     leaving: Option<HandOver>,
-    /// It is about to be had as a descriptor of the process's.
-    lending: bool,
+    /// The kernel is installing a descriptor of the process for it, for `is_host_gone`.
+    installing: bool,
     output: Output,
-    ending: Ending,
+    closing: Closing,
 }
 
-/// How far a connection's descriptor is from being closed.
+/// How far the closing of a connection's descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+enum Closing {
     No,
-    /// A shutdown has been submitted, so that what is in flight ends. The kernel leaves that to a
-    /// thread of its own, which looks the descriptor up when it comes to it: closed before, its
-    /// place may be another connection's by then.
+    /// A shutdown was submitted, so that what is in flight ends. The kernel does it on a thread of
+    /// its own, which looks the descriptor up late: were it closed before, its place might be
+    /// another connection's by then.
     ShuttingDown,
-    /// It has been done.
+    /// The shutdown has completed.
     ShutDown,
-    /// The close has been submitted; it must not be twice, for the place may be another's by then.
+    /// The close was submitted. It must be submitted once only: the place may be another
+    /// connection's afterwards.
     Closed,
 }
 
 struct Uring {
     ring: IoUring,
-    parts: Parts,
+    runtime: CoreRuntime,
     listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
     small_buffers: Buffers,
@@ -180,11 +122,11 @@ struct Uring {
     connections: Slab<Connection>,
     /// Keys of `connections` by the shard's numbers.
     keys: Vec<usize>,
-    /// Submissions that found the queue full.
+    /// Submissions that found the queue full, the oldest first.
     backlog: VecDeque<squeue::Entry>,
-    accept_again_at_ms: Option<u64>,
+    accept_pause: AcceptPause,
     timer: Timer,
-    /// The completions of this turn; empty otherwise.
+    /// Completions that are to be handled in this turn; empty between turns.
     completions: Vec<cqueue::Entry>,
     /// Single receives in flight.
     singles: usize,
@@ -193,29 +135,29 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
-    let listeners = std::mem::take(&mut parts.listeners);
-    let files_max = u32::try_from(parts.connections_max).unwrap_or(u32::MAX);
-    // One more than there may be connections, so that one too many can be turned away.
+pub(super) fn run(mut runtime: CoreRuntime, ring: Ring) -> Result<(), DriverError> {
+    let listeners = std::mem::take(&mut runtime.listeners);
+    let files_max = u32::try_from(runtime.connections_max).unwrap_or(u32::MAX);
+    // One more than there may be connections, so that the one beyond the limit can be closed.
     let (ring, small_buffers, large_buffers) = ring.start(files_max.saturating_add(1))?;
-    if let Some(own) = parts.rings.get(parts.post.core()) {
-        // SAFETY: the ring has it for longer than this block.
+    if let Some(own) = runtime.rings.get(runtime.mailbox.core()) {
+        // SAFETY: the ring owns the descriptor and outlives this block.
         #[allow(unsafe_code)]
         let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
-        // Without a descriptor for the copy, connections stay where they are.
+        // If there is no descriptor for the copy, connections don't migrate here.
         let _ = descriptor.try_clone_to_owned().map(|copy| own.set(copy));
     }
     let driver = Uring {
         acceptors: accept::Acceptors::new(listeners.len()),
         ring,
-        parts,
+        runtime,
         listeners,
         small_buffers,
         large_buffers,
         connections: Slab::new(),
         keys: Vec::new(),
         backlog: VecDeque::new(),
-        accept_again_at_ms: None,
+        accept_pause: AcceptPause::default(),
         timer: Timer::default(),
         completions: Vec::new(),
         singles: 0,
@@ -224,39 +166,12 @@ pub(super) fn run(mut parts: Parts, ring: Ring) -> Result<(), IoError> {
     driver.serve()
 }
 
-impl Uring {
-    fn serve(mut self) -> Result<(), IoError> {
-        self.arm_signals();
-        self.arm_bell();
-        self.arm_acceptors();
-        let mut now = self.parts.clock.now();
-        while !self.parts.is_over(now) {
-            now = self.wait(now)?;
-            self.parts.receive(now)?;
-            self.handle_completions(now);
-            if self.accept_again_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
-                self.accept_again_at_ms = None;
-                self.arm_acceptors();
-            }
-            self.parts.tick(now);
-            self.look_for_lost_hosts(now);
-            self.welcome_arrivals(now);
-            while let Some(conn) = self.parts.next_dirty(now) {
-                self.service(self.keys[conn as usize], now);
-            }
-            self.parts.send();
-        }
-        Ok(self.close_all(now)?)
+impl EventSource for Uring {
+    fn runtime(&mut self) -> &mut CoreRuntime {
+        &mut self.runtime
     }
 
-    /// Hands over what has gathered, waits, and collects what has completed.
-    fn wait(&mut self, now: Now) -> Result<Now, Error> {
-        self.submit_and_wait(now)?;
-        self.completions.extend(self.ring.completion());
-        Ok(self.parts.clock.now())
-    }
-
-    fn handle_completions(&mut self, now: Now) {
+    fn handle_events(&mut self, now: Now) {
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.handle(&completion, now);
@@ -266,8 +181,69 @@ impl Uring {
         self.large_buffers.publish();
     }
 
-    /// Ends everything in flight. The kernel would do it after the process has gone, and the port
-    /// would stay taken meanwhile.
+    /// Accepts complete as events; after a pause they are armed again.
+    fn accept(&mut self, now: Now) {
+        if self.accept_pause.poll_end(now.mono_ms) {
+            self.arm_acceptors();
+        }
+    }
+
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        // Not `keys_end`, which passes over all keys that came free since the busiest time.
+        for key in self.runtime.liveness.next_portion(self.connections.capacity(), now.mono_ms) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Connection { conn, sending, leaving, installing, output, closing, .. } = connection;
+            let is_free = leaving.is_none() && !*installing && *closing == Closing::No;
+            if conn.is_some()
+                && is_free
+                && self.runtime.liveness.is_in_doubt(output, sending.is_some())
+            {
+                *installing = true;
+                let install = opcode::FixedFdInstall::new(connection.file, 0).build();
+                self.submit(install.user_data(Operation::Install.user_data(key)));
+            }
+        }
+    }
+
+    fn attach_migrated(&mut self, conn: ConnId, socket: Socket, now: Now) {
+        if let Socket::Direct(file, number) = socket {
+            self.attach(Some(conn), Fixed(file), number, now);
+        }
+    }
+
+    /// What is left of a chunk is sent when the completion of the send before comes.
+    fn take_unfinished(&mut self) -> Vec<ConnId> {
+        Vec::new()
+    }
+
+    fn flush(&mut self, conn: ConnId, now: Now) {
+        self.service(self.keys[conn as usize], now);
+    }
+}
+
+impl Uring {
+    fn serve(mut self) -> Result<(), DriverError> {
+        self.arm_signals();
+        self.arm_wakeup();
+        self.arm_acceptors();
+        let mut now = self.runtime.clock.now();
+        while !self.runtime.poll_end(now) {
+            now = self.wait(now, self.accept_pause.deadline_ms())?;
+            self.turn(now)?;
+        }
+        Ok(self.close_all(now)?)
+    }
+
+    /// Submits what was queued, waits for completions or the next deadline, and collects the
+    /// completions; returns the time. `also_ms`: another deadline.
+    fn wait(&mut self, now: Now, also_ms: Option<u64>) -> Result<Now, Error> {
+        self.submit_and_wait(now, also_ms)?;
+        self.completions.extend(self.ring.completion());
+        Ok(self.runtime.clock.now())
+    }
+
+    /// Ends everything in flight. Left to the kernel it would end after the process, and the port
+    /// would stay taken until then.
     fn close_all(mut self, mut now: Now) -> Result<(), Error> {
         self.stop_accepting();
         if self.starved > 0 {
@@ -275,18 +251,17 @@ impl Uring {
         }
         for key in 0..self.keys_end() {
             if let Some(connection) = self.connections.get_mut(key) {
-                // Stopping isn't losing workers: the shard is left as it is.
+                // A server that stops loses no workers: the shard is left as it is.
                 connection.conn = None;
                 self.close_if_quiet(key);
             }
         }
         let end_ms = now.mono_ms + CLOSE_MS;
-        self.accept_again_at_ms = Some(end_ms);
         while now.mono_ms < end_ms
             && !(self.connections.is_empty() && self.acceptors.armed().is_empty())
         {
-            now = self.wait(now)?;
-            self.handle_completions(now);
+            now = self.wait(now, Some(end_ms))?;
+            self.handle_events(now);
         }
         Ok(())
     }
@@ -296,19 +271,15 @@ impl Uring {
     }
 
     fn shard(&mut self) -> &mut Shard {
-        &mut self.parts.shard
+        &mut self.runtime.shard
     }
 
-    /// Submits what has gathered, and waits for a completion or the next deadline.
-    fn submit_and_wait(&mut self, now: Now) -> Result<(), Error> {
+    /// Submits what was queued, and waits for a completion or the next deadline.
+    fn submit_and_wait(&mut self, now: Now, also_ms: Option<u64>) -> Result<(), Error> {
         self.drain_backlog()?;
-        let deadlines = [
-            self.parts.deadline_ms(),
-            self.parts.lifecycle.deadline_ms(now),
-            self.accept_again_at_ms,
-        ];
-        let ready = !self.backlog.is_empty() || self.finds_something()? || !self.parts.may_sleep();
-        let wait_ms = wait_ms(now, deadlines);
+        let ready =
+            !self.backlog.is_empty() || self.poll_for_work()? || !self.runtime.prepare_to_sleep();
+        let wait_ms = wait_ms(now, self.runtime.deadline_ms(now, also_ms));
         if let Some(ms) = wait_ms.filter(|&ms| ms > 0 && !ready) {
             self.set_timer(now.mono_ms + ms, ms);
         }
@@ -319,9 +290,10 @@ impl Uring {
         } else {
             self.ring.submit_and_wait(1)
         };
-        self.parts.post.awake();
+        self.runtime.mailbox.mark_awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
-            // The deadline came first; a signal came; completions must be fetched before more fit.
+            // The deadline came first; a signal came; completions must be collected before the
+            // kernel takes more submissions.
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
                 Ok(())
             }
@@ -329,21 +301,21 @@ impl Uring {
         }
     }
 
-    /// Looks for something to do, for as long as that is wanted, without a system call.
-    fn finds_something(&mut self) -> Result<bool, Error> {
-        if self.parts.busy_poll.is_zero() {
+    /// Submits what was queued and looks for work without waiting, for as long as that is wanted.
+    fn poll_for_work(&mut self) -> Result<bool, Error> {
+        if self.runtime.busy_poll.is_zero() {
             return Ok(false);
         }
         match self.ring.submit().map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
             Err((_, error)) => return Err(error),
         }
-        let Self { ring, parts, .. } = self;
-        Ok(parts.busy_poll(|| ring.submission().taskrun() || !ring.completion().is_empty()))
+        let Self { ring, runtime, .. } = self;
+        Ok(runtime.poll_for_work(|| ring.submission().taskrun() || !ring.completion().is_empty()))
     }
 
-    /// Has a completion come at `at_ms`, which is in `ms`, if none comes sooner. A wait with a
-    /// timeout of its own would start and end a timer of the kernel's each turn.
+    /// Sets the timer to `at_ms`, which is in `ms`, unless it fires before. A wait with a timeout
+    /// of its own would start and end a timer in the kernel each turn.
     fn set_timer(&mut self, at_ms: u64, ms: u64) {
         let Timer { armed, at_ms: set_ms, span } = &mut self.timer;
         if *armed && *set_ms <= at_ms {
@@ -365,7 +337,8 @@ impl Uring {
 
     /// Queues a submission.
     fn submit(&mut self, entry: squeue::Entry) {
-        // SAFETY: whatever an entry points to is owned as the module's invariant says.
+        // SAFETY: the memory that an entry points to lives until its completion, by the module's
+        // invariant.
         #[allow(unsafe_code)]
         let pushed =
             self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
@@ -374,8 +347,7 @@ impl Uring {
         }
     }
 
-    /// Moves what found the queue full into it; what is in the queue then goes to the kernel
-    /// before.
+    /// Moves the backlog into the queue. Submits what the queue has, in between, where it is full.
     fn drain_backlog(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.backlog.front() {
             // SAFETY: as in `submit`.
@@ -407,29 +379,29 @@ impl Uring {
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
             Some(Operation::HandOver) => self.handle_handed_over(key, result, now),
-            Some(Operation::Lend) => self.handle_lent(key, result, now),
+            Some(Operation::Install) => self.handle_installed(key, result, now),
             Some(Operation::Close) => {
                 self.connections.remove(key);
             }
             Some(Operation::Signal) => {
-                self.parts.lifecycle.handle_signals(now);
-                if !self.parts.lifecycle.accepts() {
+                self.runtime.lifecycle.handle_signals(now);
+                if !self.runtime.lifecycle.accepts() {
                     self.stop_accepting();
                 }
                 self.arm_signals();
             }
-            Some(Operation::Bell) => {
-                self.parts.post.answer_bell();
-                self.arm_bell();
+            Some(Operation::Wakeup) => {
+                self.runtime.mailbox.clear_wakeup();
+                self.arm_wakeup();
             }
             Some(Operation::Timer) => self.timer.armed = false,
-            // Their effect shows in the completions of what they end. A timer that couldn't be set
-            // anew has run out, and its completion is here.
+            // A timer that couldn't be set has fired, and has a completion of its own.
             Some(Operation::SetTimer) => {}
             Some(Operation::Shutdown) => {
-                self.connections[key].ending = Ending::ShutDown;
+                self.connections[key].closing = Closing::ShutDown;
                 self.close_if_quiet(key);
             }
+            // The cancelled operation has a completion of its own.
             Some(Operation::Cancel) | None => {}
         }
     }
@@ -456,9 +428,9 @@ impl Uring {
             }
             let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
             if let Some(conn) = conn
-                && self.parts.lifecycle.reads()
+                && self.runtime.lifecycle.reads()
             {
-                self.parts.shard.received(conn, buffers.bytes(buffer, bytes), now);
+                self.runtime.shard.received(conn, buffers.bytes(buffer, bytes), now);
             }
             buffers.give_back(buffer);
         }
@@ -482,8 +454,8 @@ impl Uring {
         let receive = std::mem::replace(&mut connection.receive, Receive::Idle);
         if let (Receive::Direct(mut body), Some(conn)) = (receive, connection.conn) {
             let bytes = usize::try_from(result).unwrap_or(0);
-            // SAFETY: the kernel wrote so many bytes behind those that were there, and was told
-            // how much capacity there is.
+            // SAFETY: the kernel has written that many bytes behind the body's length, and at most
+            // the spare capacity that the submission gave.
             #[allow(unsafe_code)]
             unsafe {
                 body.set_len(body.len() + bytes);
@@ -504,15 +476,11 @@ impl Uring {
         let Some(mut sending) = connection.sending.take() else { return };
         let Some(conn) = connection.conn else { return self.service(key, now) };
         match usize::try_from(result) {
-            Ok(bytes) => {
-                sending.sent += bytes;
-                if sending.sent == sending.chunk.as_ref().len() {
-                    self.shard().sent(conn, sending.chunk, now);
-                } else {
-                    self.connections[key].sending = Some(sending);
-                    self.shard().sent_some(conn, now);
-                    return self.send(key);
-                }
+            Ok(bytes) if sending.advance(bytes) => self.shard().sent(conn, sending.chunk, now),
+            Ok(_) => {
+                self.connections[key].sending = Some(sending);
+                self.shard().sent_some(conn, now);
+                return self.send(key);
             }
             Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => {
                 self.connections[key].sending = Some(sending);
@@ -523,52 +491,28 @@ impl Uring {
         self.service(key, now);
     }
 
-    /// Looks at connections whose output may have gone nowhere.
-    fn look_for_lost_hosts(&mut self, now: Now) {
-        // Not `keys_end`, which passes over all places that have come free since the busiest time.
-        for key in self.parts.liveness.portion(self.connections.capacity(), now.mono_ms) {
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
-            let free = conn.is_some() && leaving.is_none() && !*lending && *ending == Ending::No;
-            if free && self.parts.liveness.is_in_doubt(output, sending.is_some()) {
-                *lending = true;
-                let lend = opcode::FixedFdInstall::new(connection.file, 0).build();
-                self.submit(lend.user_data(Operation::Lend.user_data(key)));
-            }
-        }
-    }
-
-    /// A direct descriptor is there as one of the process's.
-    fn handle_lent(&mut self, key: usize, result: i32, now: Now) {
-        // SAFETY: the kernel has just made it, and it is known here only.
+    /// A direct descriptor has one of the process, too: asks the kernel about it and closes it.
+    fn handle_installed(&mut self, key: usize, result: i32, now: Now) {
+        // SAFETY: the kernel has just made the descriptor, which has no other owner.
         #[allow(unsafe_code)]
-        let lent = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
-        let connection = &mut self.connections[key];
-        connection.lending = false;
-        let (Some(conn), Some(lent)) = (connection.conn, lent) else {
-            return self.service(key, now);
-        };
-        let Connection { sending, output, .. } = connection;
-        let (is_sending, taken) = (sending.is_some(), sending.as_ref().map_or(0, |it| it.sent));
-        if let Ok(acks) = Acks::of(&lent)
-            && self.parts.liveness.is_gone(output, &acks, is_sending, now.mono_ms)
+        let installed = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+        let Connection { conn, sending, output, installing, .. } = &mut self.connections[key];
+        *installing = false;
+        let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
+        if let (Some(conn), Some(socket)) = (*conn, installed)
+            && self.runtime.is_host_gone(conn, output, &socket, sent_bytes, now)
         {
-            let beside = acks.queued_bytes.cast_signed() - taken.cast_signed();
-            self.shard().note_lost(conn, beside, HOST_GONE, now);
             self.hang_up(key, now);
         }
-        drop(lent);
         self.service(key, now);
     }
 
     /// Ends a connection that a system call says is broken.
     fn break_off(&mut self, key: usize, result: i32, now: Now) {
-        let connection = &self.connections[key];
-        let taken = connection.sending.as_ref().map_or(0, |sending| sending.sent);
-        if let Some(conn) = connection.conn
-            && is_silence(&Error::from_raw_os_error(-result))
-        {
-            self.shard().note_lost(conn, -taken.cast_signed(), HOST_SILENT, now);
+        let Connection { conn, sending, .. } = &self.connections[key];
+        if let Some(conn) = *conn {
+            let sent_bytes = sending.as_ref().map_or(0, |it| it.sent_bytes);
+            self.runtime.note_broken(conn, &Error::from_raw_os_error(-result), sent_bytes, now);
         }
         self.hang_up(key, now);
     }
@@ -579,13 +523,13 @@ impl Uring {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
         if connection.sending.is_none()
-            && let Some((chunk, more)) = self.parts.shard.take(conn)
+            && let Some((chunk, more)) = self.runtime.shard.take(conn)
         {
-            connection.sending = Some(Sending { chunk, sent: 0, more });
-            self.parts.liveness.sent(&mut connection.output, now.mono_ms);
+            connection.sending = Some(Sending::new(chunk, more));
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
-        let intake = self.parts.shard.intake(conn);
+        let intake = self.runtime.shard.intake(conn);
         let connection = &mut self.connections[key];
         match (intake, &connection.receive) {
             (Intake::Close, _) => self.hang_up(key, now),
@@ -599,15 +543,15 @@ impl Uring {
                 self.submit(cancel.user_data(Operation::Cancel.user_data(key)));
             }
             (Intake::Read, Receive::Idle) => self.arm_receive(key),
-            // Where it may be looked at again when it is on its way.
-            (Intake::Move, Receive::Idle) if connection.lending => {}
+            // It leaves once the descriptor is closed again.
+            (Intake::Move, Receive::Idle) if connection.installing => {}
             (Intake::Move, Receive::Idle) => self.hand_over(key, conn),
             (Intake::Direct, Receive::Idle) => self.receive_direct(key, conn),
         }
     }
 
     fn arm_receive(&mut self, key: usize) {
-        if !self.parts.lifecycle.reads() {
+        if !self.runtime.lifecycle.reads() {
             return;
         }
         let connection = &mut self.connections[key];
@@ -618,7 +562,7 @@ impl Uring {
         } else {
             connection.single_receives -= 1;
             self.singles += 1;
-            // Of no length of its own: as much as the buffer takes.
+            // Without a length of its own: as much as the buffer takes.
             let receive = opcode::Recv::new(connection.file, std::ptr::null_mut(), 0)
                 .buf_group(LARGE.group)
                 .build()
@@ -629,21 +573,21 @@ impl Uring {
         self.submit(receive.user_data(operation.user_data(key)));
     }
 
-    /// Has the kernel put a connection into the ring of the core that it moves to.
+    /// Has the kernel put a connection into the ring of the core that it migrates to.
     fn hand_over(&mut self, key: usize, conn: ConnId) {
         let connection = &mut self.connections[key];
         if connection.leaving.is_some() {
             return;
         }
-        let Some(hand_over) = self.parts.shard.begin_hand_over(conn) else { return };
-        let Some(ring) = self.parts.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
-            return self.parts.shard.cancel_hand_over(hand_over);
+        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(ring) = self.runtime.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
+            return self.runtime.shard.cancel_hand_over(hand_over);
         };
         connection.leaving = Some(hand_over);
         let ring = Fd(ring.as_raw_fd());
         let anywhere = DestinationSlot::auto_target();
         let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
-            .opcode_flags(MESSAGE_UNTOLD)
+            .opcode_flags(MSG_RING_CQE_SKIP)
             .build();
         self.submit(message.user_data(Operation::HandOver.user_data(key)));
     }
@@ -657,7 +601,7 @@ impl Uring {
         match (u32::try_from(result), connection.number.take()) {
             (Ok(file), Some(number)) => {
                 connection.conn = None;
-                self.parts.depart(hand_over, Socket::Direct(file, number), now);
+                self.runtime.send_connection(hand_over, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
             (_, number) => {
@@ -668,24 +612,16 @@ impl Uring {
         }
     }
 
-    fn welcome_arrivals(&mut self, now: Now) {
-        for (conn, socket) in std::mem::take(&mut self.parts.arrivals) {
-            if let Socket::Direct(file, number) = socket {
-                self.attach(Some(conn), Fixed(file), number, now);
-            }
-        }
-    }
-
     fn receive_direct(&mut self, key: usize, conn: ConnId) {
-        if !self.parts.lifecycle.reads() {
+        if !self.runtime.lifecycle.reads() {
             return;
         }
-        let Some((mut body, room_bytes)) = self.parts.shard.lend(conn) else { return };
-        let room = body.spare_capacity_mut();
-        let bytes = u32::try_from(room_bytes.min(TRANSFER_BYTES_MAX)).unwrap_or(0);
+        let Some((mut body, capacity)) = self.runtime.shard.lend(conn) else { return };
+        let space = body.spare_capacity_mut();
+        let bytes = u32::try_from(capacity.min(TRANSFER_BYTES_MAX)).unwrap_or(0);
         let connection = &mut self.connections[key];
-        // As much as fits in one completion; what comes short of that is handled all the same.
-        let receive = opcode::Recv::new(connection.file, room.as_mut_ptr().cast(), bytes)
+        // Completes when all bytes have come; a shorter result is handled all the same.
+        let receive = opcode::Recv::new(connection.file, space.as_mut_ptr().cast(), bytes)
             .flags(libc::MSG_WAITALL)
             .build();
         connection.receive = Receive::Direct(body);
@@ -697,16 +633,15 @@ impl Uring {
     fn send(&mut self, key: usize) {
         let connection = &self.connections[key];
         let Some(sending) = &connection.sending else { return };
-        let rest = sending.chunk.as_ref().get(sending.sent..).unwrap_or_default();
+        let rest = sending.rest();
         let bytes = u32::try_from(rest.len().min(TRANSFER_BYTES_MAX)).unwrap_or(0);
-        let more = if sending.more { libc::MSG_MORE } else { 0 };
         let send = opcode::Send::new(connection.file, rest.as_ptr(), bytes)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more)
+            .flags(sending.flags() | libc::MSG_WAITALL)
             .build();
         self.submit(send.user_data(Operation::Send.user_data(key)));
     }
 
-    /// The connection is over for the shard; the descriptor follows when nothing is in flight.
+    /// Disconnects a connection from the shard; its descriptor is closed when nothing is in flight.
     fn hang_up(&mut self, key: usize, now: Now) {
         if let Some(conn) = self.connections[key].conn.take() {
             self.shard().disconnect(conn, now);
@@ -715,42 +650,44 @@ impl Uring {
     }
 
     fn close_if_quiet(&mut self, key: usize) {
-        let Connection { file, ending, receive, sending, leaving, lending, .. } =
+        let Connection { file, closing, receive, sending, leaving, installing, .. } =
             &mut self.connections[key];
-        let quiet =
-            matches!(receive, Receive::Idle) && sending.is_none() && leaving.is_none() && !*lending;
-        let (entry, operation) = match ending {
-            // A direct descriptor that is closed with an operation in flight lives on with it.
-            Ending::No | Ending::ShutDown if quiet => {
-                *ending = Ending::Closed;
+        let quiet = matches!(receive, Receive::Idle)
+            && sending.is_none()
+            && leaving.is_none()
+            && !*installing;
+        let (entry, operation) = match closing {
+            // A direct descriptor that is closed with an operation in flight stays open with it.
+            Closing::No | Closing::ShutDown if quiet => {
+                *closing = Closing::Closed;
                 (opcode::Close::new(*file).build(), Operation::Close)
             }
-            Ending::No => {
-                *ending = Ending::ShuttingDown;
+            Closing::No => {
+                *closing = Closing::ShuttingDown;
                 (opcode::Shutdown::new(*file, libc::SHUT_RDWR).build(), Operation::Shutdown)
             }
-            Ending::ShuttingDown | Ending::ShutDown | Ending::Closed => return,
+            Closing::ShuttingDown | Closing::ShutDown | Closing::Closed => return,
         };
         self.submit(entry.user_data(operation.user_data(key)));
     }
 
     fn arm_signals(&mut self) {
-        self.poll(self.parts.lifecycle.pipe().as_raw_fd(), Operation::Signal);
+        self.arm_poll(self.runtime.lifecycle.pipe().as_raw_fd(), Operation::Signal);
     }
 
-    fn arm_bell(&mut self) {
-        self.poll(self.parts.post.bell_fd().as_raw_fd(), Operation::Bell);
+    fn arm_wakeup(&mut self) {
+        self.arm_poll(self.runtime.mailbox.wakeup_fd().as_raw_fd(), Operation::Wakeup);
     }
 
-    /// Waits, once, for a descriptor to become readable.
-    fn poll(&mut self, descriptor: RawFd, operation: Operation) {
+    /// Arms a poll: one completion when a descriptor is readable.
+    fn arm_poll(&mut self, descriptor: RawFd, operation: Operation) {
         let events = u32::try_from(libc::POLLIN).unwrap_or(0);
         let poll = opcode::PollAdd::new(Fd(descriptor), events).build();
         self.submit(poll.user_data(operation.user_data(0)));
     }
 
     fn arm_acceptors(&mut self) {
-        if !self.parts.lifecycle.accepts() {
+        if !self.runtime.lifecycle.accepts() {
             return;
         }
         while let Some((acceptor, accept)) = self.acceptors.next_idle(&self.listeners) {
@@ -759,48 +696,43 @@ impl Uring {
     }
 
     fn stop_accepting(&mut self) {
-        self.accept_again_at_ms = None;
+        self.accept_pause.cancel();
         for acceptor in self.acceptors.armed() {
             let accept = Operation::Accept.user_data(acceptor);
             let cancel = opcode::AsyncCancel::new(accept).build();
             self.submit(cancel.user_data(Operation::Cancel.user_data(acceptor)));
         }
-        // The last reference goes with the last accept that is cancelled.
+        // The kernel closes them with the last accept that is cancelled.
         self.listeners.clear();
     }
 
     fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
         let peer = self.acceptors.completed(acceptor);
         match u32::try_from(result) {
-            Ok(file) => self.add(file, peer, now),
-            Err(_)
-                if [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&-result) =>
-            {
-                let error = Error::from_raw_os_error(-result);
-                if self.accept_again_at_ms.is_none() {
-                    warn!(%error, "accepting rests: raise the limit with --file-descriptors");
-                }
-                self.accept_again_at_ms = Some(now.mono_ms + ACCEPT_PAUSE_MS);
-                return;
+            Ok(file) => {
+                self.accept_pause.accepted();
+                self.add(file, peer, now);
             }
             Err(_) if result == -libc::ECANCELED => return,
-            // The connection is gone already, or a signal came.
-            Err(_) => debug!(error = %Error::from_raw_os_error(-result), "accept"),
+            Err(_) => {
+                self.accept_pause.failed(&Error::from_raw_os_error(-result), now.mono_ms);
+            }
         }
-        if self.accept_again_at_ms.is_none() {
+        if !self.accept_pause.is_on() {
             self.arm_acceptors();
         }
     }
 
     fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
-        let number = self.parts.deal_number();
+        let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer };
         let conn = self.shard().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file), number, now);
         self.service(key, now);
     }
 
-    /// Answers with the connection's key.
+    /// Attaches a socket that is in the ring; returns the connection's key. `conn`: its number in
+    /// the shard, unless the shard has no room for it.
     fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number, now: Now) -> usize {
         let key = self.connections.insert(Connection {
             file,
@@ -810,9 +742,9 @@ impl Uring {
             single_receives: 0,
             sending: None,
             leaving: None,
-            lending: false,
-            output: self.parts.liveness.begin(now.mono_ms),
-            ending: Ending::No,
+            installing: false,
+            output: self.runtime.liveness.begin(now.mono_ms),
+            closing: Closing::No,
         });
         if let Some(conn) = conn {
             if self.keys.len() <= conn as usize {

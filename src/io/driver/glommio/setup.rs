@@ -10,8 +10,8 @@ use io_uring::{IoUring, Probe, opcode};
 use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
-use crate::io::patience::patiently;
-use crate::io::uring::{self, UringError};
+use crate::io::driver::uring_error::{UringError, explain};
+use crate::io::host::patience::patiently;
 
 /// For each of the submissions that a ring of the other driver has room for. A ring has room for
 /// twice as many completions. After as many completions as it has submissions, too, glommio stops
@@ -116,7 +116,7 @@ fn make(busy_poll: Duration, ring_entries: u32) -> Result<LocalExecutor, Glommio
         .spin_before_park(busy_poll)
         .preempt_timer(PREEMPT_AFTER);
     builder.make().map_err(|refusal| match refusal {
-        Refusal::IoError(error) => uring::explain(error, "ring that polls").into(),
+        Refusal::IoError(error) => explain(error, "ring that polls").into(),
         other => GlommioError::Other(other.to_string()),
     })
 }
@@ -132,7 +132,7 @@ fn check_locked_memory() -> Result<(), GlommioError> {
 }
 
 fn check_operations() -> Result<(), GlommioError> {
-    let ring = IoUring::new(2).map_err(|error| uring::explain(error, "ring"))?;
+    let ring = IoUring::new(2).map_err(|error| explain(error, "ring"))?;
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)

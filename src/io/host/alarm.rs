@@ -15,7 +15,7 @@ const GRACE_MS: u64 = 20;
 
 /// The state between the turn that finds a timer due and the one in which it fires.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(crate) struct Alarm {
     fires_at_ms: Option<u64>,
     /// What was due by then has been waited for: a shard sees to some timers at a time.
     waited_for_ms: u64,
@@ -25,7 +25,7 @@ impl Alarm {
     /// Whether timers of which the first is due at `deadline_ms` may fire in this turn; asked once
     /// a turn, after what came has been read.
     #[inline]
-    pub(super) fn is_time(&mut self, deadline_ms: Option<u64>, now_ms: u64) -> bool {
+    pub(crate) fn is_time(&mut self, deadline_ms: Option<u64>, now_ms: u64) -> bool {
         let Some(due_ms) = deadline_ms.filter(|&at_ms| at_ms <= now_ms) else {
             self.fires_at_ms = None;
             return false;
@@ -47,7 +47,7 @@ impl Alarm {
 
     /// When `is_time` has to be asked next.
     #[inline]
-    pub(super) fn deadline_ms(&self, deadline_ms: Option<u64>) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self, deadline_ms: Option<u64>) -> Option<u64> {
         self.fires_at_ms.or(deadline_ms)
     }
 }

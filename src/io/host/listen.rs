@@ -130,7 +130,7 @@ impl Listeners {
     ///
     /// # Errors
     /// If the kernel refuses an option that it has had since Linux 2.6.37.
-    pub(super) fn find_lost_hosts(&self, timeout: Duration, looks: bool) -> std::io::Result<()> {
+    pub(crate) fn find_lost_hosts(&self, timeout: Duration, looks: bool) -> std::io::Result<()> {
         if timeout.is_zero() {
             return Ok(());
         }
@@ -164,7 +164,7 @@ impl Listeners {
     }
 
     /// Moves the sockets themselves out, by core.
-    pub(super) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
+    pub(crate) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
         let of_core = |sockets: Vec<Socket>| sockets.into_iter().map(TcpListener::from).collect();
         self.sockets.into_iter().map(of_core).collect()
     }

@@ -8,6 +8,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use syslog_tracing::{Facility, Syslog};
 use thiserror::Error;
 use tracing_subscriber::Layer;
@@ -17,7 +19,79 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogFormat, Options, Verbosity};
+/// What gearmand calls its log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "syslog's words")]
+pub enum Verbosity {
+    Fatal,
+    Alert,
+    Critical,
+    Error,
+    Warning,
+    Notice,
+    Info,
+    Debug,
+}
+
+impl Verbosity {
+    /// The level's name, upper case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fatal => "FATAL",
+            Self::Alert => "ALERT",
+            Self::Critical => "CRITICAL",
+            Self::Error => "ERROR",
+            Self::Warning => "WARNING",
+            Self::Notice => "NOTICE",
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+        }
+    }
+}
+
+impl ValueEnum for Verbosity {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Fatal,
+            Self::Alert,
+            Self::Critical,
+            Self::Error,
+            Self::Warning,
+            Self::Notice,
+            Self::Info,
+            Self::Debug,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the log goes, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings<'a> {
+    /// `stderr`, `none`, or a file's path.
+    pub target: &'a str,
+    /// How lines are written there.
+    pub format: LogFormat,
+    /// Log to syslog, too.
+    pub syslog: bool,
+    /// Least urgent level to log.
+    pub verbosity: Verbosity,
+    /// Log every packet, too.
+    pub packets: bool,
+}
 
 /// Why there is no log.
 #[derive(Debug, Error)]
@@ -36,25 +110,25 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts logging as the options say.
+    /// Starts logging.
     ///
     /// # Errors
     /// `LogError`: the file can't be opened, or there is no syslog.
-    pub fn start(options: &Options) -> Result<Self, LogError> {
+    pub fn start(settings: LogSettings<'_>) -> Result<Self, LogError> {
         let mut layers = Vec::new();
-        let file = match options.log_file.as_str() {
+        let file = match settings.target {
             "none" => None,
             "stderr" => {
-                layers.push(lines(options.log_format, io::stderr, io::stderr().is_terminal()));
+                layers.push(lines(settings.format, io::stderr, io::stderr().is_terminal()));
                 None
             }
             path => {
                 let file = Arc::new(LogFile::open(Path::new(path))?);
-                layers.push(lines(options.log_format, Arc::clone(&file), false));
+                layers.push(lines(settings.format, Arc::clone(&file), false));
                 Some(file)
             }
         };
-        if options.syslog {
+        if settings.syslog {
             let syslog =
                 Syslog::new(c"ringgeard", syslog_tracing::Options::LOG_PID, Facility::User);
             let syslog = syslog.ok_or(LogError::Syslog)?;
@@ -67,7 +141,7 @@ impl Log {
                     .boxed(),
             );
         }
-        tracing_subscriber::registry().with(layers.with_filter(level(options))).init();
+        tracing_subscriber::registry().with(layers.with_filter(level(settings))).init();
         Ok(Self { file })
     }
 
@@ -82,9 +156,9 @@ impl Log {
 }
 
 /// gearmand's words are syslog's; NOTICE is where a server says what it does as a whole.
-fn level(options: &Options) -> LevelFilter {
-    match options.verbosity() {
-        _ if options.more_verbose > 2 => LevelFilter::TRACE,
+fn level(settings: LogSettings<'_>) -> LevelFilter {
+    match settings.verbosity {
+        _ if settings.packets => LevelFilter::TRACE,
         Verbosity::Fatal | Verbosity::Alert | Verbosity::Critical | Verbosity::Error => {
             LevelFilter::ERROR
         }

@@ -1,57 +1,69 @@
 //! What the kernel knows of a connection's output in, whether its peer's host is gone out.
 //!
-//! TCP_USER_TIMEOUT also ends peers that only don't read, as their kernels' answers to probes of a
-//! closed window don't count for it. So connections whose output may be unacknowledged, and that
-//! nothing has come from for a while, are looked at: an eighth of the time-out lies between two
-//! rounds, and no turn looks at more than `LOOKS_PER_TURN`.
+//! TCP_USER_TIMEOUT also ends connections whose peers don't read, as it doesn't count their hosts'
+//! answers to probes of a closed window. So this looks, in rounds, at connections whose output may
+//! be unacknowledged and that received nothing since the round before. An eighth of the time-out
+//! lies between two rounds, and a turn looks at `LOOKS_PER_TURN` connections at most.
 //!
 //! Invariant: a connection is given up only if its host acknowledged nothing for the whole
-//! time-out, all of which something waited to be acknowledged.
+//! time-out, while something waited to be acknowledged all the time.
 
 use std::io::Error;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// Connections that are looked at before the others have their turn.
+/// Connections that one turn looks at.
 const LOOKS_PER_TURN: usize = 512;
 /// Rounds in one time-out.
 const ROUNDS: u64 = 8;
-/// Retransmissions and probes in one time-out, at least. With more, the kernel would give a host up
-/// before a long time-out is over.
+/// Least number of retransmissions and probes in one time-out. With more, the kernel would give up
+/// on a host before a long time-out is over.
 const PROBES: u64 = 4;
 /// tcp(7), since Linux 6.15: the longest time between two retransmissions or probes.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
-/// The least that it takes.
+/// The least that the option takes.
 const RTO_MAX_MS_MIN: u64 = 1000;
-/// The most, and what it is otherwise.
+/// The most that it takes, and its default.
 const RTO_MAX_MS_MAX: u64 = 120_000;
+
+/// What the log says of a connection whose peer's host is gone.
+pub(crate) const HOST_GONE: &str = "the peer's host acknowledges nothing any more";
+/// The same when the kernel gave up on the host.
+pub(crate) const HOST_SILENT: &str = "the peer's host doesn't answer";
+
+/// Whether a connection broke because the kernel gave up on its peer's host.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
+}
 
 /// What the kernel knows of a connection's output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Acks {
-    /// Bytes that it has and the peer hasn't acknowledged.
-    pub(super) queued_bytes: usize,
-    /// Some of them are on their way; otherwise the peer's window is closed.
+pub(crate) struct Acks {
+    /// Bytes in the kernel that the peer hasn't acknowledged.
+    pub(crate) queued_bytes: usize,
+    /// Some of them were sent; otherwise the peer's window is closed.
     in_flight: bool,
-    /// Time since the peer acknowledged anything.
+    /// Time since the last acknowledgement.
     last_ack_ms: u64,
     /// Time between the last retransmission and the next.
     retransmit_ms: u64,
-    /// Probes of a closed window that wait for their answers.
+    /// Unanswered probes of a closed window.
     probes: u8,
 }
 
 impl Acks {
-    /// Asks the kernel.
-    pub(super) fn of(socket: &impl AsFd) -> Result<Self, Error> {
-        // SAFETY: all of it may be zero.
+    /// Asks the kernel about a socket.
+    pub(crate) fn of(socket: &impl AsFd) -> Result<Self, Error> {
+        // SAFETY: the struct has integer fields only, so all zeros are a value of it.
         #[allow(unsafe_code)]
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut bytes = u32::try_from(size_of_val(&info)).unwrap_or(0);
         let descriptor = socket.as_fd().as_raw_fd();
         let mut queued: libc::c_int = 0;
-        // SAFETY: the kernel writes no more than `bytes` to the first, and an int to the second.
+        // SAFETY: the kernel writes at most `bytes` bytes to `info` and an int to `queued`, both of
+        // which are live.
         #[allow(unsafe_code)]
         let failed = unsafe {
             let info = (&raw mut info).cast();
@@ -72,53 +84,53 @@ impl Acks {
     }
 }
 
-/// What is known of one connection's output.
+/// What the driver knows of one connection's output.
 #[derive(Debug, Default)]
-pub(super) struct Output {
-    /// Something was sent that may not be acknowledged.
+pub(crate) struct Output {
+    /// Something was sent that may be unacknowledged.
     sent: bool,
-    /// Something has come since the last round.
+    /// Something was received since the last round.
     heard: bool,
-    /// When something was first seen to wait for an acknowledgement, with none at all since.
+    /// When something was first found to be unacknowledged, with no acknowledgement since.
     unanswered_since_ms: Option<u64>,
 }
 
 impl Output {
-    /// Something has come from the peer.
+    /// Something was received from the peer.
     #[inline]
-    pub(super) fn heard(&mut self) {
+    pub(crate) fn heard(&mut self) {
         self.heard = true;
     }
 }
 
-/// When to look at which connections of a core.
+/// Decides when to look at which connections of a core.
 #[derive(Debug)]
-pub(super) struct Liveness {
-    /// 0 = never.
+pub(crate) struct Liveness {
+    /// 0 = hosts are never given up.
     timeout_ms: u64,
-    /// When the next round is due, or goes on.
+    /// When the next round begins, or the next portion of this one.
     due_ms: Option<u64>,
-    /// Where the round goes on.
+    /// The first connection of the next portion.
     at: usize,
-    /// There is something to look at since the round began, so that another one is needed.
+    /// Output was in doubt since the round began, so that another round is needed.
     again: bool,
 }
 
 impl Liveness {
-    /// Gives hosts up after so long; zero: never.
-    pub(super) fn new(timeout: Duration) -> Self {
+    /// Gives up on hosts after `timeout`; zero: never.
+    pub(crate) fn new(timeout: Duration) -> Self {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         Self { timeout_ms, due_ms: None, at: 0, again: false }
     }
 
-    /// When `portion` has to be asked next.
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
+    /// When `next_portion` is to be called next.
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.due_ms
     }
 
-    /// Something is being sent to a peer.
+    /// Something is being sent on a connection.
     #[inline]
-    pub(super) fn sent(&mut self, output: &mut Output, now_ms: u64) {
+    pub(crate) fn sent(&mut self, output: &mut Output, now_ms: u64) {
         output.sent = true;
         self.again = true;
         if self.due_ms.is_none() && self.timeout_ms > 0 {
@@ -126,15 +138,15 @@ impl Liveness {
         }
     }
 
-    /// The output of a connection that has come, maybe from another core, where something was sent.
-    pub(super) fn begin(&mut self, now_ms: u64) -> Output {
+    /// The output of a new connection; one that migrated may have sent something before.
+    pub(crate) fn begin(&mut self, now_ms: u64) -> Output {
         let mut output = Output::default();
         self.sent(&mut output, now_ms);
         output
     }
 
-    /// The connections to look at now, of those with the numbers from 0 to `end`.
-    pub(super) fn portion(&mut self, end: usize, now_ms: u64) -> Range<usize> {
+    /// Returns which of the connections 0 to `end` to look at now.
+    pub(crate) fn next_portion(&mut self, end: usize, now_ms: u64) -> Range<usize> {
         if self.due_ms.is_none_or(|at_ms| now_ms < at_ms) {
             return 0..0;
         }
@@ -151,9 +163,9 @@ impl Liveness {
         portion
     }
 
-    /// Whether the kernel is to be asked about a connection; `is_sending`: it has something that
-    /// the kernel doesn't take.
-    pub(super) fn is_in_doubt(&mut self, output: &mut Output, is_sending: bool) -> bool {
+    /// Whether the kernel is to be asked about a connection; `is_sending`: the driver has something
+    /// to send that the kernel doesn't take.
+    pub(crate) fn is_in_doubt(&mut self, output: &mut Output, is_sending: bool) -> bool {
         let heard = std::mem::take(&mut output.heard);
         let in_doubt = output.sent || is_sending;
         self.again |= in_doubt;
@@ -163,8 +175,8 @@ impl Liveness {
         in_doubt && !heard
     }
 
-    /// Whether a connection's host is gone, by what the kernel knows of it.
-    pub(super) fn is_gone(
+    /// Whether a connection's host is gone, by what the kernel answered.
+    pub(crate) fn is_gone(
         &self,
         output: &mut Output,
         acks: &Acks,
@@ -180,20 +192,20 @@ impl Liveness {
         if acks.last_ack_ms < now_ms - *since_ms {
             *since_ms = now_ms;
         }
-        // A peer that has closed its window over what is on its way acknowledges each
-        // retransmission, which come less and less often.
+        // A peer that closed its window over what was sent acknowledges retransmissions only, and
+        // these come less and less often.
         let due = !acks.in_flight || acks.last_ack_ms >= acks.retransmit_ms;
         due && now_ms - *since_ms >= self.timeout_ms
     }
 }
 
-/// Has this host's kernel retransmit and probe `PROBES` times in a time-out, on sockets that a
-/// listener will accept. Does nothing before Linux 6.15: there a host that goes after its peer
-/// hasn't read for long is found up to two minutes later.
-pub(super) fn probe_often(listener: &impl AsFd, timeout: Duration) {
+/// Makes the kernel retransmit and probe `PROBES` times in a time-out on sockets that a listener
+/// accepts. Does nothing before Linux 6.15: there, the loss of a host that hadn't read for long is
+/// found up to two minutes later.
+pub(crate) fn probe_often(listener: &impl AsFd, timeout: Duration) {
     let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) / PROBES;
     let ms = i32::try_from(ms.clamp(RTO_MAX_MS_MIN, RTO_MAX_MS_MAX)).unwrap_or(i32::MAX);
-    // SAFETY: the kernel reads an int.
+    // SAFETY: the kernel reads an int, which lives until the call returns.
     #[allow(unsafe_code)]
     unsafe {
         libc::setsockopt(
@@ -218,8 +230,8 @@ mod tests {
         Liveness::new(Duration::from_secs(30))
     }
 
-    /// What is found in one look after another, each of which the second number of seconds after
-    /// the last acknowledgement.
+    /// The results of looks: each is given as its time and the time since the last acknowledgement,
+    /// in seconds.
     fn looks(looks: &[(u64, u64)], acks: Acks) -> Vec<bool> {
         let (liveness, mut output) = (liveness(), Output::default());
         let look = |&(at_s, ago_s): &(u64, u64)| {
@@ -262,18 +274,21 @@ mod tests {
         let (mut liveness, mut output) = (liveness(), Output::default());
         assert_eq!(liveness.deadline_ms(), None);
         liveness.sent(&mut output, 1000);
-        assert_eq!((liveness.deadline_ms(), liveness.portion(600, 4749)), (Some(4750), 0..0));
-        assert_eq!([liveness.portion(600, 4750), liveness.portion(600, 4750)], [0..512, 512..600]);
+        assert_eq!((liveness.deadline_ms(), liveness.next_portion(600, 4749)), (Some(4750), 0..0));
+        assert_eq!(
+            [liveness.next_portion(600, 4750), liveness.next_portion(600, 4750)],
+            [0..512, 512..600]
+        );
         output.heard();
         assert!(!liveness.is_in_doubt(&mut output, false), "it lives");
-        assert_eq!(liveness.portion(1, 16_000), 0..1);
+        assert_eq!(liveness.next_portion(1, 16_000), 0..1);
         assert!(liveness.is_in_doubt(&mut output, false));
         let acknowledged = Acks { queued_bytes: 0, in_flight: false, ..IN_FLIGHT };
         assert!(!liveness.is_gone(&mut output, &acknowledged, false, 16_000));
         assert!(!liveness.is_in_doubt(&mut output, false));
-        assert_eq!(liveness.portion(1, 23_500), 0..1, "it was in doubt in the last round");
+        assert_eq!(liveness.next_portion(1, 23_500), 0..1, "it was in doubt in the last round");
         assert!(!liveness.is_in_doubt(&mut output, false));
-        assert_eq!((liveness.portion(1, 31_000), liveness.deadline_ms()), (0..0, None));
+        assert_eq!((liveness.next_portion(1, 31_000), liveness.deadline_ms()), (0..0, None));
         let mut never = Liveness::new(Duration::ZERO);
         never.sent(&mut output, 1000);
         assert_eq!(never.deadline_ms(), None);

@@ -27,7 +27,8 @@ struct Peer {
 
 struct Station {
     shard: Shard,
-    post: Post<Message>,
+    gauges: Gauges,
+    mailbox: Mailbox<Message>,
     drain: Drain,
     signalled: bool,
     stops: bool,
@@ -47,7 +48,7 @@ fn packet(command: Command, arguments: &[&[u8]]) -> Vec<u8> {
 
 impl Station {
     fn load(&self) -> Load {
-        let jobs = self.shard.unfinished() + self.post.waiting();
+        let jobs = self.shard.unfinished() + self.mailbox.overflow();
         Load { jobs, ..Load::default() }
     }
 
@@ -68,10 +69,10 @@ impl Station {
         packets
     }
 
-    /// What a driver does in a turn: letters, requests, replies, letters, and whether it is over.
+    /// What a driver does in a turn: messages, requests, replies, messages, and whether it is over.
     fn turn(&mut self, rng: &mut Rng, now: Now) {
-        let Self { shard, post, .. } = self;
-        post.receive(rng.usize(1..8), |from, letter| shard.receive_message(from, letter, now));
+        let Self { shard, mailbox, .. } = self;
+        mailbox.receive(rng.usize(1..8), |from, message| shard.receive_message(from, message, now));
         if !self.stops {
             self.read(rng, now);
         }
@@ -93,15 +94,15 @@ impl Station {
                 self.shard.received(self.worker.conn, &complete, now);
             }
         }
-        let mut letters = Vec::new();
-        self.shard.take_messages(&mut letters);
-        letters.into_iter().for_each(|(to, letter)| self.post.send(to, letter));
-        self.post.flush();
-        self.post.publish(self.load());
+        let mut messages = Vec::new();
+        self.shard.take_messages(&mut messages);
+        messages.into_iter().for_each(|(to, message)| self.mailbox.send(to, message));
+        self.mailbox.flush();
+        self.gauges.publish(self.load());
         if self.signalled {
             self.shard.drain(now);
             self.drain.join();
-            self.stops |= self.drain.is_done(self.load(), &self.post);
+            self.stops |= self.drain.is_done(self.load(), &self.gauges, &self.mailbox);
         }
         // A driver that stops reads nothing more, and waits until all replies have left.
         self.ended = self.stops && self.shard.is_flushed();
@@ -121,9 +122,9 @@ impl Station {
 }
 
 fn stations(now: Now) -> Vec<Station> {
-    let posts = super::super::mesh::mesh(CORES, Message::bytes).unwrap();
-    let station = |(post, drain): (Post<Message>, Drain)| {
-        let cores = Cores { own: post.core(), count: CORES };
+    let mailboxes = crate::io::cores::mesh::mesh(CORES, Message::bytes).unwrap();
+    let station = |(mailbox, (drain, gauges)): (Mailbox<Message>, (Drain, Gauges))| {
+        let cores = Cores { own: mailbox.core(), count: CORES };
         let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         let mut peer = || Peer { conn: shard.connect(origin, now).unwrap(), waits: false };
@@ -135,7 +136,8 @@ fn stations(now: Now) -> Vec<Station> {
         let (created, refused, done) = (0, 0, 0);
         Station {
             shard,
-            post,
+            gauges,
+            mailbox,
             drain,
             signalled,
             stops,
@@ -147,10 +149,11 @@ fn stations(now: Now) -> Vec<Station> {
             done,
         }
     };
-    posts.into_iter().zip(Drain::of(CORES)).map(station).collect()
+    let drains = Drain::of(CORES).into_iter().zip(Gauges::of(CORES));
+    mailboxes.into_iter().zip(drains).map(station).collect()
 }
 
-/// A core without jobs ended by itself, another one got a job and waited for letters of the dead
+/// A core without jobs ended by itself, another one got a job and waited for messages of the dead
 /// one: with several threads and a client that submits on and on, SIGUSR1 hung for ever.
 #[test]
 fn cores_that_drain_under_load_all_end_with_everything_done() {
@@ -184,19 +187,19 @@ fn cores_that_drain_under_load_all_end_with_everything_done() {
     assert!(refused > 100, "new work came meanwhile");
 }
 
-/// The letters that a core had for one that had just ended found no room there, and waited: they
+/// The messages that a core had for one that had just ended found no room there, and waited: they
 /// count as jobs, and so that core waited for itself.
 #[test]
-fn a_core_ends_though_one_that_has_ended_takes_none_of_its_letters_any_more() {
-    let mut posts = super::super::mesh::mesh::<()>(2, |()| 0).unwrap();
-    let mut drains = Drain::of(2);
+fn a_core_ends_though_one_that_has_ended_takes_none_of_its_messages_any_more() {
+    let mut mailboxes = crate::io::cores::mesh::mesh::<()>(2, |()| 0).unwrap();
+    let (mut drains, gauges) = (Drain::of(2), Gauges::of(2));
     drains.iter_mut().for_each(Drain::join);
-    assert!(drains[1].is_done(Load::default(), &posts[1]));
-    drop(posts.pop());
+    assert!(drains[1].is_done(Load::default(), &gauges[1], &mailboxes[1]));
+    drop(mailboxes.pop());
     // Its peers asked for much in the very turn.
-    (0..10_000).for_each(|_| posts[0].send(1, ()));
-    posts[0].flush();
-    let own = Load { jobs: posts[0].waiting(), ..Load::default() };
+    (0..10_000).for_each(|_| mailboxes[0].send(1, ()));
+    mailboxes[0].flush();
+    let own = Load { jobs: mailboxes[0].overflow(), ..Load::default() };
     assert!(own.jobs > 0);
-    assert!(drains[0].is_done(own, &posts[0]));
+    assert!(drains[0].is_done(own, &gauges[0], &mailboxes[0]));
 }

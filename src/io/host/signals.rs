@@ -79,21 +79,21 @@ impl Signals {
     }
 
     /// What stops this core as the signal would.
-    pub(super) fn stopper(&self) -> Stopper {
+    pub(crate) fn stopper(&self) -> Stopper {
         Stopper { stop: Arc::clone(&self.stop), writer: Arc::clone(&self.writer) }
     }
 }
 
 /// Stops one core from any thread.
 #[derive(Clone, Debug)]
-pub(super) struct Stopper {
+pub(crate) struct Stopper {
     stop: Arc<AtomicBool>,
     writer: Arc<UnixStream>,
 }
 
 impl Stopper {
     /// Stops it.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         // A pipe that is full wakes it as well.
         let _ = (&*self.writer).write(b"!");
@@ -101,7 +101,7 @@ impl Stopper {
 }
 
 /// Where a run is between start and end.
-pub(super) struct Lifecycle {
+pub(crate) struct Lifecycle {
     signals: Signals,
     /// What only one of the cores does.
     reopen_log: Option<ReopenLog>,
@@ -110,17 +110,17 @@ pub(super) struct Lifecycle {
 }
 
 impl Lifecycle {
-    pub(super) fn new(signals: Signals, reopen_log: Option<ReopenLog>) -> Self {
+    pub(crate) fn new(signals: Signals, reopen_log: Option<ReopenLog>) -> Self {
         Self { signals, reopen_log, draining: false, stops_at_ms: None }
     }
 
     /// The pipe to poll for reading.
-    pub(super) fn pipe(&self) -> &UnixStream {
+    pub(crate) fn pipe(&self) -> &UnixStream {
         &self.signals.pipe
     }
 
     /// The pipe has something to say.
-    pub(super) fn handle_signals(&mut self, now: Now) {
+    pub(crate) fn handle_signals(&mut self, now: Now) {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
         if self.signals.reopen.swap(false, Ordering::Relaxed)
@@ -146,34 +146,34 @@ impl Lifecycle {
     }
 
     /// Whether connections are accepted.
-    pub(super) fn accepts(&self) -> bool {
+    pub(crate) fn accepts(&self) -> bool {
         self.stops_at_ms.is_none()
     }
 
     /// Whether the server takes no more jobs and ends when none is left.
-    pub(super) fn drains(&self) -> bool {
+    pub(crate) fn drains(&self) -> bool {
         self.draining && self.stops_at_ms.is_none()
     }
 
     /// No job is left: the run ends when what is to be sent has left.
-    pub(super) fn stop(&mut self, now: Now) {
+    pub(crate) fn stop(&mut self, now: Now) {
         self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
     }
 
     /// Whether connections are read from.
-    pub(super) fn reads(&self) -> bool {
+    pub(crate) fn reads(&self) -> bool {
         self.stops_at_ms.is_none()
     }
 
     /// When `is_over` has to be asked at the latest.
-    pub(super) fn deadline_ms(&self, now: Now) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self, now: Now) -> Option<u64> {
         // Other cores may get rid of their last jobs without a word.
         let look_ms = now.mono_ms + DRAIN_LOOK_MS;
         self.stops_at_ms.or(if self.draining { Some(look_ms) } else { None })
     }
 
     /// Whether the run has come to its end.
-    pub(super) fn is_over(&self, shard: &Shard, now: Now) -> bool {
+    pub(crate) fn is_over(&self, shard: &Shard, now: Now) -> bool {
         self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
     }
 }

@@ -12,11 +12,10 @@ use std::os::unix::net::UnixStream;
 
 use io_uring::types::Fixed;
 use io_uring::{IoUring, Probe, cqueue, opcode};
-use nix::sys::resource::{Resource, getrlimit};
-use thiserror::Error as ThisError;
 
 use super::buffers::{Buffers, LARGE, SMALL};
-use crate::io::patience::patiently;
+use crate::io::driver::uring_error::{UringError, explain};
+use crate::io::host::patience::patiently;
 
 /// Completions that fit for each submission before the kernel has to set some aside.
 const COMPLETIONS_PER_SUBMISSION: u32 = 8;
@@ -24,41 +23,6 @@ const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 /// Direct descriptors that the kernel lets a ring have, however many the process may
 /// (`IORING_MAX_FIXED_FILES`).
 pub(crate) const FILES_MAX: u32 = 1 << 20;
-
-/// Why there is no io_uring here.
-#[derive(Debug, ThisError)]
-pub enum UringError {
-    /// The kernel was built without it, or is older than it.
-    #[error("the kernel has no io_uring")]
-    Missing,
-    /// A container's seccomp profile or the sysctl `kernel.io_uring_disabled`.
-    #[error(
-        "io_uring is refused here: allow it in the container's seccomp profile, or set the sysctl \
-         kernel.io_uring_disabled to 0"
-    )]
-    Refused,
-    /// The rings' memory counts against RLIMIT_MEMLOCK on some kernels, for all processes of a user
-    /// together.
-    #[error(
-        "too little locked memory for io_uring on {cores} cores ({have_kib} KiB for all processes \
-         of this user): raise it with `ulimit -l` or LimitMEMLOCK=, or lower --threads"
-    )]
-    LockedMemory {
-        /// Cores that need a ring each.
-        cores: usize,
-        /// The limit as it is.
-        have_kib: u64,
-    },
-    /// RLIMIT_NOFILE bounds the direct descriptors, too.
-    #[error("too few descriptors for io_uring: raise them with --file-descriptors")]
-    Descriptors,
-    /// A feature that this server is built on is missing.
-    #[error("the kernel's io_uring is too old (Linux 6.1 has all that it takes): no {0}")]
-    Feature(&'static str),
-    /// Anything else.
-    #[error("io_uring fails here: {0}")]
-    Other(Error),
-}
 
 /// A ring with its buffers, which the thread that calls `start` runs on.
 pub(crate) struct Ring {
@@ -160,19 +124,4 @@ fn build(builder: &io_uring::Builder, submissions: u32) -> Result<IoUring, Uring
         return Err(UringError::Feature("waiting with a timeout"));
     }
     Ok(ring)
-}
-
-/// What a refusal of the kernel means; `name` is what it refused if it doesn't know it.
-pub(crate) fn explain(error: Error, name: &'static str) -> UringError {
-    match error.raw_os_error() {
-        Some(libc::ENOSYS) => UringError::Missing,
-        Some(libc::EPERM | libc::EACCES) => UringError::Refused,
-        Some(libc::ENOMEM) => {
-            let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(limit, _)| limit);
-            UringError::LockedMemory { cores: 1, have_kib: limit >> 10 }
-        }
-        Some(libc::EMFILE) => UringError::Descriptors,
-        Some(libc::EINVAL) => UringError::Feature(name),
-        _ => UringError::Other(error),
-    }
 }

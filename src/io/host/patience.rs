@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Repeats an attempt that fails in a way that `may_pass`, for `PATIENCE`.
-pub(super) fn patiently<T, E>(
+pub(crate) fn patiently<T, E>(
     may_pass: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
