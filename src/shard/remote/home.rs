@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tracing::{trace, warn};
 
 use crate::engine::{ConnId, Now, Status};
-use crate::protocol::admin::{self, Concern, Listing};
+use crate::protocol::admin::{self, Listing, Scope};
 use crate::protocol::session;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, Caller, Letter, Question, Rest};
@@ -284,14 +284,14 @@ impl Shard {
     /// Sees to an admin line that concerns other cores; `false` if it doesn't.
     pub(in crate::shard) fn send_line_away(&mut self, conn: ConnId, line: &[u8], now: Now) -> bool {
         let cores = self.settings.cores;
-        let owner = match admin::concern(line) {
-            Concern::Any => return false,
-            Concern::Function(name) => cores.owner_of(name),
-            Concern::Job(handle) => match self.settings.handles.number(handle) {
+        let owner = match admin::scope(line) {
+            Scope::Any => return false,
+            Scope::Function(name) => cores.owner_of(name),
+            Scope::Job(handle) => match self.settings.handles.number(handle) {
                 Some(number) => cores.owner_of_job(number),
                 None => return false,
             },
-            Concern::Everyone => {
+            Scope::All => {
                 self.gather(conn, Question::Line(line.into()), now);
                 return true;
             }
