@@ -4,5 +4,6 @@
 //!
 //! Invariant: when its handler returns, a request has its reply or a slot for it in the outbox.
 
+pub mod access;
 pub mod admin;
 pub mod session;
