@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
@@ -26,6 +25,7 @@ use crate::protocol::admin::Identity;
 use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
 use crate::shard::remote::urgency::Urgency;
+use crate::store::open::StoreChoice;
 use crate::wire::buffer_pool::BufferPool;
 use crate::wire::{ARGUMENTS_BYTES_MAX, HEADER_BYTES};
 
@@ -320,25 +320,6 @@ pub enum ParseEnd {
     /// Print this to standard error and end badly.
     #[error("{0}")]
     Error(String),
-}
-
-/// Where background jobs are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreChoice {
-    /// In a file.
-    Sqlite {
-        /// Its path.
-        path: PathBuf,
-        /// gearmand's table whose jobs are taken over, if not its default.
-        table: Option<String>,
-    },
-    /// On a PostgreSQL server.
-    Postgres {
-        /// A URL, or libpq's words.
-        conninfo: String,
-        /// gearmand's table whose jobs are taken over, if not its default.
-        table: Option<String>,
-    },
 }
 
 /// Options that contradict each other, the host, or this build.

@@ -1,7 +1,7 @@
-//! Submissions that are not answered yet, each attached to its job and its connection.
+//! Attachments: connections that wait for a job, by submission.
 //!
 //! A foreground submission is attached until the job's outcome is known, a background submission of
-//! a durable job until the job is on disk. Knows no packets and no store.
+//! a durable job (with a ticket) until the job is on disk. Knows no packets and no store.
 //!
 //! Invariant: an attachment is in one list of its job (`clients`, or `waiting` if it has a ticket)
 //! and in the list of its connection, in both or in neither.
@@ -10,8 +10,8 @@ use super::job::{JobId, State};
 use super::list::{Linked, Links};
 use super::{ConnId, Effect, Engine, Ticket};
 
-/// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
-/// ticket, for the job to be on disk.
+/// One waiting submission: without a ticket it waits for the job's outcome, with one for the job to
+/// be on disk.
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) conn: ConnId,
@@ -34,6 +34,7 @@ impl Linked for Attachment {
 }
 
 impl Engine {
+    /// Attaches a submission to its job and its connection.
     pub(super) fn attach(&mut self, conn: ConnId, job: JobId, ticket: Option<Ticket>) {
         let attachment = Attachment { conn, job, ticket, links: [Links::LOOSE; 2] };
         let id = u32::try_from(self.attachments.insert(attachment)).unwrap_or(u32::MAX);
@@ -43,7 +44,7 @@ impl Engine {
         self.peers[conn as usize].attachments.push_front(&mut self.attachments, OF_CONN, id);
     }
 
-    /// Ends a submission; answers with its job.
+    /// Removes an attachment; returns its job.
     pub(super) fn detach(&mut self, id: u32) -> JobId {
         let Attachment { conn, job, ticket, .. } = self.attachments[id as usize];
         let record = &mut self.jobs[job as usize];
@@ -54,7 +55,8 @@ impl Engine {
         job
     }
 
-    /// Removes a job that no worker has and nobody waits for. One that runs may still be joined.
+    /// Removes a job whose outcome matters no more. A running job stays until its worker is done: a
+    /// submission may still join it.
     pub(super) fn drop_if_abandoned(&mut self, id: JobId) {
         let job = &self.jobs[id as usize];
         if job.state != State::Running && !self.is_wanted(job) {
@@ -64,13 +66,14 @@ impl Engine {
         }
     }
 
+    /// Forwards the packet that is being handled to the job's clients.
     pub(super) fn forward(&mut self, id: JobId) {
         let clients = self.jobs[id as usize].clients.iter(&self.attachments, OF_JOB);
         let conns = clients.map(|at| self.attachments[at as usize].conn);
         self.effects.extend(conns.map(|conn| Effect::Forward { conn }));
     }
 
-    /// Tells a job's clients that it failed, and lets them go.
+    /// Reports a job to its clients as failed, and detaches them.
     pub(super) fn fail(&mut self, id: JobId) {
         self.accept(id);
         let number = self.jobs[id as usize].number;

@@ -16,11 +16,11 @@ use super::{Engine, handle};
 /// Unique key that means "the payload is the key".
 const UNIQUE_BY_PAYLOAD: &[u8] = b"-";
 
-/// Four jobs in a row share a home in the index of numbers: three such rows fill a line.
+/// Four jobs in a row have the same home line in the index of numbers; three such rows fill a line.
 const HOME_BITS: u32 = 2;
 
 impl Engine {
-    /// Keeps a new job and enters it in the indexes.
+    /// Stores a new job and adds it to the indexes.
     pub(super) fn insert(&mut self, mut job: Job, unique_hash: Option<NonZero<u32>>) -> JobId {
         self.job_bytes += job.bytes();
         job.unique_hash = unique_hash;
@@ -51,10 +51,12 @@ impl Engine {
         }
     }
 
+    /// The job of this number.
     pub(super) fn find(&self, number: u64) -> Option<JobId> {
         self.by_number.find(number_hash(number), |id| self.jobs[id as usize].number == number)
     }
 
+    /// The job with this hash for which `is_it` holds.
     pub(super) fn find_unique(
         &self,
         hash: NonZero<u32>,
@@ -66,7 +68,7 @@ impl Engine {
         })
     }
 
-    /// A job that a submission is to join.
+    /// The job that a submission joins.
     pub(super) fn find_equal(
         &self,
         function: FunctionId,
@@ -82,7 +84,7 @@ impl Engine {
         })
     }
 
-    /// Hash under which a submission coalesces; `None` if it never does.
+    /// Hash by which a submission finds an equal job; `None` if it joins none.
     pub(super) fn unique_hash(
         &self,
         function: FunctionId,
@@ -112,12 +114,13 @@ impl Engine {
     }
 }
 
-/// Jobs made one after the other stand in one line of the index or in neighbouring ones, so that a
-/// deep queue, which comes and goes in that order, reads them as they lie. Numbers are the server's
-/// to choose: nobody can make them meet in one line.
+/// Hash of a job number. Jobs created one after the other get the same line of the index or
+/// neighbouring ones, so that a deep queue, which is filled and drained in that order, reads memory
+/// in order. The server chooses the numbers, so clients can't crowd them into one line.
 fn number_hash(number: u64) -> u64 {
     let sequence = number >> handle::SLOT_BITS;
-    // A sequence has no bits where the index looks for what tells the entries of a line apart.
+    // The index tells the entries of a line apart by the highest byte, in which a sequence has no
+    // bits: it is filled with spread ones.
     sequence >> HOME_BITS | spread(sequence) & u64::from(u8::MAX) << (u64::BITS - u8::BITS)
 }
 

@@ -1,12 +1,12 @@
-//! The job state machine: commands and `now` in, answers and effects on other connections out.
+//! The job state machine of one core: commands and the time in, results and effects out.
 //!
-//! Submitting, results, client loss, cancelling, timers and what the admin protocol asks; the
-//! workers' half (abilities, grabbing, sleeping) is in `worker`. Connections are numbers here; the
-//! engine knows no packets, sockets, clocks or files, and draws no random numbers.
+//! This file has the data and the clients' commands; workers' commands are in `worker` and `sleep`,
+//! the moves between states in `transition`. A submission comes in as the parsed request
+//! (`wire::Submit`), connections are numbers, the time is an argument. The engine knows no other
+//! packet, no sockets, clocks or files, and draws no random numbers.
 //!
-//! Invariant: a job is in exactly one of a queue, the timers, or a worker's hands, and in every
-//! index while it is in any of them. Nobody can reach a job that was removed: abandoned and
-//! cancelled jobs leave all of them at once. See `check_invariants`.
+//! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the
+//! store) and in the index of numbers; a removed job is in none. See `check_invariants`.
 
 pub mod function;
 pub mod handle;
@@ -60,17 +60,17 @@ use crate::wire::{Priority, PrioritySet, Submit};
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// The lease of a woken worker ends.
+    /// End of a woken worker's lease.
     Lease(ConnId),
-    /// A delayed job starts, or a running one has had its time.
+    /// Start of a delayed job, or timeout of a running one.
     Job(JobId),
-    /// The wall clock may have been set.
+    /// Check whether the wall clock was set.
     Clock,
-    /// More jobs are to be left to the next server.
+    /// Set aside more jobs for the next server.
     Drain,
 }
 
-/// What the engine keeps of a connection.
+/// The engine's record of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     /// Abilities, the latest first.
@@ -111,7 +111,7 @@ pub struct Engine {
     pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
     sequences: Sequences,
-    /// Background jobs may be answered before they are on disk, where that is the policy.
+    /// Jobs with policy `Async` may be answered before they are on disk.
     async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
@@ -153,7 +153,7 @@ impl Engine {
         }
     }
 
-    /// A connection has come.
+    /// Adds a connection.
     pub fn connect(&mut self, conn: ConnId) {
         if self.peers.len() <= conn as usize {
             self.peers.resize_with(conn as usize + 1, Peer::default);
@@ -162,12 +162,12 @@ impl Engine {
         self.peers[conn as usize].connected = true;
     }
 
-    /// A connection's home has to do with other cores, too, and wants hints.
+    /// Marks a connection as served by several cores: `Effect::Hint` is sent for it from now on.
     pub fn mark_remote(&mut self, conn: ConnId) {
         self.peers[conn as usize].is_remote = true;
     }
 
-    /// A connection has moved to this core, its home from now on.
+    /// Marks a connection as served by this core alone.
     pub fn mark_local(&mut self, conn: ConnId) {
         self.peers[conn as usize].is_remote = false;
     }
@@ -179,7 +179,8 @@ impl Engine {
         abilities.is_empty() && *running == 0 && attachments.is_empty()
     }
 
-    /// A connection has gone: its jobs go back to their queues, what only it waited for is dropped.
+    /// Removes a connection: the jobs that it runs return to their queues, and waiting jobs without
+    /// another client are dropped unless they are background jobs.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn as usize].attachments.front() {
             let job = self.detach(id);
@@ -189,11 +190,11 @@ impl Engine {
         self.peers[conn as usize] = Peer::default();
     }
 
-    /// Takes a job in, or joins an equal one. `memory_left` is how many bytes may still be
+    /// Creates a job, or joins an equal one. `memory_left` is the number of bytes that may be
     /// allocated.
     ///
     /// # Errors
-    /// `SubmitError`: see there.
+    /// `SubmitError` if the job is refused; no job was created.
     pub fn submit(
         &mut self,
         conn: ConnId,
@@ -248,7 +249,7 @@ impl Engine {
         Ok(Accepted { number, job: id, waits })
     }
 
-    /// `WORK_DATA` and `WORK_WARNING`: the packet goes to the job's clients.
+    /// `WORK_DATA` and `WORK_WARNING`: forwards the packet to the job's clients.
     ///
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`.
@@ -258,7 +259,7 @@ impl Engine {
         Ok(())
     }
 
-    /// `WORK_STATUS`: likewise, and the numbers are kept for GET_STATUS.
+    /// `WORK_STATUS`: forwards the packet and stores the numbers for GET_STATUS.
     ///
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`.
@@ -278,14 +279,14 @@ impl Engine {
         Ok(())
     }
 
-    /// `WORK_COMPLETE`, `WORK_FAIL` and `WORK_EXCEPTION`: likewise, and the job is done.
+    /// `WORK_COMPLETE`, `WORK_FAIL` and `WORK_EXCEPTION`: forwards the packet and removes the job.
     ///
     /// # Errors
-    /// `NotRunning` if the job isn't assigned to `conn`, nor waits since its time there was over.
+    /// `NotRunning` if the job isn't assigned to `conn`, and isn't waiting after a timeout there.
     pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
         let attempt = self.find_attempt(conn, number);
         let (id, is_running) = attempt.inspect_err(|NotRunning| {
-            // Of another job the sender has no handle: its own attempt has ended.
+            // The sender knows the handle, so it had the job until its attempt timed out.
             self.counters.late += u64::from(self.is_running(number));
         })?;
         self.forward(id);
@@ -299,14 +300,15 @@ impl Engine {
         Ok(())
     }
 
-    /// The answer to GET_STATUS; `None` for a job that isn't known (any more).
+    /// State of a job for GET_STATUS; `None` for an unknown or finished job.
     #[must_use]
     pub fn status(&self, number: u64) -> Option<Status> {
         let id = self.find(number)?;
         Some(self.status_of(&self.jobs[id as usize]))
     }
 
-    /// The answer to GET_STATUS_UNIQUE: the latest job with this unique, whatever its function.
+    /// Number and state of the latest job with this unique key, of any function, for
+    /// GET_STATUS_UNIQUE.
     #[must_use]
     pub fn status_unique(&self, unique: &[u8]) -> Option<(u64, Status)> {
         let busy = self.functions.iter_from(0).filter(|(_, function)| function.total() > 0);
@@ -328,14 +330,14 @@ impl Engine {
         }
     }
 
-    /// When `tick` has to be called next, in milliseconds of the clock that never goes back.
+    /// When to call `tick` next, in milliseconds of `Now::mono_ms`.
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         self.timers.deadline_ms()
     }
 
-    /// Does what is due, at most `budget` things; more may be due afterwards.
+    /// Handles expired timers, at most `budget` of them; more may be expired afterwards.
     pub fn tick(&mut self, now: Now, mut budget: usize) {
         while let Some(due) = self.timers.expire(now.mono_ms, &mut budget) {
             match due {
@@ -359,14 +361,14 @@ impl Engine {
         }
     }
 
-    /// Moves the effects that haven't been seen to into `effects`, which must be empty.
+    /// Moves all effects since the last call into `effects`, which must be empty.
     #[inline]
     pub fn take_effects(&mut self, effects: &mut Vec<Effect>) {
         debug_assert!(effects.is_empty());
         std::mem::swap(&mut self.effects, effects);
     }
 
-    /// Memory that the jobs take, in bytes.
+    /// Memory of all jobs, in bytes.
     #[inline]
     #[must_use]
     pub fn job_bytes(&self) -> usize {
@@ -400,7 +402,7 @@ impl Engine {
         &self.functions[job.function]
     }
 
-    /// Whether a running job has anybody who waits for its outcome.
+    /// Whether a job's outcome still matters: a client waits for it, or it is a background job.
     #[must_use]
     pub fn is_wanted(&self, job: &Job) -> bool {
         !job.cancelled && (job.background || !job.clients.is_empty())

@@ -17,14 +17,14 @@ enum End {
 }
 
 impl Engine {
-    /// A job lost its worker.
+    /// Takes a running job from its worker and returns it to its queue.
     pub(super) fn lose_worker(&mut self, id: JobId, now: Now) {
         self.release(id);
         self.return_job(id, now);
     }
 
-    /// A job that was taken out of its worker's hands goes back to the head of its queue, or is
-    /// gone after its last attempt.
+    /// Returns a job that was taken from its worker to the head of its queue, or removes it after
+    /// its last attempt.
     pub(super) fn return_job(&mut self, id: JobId, now: Now) {
         let job = &mut self.jobs[id as usize];
         job.attempts = job.attempts.saturating_add(1);
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// A job that is nowhere may start, now or when its time has come.
+    /// Puts a job that is in no place into its queue, or into the timers if it is delayed.
     pub(super) fn start(&mut self, id: JobId, now: Now) {
         if self.is_for_next(id) {
             self.set_aside(id);
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Puts a job that is nowhere in its queue, tells the workers that it is there and wakes some.
+    /// Puts a job that is in no place into its queue, and wakes workers for it.
     fn enqueue(&mut self, id: JobId, end: End, now: Now) {
         let job = &mut self.jobs[id as usize];
         job.state = State::Queued;
@@ -85,8 +85,8 @@ impl Engine {
         self.wake_for_new_job(function_id, now);
     }
 
-    /// Takes a job that isn't running out of its queue, off its timer or from among those that wait
-    /// for the store; it is nowhere then.
+    /// Takes a job that isn't running from its place: the queue, the timers, the store's or the
+    /// next server's. It is in no place afterwards.
     pub(super) fn unqueue(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
         let function = &mut self.functions[job.function];
@@ -114,8 +114,8 @@ impl Engine {
         }
     }
 
-    /// Forgets a job that is nowhere, and its clients. Those that wait for the store needn't any
-    /// longer: the job was done with before it was on disk.
+    /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
+    /// on disk are accepted: the job was finished before that.
     pub(super) fn remove(&mut self, id: JobId) {
         let job = &self.jobs[id as usize];
         if !job.waiting.is_empty() || !job.clients.is_empty() {

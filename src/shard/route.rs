@@ -7,7 +7,7 @@
 
 use super::cores::{Core, Cores};
 use crate::engine::handle::Handles;
-use crate::protocol::admin::{self, Concern};
+use crate::protocol::admin::{self, Scope};
 use crate::wire::Request;
 use crate::wire::text::c_string;
 
@@ -63,11 +63,11 @@ impl Router<'_> {
         if self.cores.count == 1 {
             return Route::Here;
         }
-        match admin::concern(line) {
-            Concern::Any => Route::Here,
-            Concern::Function(name) => self.to(Some(self.cores.owner_of(name))),
-            Concern::Job(handle) => self.to(self.owner_of_handle(handle)),
-            Concern::Everyone => Route::AllCores,
+        match admin::scope(line) {
+            Scope::Any => Route::Here,
+            Scope::Function(name) => self.to(Some(self.cores.owner_of(name))),
+            Scope::Job(handle) => self.to(self.owner_of_handle(handle)),
+            Scope::All => Route::AllCores,
         }
     }
 

@@ -505,8 +505,8 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_not_taken_and_tells_whose_body_it_was() {
-        // The first allocation was once refused before a single byte of the body was kept: nobody
-        // could tell which job a refused result was about.
+        // The first allocation was once refused before a single byte of the body was kept, so the
+        // job of a refused result was unknown.
         for memory_left in [0, 1000, 70_000] {
             let bounds = Bounds { memory_left, ..BOUNDS };
             let bytes = [&submit(150_000)[..], b"version\n"].concat();
