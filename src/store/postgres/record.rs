@@ -34,8 +34,8 @@ pub(super) async fn read(session: &Session) -> Result<Record, SessionError> {
     Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
 }
 
-/// Changes the record; false, and nothing changed, if `generation` is over. `SessionError::Warned` if
-/// the change may not outlive a failover.
+/// Changes the record; false, and nothing changed, if `generation` is over. `SessionError::Warned`
+/// if the change may not outlive a failover.
 pub(super) async fn write(
     session: &Session,
     generation: i64,
