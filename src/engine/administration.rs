@@ -5,7 +5,7 @@
 //! Invariant: a cancelled job is removed as an abandoned one is, at once or when its worker is
 //! done.
 
-use super::function::FunctionId;
+use super::ids::{FunctionId, JobId};
 use super::job::State;
 use super::{Effect, Engine, FunctionBusy};
 
@@ -14,9 +14,9 @@ impl Engine {
     /// is done, whose packets are not forwarded. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
-        self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
+        self.counters.abandoned += u64::from(!self.jobs[id].cancelled);
         self.fail(id);
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         if job.state == State::Running {
             job.cancelled = true;
             job.background = false;
@@ -53,7 +53,7 @@ impl Engine {
         if function.total() > 0 {
             let numbers: Vec<u64> = self
                 .jobs
-                .iter_from(0)
+                .iter_from(JobId::FIRST)
                 .filter_map(|(_, job)| (job.function == id).then_some(job.number))
                 .collect();
             for number in numbers {

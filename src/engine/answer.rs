@@ -4,9 +4,8 @@
 //!
 //! Invariant: a refused command has changed nothing but what its type says.
 
+use super::ids::JobId;
 use thiserror::Error;
-
-use super::job::JobId;
 
 /// An accepted submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 //!
 //! Invariant: a delayed job has a timer, and `ClockWatch` has one exactly while there are any.
 
-use super::function::FunctionId;
-use super::job::{JobId, State};
+use super::ids::{FunctionId, JobId};
+use super::job::State;
 use super::timer::TimerId;
 use super::{Due, Engine, Now};
 
@@ -39,7 +39,7 @@ impl Now {
 impl Engine {
     pub(super) fn delay(&mut self, id: JobId, now: Now) {
         self.set_delay(id, now);
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         job.state = State::Delayed;
         self.functions[job.function].delayed += 1;
         self.clock.delayed += 1;
@@ -51,13 +51,13 @@ impl Engine {
 
     /// Sets the timer of a job that has none to its start by the wall clock.
     fn set_delay(&mut self, id: JobId, now: Now) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         let wait_ms = job.run_at_ms().saturating_sub(now.unix_ms);
         job.timer = Some(self.timers.insert(now.mono_ms + wait_ms, Due::Job(id)));
     }
 
     pub(super) fn start_delayed(&mut self, id: JobId, now: Now) {
-        self.end_delay(self.jobs[id as usize].function);
+        self.end_delay(self.jobs[id].function);
         self.start(id, now);
     }
 
@@ -78,7 +78,7 @@ impl Engine {
     pub(super) fn follow_clock(&mut self, now: Now) -> usize {
         if now.lead_ms().abs_diff(self.clock.lead_ms) > CLOCK_MS {
             self.clock.lead_ms = now.lead_ms();
-            self.clock.resume_at = Some(0);
+            self.clock.resume_at = Some(JobId::FIRST);
         }
         let mut looked_at = 0;
         if let Some(first) = self.clock.resume_at.take() {
@@ -86,9 +86,9 @@ impl Engine {
             let jobs: Vec<_> = jobs.map(|(id, job)| (id, job.state)).collect();
             looked_at = jobs.len();
             let last = jobs.last().filter(|_| looked_at == CLOCK_JOBS);
-            self.clock.resume_at = last.map(|&(id, _)| id + 1);
+            self.clock.resume_at = last.map(|&(id, _)| id.next());
             for (id, _) in jobs.into_iter().filter(|&(_, state)| state == State::Delayed) {
-                if let Some(timer) = self.jobs[id as usize].timer.take() {
+                if let Some(timer) = self.jobs[id].timer.take() {
                     self.timers.remove(timer);
                 }
                 self.set_delay(id, now);

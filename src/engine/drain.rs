@@ -5,20 +5,27 @@
 //!
 //! Invariant: once draining has visited all jobs, no stored job is queued or delayed.
 
-use super::job::{JobId, State};
+use super::ids::JobId;
+use super::job::State;
 use super::{Due, Engine, Now};
 
 /// Jobs visited at a time.
 const JOBS_AT_ONCE: usize = 256;
 
 /// Progress of draining.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Drain {
     is_on: bool,
     /// The next job to visit.
     next: JobId,
     /// Jobs set aside.
     pub(super) kept: usize,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { is_on: false, next: JobId::FIRST, kept: 0 }
+    }
 }
 
 impl Engine {
@@ -59,7 +66,7 @@ impl Engine {
             })
             .collect();
         if let Some(&(last, _)) = jobs.last() {
-            self.drain.next = last + 1;
+            self.drain.next = last.next();
             self.timers.insert(now.mono_ms, Due::Drain);
         }
         for &(id, _) in jobs.iter().filter(|&&(_, is_kept)| is_kept) {
@@ -72,12 +79,12 @@ impl Engine {
     /// Whether a job is to be set aside instead of queued.
     #[inline]
     pub(super) fn is_for_next(&self, id: JobId) -> bool {
-        self.drain.is_on && self.jobs[id as usize].stored
+        self.drain.is_on && self.jobs[id].stored
     }
 
     /// Leaves a job that is in no place to the next server.
     pub(super) fn set_aside(&mut self, id: JobId) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         job.state = State::Kept;
         self.functions[job.function].kept += 1;
         self.drain.kept += 1;

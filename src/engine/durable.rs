@@ -8,9 +8,10 @@
 //! submission that waits for the store gets one answer, even if the job is removed meanwhile.
 
 use super::attachment::Attachment;
-use super::function::{Durability, FunctionId};
+use super::function::Durability;
 use super::handle;
-use super::job::{Job, JobId, State};
+use super::ids::{FunctionId, JobId};
+use super::job::{Job, State};
 use super::record::Row;
 use super::{ConnId, Effect, Engine, Now, Ticket};
 
@@ -26,9 +27,9 @@ impl Engine {
     /// A job is on disk: its waiting submissions are accepted, and it may start.
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
-        self.jobs[id as usize].storing = false;
+        self.jobs[id].storing = false;
         self.accept(id);
-        if self.jobs[id as usize].state == State::Storing {
+        if self.jobs[id].state == State::Storing {
             self.unqueue(id);
             self.start(id, now);
         }
@@ -38,12 +39,12 @@ impl Engine {
     /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
-        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
-            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
+        while let Some(attachment) = self.jobs[id].waiting.front() {
+            let Attachment { conn, ticket, .. } = self.attachments[attachment];
             self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));
             self.detach(attachment);
         }
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         (job.storing, job.stored, job.background) = (false, false, false);
         if !job.clients.is_empty() && matches!(job.state, State::Storing | State::Kept) {
             self.unqueue(id);
@@ -55,7 +56,7 @@ impl Engine {
     /// The store lost a job: stores it again. No submission waits for that.
     pub fn keep_again(&mut self, number: u64) {
         let Some(id) = self.find(number) else { return };
-        let job = &self.jobs[id as usize];
+        let job = &self.jobs[id];
         if job.stored && !job.storing {
             self.effects.push(Effect::Insert { job: id, answered: true });
         }
@@ -91,7 +92,7 @@ impl Engine {
         if durability == Durability::None {
             return false;
         }
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         if !job.stored {
             let small = job.bytes() <= ASYNC_BYTES_MAX;
             let answered = durability == Durability::Async && self.async_allowed && small;
@@ -104,9 +105,9 @@ impl Engine {
 
     /// Accepts the submissions that wait for a job to be on disk.
     pub(super) fn accept(&mut self, id: JobId) {
-        let number = self.jobs[id as usize].number;
-        while let Some(attachment) = self.jobs[id as usize].waiting.front() {
-            let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
+        let number = self.jobs[id].number;
+        while let Some(attachment) = self.jobs[id].waiting.front() {
+            let Attachment { conn, ticket, .. } = self.attachments[attachment];
             self.effects.extend(ticket.map(|ticket| Effect::Accepted { conn, ticket, number }));
             self.detach(attachment);
         }

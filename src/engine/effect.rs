@@ -4,8 +4,7 @@
 //!
 //! Invariant: an effect refers to records by number only, so it borrows nothing from the command.
 
-use super::ids::{ConnId, Ticket};
-use super::job::JobId;
+use super::ids::{ConnId, JobId, Ticket};
 
 /// A packet for another connection than the command's, or a store operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,18 +13,13 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use foldhash::quality::SeedableRandomState;
-use slab::Slab;
 
 use super::handle;
+use super::ids::{AbilityId, ConnId, FunctionId, JobId};
 use super::index::Index;
 use super::list::{Linked, Links, List, Stack};
+use super::table::Table;
 use crate::wire::Priority;
-
-/// Number of a function; valid until it is dropped, then reused.
-pub type FunctionId = u32;
-
-/// Number of an ability.
-pub type AbilityId = u32;
 
 /// Slots of an ability's links: one for each priority's pair of lists, ...
 pub const READY: [usize; 3] = [0, 1, 2];
@@ -67,7 +62,7 @@ impl Durabilities {
 #[derive(Debug, Default)]
 pub struct Queue {
     /// The jobs.
-    pub jobs: List,
+    pub jobs: List<JobId>,
     /// Number of jobs.
     pub len: u32,
 }
@@ -100,9 +95,9 @@ pub struct Function {
     pub queue_max: [u32; 3],
     /// For each priority: abilities to move to their workers' `maybe_ready` when the queue gets a
     /// job.
-    pub not_ready: [List; 3],
+    pub not_ready: [List<AbilityId>; 3],
     /// Abilities whose worker may be asleep, the last to fall asleep first.
-    pub maybe_asleep: List,
+    pub maybe_asleep: List<AbilityId>,
     /// Workers that hold a lease for this function.
     pub woken: u32,
     /// The function is in `Engine::wakeup_checks`.
@@ -111,7 +106,7 @@ pub struct Function {
     pub created: bool,
     /// The function is in the list of unused functions.
     listed: bool,
-    links: Links,
+    links: Links<FunctionId>,
     /// A lease has ended unused: the next wakeup check wakes all sleepers.
     pub has_lapsed: bool,
 }
@@ -169,10 +164,11 @@ impl Function {
 }
 
 impl Linked for Function {
-    fn links(&self, _slot: usize) -> &Links {
+    type Id = FunctionId;
+    fn links(&self, _slot: usize) -> &Links<FunctionId> {
         &self.links
     }
-    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+    fn links_mut(&mut self, _slot: usize) -> &mut Links<FunctionId> {
         &mut self.links
     }
 }
@@ -180,12 +176,12 @@ impl Linked for Function {
 /// All functions by number and by name.
 #[derive(Debug)]
 pub struct Functions {
-    functions: Slab<Function>,
+    functions: Table<FunctionId, Function>,
     /// Memory of all functions and their names.
     bytes: usize,
-    names: Index,
+    names: Index<FunctionId>,
     /// Functions that may be unused, the longest unused first.
-    unused: List,
+    unused: List<FunctionId>,
     unused_len: usize,
     hasher: SeedableRandomState,
     durabilities: Durabilities,
@@ -196,7 +192,7 @@ impl Functions {
     #[must_use]
     pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
         Self {
-            functions: Slab::new(),
+            functions: Table::default(),
             bytes: 0,
             names: Index::default(),
             unused: List::default(),
@@ -211,7 +207,7 @@ impl Functions {
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<FunctionId> {
         let hash = self.hasher.hash_one(name);
-        self.names.find(hash, |id| *self.functions[id as usize].name == *name)
+        self.names.find(hash, |id| *self.functions[id].name == *name)
     }
 
     /// The function of this name, created if there is none.
@@ -223,11 +219,9 @@ impl Functions {
     /// Creates the function of this name, which must not exist.
     pub fn create(&mut self, name: &[u8]) -> FunctionId {
         let hash = self.hasher.hash_one(name);
-        // 2^32 functions don't fit in memory: each has a record and a name.
-        let function = Function::new(name, self.durabilities.of(name));
-        let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
+        let id = self.functions.insert(Function::new(name, self.durabilities.of(name)));
         let Self { functions, names, hasher, .. } = self;
-        names.insert(hash, id, |id| hasher.hash_one(&*functions[id as usize].name));
+        names.insert(hash, id, |id| hasher.hash_one(&*functions[id].name));
         self.bytes += FUNCTION_BYTES + name.len();
         self.list_unused(id);
         id
@@ -236,10 +230,10 @@ impl Functions {
     /// Removes a function that no job and no ability refers to.
     pub fn remove(&mut self, id: FunctionId) {
         self.unlist(id);
-        self.bytes -= FUNCTION_BYTES + self.functions[id as usize].name.len();
+        self.bytes -= FUNCTION_BYTES + self.functions[id].name.len();
         let Self { functions, names, hasher, .. } = self;
-        names.remove(hasher.hash_one(&*functions[id as usize].name), id);
-        functions.remove(id as usize);
+        names.remove(hasher.hash_one(&*functions[id].name), id);
+        functions.remove(id);
     }
 
     /// Number of functions.
@@ -266,7 +260,7 @@ impl Functions {
     pub fn list_unused(&mut self, id: FunctionId) {
         self.unlist(id);
         self.unused.push_back(&mut self.functions, 0, id);
-        self.functions[id as usize].listed = true;
+        self.functions[id].listed = true;
         self.unused_len += 1;
     }
 
@@ -287,11 +281,11 @@ impl Functions {
     #[cfg(debug_assertions)]
     #[must_use]
     pub fn is_listed(&self, id: FunctionId) -> bool {
-        self.functions[id as usize].listed
+        self.functions[id].listed
     }
 
     fn unlist(&mut self, id: FunctionId) {
-        if std::mem::take(&mut self.functions[id as usize].listed) {
+        if std::mem::take(&mut self.functions[id].listed) {
             self.unused.remove(&mut self.functions, 0, id);
             self.unused_len -= 1;
         }
@@ -300,15 +294,12 @@ impl Functions {
     /// The function of this number, if it exists.
     #[must_use]
     pub fn get_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
-        self.functions.get_mut(id as usize)
+        self.functions.get_mut(id)
     }
 
     /// All functions from number `id` on.
     pub fn iter_from(&self, id: FunctionId) -> impl Iterator<Item = (FunctionId, &Function)> {
-        let functions = self.functions.iter();
-        functions
-            .filter_map(|(at, function)| Some((FunctionId::try_from(at).ok()?, function)))
-            .skip_while(move |&(at, _)| at < id)
+        self.functions.iter().skip_while(move |&(at, _)| at < id)
     }
 }
 
@@ -317,14 +308,14 @@ impl std::ops::Index<FunctionId> for Functions {
 
     #[inline]
     fn index(&self, id: FunctionId) -> &Function {
-        &self.functions[id as usize]
+        &self.functions[id]
     }
 }
 
 impl std::ops::IndexMut<FunctionId> for Functions {
     #[inline]
     fn index_mut(&mut self, id: FunctionId) -> &mut Function {
-        &mut self.functions[id as usize]
+        &mut self.functions[id]
     }
 }
 
@@ -332,7 +323,7 @@ impl std::ops::IndexMut<FunctionId> for Functions {
 #[derive(Debug)]
 pub struct Ability {
     /// The connection.
-    pub conn: u32,
+    pub conn: ConnId,
     /// The function.
     pub function: FunctionId,
     /// How long a job may run before it returns to its queue, in milliseconds; 0 = no limit.
@@ -342,19 +333,20 @@ pub struct Ability {
     /// In its function's `maybe_asleep` list, not in its worker's `awake`.
     pub maybe_asleep: bool,
     /// Jobs that its worker runs for its function, the latest first.
-    pub running: Stack,
+    pub running: Stack<JobId>,
     /// Unique among the last 2^32 abilities, removed ones included; never `u32::MAX`.
     pub serial: u32,
-    links: [Links; 5],
+    links: [Links<AbilityId>; 5],
 }
 
 impl Linked for Ability {
+    type Id = AbilityId;
     #[inline]
-    fn links(&self, slot: usize) -> &Links {
+    fn links(&self, slot: usize) -> &Links<AbilityId> {
         &self.links[slot]
     }
     #[inline]
-    fn links_mut(&mut self, slot: usize) -> &mut Links {
+    fn links_mut(&mut self, slot: usize) -> &mut Links<AbilityId> {
         &mut self.links[slot]
     }
 }
@@ -363,25 +355,25 @@ impl Linked for Ability {
 #[derive(Debug, Default)]
 pub struct Abilities {
     /// The records.
-    pub records: Slab<Ability>,
+    pub records: Table<AbilityId, Ability>,
     /// Serial number of the latest ability.
     serial: u32,
-    pairs: Index,
+    pairs: Index<AbilityId>,
 }
 
 impl Abilities {
     /// The ability of `conn` to run `function`.
     #[inline]
     #[must_use]
-    pub fn find(&self, conn: u32, function: FunctionId) -> Option<AbilityId> {
+    pub fn find(&self, conn: ConnId, function: FunctionId) -> Option<AbilityId> {
         self.pairs.find(pair_hash(conn, function), |id| {
-            let ability = &self.records[id as usize];
+            let ability = &self.records[id];
             ability.conn == conn && ability.function == function
         })
     }
 
     /// Adds an ability, in no list yet.
-    pub fn insert(&mut self, conn: u32, function: FunctionId, timeout_ms: u32) -> AbilityId {
+    pub fn insert(&mut self, conn: ConnId, function: FunctionId, timeout_ms: u32) -> AbilityId {
         self.serial = (self.serial + 1) % u32::MAX;
         let ability = Ability {
             conn,
@@ -393,7 +385,7 @@ impl Abilities {
             serial: self.serial,
             links: [Links::LOOSE; 5],
         };
-        let id = u32::try_from(self.records.insert(ability)).unwrap_or(u32::MAX);
+        let id = self.records.insert(ability);
         let records = &self.records;
         self.pairs.insert(pair_hash(conn, function), id, |id| hash_of(records, id));
         id
@@ -403,19 +395,19 @@ impl Abilities {
     pub fn remove(&mut self, id: AbilityId) {
         let Self { records, pairs, .. } = self;
         pairs.remove(hash_of(records, id), id);
-        records.remove(id as usize);
+        records.remove(id);
     }
 }
 
-fn hash_of(records: &Slab<Ability>, id: AbilityId) -> u64 {
-    let ability = &records[id as usize];
+fn hash_of(records: &Table<AbilityId, Ability>, id: AbilityId) -> u64 {
+    let ability = &records[id];
     pair_hash(ability.conn, ability.function)
 }
 
 /// Hash of two numbers that the server chooses: they need no seed, as clients can't make them
 /// collide.
-fn pair_hash(conn: u32, function: FunctionId) -> u64 {
-    spread(u64::from(conn) << 32 | u64::from(function))
+fn pair_hash(conn: ConnId, function: FunctionId) -> u64 {
+    spread(u64::from(conn) << 32 | u64::from(function.number()))
 }
 
 /// Spreads a number that no client chooses over all 64 bits, for the hash tables.
@@ -450,7 +442,7 @@ mod tests {
             assert_eq!((functions.find_or_create(name), functions.find(name)), (id, Some(id)));
             assert_eq!(&*functions[id].name, *name);
         }
-        assert_eq!(functions.iter_from(0).count(), 5);
+        assert_eq!(functions.iter_from(FunctionId::FIRST).count(), 5);
         assert_eq!(functions.iter_from(ids[3]).count(), 2);
     }
 
@@ -480,15 +472,17 @@ mod tests {
     #[test]
     fn abilities_are_found_by_connection_and_function() {
         let mut abilities = Abilities::default();
-        let pairs = [(1, 2), (2, 1), (1, 1), (u32::MAX, 0), (0, u32::MAX)];
+        let pairs = [(1, 2), (2, 1), (1, 1), (u32::MAX, 0), (0, u32::MAX)]
+            .map(|(conn, function)| (conn, FunctionId::from_number(function)));
         let ids = pairs.map(|(conn, function)| abilities.insert(conn, function, conn));
         for ((conn, function), id) in pairs.into_iter().zip(ids) {
             assert_eq!(abilities.find(conn, function), Some(id));
-            assert_eq!(abilities.records[id as usize].timeout_ms, conn);
+            assert_eq!(abilities.records[id].timeout_ms, conn);
         }
         abilities.remove(ids[0]);
-        assert_eq!(abilities.find(1, 2), None);
-        assert_eq!(abilities.find(2, 1), Some(ids[1]));
+        let [(conn, function), (other_conn, other_function), ..] = pairs;
+        assert_eq!(abilities.find(conn, function), None);
+        assert_eq!(abilities.find(other_conn, other_function), Some(ids[1]));
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! Invariant: an entry is in the chain of its home line, and all lines of a chain but the last are
 //! full.
 
+use std::marker::PhantomData;
 use std::ops::{Index as At, IndexMut as AtMut};
+
+use super::ids::Id;
 
 /// Number of entries in a line.
 const LINE_ENTRIES: usize = 12;
@@ -140,10 +143,55 @@ impl AtMut<usize> for Lines {
     }
 }
 
-/// A set of record numbers that is searched by hash and comparison. The lowest bits of a hash
-/// select the line, the highest byte distinguishes the entries of a line.
+/// A set of the records of one kind that is searched by hash and comparison.
+#[derive(Debug)]
+pub struct Index<I> {
+    entries: Entries,
+    ids: PhantomData<I>,
+}
+
+impl<I> Default for Index<I> {
+    fn default() -> Self {
+        Self { entries: Entries::default(), ids: PhantomData }
+    }
+}
+
+impl<I: Id> Index<I> {
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.len == 0
+    }
+
+    /// The record with this hash for which `is_it` holds.
+    #[inline]
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(I) -> bool) -> Option<I> {
+        self.entries.find(hash, |number| is_it(I::from_number(number))).map(I::from_number)
+    }
+
+    /// Adds a record that isn't in the set. `hash_of` returns the hash of any record in the set.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, id: I, hash_of: impl Fn(I) -> u64) {
+        self.entries.insert(hash, id.number(), |number| hash_of(I::from_number(number)));
+    }
+
+    /// Removes a record that is in the set.
+    #[inline]
+    pub fn remove(&mut self, hash: u64, id: I) {
+        self.entries.remove(hash, id.number());
+    }
+}
+
+/// The numbers of an index: one code for records of all kinds. The lowest bits of a hash select
+/// the line, the highest byte distinguishes the entries of a line.
 #[derive(Debug, Default)]
-pub struct Index {
+struct Entries {
     len: usize,
     /// The first line of each chain.
     homes: Lines,
@@ -163,22 +211,10 @@ enum Place {
     Spill(u32),
 }
 
-impl Index {
-    /// Number of entries.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
+impl Entries {
     /// The record with this hash for which `is_it` holds.
     #[inline]
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.len == 0 {
             return None;
         }
@@ -194,7 +230,7 @@ impl Index {
 
     /// Adds a record that isn't in the set. `hash_of` returns the hash of any record in the set.
     #[inline]
-    pub fn insert(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
+    fn insert(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
         if self.len >= self.homes.len * LINE_LOAD {
             self.split(hash_of);
         }
@@ -204,7 +240,7 @@ impl Index {
 
     /// Removes a record that is in the set.
     #[inline]
-    pub fn remove(&mut self, hash: u64, id: u32) {
+    fn remove(&mut self, hash: u64, id: u32) {
         let home = self.home(hash);
         let line = &mut self.homes[home];
         if line.next != 0 {
@@ -394,7 +430,7 @@ mod tests {
     }
 
     /// Checks the invariant; answers with how many lines the longest chain has.
-    fn check(index: &Index) -> usize {
+    fn check(index: &Entries) -> usize {
         let (mut entries, mut spilled, mut longest) = (0, 0, 0);
         for home in 0..index.homes.len {
             let (mut place, mut chain) = (Place::Home(home), 1);
@@ -423,13 +459,13 @@ mod tests {
 
     #[test]
     fn grows_and_shrinks_by_a_line_at_a_time() {
-        let mut index = Index::default();
+        let mut index = Entries::default();
         for id in 0..100_000 {
             let before = index.homes.len;
             index.insert(hash_of(id), id, hash_of);
             assert!(index.homes.len - before <= 1);
         }
-        assert_eq!(index.len(), 100_000);
+        assert_eq!(index.len, 100_000);
         assert!(check(&index) <= 4, "{}", check(&index));
         for id in 0..99_990 {
             let before = index.homes.len;
@@ -444,13 +480,13 @@ mod tests {
 
     #[test]
     fn an_entry_takes_about_ten_bytes_at_any_size() {
-        let mut index = Index::default();
+        let mut index = Entries::default();
         let hash_of = |id: u32| FixedState::default().hash_one(id);
         for id in 0..300_000 {
             index.insert(hash_of(id), id, hash_of);
             if id > 20_000 {
                 let lines = index.homes.len + index.spill.len;
-                let bytes = lines * size_of::<Line>() / index.len();
+                let bytes = lines * size_of::<Line>() / index.len;
                 assert!((9..=10).contains(&bytes), "{bytes} bytes for each of {id}");
             }
         }
@@ -478,14 +514,14 @@ mod tests {
         ) {
             // Some of the shifts leave nearly all records the same home.
             let hash_of = |id| hash_of(id) << shift;
-            let (mut index, mut model) = (Index::default(), HashSet::new());
+            let (mut index, mut model) = (Entries::default(), HashSet::new());
             for (id, add) in changes {
                 if add && model.insert(id) {
                     index.insert(hash_of(id), id, hash_of);
                 } else if !add && model.remove(&id) {
                     index.remove(hash_of(id), id);
                 }
-                prop_assert_eq!(index.len(), model.len());
+                prop_assert_eq!(index.len, model.len());
                 let found = index.find(hash_of(id), |other| other == id);
                 prop_assert_eq!(found.is_some(), model.contains(&id));
             }

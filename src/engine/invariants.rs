@@ -3,7 +3,8 @@
 //! Visits all jobs, functions, abilities and connections. Changes nothing.
 
 use super::Engine;
-use super::job::{JobId, State};
+use super::ids::{FunctionId, JobId};
+use super::job::State;
 
 impl Engine {
     /// Checks all invariants between the engine's parts.
@@ -13,7 +14,7 @@ impl Engine {
     pub fn check_invariants(&self) {
         let mut bytes = 0;
         let mut uniques = 0;
-        for (id, job) in self.jobs.iter_from(0) {
+        for (id, job) in self.jobs.iter_from(JobId::FIRST) {
             bytes += job.bytes();
             uniques += usize::from(job.unique_hash.is_some());
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
@@ -26,33 +27,39 @@ impl Engine {
             assert!(job.storing || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
-        let delayed = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Delayed);
+        let delayed =
+            self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Delayed);
         assert_eq!(delayed.count(), self.clock.delayed);
         assert_eq!(self.clock.timer.is_some(), self.clock.delayed > 0);
-        let storing = self.functions.iter_from(0).map(|(_, function)| function.storing as usize);
-        let waiting = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Storing);
+        let storing = self
+            .functions
+            .iter_from(FunctionId::FIRST)
+            .map(|(_, function)| function.storing as usize);
+        let waiting =
+            self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Storing);
         assert_eq!(storing.sum::<usize>(), waiting.count());
-        let jobs = || self.jobs.iter_from(0).map(|(_, job)| job);
+        let jobs = || self.jobs.iter_from(JobId::FIRST).map(|(_, job)| job);
         assert_eq!(jobs().filter(|job| job.state == State::Kept).count(), self.drain.kept);
         assert_eq!(jobs().filter(|job| job.state == State::Running).count(), self.running);
         assert!(jobs().all(|job| job.state != State::Kept || job.stored && self.is_draining()));
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
-        let functions = || self.functions.iter_from(0).map(|(_, function)| function);
+        let functions =
+            || self.functions.iter_from(FunctionId::FIRST).map(|(_, function)| function);
         let queued = |at: usize| functions().map(|function| function.queues[at].len).sum::<u32>();
         assert_eq!([queued(0), queued(1), queued(2)], self.queued);
-        for (id, function) in self.functions.iter_from(0) {
+        for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
             let is_forgettable = function.is_unused() && !function.is_kept();
             assert!(!is_forgettable || self.functions.is_listed(id), "never forgotten");
         }
         let mut counted = 0;
-        for (id, function) in self.functions.iter_from(0) {
+        for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
             let mut queued = 0;
             for (priority, queue) in function.queues.iter().enumerate() {
                 let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
                 assert_eq!(ids.len(), queue.len as usize);
                 for at in ids {
-                    let job = &self.jobs[at as usize];
+                    let job = &self.jobs[at];
                     assert_eq!((job.function, job.state), (id, State::Queued));
                     assert_eq!(job.priority as usize, priority);
                 }
@@ -63,10 +70,10 @@ impl Engine {
         }
         assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
         let mut running = vec![0; self.peers.len()];
-        for (at, ability) in &self.abilities.records {
+        for (at, ability) in self.abilities.records.iter() {
             for id in ability.running.iter(&self.jobs, 0) {
-                let job = &self.jobs[id as usize];
-                assert_eq!((job.ability as usize, job.state), (at, State::Running));
+                let job = &self.jobs[id];
+                assert_eq!((job.ability(), job.state), (at, State::Running));
                 assert_eq!(job.function, ability.function);
                 running[ability.conn as usize] += 1;
             }

@@ -13,14 +13,11 @@ use std::ops::{Index, IndexMut};
 use bytes::Bytes;
 use slab::Slab;
 
-use super::ids::UNIQUE_BYTES_MAX;
+use super::ids::{AbilityId, AttachmentId, FunctionId, JobId, UNIQUE_BYTES_MAX};
 use super::list::{Linked, Links, Stack};
 use super::record::Row;
 use super::timer::TimerId;
 use crate::wire::{Payload, Priority, SHARED_BYTES_MIN, Submit};
-
-/// Where a job's record is stored; reused after the job is removed.
-pub type JobId = u32;
 
 const PAGE_BITS: u32 = 12;
 const PAGE_JOBS: usize = 1 << PAGE_BITS;
@@ -104,25 +101,26 @@ pub struct Job {
     /// Hash in the index of unique keys; `None` if the job isn't in it.
     pub unique_hash: Option<NonZero<u32>>,
     /// Id of the function.
-    pub function: u32,
+    pub function: FunctionId,
     /// The ability of its worker while the job runs; otherwise see `late`; otherwise `u32::MAX`.
-    pub ability: u32,
+    ability: u32,
     /// Timer of the start (`Delayed`) or of the timeout (`Running`).
     pub timer: Option<TimerId>,
     /// Attachments of clients that wait for the outcome, the latest first.
-    pub clients: Stack,
+    pub clients: Stack<AttachmentId>,
     /// Attachments of clients that wait for the job to be on disk, the latest first.
-    pub waiting: Stack,
-    links: Links,
+    pub waiting: Stack<AttachmentId>,
+    links: Links<JobId>,
 }
 
 impl Linked for Job {
+    type Id = JobId;
     #[inline]
-    fn links(&self, _slot: usize) -> &Links {
+    fn links(&self, _slot: usize) -> &Links<JobId> {
         &self.links
     }
     #[inline]
-    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+    fn links_mut(&mut self, _slot: usize) -> &mut Links<JobId> {
         &mut self.links
     }
 }
@@ -130,7 +128,7 @@ impl Linked for Job {
 impl Job {
     /// The job of a submission. The lengths of unique key and reducer have been checked.
     #[must_use]
-    pub fn new(number: u64, function: u32, submit: &Submit<'_>) -> Self {
+    pub fn new(number: u64, function: FunctionId, submit: &Submit<'_>) -> Self {
         let body = Body::of(submit.body.from(usize::from(submit.unique_at)));
         Self {
             unique_bytes: short(submit.unique),
@@ -143,7 +141,7 @@ impl Job {
 
     /// A job recovered from the store.
     #[must_use]
-    pub fn restored(function: u32, row: &Row) -> Self {
+    pub fn restored(function: FunctionId, row: &Row) -> Self {
         let Row { unique, reducer, payload, .. } = row;
         let (unique, reducer) = (cut(unique), cut(reducer));
         let body = [unique, b"\0", reducer, b"\0", &payload[..]].concat().into();
@@ -159,7 +157,7 @@ impl Job {
         }
     }
 
-    fn bare(number: u64, function: u32, priority: Priority, body: Body) -> Self {
+    fn bare(number: u64, function: FunctionId, priority: Priority, body: Body) -> Self {
         Self {
             number,
             run_at_s: 0,
@@ -192,6 +190,35 @@ impl Job {
         let kept = submit.body.from(usize::from(submit.unique_at));
         let is_shared = kept.bytes().len() >= SHARED_BYTES_MIN && kept.share().is_some();
         if is_shared { 0 } else { kept.bytes().len() }
+    }
+
+    /// The ability of the job's worker; the job must be running.
+    #[inline]
+    #[must_use]
+    pub fn ability(&self) -> AbilityId {
+        debug_assert_eq!(self.state, State::Running);
+        AbilityId::from_number(self.ability)
+    }
+
+    /// The job runs by this ability from now on.
+    #[inline]
+    pub fn run_by(&mut self, ability: AbilityId) {
+        self.state = State::Running;
+        self.ability = ability.number();
+    }
+
+    /// The job's worker doesn't run it any more. Returns the ability by which it did.
+    #[inline]
+    pub fn take_ability(&mut self) -> AbilityId {
+        let ability = self.ability();
+        self.ability = u32::MAX;
+        ability
+    }
+
+    /// The last attempt timed out: `serial` is the serial number of its ability.
+    pub fn set_late(&mut self, serial: u32) {
+        debug_assert_ne!(self.state, State::Running);
+        self.ability = serial;
     }
 
     /// Serial number of the ability of the last attempt, if that timed out.
@@ -321,16 +348,16 @@ impl Jobs {
             self.not_full.pop();
         }
         self.len += 1;
-        page_id << PAGE_BITS | u32::try_from(slot).unwrap_or(0)
+        JobId::from_number(page_id << PAGE_BITS | u32::try_from(slot).unwrap_or(0))
     }
 
     /// Removes a job.
     #[inline]
     pub fn remove(&mut self, id: JobId) -> Job {
-        let page_id = id >> PAGE_BITS;
+        let page_id = id.number() >> PAGE_BITS;
         let page = &mut self.pages[page_id as usize];
         let was_full = page.len() == PAGE_JOBS;
-        let job = page.remove(id as usize & (PAGE_JOBS - 1));
+        let job = page.remove(id.index() & (PAGE_JOBS - 1));
         self.len -= 1;
         if page.is_empty() && self.not_full.len() > SPARE_PAGES {
             *page = Slab::new();
@@ -343,13 +370,12 @@ impl Jobs {
 
     /// All jobs from `id` on, in the order of their ids.
     pub fn iter_from(&self, id: JobId) -> impl Iterator<Item = (JobId, &Job)> {
-        let first_page = (id >> PAGE_BITS) as usize;
+        let first_page = id.index() >> PAGE_BITS;
         let pages = self.pages.iter().enumerate().skip(first_page);
         let jobs = pages.flat_map(|(page_id, page)| {
             page.iter().map(move |(slot, job)| (page_id << PAGE_BITS | slot, job))
         });
-        jobs.filter_map(move |(at, job)| Some((JobId::try_from(at).ok()?, job)))
-            .skip_while(move |&(at, _)| at < id)
+        jobs.map(|(at, job)| (JobId::from_index(at), job)).skip_while(move |&(at, _)| at < id)
     }
 
     fn add_page(&mut self) -> u32 {
@@ -361,19 +387,19 @@ impl Jobs {
     }
 }
 
-impl Index<usize> for Jobs {
+impl Index<JobId> for Jobs {
     type Output = Job;
 
     #[inline]
-    fn index(&self, id: usize) -> &Job {
-        &self.pages[id >> PAGE_BITS][id & (PAGE_JOBS - 1)]
+    fn index(&self, id: JobId) -> &Job {
+        &self.pages[id.index() >> PAGE_BITS][id.index() & (PAGE_JOBS - 1)]
     }
 }
 
-impl IndexMut<usize> for Jobs {
+impl IndexMut<JobId> for Jobs {
     #[inline]
-    fn index_mut(&mut self, id: usize) -> &mut Job {
-        &mut self.pages[id >> PAGE_BITS][id & (PAGE_JOBS - 1)]
+    fn index_mut(&mut self, id: JobId) -> &mut Job {
+        &mut self.pages[id.index() >> PAGE_BITS][id.index() & (PAGE_JOBS - 1)]
     }
 }
 
@@ -391,7 +417,7 @@ mod tests {
         let header = Header { magic: Magic::Request, command: Command::SubmitJob, body_bytes: 18 };
         let request = Request::parse(header, Payload::borrowed(body));
         let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
-        Job::new(number, 0, &submit)
+        Job::new(number, FunctionId::FIRST, &submit)
     }
 
     #[test]
@@ -401,7 +427,7 @@ mod tests {
         let header = Header { magic: Magic::Request, command, body_bytes: 21 };
         for payload in [Payload::borrowed(&body), Payload::shared(&body)] {
             let Ok(Request::Submit(submit)) = Request::parse(header, payload) else { panic!() };
-            let job = Job::new(1, 0, &submit);
+            let job = Job::new(1, FunctionId::FIRST, &submit);
             assert_eq!(job.unique(), b"key");
             assert_eq!(job.reducer(), b"sum");
             assert_eq!(job.payload().bytes(), b"payload");
@@ -413,7 +439,7 @@ mod tests {
         let mut jobs = Jobs::default();
         let ids: Vec<JobId> = (0..10 * PAGE_JOBS as u64).map(|n| jobs.insert(job(n))).collect();
         assert_eq!((jobs.len(), jobs.pages.len()), (10 * PAGE_JOBS, 10));
-        assert!(jobs.iter_from(0).map(|(id, _)| id).eq(ids.iter().copied()));
+        assert!(jobs.iter_from(JobId::FIRST).map(|(id, _)| id).eq(ids.iter().copied()));
         for &id in &ids[..ids.len() - 1] {
             jobs.remove(id);
         }

@@ -7,25 +7,26 @@
 //! Invariant: `Job::late` is the serial number of the ability whose attempt timed out, until the
 //! next attempt; the serial number of a removed ability is not reused.
 
-use super::job::{JobId, State};
+use super::ids::JobId;
+use super::job::State;
 use super::{ConnId, Engine, NotRunning, Now};
 
 impl Engine {
     /// A running job exceeded its timeout: it returns to its queue.
     pub(super) fn time_out(&mut self, id: JobId, now: Now) {
         self.counters.timed_out += 1;
-        let job = &self.jobs[id as usize];
-        let (number, ability) = (job.number, job.ability);
-        let serial = self.abilities.records[ability as usize].serial;
+        let job = &self.jobs[id];
+        let (number, ability) = (job.number, job.ability());
+        let serial = self.abilities.records[ability].serial;
         self.lose_worker(id, now);
         // After its last attempt the job was removed.
         if self.find(number) == Some(id) {
-            self.jobs[id as usize].ability = serial;
+            self.jobs[id].set_late(serial);
         }
     }
 
     pub(super) fn is_running(&self, number: u64) -> bool {
-        self.find(number).is_some_and(|id| self.jobs[id as usize].state == State::Running)
+        self.find(number).is_some_and(|id| self.jobs[id].state == State::Running)
     }
 
     /// A job that `conn` runs (`true`), or ran until the attempt timed out, if no other worker has
@@ -37,13 +38,13 @@ impl Engine {
         number: u64,
     ) -> Result<(JobId, bool), NotRunning> {
         let id = self.find(number).ok_or(NotRunning)?;
-        let job = &self.jobs[id as usize];
+        let job = &self.jobs[id];
         let is_running = job.state == State::Running;
         let its_own = if is_running {
-            self.abilities.records[job.ability as usize].conn == conn
+            self.abilities.records[job.ability()].conn == conn
         } else {
             let ability = self.abilities.find(conn, job.function);
-            let serial = ability.map(|id| self.abilities.records[id as usize].serial);
+            let serial = ability.map(|id| self.abilities.records[id].serial);
             serial.is_some() && serial == job.late()
         };
         its_own.then_some((id, is_running)).ok_or(NotRunning)

@@ -8,109 +8,114 @@
 
 use std::ops::IndexMut;
 
+use super::ids::Id;
+
 #[cfg(test)]
 thread_local! {
     /// Number of records that iterators have visited, for tests of a command's cost.
     pub(crate) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Marks the absence of a record.
-pub const NONE: u32 = u32::MAX;
-
 /// A record's neighbours in one list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Links {
-    prev: u32,
-    next: u32,
+pub struct Links<I> {
+    prev: I,
+    next: I,
 }
 
-impl Links {
+impl<I: Id> Links<I> {
     /// Not in a list.
-    pub const LOOSE: Self = Self { prev: NONE, next: NONE };
+    pub const LOOSE: Self = Self { prev: I::NONE, next: I::NONE };
 }
 
 /// A record that can be in several lists at once, one for each of its slots.
 pub trait Linked {
+    /// Numbers records of this kind.
+    type Id: Id;
     /// The links of `slot`.
-    fn links(&self, slot: usize) -> &Links;
+    fn links(&self, slot: usize) -> &Links<Self::Id>;
     /// The links of `slot`, mutable.
-    fn links_mut(&mut self, slot: usize) -> &mut Links;
+    fn links_mut(&mut self, slot: usize) -> &mut Links<Self::Id>;
 }
 
 /// A list that grows at the front only: the number of its first record.
 #[derive(Clone, Copy, Debug)]
-pub struct Stack {
-    head: u32,
+pub struct Stack<I> {
+    head: I,
 }
 
-impl Default for Stack {
+impl<I: Id> Default for Stack<I> {
     fn default() -> Self {
-        Self { head: NONE }
+        Self { head: I::NONE }
     }
 }
 
-impl Stack {
+impl<I: Id> Stack<I> {
     /// Whether the list is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.head == NONE
+        self.head == I::NONE
     }
 
     /// The first record.
     #[inline]
     #[must_use]
-    pub fn front(&self) -> Option<u32> {
-        (self.head != NONE).then_some(self.head)
+    pub fn front(&self) -> Option<I> {
+        (self.head != I::NONE).then_some(self.head)
     }
 
     /// Adds a record, which must be in no list of this slot, at the front.
     #[inline]
-    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: I)
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         let next = std::mem::replace(&mut self.head, id);
-        *records[id as usize].links_mut(slot) = Links { prev: NONE, next };
-        if next != NONE {
-            records[next as usize].links_mut(slot).prev = id;
+        *records[id].links_mut(slot) = Links { prev: I::NONE, next };
+        if next != I::NONE {
+            records[next].links_mut(slot).prev = id;
         }
     }
 
     /// Removes a record of this list; returns its former links.
     #[inline]
-    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32) -> Links
+    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: I) -> Links<I>
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
-        let links = std::mem::replace(records[id as usize].links_mut(slot), Links::LOOSE);
+        let links = std::mem::replace(records[id].links_mut(slot), Links::LOOSE);
         let Links { prev, next } = links;
-        if prev == NONE {
+        if prev == I::NONE {
             debug_assert_eq!(self.head, id, "a record of another list");
             self.head = next;
         } else {
-            records[prev as usize].links_mut(slot).next = next;
+            records[prev].links_mut(slot).next = next;
         }
-        if next != NONE {
-            records[next as usize].links_mut(slot).prev = prev;
+        if next != I::NONE {
+            records[next].links_mut(slot).prev = prev;
         }
         links
     }
 
     /// All records from the first to the last.
-    pub fn iter<'a, S>(&self, records: &'a S, slot: usize) -> impl Iterator<Item = u32> + use<'a, S>
+    pub fn iter<'a, S>(
+        &self,
+        records: &'a S,
+        slot: usize,
+    ) -> impl Iterator<Item = I> + use<'a, I, S>
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         let mut at = self.head;
         std::iter::from_fn(move || {
-            let id = (at != NONE).then_some(at)?;
+            let id = (at != I::NONE).then_some(at)?;
             #[cfg(test)]
             VISITED.set(VISITED.get() + 1);
-            at = records[id as usize].links(slot).next;
+            at = records[id].links(slot).next;
             Some(id)
         })
     }
@@ -118,18 +123,18 @@ impl Stack {
 
 /// A list that grows at both ends: the numbers of its first and last record.
 #[derive(Clone, Copy, Debug)]
-pub struct List {
-    stack: Stack,
-    tail: u32,
+pub struct List<I> {
+    stack: Stack<I>,
+    tail: I,
 }
 
-impl Default for List {
+impl<I: Id> Default for List<I> {
     fn default() -> Self {
-        Self { stack: Stack::default(), tail: NONE }
+        Self { stack: Stack::default(), tail: I::NONE }
     }
 }
 
-impl List {
+impl<I: Id> List<I> {
     /// Whether the list is empty.
     #[inline]
     #[must_use]
@@ -140,16 +145,16 @@ impl List {
     /// The first record.
     #[inline]
     #[must_use]
-    pub fn front(&self) -> Option<u32> {
+    pub fn front(&self) -> Option<I> {
         self.stack.front()
     }
 
     /// Adds a record, which must be in no list of this slot, at the front.
     #[inline]
-    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: I)
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         if self.is_empty() {
             self.tail = id;
@@ -159,29 +164,29 @@ impl List {
 
     /// Adds a record, which must be in no list of this slot, at the back.
     #[inline]
-    pub fn push_back<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    pub fn push_back<S>(&mut self, records: &mut S, slot: usize, id: I)
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         let prev = std::mem::replace(&mut self.tail, id);
-        *records[id as usize].links_mut(slot) = Links { prev, next: NONE };
-        if prev == NONE {
+        *records[id].links_mut(slot) = Links { prev, next: I::NONE };
+        if prev == I::NONE {
             self.stack.head = id;
         } else {
-            records[prev as usize].links_mut(slot).next = id;
+            records[prev].links_mut(slot).next = id;
         }
     }
 
     /// Removes a record of this list.
     #[inline]
-    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32)
+    pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: I)
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         let Links { prev, next } = self.stack.remove(records, slot, id);
-        if next == NONE {
+        if next == I::NONE {
             debug_assert_eq!(self.tail, id, "a record of another list");
             self.tail = prev;
         }
@@ -189,10 +194,10 @@ impl List {
 
     /// Removes the first record.
     #[inline]
-    pub fn pop_front<S>(&mut self, records: &mut S, slot: usize) -> Option<u32>
+    pub fn pop_front<S>(&mut self, records: &mut S, slot: usize) -> Option<I>
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         let id = self.front()?;
         self.remove(records, slot, id);
@@ -200,10 +205,14 @@ impl List {
     }
 
     /// All records from the first to the last.
-    pub fn iter<'a, S>(&self, records: &'a S, slot: usize) -> impl Iterator<Item = u32> + use<'a, S>
+    pub fn iter<'a, S>(
+        &self,
+        records: &'a S,
+        slot: usize,
+    ) -> impl Iterator<Item = I> + use<'a, I, S>
     where
-        S: IndexMut<usize>,
-        S::Output: Linked,
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
     {
         self.stack.iter(records, slot)
     }
@@ -214,17 +223,23 @@ mod tests {
     use std::collections::VecDeque;
 
     use proptest::prelude::*;
-    use slab::Slab;
 
     use super::*;
+    use crate::engine::ids::id;
+    use crate::engine::table::Table;
 
-    struct Node([Links; 2]);
+    id! {
+        struct NodeId
+    }
+
+    struct Node([Links<NodeId>; 2]);
 
     impl Linked for Node {
-        fn links(&self, slot: usize) -> &Links {
+        type Id = NodeId;
+        fn links(&self, slot: usize) -> &Links<NodeId> {
             &self.0[slot]
         }
-        fn links_mut(&mut self, slot: usize) -> &mut Links {
+        fn links_mut(&mut self, slot: usize) -> &mut Links<NodeId> {
             &mut self.0[slot]
         }
     }
@@ -232,12 +247,13 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_deque(moves in prop::collection::vec((0u32..16, 0u8..3), 0..200)) {
-            let mut nodes = Slab::new();
+            let mut nodes = Table::default();
             for _ in 0..16 {
                 nodes.insert(Node([Links::LOOSE; 2]));
             }
             let (mut list, mut model) = (List::default(), VecDeque::new());
             for (id, what) in moves {
+                let id = NodeId::from_number(id);
                 match (model.iter().position(|&other| other == id), what) {
                     (Some(at), _) => {
                         list.remove(&mut nodes, 1, id);

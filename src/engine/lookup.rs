@@ -6,11 +6,12 @@
 //!
 //! Invariant: a job is in the index of unique keys exactly while `Job::unique_hash` is set.
 
+use super::ids::{FunctionId, JobId};
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZero;
 
-use super::function::{FunctionId, spread};
-use super::job::{Job, JobId};
+use super::function::spread;
+use super::job::Job;
 use super::{Engine, handle};
 
 /// Unique key that means "the payload is the key".
@@ -27,10 +28,10 @@ impl Engine {
         let number = job.number;
         let id = self.jobs.insert(job);
         let jobs = &self.jobs;
-        let number_of = |id: JobId| jobs[id as usize].number;
+        let number_of = |id: JobId| jobs[id].number;
         self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
         if let Some(hash) = unique_hash {
-            let hash_of = |id: JobId| jobs[id as usize].unique_hash.map_or(0, unique_spread);
+            let hash_of = |id: JobId| jobs[id].unique_hash.map_or(0, unique_spread);
             self.by_unique.insert(unique_spread(hash), id, hash_of);
         }
         id
@@ -46,14 +47,14 @@ impl Engine {
 
     /// Takes a job out of the index of unique keys: no submission joins it any more.
     pub(super) fn leave_unique_index(&mut self, id: JobId) {
-        if let Some(hash) = self.jobs[id as usize].unique_hash.take() {
+        if let Some(hash) = self.jobs[id].unique_hash.take() {
             self.by_unique.remove(unique_spread(hash), id);
         }
     }
 
     /// The job of this number.
     pub(super) fn find(&self, number: u64) -> Option<JobId> {
-        self.by_number.find(number_hash(number), |id| self.jobs[id as usize].number == number)
+        self.by_number.find(number_hash(number), |id| self.jobs[id].number == number)
     }
 
     /// The job with this hash for which `is_it` holds.
@@ -63,7 +64,7 @@ impl Engine {
         mut is_it: impl FnMut(&Job) -> bool,
     ) -> Option<JobId> {
         self.by_unique.find(unique_spread(hash), |id| {
-            let job = &self.jobs[id as usize];
+            let job = &self.jobs[id];
             job.unique_hash == Some(hash) && is_it(job)
         })
     }
@@ -107,7 +108,7 @@ impl Engine {
         payload: &[u8],
     ) -> NonZero<u32> {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write_u32(function);
+        hasher.write_u32(function.number());
         hasher.write(unique);
         hasher.write(payload);
         NonZero::new(hasher.finish() as u32).unwrap_or(NonZero::<u32>::MAX)

@@ -14,6 +14,7 @@ pub mod index;
 pub mod job;
 pub mod list;
 pub mod record;
+pub mod table;
 pub mod timer;
 
 mod administration;
@@ -38,7 +39,6 @@ mod worker;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use slab::Slab;
 
 pub use self::answer::{Accepted, FunctionBusy, NotRunning, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
@@ -46,14 +46,17 @@ pub use self::counters::Counters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
-use self::function::{Abilities, Function, FunctionId, Functions};
-pub use self::ids::{ConnId, Now, Ticket, UNIQUE_BYTES_MAX};
+use self::function::{Abilities, Function, Functions};
+pub use self::ids::{
+    AbilityId, AttachmentId, ConnId, FunctionId, Id, JobId, Now, Ticket, UNIQUE_BYTES_MAX,
+};
 use self::index::Index;
-use self::job::{Job, JobId, Jobs, State};
+use self::job::{Job, Jobs, State};
 use self::list::List;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
+use self::table::Table;
 use self::timer::Timers;
 use crate::wire::{Priority, PrioritySet, Submit};
 
@@ -74,15 +77,15 @@ pub(crate) enum Due {
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     /// Abilities, the latest first.
-    pub(crate) abilities: List,
+    pub(crate) abilities: List<AbilityId>,
     /// For each priority: abilities whose queue may hold jobs, in the order of their turns.
-    pub(crate) maybe_ready: [List; 3],
+    pub(crate) maybe_ready: [List<AbilityId>; 3],
     /// Abilities to move to their function's `maybe_asleep` list when the worker falls asleep.
-    pub(crate) awake: List,
+    pub(crate) awake: List<AbilityId>,
     /// Number of jobs assigned to the worker; its abilities list them.
     pub(crate) running: u32,
     /// Submissions that aren't answered yet, the latest first.
-    attachments: List,
+    attachments: List<AttachmentId>,
     pub(crate) sleep: SleepState,
     /// The connection is in `Engine::new_sleepers`.
     pub(crate) is_new_sleeper: bool,
@@ -99,9 +102,9 @@ pub struct Engine {
     pub(crate) abilities: Abilities,
     pub(crate) jobs: Jobs,
     pub(crate) peers: Vec<Peer>,
-    attachments: Slab<Attachment>,
-    by_number: Index,
-    by_unique: Index,
+    attachments: Table<AttachmentId, Attachment>,
+    by_number: Index<JobId>,
+    by_unique: Index<JobId>,
     pub(crate) timers: Timers<Due>,
     clock: ClockWatch,
     drain: Drain,
@@ -133,7 +136,7 @@ impl Engine {
             abilities: Abilities::default(),
             jobs: Jobs::default(),
             peers: Vec::new(),
-            attachments: Slab::new(),
+            attachments: Table::default(),
             by_number: Index::default(),
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
@@ -212,13 +215,13 @@ impl Engine {
         {
             self.counters.coalesced += 1;
             let waits = if submit.background {
-                self.jobs[id as usize].background = true;
+                self.jobs[id].background = true;
                 self.store(id, function)
             } else {
                 self.attach(conn, id, None);
                 false
             };
-            return Ok(Accepted { number: self.jobs[id as usize].number, job: id, waits });
+            return Ok(Accepted { number: self.jobs[id].number, job: id, waits });
         }
         if self.functions[function].is_full(submit.priority) {
             return Err(SubmitError::QueueFull);
@@ -241,7 +244,7 @@ impl Engine {
             false
         };
         if waits {
-            self.jobs[id as usize].state = State::Storing;
+            self.jobs[id].state = State::Storing;
             self.functions[function].storing += 1;
         } else {
             self.start(id, now);
@@ -272,7 +275,7 @@ impl Engine {
     ) -> Result<(), NotRunning> {
         let (id, is_running) = self.find_attempt(conn, number)?;
         if is_running {
-            let job = &mut self.jobs[id as usize];
+            let job = &mut self.jobs[id];
             (job.numerator, job.denominator) = (numerator, denominator);
         }
         self.forward(id);
@@ -304,19 +307,22 @@ impl Engine {
     #[must_use]
     pub fn status(&self, number: u64) -> Option<Status> {
         let id = self.find(number)?;
-        Some(self.status_of(&self.jobs[id as usize]))
+        Some(self.status_of(&self.jobs[id]))
     }
 
     /// Number and state of the latest job with this unique key, of any function, for
     /// GET_STATUS_UNIQUE.
     #[must_use]
     pub fn status_unique(&self, unique: &[u8]) -> Option<(u64, Status)> {
-        let busy = self.functions.iter_from(0).filter(|(_, function)| function.total() > 0);
+        let busy = self
+            .functions
+            .iter_from(FunctionId::FIRST)
+            .filter(|(_, function)| function.total() > 0);
         let found = busy.filter_map(|(function, _)| {
             let hash = self.hash_unique(function, unique, &[]);
             self.find_unique(hash, |job| job.function == function && job.unique() == unique)
         });
-        let latest = found.map(|id| &self.jobs[id as usize]).max_by_key(|job| job.number)?;
+        let latest = found.map(|id| &self.jobs[id]).max_by_key(|job| job.number)?;
         Some((latest.number, self.status_of(latest)))
     }
 
@@ -348,8 +354,8 @@ impl Engine {
                 }
                 Due::Drain => budget = budget.saturating_sub(self.set_some_aside(now)),
                 Due::Job(id) => {
-                    self.jobs[id as usize].timer = None;
-                    match self.jobs[id as usize].state {
+                    self.jobs[id].timer = None;
+                    match self.jobs[id].state {
                         State::Delayed => self.start_delayed(id, now),
                         State::Running => self.time_out(id, now),
                         State::Queued | State::Storing | State::Kept => {

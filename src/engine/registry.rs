@@ -7,7 +7,8 @@
 //! Invariant: an unused function that is no operator's is in the list of unused functions; the list
 //! may have others, too.
 
-use super::function::{Ability, FUNCTION_BYTES, FunctionId};
+use super::function::{Ability, FUNCTION_BYTES};
+use super::ids::FunctionId;
 use super::{ConnId, Engine};
 
 /// Number of unused functions that are kept.

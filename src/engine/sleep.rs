@@ -9,7 +9,8 @@
 //! as queued jobs. A lease that ends unused after `Settings::lease_ms` wakes all sleepers of its
 //! function.
 
-use super::function::{FunctionId, READY, WAKING};
+use super::function::{READY, WAKING};
+use super::ids::FunctionId;
 use super::timer::TimerId;
 use super::{ConnId, Due, Effect, Engine, Now, Wakeup};
 use crate::wire::Priority;
@@ -41,7 +42,7 @@ impl Engine {
         let peer = &mut self.peers[conn as usize];
         peer.sleep = SleepState::Asleep;
         while let Some(id) = peer.awake.pop_front(&mut self.abilities.records, WAKING) {
-            let ability = &mut self.abilities.records[id as usize];
+            let ability = &mut self.abilities.records[id];
             ability.maybe_asleep = true;
             let maybe_asleep = &mut self.functions[ability.function].maybe_asleep;
             maybe_asleep.push_front(&mut self.abilities.records, WAKING, id);
@@ -101,7 +102,7 @@ impl Engine {
             Ok(Some(function)) => self.send_noop(conn, function, now),
             Ok(None) => {}
             Err(TooMany) => {
-                let function = self.abilities.records[ability as usize].function;
+                let function = self.abilities.records[ability].function;
                 self.send_noop(conn, function, now);
             }
         }
@@ -117,7 +118,7 @@ impl Engine {
             if at == UNCLAIMED_CHECKS_MAX {
                 return Err(TooMany);
             }
-            let id = records[id as usize].function;
+            let id = records[id].function;
             let function = &self.functions[id];
             if function.woken < function.queued {
                 return Ok(Some(id));
@@ -200,7 +201,7 @@ impl Engine {
     fn wake_last_sleeper(&mut self, function: FunctionId, now: Now) -> bool {
         let records = &mut self.abilities.records;
         while let Some(id) = self.functions[function].maybe_asleep.pop_front(records, WAKING) {
-            let ability = &mut records[id as usize];
+            let ability = &mut records[id];
             ability.maybe_asleep = false;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];

@@ -60,7 +60,7 @@ impl Rig {
 
     pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
         let id = self.engine.grab(conn, Priority::Low, self.now)?;
-        Some(self.engine.jobs()[id as usize].number)
+        Some(self.engine.jobs()[id].number)
     }
 
     pub(crate) fn sleep(&mut self, conn: ConnId) {
@@ -406,7 +406,7 @@ fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
     assert_eq!(rig.submit(0, Command::SubmitJobBg, "a\0key\0"), first);
     assert_eq!(rig.submit(0, Command::SubmitJob, "b\0key\0"), second);
     assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 1, "the one of `b`");
-    assert_eq!(rig.engine.jobs()[1].priority, Priority::Normal);
+    assert_eq!(rig.engine.jobs()[JobId::FIRST.next()].priority, Priority::Normal);
     rig.engine.cancel(second);
     assert_eq!(rig.engine.status_unique(b"key").unwrap().1.clients, 0);
 }
@@ -433,8 +433,12 @@ impl Rig {
     }
 
     fn row(&self, number: u64) -> Row {
-        let (_, job) =
-            self.engine.jobs().iter_from(0).find(|(_, job)| job.number == number).unwrap();
+        let (_, job) = self
+            .engine
+            .jobs()
+            .iter_from(JobId::FIRST)
+            .find(|(_, job)| job.number == number)
+            .unwrap();
         job.row(&self.engine.function_of(job).name)
     }
 }

@@ -9,9 +9,9 @@
 
 use std::num::NonZero;
 
-use slab::Slab;
-
+use super::ids::id;
 use super::list::{Linked, Links, List};
+use super::table::Table;
 
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
@@ -20,6 +20,11 @@ const LEVELS: u32 = 7;
 const SPAN_MS: u64 = 1 << (DIGIT_BITS * LEVELS);
 /// Index of the list of due timers, after all slots.
 const DUE: usize = LEVELS as usize * SLOTS;
+
+id! {
+    /// Number of a timer.
+    struct RecordId
+}
 
 /// Number of a timer, counted from 1, so that an `Option` of it needs no extra space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +35,15 @@ struct Timer<K> {
     deadline_ms: u64,
     key: K,
     place: u16,
-    links: Links,
+    links: Links<RecordId>,
 }
 
 impl<K> Linked for Timer<K> {
-    fn links(&self, _slot: usize) -> &Links {
+    type Id = RecordId;
+    fn links(&self, _slot: usize) -> &Links<RecordId> {
         &self.links
     }
-    fn links_mut(&mut self, _slot: usize) -> &mut Links {
+    fn links_mut(&mut self, _slot: usize) -> &mut Links<RecordId> {
         &mut self.links
     }
 }
@@ -45,9 +51,9 @@ impl<K> Linked for Timer<K> {
 /// All timers of one core, each with a key.
 #[derive(Debug)]
 pub struct Timers<K> {
-    timers: Slab<Timer<K>>,
+    timers: Table<RecordId, Timer<K>>,
     /// The lists of all slots, `SLOTS` for each level, and that of the due timers.
-    places: Box<[List]>,
+    places: Box<[List<RecordId>]>,
     /// For each level, a bit for each slot with timers.
     occupied: [u64; LEVELS as usize],
     /// A slot whose time has come and that isn't emptied yet.
@@ -60,7 +66,7 @@ impl<K: Copy> Timers<K> {
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self {
-            timers: Slab::new(),
+            timers: Table::default(),
             places: vec![List::default(); DUE + 1].into_boxed_slice(),
             occupied: [0; LEVELS as usize],
             moving: None,
@@ -83,19 +89,18 @@ impl<K: Copy> Timers<K> {
     /// Sets a timer; a deadline in the past is due at once.
     pub fn insert(&mut self, deadline_ms: u64, key: K) -> TimerId {
         let timer = Timer { deadline_ms, key, place: 0, links: Links::LOOSE };
-        // There are fewer than 2^32 timers: each belongs to a connection or a job.
-        let id = u32::try_from(self.timers.insert(timer)).unwrap_or(u32::MAX - 1);
+        let id = self.timers.insert(timer);
         self.place(id);
-        TimerId(NonZero::<u32>::MIN.saturating_add(id))
+        TimerId(NonZero::<u32>::MIN.saturating_add(id.number()))
     }
 
     /// Clears a timer that has not expired.
     pub fn remove(&mut self, TimerId(number): TimerId) {
-        let id = number.get() - 1;
-        let place = usize::from(self.timers[id as usize].place);
+        let id = RecordId::from_number(number.get() - 1);
+        let place = usize::from(self.timers[id].place);
         self.places[place].remove(&mut self.timers, 0, id);
         self.mark(place);
-        self.timers.remove(id as usize);
+        self.timers.remove(id);
     }
 
     /// When to call `expire` next. That call may only move timers and return none.
@@ -113,7 +118,7 @@ impl<K: Copy> Timers<K> {
         while *budget > 0 {
             if let Some(id) = self.places[DUE].pop_front(&mut self.timers, 0) {
                 *budget -= 1;
-                return Some(self.timers.remove(id as usize).key);
+                return Some(self.timers.remove(id).key);
             }
             if let Some(place) = self.moving {
                 match self.places[place].pop_front(&mut self.timers, 0) {
@@ -163,9 +168,9 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Puts a timer that is in no list into the slot of its deadline.
-    fn place(&mut self, id: u32) {
+    fn place(&mut self, id: RecordId) {
         let farthest_ms = (self.elapsed_ms | (SPAN_MS - 1)).max(self.elapsed_ms);
-        let timer = &mut self.timers[id as usize];
+        let timer = &mut self.timers[id];
         let deadline_ms = timer.deadline_ms.min(farthest_ms);
         let place = if deadline_ms <= self.elapsed_ms {
             DUE

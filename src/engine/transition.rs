@@ -6,7 +6,8 @@
 //!
 //! Invariant: the counts of a function and of the engine change in the same call as a job's state.
 
-use super::job::{JobId, State};
+use super::ids::JobId;
+use super::job::State;
 use super::{Effect, Engine, Now};
 
 /// Which end of its queue a job goes to.
@@ -26,7 +27,7 @@ impl Engine {
     /// Returns a job that was taken from its worker to the head of its queue, or removes it after
     /// its last attempt.
     pub(super) fn return_job(&mut self, id: JobId, now: Now) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         job.attempts = job.attempts.saturating_add(1);
         let exhausted = self
             .settings
@@ -58,7 +59,7 @@ impl Engine {
     pub(super) fn start(&mut self, id: JobId, now: Now) {
         if self.is_for_next(id) {
             self.set_aside(id);
-        } else if self.jobs[id as usize].run_at_ms() > now.unix_ms {
+        } else if self.jobs[id].run_at_ms() > now.unix_ms {
             self.delay(id, now);
         } else {
             self.enqueue(id, End::Back, now);
@@ -67,7 +68,7 @@ impl Engine {
 
     /// Puts a job that is in no place into its queue, and wakes workers for it.
     fn enqueue(&mut self, id: JobId, end: End, now: Now) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         job.state = State::Queued;
         let (function_id, priority) = (job.function, job.priority as usize);
         let function = &mut self.functions[function_id];
@@ -88,7 +89,7 @@ impl Engine {
     /// Takes a job that isn't running from its place: the queue, the timers, the store's or the
     /// next server's. It is in no place afterwards.
     pub(super) fn unqueue(&mut self, id: JobId) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         let function = &mut self.functions[job.function];
         match job.state {
             State::Queued => {
@@ -117,10 +118,10 @@ impl Engine {
     /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
     /// on disk are accepted: the job was finished before that.
     pub(super) fn remove(&mut self, id: JobId) {
-        let job = &self.jobs[id as usize];
+        let job = &self.jobs[id];
         if !job.waiting.is_empty() || !job.clients.is_empty() {
             self.accept(id);
-            while let Some(attachment) = self.jobs[id as usize].clients.front() {
+            while let Some(attachment) = self.jobs[id].clients.front() {
                 self.detach(attachment);
             }
         }

@@ -7,8 +7,9 @@
 //! Invariant: a function's queue with jobs is in the `maybe_ready` list of each of its workers. A
 //! running job is in the `running` list of the ability by which its worker took it.
 
-use super::function::{AbilityId, FunctionId, OWN, READY, WAKING};
-use super::job::{JobId, State};
+use super::function::{OWN, READY, WAKING};
+use super::ids::{AbilityId, FunctionId, JobId};
+use super::job::State;
 use super::sleep::SleepState;
 use super::{ConnId, Due, Effect, Engine, Now};
 use crate::wire::{Priority, PrioritySet};
@@ -20,7 +21,7 @@ impl Engine {
         let function_id = self.functions.find_or_create(function);
         self.forget_unused();
         if let Some(id) = self.abilities.find(conn, function_id) {
-            self.abilities.records[id as usize].timeout_ms = timeout_ms;
+            self.abilities.records[id].timeout_ms = timeout_ms;
             return;
         }
         let id = self.abilities.insert(conn, function_id, timeout_ms);
@@ -34,7 +35,7 @@ impl Engine {
         for priority in Priority::ALL {
             let priority = priority as usize;
             let ready = function.queues[priority].len > 0;
-            records[id as usize].maybe_ready[priority] = ready;
+            records[id].maybe_ready[priority] = ready;
             if ready {
                 peer.maybe_ready[priority].push_front(records, READY[priority], id);
             } else {
@@ -42,7 +43,7 @@ impl Engine {
             }
         }
         if peer.sleep == SleepState::Asleep {
-            records[id as usize].maybe_asleep = true;
+            records[id].maybe_asleep = true;
             function.maybe_asleep.push_front(records, WAKING, id);
             self.queue_wakeup_check(function_id);
         } else {
@@ -100,7 +101,7 @@ impl Engine {
     /// The functions a connection can run, the latest first.
     pub fn functions_of(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
         let abilities = self.peers[conn as usize].abilities.iter(&self.abilities.records, OWN);
-        abilities.map(|id| &*self.functions[self.abilities.records[id as usize].function].name)
+        abilities.map(|id| &*self.functions[self.abilities.records[id].function].name)
     }
 
     /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its
@@ -109,7 +110,7 @@ impl Engine {
         let not_ready = &mut self.functions[function].not_ready[priority];
         let records = &mut self.abilities.records;
         while let Some(id) = not_ready.pop_front(records, READY[priority]) {
-            let ability = &mut records[id as usize];
+            let ability = &mut records[id];
             ability.maybe_ready[priority] = true;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];
@@ -139,12 +140,12 @@ impl Engine {
         let ready = &mut self.peers[conn as usize].maybe_ready[priority];
         let records = &mut self.abilities.records;
         while let Some(id) = ready.front() {
-            let function = &mut self.functions[records[id as usize].function];
+            let function = &mut self.functions[records[id].function];
             if function.queues[priority].len > 0 {
                 return Some(id);
             }
             ready.remove(records, READY[priority], id);
-            records[id as usize].maybe_ready[priority] = false;
+            records[id].maybe_ready[priority] = false;
             function.not_ready[priority].push_front(records, READY[priority], id);
         }
         None
@@ -153,7 +154,7 @@ impl Engine {
     /// Assigns the first job of a queue to a worker and puts the function last in its turns.
     fn assign(&mut self, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
         let records = &mut self.abilities.records;
-        let ability = &records[ability_id as usize];
+        let ability = &records[ability_id];
         let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
         let function = &mut self.functions[ability.function];
         let peer = &mut self.peers[conn as usize];
@@ -171,12 +172,11 @@ impl Engine {
         function.running += 1;
         self.running += 1;
         peer.running += 1;
-        records[ability_id as usize].running.push_front(&mut self.jobs, 0, id);
+        records[ability_id].running.push_front(&mut self.jobs, 0, id);
         let timer = (timeout_ms > 0)
             .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));
-        let job = &mut self.jobs[id as usize];
-        job.state = State::Running;
-        job.ability = ability_id;
+        let job = &mut self.jobs[id];
+        job.run_by(ability_id);
         job.timer = timer;
         self.counters.assigned += 1;
         id
@@ -184,15 +184,15 @@ impl Engine {
 
     /// Takes a running job from its worker. The job is in no list afterwards.
     pub(crate) fn release(&mut self, id: JobId) {
-        let job = &mut self.jobs[id as usize];
+        let job = &mut self.jobs[id];
         debug_assert_eq!(job.state, State::Running);
         if let Some(timer) = job.timer.take() {
             self.timers.remove(timer);
         }
-        let ability = std::mem::replace(&mut job.ability, u32::MAX);
+        let ability = job.take_ability();
         self.functions[job.function].running -= 1;
         self.running -= 1;
-        let ability = &mut self.abilities.records[ability as usize];
+        let ability = &mut self.abilities.records[ability];
         ability.running.remove(&mut self.jobs, 0, id);
         self.peers[ability.conn as usize].running -= 1;
     }
@@ -201,13 +201,13 @@ impl Engine {
     /// to their queue: the oldest last, so that it becomes the head.
     fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
         let lost_before = lost.len();
-        while let Some(job) = self.abilities.records[id as usize].running.front() {
+        while let Some(job) = self.abilities.records[id].running.front() {
             self.release(job);
             lost.push(job);
         }
         let has_lost = lost.len() > lost_before;
         let records = &mut self.abilities.records;
-        let ability = &records[id as usize];
+        let ability = &records[id];
         let (conn, function_id) = (ability.conn, ability.function);
         let (ready, maybe_asleep) = (ability.maybe_ready, ability.maybe_asleep);
         let function = &mut self.functions[function_id];
@@ -248,7 +248,7 @@ impl Engine {
                 *leases.entry(function).or_insert(0) += 1;
             }
         }
-        for (id, function) in self.functions.iter_from(0) {
+        for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
             assert_eq!(function.woken, leases.get(&id).copied().unwrap_or(0), "leases");
             let able = records.iter().filter(|(_, ability)| ability.function == id);
             let mut workers = 0;

@@ -11,7 +11,7 @@ use std::io::Write;
 
 use crate::engine::handle::Handles;
 use crate::engine::job::{Job, State};
-use crate::engine::{ConnId, Engine};
+use crate::engine::{ConnId, Engine, FunctionId, JobId};
 use crate::wire::text::decimal;
 
 /// Largest number of words; with more the connection is closed, as in gearmand.
@@ -45,13 +45,13 @@ pub struct TooManyWords;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// `status`
-    Status(u32),
+    Status(FunctionId),
     /// `prioritystatus`
-    PriorityStatus(u32),
+    PriorityStatus(FunctionId),
     /// `show jobs`
-    Jobs(u32),
+    Jobs(JobId),
     /// `show unique jobs`
-    UniqueJobs(u32),
+    UniqueJobs(JobId),
     /// `workers`
     Workers {
         /// Number of the next connection.
@@ -94,9 +94,9 @@ pub fn answer(
     let Some((&command, arguments)) = words.split_first() else { return Ok(None) };
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
     if is("status") {
-        return Ok(Some(Listing::Status(0)));
+        return Ok(Some(Listing::Status(FunctionId::FIRST)));
     } else if is("prioritystatus") {
-        return Ok(Some(Listing::PriorityStatus(0)));
+        return Ok(Some(Listing::PriorityStatus(FunctionId::FIRST)));
     } else if is("workers") {
         return Ok(Some(Listing::Workers { at: 0, since: None }));
     } else if is("version") {
@@ -242,10 +242,10 @@ impl Listing {
     #[must_use]
     pub fn restarted(self) -> Self {
         match self {
-            Self::Status(_) => Self::Status(0),
-            Self::PriorityStatus(_) => Self::PriorityStatus(0),
-            Self::Jobs(_) => Self::Jobs(0),
-            Self::UniqueJobs(_) => Self::UniqueJobs(0),
+            Self::Status(_) => Self::Status(FunctionId::FIRST),
+            Self::PriorityStatus(_) => Self::PriorityStatus(FunctionId::FIRST),
+            Self::Jobs(_) => Self::Jobs(JobId::FIRST),
+            Self::UniqueJobs(_) => Self::UniqueJobs(JobId::FIRST),
             Self::Workers { since, .. } => Self::Workers { at: 0, since },
         }
     }
@@ -276,8 +276,8 @@ fn show(arguments: &[&[u8]], out: &mut Vec<u8>) -> Option<Listing> {
         arguments.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
     };
     match arguments.len() {
-        1 if is(0, "jobs") => return Some(Listing::Jobs(0)),
-        2 if is(0, "unique") && is(1, "jobs") => return Some(Listing::UniqueJobs(0)),
+        1 if is(0, "jobs") => return Some(Listing::Jobs(JobId::FIRST)),
+        2 if is(0, "unique") && is(1, "jobs") => return Some(Listing::UniqueJobs(JobId::FIRST)),
         _ => out.extend_from_slice(b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
     }
     None
@@ -320,9 +320,9 @@ fn drop_function(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: 
         return invalid_arguments(out, command);
     }
     // Names that differ in case only are all dropped, with a line for each, as in gearmand.
-    let functions = engine.functions().iter_from(0);
+    let functions = engine.functions().iter_from(FunctionId::FIRST);
     let named = functions.filter(|(_, function)| function.name.eq_ignore_ascii_case(name));
-    let ids: Vec<u32> = named.map(|(id, _)| id).collect();
+    let ids: Vec<FunctionId> = named.map(|(id, _)| id).collect();
     if ids.is_empty() {
         out.extend_from_slice(NOT_FOUND);
     }

@@ -195,7 +195,7 @@ fn handle_grab(grab: Grab, cx: &mut Context<'_>) {
 /// Assigns a job of at least this priority to a worker; `false` if there is none.
 pub fn grab_urgent(grab: Grab, least: Priority, cx: &mut Context<'_>) -> bool {
     let Some(id) = cx.engine.grab(cx.conn, least, cx.now) else { return false };
-    let job = &cx.engine.jobs()[id as usize];
+    let job = &cx.engine.jobs()[id];
     cx.outbox.push(&Response::JobAssign {
         grab,
         handle: cx.handles.text(job.number).as_ref(),

@@ -69,7 +69,7 @@ impl Shard {
                     self.answer(conn, ticket, &Response::Error(ErrorReply::NotStored));
                 }
                 Effect::Insert { job, answered } => {
-                    let job = &self.engine.jobs()[job as usize];
+                    let job = &self.engine.jobs()[job];
                     let row = job.row(&self.engine.function_of(job).name);
                     self.operations.push(Operation::Insert { row, answered });
                 }

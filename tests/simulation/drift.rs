@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 use fastrand::Rng;
 use ringgear::engine::function::{Durabilities, Durability};
 use ringgear::engine::handle::Handles;
-use ringgear::engine::{self, ConnId, Now, Wakeup};
+use ringgear::engine::{self, ConnId, FunctionId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 use ringgear::wire::Command as C;
@@ -386,7 +386,8 @@ impl Drift {
     /// Functions with jobs that wait for a worker.
     fn queued(&self) -> Vec<(Vec<u8>, u32)> {
         let shards = self.mesh.shards().iter();
-        let functions = shards.flat_map(|shard| shard.engine().functions().iter_from(0));
+        let functions =
+            shards.flat_map(|shard| shard.engine().functions().iter_from(FunctionId::FIRST));
         let queued = functions.filter(|(_, function)| function.queued > 0);
         queued.map(|(_, function)| (function.name.to_vec(), function.queued)).collect()
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use ringgear::engine::record::{Operation, Row};
-use ringgear::engine::{ConnId, Now};
+use ringgear::engine::{ConnId, FunctionId, JobId, Now};
 use ringgear::shard::cores::{Core, CoreSet, Cores};
 use ringgear::shard::remote::message::Message;
 use ringgear::shard::{
@@ -365,7 +365,7 @@ impl Mesh {
         let cores = self.cores();
         let mut names = BTreeSet::new();
         for (core, shard) in self.shards.iter().enumerate() {
-            for (_, function) in shard.engine().functions().iter_from(0) {
+            for (_, function) in shard.engine().functions().iter_from(FunctionId::FIRST) {
                 assert_eq!(cores.owner_of(&function.name), core, "a function of another core");
                 names.insert(function.name.to_vec());
             }
@@ -377,7 +377,7 @@ impl Mesh {
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for engine in self.shards.iter().map(Shard::engine) {
-            let jobs = engine.jobs().iter_from(0);
+            let jobs = engine.jobs().iter_from(JobId::FIRST);
             rows.extend(jobs.map(|(_, job)| job.row(&engine.function_of(job).name)));
         }
         rows.sort_unstable_by_key(|row| row.number);

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use ringgear::engine::handle::Handles;
-use ringgear::engine::{self, ConnId, Now};
+use ringgear::engine::{self, ConnId, FunctionId, Now};
 use ringgear::protocol::admin::Identity;
 use ringgear::shard::{Origin, Settings, Shard};
 use ringgear::wire::Command as C;
@@ -376,7 +376,7 @@ impl Naps {
     /// With nothing on its way, a worker gets a job exactly if there is one for it.
     fn check_grab(&mut self, at: usize) {
         let functions = self.mesh.shards().iter().flat_map(|shard| {
-            let functions = shard.engine().functions().iter_from(0);
+            let functions = shard.engine().functions().iter_from(FunctionId::FIRST);
             functions.filter(|(_, function)| function.queued > 0).map(|(_, function)| function)
         });
         let able = &self.workers[at].able;
@@ -396,7 +396,7 @@ impl Naps {
         }
         for (core, shard) in self.mesh.shards().iter().enumerate() {
             assert_eq!(shard.deadline_ms(), None, "core {core} waits for nobody's grab");
-            let functions = shard.engine().functions().iter_from(0);
+            let functions = shard.engine().functions().iter_from(FunctionId::FIRST);
             for (_, function) in functions.filter(|(_, function)| function.queued > 0) {
                 let sleeper = self.workers.iter().find(|worker| {
                     worker.state == State::Asleep && worker.able.contains(&*function.name)

@@ -59,7 +59,7 @@ pub fn submit(engine: &mut Engine, body: &mut Vec<u8>, function: &[u8], unique: 
 /// Grabs the next job and completes it; answers whether there was one.
 pub fn work(engine: &mut Engine) -> bool {
     let Some(id) = engine.grab(WORKER, Priority::Low, NOW) else { return false };
-    let number = engine.jobs()[id as usize].number;
+    let number = engine.jobs()[id].number;
     engine.work_finished(WORKER, number).is_ok()
 }
 

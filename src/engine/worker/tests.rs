@@ -316,7 +316,7 @@ fn giving_functions_up_one_by_one_looks_at_no_jobs_of_others() {
     }
     assert!(VISITED.get() <= 10 * FUNCTIONS, "{} steps", VISITED.get());
     rig.engine.check_invariants();
-    assert_eq!(rig.engine.functions()[0].queued, 2);
+    assert_eq!(rig.engine.functions()[FunctionId::FIRST].queued, 2);
     assert!(rig.engine.is_bare(1));
 }
 
@@ -428,7 +428,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn take_step(rig: &mut Rig, step: Step) {
     let oldest = |rig: &Rig, is_it: &dyn Fn(&Job) -> bool| {
-        let jobs = rig.engine.jobs().iter_from(0);
+        let jobs = rig.engine.jobs().iter_from(JobId::FIRST);
         jobs.filter(|(_, job)| is_it(job)).map(|(_, job)| job.number).min()
     };
     match step {
@@ -447,9 +447,8 @@ fn take_step(rig: &mut Rig, step: Step) {
         }
         Step::Finish(conn) => {
             let abilities = &rig.engine.abilities.records;
-            let its_own = |job: &Job| {
-                job.state == State::Running && abilities[job.ability as usize].conn == conn
-            };
+            let its_own =
+                |job: &Job| job.state == State::Running && abilities[job.ability()].conn == conn;
             if let Some(number) = oldest(rig, &its_own) {
                 rig.engine.work_finished(conn, number).unwrap();
             }

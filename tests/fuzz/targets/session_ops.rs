@@ -6,7 +6,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use ringgear::engine::{ConnId, Now};
+use ringgear::engine::{ConnId, JobId, Now};
 use ringgear::wire::{encode, Command, Magic};
 use ringgear::engine::handle::{job_number, slot};
 use ringgear::shard::{Intake, Shard};
@@ -153,7 +153,8 @@ fuzz_target!(|operations: Vec<(u8, Operation<'_>)>| {
         shard.disconnect(conn, now);
     }
     let admin = shard::connect(&mut shard);
-    let numbers: Vec<u64> = shard.engine().jobs().iter_from(0).map(|(_, job)| job.number).collect();
+    let jobs = shard.engine().jobs().iter_from(JobId::FIRST);
+    let numbers: Vec<u64> = jobs.map(|(_, job)| job.number).collect();
     for number in numbers {
         let line = format!("cancel job {PREFIX}:{number}\n");
         shard.received(admin, line.as_bytes(), now);

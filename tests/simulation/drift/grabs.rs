@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use ringgear::engine::ConnId;
 use ringgear::engine::job::{Job, State};
+use ringgear::engine::{ConnId, JobId};
 
 use super::Drift;
 
@@ -25,7 +25,7 @@ impl Drift {
     pub(super) fn known_to_all(&self, able: &BTreeSet<Vec<u8>>) -> Vec<Urgent> {
         let jobs = self.mesh.shards().iter().flat_map(|shard| {
             let engine = shard.engine();
-            engine.jobs().iter_from(0).filter(|(_, job)| {
+            engine.jobs().iter_from(JobId::FIRST).filter(|(_, job)| {
                 job.state == State::Queued && able.contains(&*engine.function_of(job).name)
             })
         });
@@ -57,8 +57,11 @@ impl Drift {
     }
 
     fn find(&self, number: u64) -> Option<&Job> {
-        let mut jobs =
-            self.mesh.shards().iter().flat_map(|shard| shard.engine().jobs().iter_from(0));
+        let mut jobs = self
+            .mesh
+            .shards()
+            .iter()
+            .flat_map(|shard| shard.engine().jobs().iter_from(JobId::FIRST));
         jobs.find_map(|(_, job)| (job.number == number).then_some(job))
     }
 }
