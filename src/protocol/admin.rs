@@ -237,20 +237,6 @@ pub fn join(replies: &[Vec<u8>]) -> Vec<u8> {
     if found.is_empty() { NOT_FOUND.to_vec() } else { found }
 }
 
-impl Listing {
-    /// The same list from its start, for the next core.
-    #[must_use]
-    pub fn restarted(self) -> Self {
-        match self {
-            Self::Status(_) => Self::Status(FunctionId::FIRST),
-            Self::PriorityStatus(_) => Self::PriorityStatus(FunctionId::FIRST),
-            Self::Jobs(_) => Self::Jobs(JobId::FIRST),
-            Self::UniqueJobs(_) => Self::UniqueJobs(JobId::FIRST),
-            Self::Workers { since, .. } => Self::Workers { at: 0, since },
-        }
-    }
-}
-
 /// Splits a line at runs of spaces; a space at either end makes an empty word there.
 fn split<'l, 's>(
     line: &'l [u8],
