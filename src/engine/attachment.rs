@@ -43,7 +43,7 @@ impl Engine {
         let job = &mut self.jobs[job];
         let list = if ticket.is_some() { &mut job.waiting } else { &mut job.clients };
         list.push_front(&mut self.attachments, OF_JOB, id);
-        self.peers[conn as usize].attachments.push_front(&mut self.attachments, OF_CONN, id);
+        self.peers[conn].attachments.push_front(&mut self.attachments, OF_CONN, id);
     }
 
     /// Removes an attachment; returns its job.
@@ -52,7 +52,7 @@ impl Engine {
         let record = &mut self.jobs[job];
         let list = if ticket.is_some() { &mut record.waiting } else { &mut record.clients };
         list.remove(&mut self.attachments, OF_JOB, id);
-        self.peers[conn as usize].attachments.remove(&mut self.attachments, OF_CONN, id);
+        self.peers[conn].attachments.remove(&mut self.attachments, OF_CONN, id);
         self.attachments.remove(id);
         job
     }

@@ -407,7 +407,7 @@ fn hash_of(records: &Table<AbilityId, Ability>, id: AbilityId) -> u64 {
 /// Hash of two numbers that the server chooses: they need no seed, as clients can't make them
 /// collide.
 fn pair_hash(conn: ConnId, function: FunctionId) -> u64 {
-    spread(u64::from(conn) << 32 | u64::from(function.number()))
+    spread(u64::from(conn.number()) << 32 | u64::from(function.number()))
 }
 
 /// Spreads a number that no client chooses over all 64 bits, for the hash tables.
@@ -473,11 +473,11 @@ mod tests {
     fn abilities_are_found_by_connection_and_function() {
         let mut abilities = Abilities::default();
         let pairs = [(1, 2), (2, 1), (1, 1), (u32::MAX, 0), (0, u32::MAX)]
-            .map(|(conn, function)| (conn, FunctionId::from_number(function)));
-        let ids = pairs.map(|(conn, function)| abilities.insert(conn, function, conn));
+            .map(|(conn, function)| (ConnId::from_number(conn), FunctionId::from_number(function)));
+        let ids = pairs.map(|(conn, function)| abilities.insert(conn, function, conn.number()));
         for ((conn, function), id) in pairs.into_iter().zip(ids) {
             assert_eq!(abilities.find(conn, function), Some(id));
-            assert_eq!(abilities.records[id].timeout_ms, conn);
+            assert_eq!(abilities.records[id].timeout_ms, conn.number());
         }
         abilities.remove(ids[0]);
         let [(conn, function), (other_conn, other_function), ..] = pairs;

@@ -91,8 +91,10 @@ macro_rules! id {
 }
 pub(super) use id;
 
-/// Number of a connection, chosen by the shard and reused after a disconnect.
-pub type ConnId = u32;
+id! {
+    /// Number of a connection, chosen by the shard and reused after a disconnect.
+    pub struct ConnId
+}
 
 id! {
     /// Where a job's record is stored; reused after the job is removed.

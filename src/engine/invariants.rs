@@ -69,13 +69,13 @@ impl Engine {
             counted += function.total() as usize;
         }
         assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
-        let mut running = vec![0; self.peers.len()];
+        let mut running = vec![0; self.peers.iter().count()];
         for (at, ability) in self.abilities.records.iter() {
             for id in ability.running.iter(&self.jobs, 0) {
                 let job = &self.jobs[id];
                 assert_eq!((job.ability(), job.state), (at, State::Running));
                 assert_eq!(job.function, ability.function);
-                running[ability.conn as usize] += 1;
+                running[ability.conn.index()] += 1;
             }
         }
         assert!(self.peers.iter().map(|peer| peer.running).eq(running));

@@ -94,6 +94,41 @@ pub(crate) struct Peer {
     connected: bool,
 }
 
+/// All connections that there are or have been, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Peers(Vec<Peer>);
+
+impl Peers {
+    /// Makes a place for a connection.
+    fn extend_to(&mut self, conn: ConnId) {
+        if self.0.len() <= conn.index() {
+            self.0.resize_with(conn.index() + 1, Peer::default);
+        }
+    }
+
+    /// All places in the order of their numbers.
+    #[cfg(debug_assertions)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.0.iter()
+    }
+}
+
+impl std::ops::Index<ConnId> for Peers {
+    type Output = Peer;
+
+    #[inline]
+    fn index(&self, conn: ConnId) -> &Peer {
+        &self.0[conn.index()]
+    }
+}
+
+impl std::ops::IndexMut<ConnId> for Peers {
+    #[inline]
+    fn index_mut(&mut self, conn: ConnId) -> &mut Peer {
+        &mut self.0[conn.index()]
+    }
+}
+
 /// The queues of one core.
 #[derive(Debug)]
 pub struct Engine {
@@ -101,7 +136,7 @@ pub struct Engine {
     pub(crate) functions: Functions,
     pub(crate) abilities: Abilities,
     pub(crate) jobs: Jobs,
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) peers: Peers,
     attachments: Table<AttachmentId, Attachment>,
     by_number: Index<JobId>,
     by_unique: Index<JobId>,
@@ -135,7 +170,7 @@ impl Engine {
             functions: Functions::new(hasher.clone(), settings.durabilities.clone()),
             abilities: Abilities::default(),
             jobs: Jobs::default(),
-            peers: Vec::new(),
+            peers: Peers::default(),
             attachments: Table::default(),
             by_number: Index::default(),
             by_unique: Index::default(),
@@ -158,39 +193,37 @@ impl Engine {
 
     /// Adds a connection.
     pub fn connect(&mut self, conn: ConnId) {
-        if self.peers.len() <= conn as usize {
-            self.peers.resize_with(conn as usize + 1, Peer::default);
-        }
-        debug_assert!(!self.peers[conn as usize].connected, "the number is taken");
-        self.peers[conn as usize].connected = true;
+        self.peers.extend_to(conn);
+        debug_assert!(!self.peers[conn].connected, "the number is taken");
+        self.peers[conn].connected = true;
     }
 
     /// Marks a connection as served by several cores: `Effect::Hint` is sent for it from now on.
     pub fn mark_remote(&mut self, conn: ConnId) {
-        self.peers[conn as usize].is_remote = true;
+        self.peers[conn].is_remote = true;
     }
 
     /// Marks a connection as served by this core alone.
     pub fn mark_local(&mut self, conn: ConnId) {
-        self.peers[conn as usize].is_remote = false;
+        self.peers[conn].is_remote = false;
     }
 
     /// Whether a connection has no function, no job and no submission here.
     #[must_use]
     pub fn is_bare(&self, conn: ConnId) -> bool {
-        let Peer { abilities, running, attachments, .. } = &self.peers[conn as usize];
+        let Peer { abilities, running, attachments, .. } = &self.peers[conn];
         abilities.is_empty() && *running == 0 && attachments.is_empty()
     }
 
     /// Removes a connection: the jobs that it runs return to their queues, and waiting jobs without
     /// another client are dropped unless they are background jobs.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
-        while let Some(id) = self.peers[conn as usize].attachments.front() {
+        while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
             self.drop_if_abandoned(job);
         }
         self.reset_abilities(conn, now);
-        self.peers[conn as usize] = Peer::default();
+        self.peers[conn] = Peer::default();
     }
 
     /// Creates a job, or joins an equal one. `memory_left` is the number of bytes that may be

@@ -76,7 +76,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::tests::{Rig, settings};
+    use crate::engine::tests::{Rig, conn_id, settings};
     use crate::wire::Command;
 
     /// 50 000 names of 4 kB that a worker gave up with CANT_DO kept 208 MiB for good.
@@ -96,7 +96,7 @@ mod tests {
         }
         assert!(rig.engine.registry_bytes() > before + 3 * UNUSED_MAX * 4000);
         for at in 0..2 * UNUSED_MAX {
-            rig.engine.cant_do(1, name(at).as_bytes(), rig.now);
+            rig.engine.cant_do(conn_id(1), name(at).as_bytes(), rig.now);
         }
         rig.engine.check_invariants();
         rig.disconnect(1);
@@ -128,10 +128,10 @@ mod tests {
     fn without_memory_nothing_new_is_registered_and_what_is_there_stays() {
         let mut rig = Rig::new(settings());
         rig.can_do(1, "f");
-        assert!(rig.engine.has_memory_to_register(1, b"f", 0), "it is registered");
-        assert!(!rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES - 1));
-        assert!(rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES));
-        assert!(!rig.engine.has_memory_to_register(2, b"g", ABILITY_BYTES));
+        assert!(rig.engine.has_memory_to_register(conn_id(1), b"f", 0), "it is registered");
+        assert!(!rig.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES - 1));
+        assert!(rig.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES));
+        assert!(!rig.engine.has_memory_to_register(conn_id(2), b"g", ABILITY_BYTES));
         assert!(!rig.engine.create_function(b"g", 10) && rig.engine.create_function(b"f", 10));
     }
 }

@@ -39,7 +39,7 @@ impl Engine {
     /// that no other worker holds a lease for.
     pub fn pre_sleep(&mut self, conn: ConnId) {
         let woken_for = self.take_lease(conn);
-        let peer = &mut self.peers[conn as usize];
+        let peer = &mut self.peers[conn];
         peer.sleep = SleepState::Asleep;
         while let Some(id) = peer.awake.pop_front(&mut self.abilities.records, WAKING) {
             let ability = &mut self.abilities.records[id];
@@ -49,7 +49,7 @@ impl Engine {
         }
         // Its functions are checked at the end of the batch, not here: until then a job that is
         // queued now may be taken or cancelled.
-        if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
+        if !std::mem::replace(&mut self.peers[conn].is_new_sleeper, true) {
             self.new_sleepers.push(conn);
         }
         if let Some(function) = woken_for {
@@ -91,7 +91,7 @@ impl Engine {
     /// covers. Checks all of its functions: a job that arrived while none of a function's workers
     /// slept queued no wakeup check.
     fn check_new_sleeper(&mut self, conn: ConnId, now: Now) {
-        let peer = &mut self.peers[conn as usize];
+        let peer = &mut self.peers[conn];
         let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
         // It may have disconnected, grabbed or been woken since.
         if !is_new_sleeper || peer.sleep != SleepState::Asleep {
@@ -110,7 +110,7 @@ impl Engine {
 
     /// A function of this worker that has more queued jobs than leases.
     fn find_unclaimed(&self, conn: ConnId) -> Result<Option<FunctionId>, TooMany> {
-        let (peer, records) = (&self.peers[conn as usize], &self.abilities.records);
+        let (peer, records) = (&self.peers[conn], &self.abilities.records);
         let ready = Priority::ALL.into_iter().flat_map(|priority| {
             peer.maybe_ready[priority as usize].iter(records, READY[priority as usize])
         });
@@ -153,7 +153,7 @@ impl Engine {
 
     /// Marks a sleeping worker as awake: another core sent it a NOOP.
     pub fn mark_awake(&mut self, conn: ConnId) {
-        let sleep = &mut self.peers[conn as usize].sleep;
+        let sleep = &mut self.peers[conn].sleep;
         if *sleep == SleepState::Asleep {
             *sleep = SleepState::Awake;
         }
@@ -162,23 +162,23 @@ impl Engine {
     /// Whether a worker waits for a NOOP.
     #[must_use]
     pub fn is_asleep(&self, conn: ConnId) -> bool {
-        self.peers[conn as usize].sleep == SleepState::Asleep
+        self.peers[conn].sleep == SleepState::Asleep
     }
 
     /// Whether a worker holds a lease.
     #[must_use]
     pub fn is_woken(&self, conn: ConnId) -> bool {
-        matches!(self.peers[conn as usize].sleep, SleepState::Woken { .. })
+        matches!(self.peers[conn].sleep, SleepState::Woken { .. })
     }
 
     /// The timer of a lease has expired: the worker counts as awake, and all other sleepers of the
     /// function are woken at the end of the batch.
     pub(super) fn end_overdue_lease(&mut self, conn: ConnId) {
-        let SleepState::Woken { function, .. } = self.peers[conn as usize].sleep else {
+        let SleepState::Woken { function, .. } = self.peers[conn].sleep else {
             debug_assert!(false, "a lease ends with its timer");
             return;
         };
-        self.peers[conn as usize].sleep = SleepState::Awake;
+        self.peers[conn].sleep = SleepState::Awake;
         self.functions[function].woken -= 1;
         self.counters.leases_ended += 1;
         // Set only if there are sleepers to wake: it must not apply to jobs that arrive later.
@@ -204,7 +204,7 @@ impl Engine {
             let ability = &mut records[id];
             ability.maybe_asleep = false;
             let conn = ability.conn;
-            let peer = &mut self.peers[conn as usize];
+            let peer = &mut self.peers[conn];
             peer.awake.push_front(records, WAKING, id);
             if peer.sleep == SleepState::Asleep {
                 self.send_noop(conn, function, now);
@@ -217,14 +217,14 @@ impl Engine {
     /// Sends a NOOP and starts the lease.
     fn send_noop(&mut self, conn: ConnId, function: FunctionId, now: Now) {
         let lease = self.timers.insert(now.mono_ms + self.settings.lease_ms, Due::Lease(conn));
-        self.peers[conn as usize].sleep = SleepState::Woken { function, lease };
+        self.peers[conn].sleep = SleepState::Woken { function, lease };
         self.functions[function].woken += 1;
         self.effects.push(Effect::Noop { conn });
     }
 
     /// Marks a worker as awake and ends its lease; returns the function that the lease was for.
     pub(super) fn take_lease(&mut self, conn: ConnId) -> Option<FunctionId> {
-        match std::mem::take(&mut self.peers[conn as usize].sleep) {
+        match std::mem::take(&mut self.peers[conn].sleep) {
             SleepState::Woken { function, lease } => {
                 self.timers.remove(lease);
                 self.functions[function].woken -= 1;

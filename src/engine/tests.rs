@@ -8,7 +8,12 @@ use super::record::Row;
 use super::*;
 use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
 
-pub(crate) const NOBODY: [ConnId; 0] = [];
+pub(crate) const NOBODY: [u32; 0] = [];
+
+/// The connection of this number.
+pub(crate) const fn conn_id(number: u32) -> ConnId {
+    ConnId::from_number(number)
+}
 
 /// An engine, its clock, and its settings as most tests want them.
 pub(crate) struct Rig {
@@ -24,14 +29,14 @@ impl Rig {
     pub(crate) fn new(settings: Settings) -> Self {
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
         let mut engine = Engine::new(settings, now);
-        (0..10).for_each(|conn| engine.connect(conn));
+        (0..10).for_each(|conn| engine.connect(conn_id(conn)));
         Self { engine, now }
     }
 
     /// Submits `command` with the arguments and payload in `body`.
     pub(crate) fn try_submit(
         &mut self,
-        conn: ConnId,
+        conn: u32,
         command: Command,
         body: &str,
     ) -> Result<u64, SubmitError> {
@@ -41,11 +46,11 @@ impl Rig {
         let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
         let run_at_s =
             submit.epoch.map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
-        let accepted = self.engine.submit(conn, &submit, run_at_s, 1 << 20, self.now)?;
+        let accepted = self.engine.submit(conn_id(conn), &submit, run_at_s, 1 << 20, self.now)?;
         Ok(accepted.number)
     }
 
-    pub(crate) fn submit(&mut self, conn: ConnId, command: Command, body: &str) -> u64 {
+    pub(crate) fn submit(&mut self, conn: u32, command: Command, body: &str) -> u64 {
         self.try_submit(conn, command, body).unwrap()
     }
 
@@ -54,22 +59,22 @@ impl Rig {
         self.submit(0, Command::SubmitJobBg, &format!("{function}\0\0"))
     }
 
-    pub(crate) fn can_do(&mut self, conn: ConnId, function: &str) {
-        self.engine.can_do(conn, function.as_bytes(), 0);
+    pub(crate) fn can_do(&mut self, conn: u32, function: &str) {
+        self.engine.can_do(conn_id(conn), function.as_bytes(), 0);
     }
 
-    pub(crate) fn grab(&mut self, conn: ConnId) -> Option<u64> {
-        let id = self.engine.grab(conn, Priority::Low, self.now)?;
+    pub(crate) fn grab(&mut self, conn: u32) -> Option<u64> {
+        let id = self.engine.grab(conn_id(conn), Priority::Low, self.now)?;
         Some(self.engine.jobs()[id].number)
     }
 
-    pub(crate) fn sleep(&mut self, conn: ConnId) {
-        self.engine.pre_sleep(conn);
+    pub(crate) fn sleep(&mut self, conn: u32) {
+        self.engine.pre_sleep(conn_id(conn));
     }
 
-    pub(crate) fn disconnect(&mut self, conn: ConnId) {
-        self.engine.disconnect(conn, self.now);
-        self.engine.connect(conn);
+    pub(crate) fn disconnect(&mut self, conn: u32) {
+        self.engine.disconnect(conn_id(conn), self.now);
+        self.engine.connect(conn_id(conn));
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {
@@ -88,17 +93,17 @@ impl Rig {
     }
 
     /// The workers that have been woken since the last call.
-    pub(crate) fn woken(&mut self) -> Vec<ConnId> {
+    pub(crate) fn woken(&mut self) -> Vec<u32> {
         let woken = |effect| match effect {
-            Effect::Noop { conn } => conn,
+            Effect::Noop { conn } => conn.number(),
             other => panic!("{other:?}"),
         };
         self.effects().into_iter().map(woken).collect()
     }
 }
 
-fn forwards(conns: &[ConnId]) -> Vec<Effect> {
-    conns.iter().map(|&conn| Effect::Forward { conn }).collect()
+fn forwards(conns: &[u32]) -> Vec<Effect> {
+    conns.iter().map(|&conn| Effect::Forward { conn: conn_id(conn) }).collect()
 }
 
 #[test]
@@ -137,11 +142,11 @@ fn results_go_to_each_submission_the_latest_first() {
     rig.can_do(5, "resize");
     assert_eq!(rig.grab(5), Some(job));
     rig.submit(3, Command::SubmitJob, "resize\0key\0");
-    rig.engine.work_data(5, job).unwrap();
+    rig.engine.work_data(conn_id(5), job).unwrap();
     assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
-    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.work_finished(conn_id(5), job).unwrap();
     assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_eq!(rig.engine.work_finished(conn_id(5), job), Err(NotRunning));
     assert_ne!(rig.submit(3, Command::SubmitJob, "resize\0key\0"), job, "it is done");
 }
 
@@ -184,7 +189,7 @@ fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
     let queued = rig.submit(0, Command::SubmitJob, "resize\0queued\0");
     let delayed = rig.submit(0, Command::SubmitJobEpoch, "resize\0delayed\x001700000100\0");
     assert!(rig.engine.cancel(queued) && rig.engine.cancel(delayed));
-    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: queued }]);
+    assert_eq!(rig.effects(), [Effect::Fail { conn: conn_id(0), number: queued }]);
     assert!(!rig.engine.cancel(queued));
     assert_eq!(rig.engine.deadline_ms(), None, "its timer is gone, too");
 
@@ -192,9 +197,9 @@ fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
     rig.can_do(5, "resize");
     assert_eq!(rig.grab(5), Some(running));
     assert!(rig.engine.cancel(running));
-    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: running }]);
+    assert_eq!(rig.effects(), [Effect::Fail { conn: conn_id(0), number: running }]);
     assert_ne!(rig.submit(1, Command::SubmitJob, "resize\0running\0"), running);
-    assert_eq!(rig.engine.work_finished(5, running), Ok(()));
+    assert_eq!(rig.engine.work_finished(conn_id(5), running), Ok(()));
     assert_eq!(rig.effects(), [], "its clients have had their answer");
 }
 
@@ -204,7 +209,7 @@ fn requeued_jobs_go_to_the_head_in_their_old_order() {
     let jobs: Vec<u64> = (0..4).map(|_| rig.background("resize")).collect();
     rig.can_do(5, "resize");
     assert_eq!((rig.grab(5), rig.grab(5)), (Some(jobs[0]), Some(jobs[1])));
-    rig.engine.work_status(5, jobs[0], 3, 4).unwrap();
+    rig.engine.work_status(conn_id(5), jobs[0], 3, 4).unwrap();
     rig.disconnect(5);
     assert_eq!(rig.engine.status(jobs[0]), Some(Status::default()), "progress starts anew");
     rig.can_do(6, "resize");
@@ -223,12 +228,12 @@ fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
             rig.can_do(5, "resize");
             assert_eq!(rig.grab(5), Some(job));
             if loss == 2 {
-                rig.engine.cant_do(5, b"resize", rig.now);
+                rig.engine.cant_do(conn_id(5), b"resize", rig.now);
             } else {
                 rig.disconnect(5);
             }
         }
-        assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: job }]);
+        assert_eq!(rig.effects(), [Effect::Fail { conn: conn_id(0), number: job }]);
         assert_eq!((rig.engine.status(job), rig.engine.counters.exhausted), (None, 1));
     }
 }
@@ -237,7 +242,7 @@ fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
 fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     let mut rig = Rig::new(settings());
     let job = rig.background("resize");
-    rig.engine.can_do(5, b"resize", 2000);
+    rig.engine.can_do(conn_id(5), b"resize", 2000);
     assert_eq!(rig.grab(5), Some(job));
     rig.pass(1999);
     assert!(rig.engine.status(job).unwrap().running);
@@ -245,10 +250,14 @@ fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     assert!(!rig.engine.status(job).unwrap().running);
     rig.can_do(6, "resize");
     assert_eq!(rig.grab(6), Some(job));
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_eq!(rig.engine.work_finished(conn_id(5), job), Err(NotRunning));
     assert_eq!(rig.engine.counters.late, 1);
     rig.pass(100_000);
-    assert_eq!(rig.engine.work_finished(6, job), Ok(()), "this one has all the time it wants");
+    assert_eq!(
+        rig.engine.work_finished(conn_id(6), job),
+        Ok(()),
+        "this one has all the time it wants"
+    );
     assert_eq!(rig.engine.deadline_ms(), None);
 }
 
@@ -260,7 +269,7 @@ fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
     rig.can_do(6, "resize");
     let time_out = |rig: &mut Rig| {
         let job = rig.submit(1, Command::SubmitJob, "resize\0\0");
-        rig.engine.can_do(5, b"resize", 2000);
+        rig.engine.can_do(conn_id(5), b"resize", 2000);
         assert_eq!(rig.grab(5), Some(job));
         rig.pass(2000);
         rig.effects();
@@ -268,24 +277,28 @@ fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
         job
     };
     let job = time_out(&mut rig);
-    assert_eq!(rig.engine.work_finished(6, job), Err(NotRunning), "another's");
-    assert_eq!(rig.engine.work_status(5, job, 1, 2), Ok(()));
-    assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
+    assert_eq!(rig.engine.work_finished(conn_id(6), job), Err(NotRunning), "another's");
+    assert_eq!(rig.engine.work_status(conn_id(5), job, 1, 2), Ok(()));
+    assert_eq!(rig.effects(), [Effect::Forward { conn: conn_id(1) }]);
     assert_eq!(rig.engine.status(job).unwrap().numerator, 0, "it doesn't run");
-    assert_eq!(rig.engine.work_finished(5, job), Ok(()));
-    assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
+    assert_eq!(rig.engine.work_finished(conn_id(5), job), Ok(()));
+    assert_eq!(rig.effects(), [Effect::Forward { conn: conn_id(1) }]);
     assert_eq!((rig.engine.status(job), rig.grab(6)), (None, None));
     // Once it has given the function up, or is gone, nothing of it is welcome.
     let job = time_out(&mut rig);
-    rig.engine.cant_do(5, b"resize", rig.now);
-    rig.engine.can_do(5, b"resize", 2000);
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "it registered anew");
+    rig.engine.cant_do(conn_id(5), b"resize", rig.now);
+    rig.engine.can_do(conn_id(5), b"resize", 2000);
+    assert_eq!(rig.engine.work_finished(conn_id(5), job), Err(NotRunning), "it registered anew");
     assert_eq!(rig.grab(5), Some(job));
-    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.work_finished(conn_id(5), job).unwrap();
     let job = time_out(&mut rig);
     rig.disconnect(5);
-    rig.engine.can_do(5, b"resize", 2000);
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "another one of its number");
+    rig.engine.can_do(conn_id(5), b"resize", 2000);
+    assert_eq!(
+        rig.engine.work_finished(conn_id(5), job),
+        Err(NotRunning),
+        "another one of its number"
+    );
     rig.engine.check_invariants();
 }
 
@@ -368,13 +381,13 @@ fn a_function_is_dropped_with_what_waits_for_it_and_not_beside_workers() {
     rig.can_do(5, "resize");
     assert_eq!(rig.engine.drop_function(id), Err(FunctionBusy));
     assert_eq!(rig.grab(5), Some(job));
-    rig.engine.work_finished(5, job).unwrap();
-    rig.engine.cant_do(5, b"resize", rig.now);
+    rig.engine.work_finished(conn_id(5), job).unwrap();
+    rig.engine.cant_do(conn_id(5), b"resize", rig.now);
     rig.effects();
     let waits = rig.submit(0, Command::SubmitJob, "resize\0key\0");
     rig.submit(0, Command::SubmitJobEpoch, "resize\0\x001700000060\0");
     assert_eq!(rig.engine.drop_function(id), Ok(()));
-    assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: waits }]);
+    assert_eq!(rig.effects(), [Effect::Fail { conn: conn_id(0), number: waits }]);
     assert!(rig.engine.jobs().is_empty() && rig.engine.deadline_ms().is_none());
     assert_eq!(rig.engine.functions().find(b"resize"), None);
 }
@@ -387,12 +400,12 @@ fn memory_is_counted_and_bounds_submissions() {
     let Ok(Request::Submit(submit)) = request else { panic!() };
     let bytes = size_of::<Job>() + 5;
     let now = rig.now;
-    let refused = rig.engine.submit(0, &submit, 0, bytes, now);
+    let refused = rig.engine.submit(conn_id(0), &submit, 0, bytes, now);
     assert_eq!((refused, rig.engine.functions().len()), (Err(SubmitError::OutOfMemory), 0));
     assert!(rig.engine.create_function(b"resize", 1 << 20), "its memory is counted, too");
-    let refused = rig.engine.submit(0, &submit, 0, bytes - 1, now);
+    let refused = rig.engine.submit(conn_id(0), &submit, 0, bytes - 1, now);
     assert_eq!(refused, Err(SubmitError::OutOfMemory));
-    let job = rig.engine.submit(0, &submit, 0, bytes, now).unwrap();
+    let job = rig.engine.submit(conn_id(0), &submit, 0, bytes, now).unwrap();
     assert_eq!(rig.engine.job_bytes(), bytes);
     rig.engine.cancel(job.number);
     assert_eq!(rig.engine.job_bytes(), 0);
@@ -419,15 +432,15 @@ fn durable(default: Durability) -> Rig {
 
 impl Rig {
     /// Submits in the background and waits for the store, as `ticket`, if need be.
-    fn submit_durably(&mut self, conn: ConnId, body: &str, ticket: Ticket) -> Accepted {
+    fn submit_durably(&mut self, conn: u32, body: &str, ticket: Ticket) -> Accepted {
         let body_bytes = u32::try_from(body.len()).unwrap();
         let command = Command::SubmitJobBg;
         let header = Header { magic: Magic::Request, command, body_bytes };
         let request = Request::parse(header, Payload::borrowed(body.as_bytes()));
         let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
-        let accepted = self.engine.submit(conn, &submit, 0, 1 << 20, self.now).unwrap();
+        let accepted = self.engine.submit(conn_id(conn), &submit, 0, 1 << 20, self.now).unwrap();
         if accepted.waits {
-            self.engine.await_store(conn, accepted.job, ticket);
+            self.engine.await_store(conn_id(conn), accepted.job, ticket);
         }
         accepted
     }
@@ -458,12 +471,12 @@ fn a_durable_job_is_neither_run_nor_answered_before_it_is_on_disk() {
     assert_eq!(rig.submit(3, Command::SubmitJob, "mail\0key\0"), number);
     assert_eq!(rig.effects(), [], "one row for all of them");
     rig.engine.stored(number, rig.now);
-    let accepted = |conn, ticket| Effect::Accepted { conn, ticket, number };
-    assert_eq!(rig.effects(), [accepted(2, 8), accepted(0, 7), Effect::Noop { conn: 1 }]);
+    let accepted = |conn, ticket| Effect::Accepted { conn: conn_id(conn), ticket, number };
+    assert_eq!(rig.effects(), [accepted(2, 8), accepted(0, 7), Effect::Noop { conn: conn_id(1) }]);
     assert_eq!(rig.grab(1), Some(number));
     assert!(!rig.submit_durably(2, "mail\0key\0", 9).waits, "it is on disk by now");
-    rig.engine.work_finished(1, number).unwrap();
-    assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }, Effect::Remove { number }]);
+    rig.engine.work_finished(conn_id(1), number).unwrap();
+    assert_eq!(rig.effects(), [Effect::Forward { conn: conn_id(3) }, Effect::Remove { number }]);
 }
 
 #[test]
@@ -475,12 +488,12 @@ fn a_job_that_is_not_kept_is_refused_and_gone() {
     rig.effects();
     rig.engine.not_stored(lost.number, rig.now);
     rig.engine.not_stored(wanted.number, rig.now);
-    let refused = |ticket| Effect::Refused { conn: 0, ticket };
+    let refused = |ticket| Effect::Refused { conn: conn_id(0), ticket };
     assert_eq!(rig.effects(), [refused(1), refused(2)], "and no removal: the store knows");
     rig.can_do(1, "mail");
     assert_eq!(rig.grab(1), Some(wanted.number), "a foreground client wants it all the same");
-    rig.engine.work_finished(1, wanted.number).unwrap();
-    assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }]);
+    rig.engine.work_finished(conn_id(1), wanted.number).unwrap();
+    assert_eq!(rig.effects(), [Effect::Forward { conn: conn_id(3) }]);
     assert!(rig.engine.jobs().is_empty());
 }
 
@@ -497,7 +510,7 @@ fn what_the_store_has_lost_is_kept_again_while_it_is_there() {
     }
     let foreground = rig.submit(3, Command::SubmitJob, "mail\0key\0");
     assert_eq!(rig.grab(1), Some(done));
-    rig.engine.work_finished(1, done).unwrap();
+    rig.engine.work_finished(conn_id(1), done).unwrap();
     assert_eq!(rig.grab(1), Some(running.number));
     rig.effects();
     for number in [done, running.number, queued.number, on_its_way, foreground, 1 << 40] {
@@ -529,7 +542,7 @@ fn a_job_that_is_cancelled_as_it_runs_does_not_come_back_after_a_restart() {
     rig.effects();
     assert!(rig.engine.cancel(number));
     assert_eq!(rig.effects(), [Effect::Remove { number }], "at once, not when its worker is done");
-    rig.engine.work_finished(1, number).unwrap();
+    rig.engine.work_finished(conn_id(1), number).unwrap();
     assert_eq!(rig.effects(), [], "and once");
 }
 
@@ -544,9 +557,12 @@ fn joining_in_the_background_makes_a_foreground_job_durable() {
     assert!(joined.waits);
     assert_eq!(rig.effects(), [Effect::Insert { job: joined.job, answered: false }]);
     // Done before it was on disk: the one that waited is answered, and the row goes.
-    rig.engine.work_finished(1, number).unwrap();
-    let accepted = Effect::Accepted { conn: 2, ticket: 5, number };
-    assert_eq!(rig.effects(), [Effect::Forward { conn: 0 }, accepted, Effect::Remove { number }]);
+    rig.engine.work_finished(conn_id(1), number).unwrap();
+    let accepted = Effect::Accepted { conn: conn_id(2), ticket: 5, number };
+    assert_eq!(
+        rig.effects(),
+        [Effect::Forward { conn: conn_id(0) }, accepted, Effect::Remove { number }]
+    );
     rig.engine.stored(number, rig.now);
     assert_eq!(rig.effects(), []);
 }
@@ -574,7 +590,7 @@ fn jobs_come_back_with_handle_unique_attempts_time_and_order() {
     });
     assert_eq!(rig.grab(1), Some(numbers[0]));
     rig.effects();
-    rig.engine.cant_do(1, b"mail", rig.now);
+    rig.engine.cant_do(conn_id(1), b"mail", rig.now);
     let lost = Effect::SetAttempts { number: numbers[0], attempts: 1 };
     assert_eq!(rig.effects(), [lost], "a worker lost it");
     let mut rows: Vec<Row> = numbers.iter().map(|&number| rig.row(number)).collect();
@@ -628,13 +644,13 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     assert_eq!(rig.grab(1), Some(foreground), "only memory has it");
     assert_eq!(rig.grab(1), None);
     // A stored job that is lost goes to the next server with its attempt.
-    rig.engine.disconnect(1, rig.now);
+    rig.engine.disconnect(conn_id(1), rig.now);
     rig.engine.check_invariants();
     assert_eq!((rig.engine.kept(), rig.engine.running()), (1002, 0));
-    rig.engine.connect(1);
+    rig.engine.connect(conn_id(1));
     rig.can_do(1, "f");
     assert_eq!(rig.grab(1), Some(foreground));
-    rig.engine.work_finished(1, foreground).unwrap();
+    rig.engine.work_finished(conn_id(1), foreground).unwrap();
     assert_eq!(rig.engine.jobs().len(), rig.engine.kept());
     let removed = |rig: &mut Rig| {
         let effects = rig.effects();

@@ -27,7 +27,7 @@ impl Engine {
         let id = self.abilities.insert(conn, function_id, timeout_ms);
         let records = &mut self.abilities.records;
         let function = &mut self.functions[function_id];
-        let peer = &mut self.peers[conn as usize];
+        let peer = &mut self.peers[conn];
         function.workers += 1;
         // libgearman sends its functions in reverse order, and gearmand puts each before those it
         // has: together they give the order in which the worker's program named them.
@@ -71,7 +71,7 @@ impl Engine {
         // don't wake this worker.
         self.end_lease(conn);
         let mut lost = Vec::new();
-        while let Some(id) = self.peers[conn as usize].abilities.front() {
+        while let Some(id) = self.peers[conn].abilities.front() {
             self.remove_ability(id, &mut lost);
         }
         lost.into_iter().for_each(|job| self.return_job(job, now));
@@ -100,7 +100,7 @@ impl Engine {
 
     /// The functions a connection can run, the latest first.
     pub fn functions_of(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
-        let abilities = self.peers[conn as usize].abilities.iter(&self.abilities.records, OWN);
+        let abilities = self.peers[conn].abilities.iter(&self.abilities.records, OWN);
         abilities.map(|id| &*self.functions[self.abilities.records[id].function].name)
     }
 
@@ -113,7 +113,7 @@ impl Engine {
             let ability = &mut records[id];
             ability.maybe_ready[priority] = true;
             let conn = ability.conn;
-            let peer = &mut self.peers[conn as usize];
+            let peer = &mut self.peers[conn];
             // A list that isn't empty has been hinted at. Its queues may be empty by now, which the
             // reply to the next grab reports. A sleeper learns its priorities with the NOOP.
             let was_empty = peer.maybe_ready[priority].is_empty();
@@ -137,7 +137,7 @@ impl Engine {
     #[inline]
     fn next_in_turn(&mut self, conn: ConnId, priority: Priority) -> Option<AbilityId> {
         let priority = priority as usize;
-        let ready = &mut self.peers[conn as usize].maybe_ready[priority];
+        let ready = &mut self.peers[conn].maybe_ready[priority];
         let records = &mut self.abilities.records;
         while let Some(id) = ready.front() {
             let function = &mut self.functions[records[id].function];
@@ -157,7 +157,7 @@ impl Engine {
         let ability = &records[ability_id];
         let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
         let function = &mut self.functions[ability.function];
-        let peer = &mut self.peers[conn as usize];
+        let peer = &mut self.peers[conn];
         let ready = &mut peer.maybe_ready[priority];
         ready.remove(records, READY[priority], ability_id);
         ready.push_back(records, READY[priority], ability_id);
@@ -194,7 +194,7 @@ impl Engine {
         self.running -= 1;
         let ability = &mut self.abilities.records[ability];
         ability.running.remove(&mut self.jobs, 0, id);
-        self.peers[ability.conn as usize].running -= 1;
+        self.peers[ability.conn].running -= 1;
     }
 
     /// Removes an ability. The jobs that ran by it are appended to `lost`, for the caller to return
@@ -211,7 +211,7 @@ impl Engine {
         let (conn, function_id) = (ability.conn, ability.function);
         let (ready, maybe_asleep) = (ability.maybe_ready, ability.maybe_asleep);
         let function = &mut self.functions[function_id];
-        let peer = &mut self.peers[conn as usize];
+        let peer = &mut self.peers[conn];
         function.workers -= 1;
         peer.abilities.remove(records, OWN, id);
         for (priority, ready) in ready.into_iter().enumerate() {
@@ -225,7 +225,7 @@ impl Engine {
         let list = if maybe_asleep { &mut function.maybe_asleep } else { &mut peer.awake };
         list.remove(records, WAKING, id);
         self.abilities.remove(id);
-        if let SleepState::Woken { function, .. } = self.peers[conn as usize].sleep
+        if let SleepState::Woken { function, .. } = self.peers[conn].sleep
             && function == function_id
         {
             self.end_lease(conn);
@@ -243,7 +243,7 @@ impl Engine {
     pub(crate) fn check_workers(&self) {
         let records = &self.abilities.records;
         let mut leases = std::collections::HashMap::new();
-        for peer in &self.peers {
+        for peer in self.peers.iter() {
             if let SleepState::Woken { function, .. } = peer.sleep {
                 *leases.entry(function).or_insert(0) += 1;
             }
@@ -254,7 +254,7 @@ impl Engine {
             let mut workers = 0;
             for (_, ability) in able {
                 workers += 1;
-                let asleep = self.peers[ability.conn as usize].sleep == SleepState::Asleep;
+                let asleep = self.peers[ability.conn].sleep == SleepState::Asleep;
                 assert!(!asleep || ability.maybe_asleep, "every sleeper is in a list");
                 assert!(
                     !asleep || function.woken >= function.queued,

@@ -98,7 +98,7 @@ pub fn answer(
     } else if is("prioritystatus") {
         return Ok(Some(Listing::PriorityStatus(FunctionId::FIRST)));
     } else if is("workers") {
-        return Ok(Some(Listing::Workers { at: 0, since: None }));
+        return Ok(Some(Listing::Workers { at: ConnId::FIRST, since: None }));
     } else if is("version") {
         text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
     } else if is("verbose") {

@@ -276,7 +276,7 @@ pub fn status_unique(unique: &[u8], found: Option<(u64, Status)>) -> Response<'_
 }
 
 fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
-    debug!(conn = cx.conn, code = error.code(), text = error.text(), "error reply");
+    debug!(conn = cx.conn.number(), code = error.code(), text = error.text(), "error reply");
     cx.outbox.push(&Response::Error(error));
 }
 

@@ -62,7 +62,7 @@ impl Shard {
                 return;
             }
         };
-        trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
+        trace!(conn = conn.number(), packet = header.command.name(), bytes = header.body_bytes);
         if !self.is_authorised(conn, Action::Request(&request), now) {
             return;
         }
@@ -148,7 +148,7 @@ impl Shard {
 
     /// A line of the text protocol.
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
-        trace!(conn, line = %line.escape_ascii());
+        trace!(conn = conn.number(), line = %line.escape_ascii());
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }

@@ -62,7 +62,8 @@ impl Shard {
         let connection = &self.connections[conn];
         let peer = connection.origin.peer;
         let unsent_bytes = connection.outbox().bytes().saturating_add_signed(beside);
-        self.complaints.log(now, || warn!(conn, %peer, unsent_bytes, "closed: {reason}"));
+        self.complaints
+            .log(now, || warn!(conn = conn.number(), %peer, unsent_bytes, "closed: {reason}"));
     }
 
     /// Says that a result was refused since another worker has the job.
@@ -71,7 +72,10 @@ impl Shard {
         let handle = self.settings.handles.text(number);
         let handle = handle.as_ref().escape_ascii();
         self.complaints.log(now, || {
-            warn!(conn, %peer, %handle, "result refused: its time was over, another worker has it");
+            warn!(
+                conn = conn.number(), %peer, %handle,
+                "result refused: its time was over, another worker has it"
+            );
         });
     }
 }

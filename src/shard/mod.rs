@@ -148,7 +148,7 @@ impl Shard {
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.counters.connected += 1;
-        debug!(conn, peer = %origin.peer, fd, "connected");
+        debug!(conn = conn.number(), peer = %origin.peer, fd, "connected");
         Ok(conn)
     }
 
@@ -175,7 +175,7 @@ impl Shard {
         // Effects on this very connection can't be delivered any more.
         let connection = self.connections.remove(conn);
         self.deliver(None, now);
-        debug!(conn, peer = %connection.origin.peer, "disconnected");
+        debug!(conn = conn.number(), peer = %connection.origin.peer, "disconnected");
     }
 
     /// A chunk has been sent whole.

@@ -180,6 +180,6 @@ impl Shard {
         let (peer, outbox) = (connection.origin.peer, connection.outbox().bytes());
         self.counters.slow_readers += 1;
         self.connections.mark_dirty(conn);
-        self.complaints.log(now, || warn!(conn, %peer, outbox, "closed: {why}"));
+        self.complaints.log(now, || warn!(conn = conn.number(), %peer, outbox, "closed: {why}"));
     }
 }

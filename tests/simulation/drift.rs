@@ -147,7 +147,8 @@ impl Drift {
     }
 
     fn connect(&mut self) -> ConnId {
-        let number = (0..).find(|number| !self.peers.contains_key(number)).unwrap_or(0);
+        let mut numbers = (0..).map(ConnId::from_number);
+        let number = numbers.find(|number| !self.peers.contains_key(number)).unwrap();
         let peer = (Ipv4Addr::LOCALHOST, 4001).into();
         let conn = self.mesh.connect(Origin { fd: 9, peer }, number, self.now).unwrap();
         self.peers.insert(conn, Peer::default());

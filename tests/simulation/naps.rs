@@ -107,10 +107,10 @@ impl Naps {
             seed,
             mesh,
             now,
-            client: 0,
+            client: ConnId::FIRST,
             workers: Vec::new(),
             functions: functions.collect(),
-            next: 0,
+            next: ConnId::FIRST,
             timers,
             story: Vec::new(),
             woken: 0,
@@ -157,7 +157,7 @@ impl Naps {
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
         let conn = self.mesh.connect(origin, self.next, self.now).unwrap();
         self.note(format!("{conn} comes"));
-        self.next += 1;
+        self.next = self.next.next();
         conn
     }
 

@@ -18,7 +18,7 @@ const UNIQUES: [&str; 8] = ["", "", "", "-", "-", "one", "two", "a-key-of-some-l
 /// Something that `conn` says next.
 pub(crate) fn request(rng: &mut Rng, model: &Model, conn: ConnId, calm: bool) -> Request {
     // Half of the connections are rather clients, the others rather workers.
-    let worker = conn % 2 == 1;
+    let worker = conn.number() % 2 == 1;
     let peer = &model.peers[&conn];
     if worker && peer.woken_ms.is_some() && rng.u32(0..4) > 0 {
         return grab(rng);

@@ -269,7 +269,8 @@ impl World {
     }
 
     fn connect_one(&mut self) -> Option<ConnId> {
-        let number = (0..).find(|number| !self.conns.contains_key(number)).unwrap_or(0);
+        let mut numbers = (0..).map(ConnId::from_number);
+        let number = numbers.find(|number| !self.conns.contains_key(number)).unwrap();
         let fd = (1000..).find(|&fd| !self.model.peers.values().any(|peer| peer.fd == fd));
         let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
         let origin = Origin { fd: fd.unwrap(), peer };

@@ -7,9 +7,9 @@ use ringgear::wire::{Payload, Priority, Submit};
 /// The time, which stands still.
 pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 /// Who submits.
-pub const CLIENT: ConnId = 0;
+pub const CLIENT: ConnId = ConnId::from_number(0);
 /// Who works.
-pub const WORKER: ConnId = 1;
+pub const WORKER: ConnId = ConnId::from_number(1);
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 

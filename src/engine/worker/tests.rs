@@ -7,7 +7,7 @@ use super::*;
 use crate::engine::job::Job;
 use crate::engine::list::VISITED;
 use crate::engine::sleep::UNCLAIMED_CHECKS_MAX;
-use crate::engine::tests::{NOBODY, Rig, settings};
+use crate::engine::tests::{NOBODY, Rig, conn_id, settings};
 use crate::engine::{Settings, Wakeup};
 use crate::wire::Command;
 
@@ -15,7 +15,7 @@ fn submit(rig: &mut Rig, command: Command, function: &str) -> u64 {
     rig.submit(0, command, &format!("{function}\0\0"))
 }
 
-fn grab_all(rig: &mut Rig, conn: ConnId) -> Vec<u64> {
+fn grab_all(rig: &mut Rig, conn: u32) -> Vec<u64> {
     std::iter::from_fn(|| rig.grab(conn)).collect()
 }
 
@@ -145,7 +145,7 @@ fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_its
     assert_eq!(rig.woken().len(), UNCLAIMED_CHECKS_MAX);
     rig.sleep(0);
     assert_eq!(rig.woken(), NOBODY, "so many are looked at");
-    rig.engine.mark_awake(0);
+    rig.engine.mark_awake(conn_id(0));
     rig.background(last);
     assert_eq!(rig.woken().len(), 1);
     rig.sleep(0);
@@ -173,10 +173,10 @@ fn after_a_lease_that_ends_unused_all_other_sleepers_are_woken() {
 
 #[test]
 fn a_woken_worker_that_leaves_hands_its_wake_up_on() {
-    let losses: [fn(&mut Rig, ConnId); 3] = [
+    let losses: [fn(&mut Rig, u32); 3] = [
         |rig, conn| rig.disconnect(conn),
-        |rig, conn| rig.engine.cant_do(conn, b"resize", rig.now),
-        |rig, conn| rig.engine.reset_abilities(conn, rig.now),
+        |rig, conn| rig.engine.cant_do(conn_id(conn), b"resize", rig.now),
+        |rig, conn| rig.engine.reset_abilities(conn_id(conn), rig.now),
     ];
     for lose in losses {
         let mut rig = Rig::new(settings());
@@ -213,7 +213,7 @@ fn a_sleeper_that_resets_its_abilities_sleeps_on() {
     let mut rig = Rig::new(settings());
     rig.can_do(1, "resize");
     rig.sleep(1);
-    rig.engine.reset_abilities(1, rig.now);
+    rig.engine.reset_abilities(conn_id(1), rig.now);
     rig.background("rotate");
     rig.can_do(1, "rotate");
     assert_eq!(rig.woken(), [1], "for the job that waits");
@@ -266,17 +266,17 @@ fn worker_wakeup_wakes_as_many_as_it_says_for_each_job() {
 #[test]
 fn an_ability_announced_twice_counts_once_and_takes_the_new_time() {
     let mut rig = Rig::new(settings());
-    rig.engine.can_do(1, b"resize", 1000);
-    rig.engine.can_do(1, b"resize", 0);
+    rig.engine.can_do(conn_id(1), b"resize", 1000);
+    rig.engine.can_do(conn_id(1), b"resize", 0);
     let id = rig.engine.functions().find(b"resize").unwrap();
     assert_eq!(rig.engine.functions()[id].workers, 1);
     rig.background("resize");
     assert!(rig.grab(1).is_some());
     assert_eq!(rig.engine.deadline_ms(), None, "without a limit now");
-    rig.engine.cant_do(1, b"resize", rig.now);
+    rig.engine.cant_do(conn_id(1), b"resize", rig.now);
     assert_eq!(rig.engine.functions()[id].workers, 0);
-    assert_eq!(rig.engine.functions_of(1).count(), 0);
-    rig.engine.cant_do(1, b"unheard-of", rig.now);
+    assert_eq!(rig.engine.functions_of(conn_id(1)).count(), 0);
+    rig.engine.cant_do(conn_id(1), b"unheard-of", rig.now);
 }
 
 #[test]
@@ -287,7 +287,8 @@ fn a_worker_with_many_functions_grabs_without_looking_at_each() {
         rig.can_do(1, &format!("function-{number}"));
     }
     let job = rig.background("function-10000");
-    let ready = rig.engine.peers[1].maybe_ready[1].iter(&rig.engine.abilities.records, READY[1]);
+    let ready =
+        rig.engine.peers[conn_id(1)].maybe_ready[1].iter(&rig.engine.abilities.records, READY[1]);
     assert_eq!(ready.count(), 1);
     assert_eq!((rig.grab(1), rig.grab(1)), (Some(job), None));
 }
@@ -305,19 +306,19 @@ fn giving_functions_up_one_by_one_looks_at_no_jobs_of_others() {
         rig.background(name);
     }
     for _ in 0..2 * FUNCTIONS {
-        rig.engine.grab(1, Priority::Low, rig.now).expect("one is left");
+        rig.engine.grab(conn_id(1), Priority::Low, rig.now).expect("one is left");
     }
     VISITED.set(0);
     // Whichever of its jobs are the latest.
     for (first, last) in names.iter().zip(names.iter().rev()).take(FUNCTIONS / 2) {
         for name in [first, last] {
-            rig.engine.cant_do(1, name.as_bytes(), rig.now);
+            rig.engine.cant_do(conn_id(1), name.as_bytes(), rig.now);
         }
     }
     assert!(VISITED.get() <= 10 * FUNCTIONS, "{} steps", VISITED.get());
     rig.engine.check_invariants();
     assert_eq!(rig.engine.functions()[FunctionId::FIRST].queued, 2);
-    assert!(rig.engine.is_bare(1));
+    assert!(rig.engine.is_bare(conn_id(1)));
 }
 
 #[test]
@@ -325,22 +326,22 @@ fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
     // Each of a roaming worker's functions that got its first job cost a letter: six for each job
     // with 128 functions on eight cores, more than the job itself.
     let mut rig = Rig::new(settings());
-    rig.engine.mark_remote(1);
+    rig.engine.mark_remote(conn_id(1));
     ["a", "b", "c"].iter().for_each(|function| rig.can_do(1, function));
     rig.background("a");
-    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
+    assert_eq!(rig.effects(), [Effect::Hint { conn: conn_id(1) }]);
     rig.background("b");
     assert_eq!(rig.effects(), [], "that there are some is known");
     submit(&mut rig, Command::SubmitJobHighBg, "b");
-    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }], "that some are urgent is new");
+    assert_eq!(rig.effects(), [Effect::Hint { conn: conn_id(1) }], "that some are urgent is new");
     rig.can_do(2, "a");
     rig.can_do(2, "b");
     assert_eq!(grab_all(&mut rig, 2).len(), 3);
     rig.background("c");
     assert_eq!(rig.effects(), [], "what it was told of is gone, but it has yet to ask");
-    assert!(rig.grab(1).is_some() && rig.engine.ready(1).is_empty());
+    assert!(rig.grab(1).is_some() && rig.engine.ready(conn_id(1)).is_empty());
     rig.background("a");
-    assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
+    assert_eq!(rig.effects(), [Effect::Hint { conn: conn_id(1) }]);
 }
 
 #[test]
@@ -362,7 +363,7 @@ fn a_sleeper_hears_of_every_function_that_has_jobs_when_the_batch_ends() {
     let f = rig.background("f");
     let g = rig.background("g");
     rig.sleep(5);
-    rig.engine.cant_do(5, b"f", rig.now);
+    rig.engine.cant_do(conn_id(5), b"f", rig.now);
     assert_eq!(rig.woken(), [5]);
     assert_eq!((rig.grab(5), rig.grab(6)), (Some(g), Some(f)));
     rig.can_do(5, "f");
@@ -379,7 +380,7 @@ fn a_job_waits_one_lease_however_many_sleepers_never_answer() {
     // Leases ran one after the other: behind 200 workers of a host that had gone, a job waited for
     // 20 seconds.
     let mut rig = Rig::new(settings());
-    (10..200).for_each(|conn| rig.engine.connect(conn));
+    (10..200).for_each(|conn| rig.engine.connect(conn_id(conn)));
     for conn in 1..200 {
         rig.can_do(conn, "resize");
         rig.sleep(conn);
@@ -396,22 +397,22 @@ fn a_job_waits_one_lease_however_many_sleepers_never_answer() {
 /// A request of one of several connections, or a lease's length that passes.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    CanDo(ConnId, usize),
-    CantDo(ConnId, usize),
-    Reset(ConnId),
-    Grab(ConnId),
-    Sleep(ConnId),
+    CanDo(u32, usize),
+    CantDo(u32, usize),
+    Reset(u32),
+    Grab(u32),
+    Sleep(u32),
     Submit(usize),
     CancelOldest,
-    Finish(ConnId),
-    Disconnect(ConnId),
+    Finish(u32),
+    Disconnect(u32),
     Pass,
 }
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let (conn, function) = (|| 1..5 as ConnId, || 0..FUNCTIONS.len());
+    let (conn, function) = (|| 1..5_u32, || 0..FUNCTIONS.len());
     prop_oneof![
         3 => (conn(), function()).prop_map(|(conn, function)| Step::CanDo(conn, function)),
         1 => (conn(), function()).prop_map(|(conn, function)| Step::CantDo(conn, function)),
@@ -434,9 +435,9 @@ fn take_step(rig: &mut Rig, step: Step) {
     match step {
         Step::CanDo(conn, function) => rig.can_do(conn, FUNCTIONS[function]),
         Step::CantDo(conn, function) => {
-            rig.engine.cant_do(conn, FUNCTIONS[function].as_bytes(), rig.now);
+            rig.engine.cant_do(conn_id(conn), FUNCTIONS[function].as_bytes(), rig.now);
         }
-        Step::Reset(conn) => rig.engine.reset_abilities(conn, rig.now),
+        Step::Reset(conn) => rig.engine.reset_abilities(conn_id(conn), rig.now),
         Step::Grab(conn) => drop(rig.grab(conn)),
         Step::Sleep(conn) => rig.sleep(conn),
         Step::Submit(function) => drop(rig.background(FUNCTIONS[function])),
@@ -447,10 +448,11 @@ fn take_step(rig: &mut Rig, step: Step) {
         }
         Step::Finish(conn) => {
             let abilities = &rig.engine.abilities.records;
-            let its_own =
-                |job: &Job| job.state == State::Running && abilities[job.ability()].conn == conn;
+            let its_own = |job: &Job| {
+                job.state == State::Running && abilities[job.ability()].conn == conn_id(conn)
+            };
             if let Some(number) = oldest(rig, &its_own) {
-                rig.engine.work_finished(conn, number).unwrap();
+                rig.engine.work_finished(conn_id(conn), number).unwrap();
             }
         }
         Step::Disconnect(conn) => rig.disconnect(conn),

@@ -161,7 +161,7 @@ impl EventSource for Epoll {
             let Some(connection) = &mut self.connections[at] else { continue };
             let Connection { sending, output, stream, .. } = connection;
             let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
-            let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+            let conn = ConnId::from_index(at);
             if self.runtime.liveness.is_in_doubt(output, sending.is_some())
                 && self.runtime.is_host_gone(conn, output, stream, sent_bytes, now)
             {
@@ -182,7 +182,7 @@ impl EventSource for Epoll {
 
     fn flush(&mut self, conn: ConnId, now: Now) {
         for _ in 0..WRITES_PER_TURN {
-            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
             if !connection.writable {
                 break;
             }
@@ -207,7 +207,7 @@ impl EventSource for Epoll {
                 }
             }
         }
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
         match self.runtime.shard.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Move => return self.hand_over(conn, now),
@@ -285,7 +285,7 @@ impl Epoll {
                 TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
                 Token(token) if token >= TOKEN_LISTENERS => self.acceptable = true,
                 Token(token) => {
-                    let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
+                    let conn = ConnId::from_index(token);
                     self.note_ready(conn, event, now);
                 }
             }
@@ -301,7 +301,7 @@ impl Epoll {
     }
 
     fn note_ready(&mut self, conn: ConnId, event: &Event, now: Now) {
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
         connection.ended |= event.is_read_closed();
         connection.readable |= event.is_readable() || connection.ended;
         if event.is_writable() && !connection.writable {
@@ -313,7 +313,7 @@ impl Epoll {
 
     /// Queues a connection to be read, if it is readable and the shard wants to read it.
     fn queue_read(&mut self, conn: ConnId) {
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
         let wanted = matches!(self.runtime.shard.intake(conn), Intake::Read | Intake::Direct);
         if connection.readable && !connection.queued && wanted && self.runtime.lifecycle.reads() {
             connection.queued = true;
@@ -330,16 +330,16 @@ impl Epoll {
     fn attach(&mut self, conn: ConnId, mut stream: TcpStream, now: Now) {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) =
-            self.poll.registry().register(&mut stream, Token(conn as usize), interest)
+            self.poll.registry().register(&mut stream, Token(conn.index()), interest)
         {
             warn!(%error, "connection dropped: it can't be polled");
             self.shard().disconnect(conn, now);
             return;
         }
-        if self.connections.len() <= conn as usize {
-            self.connections.resize_with(conn as usize + 1, || None);
+        if self.connections.len() <= conn.index() {
+            self.connections.resize_with(conn.index() + 1, || None);
         }
-        self.connections[conn as usize] = Some(Connection {
+        self.connections[conn.index()] = Some(Connection {
             stream,
             sending: None,
             readable: false,
@@ -351,11 +351,11 @@ impl Epoll {
     }
 
     fn read(&mut self, conn: ConnId, now: Now) {
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
         connection.queued = false;
         connection.output.heard();
         for _ in 0..READS_PER_TURN {
-            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
             let read = match self.runtime.shard.intake(conn) {
                 Intake::Read => {
                     let result = (&connection.stream).read(&mut self.read_buffer);
@@ -403,7 +403,7 @@ impl Epoll {
     /// Sends a connection to the core that it migrates to.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
         let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
-        let Some(mut connection) = self.connections[conn as usize].take() else {
+        let Some(mut connection) = self.connections[conn.index()].take() else {
             return self.runtime.shard.cancel_hand_over(hand_over);
         };
         // The descriptor stays open, so it doesn't leave epoll by itself.
@@ -414,7 +414,7 @@ impl Epoll {
 
     /// Ends a connection that a system call says is broken.
     fn break_off(&mut self, conn: ConnId, error: &Error, now: Now) {
-        if let Some(Some(connection)) = self.connections.get(conn as usize) {
+        if let Some(Some(connection)) = self.connections.get(conn.index()) {
             let sent_bytes = connection.sending.as_ref().map_or(0, |it| it.sent_bytes);
             self.runtime.note_broken(conn, error, sent_bytes, now);
         }
@@ -422,7 +422,7 @@ impl Epoll {
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {
-        if let Some(mut connection) = self.connections[conn as usize].take() {
+        if let Some(mut connection) = self.connections[conn.index()].take() {
             // Closing the socket takes it out of epoll, too; this only tells mio.
             let _ = self.poll.registry().deregister(&mut connection.stream);
             self.runtime.shard.disconnect(conn, now);

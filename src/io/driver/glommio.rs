@@ -246,7 +246,7 @@ impl EventSource for Glommio {
             let Some(connection) = &mut self.connections[at] else { continue };
             let Connection { sending, output, stream, .. } = connection;
             let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
-            let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+            let conn = ConnId::from_index(at);
             let runtime = &mut self.runtime;
             if runtime.liveness.is_in_doubt(output, sending.is_some())
                 && socket(stream, |it| runtime.is_host_gone(conn, output, &*it, sent_bytes, now))
@@ -269,7 +269,7 @@ impl EventSource for Glommio {
 
     fn flush(&mut self, conn: ConnId, now: Now) {
         for _ in 0..WRITES_PER_TURN {
-            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
             if connection.blocked {
                 break;
             }
@@ -297,7 +297,7 @@ impl EventSource for Glommio {
                 }
             }
         }
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
         match self.runtime.shard.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Read | Intake::Direct => {
@@ -340,7 +340,7 @@ impl Glommio {
     }
 
     fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
-        self.connections.get_mut(conn as usize)?.as_mut()
+        self.connections.get_mut(conn.index())?.as_mut()
     }
 
     /// Has the turn run; other threads needn't wake this core then.
@@ -357,7 +357,7 @@ impl Glommio {
         if self.kick.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
             self.kick = None;
             for conn in std::mem::take(&mut self.rearm) {
-                self.connections[conn as usize].iter().for_each(Connection::wake);
+                self.connections[conn.index()].iter().for_each(Connection::wake);
             }
         }
         self.turn(now)?;
@@ -418,14 +418,14 @@ impl Glommio {
     }
 
     fn attach(&mut self, conn: ConnId, descriptor: OwnedFd, number: Number, now: Now) -> u64 {
-        if self.connections.len() <= conn as usize {
-            self.connections.resize_with(conn as usize + 1, || None);
+        if self.connections.len() <= conn.index() {
+            self.connections.resize_with(conn.index() + 1, || None);
         }
         // SAFETY: the descriptor has no other owner.
         #[allow(unsafe_code)]
         let stream = unsafe { TcpStream::from_raw_fd(descriptor.into_raw_fd()) };
         self.serial += 1;
-        self.connections[conn as usize] = Some(Connection {
+        self.connections[conn.index()] = Some(Connection {
             stream,
             number,
             serial: self.serial,
@@ -481,7 +481,7 @@ impl Glommio {
         now: Now,
         cx: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {
-        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else {
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else {
             return Poll::Pending;
         };
         let Self { runtime, read_buffer, .. } = self;
@@ -553,7 +553,7 @@ impl Glommio {
     /// is a copy of the descriptor that is sent.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
         let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
-        let place = &mut self.connections[conn as usize];
+        let place = &mut self.connections[conn.index()];
         let copy = place.as_ref().map(|it| socket(&it.stream, |socket| socket.try_clone()));
         let Some(Ok(copy)) = copy else {
             self.shard().cancel_hand_over(hand_over);
@@ -577,7 +577,7 @@ impl Glommio {
     }
 
     fn drop_connection(&mut self, conn: ConnId, now: Now) {
-        if let Some(connection) = self.connections[conn as usize].take() {
+        if let Some(connection) = self.connections[conn.index()].take() {
             connection.wake();
             self.runtime.shard.disconnect(conn, now);
             self.wake();
@@ -715,7 +715,7 @@ mod tests {
             let (stream, address) = listener.accept().unwrap();
             let (conn, serial) = driver.add(stream, address).unwrap();
             peer.write_all(b"version\n").unwrap();
-            other.send(0, Envelope::Message(Message::Gone(7)));
+            other.send(0, Envelope::Message(Message::Gone(ConnId::from_number(7))));
             poll_fn(|cx| {
                 let ended = driver.poll(conn, serial, cx);
                 assert!(ended.is_pending());

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn messages_come_before_reads_and_leave_before_replies() {
         let mut driver = Recorder::new();
-        driver.other.send(0, Envelope::Message(Message::Gone(7)));
+        driver.other.send(0, Envelope::Message(Message::Gone(ConnId::from_number(7))));
         driver.turn(NOW).unwrap();
         assert_eq!(driver.steps, ["events", "accept", "lost hosts", "flush"]);
     }

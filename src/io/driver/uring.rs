@@ -217,7 +217,7 @@ impl EventSource for Uring {
     }
 
     fn flush(&mut self, conn: ConnId, now: Now) {
-        self.service(self.keys[conn as usize], now);
+        self.service(self.keys[conn.index()], now);
     }
 }
 
@@ -606,7 +606,8 @@ impl Uring {
             }
             (_, number) => {
                 connection.number = number;
-                debug!(conn, error = %Error::from_raw_os_error(-result), "can't be handed over");
+                let error = Error::from_raw_os_error(-result);
+                debug!(conn = conn.number(), %error, "can't be handed over");
                 self.shard().cancel_hand_over(hand_over);
             }
         }
@@ -747,10 +748,10 @@ impl Uring {
             closing: Closing::No,
         });
         if let Some(conn) = conn {
-            if self.keys.len() <= conn as usize {
-                self.keys.resize(conn as usize + 1, usize::MAX);
+            if self.keys.len() <= conn.index() {
+                self.keys.resize(conn.index() + 1, usize::MAX);
             }
-            self.keys[conn as usize] = key;
+            self.keys[conn.index()] = key;
         }
         key
     }

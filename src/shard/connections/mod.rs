@@ -11,11 +11,10 @@
 
 mod connection;
 
-use slab::Slab;
-
 pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection};
 use crate::engine::ConnId;
+use crate::engine::table::Table;
 use crate::protocol::session::Session;
 use crate::shard::cores::{Core, Cores};
 use crate::shard::remote::message::ConnKey;
@@ -27,7 +26,7 @@ use crate::wire::outbox::{Chunk, Outbox, Slot};
 #[derive(Debug)]
 pub(in crate::shard) struct Connections {
     cores: Cores,
-    slab: Slab<Connection>,
+    table: Table<ConnId, Connection>,
     /// Connections about which the driver may have something new to do.
     dirty: Vec<ConnId>,
     /// Connections whose requests may go on.
@@ -47,7 +46,7 @@ impl Connections {
     pub(in crate::shard) fn new(cores: Cores) -> Self {
         Self {
             cores,
-            slab: Slab::new(),
+            table: Table::default(),
             dirty: Vec::new(),
             resumed: Vec::new(),
             proxies: 0,
@@ -61,7 +60,7 @@ impl Connections {
 
     /// Connections whose socket this core has.
     pub(in crate::shard) fn len(&self) -> usize {
-        self.slab.len() - self.proxies
+        self.table.len() - self.proxies
     }
 
     /// Connections whose socket another core has.
@@ -101,31 +100,29 @@ impl Connections {
 
     pub(in crate::shard) fn insert(&mut self, connection: Connection) -> ConnId {
         self.add(&connection);
-        // The limit is a number of descriptors, which fit 31 bits.
-        ConnId::try_from(self.slab.insert(connection)).unwrap_or(ConnId::MAX)
+        self.table.insert(connection)
     }
 
     /// Takes a connection out; its number may be given to the next one at once.
     pub(in crate::shard) fn remove(&mut self, conn: ConnId) -> Connection {
-        let connection = self.slab.remove(conn as usize);
+        let connection = self.table.remove(conn);
         self.subtract(&connection);
         connection
     }
 
     #[inline]
     pub(in crate::shard) fn get(&self, conn: ConnId) -> Option<&Connection> {
-        self.slab.get(conn as usize)
+        self.table.get(conn)
     }
 
     #[inline]
     pub(in crate::shard) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
-        self.slab.get_mut(conn as usize)
+        self.table.get_mut(conn)
     }
 
     /// The connections whose socket this core has, with their numbers.
     pub(in crate::shard) fn iter_local(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
-        let local = self.slab.iter().filter(|(_, connection)| connection.is_local());
-        local.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+        self.table.iter().filter(|(_, connection)| connection.is_local())
     }
 
     /// Changes a connection's outbox.
@@ -145,7 +142,7 @@ impl Connections {
         conn: ConnId,
         change: impl FnOnce(&mut Session, &mut Outbox) -> T,
     ) -> T {
-        let Connection { session, outbox, .. } = &mut self.slab[conn as usize];
+        let Connection { session, outbox, .. } = &mut self.table[conn];
         self.outbox_bytes -= outbox.bytes();
         self.slots -= outbox.held();
         let result = change(session, outbox);
@@ -162,21 +159,21 @@ impl Connections {
     /// What is to be sent next, and whether more waits behind it. It counts until `sent`.
     #[inline]
     pub(in crate::shard) fn take_chunk(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
-        self.slab[conn as usize].outbox.take()
+        self.table[conn].outbox.take()
     }
 
     /// A chunk has been sent whole.
     #[inline]
     pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) {
         self.outbox_bytes -= chunk.as_ref().len();
-        self.slab[conn as usize].outbox.sent(chunk);
+        self.table[conn].outbox.sent(chunk);
     }
 
     /// Takes a connection's inbound side out, to hand its frames to what changes the rest of it;
     /// `return_inbound` has to follow.
     #[inline]
     pub(in crate::shard) fn take_inbound(&mut self, conn: ConnId) -> Inbound {
-        let inbound = std::mem::take(&mut self.slab[conn as usize].inbound);
+        let inbound = std::mem::take(&mut self.table[conn].inbound);
         self.inbound_bytes -= inbound.held_bytes();
         inbound
     }
@@ -186,14 +183,14 @@ impl Connections {
     pub(in crate::shard) fn return_inbound(&mut self, conn: ConnId, inbound: Inbound) -> usize {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
-        self.slab[conn as usize].inbound = inbound;
+        self.table[conn].inbound = inbound;
         held_bytes
     }
 
     /// Lends the allocation that a large body is to be received into; see `Inbound::lend`. It goes
     /// on counting.
     pub(in crate::shard) fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
-        self.slab[conn as usize].inbound.lend()
+        self.table[conn].inbound.lend()
     }
 
     /// Takes a lent allocation back.
@@ -209,7 +206,7 @@ impl Connections {
         conn: ConnId,
         change: impl FnOnce(&mut RemoteState) -> T,
     ) -> T {
-        let remote = &mut self.slab[conn as usize].remote;
+        let remote = &mut self.table[conn].remote;
         let remote = remote.get_or_insert_with(|| Box::new(RemoteState::new(self.cores)));
         self.remote_bytes -= remote.function_bytes();
         let result = change(remote);
@@ -230,14 +227,14 @@ impl Connections {
 
     /// A connection has nothing to do with other cores any more. Returns what it had.
     pub(in crate::shard) fn take_remote(&mut self, conn: ConnId) -> Option<Box<RemoteState>> {
-        let remote = self.slab[conn as usize].remote.take();
+        let remote = self.table[conn].remote.take();
         self.remote_bytes -= remote.as_ref().map_or(0, |remote| remote.function_bytes());
         remote
     }
 
     /// Puts a session in the place of a connection's. Returns the earlier one.
     pub(in crate::shard) fn replace_session(&mut self, conn: ConnId, session: Session) -> Session {
-        std::mem::replace(&mut self.slab[conn as usize].session, session)
+        std::mem::replace(&mut self.table[conn].session, session)
     }
 
     /// A connection of this core becomes a proxy, or the other way round.
@@ -246,7 +243,7 @@ impl Connections {
         conn: ConnId,
         proxy_for: Option<(Core, ConnKey)>,
     ) {
-        let connection = &mut self.slab[conn as usize];
+        let connection = &mut self.table[conn];
         self.proxies -= usize::from(!connection.is_local());
         connection.proxy_for = proxy_for;
         self.proxies += usize::from(!connection.is_local());
@@ -255,7 +252,7 @@ impl Connections {
     /// The driver is to look at a connection; it knows no proxies.
     #[inline]
     pub(in crate::shard) fn mark_dirty(&mut self, conn: ConnId) {
-        let connection = &mut self.slab[conn as usize];
+        let connection = &mut self.table[conn];
         if !connection.dirty && connection.is_local() {
             connection.dirty = true;
             self.dirty.push(conn);
@@ -264,7 +261,7 @@ impl Connections {
 
     /// The driver needn't look at a connection any more.
     pub(in crate::shard) fn clear_dirty(&mut self, conn: ConnId) {
-        self.slab[conn as usize].dirty = false;
+        self.table[conn].dirty = false;
     }
 
     /// The next connection that the driver is to look at.
@@ -272,7 +269,7 @@ impl Connections {
     pub(in crate::shard) fn pop_dirty(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.dirty.pop() {
             // It may be gone, and its number another's.
-            if let Some(connection) = self.slab.get_mut(conn as usize)
+            if let Some(connection) = self.table.get_mut(conn)
                 && std::mem::take(&mut connection.dirty)
             {
                 return Some(conn);
@@ -292,7 +289,7 @@ impl Connections {
     pub(in crate::shard) fn pop_resumed(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.resumed.pop() {
             // Its number may be another's by now, and a proxy's, which has no requests of its own.
-            if self.slab.get(conn as usize).is_some_and(Connection::is_local) {
+            if self.table.get(conn).is_some_and(Connection::is_local) {
                 return Some(conn);
             }
         }
@@ -332,13 +329,13 @@ impl std::ops::Index<ConnId> for Connections {
 
     #[inline]
     fn index(&self, conn: ConnId) -> &Connection {
-        &self.slab[conn as usize]
+        &self.table[conn]
     }
 }
 
 impl std::ops::IndexMut<ConnId> for Connections {
     #[inline]
     fn index_mut(&mut self, conn: ConnId) -> &mut Connection {
-        &mut self.slab[conn as usize]
+        &mut self.table[conn]
     }
 }

@@ -7,6 +7,7 @@
 
 use foldhash::HashSet;
 
+use crate::engine::ConnId;
 use crate::protocol::admin::Listing;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Rows;
@@ -60,7 +61,7 @@ impl Progress {
         let Some(Listing::Workers { at, .. }) = listing else { return rows.text };
         let Census { named, arrived, departed, .. } = &mut self.census;
         // A connection that comes while a core gives its rows may stand behind the last row.
-        if at == 0 {
+        if at == ConnId::FIRST {
             arrived.resize(arrived.len().max(self.core + 1), 0);
             arrived[self.core] = rows.arrived;
             *departed += rows.departed;
@@ -93,7 +94,7 @@ impl Progress {
         }
         self.next = Some(match self.listing {
             Listing::Workers { .. } if *rounds > 0 => {
-                Listing::Workers { at: 0, since: arrived.get(self.core).copied() }
+                Listing::Workers { at: ConnId::FIRST, since: arrived.get(self.core).copied() }
             }
             listing => listing,
         });

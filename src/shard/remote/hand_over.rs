@@ -104,7 +104,7 @@ impl Shard {
         let asleep = multi_core.map_or(was_asleep, |remote| remote.is_asleep());
         let rest = if asleep { Rest::Asleep } else { Rest::Awake };
         let (origin, ended) = (connection.origin, connection.ended);
-        debug!(conn, peer = %origin.peer, "moved");
+        debug!(conn = conn.number(), peer = %origin.peer, "moved");
         self.counters.departed += 1;
         let session = connection.into_session();
         MigratingConnection { key, origin, session, inbound, rest, ended, interest: None }
@@ -205,7 +205,7 @@ impl Shard {
             self.deliver(None, now);
         }
         self.connections.resume(conn);
-        debug!(conn, from, peer = %origin.peer, fd = origin.fd, "moved in");
+        debug!(conn = conn.number(), from, peer = %origin.peer, fd = origin.fd, "moved in");
         conn
     }
 }

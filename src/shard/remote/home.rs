@@ -105,7 +105,10 @@ impl Shard {
     pub(in crate::shard) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
         let peer = self.connections[conn].origin.peer;
         self.push(conn, &Response::Error(ErrorReply::OutOfMemoryToRegister), now);
-        self.complaints.log(now, || warn!(conn, %peer, "CAN_DO refused: --memory-max is reached"));
+        self.complaints.log(
+            now,
+            || warn!(conn = conn.number(), %peer, "CAN_DO refused: --memory-max is reached"),
+        );
     }
 
     /// The job that a worker speaks of.

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::message::{ConnKey, Message, Rest};
 use super::migration::{MigratingConnection, Migration, RemoteInterest};
 use super::state::RemoteState;
-use crate::engine::{ConnId, Now};
+use crate::engine::{ConnId, Id, Now};
 use crate::protocol::session::Session;
 use crate::shard::Shard;
 use crate::shard::connections::{Closing, Connection};
@@ -112,7 +112,7 @@ impl Shard {
         self.engine.mark_remote(conn);
         // Placeholder key until `Offloaded` brings the real one.
         let placeholder =
-            ConnKey { conn: ConnId::MAX, generation: self.connections[conn].generation };
+            ConnKey { conn: ConnId::NONE, generation: self.connections[conn].generation };
         self.connections.set_proxy_for(conn, Some((to, placeholder)));
         self.connections.clear_dirty(conn);
         self.connections.take_remote(conn);
@@ -130,7 +130,7 @@ impl Shard {
         }
         self.offload.awaiting_home += 1;
         self.counters.departed += 1;
-        debug!(conn, peer = %origin.peer, to, "offloaded");
+        debug!(conn = conn.number(), peer = %origin.peer, to, "offloaded");
         MigratingConnection { key: placeholder, origin, session, inbound, rest, ended, interest }
     }
 
@@ -199,7 +199,7 @@ impl Shard {
         let key = self.connections.key(conn);
         self.outgoing.send(owner, Message::Offloaded { proxy, key, rest });
         self.connections.resume(conn);
-        debug!(conn, from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
+        debug!(conn = conn.number(), from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
         conn
     }
 }

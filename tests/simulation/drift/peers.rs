@@ -77,7 +77,7 @@ impl Drift {
             return;
         }
         // Half of the peers are rather clients, the others rather workers.
-        let works = (conn % 2 == 1) ^ (self.rng.u32(0..10) == 0);
+        let works = (conn.number() % 2 == 1) ^ (self.rng.u32(0..10) == 0);
         let requests = if works { self.work(conn) } else { self.ask(conn) };
         self.say(conn, requests);
     }
