@@ -37,6 +37,7 @@ pub use self::counters::Counters;
 pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
 use self::losses::Complaints;
 use self::remote::fan_out::FanOut;
+use self::remote::message::HomeConnId;
 pub use self::remote::migration::{HandOver, MigratingConnection};
 use self::remote::offload::Offload;
 use self::remote::outgoing::Outgoing;
@@ -83,7 +84,7 @@ pub struct Shard {
     /// What is to go to other cores, or on its way.
     outgoing: Outgoing,
     /// Proxies of other cores' connections, by core and number there.
-    proxies: Vec<HashMap<ConnId, ConnId>>,
+    proxies: Vec<HashMap<HomeConnId, ConnId>>,
     /// What all cores are being asked.
     fan_outs: Slab<FanOut>,
     /// Workers that this core's engine woke in vain; empty between calls.

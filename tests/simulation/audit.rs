@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringgear::engine::ConnId;
 use ringgear::shard::cores::Core;
-use ringgear::shard::remote::message::{ConnKey, Message, Rest};
+use ringgear::shard::remote::message::{ConnKey, HomeConnId, Message, Rest};
 use ringgear::wire::Command;
 
 /// Between a worker's home and an owner of its functions.
@@ -30,9 +29,9 @@ struct Dealings {
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// By home, owner and number at home.
-    remote_counts: BTreeMap<(Core, Core, ConnId), Dealings>,
+    remote_counts: BTreeMap<(Core, Core, HomeConnId), Dealings>,
     /// By sender, the receivers to which it is congested and who has written to each since.
-    congested: BTreeMap<(Core, Core), BTreeSet<(ConnId, u32)>>,
+    congested: BTreeMap<(Core, Core), BTreeSet<(HomeConnId, u32)>>,
 }
 
 impl Audit {
@@ -125,8 +124,8 @@ impl Audit {
     /// A connection leaves its home for the core of its jobs, or to make room. One that makes room
     /// has written to nobody, and owners may not have heard yet that the last one of its number has
     /// gone.
-    pub(crate) fn departed(&mut self, home: Core, conn: ConnId, makes_room: bool) {
-        let is_its = |&(from, _, other): &(Core, Core, ConnId)| (from, other) == (home, conn);
+    pub(crate) fn departed(&mut self, home: Core, conn: HomeConnId, makes_room: bool) {
+        let is_its = |&(from, _, other): &(Core, Core, HomeConnId)| (from, other) == (home, conn);
         self.remote_counts.retain(|key, _| makes_room || !is_its(key));
     }
 
@@ -135,7 +134,7 @@ impl Audit {
         &mut self,
         home: Core,
         owner: Core,
-        conn: ConnId,
+        conn: HomeConnId,
         functions: Vec<Vec<u8>>,
     ) {
         if !functions.is_empty() {

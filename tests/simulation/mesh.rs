@@ -13,7 +13,7 @@ use fastrand::Rng;
 use ringgear::engine::record::{Operation, Row};
 use ringgear::engine::{ConnId, FunctionId, JobId, Now};
 use ringgear::shard::cores::{Core, CoreSet, Cores};
-use ringgear::shard::remote::message::Message;
+use ringgear::shard::remote::message::{HomeConnId, Message};
 use ringgear::shard::{
     Intake, MigratingConnection, Origin, OtherCores, Settings, Shard, TooManyConnections,
 };
@@ -193,7 +193,7 @@ impl Mesh {
             let functions: Vec<Vec<u8>> = functions.map(<[u8]>::to_vec).collect();
             let passenger = self.shard(from).detach(hand_over, now);
             let makes_room = self.shards[from].remote_counts().0 > stand_ins;
-            self.audit.departed(from, local, makes_room);
+            self.audit.departed(from, HomeConnId::of(local), makes_room);
             self.made_room += u64::from(makes_room);
             self.post(from);
             self.places.remove(&conn);
@@ -268,7 +268,7 @@ impl Mesh {
             }
             Some(Mail::Connection(conn, passenger, functions)) => {
                 let local = self.shard(to).attach(from, passenger, now);
-                self.audit.arrived(to, from, local, functions);
+                self.audit.arrived(to, from, HomeConnId::of(local), functions);
                 self.moving.remove(&conn);
                 assert_eq!(self.places.insert(conn, (to, local)), None);
                 assert_eq!(self.numbers.insert((to, local), conn), None, "{to} has a {local}");

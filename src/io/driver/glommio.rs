@@ -614,7 +614,7 @@ mod tests {
     use crate::io::runtime::Envelope;
     use crate::shard::Settings;
     use crate::shard::cores::Cores;
-    use crate::shard::remote::message::Message;
+    use crate::shard::remote::message::{HomeConnId, Message};
 
     /// Runs a test where the kernel lets glommio run.
     fn run(test: impl Future<Output = ()>) {
@@ -715,7 +715,7 @@ mod tests {
             let (stream, address) = listener.accept().unwrap();
             let (conn, serial) = driver.add(stream, address).unwrap();
             peer.write_all(b"version\n").unwrap();
-            other.send(0, Envelope::Message(Message::Gone(ConnId::from_number(7))));
+            other.send(0, Envelope::Message(Message::Gone(HomeConnId::of(ConnId::from_number(7)))));
             poll_fn(|cx| {
                 let ended = driver.poll(conn, serial, cx);
                 assert!(ended.is_pending());

@@ -74,7 +74,7 @@ mod tests {
     use crate::io::cores::mesh::{Mailbox, mesh};
     use crate::io::runtime::Envelope;
     use crate::shard::cores::Cores;
-    use crate::shard::remote::message::Message;
+    use crate::shard::remote::message::{HomeConnId, Message};
     use crate::shard::{Origin, Settings, Shard};
     use crate::wire::{Command, Magic, encode};
 
@@ -149,7 +149,9 @@ mod tests {
     #[test]
     fn messages_come_before_reads_and_leave_before_replies() {
         let mut driver = Recorder::new();
-        driver.other.send(0, Envelope::Message(Message::Gone(ConnId::from_number(7))));
+        driver
+            .other
+            .send(0, Envelope::Message(Message::Gone(HomeConnId::of(ConnId::from_number(7)))));
         driver.turn(NOW).unwrap();
         assert_eq!(driver.steps, ["events", "accept", "lost hosts", "flush"]);
     }

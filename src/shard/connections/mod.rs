@@ -17,7 +17,7 @@ use crate::engine::ConnId;
 use crate::engine::table::Table;
 use crate::protocol::session::Session;
 use crate::shard::cores::{Core, Cores};
-use crate::shard::remote::message::ConnKey;
+use crate::shard::remote::message::{ConnKey, HomeConnId};
 use crate::shard::remote::state::RemoteState;
 use crate::wire::inbound::Inbound;
 use crate::wire::outbox::{Chunk, Outbox, Slot};
@@ -216,7 +216,7 @@ impl Connections {
 
     /// A connection as other cores know it.
     pub(in crate::shard) fn key(&self, conn: ConnId) -> ConnKey {
-        ConnKey { conn, generation: self[conn].generation }
+        ConnKey { conn: HomeConnId::of(conn), generation: self[conn].generation }
     }
 
     /// The same, for a message after which `owner` knows of the connection.

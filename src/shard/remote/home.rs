@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use tracing::warn;
 
-use super::message::{ConnKey, Message, Rows};
+use super::message::{ConnKey, HomeConnId, Message, Rows};
 use super::state::entry_bytes;
 use crate::engine::{ConnId, Now};
 use crate::protocol::admin::Listing;
@@ -79,7 +79,7 @@ impl Shard {
     pub(in crate::shard) fn leave_others(&mut self, conn: ConnId) {
         let remote = self.connections.take_remote(conn);
         for core in remote.iter().flat_map(|remote| remote.known().iter()) {
-            self.outgoing.send(core, Message::Gone(conn));
+            self.outgoing.send(core, Message::Gone(HomeConnId::of(conn)));
         }
     }
 
@@ -186,13 +186,14 @@ impl Shard {
     /// The connection a message is about, unless it has gone, or is gone for other cores: an answer
     /// would make itself known to them again, and nothing would make them forget it.
     pub(in crate::shard) fn find_key(&self, key: ConnKey) -> Option<ConnId> {
-        let connection = self.connections.get(key.conn)?;
+        let conn = key.conn.at_home();
+        let connection = self.connections.get(conn)?;
         let is_open = match connection.closing {
             Closing::No => true,
             Closing::Flushing => !connection.ended,
             Closing::Now => false,
         };
         let is_it = connection.generation == key.generation && connection.is_local();
-        (is_it && is_open).then_some(key.conn)
+        (is_it && is_open).then_some(conn)
     }
 }

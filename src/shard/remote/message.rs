@@ -10,18 +10,46 @@
 //! connection's `Gone` is the last one about it, or else its `MigrationAccepted`, with which it
 //! moves.
 
+use std::fmt;
+
 use bytes::Bytes;
 
-use crate::engine::{ConnId, Status};
+use crate::engine::{ConnId, Id, Status};
 use crate::protocol::admin::Listing;
 use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
+
+/// A connection's number at its home, as other cores know it: no index of theirs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HomeConnId(ConnId);
+
+impl HomeConnId {
+    /// Of a connection that has no home yet.
+    pub(in crate::shard) const NONE: Self = Self(ConnId::NONE);
+
+    /// The number of one of this core's own connections, for other cores.
+    #[must_use]
+    pub const fn of(conn: ConnId) -> Self {
+        Self(conn)
+    }
+
+    /// The connection, at its home; means nothing on any other core.
+    pub(in crate::shard) const fn at_home(self) -> ConnId {
+        self.0
+    }
+}
+
+impl fmt::Debug for HomeConnId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
+    }
+}
 
 /// A connection as other cores know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnKey {
     /// Its number at home.
-    pub conn: ConnId,
+    pub conn: HomeConnId,
     /// Tells it from earlier connections of that number.
     pub generation: u32,
 }
@@ -66,7 +94,7 @@ pub enum Message {
     /// To the owner: a worker that was woken is at work already, or took its job elsewhere.
     Declined(ConnKey),
     /// To the owner: a connection has gone.
-    Gone(ConnId),
+    Gone(HomeConnId),
     /// To the owner: an admin command about one of its functions or jobs. `Reply` comes back.
     Line {
         /// The connection.

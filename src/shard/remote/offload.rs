@@ -12,10 +12,10 @@
 
 use tracing::debug;
 
-use super::message::{ConnKey, Message, Rest};
+use super::message::{ConnKey, HomeConnId, Message, Rest};
 use super::migration::{MigratingConnection, Migration, RemoteInterest};
 use super::state::RemoteState;
-use crate::engine::{ConnId, Id, Now};
+use crate::engine::{ConnId, Now};
 use crate::protocol::session::Session;
 use crate::shard::Shard;
 use crate::shard::connections::{Closing, Connection};
@@ -112,7 +112,7 @@ impl Shard {
         self.engine.mark_remote(conn);
         // Placeholder key until `Offloaded` brings the real one.
         let placeholder =
-            ConnKey { conn: ConnId::NONE, generation: self.connections[conn].generation };
+            ConnKey { conn: HomeConnId::NONE, generation: self.connections[conn].generation };
         self.connections.set_proxy_for(conn, Some((to, placeholder)));
         self.connections.clear_dirty(conn);
         self.connections.take_remote(conn);

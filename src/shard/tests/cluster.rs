@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::*;
 use crate::engine::function::Durability;
 use crate::shard::cores::Cores;
-use crate::shard::remote::message::{ConnKey, Message};
+use crate::shard::remote::message::{ConnKey, HomeConnId, Message};
 use crate::shard::remote::outgoing::MESSAGES_PAUSE;
 
 pub(super) const CORES: usize = 3;
@@ -689,7 +689,7 @@ fn a_stand_in_that_gets_the_number_of_one_that_was_to_go_on_is_no_drivers_busine
     // A grab that this core answers itself lets the worker go on after the call.
     cluster.shards[0].received(worker.1, &packet(Command::GrabJob, &[], b""), cluster.now);
     cluster.shards[0].disconnect(worker.1, cluster.now);
-    let key = ConnKey { conn: ConnId::from_number(7), generation: 1 };
+    let key = ConnKey { conn: HomeConnId::of(ConnId::from_number(7)), generation: 1 };
     cluster.shards[0].receive_message(1, Message::Sleep(key), cluster.now);
     let named: Vec<ConnId> =
         std::iter::from_fn(|| cluster.shards[0].poll_dirty(cluster.now)).collect();
