@@ -8,6 +8,17 @@ use thiserror::Error;
 
 use super::job::JobId;
 
+/// What a worker says of a job that it is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// `WORK_COMPLETE`
+    Complete,
+    /// `WORK_FAIL`
+    Fail,
+    /// `WORK_EXCEPTION`
+    Exception,
+}
+
 /// An accepted submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {

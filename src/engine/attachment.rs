@@ -6,6 +6,7 @@
 //! Invariant: an attachment is in one list of its job (`clients`, or `waiting` if it has a ticket)
 //! and in the list of its connection, in both or in neither.
 
+use super::event::Step;
 use super::job::{JobId, State};
 use super::list::{Linked, Links};
 use super::{ConnId, Effect, Engine, Ticket};
@@ -61,6 +62,7 @@ impl Engine {
         let job = &self.jobs[id as usize];
         if job.state != State::Running && !self.is_wanted(job) {
             self.counters.abandoned += 1;
+            self.note(Step::Abandoned, id, None);
             self.unqueue(id);
             self.remove(id);
         }

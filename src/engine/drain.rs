@@ -5,6 +5,7 @@
 //!
 //! Invariant: once draining has visited all jobs, no stored job is queued or delayed.
 
+use super::event::Step;
 use super::job::{JobId, State};
 use super::{Due, Engine, Now};
 
@@ -81,5 +82,6 @@ impl Engine {
         job.state = State::Kept;
         self.functions[job.function].kept += 1;
         self.drain.kept += 1;
+        self.note(Step::SetAside, id, None);
     }
 }

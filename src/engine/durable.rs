@@ -8,6 +8,7 @@
 //! submission that waits for the store gets one answer, even if the job is removed meanwhile.
 
 use super::attachment::Attachment;
+use super::event::Step;
 use super::function::{Durability, FunctionId};
 use super::handle;
 use super::job::{Job, JobId, State};
@@ -27,6 +28,7 @@ impl Engine {
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
         self.jobs[id as usize].storing = false;
+        self.note(Step::Stored, id, None);
         self.accept(id);
         if self.jobs[id as usize].state == State::Storing {
             self.unqueue(id);
@@ -38,6 +40,7 @@ impl Engine {
     /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
+        self.note(Step::NotStored, id, None);
         while let Some(attachment) = self.jobs[id as usize].waiting.front() {
             let Attachment { conn, ticket, .. } = self.attachments[attachment as usize];
             self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));

@@ -8,6 +8,7 @@
 //! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the
 //! store) and in the index of numbers; a removed job is in none. See `check_invariants`.
 
+pub mod event;
 pub mod function;
 pub mod handle;
 pub mod index;
@@ -40,12 +41,13 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 
-pub use self::answer::{Accepted, FunctionBusy, NotRunning, Status, SubmitError};
+pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
 pub use self::counters::Counters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
+use self::event::{Event, Loss, Step};
 use self::function::{Abilities, Function, FunctionId, Functions};
 pub use self::ids::{ConnId, Now, Ticket, UNIQUE_BYTES_MAX};
 use self::index::Index;
@@ -115,6 +117,8 @@ pub struct Engine {
     async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
+    /// Steps of jobs since `take_events`; empty while their levels are off.
+    events: Vec<Event>,
     /// Functions that `wake_sleepers` checks for jobs without a lease.
     pub(crate) wakeup_checks: Vec<FunctionId>,
     /// Workers that fell asleep since the last `wake_sleepers`, which checks their functions.
@@ -146,6 +150,7 @@ impl Engine {
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
+            events: Vec::new(),
             wakeup_checks: Vec::new(),
             new_sleepers: Vec::new(),
             counters: Counters::default(),
@@ -172,6 +177,12 @@ impl Engine {
         self.peers[conn as usize].is_remote = false;
     }
 
+    /// How many jobs a connection runs.
+    #[must_use]
+    pub fn running_of(&self, conn: ConnId) -> u32 {
+        self.peers[conn as usize].running
+    }
+
     /// Whether a connection has no function, no job and no submission here.
     #[must_use]
     pub fn is_bare(&self, conn: ConnId) -> bool {
@@ -186,7 +197,7 @@ impl Engine {
             let job = self.detach(id);
             self.drop_if_abandoned(job);
         }
-        self.reset_abilities(conn, now);
+        self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn as usize] = Peer::default();
     }
 
@@ -211,6 +222,7 @@ impl Engine {
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
             self.counters.coalesced += 1;
+            self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
                 self.jobs[id as usize].background = true;
                 self.store(id, function)
@@ -234,6 +246,7 @@ impl Engine {
         }
         let id = self.insert(job, unique_hash);
         self.counters.created += 1;
+        self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
             self.store(id, function)
         } else {
@@ -283,12 +296,18 @@ impl Engine {
     ///
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`, and isn't waiting after a timeout there.
-    pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
+    pub fn work_finished(
+        &mut self,
+        conn: ConnId,
+        number: u64,
+        outcome: Outcome,
+    ) -> Result<(), NotRunning> {
         let attempt = self.find_attempt(conn, number);
         let (id, is_running) = attempt.inspect_err(|NotRunning| {
             // The sender knows the handle, so it had the job until its attempt timed out.
             self.counters.late += u64::from(self.is_running(number));
         })?;
+        self.note(Step::Finished(outcome), id, Some(conn));
         self.forward(id);
         if is_running {
             self.release(id);

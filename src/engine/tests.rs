@@ -139,9 +139,9 @@ fn results_go_to_each_submission_the_latest_first() {
     rig.submit(3, Command::SubmitJob, "resize\0key\0");
     rig.engine.work_data(5, job).unwrap();
     assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
-    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.work_finished(5, job, Outcome::Complete).unwrap();
     assert_eq!(rig.effects(), forwards(&[3, 1, 1, 0]));
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_eq!(rig.engine.work_finished(5, job, Outcome::Complete), Err(NotRunning));
     assert_ne!(rig.submit(3, Command::SubmitJob, "resize\0key\0"), job, "it is done");
 }
 
@@ -194,7 +194,7 @@ fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
     assert!(rig.engine.cancel(running));
     assert_eq!(rig.effects(), [Effect::Fail { conn: 0, number: running }]);
     assert_ne!(rig.submit(1, Command::SubmitJob, "resize\0running\0"), running);
-    assert_eq!(rig.engine.work_finished(5, running), Ok(()));
+    assert_eq!(rig.engine.work_finished(5, running, Outcome::Complete), Ok(()));
     assert_eq!(rig.effects(), [], "its clients have had their answer");
 }
 
@@ -245,10 +245,14 @@ fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     assert!(!rig.engine.status(job).unwrap().running);
     rig.can_do(6, "resize");
     assert_eq!(rig.grab(6), Some(job));
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning));
+    assert_eq!(rig.engine.work_finished(5, job, Outcome::Complete), Err(NotRunning));
     assert_eq!(rig.engine.counters.late, 1);
     rig.pass(100_000);
-    assert_eq!(rig.engine.work_finished(6, job), Ok(()), "this one has all the time it wants");
+    assert_eq!(
+        rig.engine.work_finished(6, job, Outcome::Complete),
+        Ok(()),
+        "this one has all the time it wants"
+    );
     assert_eq!(rig.engine.deadline_ms(), None);
 }
 
@@ -268,24 +272,32 @@ fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
         job
     };
     let job = time_out(&mut rig);
-    assert_eq!(rig.engine.work_finished(6, job), Err(NotRunning), "another's");
+    assert_eq!(rig.engine.work_finished(6, job, Outcome::Complete), Err(NotRunning), "another's");
     assert_eq!(rig.engine.work_status(5, job, 1, 2), Ok(()));
     assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
     assert_eq!(rig.engine.status(job).unwrap().numerator, 0, "it doesn't run");
-    assert_eq!(rig.engine.work_finished(5, job), Ok(()));
+    assert_eq!(rig.engine.work_finished(5, job, Outcome::Complete), Ok(()));
     assert_eq!(rig.effects(), [Effect::Forward { conn: 1 }]);
     assert_eq!((rig.engine.status(job), rig.grab(6)), (None, None));
     // Once it has given the function up, or is gone, nothing of it is welcome.
     let job = time_out(&mut rig);
     rig.engine.cant_do(5, b"resize", rig.now);
     rig.engine.can_do(5, b"resize", 2000);
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "it registered anew");
+    assert_eq!(
+        rig.engine.work_finished(5, job, Outcome::Complete),
+        Err(NotRunning),
+        "it registered anew"
+    );
     assert_eq!(rig.grab(5), Some(job));
-    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.work_finished(5, job, Outcome::Complete).unwrap();
     let job = time_out(&mut rig);
     rig.disconnect(5);
     rig.engine.can_do(5, b"resize", 2000);
-    assert_eq!(rig.engine.work_finished(5, job), Err(NotRunning), "another one of its number");
+    assert_eq!(
+        rig.engine.work_finished(5, job, Outcome::Complete),
+        Err(NotRunning),
+        "another one of its number"
+    );
     rig.engine.check_invariants();
 }
 
@@ -368,7 +380,7 @@ fn a_function_is_dropped_with_what_waits_for_it_and_not_beside_workers() {
     rig.can_do(5, "resize");
     assert_eq!(rig.engine.drop_function(id), Err(FunctionBusy));
     assert_eq!(rig.grab(5), Some(job));
-    rig.engine.work_finished(5, job).unwrap();
+    rig.engine.work_finished(5, job, Outcome::Complete).unwrap();
     rig.engine.cant_do(5, b"resize", rig.now);
     rig.effects();
     let waits = rig.submit(0, Command::SubmitJob, "resize\0key\0");
@@ -458,7 +470,7 @@ fn a_durable_job_is_neither_run_nor_answered_before_it_is_on_disk() {
     assert_eq!(rig.effects(), [accepted(2, 8), accepted(0, 7), Effect::Noop { conn: 1 }]);
     assert_eq!(rig.grab(1), Some(number));
     assert!(!rig.submit_durably(2, "mail\0key\0", 9).waits, "it is on disk by now");
-    rig.engine.work_finished(1, number).unwrap();
+    rig.engine.work_finished(1, number, Outcome::Complete).unwrap();
     assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }, Effect::Remove { number }]);
 }
 
@@ -475,7 +487,7 @@ fn a_job_that_is_not_kept_is_refused_and_gone() {
     assert_eq!(rig.effects(), [refused(1), refused(2)], "and no removal: the store knows");
     rig.can_do(1, "mail");
     assert_eq!(rig.grab(1), Some(wanted.number), "a foreground client wants it all the same");
-    rig.engine.work_finished(1, wanted.number).unwrap();
+    rig.engine.work_finished(1, wanted.number, Outcome::Complete).unwrap();
     assert_eq!(rig.effects(), [Effect::Forward { conn: 3 }]);
     assert!(rig.engine.jobs().is_empty());
 }
@@ -493,7 +505,7 @@ fn what_the_store_has_lost_is_kept_again_while_it_is_there() {
     }
     let foreground = rig.submit(3, Command::SubmitJob, "mail\0key\0");
     assert_eq!(rig.grab(1), Some(done));
-    rig.engine.work_finished(1, done).unwrap();
+    rig.engine.work_finished(1, done, Outcome::Complete).unwrap();
     assert_eq!(rig.grab(1), Some(running.number));
     rig.effects();
     for number in [done, running.number, queued.number, on_its_way, foreground, 1 << 40] {
@@ -525,7 +537,7 @@ fn a_job_that_is_cancelled_as_it_runs_does_not_come_back_after_a_restart() {
     rig.effects();
     assert!(rig.engine.cancel(number));
     assert_eq!(rig.effects(), [Effect::Remove { number }], "at once, not when its worker is done");
-    rig.engine.work_finished(1, number).unwrap();
+    rig.engine.work_finished(1, number, Outcome::Complete).unwrap();
     assert_eq!(rig.effects(), [], "and once");
 }
 
@@ -540,7 +552,7 @@ fn joining_in_the_background_makes_a_foreground_job_durable() {
     assert!(joined.waits);
     assert_eq!(rig.effects(), [Effect::Insert { job: joined.job, answered: false }]);
     // Done before it was on disk: the one that waited is answered, and the row goes.
-    rig.engine.work_finished(1, number).unwrap();
+    rig.engine.work_finished(1, number, Outcome::Complete).unwrap();
     let accepted = Effect::Accepted { conn: 2, ticket: 5, number };
     assert_eq!(rig.effects(), [Effect::Forward { conn: 0 }, accepted, Effect::Remove { number }]);
     rig.engine.stored(number, rig.now);
@@ -630,7 +642,7 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     rig.engine.connect(1);
     rig.can_do(1, "f");
     assert_eq!(rig.grab(1), Some(foreground));
-    rig.engine.work_finished(1, foreground).unwrap();
+    rig.engine.work_finished(1, foreground, Outcome::Complete).unwrap();
     assert_eq!(rig.engine.jobs().len(), rig.engine.kept());
     let removed = |rig: &mut Rig| {
         let effects = rig.effects();

@@ -7,6 +7,7 @@
 //! Invariant: a function's queue with jobs is in the `maybe_ready` list of each of its workers. A
 //! running job is in the `running` list of the ability by which its worker took it.
 
+use super::event::{Loss, Step};
 use super::function::{AbilityId, FunctionId, OWN, READY, WAKING};
 use super::job::{JobId, State};
 use super::sleep::SleepState;
@@ -60,12 +61,19 @@ impl Engine {
         if let Some(id) = self.abilities.find(conn, function_id) {
             let mut lost = Vec::new();
             self.remove_ability(id, &mut lost);
-            lost.into_iter().for_each(|job| self.return_job(job, now));
+            for job in lost {
+                self.return_job(job, conn, Loss::Withdrawn, now);
+            }
         }
     }
 
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
+        self.withdraw_all(conn, Loss::Withdrawn, now);
+    }
+
+    /// A connection can't run anything any more, for this reason.
+    pub(super) fn withdraw_all(&mut self, conn: ConnId, loss: Loss, now: Now) {
         // The lease and the abilities end before the jobs return to their queues, so that the jobs
         // don't wake this worker.
         self.end_lease(conn);
@@ -73,7 +81,7 @@ impl Engine {
         while let Some(id) = self.peers[conn as usize].abilities.front() {
             self.remove_ability(id, &mut lost);
         }
-        lost.into_iter().for_each(|job| self.return_job(job, now));
+        lost.into_iter().for_each(|job| self.return_job(job, conn, loss, now));
     }
 
     /// `GRAB_JOB*`: assigns the next job to this worker: the most urgent priority first, its
@@ -179,6 +187,7 @@ impl Engine {
         job.ability = ability_id;
         job.timer = timer;
         self.counters.assigned += 1;
+        self.note(Step::Assigned, id, Some(conn));
         id
     }
 

@@ -402,7 +402,7 @@ mod tests {
             panic!("{messages:?}");
         };
         runtime.shard.receive_message(1, Message::Empty { key, ready: PrioritySet::EMPTY }, now);
-        while runtime.poll_dirty(now).is_some() && messages.len() < 2 {
+        while runtime.poll_dirty(now).is_some() && messages.len() < 3 {
             other.receive(9, |_, envelope| messages.push(envelope));
         }
         let submitted = |envelope: &Envelope| {

@@ -1,7 +1,7 @@
 //! An engine without sockets or packets, and a client and a worker who call it.
 #![allow(unreachable_pub, dead_code, reason = "each bench is a crate that uses some of it")]
 
-use ringgear::engine::{ConnId, Engine, Now, Settings};
+use ringgear::engine::{ConnId, Engine, Now, Outcome, Settings};
 use ringgear::wire::{Payload, Priority, Submit};
 
 /// The time, which stands still.
@@ -60,7 +60,7 @@ pub fn submit(engine: &mut Engine, body: &mut Vec<u8>, function: &[u8], unique: 
 pub fn work(engine: &mut Engine) -> bool {
     let Some(id) = engine.grab(WORKER, Priority::Low, NOW) else { return false };
     let number = engine.jobs()[id as usize].number;
-    engine.work_finished(WORKER, number).is_ok()
+    engine.work_finished(WORKER, number, Outcome::Complete).is_ok()
 }
 
 /// A unique key that costs next to nothing to make: 16 letters, one for each half of a byte.

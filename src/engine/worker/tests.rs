@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::Outcome;
 use crate::engine::job::Job;
 use crate::engine::list::VISITED;
 use crate::engine::sleep::UNCLAIMED_CHECKS_MAX;
@@ -451,7 +452,7 @@ fn take_step(rig: &mut Rig, step: Step) {
                 job.state == State::Running && abilities[job.ability as usize].conn == conn
             };
             if let Some(number) = oldest(rig, &its_own) {
-                rig.engine.work_finished(conn, number).unwrap();
+                rig.engine.work_finished(conn, number, Outcome::Complete).unwrap();
             }
         }
         Step::Disconnect(conn) => rig.disconnect(conn),

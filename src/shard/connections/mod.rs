@@ -222,12 +222,6 @@ impl Connections {
         ConnKey { conn, generation: self[conn].generation }
     }
 
-    /// The same, for a message after which `owner` knows of the connection.
-    pub(in crate::shard) fn known_key(&mut self, owner: Core, conn: ConnId) -> ConnKey {
-        self.with_remote(conn, |remote| remote.note_known(owner));
-        self.key(conn)
-    }
-
     /// A connection has nothing to do with other cores any more. Returns what it had.
     pub(in crate::shard) fn take_remote(&mut self, conn: ConnId) -> Option<Box<RemoteState>> {
         let remote = self.slab[conn as usize].remote.take();

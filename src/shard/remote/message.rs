@@ -10,6 +10,8 @@
 //! connection's `Gone` is the last one about it, or else its `MigrationAccepted`, with which it
 //! moves.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
 use crate::engine::{ConnId, Status};
@@ -40,6 +42,16 @@ pub enum Rest {
 /// What one core sends to another.
 #[derive(Debug)]
 pub enum Message {
+    /// To the owner: where a connection comes from. Precedes the first message about it, and
+    /// follows each change of its client id.
+    Introduced {
+        /// The connection.
+        key: ConnKey,
+        /// Its peer's address and port.
+        peer: SocketAddr,
+        /// Its client id.
+        id: Option<Box<[u8]>>,
+    },
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
         /// The connection.
@@ -222,6 +234,7 @@ impl Message {
                 | Self::Push { packets, .. }
                 | Self::Assigned { packets, .. } => packets.bytes(),
                 Self::Line { line, .. } => line.len(),
+                Self::Introduced { id, .. } => id.as_ref().map_or(0, |id| id.len()),
                 Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask {
                     question: Question::StatusUnique(text) | Question::Line(text), ..

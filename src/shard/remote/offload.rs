@@ -119,7 +119,9 @@ impl Shard {
         let inbound = self.connections.take_inbound(conn);
         self.outgoing.count_detached(inbound.held_bytes());
         let exceptions = self.connections[conn].session().exceptions();
-        let session = self.connections.replace_session(conn, Session::new(exceptions));
+        let id = self.connections[conn].session().client_id().map(Box::from);
+        let proxy = Session::of_proxy(id, exceptions);
+        let session = self.connections.replace_session(conn, proxy);
         let connection = &mut self.connections[conn];
         let (origin, ended) = (connection.origin, std::mem::take(&mut connection.ended));
         connection.migration = Migration::Offloaded;
@@ -145,7 +147,8 @@ impl Shard {
         debug_assert_eq!(self.connections[conn].migration, Migration::Offloaded);
         self.connections.set_proxy_for(conn, Some((home, key)));
         self.connections[conn].generation = key.generation;
-        self.connections.replace_session(conn, Session::new(false));
+        let id = self.connections[conn].session().client_id().map(Box::from);
+        self.connections.replace_session(conn, Session::of_proxy(id, false));
         let earlier = self.proxies[home].insert(key.conn, conn);
         debug_assert_eq!(earlier, None, "a connection of that number has yet to go, or to come");
         self.offload.awaiting_home -= 1;
