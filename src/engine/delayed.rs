@@ -19,7 +19,7 @@ pub(super) const CLOCK_JOBS: usize = 256;
 
 /// What the timers of delayed jobs are set by. They follow the clock that never goes back, so a
 /// wall clock that is set leaves them wrong.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ClockWatch {
     /// Delayed jobs.
     pub(super) delayed: usize,

@@ -99,7 +99,7 @@ fn zero_bytes(bytes: u64) -> u64 {
 }
 
 /// Lines in pages, so that more of them move none.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lines {
     pages: Vec<Box<[Line; PAGE_LINES]>>,
     len: usize,
@@ -141,7 +141,7 @@ impl AtMut<usize> for Lines {
 
 /// A set of record numbers that is searched by hash and comparison. The lowest bits of a hash say
 /// in which line its record stands, the highest byte tells it from its neighbours there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     len: usize,
     /// Where each chain starts.

@@ -45,7 +45,7 @@ pub enum State {
 }
 
 /// A job's unique, reducer and payload in a row, the first two ended by a NUL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     /// Less than `SHARED_BYTES_MIN`: nobody else ever shares it.
     Small(Box<[u8]>),
@@ -73,7 +73,7 @@ impl Body {
 }
 
 /// One job.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The number in its handle: never given to another job.
     pub number: u64,
@@ -286,7 +286,7 @@ fn cut(bytes: &[u8]) -> &[u8] {
 }
 
 /// All jobs of one core.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Jobs {
     pages: Vec<Slab<Job>>,
     /// Pages with room, in no order.

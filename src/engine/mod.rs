@@ -72,7 +72,7 @@ pub(crate) enum Due {
 
 /// One submission that isn't done with: a connection that waits for a job's outcome, or, with a
 /// ticket, for the job to be on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Attachment {
     conn: ConnId,
     job: JobId,
@@ -94,7 +94,7 @@ impl Linked for Attachment {
 }
 
 /// What the engine keeps of a connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     /// Its abilities, the latest first.
     pub(crate) abilities: List,
@@ -115,6 +115,7 @@ pub(crate) struct Peer {
 }
 
 /// The queues of one core.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) settings: Settings,

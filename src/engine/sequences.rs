@@ -9,7 +9,7 @@ use super::Engine;
 use super::handle::SEQUENCE_MAX;
 
 /// What a core may still number jobs with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sequences {
     next: u64,
     end: u64,

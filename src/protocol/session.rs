@@ -51,7 +51,7 @@ pub struct Context<'a> {
 }
 
 /// A connection as the protocol sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
     exceptions: bool,

@@ -14,6 +14,8 @@ pub mod remote;
 mod connections;
 mod counters;
 mod delivery;
+#[cfg(debug_assertions)]
+pub mod fingerprint;
 mod frames;
 mod gate;
 mod limits;
@@ -84,6 +86,7 @@ pub struct OtherCores {
 ///
 /// Everything else only looks. What the frames of a call cause is in the outboxes of the dirty
 /// connections when it returns.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,

@@ -69,7 +69,7 @@ pub enum Arrival<'a> {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum State {
     /// At a frame boundary, or within a frame that is short enough for `partial`.
     #[default]
@@ -87,7 +87,7 @@ enum State {
 }
 
 /// The receiving side of one connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Inbound {
     /// Unfinished frame, or whole ones that had to wait; those before `start` are done.
     partial: Vec<u8>,

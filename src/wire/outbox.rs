@@ -23,7 +23,7 @@ const KEPT_BYTES_MAX: usize = 4 << 10;
 const HELD_KEPT_MAX: usize = 16;
 
 /// Bytes that leave together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Chunk {
     /// Small packets, one behind another.
     Packets(Vec<u8>),
@@ -41,7 +41,7 @@ impl AsRef<[u8]> for Chunk {
 }
 
 /// Packets in the order in which they are to leave.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parcel {
     /// Closed chunks, the oldest first.
     chunks: VecDeque<Chunk>,
@@ -112,14 +112,14 @@ impl Parcel {
 pub type Slot = u32;
 
 /// A slot, and what waits behind it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Held {
     reply: Option<Parcel>,
     behind: Parcel,
 }
 
 /// The sending side of one connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outbox {
     ready: Parcel,
     /// Slots in their order; the first one is not filled.

@@ -24,7 +24,7 @@ use crate::wire::inbound::Inbound;
 use crate::wire::outbox::{Chunk, Outbox};
 
 /// Connections and proxies by number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Connections {
     slab: Slab<Connection>,
     /// Connections about which the driver may have something new to do.
@@ -110,6 +110,19 @@ impl Connections {
     pub(in crate::shard) fn iter_local(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         let local = self.slab.iter().filter(|(_, connection)| connection.is_local());
         local.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+    }
+
+    /// The same and all proxies. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn iter_all(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        let all = self.slab.iter();
+        all.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+    }
+
+    /// Connections whose requests may go on. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn resumed(&self) -> &[ConnId] {
+        &self.resumed
     }
 
     /// Changes a connection's outbox.

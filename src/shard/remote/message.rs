@@ -38,7 +38,7 @@ pub enum Rest {
 }
 
 /// What one core has to say to another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Message {
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
@@ -246,7 +246,7 @@ impl Message {
 }
 
 /// One core's next rows of a list.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The rows.
     pub text: Vec<u8>,
