@@ -149,7 +149,6 @@ fn the_rules_hold_in_larger_worlds_if_asked() {
     }
     expect_right(&guests());
     expect_right(&Scenario { hangs: 1, timers: true, batch_max: 1, ..guests() });
-    expect_right(&Scenario { whims: 1, batch_max: 2, ..guests() });
     expect_right(&Scenario { whims: 1, ..rivals() });
     expect_right(&Scenario { losses: 1, batch_max: 1, ..rivals() });
     expect_right(&Scenario { withdrawals: 1, batch_max: 1, ..rivals() });
