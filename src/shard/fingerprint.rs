@@ -117,7 +117,7 @@ impl Shard {
         if let Some(function) = engine.leased_for(conn) {
             self.put_name(function, out);
         }
-        for (priority, list) in peer.ready.iter().enumerate() {
+        for (priority, list) in peer.maybe_ready.iter().enumerate() {
             out.push('r');
             for id in list.iter(records, READY[priority]) {
                 self.put_name(records[id as usize].function, out);
@@ -150,13 +150,13 @@ impl Shard {
                     put(out, format_args!("{:?}", engine.jobs()[job as usize].payload().bytes()));
                 }
             }
-            for id in function.candidates.iter(records, WAKING) {
+            for id in function.maybe_asleep.iter(records, WAKING) {
                 let label = self.label(records[id as usize].conn, name);
                 put(out, format_args!("c{label}"));
             }
         }
         out.push('s');
-        engine.stirred.iter().for_each(|&id| self.put_name(id, out));
+        engine.wakeup_checks.iter().for_each(|&id| self.put_name(id, out));
     }
 
     fn put_name(&self, id: FunctionId, out: &mut String) {

@@ -17,7 +17,7 @@ use ringgear::shard::fingerprint::{describe_message, describe_migrating};
 use ringgear::shard::remote::message::{ConnKey, Message, Rest};
 use ringgear::shard::remote::urgency::Urgency;
 use ringgear::shard::{Intake, MigratingConnection, Origin, OtherCores, Settings, Shard};
-use ringgear::wire::{self, Command, Magic};
+use ringgear::wire::{self, Command, Magic, PrioritySet};
 
 use crate::checks::Breach;
 use crate::peer::{self, Heard, Peer, Phase, Place};
@@ -594,7 +594,7 @@ impl Cluster {
             (
                 Some(Fault::StripReady),
                 Message::Noop { ready, .. } | Message::Assigned { ready, .. },
-            ) => *ready = 0,
+            ) => *ready = PrioritySet::default(),
             (Some(Fault::OffloadedAwake), Message::Offloaded { rest, .. }) => *rest = Rest::Awake,
             (Some(Fault::OldAsNew), message) if !message.is_to_owner() => {
                 if let Some(key) = message.key_mut()
