@@ -13,7 +13,7 @@ use super::{ConnId, Effect, Engine, Ticket};
 
 /// One waiting submission: without a ticket it waits for the job's outcome, with one for the job to
 /// be on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attachment {
     pub(super) conn: ConnId,
     pub(super) job: JobId,

@@ -13,7 +13,7 @@ use super::{Due, Engine, Now};
 const JOBS_AT_ONCE: usize = 256;
 
 /// Progress of draining.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Drain {
     is_on: bool,
     /// The next job to visit.

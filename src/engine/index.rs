@@ -100,7 +100,7 @@ fn zero_bytes(bytes: u64) -> u64 {
 }
 
 /// Lines in pages, so that growing moves no line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lines {
     pages: Vec<Box<[Line; PAGE_LINES]>>,
     len: usize,
@@ -142,7 +142,7 @@ impl AtMut<usize> for Lines {
 
 /// A set of record numbers that is searched by hash and comparison. The lowest bits of a hash
 /// select the line, the highest byte distinguishes the entries of a line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     len: usize,
     /// The first line of each chain.

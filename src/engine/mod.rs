@@ -73,7 +73,7 @@ pub(crate) enum Due {
 }
 
 /// The engine's record of a connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     /// Abilities, the latest first.
     pub(crate) abilities: List,
@@ -94,6 +94,7 @@ pub(crate) struct Peer {
 }
 
 /// The queues of one core.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) settings: Settings,

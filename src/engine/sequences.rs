@@ -9,7 +9,7 @@ use super::Engine;
 use super::handle::SEQUENCE_MAX;
 
 /// The sequence numbers that are left to a core.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sequences {
     next: u64,
     end: u64,

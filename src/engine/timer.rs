@@ -25,7 +25,7 @@ const DUE: usize = LEVELS as usize * SLOTS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(NonZero<u32>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Timer<K> {
     deadline_ms: u64,
     key: K,
@@ -43,7 +43,7 @@ impl<K> Linked for Timer<K> {
 }
 
 /// All timers of one core, each with a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timers<K> {
     timers: Slab<Timer<K>>,
     /// The lists of all slots, `SLOTS` for each level, and that of the due timers.

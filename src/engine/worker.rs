@@ -248,6 +248,14 @@ impl Engine {
 
 #[cfg(debug_assertions)]
 impl Engine {
+    /// The function that a worker holds a lease for.
+    pub(crate) fn leased_for(&self, conn: ConnId) -> Option<FunctionId> {
+        match self.peers.get(conn as usize)?.sleep {
+            SleepState::Woken { function, .. } => Some(function),
+            SleepState::Awake | SleepState::Asleep => None,
+        }
+    }
+
     /// The workers' part of `check_invariants`.
     pub(crate) fn check_workers(&self) {
         let records = &self.abilities.records;

@@ -53,7 +53,7 @@ pub struct Context<'a> {
 }
 
 /// The protocol state of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
     exceptions: bool,

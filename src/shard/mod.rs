@@ -15,6 +15,8 @@ mod connections;
 mod counters;
 mod delivery;
 mod driver;
+#[cfg(debug_assertions)]
+pub mod fingerprint;
 mod frames;
 mod gate;
 mod job_log;
@@ -74,6 +76,7 @@ const TIMERS_PER_TICK: usize = 4096;
 ///
 /// Everything else only looks. What the frames of a call cause is in the outboxes of the dirty
 /// connections when it returns.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,

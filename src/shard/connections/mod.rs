@@ -24,7 +24,7 @@ use crate::wire::inbound::Inbound;
 use crate::wire::outbox::{Chunk, Outbox, Slot};
 
 /// Connections and proxies by number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct Connections {
     cores: Cores,
     slab: Slab<Connection>,
@@ -126,6 +126,19 @@ impl Connections {
     pub(in crate::shard) fn iter_local(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         let local = self.slab.iter().filter(|(_, connection)| connection.is_local());
         local.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+    }
+
+    /// The same and all proxies. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn iter_all(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        let all = self.slab.iter();
+        all.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+    }
+
+    /// Connections whose requests may go on. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn resumed(&self) -> &[ConnId] {
+        &self.resumed
     }
 
     /// Changes a connection's outbox.

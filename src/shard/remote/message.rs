@@ -40,7 +40,7 @@ pub enum Rest {
 }
 
 /// What one core sends to another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Message {
     /// To the owner: where a connection comes from. Precedes the first message about it, and
     /// follows each change of its client id.
@@ -259,7 +259,7 @@ impl Message {
 }
 
 /// One core's next rows of a list.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The rows.
     pub text: Vec<u8>,

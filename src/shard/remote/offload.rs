@@ -22,7 +22,7 @@ use crate::shard::connections::{Closing, Connection};
 use crate::shard::cores::Core;
 
 /// Connections that are still to be offloaded.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Offload {
     to: Core,
     left: usize,
@@ -41,6 +41,12 @@ impl Offload {
     /// Proxies whose connection's new home hasn't written yet.
     pub(in crate::shard) fn awaiting_home(&self) -> usize {
         self.awaiting_home
+    }
+
+    /// Where connections are to go and how many, and those that were chosen. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn plan(&self) -> (Option<(Core, usize)>, &[ConnId]) {
+        ((self.left > 0).then_some((self.to, self.left)), &self.chosen)
     }
 }
 
