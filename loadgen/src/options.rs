@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::distributions::{PriorityMix, Size, Span, WorkTime};
 use crate::error::Error;
-use crate::shape::{PriorityMix, Size, Span, WorkTime};
 
 /// Most threads: a job's number has room for so many.
 pub const THREADS_MAX: usize = 256;

@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use crate::clock::nanos;
+use crate::distributions::Span;
 use crate::error::Error;
-use crate::shape::Span;
 use crate::shared::{Phase, Shared};
 
 /// How often the line is written anew.
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 
 /// The counts so far, all since the start; a contract with `bench-harness`.
 #[derive(Debug, Serialize)]
-struct Counts {
+struct LiveCounts {
     seconds: f64,
     connections: u64,
     answered: u64,
@@ -101,7 +101,7 @@ impl Progress {
 
 /// Writes the counts as they are.
 fn tell(shared: &Shared, now_ns: u64) -> Result<(), Error> {
-    let counts = Counts {
+    let counts = LiveCounts {
         seconds: now_ns as f64 / 1e9,
         connections: shared.sum(|live| &live.ready),
         answered: shared.sum(|live| &live.answered),

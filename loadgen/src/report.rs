@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn no_latencies_are_no_latencies() {
-        let latency = Latency::of(&crate::tally::histogram());
+        let latency = Latency::of(&crate::counts::histogram());
         assert!(latency.max == 0.0 && latency.p50 == 0.0);
     }
 }

@@ -13,16 +13,16 @@ use mio::{Poll, Waker};
 
 use crate::client::Client;
 use crate::clock::nanos;
-use crate::desk::Desk;
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::limits;
 use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
+use crate::recorder::Recorder;
 use crate::report::{Kernel, Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
 use crate::shared::{Phase, Shared};
 use crate::spawn;
-use crate::tally::Tally;
 use crate::thread::{Role, Target, Thread, WAKER};
 use crate::worker::Worker;
 
@@ -89,10 +89,10 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
     conductor.progress.clear();
-    let tally = conductor.join();
+    let counts = conductor.join();
     conductor.progress.tell_end(&conductor.shared)?;
     let window = outcome?;
-    Ok(conductor.report(tally, &window))
+    Ok(conductor.report(counts, &window))
 }
 
 /// The measured window.
@@ -111,7 +111,7 @@ struct Conductor {
     addr: SocketAddr,
     pid: Option<u32>,
     wakers: Vec<Waker>,
-    threads: Vec<JoinHandle<Tally>>,
+    threads: Vec<JoinHandle<Counts>>,
     progress: Progress,
     phase: Phase,
     /// Before the first connection.
@@ -146,12 +146,12 @@ impl Conductor {
             let waker = Waker::new(poll.registry(), WAKER);
             this.wakers.push(waker.map_err(Error::kernel("cannot make a waker"))?);
             let quota = shared.options.jobs.map(|jobs| part(jobs, index, count));
-            let desk = Desk::new(Arc::clone(&shared), index, quota);
+            let recorder = Recorder::new(Arc::clone(&shared), index, quota);
             if let (Some(live), Some(quota)) = (shared.live.get(index), quota) {
                 live.quota_left.store(quota, Ordering::Relaxed);
             }
             let roles = roles(&shared.options, addr, index, count);
-            let thread = Thread::new(poll, target, desk, index, roles, own_tables)?;
+            let thread = Thread::new(poll, target, recorder, index, roles, own_tables)?;
             let handle = std::thread::Builder::new()
                 .name(format!("loadgen-{index}"))
                 .spawn(move || thread.run())
@@ -310,22 +310,22 @@ impl Conductor {
         }
     }
 
-    fn join(&mut self) -> Tally {
-        let mut sum = Tally::new();
+    fn join(&mut self) -> Counts {
+        let mut sum = Counts::new();
         for thread in self.threads.drain(..) {
-            if let Ok(tally) = thread.join() {
-                sum.add(tally);
+            if let Ok(counts) = thread.join() {
+                sum.add(counts);
             }
         }
         sum
     }
 
-    fn report(&self, mut tally: Tally, window: &Window) -> Report {
+    fn report(&self, mut counts: Counts, window: &Window) -> Report {
         let shared = &self.shared;
         // The threads have ended: what is in flight now stays unanswered.
-        tally.faults.lost += shared.sum(|live| &live.in_flight);
+        counts.faults.lost += shared.sum(|live| &live.in_flight);
         if shared.options.is_background() && shared.options.workers > 0 {
-            tally.faults.lost += shared.ledger.accepted_not_run();
+            counts.faults.lost += shared.ledger.accepted_not_run();
         }
         let seconds = window.seconds;
         let cpu_seconds = (window.to.at_ns - window.from.at_ns) as f64 / 1e9;
@@ -333,7 +333,7 @@ impl Conductor {
             (Some(from), Some(to)) => Some(to.since(from)),
             _ => None,
         };
-        let jobs = tally.window_jobs;
+        let jobs = counts.window_jobs;
         let per_job = |time: Duration| (jobs > 0).then(|| time.as_secs_f64() * 1e6 / jobs as f64);
         let server_share = server_cpu.map(|cpu| cpu.total().as_secs_f64() / cpu_seconds);
         let threads = shared.live.len();
@@ -344,13 +344,13 @@ impl Conductor {
             jobs,
             seconds,
             jobs_per_second: jobs as f64 / seconds,
-            bytes_per_second: tally.window_bytes as f64 / seconds,
-            latency_us: Latency::of(&tally.latency_ns),
-            faults: tally.faults,
-            reruns: tally.reruns,
-            replaced: tally.replaced,
-            closed: tally.closed,
-            first_error: tally.first_error,
+            bytes_per_second: counts.window_bytes as f64 / seconds,
+            latency_us: Latency::of(&counts.latency_ns),
+            faults: counts.faults,
+            reruns: counts.reruns,
+            replaced: counts.replaced,
+            closed: counts.closed,
+            first_error: counts.first_error,
             server: Server {
                 pid: self.pid,
                 cpu_user_us_per_job: server_cpu.and_then(|cpu| per_job(cpu.user)),
@@ -372,7 +372,7 @@ impl Conductor {
             },
             config: shared.options.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            latency_ns: tally.latency_ns,
+            latency_ns: counts.latency_ns,
         }
     }
 }

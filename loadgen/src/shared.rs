@@ -1,4 +1,4 @@
-//! All that the threads of a run share: the plan, the books, the phase and the live counts.
+//! All that the threads of a run share: the options, the books, the phase and the live counts.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::options::Options;
 use crate::payload::Pool;
+use crate::plan;
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,15 +79,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: Options, threads: usize, watched: bool) -> Self {
-        let functions = crate::worker::functions(&options);
+        let functions = plan::functions(&options);
         let clock = Clock::start();
         Self {
             pool: Pool::new(options.seed ^ clock.run_number()),
             clock,
             ledger: Ledger::new(threads),
             live: (0..threads).map(|_| CachePadded::default()).collect(),
-            registrations: crate::worker::registrations(&options, &functions),
-            idle_registration: crate::worker::idle_registration(&options, &functions),
+            registrations: plan::registrations(&options, &functions),
+            idle_registration: plan::idle_registration(&options, &functions),
             functions,
             options,
             watched,
