@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::contender::{Contender, Keep, Protocol, Start};
-use crate::loadgen;
+use crate::contender::{Contender, Persistence, Protocol, Start};
+use crate::load_generator;
 use crate::options::RunOptions;
 use crate::process::{Cores, Server};
 use crate::queue;
@@ -17,7 +17,7 @@ use crate::scenario::Load;
 
 /// See the module.
 #[derive(Clone, Copy)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct BenchTarget<'a> {
     /// Who is measured.
     pub(crate) contender: Contender,
     /// Options of the harness.
@@ -43,11 +43,11 @@ pub(crate) struct Period {
     pub(crate) warm_up: Duration,
 }
 
-impl Subject<'_> {
+impl BenchTarget<'_> {
     /// A server that keeps its jobs so, on so many threads.
-    pub(crate) fn start(&self, keep: Keep<'_>, threads: usize) -> Result<Server> {
+    pub(crate) fn start(&self, persistence: Persistence<'_>, threads: usize) -> Result<Server> {
         let Self { cores, patience, .. } = *self;
-        self.contender.start(self.options, &Start { cores, keep, threads, patience })
+        self.contender.start(self.options, &Start { cores, persistence, threads, patience })
     }
 
     /// A closed loop, for as long as the options say.
@@ -61,7 +61,7 @@ impl Subject<'_> {
         let Period { load, rate, duration, warm_up } = period;
         let protocol = self.contender.protocol();
         if protocol == Protocol::Gearman {
-            let run = loadgen::Run { program: self.loadgen, load, rate, duration, warm_up };
+            let run = load_generator::Run { program: self.loadgen, load, rate, duration, warm_up };
             run.against(server.address, server.pid(), self.cores)
         } else {
             let run = queue::Run { protocol, load, duration, warm_up };

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::contender::{Contender, Keep, Protocol};
-use crate::deep::short;
+use crate::bench_target::{BenchTarget, Period};
+use crate::contender::{Contender, Persistence, Protocol};
 use crate::options::EventLoop;
 use crate::process::Server;
+use crate::queue_depth::short;
 use crate::sample::{Sample, Status};
 use crate::scenario::{Load, STEADY};
-use crate::subject::{Period, Subject};
 
 /// Connections for each worker among them.
 const CONNECTIONS_PER_WORKER: usize = 50;
@@ -31,20 +31,20 @@ const PORTS: usize = 14_000;
 /// A fresh server and a sample for each number of connections, where a process may have `limit`
 /// descriptors.
 pub(crate) fn samples(
-    subject: &Subject<'_>,
+    target: &BenchTarget<'_>,
     limit: usize,
     crowds: &[usize],
     failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
 ) -> Vec<Sample> {
-    let threads = |connections: usize| threads(subject.contender, connections, limit);
+    let threads = |connections: usize| threads(target.contender, connections, limit);
     let possible = crowds.iter().copied().filter(|&it| threads(it).is_ok()).max();
     let most = possible.and_then(|most| threads(most).ok()).unwrap_or(1);
     let one = |&connections: &usize| {
         let mut sample = match threads(connections) {
             Err(why) => Sample::without(Status::Absent, why),
-            Ok(_) => match subject.start(Keep::Memory, most) {
+            Ok(_) => match target.start(Persistence::Memory, most) {
                 Err(error) => failed(error, None),
-                Ok(server) => serve(subject, connections, &server)
+                Ok(server) => serve(target, connections, &server)
                     .unwrap_or_else(|it| failed(it, Some(server))),
             },
         };
@@ -61,10 +61,10 @@ pub(crate) fn samples(
     crowds.iter().map(one).collect()
 }
 
-fn serve(subject: &Subject<'_>, connections: usize, server: &Server) -> Result<Sample> {
-    let period = subject.closed(load(connections));
+fn serve(target: &BenchTarget<'_>, connections: usize, server: &Server) -> Result<Sample> {
+    let period = target.closed(load(connections));
     let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
-    subject.load(server, Period { warm_up, ..period })
+    target.load(server, Period { warm_up, ..period })
 }
 
 /// Threads that a contender needs for so many connections, or why it can't have them, where `limit`

@@ -7,15 +7,15 @@
 use anyhow::Result;
 use ringgear::io::machine;
 
-use crate::contender::Keep;
+use crate::bench_target::BenchTarget;
+use crate::contender::Persistence;
 use crate::process::{Cores, Server};
 use crate::sample::{Sample, Status};
 use crate::scenario::Load;
-use crate::subject::Subject;
 
-/// A fresh server and a sample for each number of cores. `subject` is where other scenarios run.
+/// A fresh server and a sample for each number of cores. `target` is where other scenarios run.
 pub(crate) fn samples(
-    subject: Subject<'_>,
+    target: BenchTarget<'_>,
     load: Load,
     counts: &[usize],
     failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
@@ -24,7 +24,7 @@ pub(crate) fn samples(
     let one = |&count: &usize| {
         let sample = match share(&processors, count) {
             Err(why) => Sample::without(Status::Absent, why),
-            Ok(cores) => measure(Subject { cores: &cores, ..subject }, load, &failed),
+            Ok(cores) => measure(BenchTarget { cores: &cores, ..target }, load, &failed),
         };
         #[expect(clippy::cast_precision_loss, reason = "some dozens")]
         let x = Some(count as f64);
@@ -34,12 +34,12 @@ pub(crate) fn samples(
 }
 
 fn measure(
-    subject: Subject<'_>,
+    target: BenchTarget<'_>,
     load: Load,
     failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
 ) -> Sample {
-    let loaded = |server: &Server| -> Result<Sample> { subject.load(server, subject.closed(load)) };
-    match subject.start(Keep::Memory, subject.cores.server.len()) {
+    let loaded = |server: &Server| -> Result<Sample> { target.load(server, target.closed(load)) };
+    match target.start(Persistence::Memory, target.cores.server.len()) {
         Err(error) => failed(error, None),
         Ok(server) => loaded(&server).unwrap_or_else(|error| failed(error, Some(server))),
     }

@@ -22,13 +22,13 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 /// A folder on a disk.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct DataDir {
     folder: PathBuf,
     /// Its file system and the time of a sync, for readers of the results.
     pub(crate) about: String,
 }
 
-impl Scratch {
+impl DataDir {
     /// The given folder, or that of this binary if it is on a disk.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, String> {
         let own = std::env::current_exe().unwrap_or_default();
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_missing_is_one_sentence() {
-        let error = Scratch::find(Some(Path::new("/nonexistent/x"))).unwrap_err();
+        let error = DataDir::find(Some(Path::new("/nonexistent/x"))).unwrap_err();
         assert!(error.starts_with("no store in /nonexistent/x: "), "{error}");
         assert!(error.ends_with("give another folder by --scratch"), "{error}");
     }

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::contender::{Contender, Keep, Protocol, gearmand};
-use crate::loadgen::NO_JOB;
+use crate::bench_target::{BenchTarget, Period};
+use crate::contender::{Contender, Persistence, Protocol, gearmand};
+use crate::data_dir::DataDir;
+use crate::load_generator::NO_JOB;
 use crate::process::{Cpu, Memory, Server};
 use crate::sample::{Sample, Status};
 use crate::scenario::{FLOOD, Load, STEADY};
-use crate::scratch::Scratch;
-use crate::subject::{Period, Subject};
 
 /// Foreground jobs beside a flood that is stored, and what the report compares them with.
 pub(crate) const BESIDE_STORED: &str = "foreground beside";
@@ -50,9 +50,9 @@ const ASK_TIME: Duration = Duration::from_millis(1);
 /// All phases of one contender.
 pub(crate) struct Run<'a> {
     /// Who, and where.
-    pub(crate) subject: Subject<'a>,
+    pub(crate) target: BenchTarget<'a>,
     /// Where stores lie.
-    pub(crate) scratch: &'a Scratch,
+    pub(crate) data_dir: &'a DataDir,
     /// Jobs of the recovery.
     pub(crate) jobs: u64,
 }
@@ -64,7 +64,7 @@ impl Run<'_> {
             at(CLOSED, self.taken(Load { pipeline: 1, ..STORED })),
             at(PIPELINED, self.taken(STORED)),
         ];
-        match self.subject.contender.protocol() {
+        match self.target.contender.protocol() {
             Protocol::Gearman => samples.extend(self.foreground()),
             Protocol::Beanstalk | Protocol::Redis => {
                 let why = "all its jobs are on disk, and nothing is answered to a submitter";
@@ -75,18 +75,18 @@ impl Run<'_> {
         samples
     }
 
-    fn start(&self, keep: Keep<'_>) -> Result<Server> {
-        self.subject.start(keep, 1)
+    fn start(&self, persistence: Persistence<'_>) -> Result<Server> {
+        self.target.start(persistence, 1)
     }
 
     fn duration(&self) -> Duration {
-        self.subject.options.duration().min(self.subject.options.phase_limit)
+        self.target.options.duration().min(self.target.options.phase_limit)
     }
 
     /// Background jobs alone.
     fn taken(&self, load: Load) -> Result<Sample> {
-        let folder = self.scratch.folder()?;
-        let server = self.start(Keep::Disk(folder.path()))?;
+        let folder = self.data_dir.folder()?;
+        let server = self.start(Persistence::Disk(folder.path()))?;
         self.load(&server, load, None, self.duration())
     }
 
@@ -97,20 +97,20 @@ impl Run<'_> {
         rate: Option<u64>,
         duration: Duration,
     ) -> Result<Sample> {
-        let warm_up = self.subject.options.warm_up();
-        self.subject.load(server, Period { load, rate, duration, warm_up })
+        let warm_up = self.target.options.warm_up();
+        self.target.load(server, Period { load, rate, duration, warm_up })
     }
 
     /// Foreground jobs alone, beside a flood that is stored, and beside the same one that isn't.
     fn foreground(&self) -> Vec<Sample> {
         let alone = || {
-            let folder = self.scratch.folder()?;
-            let server = self.start(Keep::Disk(folder.path()))?;
+            let folder = self.data_dir.folder()?;
+            let server = self.start(Persistence::Disk(folder.path()))?;
             self.load(&server, STEADY, None, self.duration())
         };
         let stored = || {
-            let folder = self.scratch.folder()?;
-            self.beside(Keep::Disk(folder.path()), None)
+            let folder = self.data_dir.folder()?;
+            self.beside(Persistence::Disk(folder.path()), None)
         };
         let alone = at(ALONE, alone());
         let (beside, flood) = match stored() {
@@ -119,7 +119,7 @@ impl Run<'_> {
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
         let rate = flood.jobs_per_second.round().max(1.0) as u64;
-        let memory = self.beside(Keep::Memory, Some(rate)).map(|(beside, _)| beside);
+        let memory = self.beside(Persistence::Memory, Some(rate)).map(|(beside, _)| beside);
         vec![
             alone,
             at(BESIDE_STORED, Ok(beside)),
@@ -129,8 +129,8 @@ impl Run<'_> {
     }
 
     /// Foreground jobs beside background jobs: as fast as these are taken, or at a rate.
-    fn beside(&self, keep: Keep<'_>, rate: Option<u64>) -> Result<(Sample, Sample)> {
-        let server = self.start(keep)?;
+    fn beside(&self, persistence: Persistence<'_>, rate: Option<u64>) -> Result<(Sample, Sample)> {
+        let server = self.start(persistence)?;
         let duration = self.duration();
         let (mut beside, flood) = std::thread::scope(|scope| {
             let flood = || self.load(&server, FLOOD_BESIDE, rate, duration + FLOOD_MARGIN);
@@ -159,12 +159,12 @@ impl Run<'_> {
 
     #[expect(clippy::cast_precision_loss, reason = "counts and bytes far below 2^53")]
     fn recovery(&self) -> Result<Sample> {
-        let folder = self.scratch.folder()?;
+        let folder = self.data_dir.folder()?;
         self.fill(folder.path())?;
-        let disk_bytes = self.subject.contender.disk_bytes(self.subject.options, folder.path())?;
-        let mut server = self.start(Keep::Disk(folder.path()))?;
+        let disk_bytes = self.target.contender.disk_bytes(self.target.options, folder.path())?;
+        let mut server = self.start(Persistence::Disk(folder.path()))?;
         if !self.has_jobs_in_time(&mut server)? {
-            let time = self.subject.patience.as_secs();
+            let time = self.target.patience.as_secs();
             let why = format!("{} jobs weren't back after {time} s", self.jobs);
             return Ok(Sample::without(Status::Absent, why));
         }
@@ -186,8 +186,8 @@ impl Run<'_> {
 
     /// Leaves the jobs in a folder, and no server.
     fn fill(&self, folder: &Path) -> Result<()> {
-        let server = self.start(Keep::Lazily(folder))?;
-        if let Contender::Gearmand { .. } | Contender::GearmandBuilt { .. } = self.subject.contender
+        let server = self.start(Persistence::Async(folder))?;
+        if let Contender::Gearmand { .. } | Contender::GearmandBuilt { .. } = self.target.contender
         {
             drop(server);
             return gearmand::fill(folder, FUNCTION, self.jobs, &[b'x'; 64]);
@@ -202,7 +202,7 @@ impl Run<'_> {
 
     /// Waits until the server says that all jobs wait; false if it says nothing for too long.
     fn has_jobs_in_time(&self, server: &mut Server) -> Result<bool> {
-        let deadline = server.start + self.subject.patience;
+        let deadline = server.start + self.target.patience;
         loop {
             if let Some(status) = server.ended() {
                 bail!("the server ended ({status}) {}", server.log().trim());
@@ -218,7 +218,7 @@ impl Run<'_> {
 
     /// Asks how many jobs wait.
     fn waiting_jobs(&self, address: SocketAddr, deadline: Instant) -> Result<u64> {
-        let protocol = self.subject.contender.protocol();
+        let protocol = self.target.contender.protocol();
         let left = deadline.saturating_duration_since(Instant::now()).max(ASK_TIME);
         let mut stream = TcpStream::connect_timeout(&address, left)?;
         stream.set_read_timeout(Some(left))?;

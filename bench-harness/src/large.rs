@@ -12,10 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header, header_bytes};
 
 use crate::contender::Protocol;
-use crate::deep::Wire;
-use crate::dialect::{Event, QUEUE};
 use crate::process::{Cores, Cpu, Memory, Pinned};
+use crate::queue_depth::Wire;
 use crate::sample::{Sample, Status};
+use crate::wire_protocol::{Event, QUEUE};
 
 /// Longest silence of a server.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,9 +2,9 @@
 //! cost.
 //!
 //! ```text
-//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
-//!                                                      durable, crowds, cores) ─▶ sample ─┐
-//!                                                                                         │
+//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load_generator, queue, queue_depth, large,
+//!                                                    durable, connections, cores ─▶ sample ─┐
+//!                                                                                           │
 //! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
 //! ```
 //!
@@ -12,31 +12,31 @@
 //! `relay` is the floor: a program that moves the same bytes between the same sockets and decides
 //! nothing.
 
-mod beside;
+mod bench_target;
+mod connections;
 mod contender;
 mod cores;
-mod crowds;
-mod deep;
-mod dialect;
+mod data_dir;
 mod durable;
-mod folder;
 mod large;
-mod loadgen;
+mod load_generator;
+mod locate;
 mod machine;
 mod options;
 mod perf;
 mod plot;
 mod process;
 mod queue;
+mod queue_depth;
 mod relay;
 mod report;
 mod run;
+mod run_dir;
 mod sample;
 mod scenario;
-mod scratch;
 mod soak;
 mod stats;
-mod subject;
+mod wire_protocol;
 
 use std::process::ExitCode;
 

@@ -293,7 +293,7 @@ pub(crate) fn thread_cpu_us() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contender::Keep;
+    use crate::contender::Persistence;
 
     #[test]
     fn a_process_name_with_parentheses_confuses_nobody() {
@@ -320,8 +320,8 @@ mod tests {
     /// On core 0, soon.
     fn start_announced(command: &mut Command) -> Result<Server> {
         let cores = Cores { server: vec![0], load: vec![0] };
-        let (keep, patience) = (Keep::Memory, Duration::from_secs(20));
-        let start = Start { cores: &cores, keep, threads: 1, patience };
+        let (persistence, patience) = (Persistence::Memory, Duration::from_secs(20));
+        let start = Start { cores: &cores, persistence, threads: 1, patience };
         Server::start_announced(command, &start)
     }
 

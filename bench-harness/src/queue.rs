@@ -17,10 +17,10 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use crate::contender::Protocol;
-use crate::dialect::Event;
 use crate::process::{Cores, Cpu, Memory, Pinned, thread_cpu_us};
 use crate::sample::{Sample, Status};
 use crate::scenario::Load;
+use crate::wire_protocol::Event;
 
 const READ_BYTES: usize = 64 << 10;
 const EVENTS_MAX: usize = 1024;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::contender::Protocol;
-use crate::dialect::Event;
 use crate::process::{Cores, Cpu, Memory, Pinned, thread_cpu_us};
 use crate::sample::{Sample, Status};
+use crate::wire_protocol::Event;
 
 /// Jobs in flight. All of them fit the sockets' buffers, so that writing never waits for reading.
 const WINDOW: u64 = 64;

@@ -9,25 +9,25 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::beside;
-use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::bench_target::BenchTarget;
+use crate::connections;
+use crate::contender::{Contender, Persistence, Protocol, Start};
 use crate::cores;
-use crate::crowds;
-use crate::deep;
+use crate::data_dir::DataDir;
 use crate::durable;
-use crate::folder;
 use crate::large;
-use crate::loadgen;
+use crate::load_generator;
+use crate::locate;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
 use crate::process::{Cores, Cpu, Server, raise_descriptors};
 use crate::queue;
+use crate::queue_depth;
 use crate::report::{self, Facts};
+use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
-use crate::scratch::Scratch;
-use crate::subject::Subject;
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ const LATENCY_SHARE: f64 = 0.25;
 /// Runs everything that was asked for; answers whether all of it was sound.
 pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     let harness = Harness::new(options)?;
-    let folder = folder::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
+    let folder = run_dir::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
     let mut facts = harness.facts();
     let mut samples: Vec<Sample> = Vec::new();
     for scenario in &harness.scenarios {
@@ -69,7 +69,7 @@ struct Harness<'a> {
     options: &'a RunOptions,
     cores: Cores,
     loadgen: Result<PathBuf, String>,
-    scratch: Result<Scratch, String>,
+    data_dir: Result<DataDir, String>,
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
     counts_calls: bool,
@@ -89,10 +89,10 @@ impl<'a> Harness<'a> {
         if cores.load.contains(&options.server_core) && available > 1 {
             bail!("--load-cores must not hold the server's core {}", options.server_core);
         }
-        let loadgen = beside::find("loadgen", options.places.loadgen.as_deref());
+        let loadgen = locate::find("loadgen", options.places.loadgen.as_deref());
         // Finding it costs some time.
-        let scratch = if scenarios.iter().any(|scenario| scenario.stores()) {
-            Scratch::find(options.places.scratch.as_deref())
+        let data_dir = if scenarios.iter().any(|scenario| scenario.stores()) {
+            DataDir::find(options.places.scratch.as_deref())
         } else {
             Err("no scenario stores anything".to_owned())
         };
@@ -103,7 +103,7 @@ impl<'a> Harness<'a> {
             options,
             cores,
             loadgen,
-            scratch,
+            data_dir,
             scenarios,
             contenders,
             counts_calls,
@@ -130,8 +130,8 @@ impl<'a> Harness<'a> {
         });
         Facts {
             name: self.options.name().to_owned(),
-            date: folder::today(),
-            command: folder::command_line(),
+            date: run_dir::today(),
+            command: run_dir::command_line(),
             machine: Machine::this(),
             server_cores: self.cores.server.clone(),
             load_cores: self.cores.load.clone(),
@@ -140,7 +140,7 @@ impl<'a> Harness<'a> {
             warm_up_s: self.options.warm_up().as_secs_f64(),
             latency_rate: self.options.latency_rate,
             counts_calls: self.counts_calls,
-            scratch: self.scratch.as_ref().ok().map(|scratch| scratch.about.clone()),
+            scratch: self.data_dir.as_ref().ok().map(|data_dir| data_dir.about.clone()),
             contenders: contenders.collect(),
             scenarios: scenarios.collect(),
         }
@@ -206,16 +206,16 @@ impl<'a> Harness<'a> {
 
     /// A fresh server that keeps its jobs in memory.
     fn start(&self, contender: Contender) -> Result<Server> {
-        let (cores, keep) = (&self.cores, Keep::Memory);
-        let start = Start { cores, keep, threads: 1, patience: START_TIME };
+        let (cores, persistence) = (&self.cores, Persistence::Memory);
+        let start = Start { cores, persistence, threads: 1, patience: START_TIME };
         contender.start(self.options, &start)
     }
 
     /// A contender, for scenarios that take the load generator.
-    fn subject(&self, contender: Contender, patience: Duration) -> Result<Subject<'_>> {
+    fn target(&self, contender: Contender, patience: Duration) -> Result<BenchTarget<'_>> {
         let loadgen = self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?;
         let Self { options, cores, .. } = self;
-        Ok(Subject { contender, options, cores, loadgen, patience })
+        Ok(BenchTarget { contender, options, cores, loadgen, patience })
     }
 
     fn load(
@@ -258,7 +258,7 @@ impl<'a> Harness<'a> {
             Ok(program) => program,
             Err(why) => return Ok(Sample::without(Status::Absent, why)),
         };
-        let run = loadgen::Run { program, load, rate, duration, warm_up };
+        let run = load_generator::Run { program, load, rate, duration, warm_up };
         let before = Cpu::of(server.pid());
         let sample = run.against(server.address, server.pid(), &self.cores)?;
         if load.jobs.is_none() {
@@ -301,32 +301,32 @@ impl<'a> Harness<'a> {
     fn deep(&self, depths: &[u64], contender: Contender) -> Vec<Sample> {
         let limit = self.options.phase_limit;
         let one = |&depth: &u64| {
-            let run = deep::Run { protocol: contender.protocol(), depth, limit };
+            let run = queue_depth::Run { protocol: contender.protocol(), depth, limit };
             let server = self.start(contender)?;
             let result = run.against(server.address, server.pid(), &self.cores);
             result.map_err(|error| with_log(error, server))
         };
         let samples = depths.iter().flat_map(|depth| match one(depth) {
             Ok(samples) => samples.to_vec(),
-            Err(error) => vec![run_failed(&error, &deep::name("fill", *depth), *depth)],
+            Err(error) => vec![run_failed(&error, &queue_depth::name("fill", *depth), *depth)],
         });
         samples.collect()
     }
 
     fn durable(&self, jobs: u64, contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, self.options.phase_limit.max(START_TIME))?;
-        let scratch = self.scratch.as_ref().map_err(|why| anyhow!("{why}"))?;
-        Ok(durable::Run { subject, scratch, jobs }.samples())
+        let target = self.target(contender, self.options.phase_limit.max(START_TIME))?;
+        let data_dir = self.data_dir.as_ref().map_err(|why| anyhow!("{why}"))?;
+        Ok(durable::Run { target, data_dir, jobs }.samples())
     }
 
     fn crowds(&self, crowds: &[usize], contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, START_TIME)?;
-        Ok(crowds::samples(&subject, self.descriptors, crowds, failed_beside))
+        let target = self.target(contender, START_TIME)?;
+        Ok(connections::samples(&target, self.descriptors, crowds, failed_beside))
     }
 
     fn cores(&self, load: Load, counts: &[usize], contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, START_TIME)?;
-        Ok(cores::samples(subject, load, counts, failed_beside))
+        let target = self.target(contender, START_TIME)?;
+        Ok(cores::samples(target, load, counts, failed_beside))
     }
 
     /// Why a contender can't be measured with a store, if it is to be.
@@ -336,7 +336,7 @@ impl<'a> Harness<'a> {
         }
         let absent = contender.absent_on_disk(self.options);
         absent.or_else(|| {
-            self.scratch.as_ref().err().or_else(|| self.loadgen.as_ref().err()).cloned()
+            self.data_dir.as_ref().err().or_else(|| self.loadgen.as_ref().err()).cloned()
         })
     }
 

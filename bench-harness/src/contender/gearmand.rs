@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 
 use super::{Start, first_line};
-use crate::beside;
+use crate::locate;
 use crate::process::Server;
 
 /// One worker woken per job spares the stampede, and a wide hash table keeps the chains of unique
@@ -18,7 +18,7 @@ pub(super) const TUNED_ABOUT: &str =
     "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and a thread for each core";
 
 pub(super) fn absent(path: &Path) -> Option<String> {
-    beside::installed(path, "gearman-job-server").err()
+    locate::installed(path, "gearman-job-server").err()
 }
 
 /// The queue in a file is a plug-in, which a build may lack.
@@ -30,13 +30,13 @@ pub(super) fn absent_on_disk(path: &Path) -> Option<String> {
 }
 
 pub(super) fn start(path: &Path, tuned: bool, start: &Start<'_>) -> Result<Server> {
-    let path = beside::installed(path, "gearman-job-server").map_err(|error| anyhow!(error))?;
+    let path = locate::installed(path, "gearman-job-server").map_err(|error| anyhow!(error))?;
     let command = |port: u16| {
         let mut command = Command::new(&path);
         command.args(["-L", "127.0.0.1", "-p", &port.to_string(), "-l", "stderr", "-P", ""]);
         // With its default of 32, thousands of connections at once wait for their SYN again.
         command.arg("--backlog=1024");
-        if let Some(folder) = start.keep.folder() {
+        if let Some(folder) = start.persistence.folder() {
             command.args(["-q", "libsqlite3", "--libsqlite3-db"]).arg(database(folder));
         }
         if tuned {

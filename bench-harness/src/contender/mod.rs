@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::data_dir::disk_bytes;
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Cores, Server};
 use crate::scenario::Scenario;
-use crate::scratch::disk_bytes;
 
 /// What a contender speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +35,21 @@ pub(crate) enum Protocol {
 
 /// Where a server keeps background jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep<'a> {
+pub(crate) enum Persistence<'a> {
     /// In memory.
     Memory,
     /// In files of this folder, on disk before the answer.
     Disk(&'a Path),
     /// In such files, on disk at some time where the server knows that: to fill them fast.
-    Lazily(&'a Path),
+    Async(&'a Path),
 }
 
-impl<'a> Keep<'a> {
+impl<'a> Persistence<'a> {
     /// The folder, if there is one.
     fn folder(self) -> Option<&'a Path> {
         match self {
             Self::Memory => None,
-            Self::Disk(folder) | Self::Lazily(folder) => Some(folder),
+            Self::Disk(folder) | Self::Async(folder) => Some(folder),
         }
     }
 }
@@ -60,7 +60,7 @@ pub(crate) struct Start<'a> {
     /// Where it runs.
     pub(crate) cores: &'a Cores,
     /// Where it keeps jobs.
-    pub(crate) keep: Keep<'a>,
+    pub(crate) persistence: Persistence<'a>,
     /// Threads that serve connections, where it can be told.
     pub(crate) threads: usize,
     /// How long it may take until it listens.

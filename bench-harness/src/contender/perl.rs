@@ -6,12 +6,12 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Start, first_line};
-use crate::beside;
+use crate::locate;
 use crate::options::RunOptions;
 use crate::process::Server;
 
 pub(super) fn absent(options: &RunOptions) -> Option<String> {
-    let path = match beside::installed(&options.gearman_server, "gearman-server") {
+    let path = match locate::installed(&options.gearman_server, "gearman-server") {
         Ok(path) => path,
         Err(error) => return Some(error),
     };

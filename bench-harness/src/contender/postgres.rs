@@ -27,7 +27,7 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
 }
 
 pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
-    let Some(folder) = start.keep.folder() else {
+    let Some(folder) = start.persistence.folder() else {
         return ringgear::start(options, IO.name(), &[], start);
     };
     let mark = folder.join(MARK);

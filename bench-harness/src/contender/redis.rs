@@ -4,26 +4,26 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Keep, Start, first_line};
-use crate::beside;
+use super::{Persistence, Start, first_line};
+use crate::locate;
 use crate::options::RunOptions;
 use crate::process::Server;
 
 pub(super) fn absent(options: &RunOptions) -> Option<String> {
-    beside::installed(&options.redis, "redis-server").err()
+    locate::installed(&options.redis, "redis-server").err()
 }
 
 pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
     let command = |port: u16| {
         let mut command = Command::new(&options.redis);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-        let (append_only, sync) = match start.keep {
-            Keep::Memory => ("no", "no"),
-            Keep::Disk(_) => ("yes", "always"),
-            Keep::Lazily(_) => ("yes", "no"),
+        let (append_only, sync) = match start.persistence {
+            Persistence::Memory => ("no", "no"),
+            Persistence::Disk(_) => ("yes", "always"),
+            Persistence::Async(_) => ("yes", "no"),
         };
         command.args(["--save", "", "--appendonly", append_only, "--appendfsync", sync]);
-        if let Some(folder) = start.keep.folder() {
+        if let Some(folder) = start.persistence.folder() {
             command.arg("--dir").arg(folder);
         }
         command

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
-use super::{Keep, Start, first_line, no_uring};
-use crate::beside;
+use super::{Persistence, Start, first_line, no_uring};
+use crate::locate;
 use crate::options::{EventLoop, RunOptions};
 use crate::process::Server;
 
@@ -15,7 +15,7 @@ pub(super) const POLLING_ABOUT: &str =
     "ringgeard --io uring --busy-poll 200, which is always busy; in `latency` only";
 
 pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
-    beside::find("ringgeard", options.places.ringgeard.as_deref()).err().or_else(|| no_uring(io))
+    locate::find("ringgeard", options.places.ringgeard.as_deref()).err().or_else(|| no_uring(io))
 }
 
 pub(super) fn start(
@@ -29,20 +29,20 @@ pub(super) fn start(
     if start.threads > 1 {
         command.args(["--threads", &start.threads.to_string()]);
     }
-    keep_in(&mut command, start.keep);
+    store_in(&mut command, start.persistence);
     Server::start_announced(&mut command, start)
 }
 
 /// Says where jobs are kept.
-pub(crate) fn keep_in(command: &mut Command, keep: Keep<'_>) {
-    if let Some(folder) = keep.folder() {
+pub(crate) fn store_in(command: &mut Command, persistence: Persistence<'_>) {
+    if let Some(folder) = persistence.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }
 }
 
 /// How it is called, without a store.
 pub(crate) fn command(given: Option<&Path>, io: &str) -> Result<Command> {
-    let path = beside::find("ringgeard", given).map_err(|error| anyhow!(error))?;
+    let path = locate::find("ringgeard", given).map_err(|error| anyhow!(error))?;
     let mut command = Command::new(path);
     command.args(["--io", io, "--port", "0", "--listen", "127.0.0.1"]);
     Ok(command)
@@ -54,7 +54,7 @@ pub(super) fn version(options: &RunOptions) -> String {
 
 /// Of the server that stands there, or beside this binary.
 pub(crate) fn version_of(given: Option<&Path>) -> String {
-    match beside::find("ringgeard", given) {
+    match locate::find("ringgeard", given) {
         Ok(path) => first_line(&path, &["--version"]),
         Err(error) => error,
     }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::mix::Outcome;
+use super::workload::Outcome;
 use crate::report::{bytes, number};
 
 const MIB: f64 = 1024.0 * 1024.0;

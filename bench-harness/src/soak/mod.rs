@@ -8,10 +8,10 @@
 //!
 //! Nothing is measured here that others who run beside could spoil: the load keeps a rate.
 
-mod mix;
+mod checks;
 mod report;
-mod verdict;
 mod watch;
+mod workload;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -23,18 +23,18 @@ use nix::sched::sched_getaffinity;
 use nix::unistd::Pid;
 use ringgear::wire::{Command, Magic, encode};
 
-use self::mix::{Counts, Mix};
-use self::verdict::Row;
+use self::checks::Row;
 use self::watch::Admin;
-use crate::beside;
-use crate::contender::{Keep, Protocol, Start, ringgear as ours};
-use crate::deep::Wire;
-use crate::dialect::Event;
-use crate::folder;
+use self::workload::{Counts, Workload};
+use crate::contender::{Persistence, Protocol, Start, ringgear as ours};
+use crate::data_dir::DataDir;
+use crate::locate;
 use crate::machine::Machine;
 use crate::options::SoakOptions;
 use crate::process::{Cores, Cpu, Memory, Server, raise_descriptors};
-use crate::scratch::Scratch;
+use crate::queue_depth::Wire;
+use crate::run_dir;
+use crate::wire_protocol::Event;
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -49,24 +49,25 @@ const LEAVE_TIME: Duration = Duration::from_secs(30);
 pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     check(options)?;
     let find =
-        |name: &str, given: Option<&Path>| beside::find(name, given).map_err(|it| anyhow!(it));
+        |name: &str, given: Option<&Path>| locate::find(name, given).map_err(|it| anyhow!(it));
     let loadgen = find("loadgen", options.places.loadgen.as_deref())?;
     raise_descriptors();
-    let scratch = match options.store {
+    let data_dir = match options.store {
         Some(_) => {
-            Some(Scratch::find(options.places.scratch.as_deref()).map_err(|why| anyhow!(why))?)
+            Some(DataDir::find(options.places.scratch.as_deref()).map_err(|why| anyhow!(why))?)
         }
         None => None,
     };
-    let store = scratch.as_ref().map(Scratch::folder).transpose()?;
-    let keep = store.as_ref().map_or(Keep::Memory, |folder| Keep::Disk(folder.path()));
-    let folder = folder::fresh(options.places.out.as_deref(), &options.name, report::SAMPLES)?;
+    let store = data_dir.as_ref().map(DataDir::folder).transpose()?;
+    let persistence =
+        store.as_ref().map_or(Persistence::Memory, |folder| Persistence::Disk(folder.path()));
+    let folder = run_dir::fresh(options.places.out.as_deref(), &options.name, report::SAMPLES)?;
 
-    let mut soak = Soak::start(options, keep)?;
+    let mut soak = Soak::start(options, persistence)?;
     let before = soak.row(false)?;
     let (sender, ended) = mpsc::channel();
     soak.start = Instant::now();
-    let mix = Mix::start(&loadgen, soak.server.address, options, &sender)?;
+    let mix = Workload::start(&loadgen, soak.server.address, options, &sender)?;
     let watched = soak.watch(&mix, &ended, &folder);
     // What was seen up to a failure is worth keeping.
     report::write_samples(&folder, &soak.rows)?;
@@ -77,16 +78,16 @@ pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     report::write_samples(&folder, &soak.rows)?;
 
     let growth_max_bytes = options.growth_max * 1024.0 * 1024.0;
-    let checks = verdict::checks(&soak.rows, &outcomes, (&before, &after), growth_max_bytes);
+    let checks = checks::checks(&soak.rows, &outcomes, (&before, &after), growth_max_bytes);
     let mut text = report::verdict(&checks);
-    let _ = writeln!(text, "\n{}", verdict::memory_words(&soak.rows, &before, &after));
+    let _ = writeln!(text, "\n{}", checks::memory_words(&soak.rows, &before, &after));
     if left > 0 {
         let _ = writeln!(
             text,
             "{left} jobs whose key others had, too, were in the queue when the workers left."
         );
     }
-    report::write(&folder, &soak.heading(scratch.as_ref()), &soak.rows, &outcomes, &text)?;
+    report::write(&folder, &soak.heading(data_dir.as_ref()), &soak.rows, &outcomes, &text)?;
     println!("{text}");
     eprintln!("written to {}", folder.display());
     Ok(checks.iter().all(|check| check.holds))
@@ -116,14 +117,15 @@ struct Soak<'a> {
 }
 
 impl<'a> Soak<'a> {
-    fn start(options: &'a SoakOptions, keep: Keep<'_>) -> Result<Self> {
+    fn start(options: &'a SoakOptions, persistence: Persistence<'_>) -> Result<Self> {
         let mut command = ours::command(options.places.ringgeard.as_deref(), options.io.name())?;
         command.args(["--threads", &options.threads.to_string()]);
-        ours::keep_in(&mut command, keep);
+        ours::store_in(&mut command, persistence);
         // Nothing is measured that needs a core for itself.
         let all = all_cores();
         let cores = Cores { server: all.clone(), load: all };
-        let start = Start { cores: &cores, keep, threads: options.threads, patience: START_TIME };
+        let start =
+            Start { cores: &cores, persistence, threads: options.threads, patience: START_TIME };
         let server = Server::start_announced(&mut command, &start)?;
         let admin = Admin::connect(server.address)?;
         let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, Counts::default());
@@ -131,7 +133,7 @@ impl<'a> Soak<'a> {
     }
 
     /// Asks and samples until all loads have ended.
-    fn watch(&mut self, mix: &Mix, ended: &Receiver<()>, folder: &Path) -> Result<()> {
+    fn watch(&mut self, mix: &Workload, ended: &Receiver<()>, folder: &Path) -> Result<()> {
         let under_load = Duration::from_secs_f64(self.options.minutes * 60.0);
         let deadline = self.start + under_load + BESIDE_TIME;
         let mut next_row = self.start;
@@ -253,13 +255,13 @@ impl<'a> Soak<'a> {
         }
     }
 
-    fn heading(&self, scratch: Option<&Scratch>) -> String {
+    fn heading(&self, data_dir: Option<&DataDir>) -> String {
         let SoakOptions { minutes, rate, churn, worker_crash, io, threads, .. } = self.options;
         let mut text = format!(
             "# {} {}\n\n```sh\n{}\n```\n\n{}",
-            folder::today(),
+            run_dir::today(),
             self.options.name,
-            folder::command_line(),
+            run_dir::command_line(),
             Machine::this().lines()
         );
         let _ = writeln!(
@@ -271,8 +273,8 @@ impl<'a> Soak<'a> {
             io.name(),
             worker_crash * 100.0
         );
-        if let Some(scratch) = scratch {
-            let _ = writeln!(text, "* Background jobs are stored in SQLite on {}.", scratch.about);
+        if let Some(data_dir) = data_dir {
+            let _ = writeln!(text, "* Background jobs are stored in SQLite on {}.", data_dir.about);
         }
         text
     }

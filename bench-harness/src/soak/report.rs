@@ -10,8 +10,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde::Serialize;
 
-use super::mix::Outcome;
-use super::verdict::{Check, Row};
+use super::checks::{Check, Row};
+use super::workload::Outcome;
 use crate::report::{number, time};
 
 /// The file of the raw samples.

@@ -177,11 +177,11 @@ struct Said {
 }
 
 /// All generators.
-pub(super) struct Mix {
+pub(super) struct Workload {
     loads: Vec<Load>,
 }
 
-impl Mix {
+impl Workload {
     /// Starts all of them; each sends to `ended` at its end.
     pub(super) fn start(
         program: &Path,
