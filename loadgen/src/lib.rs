@@ -32,4 +32,5 @@ mod thread;
 mod worker;
 
 pub use error::Error;
+pub use progress::LiveCounts;
 pub use run::run;

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::nanos;
 use crate::distributions::Span;
@@ -23,15 +23,21 @@ pub(crate) struct Progress {
     told_ns: u64,
 }
 
-/// The counts so far, all since the start; a contract with `bench-harness`.
-#[derive(Debug, Serialize)]
-struct LiveCounts {
-    seconds: f64,
-    connections: u64,
-    answered: u64,
-    ran: u64,
-    in_flight: u64,
-    faults: u64,
+/// The counts so far, all since the start: a line of `--live`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct LiveCounts {
+    /// Since the run began.
+    pub seconds: f64,
+    /// Connections that are set up.
+    pub connections: u64,
+    /// Jobs answered: foreground ones by their result, the others by their handle.
+    pub answered: u64,
+    /// Jobs that the workers have run, each counted once.
+    pub ran: u64,
+    /// Jobs without an answer.
+    pub in_flight: u64,
+    /// Everything that went wrong.
+    pub faults: u64,
 }
 
 /// Whether anybody would see it.

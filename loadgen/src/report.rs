@@ -1,20 +1,20 @@
 //! What a run found: as a table for people, as JSON for programs, as a latency distribution.
 //!
 //! In: numbers. Out: text. Knows nothing of how they came about. The names in the JSON are a
-//! contract with `bench-harness`.
+//! contract with other programs.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checker::Faults;
 use crate::error::Error;
 use crate::options::Options;
 
 /// Latencies in µs.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "percentiles are named by what they are")]
 pub struct Latency {
     pub p50: f64,
@@ -47,7 +47,7 @@ impl Latency {
 }
 
 /// The server's process, as far as this host knows it.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Server {
     /// Its number.
     pub pid: Option<u32>,
@@ -69,7 +69,7 @@ pub struct Server {
 
 /// Memory that this host's kernel keeps for its own objects and for what is in TCP's buffers,
 /// whoever they are of.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Kernel {
     /// Before the first connection.
     pub start_bytes: Option<u64>,
@@ -78,7 +78,7 @@ pub struct Kernel {
 }
 
 /// This program itself.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Loadgen {
     /// CPU time over wall-clock time of its threads in the measured window; 1 is all of them busy.
     pub cpu_share: f64,
@@ -88,9 +88,9 @@ pub struct Loadgen {
     pub threads: usize,
 }
 
-/// What a run found.
-#[derive(Debug, Serialize)]
-pub struct Report {
+/// The figures of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figures {
     /// Jobs answered in the measured window.
     pub jobs: u64,
     /// The window.
@@ -117,6 +117,14 @@ pub struct Report {
     pub kernel: Kernel,
     /// This program.
     pub loadgen: Loadgen,
+}
+
+/// What a run found, and what it was.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: Figures,
     /// All options.
     pub config: Options,
     /// Of this program.
@@ -130,7 +138,7 @@ impl Report {
     /// 0 if all was right, 1 if there were faults.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        u8::from(self.faults.total() > 0)
+        u8::from(self.figures.faults.total() > 0)
     }
 
     /// Writes the latencies as HdrHistogram's percentile distribution, in µs.
@@ -175,10 +183,19 @@ impl fmt::Display for Report {
             count => format!(" + {count} idle"),
         };
         writeln!(out, "clients × workers   {} × {}{idle}", options.clients, options.workers)?;
-        writeln!(out, "jobs                {} in {:.2} s", grouped(self.jobs), self.seconds)?;
-        writeln!(out, "throughput          {} jobs/s", grouped(round(self.jobs_per_second)))?;
-        writeln!(out, "payload bytes       {:.2} MB/s", self.bytes_per_second / 1e6)?;
-        let latency = &self.latency_us;
+        writeln!(
+            out,
+            "jobs                {} in {:.2} s",
+            grouped(self.figures.jobs),
+            self.figures.seconds
+        )?;
+        writeln!(
+            out,
+            "throughput          {} jobs/s",
+            grouped(round(self.figures.jobs_per_second))
+        )?;
+        writeln!(out, "payload bytes       {:.2} MB/s", self.figures.bytes_per_second / 1e6)?;
+        let latency = &self.figures.latency_us;
         let percentiles = [
             ("p50", latency.p50),
             ("p90", latency.p90),
@@ -194,31 +211,35 @@ impl fmt::Display for Report {
         writeln!(
             out,
             "loadgen CPU         {:.0} % of {} thread(s)",
-            self.loadgen.cpu_share * 100.0,
-            self.loadgen.threads
+            self.figures.loadgen.cpu_share * 100.0,
+            self.figures.loadgen.threads
         )?;
         if options.worker_crash > 0.0 {
-            writeln!(out, "reruns              {}", grouped(self.reruns))?;
+            writeln!(out, "reruns              {}", grouped(self.figures.reruns))?;
         }
         if options.churn > 0.0 {
-            writeln!(out, "replaced            {} connections", grouped(self.replaced))?;
+            writeln!(out, "replaced            {} connections", grouped(self.figures.replaced))?;
         }
-        let Faults { lost, duplicated, foreign, failed } = self.faults;
+        let Faults { lost, duplicated, foreign, failed } = self.figures.faults;
         write!(out, "faults              ")?;
-        match self.faults.total() {
+        match self.figures.faults.total() {
             0 => writeln!(out, "none")?,
             _ => writeln!(
                 out,
                 "{lost} lost, {duplicated} duplicated, {foreign} foreign, {failed} failed"
             )?,
         }
-        if self.closed > 0 {
-            writeln!(out, "                    the server closed {} connections", self.closed)?;
+        if self.figures.closed > 0 {
+            writeln!(
+                out,
+                "                    the server closed {} connections",
+                self.figures.closed
+            )?;
         }
-        if let Some(error) = &self.first_error {
+        if let Some(error) = &self.figures.first_error {
             writeln!(out, "                    first error: {error}")?;
         }
-        if self.loadgen.was_limit {
+        if self.figures.loadgen.was_limit {
             writeln!(
                 out,
                 "\nloadgen itself was the limit: its threads were busy and the server was not; \
@@ -231,7 +252,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn fmt_server(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let server = &self.server;
+        let server = &self.figures.server;
         let Some(pid) = server.pid else {
             return writeln!(
                 out,

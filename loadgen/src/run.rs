@@ -19,7 +19,7 @@ use crate::limits;
 use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
 use crate::recorder::Recorder;
-use crate::report::{Kernel, Latency, Loadgen, Report, Server};
+use crate::report::{Figures, Kernel, Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
 use crate::shared::{Phase, Shared};
 use crate::spawn;
@@ -205,9 +205,10 @@ impl Conductor {
         }
     }
 
-    /// Waits a little, shows the progress, and passes on what a thread failed with.
+    /// Waits until a thread has something to tell or the time is over, shows the progress, and
+    /// passes on what a thread failed with.
     fn tick(&mut self, time: Duration) -> Result<(), Error> {
-        std::thread::sleep(time);
+        std::thread::park_timeout(time);
         self.progress.show(&self.shared, self.phase);
         self.progress.tell(&self.shared)?;
         self.shared.failure().map_or(Ok(()), Err)
@@ -340,7 +341,7 @@ impl Conductor {
         let cores = std::thread::available_parallelism().map_or(threads, usize::from);
         let own = window.to.own.since(&window.from.own).total().as_secs_f64();
         let cpu_share = own / (cpu_seconds * threads.min(cores) as f64);
-        Report {
+        let figures = Figures {
             jobs,
             seconds,
             jobs_per_second: jobs as f64 / seconds,
@@ -370,6 +371,9 @@ impl Conductor {
                 was_limit: cpu_share >= BUSY && server_share.is_none_or(|share| share < BUSY),
                 threads,
             },
+        };
+        Report {
+            figures,
             config: shared.options.clone(),
             version: env!("CARGO_PKG_VERSION"),
             latency_ns: counts.latency_ns,

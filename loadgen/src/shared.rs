@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::Thread;
 
 use crossbeam_utils::CachePadded;
 
@@ -73,11 +74,14 @@ pub(crate) struct Shared {
     /// Whether somebody looks at the progress.
     pub(crate) watched: bool,
     phase: AtomicU8,
+    /// The thread that moves the phase: woken by what it may be waiting for.
+    conductor: Thread,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared {
+    /// To be called by the thread that moves the phase.
     pub(crate) fn new(options: Options, threads: usize, watched: bool) -> Self {
         let functions = plan::functions(&options);
         let clock = Clock::start();
@@ -92,6 +96,7 @@ impl Shared {
             options,
             watched,
             phase: AtomicU8::new(Phase::SetUp as u8),
+            conductor: std::thread::current(),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -123,6 +128,12 @@ impl Shared {
             failure.get_or_insert(error);
         }
         self.failed.store(true, Ordering::Release);
+        self.conductor.unpark();
+    }
+
+    /// A thread is set up or has no job left: the phase may be over.
+    pub(crate) fn tell_conductor(&self) {
+        self.conductor.unpark();
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {

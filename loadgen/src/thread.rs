@@ -106,6 +106,8 @@ pub(crate) struct Thread {
     next_client: usize,
     clients: usize,
     progress_ns: u64,
+    /// Whether no job is in flight and none is to come.
+    is_done: bool,
     /// Whether it is to have a table of descriptors of its own.
     own_table: bool,
 }
@@ -154,6 +156,7 @@ impl Thread {
             next_client: 0,
             clients,
             progress_ns: 0,
+            is_done: false,
             own_table,
         })
     }
@@ -404,6 +407,14 @@ impl Thread {
 
     /// Ends a connection on our side and queues another.
     fn reconnect(&mut self, index: usize) {
+        self.drop_link(index);
+        if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
+            client.is_leaving = false;
+        }
+        self.to_open.push_back(index);
+    }
+
+    fn drop_link(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.state == State::Ready {
             self.ready -= 1;
@@ -412,15 +423,10 @@ impl Thread {
         }
         peer.link = None;
         peer.state = State::Apart;
-        if let Role::Client(client) = &mut peer.role {
-            client.is_leaving = false;
-        }
-        self.to_open.push_back(index);
     }
 
     /// The server ended a connection: a fault, or no run at all if it was never set up.
     fn closed(&mut self, index: usize) -> Result<(), Error> {
-        let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };
         if self.recorder.phase == Phase::SetUp {
             let ready = usize::try_from(self.recorder.shared.sum(|live| &live.ready));
             return Err(Error::ClosedEarly {
@@ -429,16 +435,10 @@ impl Thread {
                 total: self.target.total,
             });
         }
-        if peer.state == State::Ready {
-            self.ready -= 1;
-        } else {
-            self.opening -= 1;
-        }
-        peer.link = None;
-        peer.state = State::Apart;
+        self.drop_link(index);
         self.recorder.counts.closed += 1;
         self.recorder.counts.faults.failed += 1;
-        if let Role::Client(client) = &mut peer.role {
+        if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
             self.recorder.counts.faults.lost += client.abandon(&mut self.recorder);
         }
         Ok(())
@@ -598,9 +598,18 @@ impl Thread {
             set(&live.p99_ns, recorder.recent_ns.value_at_quantile(0.99));
             recorder.recent_ns.reset();
         }
-        // Last, and in order: whoever sees no job in flight sees all else as it was then.
+        let is_set_up = recorder.phase == Phase::SetUp
+            && live.ready.load(Ordering::Relaxed) != self.ready
+            && self.ready == self.peers.len() as u64;
+        let is_done =
+            recorder.in_flight == 0 && recorder.phase > Phase::WarmUp && !recorder.may_submit();
+        let was_done = std::mem::replace(&mut self.is_done, is_done);
+        // Last, and in order: a reader that sees no job in flight sees all else as it was then.
         live.ready.store(self.ready, Ordering::Release);
         live.in_flight.store(recorder.in_flight, Ordering::Release);
         live.phase.store(recorder.phase as u8, Ordering::Release);
+        if is_set_up || (is_done && !was_done) {
+            recorder.shared.tell_conductor();
+        }
     }
 }
