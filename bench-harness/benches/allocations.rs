@@ -39,7 +39,6 @@ fn main() {
 }
 
 /// Allocations of one call, once as many calls have gone by.
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn warm(mut call: impl FnMut()) -> f64 {
     (0..CYCLES).for_each(|_| call());
     measure(|| (0..CYCLES).for_each(|_| call())).count_total as f64 / CYCLES as f64

@@ -1,53 +1,48 @@
 //! A contender where it is measured: fresh servers of it, and loads against them.
-//!
-//! The scenarios with several phases share this; which servers and which loads is theirs to say.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::contender::{Contender, Persistence, Protocol, Start};
+use crate::contender::Contender;
 use crate::load_generator;
 use crate::options::RunOptions;
-use crate::process::{Cores, Server};
+use crate::process::{Cores, Cpu, Persistence, Server, Start};
 use crate::queue;
-use crate::sample::Sample;
-use crate::scenario::Load;
+use crate::sample::{Sample, Status};
+use crate::scenario::{Load, Period};
+use crate::wire_protocol::Protocol;
 
 /// See the module.
 #[derive(Clone, Copy)]
 pub(crate) struct BenchTarget<'a> {
-    /// Who is measured.
     pub(crate) contender: Contender,
     /// Options of the harness.
     pub(crate) options: &'a RunOptions,
-    /// Who runs where.
     pub(crate) cores: &'a Cores,
-    /// The load generator.
-    pub(crate) loadgen: &'a Path,
+    /// The load generator, or why there is none.
+    pub(crate) loadgen: Result<&'a PathBuf, &'a String>,
     /// How long a server may take to start.
     pub(crate) patience: Duration,
 }
 
-/// A load and how long it lasts.
-#[derive(Clone, Copy)]
-pub(crate) struct Period {
-    /// What is sent.
-    pub(crate) load: Load,
-    /// Jobs a second of an open loop.
-    pub(crate) rate: Option<u64>,
-    /// Measured time, unless the load says how many jobs.
-    pub(crate) duration: Duration,
-    /// Time under load before that.
-    pub(crate) warm_up: Duration,
-}
-
 impl BenchTarget<'_> {
-    /// A server that keeps its jobs so, on so many threads.
+    /// A fresh server that keeps its jobs so, on so many threads.
     pub(crate) fn start(&self, persistence: Persistence<'_>, threads: usize) -> Result<Server> {
         let Self { cores, patience, .. } = *self;
         self.contender.start(self.options, &Start { cores, persistence, threads, patience })
+    }
+
+    /// Does something with a fresh server; what goes wrong is explained by its last words.
+    pub(crate) fn with_server<T>(
+        &self,
+        persistence: Persistence<'_>,
+        threads: usize,
+        work: impl FnOnce(&Server) -> Result<T>,
+    ) -> Result<T> {
+        let mut server = self.start(persistence, threads)?;
+        work(&server).map_err(|error| server.explain(error))
     }
 
     /// A closed loop, for as long as the options say.
@@ -57,15 +52,21 @@ impl BenchTarget<'_> {
     }
 
     /// Loads a server.
-    pub(crate) fn load(&self, server: &Server, period: Period) -> Result<Sample> {
-        let Period { load, rate, duration, warm_up } = period;
+    pub(crate) fn load(&self, server: &Server, period: &Period) -> Result<Sample> {
         let protocol = self.contender.protocol();
-        if protocol == Protocol::Gearman {
-            let run = load_generator::Run { program: self.loadgen, load, rate, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
-        } else {
-            let run = queue::Run { protocol, load, duration, warm_up };
-            run.against(server.address, server.pid(), self.cores)
+        if protocol != Protocol::Gearman {
+            return queue::run(protocol, period, server, self.cores);
         }
+        let program = match self.loadgen {
+            Ok(program) => program,
+            Err(why) => return Ok(Sample::without(Status::Absent, why)),
+        };
+        let before = Cpu::of(server.pid());
+        let sample = load_generator::run(program, period, server, self.cores)?;
+        if period.load.jobs.is_none() {
+            return Ok(sample);
+        }
+        // So short that ticks are too coarse, and all of it is measured: more exact from here.
+        Ok(sample.with_cpu(Cpu::since(before, server.pid())))
     }
 }

@@ -2,20 +2,18 @@
 //! memory, and what a job costs the more of them there are.
 //!
 //! One connection in fifty is a worker, all others are clients with a job in flight. A contender
-//! serves all crowds with as many threads as the greatest needs, all on its one core: one, unless a
-//! thread may not have so many descriptors. Who can't have them at all is absent, with the reason.
+//! serves all numbers of them with as many threads as the greatest needs, all on its one core: one,
+//! unless a thread may not have so many descriptors. One that can't have them at all is absent.
 
 use std::time::Duration;
 
-use anyhow::Result;
-
-use crate::bench_target::{BenchTarget, Period};
-use crate::contender::{Contender, Persistence, Protocol};
-use crate::options::EventLoop;
-use crate::process::Server;
-use crate::queue_depth::short;
+use crate::bench_target::BenchTarget;
+use crate::contender::Contender;
+use crate::format::short;
+use crate::process::Persistence;
 use crate::sample::{Sample, Status};
-use crate::scenario::{Load, STEADY};
+use crate::scenario::{Load, Period, STEADY};
+use crate::wire_protocol::Protocol;
 
 /// Connections for each worker among them.
 const CONNECTIONS_PER_WORKER: usize = 50;
@@ -30,23 +28,17 @@ const PORTS: usize = 14_000;
 
 /// A fresh server and a sample for each number of connections, where a process may have `limit`
 /// descriptors.
-pub(crate) fn samples(
-    target: &BenchTarget<'_>,
-    limit: usize,
-    crowds: &[usize],
-    failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
-) -> Vec<Sample> {
+pub(crate) fn samples(target: &BenchTarget<'_>, limit: usize, counts: &[usize]) -> Vec<Sample> {
     let threads = |connections: usize| threads(target.contender, connections, limit);
-    let possible = crowds.iter().copied().filter(|&it| threads(it).is_ok()).max();
-    let most = possible.and_then(|most| threads(most).ok()).unwrap_or(1);
+    let most = counts.iter().filter_map(|&count| threads(count).ok()).max().unwrap_or(1);
     let one = |&connections: &usize| {
         let mut sample = match threads(connections) {
             Err(why) => Sample::without(Status::Absent, why),
-            Ok(_) => match target.start(Persistence::Memory, most) {
-                Err(error) => failed(error, None),
-                Ok(server) => serve(target, connections, &server)
-                    .unwrap_or_else(|it| failed(it, Some(server))),
-            },
+            Ok(_) => Sample::or_failed(target.with_server(Persistence::Memory, most, |server| {
+                let period = target.closed(load(connections));
+                let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
+                target.load(server, &Period { warm_up, ..period })
+            })),
         };
         if sample.note.is_empty() && most > 1 {
             sample.note = format!(
@@ -54,17 +46,9 @@ pub(crate) fn samples(
                 short(limit as u64)
             );
         }
-        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-        let x = Some(connections as f64);
-        Sample { point: short(connections as u64), x, ..sample }
+        sample.at(short(connections as u64), connections as f64)
     };
-    crowds.iter().map(one).collect()
-}
-
-fn serve(target: &BenchTarget<'_>, connections: usize, server: &Server) -> Result<Sample> {
-    let period = target.closed(load(connections));
-    let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
-    target.load(server, Period { warm_up, ..period })
+    counts.iter().map(one).collect()
 }
 
 /// Threads that a contender needs for so many connections, or why it can't have them, where `limit`
@@ -78,7 +62,7 @@ fn threads(contender: Contender, connections: usize, limit: usize) -> Result<usi
     if connections <= room {
         return Ok(1);
     }
-    if contender == Contender::Ringgear(EventLoop::Uring) && room > 0 {
+    if contender.has_rings() && room > 0 {
         // Connections aren't the process's descriptors but the rings'.
         return Ok((connections + connections * UNEVEN_PERCENT / 100).div_ceil(room));
     }
@@ -98,9 +82,13 @@ fn load(connections: usize) -> Load {
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> Contender {
+        Contender::ALL.into_iter().find(|it| it.name == name).unwrap()
+    }
+
     #[test]
     fn one_thread_serves_all_where_the_limit_allows_it() {
-        for contender in [Contender::Ringgear(EventLoop::Uring), Contender::Perl] {
+        for contender in ["ringgear-uring", "gearman-server"].map(named) {
             assert_eq!(threads(contender, 50_000, 1 << 20), Ok(1));
             assert_eq!(threads(contender, 19_000, 20_000), Ok(1));
         }
@@ -108,10 +96,10 @@ mod tests {
 
     #[test]
     fn beyond_it_only_rings_help() {
-        assert_eq!(threads(Contender::Ringgear(EventLoop::Uring), 50_000, 20_000), Ok(3));
-        let why = threads(Contender::Ringgear(EventLoop::Epoll), 50_000, 20_000).unwrap_err();
+        assert_eq!(threads(named("ringgear-uring"), 50_000, 20_000), Ok(3));
+        let why = threads(named("ringgear-epoll"), 50_000, 20_000).unwrap_err();
         assert!(why.starts_with("50 k connections are more than the 20 k descriptors"), "{why}");
-        assert!(threads(Contender::Redis, 50_000, 1 << 20).unwrap_err().contains("ports"));
+        assert!(threads(named("redis"), 50_000, 1 << 20).unwrap_err().contains("ports"));
     }
 
     #[test]

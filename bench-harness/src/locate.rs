@@ -1,25 +1,19 @@
-//! The project's other binaries: beside this one, or where an option says.
+//! Programs: where they are, which package has them, and what they say in one line.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A binary of the workspace, or one sentence on how to get it.
 pub(crate) fn find(name: &str, given: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = given {
-        return if path.is_file() {
-            Ok(path.to_owned())
-        } else {
-            Err(format!("{} is no file", path.display()))
-        };
-    }
-    let here = std::env::current_exe().unwrap_or_default();
-    let beside = here.with_file_name(name);
-    if beside.is_file() {
-        Ok(beside)
-    } else {
-        Err(format!(
+    let beside = std::env::current_exe().unwrap_or_default().with_file_name(name);
+    match given {
+        Some(path) if path.is_file() => Ok(path.to_owned()),
+        Some(path) => Err(format!("{} is no file", path.display())),
+        None if beside.is_file() => Ok(beside),
+        None => Err(format!(
             "no {name} beside bench-harness: run `cargo build --release --workspace`, or give \
              --{name} PATH"
-        ))
+        )),
     }
 }
 
@@ -30,4 +24,12 @@ pub(crate) fn installed(path: &Path, package: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("{} is missing; Debian's package {package} has it", path.display()))
     }
+}
+
+/// The first line with letters that a program prints.
+pub(crate) fn first_line(program: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
 }

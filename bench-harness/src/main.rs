@@ -18,6 +18,7 @@ mod contender;
 mod cores;
 mod data_dir;
 mod durable;
+mod format;
 mod large;
 mod load_generator;
 mod locate;
@@ -36,6 +37,7 @@ mod sample;
 mod scenario;
 mod soak;
 mod stats;
+mod wire;
 mod wire_protocol;
 
 use std::process::ExitCode;

@@ -133,7 +133,7 @@ pub(crate) struct SoakOptions {
     /// Threads of the server
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
-    /// Persistence background jobs in a store
+    /// Keep background jobs in a store
     #[arg(long, value_enum)]
     pub(crate) store: Option<SoakStore>,
     /// Time between two samples

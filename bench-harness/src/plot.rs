@@ -12,8 +12,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::contender::Contender;
-use crate::report::{bytes, is_of_cores, number, time};
+use crate::format::{bytes, number, time};
 use crate::sample::Sample;
+use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};
 
 type Text = fn(f64) -> String;
@@ -82,12 +83,12 @@ pub(crate) fn write(
 type Figure = fn(&Group<'_>) -> Option<(Spread, f64)>;
 
 fn throughput(group: &Group<'_>) -> Option<(Spread, f64)> {
-    group.spread(|sample| Some(sample.jobs_per_second)).map(|it| (it, it.median))
+    group.rate().map(|it| (it, it.median))
 }
 
 fn cpu(group: &Group<'_>) -> Option<(Spread, f64)> {
     let user = group.spread(|sample| sample.cpu_user_us_per_job).map(|it| it.median);
-    group.spread(|sample| sample.cpu_us_per_job).map(|it| (it, user.unwrap_or(it.median)))
+    group.cpu().map(|it| (it, user.unwrap_or(it.median)))
 }
 
 fn memory(group: &Group<'_>) -> Option<(Spread, f64)> {
@@ -127,7 +128,7 @@ fn panel_title(group: &Group<'_>) -> String {
 }
 
 fn colour(contender: &str) -> RGBColor {
-    let place = Contender::ALL.iter().position(|one| one.name() == contender);
+    let place = Contender::ALL.iter().position(|one| one.name == contender);
     place.and_then(|place| COLOURS.get(place)).copied().unwrap_or(BLACK)
 }
 
@@ -267,7 +268,7 @@ fn depth_charts(groups: &[Group<'_>]) -> Vec<Chart> {
 
 /// A chart for each load that was run on several numbers of cores.
 fn cores_charts(groups: &[Group<'_>]) -> Vec<Chart> {
-    let cores = groups.iter().filter(|group| is_of_cores(group.scenario));
+    let cores = groups.iter().filter(|group| Scenario::is_of_cores(group.scenario));
     let scenario = |group: &Group<'_>| group.scenario.to_owned();
     charts_against_x(cores, scenario, |sample| Some(sample.jobs_per_second), |x| x.to_string())
 }
@@ -344,7 +345,7 @@ fn draw_legend(
     let is_drawn = |contender: &str| {
         charts.iter().any(|chart| chart.lines.iter().any(|line| line.contender == contender))
     };
-    let names = Contender::ALL.into_iter().map(Contender::name).filter(|name| is_drawn(name));
+    let names = Contender::ALL.into_iter().map(|it| it.name).filter(|name| is_drawn(name));
     let style = (FONT, 12).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
     for (name, at) in names.zip(0..) {
         let (x, y) = (20 + at % 7 * 138, top + 10 + at / 7 * 18);
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn every_contender_has_a_colour_of_its_own() {
-        let colours: Vec<RGBColor> = Contender::ALL.iter().map(|it| colour(it.name())).collect();
+        let colours: Vec<RGBColor> = Contender::ALL.iter().map(|it| colour(it.name)).collect();
         for (at, one) in colours.iter().enumerate() {
             assert!(!colours[..at].contains(one) && *one != BLACK);
         }

@@ -1,15 +1,6 @@
 //! What is measured: the scenarios of the design, each with the load that makes it.
 
-use crate::contender::{Contender, Protocol};
-
-/// How jobs are submitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// The client waits for the result.
-    Foreground,
-    /// The client waits until the job is kept.
-    Background,
-}
+use std::time::Duration;
 
 /// A closed or open loop of small jobs.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +11,8 @@ pub(crate) struct Load {
     pub(crate) workers: usize,
     /// Jobs in flight for each client.
     pub(crate) pipeline: usize,
-    /// How jobs are submitted.
-    pub(crate) mode: Mode,
+    /// Whether the client waits until the job is kept, and not for its result.
+    pub(crate) background: bool,
     /// Payload bytes.
     pub(crate) size: usize,
     /// Functions that jobs are spread over.
@@ -42,12 +33,24 @@ pub(crate) struct Load {
     pub(crate) prefix: Option<&'static str>,
 }
 
+/// A load and how long it lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Period {
+    pub(crate) load: Load,
+    /// Jobs a second of an open loop.
+    pub(crate) rate: Option<u64>,
+    /// Measured time, unless the load says how many jobs.
+    pub(crate) duration: Duration,
+    /// Time under load before that.
+    pub(crate) warm_up: Duration,
+}
+
 /// The load that the others are variations of.
 pub(crate) const STEADY: Load = Load {
     clients: 50,
     workers: 8,
     pipeline: 1,
-    mode: Mode::Foreground,
+    background: false,
     size: 64,
     functions: 1,
     dedicated: false,
@@ -65,11 +68,11 @@ pub(crate) enum Work {
     /// By the load generator, or its like for another protocol.
     Load(Load),
     /// Fill a queue without workers to each of these depths, then drain it.
-    Deep(&'static [u64]),
+    QueueDepth(&'static [u64]),
     /// Send payloads of these sizes there and back, each so often.
     Large(&'static [(u64, u64)]),
     /// By the load generator from so many connections, one after the other.
-    Crowds(&'static [usize]),
+    Connections(&'static [usize]),
     /// By the load generator against servers on so many cores, one after the other.
     Cores(Load, &'static [usize]),
     /// Store jobs before the answer, in several ways, and so many for a restart.
@@ -108,8 +111,8 @@ pub(crate) const ALL: [Scenario; 18] = [
         name: "crowd50k",
         what: "500, 5000 and 50 000 connections, one in 50 of them a worker, each client with a \
                job in flight, foreground, 64 bytes; the last with 5 s of warm-up",
-        work: Work::Crowds(&[500, 5000, 50_000]),
-        quick: Work::Crowds(&[50, 500]),
+        work: Work::Connections(&[500, 5000, 50_000]),
+        quick: Work::Connections(&[50, 500]),
     },
     Scenario {
         name: "flood",
@@ -125,8 +128,8 @@ pub(crate) const ALL: [Scenario; 18] = [
     Scenario {
         name: "deep",
         what: "background jobs with unique keys pile up without workers, then are drained",
-        work: Work::Deep(&[10_000, 100_000, 1_000_000]),
-        quick: Work::Deep(&[10_000]),
+        work: Work::QueueDepth(&[10_000, 100_000, 1_000_000]),
+        quick: Work::QueueDepth(&[10_000]),
     },
     load(
         "herd",
@@ -192,7 +195,7 @@ pub(crate) const ALL: [Scenario; 18] = [
 
 /// Background jobs that nobody takes.
 pub(crate) const FLOOD: Load =
-    Load { clients: 50, workers: 0, pipeline: 16, mode: Mode::Background, ..STEADY };
+    Load { clients: 50, workers: 0, pipeline: 16, background: true, ..STEADY };
 
 /// Enough connections for several cores.
 const CORES: Load = Load { clients: 1024, workers: 256, ..STEADY };
@@ -212,57 +215,13 @@ impl Scenario {
         matches!(self.work, Work::Durable(_))
     }
 
+    /// Whether it gives the server more and more cores, by its name.
+    pub(crate) fn is_of_cores(name: &str) -> bool {
+        name.starts_with("cores-")
+    }
+
     /// Whether jobs come at a fixed rate, so that their latency is what counts.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.work, Work::Load(Load { open: true, .. }))
-    }
-
-    /// Why it says nothing about a contender, if so.
-    pub(crate) fn absent_for(&self, contender: Contender) -> Option<&'static str> {
-        let gearman = contender.protocol() == Protocol::Gearman;
-        let floor = matches!(contender, Contender::Relay(_));
-        match self.work {
-            Work::Load(load) if load.open && !gearman => Some("its driver here has no open loop"),
-            Work::Load(load) if load.extra_functions > 0 && !gearman => {
-                Some("its workers have no functions")
-            }
-            Work::Load(load) if load.workers == 0 && floor => {
-                Some("without a queue there is nowhere to put jobs that nobody takes")
-            }
-            Work::Deep(_) if floor => Some("without a queue it has no depth"),
-            Work::Large(_) if floor => Some("it passes payloads on only when all is there"),
-            Work::Cores(..) if floor => Some("it has one thread"),
-            Work::Cores(..) if !gearman => Some("its driver here has one thread"),
-            _ => None,
-        }
-    }
-
-    /// What differs for a contender, if anything.
-    pub(crate) fn note_for(&self, contender: Contender) -> &'static str {
-        if contender.protocol() == Protocol::Gearman {
-            return "";
-        }
-        match self.work {
-            Work::Load(load) if load.functions > 1 => "one queue instead of many functions",
-            Work::Deep(_) | Work::Durable(_) => "no unique keys",
-            Work::Large(_) => "nothing goes back: half of the bytes",
-            _ => "",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_every_scenario_is_for_ringgear() {
-        let names: HashSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), ALL.len());
-        for scenario in ALL {
-            assert_eq!(scenario.absent_for(Contender::ALL[0]), None);
-        }
     }
 }

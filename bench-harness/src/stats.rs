@@ -58,9 +58,33 @@ impl<'a> Group<'a> {
         groups
     }
 
+    /// Whether both are the same contender in the same scenario.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        (self.scenario, self.contender) == (other.scenario, other.contender)
+    }
+
     /// A figure of the samples without faults.
     pub(crate) fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.measured().filter_map(figure))
+    }
+
+    /// The median of a figure, as text.
+    pub(crate) fn figure(
+        &self,
+        figure: impl Fn(&Sample) -> Option<f64>,
+        text: fn(f64) -> String,
+    ) -> Option<String> {
+        self.spread(figure).map(|spread| text(spread.median))
+    }
+
+    /// Jobs a second.
+    pub(crate) fn rate(&self) -> Option<Spread> {
+        self.spread(|sample| Some(sample.jobs_per_second))
+    }
+
+    /// Server CPU per job, µs.
+    pub(crate) fn cpu(&self) -> Option<Spread> {
+        self.spread(|sample| sample.cpu_us_per_job)
     }
 
     /// Queued jobs or payload bytes.
