@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
@@ -229,9 +228,8 @@ fn announced_port(log: &str) -> Option<u16> {
 /// Descriptors that this process and its children may have from now on: as many as the system
 /// allows.
 pub(crate) fn raise_descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    usize::try_from(if raised.is_ok() { hard } else { soft }).unwrap_or(usize::MAX)
+    let limits = ringgear::io::process::raise_descriptors(None);
+    limits.map_or(0, |(_, now)| usize::try_from(now).unwrap_or(usize::MAX))
 }
 
 /// A process in /proc.
