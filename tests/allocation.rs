@@ -58,7 +58,7 @@ impl Server {
     }
 
     fn flush(&mut self) {
-        while let Some(conn) = self.shard.next_dirty(self.now) {
+        while let Some(conn) = self.shard.poll_dirty(self.now) {
             while let Some((chunk, _)) = self.shard.take(conn) {
                 let mut bytes = chunk.as_ref();
                 while let Ok(Cut::Packet { header, body }) = frame::cut(bytes, 0) {

@@ -298,7 +298,7 @@ fn connect(shard: &mut Shard) -> ConnId {
 /// What the shard has to send to `conn`, and to nobody else.
 fn output(shard: &mut Shard, conn: ConnId) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while let Some(dirty) = shard.next_dirty(NOW) {
+    while let Some(dirty) = shard.poll_dirty(NOW) {
         assert_eq!(dirty, conn);
         while let Some((chunk, _)) = shard.take(conn) {
             bytes.extend_from_slice(chunk.as_ref());

@@ -159,7 +159,7 @@ impl Server {
     fn say(&mut self, conn: ConnId) {
         self.shard.received(conn, &self.said, common::NOW);
         self.said.clear();
-        while let Some(conn) = self.shard.next_dirty(common::NOW) {
+        while let Some(conn) = self.shard.poll_dirty(common::NOW) {
             while let Some((chunk, _)) = self.shard.take(conn) {
                 let mut bytes = chunk.as_ref();
                 while let Ok(Cut::Packet { header, body }) = frame::cut(bytes, 0) {

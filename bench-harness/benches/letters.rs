@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::engine::{ConnId, Now};
 use ringgear::shard::cores::Cores;
-use ringgear::shard::remote::message::Letter;
+use ringgear::shard::remote::message::Message;
 use ringgear::shard::{Origin, Settings, Shard};
 use ringgear::wire::{Command, Magic, encode};
 
@@ -21,7 +21,7 @@ const CORES: usize = 3;
 /// Shards, and letters that are being moved between them; empty otherwise.
 struct Cluster {
     shards: Vec<Shard>,
-    letters: Vec<(usize, Letter)>,
+    letters: Vec<(usize, Message)>,
     moved: u64,
     received: Vec<u8>,
 }
@@ -47,13 +47,13 @@ impl Cluster {
         loop {
             let mut quiet = true;
             for from in 0..self.shards.len() {
-                while self.shards[from].next_dirty(NOW).is_some() {}
+                while self.shards[from].poll_dirty(NOW).is_some() {}
                 let mut letters = std::mem::take(&mut self.letters);
-                self.shards[from].take_letters(&mut letters);
+                self.shards[from].take_messages(&mut letters);
                 quiet &= letters.is_empty();
                 self.moved += letters.len() as u64;
                 for (to, letter) in letters.drain(..) {
-                    self.shards[to].receive_letter(from, letter, NOW);
+                    self.shards[to].receive_message(from, letter, NOW);
                 }
                 self.letters = letters;
             }

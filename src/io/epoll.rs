@@ -382,12 +382,14 @@ impl Epoll {
 
     /// Lets a connection move to another core.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.destination(conn) else { return };
-        let Some(mut connection) = self.connections[conn as usize].take() else { return };
+        let Some(hand_over) = self.parts.shard.begin_hand_over(conn) else { return };
+        let Some(mut connection) = self.connections[conn as usize].take() else {
+            return self.parts.shard.cancel_hand_over(hand_over);
+        };
         // Its descriptor lives on, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
-        self.parts.depart(conn, to, Socket::Descriptor(descriptor), now);
+        self.parts.depart(hand_over, Socket::Descriptor(descriptor), now);
     }
 
     /// Looks at connections whose output may have gone nowhere.

@@ -526,17 +526,19 @@ impl Glommio {
     /// Lets a connection move to another core. Its task ends with what it polls, so it is a copy of
     /// the descriptor that goes.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(to) = self.parts.shard.destination(conn) else { return };
-        let Some(connection) = &self.connections[conn as usize] else { return };
-        let copy = socket(&connection.stream, |socket| socket.try_clone());
-        let Ok(copy) = copy else {
-            self.shard().stay(conn);
+        let Some(hand_over) = self.parts.shard.begin_hand_over(conn) else { return };
+        let place = &mut self.connections[conn as usize];
+        let copy = place.as_ref().map(|it| socket(&it.stream, |socket| socket.try_clone()));
+        let Some(Ok(copy)) = copy else {
+            self.shard().cancel_hand_over(hand_over);
             return self.wake();
         };
-        let Some(connection) = self.connections[conn as usize].take() else { return };
+        let Some(connection) = place.take() else {
+            return self.shard().cancel_hand_over(hand_over);
+        };
         connection.wake();
         let socket = Socket::Copy(copy.into(), connection.number);
-        self.parts.depart(conn, to, socket, now);
+        self.parts.depart(hand_over, socket, now);
     }
 
     /// Looks at connections whose output may have gone nowhere.

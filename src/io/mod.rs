@@ -56,9 +56,9 @@ use self::process::ProcessError;
 pub use self::uring::UringError;
 use crate::config::Room;
 use crate::engine::{ConnId, Now};
-use crate::shard::cores::{Core, Cores};
-use crate::shard::remote::message::Letter;
-use crate::shard::{Elsewhere, Passenger, Settings, Shard};
+use crate::shard::cores::{Core, CoreSet, Cores};
+use crate::shard::remote::message::Message;
+use crate::shard::{HandOver, MigratingConnection, OtherCores, Settings, Shard};
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
@@ -118,17 +118,17 @@ pub enum IoError {
 /// What travels between cores.
 #[derive(Debug)]
 enum Mail {
-    Letter(Letter),
+    Message(Message),
     /// A connection that moves.
-    Connection(Box<Passenger>, Socket),
+    Connection(Box<MigratingConnection>, Socket),
 }
 
 impl Mail {
     /// Memory that it takes on its way, as far as that varies much.
     fn bytes(&self) -> usize {
         match self {
-            Self::Letter(letter) => letter.bytes(),
-            Self::Connection(..) => size_of::<Passenger>(),
+            Self::Message(letter) => letter.bytes(),
+            Self::Connection(..) => size_of::<MigratingConnection>(),
         }
     }
 }
@@ -156,7 +156,7 @@ struct Parts {
     /// To and from the store, if there is one.
     commits: Option<Commits>,
     /// Letters that are being moved; empty otherwise.
-    letters: Vec<(Core, Letter)>,
+    letters: Vec<(Core, Message)>,
     /// Connections that have come from other cores, which the driver is to attach.
     arrivals: Vec<(ConnId, Socket)>,
     /// For moving connections from ring to ring.
@@ -201,18 +201,18 @@ impl Parts {
         if let Some(busy) = meter.as_mut().and_then(|it| it.read(now.mono_ms, || clock.elapsed())) {
             post.publish_busy(busy, now.mono_ms);
             match post.reliever(*connections_max, now.mono_ms) {
-                Some(to) => shard.relieve(to, busy::to_go(shard.connections())),
-                None => shard.relieve(post.core(), 0),
+                Some(to) => shard.start_offload(to, busy::to_go(shard.connections())),
+                None => shard.start_offload(post.core(), 0),
             }
         }
         let connections = post.connections_elsewhere();
-        let hospitable = post.hospitable(*connections_max, now.mono_ms);
+        let accepting = CoreSet::from_bits(post.hospitable(*connections_max, now.mono_ms));
         let MemoryElsewhere { bytes, largest_unread_bytes, .. } = *memory;
-        shard.set_elsewhere(Elsewhere { bytes, connections, hospitable, largest_unread_bytes });
+        shard.set_other_cores(OtherCores { bytes, connections, accepting, largest_unread_bytes });
         post.receive(LETTERS_PER_TURN, |from, mail| match mail {
-            Mail::Letter(letter) => shard.receive_letter(from, letter, now),
+            Mail::Message(letter) => shard.receive_message(from, letter, now),
             Mail::Connection(passenger, socket) => {
-                arrivals.push((shard.arrive(from, *passenger, now), socket));
+                arrivals.push((shard.attach(from, *passenger, now), socket));
             }
         });
         commits.as_mut().map_or(Ok(()), |commits| commits.receive(shard, now))
@@ -224,11 +224,11 @@ impl Parts {
     fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         let Self { shard, post, letters, .. } = self;
         // It also sees to requests that had to wait.
-        let conn = shard.next_dirty(now);
-        shard.take_letters(letters);
+        let conn = shard.poll_dirty(now);
+        shard.take_messages(letters);
         if !letters.is_empty() {
-            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
-            shard.set_congested(post.congested());
+            letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
+            shard.set_congested(CoreSet::from_bits(post.congested()));
         }
         conn
     }
@@ -255,11 +255,12 @@ impl Parts {
     /// Lets a connection go to another core, behind all letters so far and before all others: its
     /// number may be given to the next one at once, which may have something to say in this very
     /// turn.
-    fn depart(&mut self, conn: ConnId, to: Core, socket: Socket, now: Now) {
+    fn depart(&mut self, hand_over: HandOver, socket: Socket, now: Now) {
         let Self { shard, post, letters, .. } = self;
-        let passenger = Box::new(shard.depart(conn, now));
-        shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        let to = hand_over.to();
+        let passenger = Box::new(shard.detach(hand_over, now));
+        shard.take_messages(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.send(to, Mail::Connection(passenger, socket));
     }
 
@@ -269,10 +270,10 @@ impl Parts {
         if let Some(commits) = commits {
             commits.send(shard);
         }
-        shard.take_letters(letters);
-        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Letter(letter)));
+        shard.take_messages(letters);
+        letters.drain(..).for_each(|(to, letter)| post.send(to, Mail::Message(letter)));
         post.flush();
-        shard.set_congested(post.congested());
+        shard.set_congested(CoreSet::from_bits(post.congested()));
         post.publish(load(shard, post));
     }
 
@@ -681,15 +682,15 @@ mod tests {
         while parts.next_dirty(now).is_some() {}
         let mut letters = Vec::new();
         other.receive(9, |_, mail| letters.push(mail));
-        let Some(Mail::Letter(Letter::Grab { caller, .. })) = letters.pop() else {
+        let Some(Mail::Message(Message::Grab { key, .. })) = letters.pop() else {
             panic!("{letters:?}");
         };
-        parts.shard.receive_letter(1, Letter::Empty { caller, ready: 0 }, now);
+        parts.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
         while parts.next_dirty(now).is_some() && letters.len() < 2 {
             other.receive(9, |_, mail| letters.push(mail));
         }
         let submitted =
-            |mail: &Mail| matches!(mail, Mail::Letter(Letter::Request { slot: Some(_), .. }));
+            |mail: &Mail| matches!(mail, Mail::Message(Message::Request { slot: Some(_), .. }));
         assert!(letters.iter().any(submitted), "{letters:?}");
     }
 

@@ -27,7 +27,7 @@ pub(super) use self::setup::{FILES_MAX, Ring, explain, rings};
 use super::liveness::{Acks, Output};
 use super::{HOST_GONE, HOST_SILENT, IoError, Number, Parts, Socket, is_silence, wait_ms};
 use crate::engine::{ConnId, Now};
-use crate::shard::{Intake, Origin, Shard};
+use crate::shard::{HandOver, Intake, Origin, Shard};
 use crate::wire::outbox::Chunk;
 
 mod accept;
@@ -149,7 +149,7 @@ struct Connection {
     single_receives: u8,
     sending: Option<Sending>,
     /// It is on its way to another core's ring.
-    leaving: bool,
+    leaving: Option<HandOver>,
     /// It is about to be had as a descriptor of the process's.
     lending: bool,
     output: Output,
@@ -529,7 +529,7 @@ impl Uring {
         for key in self.parts.liveness.portion(self.connections.capacity(), now.mono_ms) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Connection { conn, sending, leaving, lending, output, ending, .. } = connection;
-            let free = conn.is_some() && !*leaving && !*lending && *ending == Ending::No;
+            let free = conn.is_some() && leaving.is_none() && !*lending && *ending == Ending::No;
             if free && self.parts.liveness.is_in_doubt(output, sending.is_some()) {
                 *lending = true;
                 let lend = opcode::FixedFdInstall::new(connection.file, 0).build();
@@ -632,14 +632,14 @@ impl Uring {
     /// Has the kernel put a connection into the ring of the core that it moves to.
     fn hand_over(&mut self, key: usize, conn: ConnId) {
         let connection = &mut self.connections[key];
-        if connection.leaving {
+        if connection.leaving.is_some() {
             return;
         }
-        let to = self.parts.shard.destination(conn);
-        let Some(ring) = to.and_then(|core| self.parts.rings.get(core)?.get()) else {
-            return self.parts.shard.stay(conn);
+        let Some(hand_over) = self.parts.shard.begin_hand_over(conn) else { return };
+        let Some(ring) = self.parts.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
+            return self.parts.shard.cancel_hand_over(hand_over);
         };
-        connection.leaving = true;
+        connection.leaving = Some(hand_over);
         let ring = Fd(ring.as_raw_fd());
         let anywhere = DestinationSlot::auto_target();
         let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
@@ -650,18 +650,20 @@ impl Uring {
 
     fn handle_handed_over(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
-        connection.leaving = false;
-        let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
-        match (u32::try_from(result), self.parts.shard.destination(conn)) {
-            (Ok(file), Some(to)) => {
+        let hand_over = connection.leaving.take();
+        let (Some(conn), Some(hand_over)) = (connection.conn, hand_over) else {
+            return self.close_if_quiet(key);
+        };
+        match (u32::try_from(result), connection.number.take()) {
+            (Ok(file), Some(number)) => {
                 connection.conn = None;
-                let Some(number) = connection.number.take() else { return };
-                self.parts.depart(conn, to, Socket::Direct(file, number), now);
+                self.parts.depart(hand_over, Socket::Direct(file, number), now);
                 self.close_if_quiet(key);
             }
-            _ => {
+            (_, number) => {
+                connection.number = number;
                 debug!(conn, error = %Error::from_raw_os_error(-result), "can't be handed over");
-                self.shard().stay(conn);
+                self.shard().cancel_hand_over(hand_over);
             }
         }
     }
@@ -715,7 +717,8 @@ impl Uring {
     fn close_if_quiet(&mut self, key: usize) {
         let Connection { file, ending, receive, sending, leaving, lending, .. } =
             &mut self.connections[key];
-        let quiet = matches!(receive, Receive::Idle) && sending.is_none() && !*leaving && !*lending;
+        let quiet =
+            matches!(receive, Receive::Idle) && sending.is_none() && leaving.is_none() && !*lending;
         let (entry, operation) = match ending {
             // A direct descriptor that is closed with an operation in flight lives on with it.
             Ending::No | Ending::ShutDown if quiet => {
@@ -806,7 +809,7 @@ impl Uring {
             receive: Receive::Idle,
             single_receives: 0,
             sending: None,
-            leaving: false,
+            leaving: None,
             lending: false,
             output: self.parts.liveness.begin(now.mono_ms),
             ending: Ending::No,

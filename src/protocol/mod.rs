@@ -4,5 +4,6 @@
 //!
 //! Invariant: every request has its reply, or its place in the outbox, when its handler returns.
 
+pub mod access;
 pub mod admin;
 pub mod session;

@@ -1,6 +1,7 @@
-//! From the engine to the connections: effects in, packets in outboxes, letters and operations out.
+//! From the engine to the connections: effects in, packets in outboxes, messages and operations
+//! out.
 //!
-//! A connection is told in its outbox, one that lives at another core by a letter to there, the
+//! A connection is told in its outbox, one that lives at another core by a message to there, the
 //! store by an operation. Decides nothing: what has happened is the engine's to say.
 //!
 //! Invariant: after `deliver` no effect is left, and every connection that was told something is
@@ -8,11 +9,13 @@
 
 use bytes::Bytes;
 
-use super::{Closing, OUTBOX_PAUSE_BYTES, Shard};
+use super::Shard;
+use super::connections::Closing;
+use super::limits::OUTBOX_PAUSE_BYTES;
 use crate::engine::record::Operation;
 use crate::engine::{ConnId, Effect, Now};
-use crate::shard::remote::message::Letter;
-use crate::shard::remote::migration::Moving;
+use crate::shard::remote::message::Message;
+use crate::shard::remote::migration::Migration;
 use crate::wire::outbox::{Outbox, Parcel, Slot};
 use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
@@ -82,13 +85,13 @@ impl Shard {
     /// A worker that sleeps has something to do.
     #[inline]
     fn wake(&mut self, conn: ConnId, now: Now) {
-        let connection = &self.connections[conn as usize];
-        if let Some((home, caller)) = connection.home() {
+        let connection = &self.connections[conn];
+        if let Some((home, key)) = connection.home() {
             let ready = self.engine.ready(conn);
-            self.send_letter(home, Letter::Noop { caller, ready });
-        } else if let Moving::Expected | Moving::Left = connection.moving {
+            self.send_message(home, Message::Noop { key, ready });
+        } else if let Migration::Incoming | Migration::Offloaded = connection.migration {
             // It is told when it has arrived.
-        } else if connection.away.as_ref().is_some_and(|away| away.roams()) {
+        } else if connection.is_multi_core() {
             let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);
         } else {
@@ -99,10 +102,11 @@ impl Shard {
     /// There may be jobs for a worker that is awake and has to do with several cores.
     fn hint(&mut self, conn: ConnId) {
         let ready = self.engine.ready(conn);
-        match self.connections[conn as usize].home() {
-            Some((home, caller)) => self.send_letter(home, Letter::Hint { caller, ready }),
-            None if self.is_roaming(conn) => {
-                self.receive_hint(conn, self.settings.cores.own, ready);
+        match self.connections[conn].home() {
+            Some((home, key)) => self.send_message(home, Message::Hint { key, ready }),
+            None if self.connections[conn].is_multi_core() => {
+                let own = self.settings.cores.own;
+                self.with_remote(conn, |remote| remote.hint(own, ready));
             }
             None => {}
         }
@@ -110,23 +114,23 @@ impl Shard {
 
     /// A submission that waited for the store has its answer.
     fn answer(&mut self, conn: ConnId, slot: Slot, response: &Response<'_>) {
-        match self.connections[conn as usize].home() {
-            Some((home, caller)) => {
-                let mut parcel = Parcel::default();
-                parcel.push(response);
-                self.send_letter(home, Letter::Reply { caller, slot, parcel });
+        match self.connections[conn].home() {
+            Some((home, key)) => {
+                let mut packets = Parcel::default();
+                packets.push(response);
+                self.send_message(home, Message::Reply { key, slot, packets });
             }
             None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
     }
 
     pub(super) fn forward(&mut self, conn: ConnId, work: &Work<'_>, now: Now) {
-        if let Some((home, caller)) = self.connections[conn as usize].home() {
+        if let Some((home, key)) = self.connections[conn].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.send_letter(home, Letter::Forward { caller, command, body });
+            return self.send_message(home, Message::Forward { key, command, body });
         }
-        let exceptions = self.connections[conn as usize].session.exceptions();
+        let exceptions = self.connections[conn].session().exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
             let body = Payload::borrowed(work.handle);
             Response::Work { command: Command::WorkFail, body }
@@ -138,53 +142,51 @@ impl Shard {
 
     #[inline]
     pub(super) fn push(&mut self, conn: ConnId, response: &Response<'_>, now: Now) {
-        let connection = &mut self.connections[conn as usize];
+        let connection = &self.connections[conn];
         if connection.closing == Closing::Now {
             return;
         }
-        if let Some((home, caller)) = connection.home() {
-            let mut parcel = Parcel::default();
-            parcel.push(response);
-            return self.send_letter(home, Letter::Push { caller, parcel });
+        if let Some((home, key)) = connection.home() {
+            let mut packets = Parcel::default();
+            packets.push(response);
+            return self.send_message(home, Message::Push { key, packets });
         }
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push(response);
-        self.settle(conn, now);
-        self.mark_dirty(conn);
+        self.write(conn, now, |outbox| outbox.push(response));
     }
 
-    pub(super) fn push_parcel(&mut self, conn: ConnId, parcel: Parcel, now: Now) {
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push_parcel(parcel);
-        self.settle(conn, now);
-        self.mark_dirty(conn);
-    }
-
-    /// A reply that was waited for has come, and `fill` puts it into its place.
-    pub(super) fn fill(&mut self, conn: ConnId, fill: impl FnOnce(&mut Outbox)) {
-        self.unsettle(conn);
-        let connection = &mut self.connections[conn as usize];
-        fill(&mut connection.outbox);
-        if connection.may_resume() {
-            self.resumed.push(conn);
-        }
-        // Not `settle`: what waited for this reply couldn't be read, and tells nothing of the peer.
-        let bytes = connection.outbox.bytes();
-        self.outbox_bytes += bytes;
-        self.slots += connection.outbox.held();
-        if bytes > OUTBOX_PAUSE_BYTES {
-            self.list_unread(conn);
-        }
-        self.mark_dirty(conn);
+    pub(super) fn push_packets(&mut self, conn: ConnId, packets: Parcel, now: Now) {
+        self.write(conn, now, |outbox| outbox.push_parcel(packets));
     }
 
     /// Appends an admin reply; its buffer serves for the next one.
     pub(super) fn push_text(&mut self, conn: ConnId, mut text: Vec<u8>, now: Now) {
-        self.unsettle(conn);
-        self.connections[conn as usize].outbox.push_text(&text);
-        self.settle(conn, now);
+        self.write(conn, now, |outbox| outbox.push_text(&text));
         text.clear();
         text.shrink_to(1 << 16);
         self.text = text;
+    }
+
+    /// A reply that was waited for has come, and `fill` puts it into its place.
+    pub(super) fn fill(&mut self, conn: ConnId, fill: impl FnOnce(&mut Outbox)) {
+        self.connections.with_outbox(conn, fill);
+        let connection = &self.connections[conn];
+        let is_large = connection.outbox().bytes() > OUTBOX_PAUSE_BYTES;
+        if connection.may_resume() {
+            self.connections.resume(conn);
+        }
+        // Not `check_outbox`: what waited for this reply couldn't be read, and tells nothing of the
+        // peer.
+        if is_large {
+            self.list_unread(conn);
+        }
+        self.connections.mark_dirty(conn);
+    }
+
+    /// Writes to a connection of this core.
+    #[inline]
+    fn write(&mut self, conn: ConnId, now: Now, write: impl FnOnce(&mut Outbox)) {
+        self.connections.with_outbox(conn, write);
+        self.check_outbox(conn, now);
+        self.connections.mark_dirty(conn);
     }
 }

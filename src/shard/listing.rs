@@ -1,23 +1,25 @@
 //! Lists of the admin protocol, written part by part and core by core.
 //!
 //! A part is written when the last one has left, so that no list stops a core or fills an outbox;
-//! what other cores have to add comes as a letter. Knows how far a list has come; the rows
+//! what other cores have to add comes as a message. Knows how far a list has come; the rows
 //! themselves are `admin`'s.
 
 use foldhash::HashSet;
 
-use super::{Connection, OUTBOX_PAUSE_BYTES, Origin, Shard};
+use super::Shard;
+use super::connections::{Connection, Origin};
+use super::limits::OUTBOX_PAUSE_BYTES;
+use super::remote::state::RemoteState;
 use crate::engine::{ConnId, Now};
 use crate::protocol::admin::{self, Listing, WorkerRow};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::remote::message::Rows;
-use crate::shard::remote::migration::Moving;
 
 /// With less than this to send, a list waits for the rows of the core that was asked: clients take
 /// what comes in one piece for all of it, as gearadmin does.
-const LIST_PIECE_BYTES: usize = 64 << 10;
+pub(super) const LIST_PIECE_BYTES: usize = 64 << 10;
 
-/// Most rounds of a list of connections. Each takes as long as letters to all cores and back, so
+/// Most rounds of a list of connections. Each takes as long as messages to all cores and back, so
 /// this many see no rest only where connections move all the time.
 const ROUNDS_MAX: u32 = 100;
 
@@ -107,9 +109,7 @@ impl Shard {
     /// Writes the next part of a list, or has another core do so.
     pub(super) fn go_on_listing(&mut self, conn: ConnId, mut progress: Box<Progress>, now: Now) {
         let Cores { own, count } = self.settings.cores;
-        while !progress.asked
-            && self.connections[conn as usize].outbox.bytes() <= OUTBOX_PAUSE_BYTES
-        {
+        while !progress.asked && self.connections[conn].outbox().bytes() <= OUTBOX_PAUSE_BYTES {
             let listing = progress.next;
             match listing {
                 Some(listing) if progress.core == own => {
@@ -127,22 +127,12 @@ impl Shard {
                 }
                 None if progress.go_on(count) => {}
                 None => {
-                    self.unsettle(conn);
-                    self.connections[conn as usize].outbox.push_text(b".\n");
-                    return self.settle(conn, now);
+                    self.connections.with_outbox(conn, |outbox| outbox.push_text(b".\n"));
+                    return self.check_outbox(conn, now);
                 }
             }
         }
-        self.connections[conn as usize].listing = Some(progress);
-    }
-
-    /// Whether what a connection has to send waits: for rows of another core, or for the core that
-    /// it is handed over to.
-    #[inline]
-    pub(super) fn holds_back(&self, conn: ConnId) -> bool {
-        let Connection { listing, outbox, moving, .. } = &self.connections[conn as usize];
-        listing.as_ref().is_some_and(|progress| progress.asked) && outbox.bytes() < LIST_PIECE_BYTES
-            || matches!(moving, Moving::Departing(_))
+        self.connections[conn].listing = Some(progress);
     }
 
     /// This core's next rows of a list, and what is left of them.
@@ -156,9 +146,8 @@ impl Shard {
             }
             since = Some(count);
         }
-        let own = self.connections.iter().filter(|(_, connection)| {
-            connection.caller.is_none() && since.is_none_or(|since| connection.arrived > since)
-        });
+        let own = self.connections.iter_local();
+        let own = own.filter(|(_, connection)| since.is_none_or(|it| connection.arrived > it));
         let Rows { text, named, .. } = &mut rows;
         let (engine, handles) = (&self.engine, &self.settings.handles);
         let next = admin::list(listing, engine, handles, own.map(worker_row), text, named);
@@ -171,13 +160,8 @@ impl Shard {
     }
 }
 
-fn worker_row((conn, connection): (usize, &Connection)) -> WorkerRow<'_> {
+fn worker_row((conn, connection): (ConnId, &Connection)) -> WorkerRow<'_> {
     let Origin { fd, peer } = connection.origin;
-    WorkerRow {
-        conn: ConnId::try_from(conn).unwrap_or(ConnId::MAX),
-        fd,
-        ip: peer.ip(),
-        id: connection.session.id(),
-        elsewhere: connection.away.iter().flat_map(|away| away.functions()).collect(),
-    }
+    let elsewhere = connection.remote().into_iter().flat_map(RemoteState::functions).collect();
+    WorkerRow { conn, fd, ip: peer.ip(), id: connection.session().id(), elsewhere }
 }

@@ -1,10 +1,9 @@
-//! One core: its connections, its engine, their outboxes. The only type a driver touches.
+//! One core: its connections, its engine, their outboxes. The only type that a driver touches.
 //!
-//! A driver says what came (`connect`, `received`, `ended`, `disconnect`, `tick`, `stored`,
-//! letters) and asks what to do (`next_dirty`, `take`, `intake`, `deadline_ms`, `take_operations`,
-//! `take_letters`); the shard calls no driver and knows no kernel. What the frames of a call cause
-//! is in the outboxes of the dirty connections when it returns, so that a driver can flush each
-//! once a batch. `delivery` fills them; `home`, `owner`, `moving` and `relief` face other cores.
+//! What came goes in, what to send and what other threads are to have comes out; the shard calls no
+//! driver and knows no kernel. `frames` cuts what came, `gate` authorises and routes it, `delivery`
+//! brings the engine's effects to connections, `connections` holds them and their sums, `remote`
+//! faces other cores.
 //!
 //! Invariant: a connection that doesn't read its replies is read from all the same, until memory
 //! is short, and beyond `Settings::outbox_bytes_max` closed (`unread`); order is kept.
@@ -12,85 +11,42 @@
 pub mod cores;
 pub mod remote;
 
+mod connections;
 mod counters;
 mod delivery;
+mod frames;
+mod gate;
+mod limits;
 mod listing;
 mod losses;
+mod memory;
 mod settings;
 mod unread;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use foldhash::HashMap;
 use slab::Slab;
-use tracing::{debug, trace, warn};
+use tracing::{debug, warn};
 
-use self::cores::Core;
+pub use self::connections::{CONNECTION_BYTES, Intake, Origin};
+use self::connections::{Connection, Connections};
+use self::cores::CoreSet;
 pub use self::counters::Counters;
-use self::listing::Progress;
 use self::losses::Complaints;
-use self::remote::home::{Away, Gathering};
-use self::remote::message::Caller;
-use self::remote::migration::Moving;
-pub use self::remote::migration::Passenger;
-use self::remote::offload::Relief;
-use self::remote::outgoing::Letters;
+use self::remote::fan_out::FanOut;
+pub use self::remote::migration::{HandOver, MigratingConnection};
+use self::remote::offload::Offload;
+use self::remote::outgoing::Outgoing;
 pub use self::settings::Settings;
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
-use crate::protocol::admin;
 use crate::protocol::session::{Context, Session};
-use crate::wire::inbound::{Arrival, Bounds, Inbound};
-use crate::wire::outbox::{Chunk, Outbox};
-use crate::wire::{Command, ErrorReply, FrameError, Request, Response, text};
+use crate::wire::outbox::{Chunk, Slot};
 
-/// With more than this waiting to leave, a connection's lists wait, and if memory is short its
-/// requests.
-const OUTBOX_PAUSE_BYTES: usize = 1 << 20;
-/// With no more than this waiting, they go on.
-const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
-/// With so many replies that wait for the store, a connection's requests wait.
-const SLOTS_PAUSE: usize = 1024;
-/// With no more than these, they go on.
-const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
-/// With more than this waiting behind a list, a grab that another core sees to or a move to another
-/// core, a connection isn't read.
-const INBOUND_PAUSE_BYTES: usize = 1 << 20;
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
-/// Functions and registrations of a core may always take so much.
-const REGISTRY_BYTES_MIN: usize = 64 << 10;
-/// Memory a connection takes while nothing is on its way, in round figures.
-pub const CONNECTION_BYTES: usize = 512;
-
-const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// Its descriptor, or what the driver has in its place: a number that no other connection of
-    /// any core has as long as this one is there.
-    pub fd: i32,
-    /// Its peer's address and port.
-    pub peer: SocketAddr,
-}
-
-/// What a driver should do about a connection's incoming bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intake {
-    /// Receive into any buffer and call `received`.
-    Read,
-    /// Receive into what `lend` gives and call `give_back`.
-    Direct,
-    /// Receive nothing now; ask again after `sent`.
-    Pause,
-    /// Receive nothing, and hand the connection over to its `destination`: call `depart`, or `stay`
-    /// if that can't be done. Nothing is left to be sent.
-    Move,
-    /// Nothing more comes in or goes out: call `disconnect` and close.
-    Close,
-}
 
 /// There are as many connections as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,130 +55,40 @@ pub struct TooManyConnections;
 
 /// What the other cores take of what all cores share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Elsewhere {
+pub struct OtherCores {
     /// The sum of their `Shard::load_bytes`.
     pub bytes: isize,
     /// Connections.
     pub connections: usize,
-    /// Cores that have few enough connections to take in more, one bit each.
-    pub hospitable: u64,
+    /// Cores that have few enough connections to take in more.
+    pub accepting: CoreSet,
     /// The largest of their `Shard::largest_unread_bytes`.
     pub largest_unread_bytes: usize,
 }
 
-/// How a connection comes to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Closing {
-    #[default]
-    No,
-    /// When everything has left.
-    Flushing,
-    /// At once.
-    Now,
-}
-
-#[derive(Debug)]
-struct Connection {
-    origin: Origin,
-    session: Session,
-    inbound: Inbound,
-    outbox: Outbox,
-    /// Tells it from earlier connections of its number.
-    session_id: u32,
-    /// Whose stand-in it is, if its home is another core.
-    caller: Option<(Core, Caller)>,
-    /// Its dealings with other cores.
-    away: Option<Box<Away>>,
-    /// On its way to another core.
-    moving: Moving,
-    /// A list that is being written; requests behind it wait.
-    listing: Option<Box<Progress>>,
-    /// How many connections had moved to this core when it did, itself included; 0 if it came in
-    /// here.
-    arrived: u64,
-    closing: Closing,
-    /// The peer will send nothing more.
-    ended: bool,
-    /// Requests wait for replies to come or to leave, and nothing is received meanwhile.
-    paused: bool,
-    /// Memory is short and much is unread: requests wait. When the peer last read something, in
-    /// milliseconds of `Now::mono_ms`.
-    throttled: Option<u64>,
-    /// Among those that have much unread.
-    is_listed: bool,
-    /// Requests wait until letters to other cores have left; see `Letters`.
-    blocked: bool,
-    dirty: bool,
-}
-
-impl Connection {
-    fn new(origin: Origin, session: Session, session_id: u32) -> Self {
-        Self {
-            origin,
-            session,
-            inbound: Inbound::default(),
-            outbox: Outbox::default(),
-            session_id,
-            caller: None,
-            away: None,
-            moving: Moving::No,
-            listing: None,
-            arrived: 0,
-            closing: Closing::No,
-            ended: false,
-            paused: false,
-            throttled: None,
-            is_listed: false,
-            blocked: false,
-            dirty: false,
-        }
-    }
-
-    fn stand_in(from: Core, caller: Caller) -> Self {
-        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let connection = Self::new(origin, Session::new(false), caller.session);
-        Self { caller: Some((from, caller)), ..connection }
-    }
-
-    /// The home that letters with what there is for it go to; none for one that is here, or will
-    /// be.
-    fn home(&self) -> Option<(Core, Caller)> {
-        self.caller.filter(|_| !matches!(self.moving, Moving::Expected | Moving::Left))
-    }
-
-    /// Whether it waits for another core's answer to a grab.
-    fn is_grabbing(&self) -> bool {
-        self.away.as_ref().is_some_and(|away| away.is_grabbing())
-    }
-
-    /// Whether requests that waited, or the end of the connection that did, may go on.
-    fn may_resume(&self) -> bool {
-        let (bytes, slots) = (self.outbox.bytes(), self.outbox.held());
-        let waits = self.paused || self.listing.is_some();
-        // A peer may read nothing before it has written all: only a list waits for that, and what
-        // waits because memory is short.
-        let waits_for_peer = self.throttled.is_some() || self.listing.is_some();
-        waits && (bytes <= OUTBOX_RESUME_BYTES || !waits_for_peer) && slots <= SLOTS_RESUME
-            || self.outbox.is_empty() && matches!(self.moving, Moving::Settling(_))
-            || self.ended && self.closing == Closing::No && slots == 0
-    }
-
-    /// Whether it may be closed at once: a stand-in has nothing to close, and what is being handed
-    /// over isn't written to.
-    fn may_be_closed(&self) -> bool {
-        self.closing != Closing::Now
-            && self.caller.is_none()
-            && !matches!(self.moving, Moving::Departing(_) | Moving::Left)
-    }
-}
-
 /// One core's share of the server.
+///
+/// A driver calls four families of methods, and in this order within a turn of its loop:
+///
+/// 1. What other threads left is handled first: `set_other_cores`, `receive_message`, `attach`,
+///    `stored`. A request that a client sent after it had heard of another core's job then comes
+///    behind that core's message.
+/// 2. What the kernel says is handled: `connect`, `received` or `lend` and `give_back`, `ended`,
+///    `sent`, `sent_some`, `disconnect`; then `tick`, if `deadline_ms` has come.
+/// 3. What to do is polled: `poll_dirty` until there is none, and for each connection that it names
+///    `take` (send it), `intake` (receive, pause, close, or `begin_hand_over` and then `detach` or
+///    `cancel_hand_over`). Before replies leave, `take_messages` and `set_congested` pass on what
+///    they caused on other cores.
+/// 4. What other threads are to have is fetched: `take_operations` for the store, `take_messages`
+///    and `set_congested` for other cores.
+///
+/// Everything else only looks. What the frames of a call cause is in the outboxes of the dirty
+/// connections when it returns.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
     engine: Engine,
-    connections: Slab<Connection>,
-    dirty: Vec<ConnId>,
+    connections: Connections,
     /// Effects that are being delivered; empty otherwise.
     effects: Vec<Effect>,
     /// Text of the admin reply that is being made; empty otherwise.
@@ -230,36 +96,27 @@ pub struct Shard {
     /// What the store is to do; empty once the driver has fetched it.
     operations: Vec<Operation>,
     /// What is to go to other cores, or on its way.
-    letters: Letters,
-    /// Stand-ins of other cores' connections, by core and number there.
-    callers: Vec<HashMap<ConnId, ConnId>>,
+    outgoing: Outgoing,
+    /// Proxies of other cores' connections, by core and number there.
+    proxies: Vec<HashMap<ConnId, ConnId>>,
     /// What all cores are being asked.
-    gatherings: Slab<Gathering>,
+    fan_outs: Slab<FanOut>,
     /// Workers that this core's engine woke in vain; empty between calls.
     declined: Vec<ConnId>,
-    /// What this core has been told to do about too much to do.
-    relief: Relief,
+    /// Connections that are to leave because this core has too much to do.
+    offload: Offload,
     /// Connections that have much unread.
     unread: Unread,
-    /// Connections so far, stand-ins not counted.
-    sessions: u32,
     /// Memory and connections of the other cores.
-    elsewhere: Elsewhere,
+    other_cores: OtherCores,
     /// What `Settings::urgency` says of this core.
     published_priorities: u8,
-    /// Connections whose requests may go on, which `next_dirty` sees to.
-    resumed: Vec<ConnId>,
-    inbound_bytes: usize,
-    outbox_bytes: usize,
-    /// Memory that workers' functions of other cores take.
-    away_bytes: usize,
-    /// Replies that wait, or wait behind one that does.
-    slots: usize,
     complaints: Complaints,
     /// Events since the start.
     pub counters: Counters,
 }
 
+/// What the kernel says.
 impl Shard {
     /// A shard without connections.
     #[must_use]
@@ -267,25 +124,18 @@ impl Shard {
         settings.urgency.publish(settings.cores.own, 0);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
-            connections: Slab::new(),
-            dirty: Vec::new(),
+            connections: Connections::default(),
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
-            letters: Letters::default(),
-            callers: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
-            gatherings: Slab::new(),
+            outgoing: Outgoing::default(),
+            proxies: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
+            fan_outs: Slab::new(),
             declined: Vec::new(),
-            relief: Relief::default(),
+            offload: Offload::default(),
             unread: Unread::default(),
-            sessions: 0,
-            elsewhere: Elsewhere::default(),
+            other_cores: OtherCores::default(),
             published_priorities: 0,
-            resumed: Vec::new(),
-            inbound_bytes: 0,
-            outbox_bytes: 0,
-            away_bytes: 0,
-            slots: 0,
             complaints: Complaints::default(),
             counters: Counters::default(),
             settings,
@@ -302,16 +152,14 @@ impl Shard {
         let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
-        if here >= core_connections_max || here + self.elsewhere.connections >= connections_max {
+        if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
             self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
             return Err(TooManyConnections);
         }
-        self.sessions = self.sessions.wrapping_add(1);
+        let generation = self.connections.next_generation();
         let session = Session::new(self.settings.exceptions);
-        let id = self.connections.insert(Connection::new(origin, session, self.sessions));
-        // The limit is a number of descriptors, which fit 31 bits.
-        let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
+        let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.counters.connected += 1;
         debug!(conn, peer = %origin.peer, fd, "connected");
@@ -326,7 +174,7 @@ impl Shard {
 
     /// The peer will send nothing more. What it sent is still handled and answered.
     pub fn ended(&mut self, conn: ConnId, now: Now) {
-        self.connections[conn as usize].ended = true;
+        self.connections[conn].ended = true;
         self.handle_frames(conn, &[], now);
     }
 
@@ -334,127 +182,117 @@ impl Shard {
     /// dropped. Its number may be given to the next one at once.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         self.engine.disconnect(conn, now);
-        // Nobody is left to whom effects on this very connection could be delivered.
-        let connection = self.connections.remove(conn as usize);
-        self.inbound_bytes -= connection.inbound.held_bytes();
-        self.outbox_bytes -= connection.outbox.bytes();
-        self.slots -= connection.outbox.held();
-        if connection.blocked {
-            self.letters.forget(conn);
+        self.leave_others(conn);
+        if self.connections[conn].blocked {
+            self.outgoing.forget(conn);
         }
-        self.leave_others(conn, connection.away);
+        // Effects on this very connection can't be delivered any more.
+        let connection = self.connections.remove(conn);
         self.deliver(None, now);
         debug!(conn, peer = %connection.origin.peer, "disconnected");
-    }
-
-    /// The next connection about which `take` and `intake` may have something new to say; to be
-    /// asked at the end of a batch until there is none, as it is what wakes sleeping workers. One
-    /// that was disconnected meanwhile is never named.
-    #[inline]
-    pub fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
-        loop {
-            while let Some(conn) = self.resumed.pop() {
-                // Its number may be another's by now; a stand-in's is nothing that a driver knows.
-                let connection = self.connections.get(conn as usize);
-                if connection.is_some_and(|connection| connection.caller.is_none()) {
-                    self.handle_frames(conn, &[], now);
-                }
-            }
-            // All that came together has been handled.
-            if self.engine.wake_sleepers(now) {
-                self.deliver(None, now);
-            }
-            while let Some(conn) = self.dirty.pop() {
-                if let Some(connection) = self.connections.get_mut(conn as usize)
-                    && std::mem::take(&mut connection.dirty)
-                {
-                    return Some(conn);
-                }
-            }
-            if self.unread.is_empty() {
-                return None;
-            }
-            self.check_unread(now);
-            if self.dirty.is_empty() && self.resumed.is_empty() {
-                return None;
-            }
-        }
-    }
-
-    /// What is to be sent next, and whether more stands behind it. The driver holds it until
-    /// `sent`.
-    #[inline]
-    pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
-        if self.holds_back(conn) {
-            return None;
-        }
-        self.connections[conn as usize].outbox.take()
-    }
-
-    /// Whether `take` has something to hand out.
-    #[inline]
-    #[must_use]
-    pub fn has_chunks(&self, conn: ConnId) -> bool {
-        !self.holds_back(conn) && self.connections[conn as usize].outbox.has_chunks()
     }
 
     /// A chunk has been sent whole.
     #[inline]
     pub fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        self.outbox_bytes -= chunk.as_ref().len();
-        connection.outbox.sent(chunk);
-        connection.throttled = connection.throttled.map(|_| now.mono_ms);
+        self.connections.sent(conn, chunk);
+        let connection = &mut self.connections[conn];
+        connection.note_read(now.mono_ms);
         if connection.may_resume() {
             self.handle_frames(conn, &[], now);
-        } else if connection.closing != Closing::No || connection.moving != Moving::No {
-            self.mark_dirty(conn);
+        } else if connection.awaits_flush() {
+            self.connections.mark_dirty(conn);
         }
     }
 
     /// Some of a chunk has been sent: its peer reads.
     #[inline]
     pub fn sent_some(&mut self, conn: ConnId, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        connection.throttled = connection.throttled.map(|_| now.mono_ms);
+        self.connections[conn].note_read(now.mono_ms);
+    }
+
+    /// Lends the allocation that a large body is to be received into; see `Inbound::lend`.
+    pub fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
+        self.connections.lend(conn)
+    }
+
+    /// Takes a lent allocation back, with what was received behind its bytes.
+    pub fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
+        self.connections.give_back(conn, body);
+        self.handle_frames(conn, &[], now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now) {
+        self.settings.spares.age(now.mono_ms);
+        self.engine.tick(now, TIMERS_PER_TICK);
+        self.count_complaints(now);
+        self.deliver(None, now);
+    }
+
+    /// Takes no more jobs: the server is to end when none is left.
+    pub fn drain(&mut self, now: Now) {
+        self.engine.drain(now);
+    }
+}
+
+/// What to do.
+impl Shard {
+    /// The next connection about which `take` and `intake` may have something new to say; to be
+    /// polled at the end of a batch until there is none. Requests that waited go on in here, and
+    /// sleeping workers are woken. A connection that was disconnected meanwhile is never named.
+    #[inline]
+    pub fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
+        loop {
+            while let Some(conn) = self.connections.pop_resumed() {
+                self.handle_frames(conn, &[], now);
+            }
+            // All that came together has been handled.
+            if self.engine.wake_sleepers(now) {
+                self.deliver(None, now);
+            }
+            if let Some(conn) = self.connections.pop_dirty() {
+                return Some(conn);
+            }
+            if self.unread.is_empty() {
+                return None;
+            }
+            self.check_unread(now);
+            if !self.connections.has_dirty() && !self.connections.has_resumed() {
+                return None;
+            }
+        }
+    }
+
+    /// What is to be sent next, and whether more waits behind it. The driver holds it until
+    /// `sent`.
+    #[inline]
+    pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+        if self.connections[conn].holds_back() {
+            return None;
+        }
+        self.connections.take_chunk(conn)
+    }
+
+    /// Whether `take` has something to hand out.
+    #[inline]
+    #[must_use]
+    pub fn has_chunks(&self, conn: ConnId) -> bool {
+        let connection = &self.connections[conn];
+        !connection.holds_back() && connection.outbox().has_chunks()
     }
 
     /// What to do about a connection's incoming bytes.
     #[inline]
     #[must_use]
     pub fn intake(&self, conn: ConnId) -> Intake {
-        let connection = &self.connections[conn as usize];
-        match connection.closing {
-            Closing::Now => Intake::Close,
-            Closing::Flushing if connection.outbox.is_empty() => Intake::Close,
-            Closing::Flushing => Intake::Pause,
-            Closing::No if connection.moving != Moving::No => match connection.moving {
-                Moving::Packed(_) | Moving::Leaving(_) if connection.outbox.is_empty() => {
-                    Intake::Move
-                }
-                // Its peer may read only when it has said all.
-                Moving::Settling(_) | Moving::Packed(_) | Moving::Leaving(_)
-                    if !connection.paused && !connection.ended =>
-                {
-                    Intake::Read
-                }
-                _ => Intake::Pause,
-            },
-            Closing::No if connection.paused || connection.ended => Intake::Pause,
-            Closing::No if connection.inbound.wants_direct() => Intake::Direct,
-            Closing::No => Intake::Read,
-        }
+        self.connections[conn].intake()
     }
 
-    /// Lends the allocation that a large body is to be received into; see `Inbound::lend`.
-    pub fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
-        self.connections[conn as usize].inbound.lend()
-    }
-
-    /// Takes a lent allocation back, with what was received behind its bytes.
-    pub fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
-        self.connections[conn as usize].inbound.give_back(body);
-        self.handle_frames(conn, &[], now);
+    /// Whether `poll_dirty` has requests to handle that waited.
+    #[must_use]
+    pub fn has_resumed(&self) -> bool {
+        self.connections.has_resumed()
     }
 
     /// When `tick` has to be called next, in milliseconds of `Now::mono_ms`.
@@ -470,15 +308,10 @@ impl Shard {
         ];
         deadlines.into_iter().flatten().min()
     }
+}
 
-    /// Does what is due.
-    pub fn tick(&mut self, now: Now) {
-        self.settings.spares.age(now.mono_ms);
-        self.engine.tick(now, TIMERS_PER_TICK);
-        self.count_complaints(now);
-        self.deliver(None, now);
-    }
-
+/// The store.
+impl Shard {
     /// The store keeps a job, or, with `kept` false, doesn't and never will.
     pub fn stored(&mut self, number: u64, kept: bool, now: Now) {
         if kept {
@@ -524,23 +357,25 @@ impl Shard {
     pub fn allow_async(&mut self, allowed: bool) {
         self.engine.allow_async(allowed);
     }
+}
 
+/// How much there is.
+impl Shard {
     /// What the other cores take of what all share.
-    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
-        self.elsewhere = elsewhere;
+    pub fn set_other_cores(&mut self, other_cores: OtherCores) {
+        self.other_cores = other_cores;
     }
 
     /// Number of connections that came in on this core.
     #[must_use]
     pub fn connections(&self) -> usize {
-        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
-        self.connections.len() - stand_ins - self.relief.homeless
+        self.connections.len()
     }
 
     /// Whether every reply has left, on all connections.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.outbox_bytes == 0 && self.slots == 0
+        self.connections.outbox_bytes() == 0 && self.connections.slots() == 0
     }
 
     /// Whether nothing is left to be finished.
@@ -549,38 +384,11 @@ impl Shard {
         self.unfinished() == 0
     }
 
-    /// Takes no more jobs: the server is to end when none is left.
-    pub fn drain(&mut self, now: Now) {
-        self.engine.drain(now);
-    }
-
     /// Jobs that aren't left to the next server, and connections on their way elsewhere for which
     /// results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.engine.jobs().len() - self.engine.kept() + self.relief.homeless
-    }
-
-    /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
-    #[cfg(debug_assertions)]
-    pub fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
-        self.connections[conn as usize].outbox.waiting()
-    }
-
-    /// Whether requests wait because the connection moves to another core. For tests.
-    #[cfg(debug_assertions)]
-    #[must_use]
-    pub fn is_moving(&self, conn: ConnId) -> bool {
-        self.connections[conn as usize].moving != Moving::No
-    }
-
-    /// Stand-ins of other cores' connections, and questions to all cores that wait for answers.
-    /// For tests.
-    #[cfg(debug_assertions)]
-    #[must_use]
-    pub fn dealings(&self) -> (usize, usize) {
-        let stand_ins = self.callers.iter().map(HashMap::len).sum::<usize>();
-        (stand_ins + self.relief.homeless, self.gatherings.len())
+        self.engine.jobs().len() - self.engine.kept() + self.offload.awaiting_home()
     }
 
     /// The engine, to look at.
@@ -589,290 +397,47 @@ impl Shard {
         &self.engine
     }
 
-    /// Memory that jobs and bytes on their way take.
-    #[inline]
+    /// What waits for replies that are to come; see `Outbox::waiting`. For tests.
+    #[cfg(debug_assertions)]
+    pub fn waiting(&self, conn: ConnId) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
+        self.connections[conn].outbox().waiting()
+    }
+
+    /// Whether requests wait because the connection moves to another core. For tests.
+    #[cfg(debug_assertions)]
     #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.engine.job_bytes() + self.inbound_bytes + self.outbox_bytes
+    pub fn is_moving(&self, conn: ConnId) -> bool {
+        self.connections[conn].migration != remote::migration::Migration::No
     }
 
-    /// Memory that functions, and what workers have registered for, take.
-    #[inline]
+    /// Proxies of other cores' connections, and questions to all cores that wait for answers. For
+    /// tests.
+    #[cfg(debug_assertions)]
     #[must_use]
-    pub fn registry_bytes(&self) -> usize {
-        self.engine.registry_bytes() + self.away_bytes
+    pub fn remote_counts(&self) -> (usize, usize) {
+        (self.connections.proxies(), self.fan_outs.len())
     }
+}
 
-    /// Handles `input` and what waited before it, as far as the outbox allows.
-    fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        self.inbound_bytes -= connection.inbound.held_bytes();
-        let mut inbound = std::mem::take(&mut connection.inbound);
-        loop {
-            if self.connections[conn as usize].closing != Closing::No {
-                break;
-            }
-            if self.must_wait(conn, &inbound, now) {
-                inbound.stash(input);
-                break;
-            }
-            if input.is_empty() && inbound.is_empty() {
-                self.finish_if_ended(conn, now);
-                break;
-            }
-            // What can be had by closing a connection that doesn't read is as good as free.
-            let room = self.room();
-            let memory_left = room + self.unread.largest_bytes();
-            let body_bytes_max = self.settings.body_bytes_max;
-            let bounds =
-                Bounds { body_bytes_max, memory_left, spares: Some(&self.settings.spares) };
-            match inbound.next(&mut input, bounds) {
-                Ok(Some(arrival)) => {
-                    self.letters.begin();
-                    self.handle_arrival(conn, arrival, room, now);
-                    self.check_letters(conn);
-                }
-                Ok(None) => {
-                    self.finish_if_ended(conn, now);
-                    break;
-                }
-                Err(error) => {
-                    if error == FrameError::Body {
-                        self.push(conn, &Response::Error(ErrorReply::BodyTooLarge), now);
-                    }
-                    self.close_malformed(conn, &error, now);
-                    break;
-                }
-            }
-        }
-        let connection = &mut self.connections[conn as usize];
-        let held_bytes = inbound.held_bytes();
-        self.inbound_bytes += held_bytes;
-        connection.inbound = inbound;
-        if held_bytes > INBOUND_PAUSE_BYTES {
-            let moves = connection.moving != Moving::No;
-            connection.paused |= connection.is_grabbing() || connection.listing.is_some() || moves;
-            self.consider_staying(conn);
-        }
-        self.consider_leaving(conn);
-        self.mark_dirty(conn);
-    }
-
-    /// Everything that the peer sent is handled. If it will send nothing more and waits for no
-    /// reply, it is gone for the engine, and for the driver once its replies have left.
+impl Shard {
+    /// Lets a session, or a part of the engine on behalf of a connection, do something. `slot` is
+    /// the place of its replies at the connection's home, for a proxy. `check_outbox` follows for
+    /// connections of this core.
     #[inline]
-    fn finish_if_ended(&mut self, conn: ConnId, now: Now) {
-        let connection = &self.connections[conn as usize];
-        if connection.ended && connection.outbox.held() == 0 {
-            self.finish(conn, now);
-        }
-    }
-
-    #[inline(never)]
-    fn finish(&mut self, conn: ConnId, now: Now) {
-        self.connections[conn as usize].closing = Closing::Flushing;
-        self.engine.disconnect(conn, now);
-        self.engine.connect(conn);
-        let away = self.connections[conn as usize].away.take();
-        self.leave_others(conn, away);
-        self.deliver(None, now);
-    }
-
-    /// Goes on with a list, if one is being written; then whether requests have to wait.
-    fn must_wait(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> bool {
-        let connection = &mut self.connections[conn as usize];
-        if connection.outbox.bytes() <= OUTBOX_PAUSE_BYTES
-            && let Some(progress) = connection.listing.take()
-        {
-            self.go_on_listing(conn, progress, now);
-        }
-        if self.connections[conn as usize].moving != Moving::No && self.go_on_moving(conn) {
-            let connection = &mut self.connections[conn as usize];
-            connection.paused = connection.blocked;
-            return true;
-        }
-        let connection = &mut self.connections[conn as usize];
-        if connection.is_grabbing() {
-            // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
-            connection.paused = false;
-            return true;
-        }
-        if connection.outbox.bytes() <= OUTBOX_RESUME_BYTES {
-            connection.throttled = None;
-        }
-        // A body that has begun to come is received: its sender may read nothing until it has left.
-        let throttled = connection.throttled.is_some() && !inbound.is_within_body();
-        connection.paused =
-            throttled || connection.blocked || connection.outbox.held() >= SLOTS_PAUSE;
-        // What is left of a list goes on when its last part has left.
-        connection.paused || connection.listing.is_some()
-    }
-
-    fn handle_arrival(&mut self, conn: ConnId, arrival: Arrival<'_>, room: usize, now: Now) {
-        self.counters.frames += 1;
-        let alone = self.settings.cores.count == 1;
-        match arrival {
-            Arrival::Packet { header, body } => match Request::parse(header, body) {
-                Ok(request) => {
-                    trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
-                    if let Request::CanDo { function } | Request::CanDoTimeout { function, .. } =
-                        request
-                        && !self.may_register(conn, function)
-                    {
-                        return self.refuse_registration(conn, now);
-                    }
-                    if !alone && self.send_away(conn, header, body, &request, now) {
-                        return self.check_outbox(conn, now);
-                    }
-                    let late = self.engine.counters.late;
-                    let (session, mut cx) = self.context(conn, room, now);
-                    session.handle(&request, &mut cx);
-                    self.settle(conn, now);
-                    let work = if let Request::Work(work) = request { Some(work) } else { None };
-                    if self.engine.counters.late > late
-                        && let Some(number) = work.and_then(|work| self.number_of(&work))
-                    {
-                        self.note_late(conn, number, now);
-                    }
-                    self.deliver(work, now);
-                }
-                Err(error) => {
-                    let (session, cx) = self.context(conn, room, now);
-                    let usable = session.handle_bad_packet(error, cx.outbox);
-                    self.settle(conn, now);
-                    if !usable {
-                        self.close_malformed(conn, &error, now);
-                    }
-                }
-            },
-            Arrival::Line(line) => {
-                if !alone && self.send_line_away(conn, line, now) {
-                    self.check_outbox(conn, now);
-                } else {
-                    self.handle_line(conn, line, now);
-                }
-            }
-            Arrival::Refused { header, head, why } => {
-                let (session, mut cx) = self.context(conn, room, now);
-                let work = session.handle_refused(header.command, head, why, &mut cx);
-                self.settle(conn, now);
-                self.deliver(work, now);
-                let is_result =
-                    matches!(header.command, Command::WorkComplete | Command::WorkException);
-                if !alone && is_result && work.is_none() {
-                    self.fail_away(conn, text::c_string(head));
-                }
-            }
-        }
-    }
-
-    fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
-        trace!(conn, line = %line.escape_ascii());
-        let mut text = std::mem::take(&mut self.text);
-        let room = self.registry_room();
-        let Settings { handles, identity, .. } = &self.settings;
-        match admin::answer(line, &mut self.engine, handles, identity, room, &mut text) {
-            Ok(listing) => {
-                self.connections[conn as usize].listing =
-                    listing.map(|it| Box::new(Progress::of(it)));
-                self.push_text(conn, text, now);
-                self.deliver(None, now);
-            }
-            Err(error) => {
-                self.text = text;
-                self.close_malformed(conn, &error, now);
-            }
-        }
-    }
-
-    /// A session and what it works with, `room` the bytes that may be allocated. `settle` has to
-    /// follow.
-    #[inline]
-    fn context(&mut self, conn: ConnId, room: usize, now: Now) -> (&mut Session, Context<'_>) {
-        self.unsettle(conn);
-        let connection = &mut self.connections[conn as usize];
-        let cx = Context {
-            conn,
-            engine: &mut self.engine,
-            handles: &self.settings.handles,
-            outbox: &mut connection.outbox,
-            slot: None,
-            room,
-            now,
-        };
-        (&mut connection.session, cx)
-    }
-
-    /// Takes an outbox out of the sums, before something is done to it.
-    #[inline]
-    fn unsettle(&mut self, conn: ConnId) {
-        let outbox = &self.connections[conn as usize].outbox;
-        self.outbox_bytes -= outbox.bytes();
-        self.slots -= outbox.held();
-    }
-
-    /// Takes an outbox into the sums again.
-    #[inline]
-    fn settle(&mut self, conn: ConnId, now: Now) {
-        let outbox = &self.connections[conn as usize].outbox;
-        let bytes = outbox.bytes();
-        self.outbox_bytes += bytes;
-        self.slots += outbox.held();
-        if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
-            self.check_outbox(conn, now);
-        }
-    }
-
-    /// A connection was sent something, or has a request whose reply is to come: what it hasn't
-    /// read is within its bounds, or it is listed or closed.
-    #[inline(never)]
-    fn check_outbox(&mut self, conn: ConnId, now: Now) {
-        let bytes = self.connections[conn as usize].outbox.bytes();
-        if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
-            self.list_unread(conn);
-            self.check_slow_reader(conn, now);
-        }
-    }
-
-    fn close_malformed(&mut self, conn: ConnId, error: &dyn std::error::Error, now: Now) {
-        let connection = &mut self.connections[conn as usize];
-        connection.closing = Closing::Flushing;
-        let peer = connection.origin.peer;
-        self.counters.malformed += 1;
-        self.mark_dirty(conn);
-        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
-    }
-
-    #[inline]
-    fn mark_dirty(&mut self, conn: ConnId) {
-        let connection = &mut self.connections[conn as usize];
-        // A stand-in is nothing that a driver knows.
-        if !connection.dirty && connection.caller.is_none() {
-            connection.dirty = true;
-            self.dirty.push(conn);
-        }
-    }
-
-    /// Bytes that may still be allocated.
-    #[inline]
-    fn room(&self) -> usize {
-        self.settings.memory_bytes_max.saturating_sub(self.taken_bytes())
-    }
-
-    /// Bytes that functions and registrations may still take: this core's share of a quarter of the
-    /// memory is theirs whatever jobs take, as without workers jobs would stay for ever.
-    #[inline]
-    fn registry_room(&self) -> usize {
-        let Settings { memory_bytes_max, cores, .. } = &self.settings;
-        let share = (memory_bytes_max / 4 / cores.count).max(REGISTRY_BYTES_MIN);
-        self.room().max(share.saturating_sub(self.registry_bytes()))
-    }
-
-    /// Bytes that all cores have taken.
-    #[inline]
-    fn taken_bytes(&self) -> usize {
-        let own = self.memory_bytes() + self.registry_bytes();
-        own.saturating_add_signed(self.letters.bytes + self.elsewhere.bytes)
+    fn with_context<T>(
+        &mut self,
+        conn: ConnId,
+        slot: Option<Slot>,
+        memory_left: usize,
+        now: Now,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
+    ) -> T {
+        let Self { engine, connections, settings, .. } = self;
+        connections.with_session(conn, |session, outbox| {
+            let handles = &settings.handles;
+            let mut cx = Context { conn, engine, handles, outbox, slot, room: memory_left, now };
+            act(session, &mut cx)
+        })
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::net::Ipv4Addr;
 
+use super::limits::{INBOUND_PAUSE_BYTES, SLOTS_PAUSE, SLOTS_RESUME};
 use super::*;
 use crate::engine::function::Durability;
 use crate::engine::handle::{self, Handles};
-use crate::wire::{Magic, encode, header_bytes};
+use crate::wire::{Command, Magic, Response, encode, header_bytes};
 
 mod cluster;
-mod moving;
+mod migration;
 mod unread;
 
 struct Desk {
@@ -115,7 +116,7 @@ fn half_closed_peers_get_their_replies_before_the_connection_ends() {
     let created = response(Command::JobCreated, &[&handle(1)], b"");
     assert_eq!(desk.send_all(conn), [&created[..], b"resize\t1\t0\t0\n.\n"].concat());
     assert_eq!(desk.shard.intake(conn), Intake::Close);
-    assert_eq!(desk.shard.next_dirty(desk.now), Some(conn), "the driver hears of it");
+    assert_eq!(desk.shard.poll_dirty(desk.now), Some(conn), "the driver hears of it");
     desk.shard.disconnect(conn, desk.now);
     assert_eq!(desk.shard.memory_bytes(), desk.shard.engine().job_bytes());
 }
@@ -220,7 +221,7 @@ fn there_are_no_more_connections_than_there_may_be() {
     assert_eq!((desk.shard.counters.refused, desk.shard.connections()), (1, 3));
     desk.shard.disconnect(conns[1], desk.now);
     assert_eq!(desk.try_connect(), Ok(conns[1]), "its number serves again");
-    assert_eq!(desk.shard.next_dirty(desk.now), None, "and nothing of the old one is left");
+    assert_eq!(desk.shard.poll_dirty(desk.now), None, "and nothing of the old one is left");
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn who_has_too_many_replies_to_come_is_not_read_from_until_half_of_them_came() {
         desk.shard.stored(number, true, desk.now);
         desk.send_all(conn);
         // The driver asks after each batch of outcomes.
-        while desk.shard.next_dirty(desk.now).is_some() {}
+        while desk.shard.poll_dirty(desk.now).is_some() {}
         let resumed = desk.shard.intake(conn) == Intake::Read;
         assert_eq!(resumed, SLOTS_PAUSE - at - 1 <= SLOTS_RESUME, "after {at}");
     }
@@ -374,7 +375,7 @@ fn half_closed_peers_get_the_replies_that_wait_for_the_store() {
     let numbers = desk.inserted();
     assert_eq!(desk.shard.intake(conn), Intake::Pause);
     desk.shard.stored(numbers[0], true, desk.now);
-    assert_eq!(desk.shard.next_dirty(desk.now), Some(conn));
+    assert_eq!(desk.shard.poll_dirty(desk.now), Some(conn));
     assert_eq!(desk.send_all(conn), response(Command::JobCreated, &[&handle(1)], b""));
     assert_eq!(desk.shard.intake(conn), Intake::Close);
 }

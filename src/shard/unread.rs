@@ -11,7 +11,9 @@
 
 use tracing::warn;
 
-use super::{Closing, OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES, Shard};
+use super::Shard;
+use super::connections::Closing;
+use super::limits::{OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES};
 use crate::engine::{ConnId, Now};
 
 /// A throttled connection whose peer reads nothing for so long is closed.
@@ -55,9 +57,25 @@ impl Shard {
         self.unread.largest_bytes
     }
 
+    /// A connection was sent something, or has a request whose reply is to come: what it hasn't
+    /// read is within its bounds, or it is listed or closed.
+    #[inline]
+    pub(super) fn check_outbox(&mut self, conn: ConnId, now: Now) {
+        let bytes = self.connections[conn].outbox().bytes();
+        if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
+            self.check_large_outbox(conn, now);
+        }
+    }
+
+    #[inline(never)]
+    fn check_large_outbox(&mut self, conn: ConnId, now: Now) {
+        self.list_unread(conn);
+        self.check_slow_reader(conn, now);
+    }
+
     /// A connection has more than `OUTBOX_PAUSE_BYTES` unread.
     pub(super) fn list_unread(&mut self, conn: ConnId) {
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         if !std::mem::replace(&mut connection.is_listed, true) {
             self.unread.listed.push(conn);
         }
@@ -65,10 +83,10 @@ impl Shard {
 
     /// A connection has more waiting for it than it may have. One packet of any size is let
     /// through, so what counts is what waited before the last one.
-    pub(super) fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
-        let connection = &self.connections[conn as usize];
+    fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
+        let connection = &self.connections[conn];
         // One that is being handed over isn't written to meanwhile.
-        if connection.outbox.bytes_before_last() > self.settings.outbox_bytes_max
+        if connection.outbox().bytes_before_last() > self.settings.outbox_bytes_max
             && connection.may_be_closed()
         {
             let why = "the peer doesn't read its replies, its outbox has reached --outbox-max";
@@ -82,42 +100,42 @@ impl Shard {
         let mut listed = std::mem::take(&mut self.unread.listed);
         listed.retain(|&conn| {
             // Its number may be another's by now.
-            let Some(connection) = self.connections.get_mut(conn as usize) else { return false };
-            let stays = connection.outbox.bytes() > OUTBOX_RESUME_BYTES;
+            let Some(connection) = self.connections.get_mut(conn) else { return false };
+            let stays = connection.outbox().bytes() > OUTBOX_RESUME_BYTES;
             connection.is_listed &= stays;
             connection.is_listed
         });
-        let (room, memory_max) = (self.room(), self.settings.memory_bytes_max);
-        let is_short = room < memory_max / 4;
+        let (memory_left, memory_max) = (self.memory_left(), self.settings.memory_bytes_max);
+        let is_short = memory_left < memory_max / 4;
         // The less is left, the smaller are those that have to wait.
-        let most = if is_short { (room / 4).max(OUTBOX_PAUSE_BYTES) } else { usize::MAX };
+        let most = if is_short { (memory_left / 4).max(OUTBOX_PAUSE_BYTES) } else { usize::MAX };
         let has_others = self.settings.cores.count > 1 && !listed.is_empty();
         self.unread.look_at_ms = has_others.then_some(now.mono_ms + LOOK_MS);
         for &conn in &listed {
             self.check_throttle(conn, most, now);
         }
         self.unread.listed = listed;
-        if room == 0 {
+        if memory_left == 0 {
             self.close_largest(now);
         }
         self.unread.largest_bytes = self.find_largest().map_or(0, |(_, bytes)| bytes);
     }
 
     fn check_throttle(&mut self, conn: ConnId, most: usize, now: Now) {
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         if !connection.may_be_closed() {
             return;
         }
-        let bytes = connection.outbox.bytes();
+        let bytes = connection.outbox().bytes();
         match connection.throttled {
             None if bytes > most => {
                 connection.throttled = Some(now.mono_ms);
-                connection.paused |= !connection.inbound.is_within_body();
-                self.mark_dirty(conn);
+                connection.paused |= !connection.inbound().is_within_body();
+                self.connections.mark_dirty(conn);
             }
             Some(_) if bytes <= most / 2 => {
                 connection.throttled = None;
-                self.resumed.push(conn);
+                self.connections.resume(conn);
                 return;
             }
             Some(read_ms) if now.mono_ms >= read_ms + READ_NOTHING_MS => {
@@ -127,7 +145,7 @@ impl Shard {
             }
             _ => {}
         }
-        if self.connections[conn as usize].throttled.is_some() {
+        if self.connections[conn].throttled.is_some() {
             self.unread.look_at_ms = Some(now.mono_ms + LOOK_MS);
         }
     }
@@ -138,7 +156,7 @@ impl Shard {
         let mut excess = (taken + 1).saturating_sub(self.settings.memory_bytes_max);
         while excess > 0
             && let Some((conn, bytes)) = self.find_largest()
-            && bytes >= self.elsewhere.largest_unread_bytes
+            && bytes >= self.other_cores.largest_unread_bytes
         {
             let why = "--memory-max is reached, and no other peer has so much unread in its outbox";
             self.close_unread(conn, why, now);
@@ -148,8 +166,8 @@ impl Shard {
 
     fn find_largest(&self) -> Option<(ConnId, usize)> {
         let candidates = self.unread.listed.iter().filter_map(|&conn| {
-            let connection = &self.connections[conn as usize];
-            let bytes = connection.outbox.bytes();
+            let connection = &self.connections[conn];
+            let bytes = connection.outbox().bytes();
             let is_candidate = bytes > OUTBOX_PAUSE_BYTES && connection.may_be_closed();
             is_candidate.then_some((conn, bytes))
         });
@@ -157,11 +175,11 @@ impl Shard {
     }
 
     fn close_unread(&mut self, conn: ConnId, why: &str, now: Now) {
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         connection.closing = Closing::Now;
-        let (peer, outbox) = (connection.origin.peer, connection.outbox.bytes());
+        let (peer, outbox) = (connection.origin.peer, connection.outbox().bytes());
         self.counters.slow_readers += 1;
-        self.mark_dirty(conn);
+        self.connections.mark_dirty(conn);
         self.complain(now, || warn!(conn, %peer, outbox, "closed: {why}"));
     }
 }

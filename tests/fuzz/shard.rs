@@ -32,7 +32,7 @@ pub fn connect(shard: &mut Shard) -> ConnId {
 /// All that leaves at the moment, as if every peer read it.
 pub fn flush(shard: &mut Shard) -> Vec<(ConnId, Vec<u8>)> {
     let mut out = Vec::new();
-    while let Some(conn) = shard.next_dirty(NOW) {
+    while let Some(conn) = shard.poll_dirty(NOW) {
         let mut bytes = Vec::new();
         while let Some((chunk, _)) = shard.take(conn) {
             bytes.extend_from_slice(chunk.as_ref());

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringgear::engine::ConnId;
 use ringgear::shard::cores::Core;
-use ringgear::shard::remote::message::{Caller, Letter, Rest};
+use ringgear::shard::remote::message::{ConnKey, Message, Rest};
 use ringgear::wire::Command;
 
 /// Between a worker's home and an owner of its functions.
@@ -30,7 +30,7 @@ struct Dealings {
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// By home, owner and number at home.
-    dealings: BTreeMap<(Core, Core, ConnId), Dealings>,
+    remote_counts: BTreeMap<(Core, Core, ConnId), Dealings>,
     /// By sender, the receivers to which it is congested and who has written to each since.
     congested: BTreeMap<(Core, Core), BTreeSet<(ConnId, u32)>>,
 }
@@ -44,51 +44,51 @@ impl Audit {
         }
     }
 
-    pub(crate) fn sent(&mut self, from: Core, to: Core, letter: &Letter) {
-        if let Letter::Request { caller, .. }
-        | Letter::Grab { caller, .. }
-        | Letter::Sleep(caller)
-        | Letter::StayedHome(caller)
-        | Letter::SettledIn { caller, .. } = letter
+    pub(crate) fn sent(&mut self, from: Core, to: Core, letter: &Message) {
+        if let Message::Request { key, .. }
+        | Message::Grab { key, .. }
+        | Message::Sleep(key)
+        | Message::MigrationCancelled(key)
+        | Message::Offloaded { key, .. } = letter
         {
-            self.of(from, to, *caller).session = caller.session;
+            self.of(from, to, *key).session = key.generation;
         }
-        if let Letter::Request { caller, .. } | Letter::Line { caller, .. } = letter
+        if let Message::Request { key, .. } | Message::Line { key, .. } = letter
             && let Some(writers) = self.congested.get_mut(&(from, to))
         {
-            let first = writers.insert((caller.conn, caller.session));
-            assert!(first, "{caller:?} sends on and on to core {to}, for which too much waits");
+            let first = writers.insert((key.conn, key.generation));
+            assert!(first, "{key:?} sends on and on to core {to}, for which too much waits");
         }
         match letter {
-            Letter::Sleep(caller) => {
-                let home = self.of(from, to, *caller);
-                assert!(!home.told, "core {to} is told twice that {caller:?} sleeps");
+            Message::Sleep(key) => {
+                let home = self.of(from, to, *key);
+                assert!(!home.told, "core {to} is told twice that {key:?} sleeps");
                 home.told = true;
             }
-            Letter::Grab { caller, .. } => {
-                let home = self.of(from, to, *caller);
+            Message::Grab { key, .. } => {
+                let home = self.of(from, to, *key);
                 (home.told, home.owes) = (false, false);
             }
-            Letter::Request { caller, header, body, .. } => {
+            Message::Request { key, header, body, .. } => {
                 let name = body.split(|&byte| byte == 0).next().unwrap_or_default();
-                self.of(from, to, *caller).note_ability(header.command, name);
+                self.of(from, to, *key).note_ability(header.command, name);
             }
-            Letter::SettledIn { caller, rest, .. } => {
-                let home = self.of(from, to, *caller);
+            Message::Offloaded { key, rest, .. } => {
+                let home = self.of(from, to, *key);
                 (home.told, home.owes) = (*rest == Rest::Asleep, *rest == Rest::Woken);
             }
-            Letter::Declined(caller) => {
-                let home = self.of(from, to, *caller);
-                assert!(home.owes, "{caller:?} declines what core {to} has no more");
+            Message::Declined(key) => {
+                let home = self.of(from, to, *key);
+                assert!(home.owes, "{key:?} declines what core {to} has no more");
                 home.owes = false;
             }
-            Letter::Noop { caller, .. } => {
-                let owner = self.of(to, from, *caller);
-                assert!(owner.asleep, "core {from} wakes {caller:?}, which doesn't sleep");
+            Message::Noop { key, .. } => {
+                let owner = self.of(to, from, *key);
+                assert!(owner.asleep, "core {from} wakes {key:?}, which doesn't sleep");
                 owner.asleep = false;
             }
-            Letter::Gone(conn) => {
-                if let Some(home) = self.dealings.get_mut(&(from, to, *conn)) {
+            Message::Gone(conn) => {
+                if let Some(home) = self.remote_counts.get_mut(&(from, to, *conn)) {
                     (home.told, home.owes) = (false, false);
                     home.able.clear();
                 }
@@ -97,24 +97,24 @@ impl Audit {
         }
     }
 
-    pub(crate) fn received(&mut self, from: Core, to: Core, letter: &Letter) {
+    pub(crate) fn received(&mut self, from: Core, to: Core, letter: &Message) {
         match letter {
             // What was to wake one that stays at home after all may be said anew.
-            Letter::Sleep(caller) | Letter::StayedHome(caller) => {
-                self.of(from, to, *caller).asleep = true;
+            Message::Sleep(key) | Message::MigrationCancelled(key) => {
+                self.of(from, to, *key).asleep = true;
             }
-            Letter::Grab { caller, .. } => self.of(from, to, *caller).asleep = false,
-            Letter::SettledIn { caller, rest, .. } => {
-                self.of(from, to, *caller).asleep = *rest == Rest::Asleep;
+            Message::Grab { key, .. } => self.of(from, to, *key).asleep = false,
+            Message::Offloaded { key, rest, .. } => {
+                self.of(from, to, *key).asleep = *rest == Rest::Asleep;
             }
-            Letter::Noop { caller, .. } => {
-                let home = self.of(to, from, *caller);
-                if home.session == caller.session {
+            Message::Noop { key, .. } => {
+                let home = self.of(to, from, *key);
+                if home.session == key.generation {
                     (home.told, home.owes) = (false, true);
                 }
             }
-            Letter::Gone(conn) => {
-                if let Some(owner) = self.dealings.get_mut(&(from, to, *conn)) {
+            Message::Gone(conn) => {
+                if let Some(owner) = self.remote_counts.get_mut(&(from, to, *conn)) {
                     owner.asleep = false;
                 }
             }
@@ -127,7 +127,7 @@ impl Audit {
     /// gone.
     pub(crate) fn departed(&mut self, home: Core, conn: ConnId, makes_room: bool) {
         let is_its = |&(from, _, other): &(Core, Core, ConnId)| (from, other) == (home, conn);
-        self.dealings.retain(|key, _| makes_room || !is_its(key));
+        self.remote_counts.retain(|key, _| makes_room || !is_its(key));
     }
 
     /// A connection has come to its new home; one that makes room brings functions along.
@@ -139,13 +139,13 @@ impl Audit {
         functions: Vec<Vec<u8>>,
     ) {
         if !functions.is_empty() {
-            let dealings = self.dealings.entry((home, owner, conn)).or_default();
-            dealings.able = functions.into_iter().collect();
+            let remote_counts = self.remote_counts.entry((home, owner, conn)).or_default();
+            remote_counts.able = functions.into_iter().collect();
         }
     }
 
-    fn of(&mut self, home: Core, owner: Core, caller: Caller) -> &mut Dealings {
-        self.dealings.entry((home, owner, caller.conn)).or_default()
+    fn of(&mut self, home: Core, owner: Core, key: ConnKey) -> &mut Dealings {
+        self.remote_counts.entry((home, owner, key.conn)).or_default()
     }
 }
 

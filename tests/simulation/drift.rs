@@ -325,8 +325,8 @@ impl Drift {
         }
         assert!(self.mesh.shards().iter().all(Shard::is_flushed), "slots without a reply");
         for shard in self.mesh.shards() {
-            assert_eq!(shard.dealings().1, 0, "questions without an answer");
-            assert!(shard.dealings().0 <= self.peers.len(), "stand-ins of nobody");
+            assert_eq!(shard.remote_counts().1, 0, "questions without an answer");
+            assert!(shard.remote_counts().0 <= self.peers.len(), "stand-ins of nobody");
         }
         self.check_image();
         self.check_leases();

@@ -12,18 +12,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fastrand::Rng;
 use ringgear::engine::record::{Operation, Row};
 use ringgear::engine::{ConnId, Now};
-use ringgear::shard::cores::{Core, Cores};
-use ringgear::shard::remote::message::Letter;
-use ringgear::shard::{Elsewhere, Intake, Origin, Passenger, Settings, Shard, TooManyConnections};
+use ringgear::shard::cores::{Core, CoreSet, Cores};
+use ringgear::shard::remote::message::Message;
+use ringgear::shard::{
+    Intake, MigratingConnection, Origin, OtherCores, Settings, Shard, TooManyConnections,
+};
 use ringgear::wire::outbox::Chunk;
 
 use crate::audit::Audit;
 
 enum Mail {
-    Letter(Letter),
+    Message(Message),
     /// A connection that moves, with its number, and the functions that it brings along if it makes
     /// room.
-    Connection(ConnId, Passenger, Vec<Vec<u8>>),
+    Connection(ConnId, MigratingConnection, Vec<Vec<u8>>),
 }
 
 pub(crate) struct Mesh {
@@ -178,18 +180,19 @@ impl Mesh {
             if self.shards[from].intake(local) != Intake::Move || self.slow && self.rng.bool() {
                 continue;
             }
-            let Some(to) = self.shards[from].destination(local) else {
+            let Some(hand_over) = self.shards[from].begin_hand_over(local) else {
                 panic!("{conn}: where to?")
             };
+            let to = hand_over.to();
             if self.rng.u32(0..8) == 0 {
-                self.shards[from].stay(local);
+                self.shards[from].cancel_hand_over(hand_over);
                 continue;
             }
-            let (stand_ins, _) = self.shards[from].dealings();
+            let (stand_ins, _) = self.shards[from].remote_counts();
             let functions = self.shards[from].engine().functions_of(local);
             let functions: Vec<Vec<u8>> = functions.map(<[u8]>::to_vec).collect();
-            let passenger = self.shard(from).depart(local, now);
-            let makes_room = self.shards[from].dealings().0 > stand_ins;
+            let passenger = self.shard(from).detach(hand_over, now);
+            let makes_room = self.shards[from].remote_counts().0 > stand_ins;
             self.audit.departed(from, local, makes_room);
             self.made_room += u64::from(makes_room);
             self.post(from);
@@ -207,7 +210,7 @@ impl Mesh {
     pub(crate) fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         loop {
             for core in 0..self.shards.len() {
-                let dirty = self.shard(core).next_dirty(now);
+                let dirty = self.shard(core).poll_dirty(now);
                 self.post(core);
                 if let Some(local) = dirty {
                     return Some(self.numbers[&(core, local)]);
@@ -224,7 +227,7 @@ impl Mesh {
     pub(crate) fn any_mail(&mut self) -> Option<((Core, Core), String)> {
         let ring = self.any_ring()?;
         let mail = match &self.rings[&ring][0] {
-            Mail::Letter(letter) => format!("{letter:?}"),
+            Mail::Message(letter) => format!("{letter:?}"),
             Mail::Connection(conn, ..) => format!("{conn} itself"),
         };
         Some((ring, mail))
@@ -259,12 +262,12 @@ impl Mesh {
         self.rings.retain(|_, ring| !ring.is_empty());
         self.measure(from);
         match mail {
-            Some(Mail::Letter(letter)) => {
+            Some(Mail::Message(letter)) => {
                 self.audit.received(from, to, &letter);
-                self.shard(to).receive_letter(from, letter, now);
+                self.shard(to).receive_message(from, letter, now);
             }
             Some(Mail::Connection(conn, passenger, functions)) => {
-                let local = self.shard(to).arrive(from, passenger, now);
+                let local = self.shard(to).attach(from, passenger, now);
                 self.audit.arrived(to, from, local, functions);
                 self.moving.remove(&conn);
                 assert_eq!(self.places.insert(conn, (to, local)), None);
@@ -277,11 +280,11 @@ impl Mesh {
 
     fn post(&mut self, from: Core) {
         let mut letters = Vec::new();
-        self.shards[from].take_letters(&mut letters);
+        self.shards[from].take_messages(&mut letters);
         for (to, letter) in letters {
             assert_ne!(from, to, "{letter:?} to itself");
             self.audit.sent(from, to, &letter);
-            self.rings.entry((from, to)).or_default().push_back(Mail::Letter(letter));
+            self.rings.entry((from, to)).or_default().push_back(Mail::Message(letter));
         }
         self.measure(from);
     }
@@ -297,7 +300,7 @@ impl Mesh {
         self.congestions += u64::from((now & !before).count_ones());
         self.congested[core] = now;
         self.audit.congested(core, now);
-        self.shards[core].set_congested(now);
+        self.shards[core].set_congested(CoreSet::from_bits(now));
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -400,7 +403,7 @@ impl Mesh {
             assert_eq!(shard.engine().deadline_ms(), None, "timers that belong to nobody");
             assert_eq!(shard.connections(), 0);
             assert!(shard.is_flushed(), "replies that nobody waits for");
-            assert_eq!(shard.dealings(), (0, 0), "stand-ins and questions of nobody");
+            assert_eq!(shard.remote_counts(), (0, 0), "stand-ins and questions of nobody");
             let counters = shard.engine().counters;
             let gone = counters.finished + counters.exhausted + counters.abandoned;
             assert!(gone >= counters.created, "every job has an end: {counters:?}");
@@ -411,21 +414,22 @@ impl Mesh {
     fn shard(&mut self, core: Core) -> &mut Shard {
         if self.shards.len() > 1 {
             // Now and then no core takes anybody in.
-            let hospitable = if self.rng.u32(0..4) == 0 { 0 } else { u64::MAX };
-            let mut elsewhere = Elsewhere { hospitable, ..Elsewhere::default() };
+            let takes_none = self.rng.u32(0..4) == 0;
+            let accepting = if takes_none { CoreSet::default() } else { CoreSet::ALL };
+            let mut elsewhere = OtherCores { accepting, ..OtherCores::default() };
             for (_, other) in self.shards.iter().enumerate().filter(|&(other, _)| other != core) {
                 elsewhere.bytes += other.load_bytes();
                 elsewhere.connections += other.connections();
                 let unread = other.largest_unread_bytes();
                 elsewhere.largest_unread_bytes = elsewhere.largest_unread_bytes.max(unread);
             }
-            self.shards[core].set_elsewhere(elsewhere);
+            self.shards[core].set_other_cores(elsewhere);
             // And now and then a core has too much to do.
             if self.rng.u32(0..20) == 0 {
                 let others: Vec<Core> = Cores { own: core, ..self.cores() }.others().collect();
                 let to = others[self.rng.usize(0..others.len())];
                 let connections = self.rng.usize(0..3);
-                self.shards[core].relieve(to, connections);
+                self.shards[core].start_offload(to, connections);
             }
         }
         &mut self.shards[core]

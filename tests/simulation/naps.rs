@@ -417,7 +417,7 @@ impl Naps {
         }
         self.workers.clear();
         while self.carry() || self.hands_over() {}
-        let stand_ins: usize = self.mesh.shards().iter().map(|shard| shard.dealings().0).sum();
+        let stand_ins: usize = self.mesh.shards().iter().map(|shard| shard.remote_counts().0).sum();
         let most = if self.mesh.shards().iter().map(Shard::connections).sum::<usize>() == 1 {
             self.mesh.cores().count - 1
         } else {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::*;
 use crate::engine::{ConnId, Now, handle};
 use crate::shard::cores::Cores;
-use crate::shard::remote::message::Letter;
+use crate::shard::remote::message::Message;
 use crate::shard::{Origin, Settings, Shard};
 use crate::wire::{Command, Magic, encode};
 
@@ -27,7 +27,7 @@ struct Peer {
 
 struct Station {
     shard: Shard,
-    post: Post<Letter>,
+    post: Post<Message>,
     drain: Drain,
     signalled: bool,
     stops: bool,
@@ -71,11 +71,11 @@ impl Station {
     /// What a driver does in a turn: letters, requests, replies, letters, and whether it is over.
     fn turn(&mut self, rng: &mut Rng, now: Now) {
         let Self { shard, post, .. } = self;
-        post.receive(rng.usize(1..8), |from, letter| shard.receive_letter(from, letter, now));
+        post.receive(rng.usize(1..8), |from, letter| shard.receive_message(from, letter, now));
         if !self.stops {
             self.read(rng, now);
         }
-        while self.shard.next_dirty(now).is_some() {}
+        while self.shard.poll_dirty(now).is_some() {}
         for (kind, _) in self.hear(self.client.conn, now) {
             match kind {
                 8 => self.created += 1,
@@ -94,7 +94,7 @@ impl Station {
             }
         }
         let mut letters = Vec::new();
-        self.shard.take_letters(&mut letters);
+        self.shard.take_messages(&mut letters);
         letters.into_iter().for_each(|(to, letter)| self.post.send(to, letter));
         self.post.flush();
         self.post.publish(self.load());
@@ -121,8 +121,8 @@ impl Station {
 }
 
 fn stations(now: Now) -> Vec<Station> {
-    let posts = super::super::mesh::mesh(CORES, Letter::bytes).unwrap();
-    let station = |(post, drain): (Post<Letter>, Drain)| {
+    let posts = super::super::mesh::mesh(CORES, Message::bytes).unwrap();
+    let station = |(post, drain): (Post<Message>, Drain)| {
         let cores = Cores { own: post.core(), count: CORES };
         let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };

@@ -2,12 +2,13 @@
 //! that core has to say to them.
 //!
 //! A connection's home is the core it came in on; a function's owner is the core that its slot is
-//! dealt to. A letter that goes to the owner names the connection by its number at home; one that
+//! dealt to. A message that goes to the owner names the connection by its number at home; one that
 //! comes back also names the session, as numbers are given to the next connection at once. Knows no
 //! rings and no engine.
 //!
-//! Invariant: letters from one core to another arrive in the order in which they were sent; a
-//! connection's `Gone` is the last one about it, or else its `Welcome`, with which it moves.
+//! Invariant: messages from one core to another arrive in the order in which they were sent; a
+//! connection's `Gone` is the last one about it, or else its `MigrationAccepted`, with which it
+//! moves.
 
 use bytes::Bytes;
 
@@ -18,11 +19,11 @@ use crate::wire::{Command, Grab, Header, Priority};
 
 /// A connection as other cores know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct ConnKey {
     /// Its number at home.
     pub conn: ConnId,
     /// Tells it from earlier connections of that number.
-    pub session: u32,
+    pub generation: u32,
 }
 
 /// Whether a worker waits for a NOOP.
@@ -38,11 +39,11 @@ pub enum Rest {
 
 /// What one core has to say to another.
 #[derive(Debug)]
-pub enum Letter {
+pub enum Message {
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// Where the replies go; `None` if there is none but perhaps an error that nobody needs.
         slot: Option<Slot>,
         /// The packet.
@@ -54,22 +55,22 @@ pub enum Letter {
     /// comes back.
     Grab {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// Which form of assignment it wants.
         grab: Grab,
         /// The least urgent priority.
         least: Priority,
     },
     /// To the owner: a worker has fallen asleep.
-    Sleep(Caller),
+    Sleep(ConnKey),
     /// To the owner: a worker that was woken is at work already, or took its job elsewhere.
-    Declined(Caller),
+    Declined(ConnKey),
     /// To the owner: a connection has gone.
     Gone(ConnId),
     /// To the owner: an admin command about one of its functions or jobs. `Reply` comes back.
     Line {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// Where the reply goes.
         slot: Slot,
         /// The line.
@@ -78,33 +79,33 @@ pub enum Letter {
     /// To every owner: the next rows of a list. `Rows` comes back.
     List {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// The list, and where to go on.
         listing: Listing,
     },
     /// To the owner: a connection wants to have its home there. From now on what there is for it
-    /// is kept there; `Welcome` comes back.
-    MoveIn {
+    /// is kept there; `MigrationAccepted` comes back.
+    MigrationRequested {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// Whether it takes exceptions.
         exceptions: bool,
     },
     /// To the owner: a connection that was to move in stays where it is.
-    StayedHome(Caller),
+    MigrationCancelled(ConnKey),
     /// To the owner: a connection that left it to make room has its home here now.
-    SettledIn {
-        /// Its stand-in's number at the owner.
-        stand_in: ConnId,
+    Offloaded {
+        /// Its proxy's number at the owner.
+        proxy: ConnId,
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// What it was at when it left.
         rest: Rest,
     },
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
-        /// The number of the gathering at the sender.
-        gathering: usize,
+        /// The number of the fan_out at the sender.
+        fan_out: usize,
         /// What is asked.
         question: Question,
     },
@@ -112,23 +113,23 @@ pub enum Letter {
     /// To the home: the replies that a slot waits for.
     Reply {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// The slot.
         slot: Slot,
         /// The replies; may be none.
-        parcel: Parcel,
+        packets: Parcel,
     },
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// The packets.
-        parcel: Parcel,
+        packets: Parcel,
     },
     /// To the home: a worker's packet about a job that the connection waits for.
     Forward {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// One of the `WORK_*` commands.
         command: Command,
         /// The packet's body.
@@ -137,46 +138,46 @@ pub enum Letter {
     /// To the home: the worker's job.
     Assigned {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// The packet that says so.
-        parcel: Parcel,
+        packets: Parcel,
         /// Priorities that may have more; see `Engine::ready`.
         ready: u8,
     },
     /// To the home: no job that is urgent enough.
     Empty {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// Priorities that may have jobs.
         ready: u8,
     },
     /// To the home: a worker's result came too late and was refused.
     Late {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// The job.
         number: u64,
     },
     /// To the home: jobs have come for a worker that is awake.
     Hint {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// Priorities that may have jobs.
         ready: u8,
     },
     /// To the home: wake the worker.
     Noop {
         /// The worker.
-        caller: Caller,
+        key: ConnKey,
         /// Priorities that may have jobs.
         ready: u8,
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
-    Welcome(Caller),
+    MigrationAccepted(ConnKey),
     /// To the home: rows of a list.
     Rows {
         /// The connection.
-        caller: Caller,
+        key: ConnKey,
         /// The rows.
         rows: Box<Rows>,
         /// What is left of the list.
@@ -184,23 +185,42 @@ pub enum Letter {
     },
     /// To the home: one core's part of what was asked.
     Answer {
-        /// The number of the gathering.
-        gathering: usize,
+        /// The number of the fan_out.
+        fan_out: usize,
         /// The part.
         answer: Answer,
     },
 }
 
-impl Letter {
+impl Message {
+    /// The connection that a message to its home is about; `None` for `Answer`, and for messages to
+    /// owners.
+    #[must_use]
+    pub fn key(&self) -> Option<ConnKey> {
+        match self {
+            Self::Reply { key, .. }
+            | Self::Push { key, .. }
+            | Self::Forward { key, .. }
+            | Self::Assigned { key, .. }
+            | Self::Empty { key, .. }
+            | Self::Late { key, .. }
+            | Self::Hint { key, .. }
+            | Self::Noop { key, .. }
+            | Self::MigrationAccepted(key)
+            | Self::Rows { key, .. } => Some(*key),
+            _ => None,
+        }
+    }
+
     /// Memory that it takes on its way, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
                 Self::Request { body, .. } | Self::Forward { body, .. } => body.len(),
-                Self::Reply { parcel, .. }
-                | Self::Push { parcel, .. }
-                | Self::Assigned { parcel, .. } => parcel.bytes(),
+                Self::Reply { packets, .. }
+                | Self::Push { packets, .. }
+                | Self::Assigned { packets, .. } => packets.bytes(),
                 Self::Line { line, .. } => line.len(),
                 Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask {
@@ -211,10 +231,10 @@ impl Letter {
                 | Self::Grab { .. }
                 | Self::Sleep(_)
                 | Self::Declined(_)
-                | Self::MoveIn { .. }
-                | Self::StayedHome(_)
-                | Self::SettledIn { .. }
-                | Self::Welcome(_)
+                | Self::MigrationRequested { .. }
+                | Self::MigrationCancelled(_)
+                | Self::Offloaded { .. }
+                | Self::MigrationAccepted(_)
                 | Self::Gone(_)
                 | Self::List { .. }
                 | Self::Empty { .. }

@@ -9,8 +9,12 @@
 pub mod message;
 pub mod urgency;
 
-pub(in crate::shard) mod home;
+pub(in crate::shard) mod fan_out;
+mod hand_over;
+mod home;
 pub(in crate::shard) mod migration;
 pub(in crate::shard) mod offload;
 pub(in crate::shard) mod outgoing;
 mod owner;
+pub(in crate::shard) mod state;
+mod worker;

@@ -1,104 +1,101 @@
-//! Connections that make room where there is too much to do: they move from the core of their jobs
-//! to one with less, both sides.
+//! Connections that leave the core of their jobs because it has too much to do, both sides: they
+//! move to a core that has time.
 //!
-//! A function is one core's. When that core has no time left and others do, its jobs' connections
-//! are better served elsewhere, though each of their packets then crosses: what is dear is a
-//! connection's packets, not its letters. The driver says when (`relieve`); whoever sends something
-//! next and has nothing to do with other cores goes. The owner keeps it as a stand-in, with its
-//! jobs, functions and sleep, and what there is for it until its new home writes (`SettledIn`).
+//! A function is one core's. Serving a socket costs more than forwarding its requests: when that
+//! core has no time left and others do, its jobs' connections are better served elsewhere, though
+//! each of their packets then crosses. The driver says when (`start_offload`); a connection that
+//! sends something next and has nothing to do with other cores goes. The owner keeps it as a
+//! proxy, with its jobs, functions and sleep, and what there is for it until its new home writes.
 //!
-//! Invariant: as in `moving`, of which this is the reverse; between `leave` and `SettledIn` the
-//! stand-in has no caller yet, and nothing is written to its home.
+//! Invariant: as in `hand_over`, of which this is the reverse; between `detach_offloaded` and
+//! `Offloaded` nothing is sent to the new home.
 
 use tracing::debug;
 
+use super::message::{ConnKey, Message, Rest};
+use super::migration::{MigratingConnection, Migration, RemoteInterest};
+use super::state::RemoteState;
 use crate::engine::{ConnId, Now};
 use crate::protocol::session::Session;
-use crate::shard::cores::{Core, Cores};
-use crate::shard::remote::home::Away;
-use crate::shard::remote::message::{Caller, Letter, Rest};
-use crate::shard::remote::migration::{Moving, Passenger};
-use crate::shard::{Closing, Connection, Shard};
+use crate::shard::Shard;
+use crate::shard::connections::{Closing, Connection};
+use crate::shard::cores::Core;
 
-/// What the new home of a connection has to know of its dealings with the old one.
-#[derive(Debug)]
-pub(in crate::shard) struct Luggage {
-    /// Its number there, as a stand-in from now on.
-    stand_in: ConnId,
-    /// What it can run.
-    functions: Vec<Box<[u8]>>,
-    /// Priorities that may have jobs for it.
-    ready: u8,
-}
-
-/// Connections that are still to make room.
+/// Connections that are still to be offloaded.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Relief {
+pub(in crate::shard) struct Offload {
     to: Core,
     left: usize,
-    /// Those that were told to since the last call, as far as they haven't left.
-    leaving: Vec<ConnId>,
-    /// Stand-ins whose new home hasn't written yet.
-    pub(in crate::shard) homeless: usize,
+    /// Those that were chosen since the last call, as far as they haven't left.
+    chosen: Vec<ConnId>,
+    /// Proxies whose connection's new home hasn't written yet.
+    awaiting_home: usize,
 }
 
-impl Relief {
-    /// One couldn't be handed over, and the next ones can't be either.
+impl Offload {
+    /// A connection couldn't be handed over, and the next ones can't be either.
     pub(in crate::shard) fn give_up(&mut self) {
         self.left = 0;
+    }
+
+    /// Proxies whose connection's new home hasn't written yet.
+    pub(in crate::shard) fn awaiting_home(&self) -> usize {
+        self.awaiting_home
     }
 }
 
 /// The owner's side.
 impl Shard {
-    /// This core has too much to do: up to so many connections are to move to another one that has
-    /// less. It holds until the next call; no connections, no longer.
-    pub fn relieve(&mut self, to: Core, connections: usize) {
+    /// This core has too much to do: up to `connections` of its connections are to move to another
+    /// core that has less. Stays in force until the next call; 0 connections ends it.
+    pub fn start_offload(&mut self, to: Core, connections: usize) {
         debug_assert!(to != self.settings.cores.own || connections == 0);
-        (self.relief.to, self.relief.left) = (to, connections);
-        // Who doesn't read what is left for it isn't read from, and it may have to write first.
-        let mut leaving = std::mem::take(&mut self.relief.leaving);
-        for conn in leaving.drain(..) {
-            if let Some(connection) = self.connections.get_mut(conn as usize)
-                && let Moving::Leaving(_) = connection.moving
-                && !connection.outbox.is_empty()
+        (self.offload.to, self.offload.left) = (to, connections);
+        // A connection with unsent output is not being read. Cancel its migration, or a client that
+        // must send before it reads would deadlock.
+        for conn in std::mem::take(&mut self.offload.chosen) {
+            if let Some(connection) = self.connections.get_mut(conn)
+                && let Migration::Offloading(_) = connection.migration
+                && !connection.outbox().is_empty()
             {
-                connection.moving = Moving::No;
-                self.resumed.push(conn);
+                connection.migration = Migration::No;
+                self.connections.resume(conn);
             }
         }
-        self.relief.leaving = leaving;
     }
 
-    /// A connection has something to do here: it makes room, if that is wanted and it has nothing
+    /// A connection has something to do here: it is offloaded, if that is wanted and it has nothing
     /// to do with other cores.
     #[inline]
-    pub(in crate::shard) fn consider_leaving(&mut self, conn: ConnId) {
-        if self.relief.left == 0 {
+    pub(in crate::shard) fn consider_offload(&mut self, conn: ConnId) {
+        if self.offload.left == 0 {
             return;
         }
-        let connection = &mut self.connections[conn as usize];
-        let Connection { away, moving, closing, listing, outbox, .. } = connection;
-        if *moving == Moving::No
-            && *closing == Closing::No
+        let connection = &mut self.connections[conn];
+        if connection.migration == Migration::No
+            && connection.closing == Closing::No
             && !connection.ended
             && !connection.paused
             && !connection.blocked
-            && listing.is_none()
-            && outbox.held() == 0
-            && away.as_ref().is_none_or(|away| away.known == 0)
+            && connection.listing.is_none()
+            && connection.outbox().held() == 0
+            && connection.remote().is_none_or(|remote| remote.known().is_empty())
         {
-            *moving = Moving::Leaving(self.relief.to);
-            self.relief.left -= 1;
-            self.relief.leaving.push(conn);
+            connection.migration = Migration::Offloading(self.offload.to);
+            self.offload.left -= 1;
+            self.offload.chosen.push(conn);
         }
     }
 
-    /// A connection leaves, and its stand-in stays.
-    pub(in crate::shard) fn leave(&mut self, conn: ConnId, to: Core) -> Passenger {
+    /// A connection leaves, and its proxy stays.
+    pub(in crate::shard) fn detach_offloaded(
+        &mut self,
+        conn: ConnId,
+        to: Core,
+    ) -> MigratingConnection {
         let ready = self.engine.ready(conn);
         if ready == 0 {
-            // Woken for what others have by now: without a hint it may fall asleep with the lease.
+            // Its jobs were taken by others. End the lease now, since no hint will make it grab.
             self.engine.decline(conn);
         }
         let rest = match (self.engine.is_asleep(conn), self.engine.is_woken(conn)) {
@@ -108,69 +105,60 @@ impl Shard {
         };
         let functions: Vec<Box<[u8]>> = self.engine.functions_of(conn).map(Box::from).collect();
         if functions.is_empty() {
-            // Nobody's concern here until it names one.
+            // Has no functions here, so nothing can wake it.
             self.engine.rise(conn);
         }
-        let luggage = Luggage { stand_in: conn, functions, ready };
+        let interest = Some(RemoteInterest { proxy: conn, functions, ready });
         self.engine.mark_remote(conn);
-        let connection = &mut self.connections[conn as usize];
-        let exceptions = connection.session.exceptions();
-        let session = std::mem::replace(&mut connection.session, Session::new(exceptions));
-        let inbound = std::mem::take(&mut connection.inbound);
-        let ended = std::mem::take(&mut connection.ended);
-        let origin = connection.origin;
-        // Nobody's, until the new home has written.
-        let caller = Caller { conn: ConnId::MAX, session: connection.session_id };
-        connection.caller = Some((to, caller));
-        connection.moving = Moving::Left;
-        let away = connection.away.take();
-        self.away_bytes -= away.map_or(0, |away| away.function_bytes());
-        (connection.dirty, connection.paused) = (false, false);
+        // Placeholder key until `Offloaded` brings the real one.
+        let placeholder =
+            ConnKey { conn: ConnId::MAX, generation: self.connections[conn].generation };
+        self.connections.set_proxy_for(conn, Some((to, placeholder)));
+        self.connections.clear_dirty(conn);
+        self.connections.take_remote(conn);
+        let inbound = self.connections.take_inbound(conn);
+        self.outgoing.count_detached(inbound.held_bytes());
+        let exceptions = self.connections[conn].session().exceptions();
+        let session = self.connections.replace_session(conn, Session::new(exceptions));
+        let connection = &mut self.connections[conn];
+        let (origin, ended) = (connection.origin, std::mem::take(&mut connection.ended));
+        connection.migration = Migration::Offloaded;
+        connection.paused = false;
         connection.throttled = None;
         if std::mem::take(&mut connection.blocked) {
-            self.letters.forget(conn);
+            self.outgoing.forget(conn);
         }
-        self.relief.homeless += 1;
-        let held_bytes = inbound.held_bytes();
-        self.inbound_bytes -= held_bytes;
-        self.letters.bytes += held_bytes.cast_signed();
+        self.offload.awaiting_home += 1;
         self.counters.departed += 1;
-        debug!(conn, peer = %origin.peer, to, "made room");
-        Passenger { caller, origin, session, inbound, rest, ended, luggage: Some(luggage) }
+        debug!(conn, peer = %origin.peer, to, "offloaded");
+        MigratingConnection { key: placeholder, origin, session, inbound, rest, ended, interest }
     }
 
-    /// A connection that left has its home elsewhere now: it gets what was kept for it.
-    pub(in crate::shard) fn settled_in(
+    /// An offloaded connection has its home elsewhere now: it gets what was kept for it.
+    pub(in crate::shard) fn find_home(
         &mut self,
         home: Core,
         conn: ConnId,
-        caller: Caller,
+        key: ConnKey,
         rest: Rest,
     ) {
-        self.unsettle(conn);
-        let connection = &mut self.connections[conn as usize];
-        debug_assert_eq!(connection.moving, Moving::Left);
-        connection.moving = Moving::No;
-        connection.closing = Closing::No;
-        connection.caller = Some((home, caller));
-        connection.session_id = caller.session;
-        connection.session = Session::new(false);
-        let parcel = connection.outbox.take_parcel();
-        let earlier = self.callers[home].insert(caller.conn, conn);
-        debug_assert_eq!(earlier, None, "one of that number has yet to go, or to come");
-        self.relief.homeless -= 1;
-        if parcel.bytes() > 0 {
-            self.send_letter(home, Letter::Push { caller, parcel });
-        }
+        debug_assert_eq!(self.connections[conn].migration, Migration::Offloaded);
+        self.connections.set_proxy_for(conn, Some((home, key)));
+        self.connections[conn].generation = key.generation;
+        self.connections.replace_session(conn, Session::new(false));
+        let earlier = self.proxies[home].insert(key.conn, conn);
+        debug_assert_eq!(earlier, None, "a connection of that number has yet to go, or to come");
+        self.offload.awaiting_home -= 1;
+        self.push_kept(conn, home, key);
         if self.engine.is_asleep(conn) {
             return;
         }
         // What it was woken for, and hints, had nowhere to go.
         let ready = self.engine.ready(conn);
         match rest {
-            Rest::Asleep => self.send_letter(home, Letter::Noop { caller, ready }),
+            Rest::Asleep => self.send_message(home, Message::Noop { key, ready }),
             Rest::Awake | Rest::Woken if ready != 0 => {
-                self.send_letter(home, Letter::Hint { caller, ready });
+                self.send_message(home, Message::Hint { key, ready });
             }
             Rest::Awake | Rest::Woken => {}
         }
@@ -179,47 +167,38 @@ impl Shard {
 
 /// The new home's side.
 impl Shard {
-    /// A connection has come from the core of its jobs; see `arrive`.
-    pub(in crate::shard) fn settle_in(
+    /// A connection has come from the core of its jobs; see `attach`.
+    pub(in crate::shard) fn attach_offloaded(
         &mut self,
         owner: Core,
-        passenger: Passenger,
+        migrating: MigratingConnection,
         now: Now,
     ) -> ConnId {
-        let Passenger { origin, session, inbound, rest, ended, luggage, .. } = passenger;
-        let Some(Luggage { stand_in, functions, ready }) = luggage else {
-            unreachable!("`arrive` has looked");
+        let MigratingConnection { origin, session, inbound, rest, ended, interest, .. } = migrating;
+        let Some(RemoteInterest { proxy, functions, ready }) = interest else {
+            unreachable!("`attach` has looked");
         };
-        self.sessions = self.sessions.wrapping_add(1);
-        let held_bytes = inbound.held_bytes();
-        self.inbound_bytes += held_bytes;
-        self.letters.bytes -= held_bytes.cast_signed();
-        let Cores { own, count } = self.settings.cores;
-        let away = Away::with_jobs_at(owner, own, count, functions, ready, rest);
-        let roams = away.roams();
-        self.away_bytes += away.function_bytes();
         self.counters.took_in += 1;
-        let connection = Connection {
-            arrived: self.arrived(),
-            inbound,
-            ended,
-            away: Some(Box::new(away)),
-            ..Connection::new(origin, session, self.sessions)
-        };
-        let id = self.connections.insert(connection);
-        let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
+        let generation = self.connections.next_generation();
+        let remote = RemoteState::with_jobs_at(owner, self.settings.cores, functions, ready, rest);
+        let is_multi_core = remote.is_multi_core();
+        self.outgoing.count_attached(inbound.held_bytes());
+        let mut connection =
+            Connection::new(origin, session, generation).offloaded(inbound, remote);
+        (connection.arrived, connection.ended) = (self.arrived(), ended);
+        let conn = self.connections.insert(connection);
         self.engine.connect(conn);
-        if roams {
+        if is_multi_core {
             self.engine.mark_remote(conn);
         }
         if rest == Rest::Asleep {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
-        let caller = Caller { conn, session: self.sessions };
-        let rest = if roams { rest } else { Rest::Awake };
-        self.send_letter(owner, Letter::SettledIn { stand_in, caller, rest });
-        self.resumed.push(conn);
+        let rest = if is_multi_core { rest } else { Rest::Awake };
+        let key = self.key(conn);
+        self.send_message(owner, Message::Offloaded { proxy, key, rest });
+        self.connections.resume(conn);
         debug!(conn, from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
         conn
     }

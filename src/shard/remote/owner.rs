@@ -1,70 +1,70 @@
-//! What a core does for connections of other cores about its own jobs: their letters in, replies
-//! and effects out as letters.
+//! What a core does for connections of other cores about its own jobs: their messages in, replies
+//! and effects out as messages.
 //!
-//! Each such connection has a stand-in here: a connection without bytes of its own, so that the
-//! engine knows it as it knows any other. Nothing is decided here that isn't decided for a core's
-//! own connections likewise.
+//! Each such connection has a proxy here: a connection without bytes of its own, so that the
+//! engine knows it as it knows any other. Requests were authorised where they came in; nothing is
+//! decided here that isn't decided for a core's own connections likewise.
 //!
-//! Invariant: a stand-in lives from the first letter about its connection to its `Gone`.
+//! Invariant: a proxy lives from the first message about its connection to its `Gone`.
 
 use bytes::Bytes;
 
 use crate::engine::{ConnId, Now};
 use crate::protocol::admin;
 use crate::protocol::session::{self, Context, Session};
+use crate::shard::Shard;
+use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
-use crate::shard::remote::message::{Answer, Caller, Letter, Question};
-use crate::shard::{Connection, Shard};
+use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
 use crate::wire::outbox::{Parcel, Slot};
 use crate::wire::{Grab, Header, Payload, Priority, Request};
 
 impl Shard {
-    /// Handles a letter of another core.
-    pub fn receive_letter(&mut self, from: Core, letter: Letter, now: Now) {
-        self.letters.bytes -= letter.bytes().cast_signed();
-        match letter {
-            Letter::Request { caller, slot, header, body } => {
-                self.serve(from, caller, slot, header, &body, now);
+    /// Handles a message of another core.
+    pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
+        self.outgoing.count_received(&message);
+        match message {
+            Message::Request { key, slot, header, body } => {
+                self.serve(from, key, slot, header, &body, now);
             }
-            Letter::Grab { caller, grab, least } => self.give(from, caller, grab, least, now),
-            Letter::Sleep(caller) => {
-                let conn = self.stand_in(from, caller);
+            Message::Grab { key, grab, least } => self.give(from, key, grab, least, now),
+            Message::Sleep(key) => {
+                let conn = self.proxy(from, key);
                 // One that was woken meanwhile has its NOOP on the way.
                 if !self.engine.is_woken(conn) {
                     self.engine.pre_sleep(conn);
                     self.deliver(None, now);
                 }
             }
-            Letter::Declined(caller) => {
-                let conn = self.stand_in(from, caller);
+            Message::Declined(key) => {
+                let conn = self.proxy(from, key);
                 self.engine.decline(conn);
                 self.deliver(None, now);
             }
-            Letter::Gone(conn) => {
-                if let Some(conn) = self.callers[from].remove(&conn) {
+            Message::Gone(conn) => {
+                if let Some(conn) = self.proxies[from].remove(&conn) {
                     self.engine.disconnect(conn, now);
-                    self.unsettle(conn);
-                    self.connections.remove(conn as usize);
+                    self.connections.remove(conn);
                     self.deliver(None, now);
                 }
             }
-            Letter::MoveIn { caller, exceptions } => self.expect(from, caller, exceptions),
-            Letter::StayedHome(caller) => self.expect_no_more(from, caller),
-            Letter::SettledIn { stand_in, caller, rest } => {
-                self.settled_in(from, stand_in, caller, rest);
+            Message::MigrationRequested { key, exceptions } => {
+                self.expect_migration(from, key, exceptions);
             }
-            Letter::Line { caller, slot, line } => {
-                let mut parcel = Parcel::default();
-                parcel.push_text(&self.answer_line(&line, now));
-                self.send_letter(from, Letter::Reply { caller, slot, parcel });
+            Message::MigrationCancelled(key) => self.forget_migration(from, key),
+            Message::Offloaded { proxy, key, rest } => self.find_home(from, proxy, key, rest),
+            Message::Line { key, slot, line } => {
+                let mut packets = Parcel::default();
+                packets.push_text(&self.answer_line(&line, now));
+                self.send_message(from, Message::Reply { key, slot, packets });
             }
-            Letter::List { caller, listing } => {
+            Message::List { key, listing } => {
                 let (rows, next) = self.list_rows(listing);
-                self.send_letter(from, Letter::Rows { caller, rows: Box::new(rows), next });
+                self.send_message(from, Message::Rows { key, rows: Box::new(rows), next });
             }
-            Letter::Ask { gathering, question } => {
+            Message::Ask { fan_out, question } => {
                 let answer = self.answer_question(&question, now);
-                self.send_letter(from, Letter::Answer { gathering, answer });
+                self.send_message(from, Message::Answer { fan_out, answer });
             }
             other => self.receive_at_home(from, other, now),
         }
@@ -84,10 +84,10 @@ impl Shard {
 
     fn answer_line(&mut self, line: &[u8], now: Now) -> Vec<u8> {
         let mut text = Vec::new();
-        let room = self.registry_room();
+        let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         // Lines that close a connection close it at home.
-        let _ = admin::answer(line, &mut self.engine, handles, identity, room, &mut text);
+        let _ = admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text);
         self.deliver(None, now);
         text
     }
@@ -96,7 +96,7 @@ impl Shard {
     fn serve(
         &mut self,
         from: Core,
-        caller: Caller,
+        key: ConnKey,
         slot: Option<Slot>,
         header: Header,
         body: &Bytes,
@@ -104,9 +104,9 @@ impl Shard {
     ) {
         // It was parsed at home.
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
-        let conn = self.stand_in(from, caller);
+        let conn = self.proxy(from, key);
         let late = self.engine.counters.late;
-        let (waits, parcel) = self.with_stand_in(conn, slot, now, |session, cx| {
+        let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.room = cx.room.saturating_sub(body.len());
             session.handle(&request, cx);
@@ -115,66 +115,56 @@ impl Shard {
         if let Some(slot) = slot
             && !waits
         {
-            self.send_letter(from, Letter::Reply { caller, slot, parcel });
+            self.send_message(from, Message::Reply { key, slot, packets });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
             && let Some(number) = work.and_then(|work| self.number_of(&work))
         {
             // Its home knows where the worker is.
-            self.send_letter(from, Letter::Late { caller, number });
+            self.send_message(from, Message::Late { key, number });
         }
         self.deliver(work, now);
     }
 
     /// Gives a worker a job, if there is one that is urgent enough.
-    fn give(&mut self, from: Core, caller: Caller, grab: Grab, least: Priority, now: Now) {
-        let conn = self.stand_in(from, caller);
-        let (found, parcel) =
-            self.with_stand_in(conn, None, now, |_, cx| session::grab_urgent(grab, least, cx));
+    fn give(&mut self, from: Core, key: ConnKey, grab: Grab, least: Priority, now: Now) {
+        let conn = self.proxy(from, key);
+        let (found, packets) =
+            self.with_proxy(conn, None, now, |_, cx| session::grab_urgent(grab, least, cx));
         let ready = self.engine.ready(conn);
-        let letter = match found {
-            true => Letter::Assigned { caller, parcel, ready },
-            false => Letter::Empty { caller, ready },
+        let message = match found {
+            true => Message::Assigned { key, packets, ready },
+            false => Message::Empty { key, ready },
         };
-        self.send_letter(from, letter);
+        self.send_message(from, message);
         self.deliver(None, now);
     }
 
-    /// Does something in the name of a stand-in; answers with what its connection is sent, too.
-    fn with_stand_in<T>(
+    /// Does something in the name of a proxy. Returns what its connection is sent, too.
+    fn with_proxy<T>(
         &mut self,
         conn: ConnId,
         slot: Option<Slot>,
         now: Now,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
     ) -> (T, Parcel) {
-        let room = self.room();
-        let Connection { session, outbox, .. } = &mut self.connections[conn as usize];
-        let mut cx = Context {
-            conn,
-            engine: &mut self.engine,
-            handles: &self.settings.handles,
-            outbox,
-            slot,
-            room,
-            now,
-        };
-        let result = act(session, &mut cx);
-        (result, outbox.take_parcel())
+        let memory_left = self.memory_left();
+        self.with_context(conn, slot, memory_left, now, |session, cx| {
+            (act(session, cx), cx.outbox.take_parcel())
+        })
     }
 
-    /// The stand-in of another core's connection, made if there is none yet.
-    pub(in crate::shard) fn stand_in(&mut self, from: Core, caller: Caller) -> ConnId {
-        if let Some(&conn) = self.callers[from].get(&caller.conn) {
-            debug_assert_eq!(self.connections[conn as usize].caller, Some((from, caller)));
+    /// The proxy of another core's connection, made if there is none yet.
+    pub(in crate::shard) fn proxy(&mut self, from: Core, key: ConnKey) -> ConnId {
+        if let Some(&conn) = self.proxies[from].get(&key.conn) {
+            debug_assert_eq!(self.connections[conn].proxy_for, Some((from, key)));
             return conn;
         }
-        let id = self.connections.insert(Connection::stand_in(from, caller));
-        let conn = ConnId::try_from(id).unwrap_or(ConnId::MAX);
+        let conn = self.connections.insert(Connection::proxy(from, key));
         self.engine.connect(conn);
         self.engine.mark_remote(conn);
-        self.callers[from].insert(caller.conn, conn);
+        self.proxies[from].insert(key.conn, conn);
         conn
     }
 }

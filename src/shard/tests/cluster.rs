@@ -1,6 +1,7 @@
-//! Tests of several shards that write letters to each other: what peers see is what one core shows.
+//! Tests of several shards that write messages to each other: what peers see is what one core
+//! shows.
 //!
-//! A cluster holds the shards and everything on its way between them; letters of one core to
+//! A cluster holds the shards and everything on its way between them; messages of one core to
 //! another stay in order and otherwise arrive as a test or a seed says.
 
 use std::collections::VecDeque;
@@ -10,8 +11,8 @@ use fastrand::Rng;
 use super::*;
 use crate::engine::function::Durability;
 use crate::shard::cores::Cores;
-use crate::shard::remote::message::{Caller, Letter};
-use crate::shard::remote::outgoing::LETTERS_PAUSE;
+use crate::shard::remote::message::{ConnKey, Message};
+use crate::shard::remote::outgoing::MESSAGES_PAUSE;
 
 pub(super) const CORES: usize = 3;
 
@@ -20,13 +21,13 @@ pub(super) type Peer = (usize, ConnId);
 
 pub(super) struct Cluster {
     pub(super) shards: Vec<Shard>,
-    /// Letters on their way, by sender and receiver.
-    rings: Vec<Vec<VecDeque<Letter>>>,
+    /// Outgoing on their way, by sender and receiver.
+    rings: Vec<Vec<VecDeque<Message>>>,
     pub(super) now: Now,
     rng: Rng,
     /// What lists name the next connection by.
     next_fd: i32,
-    /// Letters arrive only when they are told to.
+    /// Outgoing arrive only when they are told to.
     pub(super) slow: bool,
     /// Cores towards which each core is congested, one bit each.
     congested: [u64; CORES],
@@ -68,23 +69,23 @@ impl Cluster {
     fn post(&mut self) {
         for from in 0..CORES {
             // The driver asks for dirty connections, and so lets requests go on that waited.
-            while self.shards[from].next_dirty(self.now).is_some() {}
-            let mut letters = Vec::new();
-            self.shards[from].take_letters(&mut letters);
-            for (to, letter) in letters {
+            while self.shards[from].poll_dirty(self.now).is_some() {}
+            let mut messages = Vec::new();
+            self.shards[from].take_messages(&mut messages);
+            for (to, message) in messages {
                 assert_ne!(from, to);
-                self.rings[from][to].push_back(letter);
+                self.rings[from][to].push_back(message);
             }
-            self.shards[from].set_congested(self.congested[from]);
+            self.shards[from].set_congested(CoreSet::from_bits(self.congested[from]));
         }
     }
 
-    /// The oldest letter of a random ring arrives; `false` if there is none.
+    /// The oldest message of a random ring arrives; `false` if there is none.
     fn step(&mut self) -> bool {
         self.step_beside(None)
     }
 
-    /// Likewise, but letters from one core to another wait.
+    /// Likewise, but messages from one core to another wait.
     pub(super) fn step_beside(&mut self, held: Option<(usize, usize)>) -> bool {
         self.post();
         let pairs = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
@@ -94,8 +95,8 @@ impl Cluster {
         let Some(&(from, to)) = full.get(self.rng.usize(0..full.len().max(1))) else {
             return false;
         };
-        let letter = self.rings[from][to].pop_front().unwrap();
-        self.shards[to].receive_letter(from, letter, self.now);
+        let message = self.rings[from][to].pop_front().unwrap();
+        self.shards[to].receive_message(from, message, self.now);
         true
     }
 
@@ -104,11 +105,11 @@ impl Cluster {
         self.shards.iter().for_each(|shard| shard.engine.check_invariants());
     }
 
-    /// All letters from one core to another arrive.
+    /// All messages from one core to another arrive.
     pub(super) fn empty_ring(&mut self, from: usize, to: usize) {
         self.post();
-        while let Some(letter) = self.rings[from][to].pop_front() {
-            self.shards[to].receive_letter(from, letter, self.now);
+        while let Some(message) = self.rings[from][to].pop_front() {
+            self.shards[to].receive_message(from, message, self.now);
         }
     }
 
@@ -150,17 +151,18 @@ impl Cluster {
     pub(super) fn let_move(&mut self, move_after: u32) {
         for shard in &mut self.shards {
             shard.settings.move_after = move_after;
-            shard.elsewhere.hospitable = u64::MAX;
+            shard.other_cores.accepting = CoreSet::ALL;
         }
     }
 
-    /// The driver hands a connection over; letters after it arrive after it.
+    /// The driver hands a connection over; messages after it arrive after it.
     pub(super) fn hand_over(&mut self, (core, conn): Peer) -> Peer {
         assert_eq!(self.shards[core].intake(conn), Intake::Move);
-        let to = self.shards[core].destination(conn).unwrap();
-        let passenger = self.shards[core].depart(conn, self.now);
+        let hand_over = self.shards[core].begin_hand_over(conn).unwrap();
+        let to = hand_over.to();
+        let migrating = self.shards[core].detach(hand_over, self.now);
         self.settle();
-        let peer = (to, self.shards[to].arrive(core, passenger, self.now));
+        let peer = (to, self.shards[to].attach(core, migrating, self.now));
         self.settle();
         peer
     }
@@ -491,7 +493,7 @@ fn a_worker_that_has_said_all_is_not_heard_of_again() {
     cluster.shards[core].ended(conn, cluster.now);
     cluster.settle();
     cluster.leave(worker);
-    assert!(cluster.shards[1].callers[0].is_empty(), "the stand-in goes with its connection");
+    assert!(cluster.shards[1].proxies[0].is_empty(), "the stand-in goes with its connection");
     let heir = cluster.worker(0, &names);
     assert_eq!(heir, worker, "the number is given to the next one");
     cluster.slow = false;
@@ -551,7 +553,7 @@ fn a_worker_that_says_twice_that_it_sleeps_is_woken_once() {
     cluster.packet(worker, Command::PreSleep, &[], b"");
     assert_eq!(cluster.hear(worker), b"");
     let hint = cluster.rings[0][1].pop_front().expect("a hint for one that was awake");
-    cluster.shards[1].receive_letter(0, hint, cluster.now);
+    cluster.shards[1].receive_message(0, hint, cluster.now);
     cluster.packet(worker, Command::PreSleep, &[], b"");
     assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
     cluster.settle();
@@ -572,7 +574,7 @@ fn who_writes_to_a_congested_core_waits_and_nobody_else() {
     let submit = packet(Command::SubmitJobBg, &[names[1].as_bytes(), b""], b"");
     cluster.say(client, &[&submit[..], &submit, b"version\n"].concat());
     cluster.post();
-    assert_eq!(cluster.rings[0][1].len(), 1, "one letter tells that it has to wait");
+    assert_eq!(cluster.rings[0][1].len(), 1, "one message tells that it has to wait");
     assert_eq!(cluster.shards[0].intake(client.1), Intake::Pause);
     for core in [0, 2] {
         cluster.submit_unheard(other, &names[core]);
@@ -604,7 +606,7 @@ fn who_goes_while_it_waits_leaves_nothing_to_the_next_one() {
     let client = cluster.connect(0);
     cluster.submit_unheard(client, &function(1));
     cluster.leave(client);
-    assert!(cluster.shards[0].letters.is_free());
+    assert!(cluster.shards[0].outgoing.is_free());
     let next = cluster.connect(0);
     assert_eq!(next, client, "the number is given to the next one");
     assert_eq!(cluster.shards[0].intake(next.1), Intake::Read);
@@ -616,12 +618,12 @@ fn no_turn_has_letters_without_end() {
     let worker = cluster.connect(0);
     let can_do = packet(Command::CanDo, &[function(1).as_bytes()], b"");
     let (core, conn) = worker;
-    cluster.shards[core].received(conn, &can_do.repeat(LETTERS_PAUSE + 10), cluster.now);
-    assert_eq!(cluster.shards[core].letters.untaken.len(), LETTERS_PAUSE);
+    cluster.shards[core].received(conn, &can_do.repeat(MESSAGES_PAUSE + 10), cluster.now);
+    assert_eq!(cluster.shards[core].outgoing.untaken(), MESSAGES_PAUSE);
     assert_eq!(cluster.shards[core].intake(conn), Intake::Pause);
     cluster.settle();
     assert_eq!(cluster.shards[core].intake(conn), Intake::Read);
-    assert_eq!(cluster.shards[core].counters.frames, LETTERS_PAUSE as u64 + 10);
+    assert_eq!(cluster.shards[core].counters.frames, MESSAGES_PAUSE as u64 + 10);
 }
 
 #[test]
@@ -648,7 +650,7 @@ fn letters_count_towards_the_memory_limit_until_they_arrive() {
     let memory: usize = cluster.shards.iter().map(memory_of).sum();
     assert_eq!(load(&cluster), memory.cast_signed());
     let bytes = cluster.shards[1].load_bytes() + cluster.shards[2].load_bytes();
-    cluster.shards[0].set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    cluster.shards[0].set_other_cores(OtherCores { bytes, ..OtherCores::default() });
     cluster.say(other, head);
     cluster.say(other, rest);
     assert_eq!(cluster.hear(other), response(Command::Error, &error, b""));
@@ -677,7 +679,7 @@ fn who_sends_on_and_on_while_a_grab_is_on_its_way_is_not_read_from() {
 
 #[test]
 fn a_stand_in_that_gets_the_number_of_one_that_was_to_go_on_is_no_drivers_business() {
-    // The number of a connection that was to go on, and left, went to a stand-in at once: the
+    // The number of a connection that was to go on, and left, went to a proxy at once: the
     // driver was told of a connection that it had never seen.
     let mut cluster = Cluster::new(Durability::None, 1);
     let worker = cluster.worker(0, &[function(0), function(1)]);
@@ -687,15 +689,15 @@ fn a_stand_in_that_gets_the_number_of_one_that_was_to_go_on_is_no_drivers_busine
     // A grab that this core answers itself lets the worker go on after the call.
     cluster.shards[0].received(worker.1, &packet(Command::GrabJob, &[], b""), cluster.now);
     cluster.shards[0].disconnect(worker.1, cluster.now);
-    let caller = Caller { conn: 7, session: 1 };
-    cluster.shards[0].receive_letter(1, Letter::Sleep(caller), cluster.now);
+    let key = ConnKey { conn: 7, generation: 1 };
+    cluster.shards[0].receive_message(1, Message::Sleep(key), cluster.now);
     let named: Vec<ConnId> =
-        std::iter::from_fn(|| cluster.shards[0].next_dirty(cluster.now)).collect();
+        std::iter::from_fn(|| cluster.shards[0].poll_dirty(cluster.now)).collect();
     assert!(!named.contains(&worker.1), "{named:?}");
 }
 
-/// Workers and clients at random, letters that take any time: at the end every job has been run and
-/// every client has had its answer, whatever the order.
+/// Workers and clients at random, messages that take any time: at the end every job has been run
+/// and every client has had its answer, whatever the order.
 #[test]
 fn nothing_is_lost_between_cores() {
     for seed in 0..300 {
@@ -843,7 +845,11 @@ fn who_reads_no_reply_of_another_core_is_closed_at_the_bound() {
             break;
         }
         cluster.say(client, &submit.repeat(500));
-        assert!(cluster.shards[0].outbox_bytes < 2 * bound, "{}", cluster.shards[0].outbox_bytes);
+        assert!(
+            cluster.shards[0].connections.outbox_bytes() < 2 * bound,
+            "{}",
+            cluster.shards[0].connections.outbox_bytes()
+        );
     }
     assert_eq!(cluster.shards[0].intake(client.1), Intake::Close);
     assert_eq!(cluster.shards[0].counters.slow_readers, 1);

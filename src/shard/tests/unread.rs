@@ -21,7 +21,7 @@ impl Settings {
 impl Desk {
     /// The end of a batch: what the driver would be told.
     fn settle(&mut self) -> Vec<ConnId> {
-        std::iter::from_fn(|| self.shard.next_dirty(self.now)).collect()
+        std::iter::from_fn(|| self.shard.poll_dirty(self.now)).collect()
     }
 
     /// A worker with a job of each client, whose handle is that of its number.
@@ -77,7 +77,7 @@ fn a_large_job_is_received_though_a_large_result_waits_for_its_sender() {
         desk.pile(worker, 1, MIB);
         desk.settle();
     }
-    assert!(desk.shard.room() < 16 * MIB / 4, "memory is short");
+    assert!(desk.shard.memory_left() < 16 * MIB / 4, "memory is short");
     assert_eq!(desk.shard.intake(client), Intake::Direct, "the body is received to its end");
     let (mut body, room) = desk.shard.lend(client).unwrap();
     body.extend_from_slice(&rest[..room]);
@@ -155,7 +155,7 @@ fn when_memory_is_used_up_the_largest_is_closed_and_memory_stays_bounded() {
         if !gone.contains(&clients[at]) {
             desk.pile(worker, at + 1, 4096);
         }
-        while let Some(conn) = desk.shard.next_dirty(desk.now) {
+        while let Some(conn) = desk.shard.poll_dirty(desk.now) {
             if desk.shard.intake(conn) == Intake::Close {
                 desk.shard.disconnect(conn, desk.now);
                 gone.push(conn);
@@ -175,11 +175,11 @@ fn the_largest_of_all_cores_is_closed() {
     let worker = desk.assign(&[client]);
     (0..4).for_each(|_| desk.pile(worker, 1, MIB));
     let bytes = 12 * MIB as isize;
-    let elsewhere = Elsewhere { bytes, largest_unread_bytes: 5 * MIB, ..Elsewhere::default() };
-    desk.shard.set_elsewhere(elsewhere);
+    let other_cores = OtherCores { bytes, largest_unread_bytes: 5 * MIB, ..OtherCores::default() };
+    desk.shard.set_other_cores(other_cores);
     desk.settle();
     assert_ne!(desk.shard.intake(client), Intake::Close, "another core has a larger one");
-    desk.shard.set_elsewhere(Elsewhere { largest_unread_bytes: 4 * MIB, ..elsewhere });
+    desk.shard.set_other_cores(OtherCores { largest_unread_bytes: 4 * MIB, ..other_cores });
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }
@@ -224,7 +224,7 @@ fn a_core_with_much_unread_looks_when_others_use_memory_up() {
     assert!(deadline <= desk.now.mono_ms + 100);
     desk.now.mono_ms = deadline;
     let bytes = 12 * MIB as isize;
-    desk.shard.set_elsewhere(Elsewhere { bytes, ..Elsewhere::default() });
+    desk.shard.set_other_cores(OtherCores { bytes, ..OtherCores::default() });
     desk.settle();
     assert_eq!(desk.shard.intake(client), Intake::Close);
 }

@@ -6,6 +6,7 @@ use foldhash::HashSet;
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
 use crate::engine::function::Durability;
+use crate::shard::remote::migration::Migration;
 
 #[test]
 fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
@@ -17,7 +18,7 @@ fn a_worker_of_one_other_core_moves_there_and_takes_its_sleep_along() {
     let worker = cluster.hand_over(worker);
     assert_eq!((worker.0, cluster.shards[1].counters.moved), (1, 1));
     assert_eq!(cluster.shards.iter().map(Shard::connections).sum::<usize>(), 1);
-    assert!(cluster.shards.iter().all(|shard| shard.dealings() == (0, 0)));
+    assert!(cluster.shards.iter().all(|shard| shard.remote_counts() == (0, 0)));
     let client = cluster.connect(2);
     cluster.submit(client, Command::SubmitJob, &function(1), "");
     assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
@@ -42,7 +43,7 @@ fn who_has_to_do_with_several_cores_or_with_a_full_one_stays() {
     assert_eq!(sleep(&mut cluster, &[function(1), function(2)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(0), function(1)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Move);
-    cluster.shards[0].elsewhere.hospitable = 0b101;
+    cluster.shards[0].other_cores.accepting = CoreSet::from_bits(0b101);
     assert_eq!(sleep(&mut cluster, &[function(1)]), Intake::Read);
     assert_eq!(sleep(&mut cluster, &[function(2)]), Intake::Move);
     cluster.shards[0].settings.move_after = 0;
@@ -92,7 +93,8 @@ fn who_can_not_be_handed_over_gets_what_was_kept_for_it() {
     let waiting = cluster.connect(2);
     cluster.submit(waiting, Command::SubmitJob, &function(1), "");
     assert_eq!(cluster.hear(worker), b"", "it is on its way");
-    cluster.shards[0].stay(worker.1);
+    let hand_over = cluster.shards[0].begin_hand_over(worker.1).unwrap();
+    cluster.shards[0].cancel_hand_over(hand_over);
     cluster.settle();
     assert_eq!(cluster.hear(worker), response(Command::Noop, &[], b""));
     assert!(cluster.grab(worker).is_some());
@@ -106,11 +108,11 @@ fn who_makes_room_is_served_from_elsewhere_and_comes_back_when_there_is_time() {
     cluster.packet(worker, Command::SetClientId, &[b"wanda"], b"");
     let handle = cluster.submit(client, Command::SubmitJob, &function(1), "");
     assert_eq!(cluster.grab(worker), Some(handle.clone()));
-    cluster.shards[1].relieve(0, 1);
+    cluster.shards[1].start_offload(0, 1);
     cluster.say(worker, b"");
     let worker = cluster.hand_over(worker);
     assert_eq!((worker.0, cluster.shards[0].counters.took_in), (0, 1));
-    assert_eq!(cluster.shards[1].dealings(), (1, 0));
+    assert_eq!(cluster.shards[1].remote_counts(), (1, 0));
     cluster.say(client, b"");
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read, "one was to go");
     // The job that it had stays its own.
@@ -129,7 +131,7 @@ fn who_makes_room_is_served_from_elsewhere_and_comes_back_when_there_is_time() {
     cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
     cluster.packet(worker, Command::PreSleep, &[], b"");
     let worker = cluster.hand_over(worker);
-    assert_eq!((worker.0, cluster.shards[1].dealings()), (1, (0, 0)));
+    assert_eq!((worker.0, cluster.shards[1].remote_counts()), (1, (0, 0)));
     cluster.leave(worker);
     cluster.leave(client);
 }
@@ -141,23 +143,24 @@ fn what_comes_for_one_that_makes_room_follows_it() {
     let sleeper = cluster.worker(1, &[function(1)]);
     let handle = cluster.submit(client, Command::SubmitJob, &function(1), "");
     assert_eq!(cluster.grab(worker), Some(handle.clone()));
-    cluster.shards[1].relieve(2, 2);
+    cluster.shards[1].start_offload(2, 2);
     cluster.packet(sleeper, Command::PreSleep, &[], b"");
     cluster.say(client, b"");
     // The driver hands both over, and meanwhile there is something for either.
     let leave = |cluster: &mut Cluster, peer: Peer| {
         assert_eq!(cluster.shards[1].intake(peer.1), Intake::Move);
-        assert_eq!(cluster.shards[1].destination(peer.1), Some(2));
+        let hand_over = cluster.shards[1].begin_hand_over(peer.1).unwrap();
+        assert_eq!(hand_over.to(), 2);
+        hand_over
     };
-    leave(&mut cluster, sleeper);
-    leave(&mut cluster, client);
+    let hand_overs = [leave(&mut cluster, sleeper), leave(&mut cluster, client)];
     cluster.packet(worker, Command::WorkComplete, &[&handle], b"early");
     assert!(!cluster.shards[1].has_chunks(client.1), "it would be sent in two places");
-    let passengers = [sleeper, client].map(|peer| cluster.shards[1].depart(peer.1, cluster.now));
+    let passengers = hand_overs.map(|hand_over| cluster.shards[1].detach(hand_over, cluster.now));
     let other = cluster.connect(0);
     cluster.submit(other, Command::SubmitJob, &function(1), "");
     let [sleeper, client] =
-        passengers.map(|passenger| (2, cluster.shards[2].arrive(1, passenger, cluster.now)));
+        passengers.map(|migrating| (2, cluster.shards[2].attach(1, migrating, cluster.now)));
     cluster.settle();
     assert_eq!(cluster.hear(client), response(Command::WorkComplete, &[&handle], b"early"));
     assert_eq!(cluster.hear(sleeper), response(Command::Noop, &[], b""));
@@ -169,14 +172,14 @@ fn who_has_to_do_with_others_or_can_not_be_handed_over_makes_no_room() {
     let mut cluster = Cluster::new(Durability::None, 1);
     let roamer = cluster.worker(1, &[function(1), function(0)]);
     let worker = cluster.worker(1, &[function(1)]);
-    cluster.shards[1].relieve(0, 5);
+    cluster.shards[1].start_offload(0, 5);
     cluster.say(roamer, b"");
     assert_eq!(cluster.shards[1].intake(roamer.1), Intake::Read);
     cluster.say(worker, b"");
-    assert_eq!(cluster.shards[1].destination(worker.1), Some(0));
+    let hand_over = cluster.shards[1].begin_hand_over(worker.1).unwrap();
     cluster.packet(worker, Command::EchoReq, &[], b"behind");
-    cluster.shards[1].relieve(0, 0);
-    cluster.shards[1].stay(worker.1);
+    cluster.shards[1].start_offload(0, 0);
+    cluster.shards[1].cancel_hand_over(hand_over);
     cluster.settle();
     assert_eq!(cluster.hear(worker), response(Command::EchoRes, &[], b"behind"));
     assert_eq!(cluster.shards[1].intake(worker.1), Intake::Read);
@@ -188,12 +191,12 @@ fn who_does_not_read_what_is_left_for_it_stays_and_is_read_from() {
     // reads waited for ever.
     let mut cluster = Cluster::new(Durability::None, 1);
     let client = cluster.connect(1);
-    cluster.shards[1].relieve(0, 1);
+    cluster.shards[1].start_offload(0, 1);
     cluster.say(client, &packet(Command::EchoReq, &[], b"not read"));
     let (chunk, _) = cluster.shards[1].take(client.1).expect("the answer");
     cluster.say(client, &packet(Command::EchoReq, &[], b"next"));
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read, "what comes waits");
-    cluster.shards[1].relieve(1, 0);
+    cluster.shards[1].start_offload(1, 0);
     cluster.settle();
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
     cluster.shards[1].sent(client.1, chunk, cluster.now);
@@ -201,7 +204,8 @@ fn who_does_not_read_what_is_left_for_it_stays_and_is_read_from() {
     assert_eq!(cluster.shards[1].intake(client.1), Intake::Read);
 }
 
-/// The same story without another turn of `relieve`, in each state that waits for replies to leave.
+/// The same story without another turn of `start_offload`, in each state that waits for replies to
+/// leave.
 #[test]
 fn who_says_much_before_it_reads_does_not_move() {
     for state in ["settling", "packed", "leaving"] {
@@ -209,7 +213,7 @@ fn who_says_much_before_it_reads_does_not_move() {
         cluster.let_move(1);
         let client = cluster.connect(0);
         if state == "leaving" {
-            cluster.shards[0].relieve(1, 1);
+            cluster.shards[0].start_offload(1, 1);
         }
         cluster.say(client, &packet(Command::EchoReq, &[], b"not read"));
         if state == "packed" {
@@ -224,8 +228,8 @@ fn who_says_much_before_it_reads_does_not_move() {
             // Its replies have left, so it is packed; then more comes for it.
             cluster.hear(client);
             cluster.settle();
-            let moving = cluster.shards[0].connections[client.1 as usize].moving;
-            assert_eq!(moving, Moving::Packed(1));
+            let migration = cluster.shards[0].connections[client.1].migration;
+            assert_eq!(migration, Migration::Accepted(1));
             cluster.shards[0].push(client.1, &Response::Noop, cluster.now);
         }
         let (chunk, _) = cluster.shards[0].take(client.1).expect("an answer");
@@ -245,16 +249,16 @@ fn who_says_much_before_it_reads_does_not_move() {
 fn a_core_is_not_done_while_one_is_on_its_way_whose_result_it_has() {
     let mut cluster = Cluster::new(Durability::None, 1);
     let client = cluster.connect(1);
-    cluster.shards[1].relieve(0, 1);
+    cluster.shards[1].start_offload(0, 1);
     cluster.say(client, b"");
-    assert_eq!(cluster.shards[1].destination(client.1), Some(0));
-    let passenger = cluster.shards[1].depart(client.1, cluster.now);
+    let hand_over = cluster.shards[1].begin_hand_over(client.1).unwrap();
+    let migrating = cluster.shards[1].detach(hand_over, cluster.now);
     assert_eq!((cluster.shards[1].unfinished(), cluster.shards[1].connections()), (1, 0));
-    let client = (0, cluster.shards[0].arrive(1, passenger, cluster.now));
+    let client = (0, cluster.shards[0].attach(1, migrating, cluster.now));
     cluster.settle();
     assert!(cluster.shards[1].is_idle());
     cluster.leave(client);
-    assert_eq!(cluster.shards[1].dealings(), (0, 0));
+    assert_eq!(cluster.shards[1].remote_counts(), (0, 0));
 }
 
 #[test]
@@ -262,12 +266,12 @@ fn one_that_makes_room_awake_hears_of_what_came_meanwhile() {
     // Without a hint it would ask the core that it has one of, as long as there is something.
     let mut cluster = Cluster::new(Durability::None, 1);
     let (client, worker) = (cluster.connect(2), cluster.worker(1, &[function(1)]));
-    cluster.shards[1].relieve(0, 1);
+    cluster.shards[1].start_offload(0, 1);
     cluster.say(worker, b"");
-    assert_eq!(cluster.shards[1].destination(worker.1), Some(0));
-    let passenger = cluster.shards[1].depart(worker.1, cluster.now);
+    let hand_over = cluster.shards[1].begin_hand_over(worker.1).unwrap();
+    let migrating = cluster.shards[1].detach(hand_over, cluster.now);
     let urgent = cluster.submit(client, Command::SubmitJobHighBg, &function(1), "");
-    let worker = (0, cluster.shards[0].arrive(1, passenger, cluster.now));
+    let worker = (0, cluster.shards[0].attach(1, migrating, cluster.now));
     cluster.settle();
     cluster.packet(worker, Command::CanDo, &[function(0).as_bytes()], b"");
     let other = cluster.submit(client, Command::SubmitJobLowBg, &function(0), "");
@@ -293,28 +297,28 @@ fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
                 cluster.connect(core);
             }
             let monitor = cluster.connect(0);
-            cluster.shards[from].relieve(to, 1);
+            cluster.shards[from].start_offload(to, 1);
             cluster.say(mover, b"");
             cluster.slow = true;
             cluster.say(monitor, b"workers\n");
-            let (mut text, mut passenger, mut letters) = (String::new(), None, 0);
+            let (mut text, mut migrating, mut messages) = (String::new(), None, 0);
             loop {
-                if letters == departs {
+                if messages == departs {
                     cluster.empty_ring(from, to);
-                    assert_eq!(cluster.shards[from].destination(mover.1), Some(to));
-                    passenger = Some(cluster.shards[from].depart(mover.1, cluster.now));
+                    let hand_over = cluster.shards[from].begin_hand_over(mover.1).unwrap();
+                    migrating = Some(cluster.shards[from].detach(hand_over, cluster.now));
                 }
                 // What is sent behind it arrives behind it.
-                let held = passenger.is_some().then_some((from, to));
-                let went = letters < arrives && cluster.step_beside(held)
-                    || passenger.is_none() && cluster.step_beside(None);
-                if !went && let Some(passenger) = passenger.take() {
+                let held = migrating.is_some().then_some((from, to));
+                let went = messages < arrives && cluster.step_beside(held)
+                    || migrating.is_none() && cluster.step_beside(None);
+                if !went && let Some(migrating) = migrating.take() {
                     moved_meanwhile += u32::from(!text.ends_with(".\n"));
-                    cluster.shards[to].arrive(from, passenger, cluster.now);
-                } else if !went && letters > departs {
+                    cluster.shards[to].attach(from, migrating, cluster.now);
+                } else if !went && messages > departs {
                     break;
                 }
-                letters += 1;
+                messages += 1;
                 text += &cluster.hear_text(monitor);
             }
             text += &cluster.hear_text(monitor);

@@ -1,0 +1,313 @@
+//! All connections of one core, and the sums of what they have on its way.
+//!
+//! A connection's bytes, its session and what it has to do with other cores change in here only, in
+//! a closure that the caller gives: before and after it the sums are brought up to date. Which
+//! connections the driver, or the shard itself, has to look at is kept beside. Knows no engine, no
+//! messages and no limits.
+//!
+//! Invariant: `inbound_bytes`, `outbox_bytes`, `slots`, `remote_bytes` and `proxies` are the sums
+//! over all connections whenever no method of the table is running, but for the inbound side that
+//! is taken out (`take_inbound`).
+
+mod connection;
+
+use slab::Slab;
+
+pub use self::connection::{CONNECTION_BYTES, Intake, Origin};
+pub(in crate::shard) use self::connection::{Closing, Connection};
+use crate::engine::ConnId;
+use crate::protocol::session::Session;
+use crate::shard::cores::{Core, Cores};
+use crate::shard::remote::message::ConnKey;
+use crate::shard::remote::state::RemoteState;
+use crate::wire::inbound::Inbound;
+use crate::wire::outbox::{Chunk, Outbox};
+
+/// Connections and proxies by number.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct Connections {
+    slab: Slab<Connection>,
+    /// Connections about which the driver may have something new to do.
+    dirty: Vec<ConnId>,
+    /// Connections whose requests may go on.
+    resumed: Vec<ConnId>,
+    proxies: usize,
+    /// Connections that this core has taken in so far; the last one's generation.
+    generation: u32,
+    inbound_bytes: usize,
+    outbox_bytes: usize,
+    /// Replies that wait, or wait behind one that does.
+    slots: usize,
+    /// Memory of what connections know of other cores.
+    remote_bytes: usize,
+}
+
+impl Connections {
+    /// Connections whose socket this core has.
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.slab.len() - self.proxies
+    }
+
+    /// Connections whose socket another core has.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn proxies(&self) -> usize {
+        self.proxies
+    }
+
+    /// Bytes that have come and weren't handled yet.
+    #[inline]
+    pub(in crate::shard) fn inbound_bytes(&self) -> usize {
+        self.inbound_bytes
+    }
+
+    /// Bytes that wait to leave.
+    #[inline]
+    pub(in crate::shard) fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
+    }
+
+    /// Replies that wait, or wait behind one that does.
+    pub(in crate::shard) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Memory of what connections know of other cores.
+    #[inline]
+    pub(in crate::shard) fn remote_bytes(&self) -> usize {
+        self.remote_bytes
+    }
+
+    /// A generation that no earlier connection of this core has had, but for one of long ago.
+    pub(in crate::shard) fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    pub(in crate::shard) fn insert(&mut self, connection: Connection) -> ConnId {
+        self.add(&connection);
+        // The limit is a number of descriptors, which fit 31 bits.
+        ConnId::try_from(self.slab.insert(connection)).unwrap_or(ConnId::MAX)
+    }
+
+    /// Takes a connection out; its number may be given to the next one at once.
+    pub(in crate::shard) fn remove(&mut self, conn: ConnId) -> Connection {
+        let connection = self.slab.remove(conn as usize);
+        self.subtract(&connection);
+        connection
+    }
+
+    #[inline]
+    pub(in crate::shard) fn get(&self, conn: ConnId) -> Option<&Connection> {
+        self.slab.get(conn as usize)
+    }
+
+    #[inline]
+    pub(in crate::shard) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.slab.get_mut(conn as usize)
+    }
+
+    /// The connections whose socket this core has, with their numbers.
+    pub(in crate::shard) fn iter_local(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        let local = self.slab.iter().filter(|(_, connection)| connection.is_local());
+        local.map(|(id, connection)| (ConnId::try_from(id).unwrap_or(ConnId::MAX), connection))
+    }
+
+    /// Changes a connection's outbox.
+    #[inline]
+    pub(in crate::shard) fn with_outbox<T>(
+        &mut self,
+        conn: ConnId,
+        change: impl FnOnce(&mut Outbox) -> T,
+    ) -> T {
+        self.with_session(conn, |_, outbox| change(outbox))
+    }
+
+    /// Lets a session handle something, and write to its outbox.
+    #[inline]
+    pub(in crate::shard) fn with_session<T>(
+        &mut self,
+        conn: ConnId,
+        change: impl FnOnce(&mut Session, &mut Outbox) -> T,
+    ) -> T {
+        let Connection { session, outbox, .. } = &mut self.slab[conn as usize];
+        self.outbox_bytes -= outbox.bytes();
+        self.slots -= outbox.held();
+        let result = change(session, outbox);
+        self.outbox_bytes += outbox.bytes();
+        self.slots += outbox.held();
+        result
+    }
+
+    /// What is to be sent next, and whether more waits behind it. It counts until `sent`.
+    #[inline]
+    pub(in crate::shard) fn take_chunk(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+        self.slab[conn as usize].outbox.take()
+    }
+
+    /// A chunk has been sent whole.
+    #[inline]
+    pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) {
+        self.outbox_bytes -= chunk.as_ref().len();
+        self.slab[conn as usize].outbox.sent(chunk);
+    }
+
+    /// Takes a connection's inbound side out, to hand its frames to what changes the rest of it;
+    /// `return_inbound` has to follow.
+    #[inline]
+    pub(in crate::shard) fn take_inbound(&mut self, conn: ConnId) -> Inbound {
+        let inbound = std::mem::take(&mut self.slab[conn as usize].inbound);
+        self.inbound_bytes -= inbound.held_bytes();
+        inbound
+    }
+
+    /// Puts it back. Returns the bytes that it holds.
+    #[inline]
+    pub(in crate::shard) fn return_inbound(&mut self, conn: ConnId, inbound: Inbound) -> usize {
+        let held_bytes = inbound.held_bytes();
+        self.inbound_bytes += held_bytes;
+        self.slab[conn as usize].inbound = inbound;
+        held_bytes
+    }
+
+    /// Lends the allocation that a large body is to be received into; see `Inbound::lend`. It goes
+    /// on counting.
+    pub(in crate::shard) fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
+        self.slab[conn as usize].inbound.lend()
+    }
+
+    /// Takes a lent allocation back.
+    pub(in crate::shard) fn give_back(&mut self, conn: ConnId, body: Vec<u8>) {
+        let mut inbound = self.take_inbound(conn);
+        inbound.give_back(body);
+        self.return_inbound(conn, inbound);
+    }
+
+    /// Changes what a connection has to do with other cores.
+    pub(in crate::shard) fn with_remote<T>(
+        &mut self,
+        conn: ConnId,
+        cores: Cores,
+        change: impl FnOnce(&mut RemoteState) -> T,
+    ) -> T {
+        let remote = &mut self.slab[conn as usize].remote;
+        let remote = remote.get_or_insert_with(|| Box::new(RemoteState::new(cores)));
+        self.remote_bytes -= remote.function_bytes();
+        let result = change(remote);
+        self.remote_bytes += remote.function_bytes();
+        result
+    }
+
+    /// A connection has nothing to do with other cores any more. Returns what it had.
+    pub(in crate::shard) fn take_remote(&mut self, conn: ConnId) -> Option<Box<RemoteState>> {
+        let remote = self.slab[conn as usize].remote.take();
+        self.remote_bytes -= remote.as_ref().map_or(0, |remote| remote.function_bytes());
+        remote
+    }
+
+    /// Puts a session in the place of a connection's. Returns the earlier one.
+    pub(in crate::shard) fn replace_session(&mut self, conn: ConnId, session: Session) -> Session {
+        std::mem::replace(&mut self.slab[conn as usize].session, session)
+    }
+
+    /// A connection of this core becomes a proxy, or the other way round.
+    pub(in crate::shard) fn set_proxy_for(
+        &mut self,
+        conn: ConnId,
+        proxy_for: Option<(Core, ConnKey)>,
+    ) {
+        let connection = &mut self.slab[conn as usize];
+        self.proxies -= usize::from(!connection.is_local());
+        connection.proxy_for = proxy_for;
+        self.proxies += usize::from(!connection.is_local());
+    }
+
+    /// The driver is to look at a connection; it knows no proxies.
+    #[inline]
+    pub(in crate::shard) fn mark_dirty(&mut self, conn: ConnId) {
+        let connection = &mut self.slab[conn as usize];
+        if !connection.dirty && connection.is_local() {
+            connection.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// The driver needn't look at a connection any more.
+    pub(in crate::shard) fn clear_dirty(&mut self, conn: ConnId) {
+        self.slab[conn as usize].dirty = false;
+    }
+
+    /// The next connection that the driver is to look at.
+    #[inline]
+    pub(in crate::shard) fn pop_dirty(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.dirty.pop() {
+            // It may be gone, and its number another's.
+            if let Some(connection) = self.slab.get_mut(conn as usize)
+                && std::mem::take(&mut connection.dirty)
+            {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Requests of a connection that waited may go on.
+    #[inline]
+    pub(in crate::shard) fn resume(&mut self, conn: ConnId) {
+        self.resumed.push(conn);
+    }
+
+    /// The next connection whose requests may go on.
+    #[inline]
+    pub(in crate::shard) fn pop_resumed(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.resumed.pop() {
+            // Its number may be another's by now, and a proxy's, which has no requests of its own.
+            if self.slab.get(conn as usize).is_some_and(Connection::is_local) {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Whether requests wait for `pop_resumed`.
+    #[inline]
+    pub(in crate::shard) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
+    /// Whether there are connections for `pop_dirty`.
+    pub(in crate::shard) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    fn add(&mut self, connection: &Connection) {
+        self.inbound_bytes += connection.inbound.held_bytes();
+        self.outbox_bytes += connection.outbox.bytes();
+        self.slots += connection.outbox.held();
+        self.remote_bytes += connection.remote.as_ref().map_or(0, |it| it.function_bytes());
+        self.proxies += usize::from(!connection.is_local());
+    }
+
+    fn subtract(&mut self, connection: &Connection) {
+        self.inbound_bytes -= connection.inbound.held_bytes();
+        self.outbox_bytes -= connection.outbox.bytes();
+        self.slots -= connection.outbox.held();
+        self.remote_bytes -= connection.remote.as_ref().map_or(0, |it| it.function_bytes());
+        self.proxies -= usize::from(!connection.is_local());
+    }
+}
+
+impl std::ops::Index<ConnId> for Connections {
+    type Output = Connection;
+
+    #[inline]
+    fn index(&self, conn: ConnId) -> &Connection {
+        &self.slab[conn as usize]
+    }
+}
+
+impl std::ops::IndexMut<ConnId> for Connections {
+    #[inline]
+    fn index_mut(&mut self, conn: ConnId) -> &mut Connection {
+        &mut self.slab[conn as usize]
+    }
+}

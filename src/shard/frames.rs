@@ -1,0 +1,135 @@
+//! Bytes of a connection on their way to the gate: one frame after the other, as far as limits, and
+//! what the connection waits for, allow.
+//!
+//! Bytes in, frames to `gate`. Knows when a connection has to wait, not what its frames mean.
+//!
+//! Invariant: frames are handled in their order, and what can't be handled yet is kept.
+
+use tracing::warn;
+
+use super::Shard;
+use super::connections::Closing;
+use super::limits::{INBOUND_PAUSE_BYTES, OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES, SLOTS_PAUSE};
+use super::remote::migration::Migration;
+use crate::engine::{ConnId, Now};
+use crate::wire::inbound::{Bounds, Inbound};
+use crate::wire::{ErrorReply, FrameError, Response};
+
+impl Shard {
+    /// Handles `input` and what waited before it, as far as the outbox allows.
+    pub(super) fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
+        let mut inbound = self.connections.take_inbound(conn);
+        loop {
+            if self.connections[conn].closing != Closing::No {
+                break;
+            }
+            if self.must_wait(conn, &inbound, now) {
+                inbound.stash(input);
+                break;
+            }
+            if input.is_empty() && inbound.is_empty() {
+                self.finish_if_ended(conn, now);
+                break;
+            }
+            // What can be had by closing a connection that doesn't read is as good as free.
+            let memory_left = self.memory_left();
+            let bounds = Bounds {
+                body_bytes_max: self.settings.body_bytes_max,
+                memory_left: memory_left + self.unread.largest_bytes(),
+                spares: Some(&self.settings.spares),
+            };
+            match inbound.next(&mut input, bounds) {
+                Ok(Some(arrival)) => {
+                    self.outgoing.begin_frame();
+                    self.handle_arrival(conn, arrival, memory_left, now);
+                    self.check_messages(conn);
+                }
+                Ok(None) => {
+                    self.finish_if_ended(conn, now);
+                    break;
+                }
+                Err(error) => {
+                    if error == FrameError::Body {
+                        self.push(conn, &Response::Error(ErrorReply::BodyTooLarge), now);
+                    }
+                    self.close_malformed(conn, &error, now);
+                    break;
+                }
+            }
+        }
+        if self.connections.return_inbound(conn, inbound) > INBOUND_PAUSE_BYTES {
+            let connection = &mut self.connections[conn];
+            connection.paused |= connection.is_grabbing()
+                || connection.listing.is_some()
+                || connection.migration != Migration::No;
+            self.reconsider_migration(conn);
+        }
+        self.consider_offload(conn);
+        self.connections.mark_dirty(conn);
+    }
+
+    /// Everything that the peer sent is handled. If it will send nothing more and waits for no
+    /// reply, it is gone for the engine, and for the driver once its replies have left.
+    #[inline]
+    fn finish_if_ended(&mut self, conn: ConnId, now: Now) {
+        let connection = &self.connections[conn];
+        if connection.ended && connection.outbox().held() == 0 {
+            self.finish(conn, now);
+        }
+    }
+
+    #[inline(never)]
+    fn finish(&mut self, conn: ConnId, now: Now) {
+        self.connections[conn].closing = Closing::Flushing;
+        self.engine.disconnect(conn, now);
+        self.engine.connect(conn);
+        self.leave_others(conn);
+        self.deliver(None, now);
+    }
+
+    /// Goes on with a list, if one is being written, and with a migration. Returns whether requests
+    /// have to wait.
+    fn must_wait(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> bool {
+        let connection = &mut self.connections[conn];
+        if connection.outbox().bytes() <= OUTBOX_PAUSE_BYTES
+            && let Some(progress) = connection.listing.take()
+        {
+            self.go_on_listing(conn, progress, now);
+        }
+        if self.connections[conn].migration != Migration::No && self.advance_migration(conn) {
+            let connection = &mut self.connections[conn];
+            connection.paused = connection.blocked;
+            return true;
+        }
+        let connection = &mut self.connections[conn];
+        if connection.is_grabbing() {
+            // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
+            connection.paused = false;
+            return true;
+        }
+        if connection.outbox().bytes() <= OUTBOX_RESUME_BYTES {
+            connection.throttled = None;
+        }
+        // A body that has begun to come is received: its sender may read nothing until it has left.
+        let throttled = connection.throttled.is_some() && !inbound.is_within_body();
+        connection.paused =
+            throttled || connection.blocked || connection.outbox().held() >= SLOTS_PAUSE;
+        // What is left of a list goes on when its last part has left.
+        connection.paused || connection.listing.is_some()
+    }
+
+    /// Closes a connection whose bytes aren't Gearman's, once its replies have left.
+    pub(super) fn close_malformed(
+        &mut self,
+        conn: ConnId,
+        error: &dyn std::error::Error,
+        now: Now,
+    ) {
+        let connection = &mut self.connections[conn];
+        connection.closing = Closing::Flushing;
+        let peer = connection.origin.peer;
+        self.counters.malformed += 1;
+        self.connections.mark_dirty(conn);
+        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
+    }
+}

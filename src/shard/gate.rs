@@ -1,0 +1,275 @@
+//! The gate: each packet and each text line of a connection of this core is parsed, authorised and
+//! routed here, to this core or to others.
+//!
+//! Whole frames in; what they cause is in outboxes, messages and operations. Proxies don't come
+//! by: what they ask for came through the gate of another core.
+//!
+//! Invariant: nothing reaches a session, the engine or another core that `access` hasn't allowed.
+
+use tracing::trace;
+
+use super::Shard;
+use super::cores::Core;
+use super::listing::Progress;
+use super::remote::message::Question;
+use crate::engine::{ConnId, Now};
+use crate::protocol::access::{self, Action};
+use crate::protocol::admin::{self, Concern};
+use crate::wire::inbound::{Arrival, Refusal};
+use crate::wire::text::c_string;
+use crate::wire::{Command, Header, Payload, Request, Response};
+
+/// Where something is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// On this core.
+    Here,
+    /// On the core that owns the function or the job.
+    Owner(Core),
+    /// On every core, and the answers are joined.
+    AllCores,
+    /// On the cores of a worker's functions, by what its home knows of them.
+    WorkersCores,
+}
+
+impl Shard {
+    /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
+    pub(super) fn handle_arrival(
+        &mut self,
+        conn: ConnId,
+        arrival: Arrival<'_>,
+        memory_left: usize,
+        now: Now,
+    ) {
+        self.counters.frames += 1;
+        match arrival {
+            Arrival::Packet { header, body } => {
+                self.handle_packet(conn, header, body, memory_left, now);
+            }
+            Arrival::Line(line) => self.handle_line(conn, line, now),
+            Arrival::Refused { header, head, why } => {
+                self.handle_refused(conn, header.command, head, why, now);
+            }
+        }
+    }
+
+    #[inline]
+    fn handle_packet(
+        &mut self,
+        conn: ConnId,
+        header: Header,
+        body: Payload<'_>,
+        memory_left: usize,
+        now: Now,
+    ) {
+        let request = match Request::parse(header, body) {
+            Ok(request) => request,
+            Err(error) => {
+                let is_usable = self
+                    .connections
+                    .with_session(conn, |session, outbox| session.handle_bad_packet(error, outbox));
+                self.check_outbox(conn, now);
+                if !is_usable {
+                    self.close_malformed(conn, &error, now);
+                }
+                return;
+            }
+        };
+        trace!(conn, packet = header.command.name(), bytes = header.body_bytes);
+        if !self.is_authorised(conn, Action::Request(&request), now) {
+            return;
+        }
+        if let Request::CanDo { function } | Request::CanDoTimeout { function, .. } = request
+            && !self.may_register(conn, function)
+        {
+            return self.refuse_registration(conn, now);
+        }
+        match self.route(conn, &request) {
+            Route::Here => self.handle_here(conn, &request, memory_left, now),
+            route => {
+                self.handle_elsewhere(conn, route, header, body, &request, now);
+                self.check_outbox(conn, now);
+            }
+        }
+    }
+
+    /// Where a request is handled.
+    #[inline]
+    fn route(&self, conn: ConnId, request: &Request<'_>) -> Route {
+        let cores = self.settings.cores;
+        if cores.count == 1 {
+            return Route::Here;
+        }
+        let owner = match *request {
+            // Refused here, as the owner may have ended.
+            Request::Submit(_) if self.engine.is_draining() => None,
+            Request::Submit(ref submit) => Some(cores.owner_of(submit.function)),
+            Request::CanDo { function }
+            | Request::CanDoTimeout { function, .. }
+            | Request::CantDo { function } => Some(cores.owner_of(function)),
+            Request::Work(ref work) => self.owner_of_handle(work.handle),
+            Request::GetStatus { handle } => self.owner_of_handle(handle),
+            Request::GetStatusUnique { .. } => return Route::AllCores,
+            Request::ResetAbilities => return Route::WorkersCores,
+            Request::GrabJob(_) | Request::PreSleep if self.connections[conn].is_multi_core() => {
+                return Route::WorkersCores;
+            }
+            _ => None,
+        };
+        match owner {
+            Some(owner) if owner != cores.own => Route::Owner(owner),
+            _ => Route::Here,
+        }
+    }
+
+    /// The core that has the job; `None` for a handle of no job of this server.
+    fn owner_of_handle(&self, handle: &[u8]) -> Option<Core> {
+        let number = self.settings.handles.number(c_string(handle))?;
+        Some(self.settings.cores.owner_of_job(number))
+    }
+
+    #[inline]
+    fn handle_here(&mut self, conn: ConnId, request: &Request<'_>, memory_left: usize, now: Now) {
+        let late = self.engine.counters.late;
+        self.with_context(conn, None, memory_left, now, |session, cx| session.handle(request, cx));
+        self.check_outbox(conn, now);
+        if let Request::Submit(_) = request {
+            self.count_submission(conn, self.settings.cores.own);
+        }
+        let work = if let Request::Work(work) = request { Some(*work) } else { None };
+        if self.engine.counters.late > late
+            && let Some(number) = work.and_then(|work| self.number_of(&work))
+        {
+            self.note_late(conn, number, now);
+        }
+        self.deliver(work, now);
+    }
+
+    /// Has other cores handle a request, or their part of it.
+    fn handle_elsewhere(
+        &mut self,
+        conn: ConnId,
+        route: Route,
+        header: Header,
+        body: Payload<'_>,
+        request: &Request<'_>,
+        now: Now,
+    ) {
+        match (*request, route) {
+            (Request::Submit(_), Route::Owner(owner)) => {
+                self.ask(owner, conn, header, body);
+                self.count_submission(conn, owner);
+            }
+            (
+                Request::CanDo { function } | Request::CanDoTimeout { function, .. },
+                Route::Owner(owner),
+            ) => {
+                self.register_at(owner, conn, function, (header, body));
+            }
+            (Request::CantDo { function }, Route::Owner(owner)) => {
+                self.unregister_at(owner, conn, function, (header, body));
+            }
+            (_, Route::Owner(owner)) => self.ask(owner, conn, header, body),
+            (Request::GetStatusUnique { unique }, _) => {
+                self.ask_all(conn, Question::StatusUnique(unique.into()), now);
+            }
+            (Request::GrabJob(grab), _) => self.grab_anywhere(conn, grab, now),
+            (Request::PreSleep, _) => self.sleep_everywhere(conn, now),
+            (Request::ResetAbilities, _) => {
+                self.unregister_everywhere(conn, (header, body));
+                // Its functions of this core go, too.
+                self.handle_here(conn, request, self.memory_left(), now);
+            }
+            (other, route) => debug_assert!(false, "{other:?} has no part at {route:?}"),
+        }
+    }
+
+    /// A line of the text protocol.
+    fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
+        trace!(conn, line = %line.escape_ascii());
+        if !self.is_authorised(conn, Action::Line(line), now) {
+            return;
+        }
+        match self.route_line(line) {
+            Route::Owner(owner) => {
+                self.ask_line(owner, conn, line);
+                self.check_outbox(conn, now);
+            }
+            Route::AllCores => {
+                self.ask_all(conn, Question::Line(line.into()), now);
+                self.check_outbox(conn, now);
+            }
+            Route::Here | Route::WorkersCores => self.handle_line_here(conn, line, now),
+        }
+    }
+
+    /// Where a text line is handled.
+    fn route_line(&self, line: &[u8]) -> Route {
+        let cores = self.settings.cores;
+        if cores.count == 1 {
+            return Route::Here;
+        }
+        let owner = match admin::concern(line) {
+            Concern::Any => None,
+            Concern::Function(name) => Some(cores.owner_of(name)),
+            Concern::Job(handle) => self.owner_of_handle(handle),
+            Concern::Everyone => return Route::AllCores,
+        };
+        match owner {
+            Some(owner) if owner != cores.own => Route::Owner(owner),
+            _ => Route::Here,
+        }
+    }
+
+    fn handle_line_here(&mut self, conn: ConnId, line: &[u8], now: Now) {
+        let mut text = std::mem::take(&mut self.text);
+        let memory_left = self.registry_memory_left();
+        let (handles, identity) = (&self.settings.handles, &self.settings.identity);
+        match admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text) {
+            Ok(listing) => {
+                self.connections[conn].listing = listing.map(|it| Box::new(Progress::of(it)));
+                self.push_text(conn, text, now);
+                self.deliver(None, now);
+            }
+            Err(error) => {
+                self.text = text;
+                self.close_malformed(conn, &error, now);
+            }
+        }
+    }
+
+    /// A packet whose body is too large, or for which there is no memory.
+    fn handle_refused(
+        &mut self,
+        conn: ConnId,
+        command: Command,
+        head: &[u8],
+        why: Refusal,
+        now: Now,
+    ) {
+        if !self.is_authorised(conn, Action::RefusedPacket(command), now) {
+            return;
+        }
+        let work = self.with_context(conn, None, 0, now, |session, cx| {
+            session.handle_refused(command, head, why, cx)
+        });
+        self.check_outbox(conn, now);
+        self.deliver(work, now);
+        let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
+        if is_result && work.is_none() && self.settings.cores.count > 1 {
+            self.fail_at_owner(conn, c_string(head));
+        }
+    }
+
+    /// Whether a connection may have something done; if not, it is told so.
+    #[inline]
+    fn is_authorised(&mut self, conn: ConnId, action: Action<'_>, now: Now) -> bool {
+        match access::authorise(self.connections[conn].session(), action) {
+            Ok(()) => true,
+            Err(refusal) => {
+                self.push(conn, &Response::Error(refusal), now);
+                false
+            }
+        }
+    }
+}
