@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Set in the number of a job that shares its key with others.
 pub const KEYED: u64 = 1 << 63;
@@ -26,7 +26,7 @@ pub fn number(thread: usize, serial: u64) -> u64 {
 }
 
 /// Answers that a server must not give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Faults {
     /// Jobs that were never answered, or accepted and never run.
     pub lost: u64,

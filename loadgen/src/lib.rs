@@ -32,5 +32,5 @@ mod thread;
 mod worker;
 
 pub use error::Error;
-pub use progress::LiveCounts;
-pub use run::run;
+pub use run::{run, run_observed};
+pub use shared::LiveCounts;

@@ -187,6 +187,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the words of a command line ask for, without the program's name.
+    ///
+    /// # Errors
+    /// `Error::Usage` if that can't be asked for.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let words = std::iter::once("loadgen").chain(words);
+        Self::try_parse_from(words).map_err(|error| Error::Usage(error.to_string()))
+    }
+
     /// How many threads share the connections.
     #[must_use]
     pub fn thread_count(&self) -> usize {

@@ -7,14 +7,14 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::checker::Faults;
 use crate::error::Error;
 use crate::options::Options;
 
 /// Latencies in µs.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "percentiles are named by what they are")]
 pub struct Latency {
     pub p50: f64,
@@ -47,7 +47,7 @@ impl Latency {
 }
 
 /// The server's process, as far as this host knows it.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Server {
     /// Its number.
     pub pid: Option<u32>,
@@ -69,7 +69,7 @@ pub struct Server {
 
 /// Memory that this host's kernel keeps for its own objects and for what is in TCP's buffers,
 /// whoever they are of.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Kernel {
     /// Before the first connection.
     pub start_bytes: Option<u64>,
@@ -78,7 +78,7 @@ pub struct Kernel {
 }
 
 /// This program itself.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Loadgen {
     /// CPU time over wall-clock time of its threads in the measured window; 1 is all of them busy.
     pub cpu_share: f64,
@@ -88,9 +88,9 @@ pub struct Loadgen {
     pub threads: usize,
 }
 
-/// The figures of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Figures {
+/// What a run found.
+#[derive(Debug, Serialize)]
+pub struct Report {
     /// Jobs answered in the measured window.
     pub jobs: u64,
     /// The window.
@@ -117,14 +117,6 @@ pub struct Figures {
     pub kernel: Kernel,
     /// This program.
     pub loadgen: Loadgen,
-}
-
-/// What a run found, and what it was.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// The figures.
-    #[serde(flatten)]
-    pub figures: Figures,
     /// All options.
     pub config: Options,
     /// Of this program.
@@ -138,7 +130,7 @@ impl Report {
     /// 0 if all was right, 1 if there were faults.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        u8::from(self.figures.faults.total() > 0)
+        u8::from(self.faults.total() > 0)
     }
 
     /// Writes the latencies as HdrHistogram's percentile distribution, in µs.
@@ -183,19 +175,10 @@ impl fmt::Display for Report {
             count => format!(" + {count} idle"),
         };
         writeln!(out, "clients × workers   {} × {}{idle}", options.clients, options.workers)?;
-        writeln!(
-            out,
-            "jobs                {} in {:.2} s",
-            grouped(self.figures.jobs),
-            self.figures.seconds
-        )?;
-        writeln!(
-            out,
-            "throughput          {} jobs/s",
-            grouped(round(self.figures.jobs_per_second))
-        )?;
-        writeln!(out, "payload bytes       {:.2} MB/s", self.figures.bytes_per_second / 1e6)?;
-        let latency = &self.figures.latency_us;
+        writeln!(out, "jobs                {} in {:.2} s", grouped(self.jobs), self.seconds)?;
+        writeln!(out, "throughput          {} jobs/s", grouped(round(self.jobs_per_second)))?;
+        writeln!(out, "payload bytes       {:.2} MB/s", self.bytes_per_second / 1e6)?;
+        let latency = &self.latency_us;
         let percentiles = [
             ("p50", latency.p50),
             ("p90", latency.p90),
@@ -211,35 +194,31 @@ impl fmt::Display for Report {
         writeln!(
             out,
             "loadgen CPU         {:.0} % of {} thread(s)",
-            self.figures.loadgen.cpu_share * 100.0,
-            self.figures.loadgen.threads
+            self.loadgen.cpu_share * 100.0,
+            self.loadgen.threads
         )?;
         if options.worker_crash > 0.0 {
-            writeln!(out, "reruns              {}", grouped(self.figures.reruns))?;
+            writeln!(out, "reruns              {}", grouped(self.reruns))?;
         }
         if options.churn > 0.0 {
-            writeln!(out, "replaced            {} connections", grouped(self.figures.replaced))?;
+            writeln!(out, "replaced            {} connections", grouped(self.replaced))?;
         }
-        let Faults { lost, duplicated, foreign, failed } = self.figures.faults;
+        let Faults { lost, duplicated, foreign, failed } = self.faults;
         write!(out, "faults              ")?;
-        match self.figures.faults.total() {
+        match self.faults.total() {
             0 => writeln!(out, "none")?,
             _ => writeln!(
                 out,
                 "{lost} lost, {duplicated} duplicated, {foreign} foreign, {failed} failed"
             )?,
         }
-        if self.figures.closed > 0 {
-            writeln!(
-                out,
-                "                    the server closed {} connections",
-                self.figures.closed
-            )?;
+        if self.closed > 0 {
+            writeln!(out, "                    the server closed {} connections", self.closed)?;
         }
-        if let Some(error) = &self.figures.first_error {
+        if let Some(error) = &self.first_error {
             writeln!(out, "                    first error: {error}")?;
         }
-        if self.figures.loadgen.was_limit {
+        if self.loadgen.was_limit {
             writeln!(
                 out,
                 "\nloadgen itself was the limit: its threads were busy and the server was not; \
@@ -252,7 +231,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn fmt_server(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let server = &self.figures.server;
+        let server = &self.server;
         let Some(pid) = server.pid else {
             return writeln!(
                 out,

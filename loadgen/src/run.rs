@@ -19,9 +19,9 @@ use crate::limits;
 use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
 use crate::recorder::Recorder;
-use crate::report::{Figures, Kernel, Latency, Loadgen, Report, Server};
+use crate::report::{Kernel, Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
-use crate::shared::{Phase, Shared};
+use crate::shared::{LiveCounts, Phase, Shared};
 use crate::spawn;
 use crate::thread::{Role, Target, Thread, WAKER};
 use crate::worker::Worker;
@@ -44,7 +44,8 @@ const BUSY: f64 = 0.9;
 struct Reading {
     at_ns: u64,
     server: Option<Cpu>,
-    own: Cpu,
+    /// CPU time of the threads.
+    own: Duration,
 }
 
 /// Memory at one moment: the server's, and what this host's kernel keeps.
@@ -64,11 +65,24 @@ impl Memory {
     }
 }
 
-/// Runs a load.
+/// Runs a load; `--live` writes the counts so far.
 ///
 /// # Errors
 /// `Error` if the load could not take place; what goes wrong under load is in the report.
 pub fn run(options: &Options) -> Result<Report, Error> {
+    let mut live = progress::Live::new(options.live);
+    run_observed(options, &mut |counts, is_end| live.tell(counts, is_end))
+}
+
+/// Runs a load and hands the counts so far to `observe` many times a second, and once, with `true`,
+/// at the end. An error of `observe` ends the run.
+///
+/// # Errors
+/// As `run`, and what `observe` returns.
+pub fn run_observed(
+    options: &Options,
+    observe: &mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
+) -> Result<Report, Error> {
     options.check()?;
     let spread = limits::make_room(options.connections(), options.thread_count())?;
     let server = match &options.spawn {
@@ -85,12 +99,13 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     };
     let watched = !options.quiet && progress::has_reader();
     let shared = Arc::new(Shared::new(options.clone(), spread.threads, watched));
-    let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables)?;
+    let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables, observe)?;
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
     conductor.progress.clear();
     let counts = conductor.join();
-    conductor.progress.tell_end(&conductor.shared)?;
+    let live = conductor.shared.live_counts();
+    (conductor.observe)(&live, true)?;
     let window = outcome?;
     Ok(conductor.report(counts, &window))
 }
@@ -106,8 +121,9 @@ struct Window {
     idle: Memory,
 }
 
-struct Conductor {
+struct Conductor<'a> {
     shared: Arc<Shared>,
+    observe: &'a mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
     addr: SocketAddr,
     pid: Option<u32>,
     wakers: Vec<Waker>,
@@ -118,12 +134,13 @@ struct Conductor {
     empty: Memory,
 }
 
-impl Conductor {
+impl<'a> Conductor<'a> {
     fn start(
         shared: Arc<Shared>,
         addr: SocketAddr,
         pid: Option<u32>,
         own_tables: bool,
+        observe: &'a mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let count = shared.live.len();
         let target = Target {
@@ -133,11 +150,12 @@ impl Conductor {
         };
         let mut this = Self {
             shared: Arc::clone(&shared),
+            observe,
             addr,
             pid,
             wakers: Vec::new(),
             threads: Vec::new(),
-            progress: Progress::new(shared.options.live),
+            progress: Progress::default(),
             empty: Memory::of(pid),
             phase: Phase::SetUp,
         };
@@ -210,7 +228,7 @@ impl Conductor {
     fn tick(&mut self, time: Duration) -> Result<(), Error> {
         std::thread::park_timeout(time);
         self.progress.show(&self.shared, self.phase);
-        self.progress.tell(&self.shared)?;
+        (self.observe)(&self.shared.live_counts(), false)?;
         self.shared.failure().map_or(Ok(()), Err)
     }
 
@@ -307,7 +325,7 @@ impl Conductor {
         Reading {
             at_ns: self.shared.clock.now_ns(),
             server: self.pid.and_then(server_stats::cpu),
-            own: server_stats::own_cpu(),
+            own: server_stats::threads_cpu(&self.shared.live_threads()),
         }
     }
 
@@ -339,9 +357,9 @@ impl Conductor {
         let server_share = server_cpu.map(|cpu| cpu.total().as_secs_f64() / cpu_seconds);
         let threads = shared.live.len();
         let cores = std::thread::available_parallelism().map_or(threads, usize::from);
-        let own = window.to.own.since(&window.from.own).total().as_secs_f64();
+        let own = window.to.own.saturating_sub(window.from.own).as_secs_f64();
         let cpu_share = own / (cpu_seconds * threads.min(cores) as f64);
-        let figures = Figures {
+        Report {
             jobs,
             seconds,
             jobs_per_second: jobs as f64 / seconds,
@@ -371,9 +389,6 @@ impl Conductor {
                 was_limit: cpu_share >= BUSY && server_share.is_none_or(|share| share < BUSY),
                 threads,
             },
-        };
-        Report {
-            figures,
             config: shared.options.clone(),
             version: env!("CARGO_PKG_VERSION"),
             latency_ns: counts.latency_ns,

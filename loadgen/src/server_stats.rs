@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
 use procfs::{Current, Meminfo};
@@ -42,15 +41,15 @@ pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { user: time(stat.utime), system: time(stat.stime) })
 }
 
-/// CPU time of this process.
-pub(crate) fn own_cpu() -> Cpu {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Cpu::default() };
-    let duration = |time: nix::sys::time::TimeVal| {
-        let micros = u64::try_from(time.tv_usec()).unwrap_or_default();
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
-        Duration::from_secs(seconds) + Duration::from_micros(micros)
+/// CPU time of some threads of this process, or of all of it where the kernel doesn't tell.
+pub(crate) fn threads_cpu(threads: &[i32]) -> Duration {
+    let of = |this: &Process, &thread: &i32| {
+        let schedule = this.task_from_tid(thread).and_then(|task| task.schedstat());
+        schedule.ok().map(|schedule| Duration::from_nanos(schedule.sum_exec_runtime))
     };
-    Cpu { user: duration(usage.user_time()), system: duration(usage.system_time()) }
+    let this = Process::myself().ok();
+    let sum = this.and_then(|this| threads.iter().map(|thread| of(&this, thread)).sum());
+    sum.unwrap_or_else(|| cpu(std::process::id()).unwrap_or_default().total())
 }
 
 /// Resident bytes of a process: its peak, and now.
@@ -108,5 +107,15 @@ mod tests {
         assert_eq!(listener(addr), Some(std::process::id()));
         assert!(resident_bytes(std::process::id()).unwrap().0 > 0);
         assert!(cpu(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_busy_thread_has_used_time() {
+        let me = nix::unistd::gettid().as_raw();
+        let before = threads_cpu(&[me]);
+        let start = std::time::Instant::now();
+        while threads_cpu(&[me]) == before {
+            assert!(start.elapsed() < Duration::from_secs(20));
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! All that the threads of a run share: the options, the books, the phase and the live counts.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::thread::Thread;
 
 use crossbeam_utils::CachePadded;
+use serde::Serialize;
 
 use crate::checker::Ledger;
 use crate::clock::Clock;
@@ -35,6 +36,8 @@ const PHASES: [Phase; 5] =
 /// What one thread lets the others see; each is written by its thread alone.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
+    /// The kernel's number of the thread, once it runs.
+    pub(crate) thread: AtomicI32,
     /// Connections that are set up.
     pub(crate) ready: AtomicU64,
     /// Jobs answered so far.
@@ -54,6 +57,23 @@ pub(crate) struct Live {
     pub(crate) p99_ns: AtomicU64,
     /// When the last answer came.
     pub(crate) last_answer_ns: AtomicU64,
+}
+
+/// The counts so far, all since the start: a line of `--live`.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LiveCounts {
+    /// Since the run began.
+    pub seconds: f64,
+    /// Connections that are set up.
+    pub connections: u64,
+    /// Jobs answered: foreground ones by their result, the others by their handle.
+    pub answered: u64,
+    /// Jobs that the workers have run, each counted once.
+    pub ran: u64,
+    /// Jobs without an answer.
+    pub in_flight: u64,
+    /// Everything that went wrong.
+    pub faults: u64,
 }
 
 /// See the module.
@@ -115,6 +135,23 @@ impl Shared {
     /// The sum of one live count over all threads.
     pub(crate) fn sum(&self, count: impl Fn(&Live) -> &AtomicU64) -> u64 {
         self.live.iter().map(|live| count(live).load(Ordering::Relaxed)).sum()
+    }
+
+    /// The counts so far, over all threads.
+    pub(crate) fn live_counts(&self) -> LiveCounts {
+        LiveCounts {
+            seconds: self.clock.now_ns() as f64 / 1e9,
+            connections: self.sum(|live| &live.ready),
+            answered: self.sum(|live| &live.answered),
+            ran: self.sum(|live| &live.ran),
+            in_flight: self.sum(|live| &live.in_flight),
+            faults: self.sum(|live| &live.faults),
+        }
+    }
+
+    /// The kernel's numbers of all threads.
+    pub(crate) fn live_threads(&self) -> Vec<i32> {
+        self.live.iter().map(|live| live.thread.load(Ordering::Relaxed)).collect()
     }
 
     /// The largest of one live count over all threads.

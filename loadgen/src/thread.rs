@@ -164,6 +164,9 @@ impl Thread {
     /// Runs until the run is done.
     pub(crate) fn run(mut self) -> Counts {
         let shared = Arc::clone(&self.recorder.shared);
+        if let Some(live) = shared.live.get(self.me) {
+            live.thread.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+        }
         if let Err(error) = self.turns(&shared) {
             shared.fail(error);
         }

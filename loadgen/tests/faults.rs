@@ -25,21 +25,15 @@ fn load(fake: &Fake, more: &[&str]) -> Report {
 fn faults(wrong: Wrong, more: &[&str]) -> Faults {
     let report = load(&Fake::start(wrong), more);
     assert_eq!(report.exit_code(), u8::from(wrong != Wrong::Nothing), "{report}");
-    report.figures.faults
+    report.faults
 }
 
 #[test]
 fn a_right_server_has_no_faults() {
     let report = load(&Fake::start(Wrong::Nothing), &[]);
-    assert_eq!(
-        (report.figures.jobs, report.figures.faults, report.exit_code()),
-        (400, Faults::default(), 0)
-    );
+    assert_eq!((report.jobs, report.faults, report.exit_code()), (400, Faults::default(), 0));
     assert_eq!(report.latency_ns.len(), 400);
-    assert!(
-        report.figures.latency_us.p50 > 0.0
-            && report.figures.latency_us.max >= report.figures.latency_us.p99
-    );
+    assert!(report.latency_us.p50 > 0.0 && report.latency_us.max >= report.latency_us.p99);
 }
 
 #[test]
@@ -56,8 +50,8 @@ fn every_kind_of_load_is_clean_against_a_right_server() {
     ];
     for more in loads {
         let report = load(&Fake::start(Wrong::Nothing), more);
-        assert_eq!(report.figures.faults, Faults::default(), "{more:?}: {report}");
-        assert_eq!(report.figures.jobs, 400, "{more:?}");
+        assert_eq!(report.faults, Faults::default(), "{more:?}: {report}");
+        assert_eq!(report.jobs, 400, "{more:?}");
     }
 }
 
@@ -107,8 +101,8 @@ fn a_changed_byte_is_reported() {
 #[test]
 fn a_refused_job_is_reported_with_the_servers_words() {
     let report = load(&Fake::start(Wrong::Refuses), &[]);
-    assert_eq!(report.figures.faults, Faults { failed: 1, ..Faults::default() });
-    assert_eq!(report.figures.first_error.as_deref(), Some("QUEUE_ERROR: Job queue is full"));
+    assert_eq!(report.faults, Faults { failed: 1, ..Faults::default() });
+    assert_eq!(report.first_error.as_deref(), Some("QUEUE_ERROR: Job queue is full"));
 }
 
 #[test]
@@ -120,14 +114,14 @@ fn a_closed_connection_is_reported() {
 #[test]
 fn crashing_workers_mean_reruns_and_no_losses() {
     let report = load(&Fake::start(Wrong::Nothing), &["--worker-crash", "0.2"]);
-    assert_eq!(report.figures.faults, Faults::default(), "{report}");
-    assert!(report.figures.reruns > 20, "{report}");
+    assert_eq!(report.faults, Faults::default(), "{report}");
+    assert!(report.reruns > 20, "{report}");
 }
 
 #[test]
 fn replaced_connections_lose_nothing() {
     let more = ["--churn", "400", "--duration", "500ms"];
     let report = load(&Fake::start(Wrong::Nothing), &more);
-    assert_eq!(report.figures.faults, Faults::default(), "{report}");
-    assert!(report.figures.replaced > 20, "{report}");
+    assert_eq!(report.faults, Faults::default(), "{report}");
+    assert!(report.replaced > 20, "{report}");
 }
