@@ -1,17 +1,17 @@
 //! A contender where it is measured: fresh servers of it, and loads against them.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use loadgen::distributions::Span;
 
 use crate::contender::Contender;
 use crate::load_generator;
 use crate::options::RunOptions;
 use crate::process::{Cores, Cpu, Persistence, Server, Start};
 use crate::queue;
-use crate::sample::{Sample, Status};
-use crate::scenario::{Load, Period};
+use crate::sample::Sample;
+use crate::scenario::{Load, plan};
 use crate::wire_protocol::Protocol;
 
 /// See the module.
@@ -21,8 +21,6 @@ pub(crate) struct BenchTarget<'a> {
     /// Options of the harness.
     pub(crate) options: &'a RunOptions,
     pub(crate) cores: &'a Cores,
-    /// The load generator, or why there is none.
-    pub(crate) loadgen: Result<&'a PathBuf, &'a String>,
     /// How long a server may take to start.
     pub(crate) patience: Duration,
 }
@@ -45,25 +43,24 @@ impl BenchTarget<'_> {
         work(&server).map_err(|error| server.explain(error))
     }
 
-    /// A closed loop, for as long as the options say.
-    pub(crate) fn closed(&self, load: Load) -> Period {
-        let (duration, warm_up) = (self.options.duration(), self.options.warm_up());
-        Period { load, rate: None, duration, warm_up }
+    /// A load by options of the load generator, for as long as those of the harness say.
+    pub(crate) fn plan(&self, words: &str) -> Result<Load> {
+        let mut load = plan(words)?;
+        load.duration = Span(self.options.duration());
+        load.warm_up =
+            Span(if load.jobs.is_some() { Duration::ZERO } else { self.options.warm_up() });
+        Ok(load)
     }
 
     /// Loads a server.
-    pub(crate) fn load(&self, server: &Server, period: &Period) -> Result<Sample> {
+    pub(crate) fn load(&self, server: &Server, load: &Load) -> Result<Sample> {
         let protocol = self.contender.protocol();
         if protocol != Protocol::Gearman {
-            return queue::run(protocol, period, server, self.cores);
+            return queue::run(protocol, load, server, self.cores);
         }
-        let program = match self.loadgen {
-            Ok(program) => program,
-            Err(why) => return Ok(Sample::without(Status::Absent, why)),
-        };
         let before = Cpu::of(server.pid());
-        let sample = load_generator::run(program, period, server, self.cores)?;
-        if period.load.jobs.is_none() {
+        let sample = load_generator::run(load, server, self.cores)?;
+        if load.jobs.is_none() {
             return Ok(sample);
         }
         // So short that ticks are too coarse, and all of it is measured: more exact from here.

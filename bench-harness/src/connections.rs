@@ -12,7 +12,6 @@ use crate::contender::Contender;
 use crate::format::short;
 use crate::process::Persistence;
 use crate::sample::{Sample, Status};
-use crate::scenario::{Load, Period, STEADY};
 use crate::wire_protocol::Protocol;
 
 /// Connections for each worker among them.
@@ -35,9 +34,9 @@ pub(crate) fn samples(target: &BenchTarget<'_>, limit: usize, counts: &[usize]) 
         let mut sample = match threads(connections) {
             Err(why) => Sample::without(Status::Absent, why),
             Ok(_) => Sample::or_failed(target.with_server(Persistence::Memory, most, |server| {
-                let period = target.closed(load(connections));
-                let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
-                target.load(server, &Period { warm_up, ..period })
+                let mut load = target.plan(&words(connections))?;
+                load.warm_up.0 = load.warm_up.0.max(WARM_UP_EACH * u32::try_from(connections)?);
+                target.load(server, &load)
             })),
         };
         if sample.note.is_empty() && most > 1 {
@@ -73,9 +72,10 @@ fn threads(contender: Contender, connections: usize, limit: usize) -> Result<usi
     ))
 }
 
-fn load(connections: usize) -> Load {
+/// The load of so many connections.
+fn words(connections: usize) -> String {
     let workers = (connections / CONNECTIONS_PER_WORKER).max(1);
-    Load { clients: connections - workers, workers, ..STEADY }
+    format!("--clients={} --workers={workers}", connections - workers)
 }
 
 #[cfg(test)]
@@ -104,8 +104,7 @@ mod tests {
 
     #[test]
     fn all_connections_are_clients_or_workers() {
-        let Load { clients, workers, .. } = load(50_000);
-        assert_eq!((clients, workers), (49_000, 1000));
-        assert_eq!(load(10).workers, 1);
+        assert_eq!(words(50_000), "--clients=49000 --workers=1000");
+        assert_eq!(words(10), "--clients=9 --workers=1");
     }
 }

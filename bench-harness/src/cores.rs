@@ -9,10 +9,9 @@ use ringgear::io::machine;
 use crate::bench_target::BenchTarget;
 use crate::process::{Cores, Persistence};
 use crate::sample::{Sample, Status};
-use crate::scenario::Load;
 
 /// A fresh server and a sample for each number of cores, whatever those of `target` are.
-pub(crate) fn samples(target: &BenchTarget<'_>, load: Load, counts: &[usize]) -> Vec<Sample> {
+pub(crate) fn samples(target: &BenchTarget<'_>, plan: &str, counts: &[usize]) -> Vec<Sample> {
     let processors = machine::processors();
     let one = |&count: &usize| {
         let sample = match share(&processors, count) {
@@ -20,7 +19,7 @@ pub(crate) fn samples(target: &BenchTarget<'_>, load: Load, counts: &[usize]) ->
             Ok(cores) => {
                 let target = BenchTarget { cores: &cores, ..*target };
                 Sample::or_failed(target.with_server(Persistence::Memory, count, |server| {
-                    target.load(server, &target.closed(load))
+                    target.load(server, &target.plan(plan)?)
                 }))
             }
         };

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use loadgen::options::Spacing;
 
 use crate::bench_target::BenchTarget;
 use crate::contender::installed::fill_gearmand;
@@ -17,7 +18,7 @@ use crate::data_dir::DataDir;
 use crate::load_generator::NO_JOB;
 use crate::process::{Cpu, Memory, Persistence, Server};
 use crate::sample::{Sample, Status};
-use crate::scenario::{FLOOD, Load, Period, STEADY};
+use crate::scenario::{Load, STEADY};
 use crate::wire;
 use crate::wire_protocol::Protocol;
 
@@ -36,13 +37,17 @@ const POINTS: [&str; 7] =
     [CLOSED, PIPELINED, ALONE, BESIDE_STORED, FLOODING, BESIDE_MEMORY, RECOVERY];
 
 /// Background jobs, each with a key of its own: gearmand takes those without for one another.
-const STORED: Load = Load { has_unique: true, prefix: Some("bench"), ..FLOOD };
+const STORED: &str =
+    "--mode=background --workers=0 --pipeline=16 --fresh-unique --function-prefix=bench";
+/// The same one after the other.
+const STORED_CLOSED: &str = "--mode=background --workers=0 --fresh-unique --function-prefix=bench";
 /// What all these jobs are for, as the load generator names it.
 const FUNCTION: &str = "bench-0";
 /// One client with so many jobs under way that each commit answers. As an open loop, they come as
 /// they do after a commit: all at once.
-const FLOOD_BESIDE: Load =
-    Load { clients: 1, pipeline: 64, burst: 64, prefix: Some("flood"), ..STORED };
+const FLOOD: &str = "--clients=1 --mode=background --workers=0 --pipeline=64 --fresh-unique \
+                     --function-prefix=flood";
+const FLOOD_BURST: u32 = 64;
 /// How much longer the flood goes on than what is measured beside it.
 const FLOOD_MARGIN: Duration = Duration::from_millis(500);
 /// How often a server that reads its store is asked whether it is back.
@@ -52,10 +57,8 @@ const ASK_TIME: Duration = Duration::from_millis(1);
 pub(crate) fn samples(target: &BenchTarget<'_>, data_dir: &DataDir, jobs: u64) -> Vec<Sample> {
     let patience = target.options.phase_limit.max(target.patience);
     let run = Run { target: BenchTarget { patience, ..*target }, data_dir, jobs };
-    let mut samples = vec![
-        at(CLOSED, run.stored(Load { pipeline: 1, ..STORED })),
-        at(PIPELINED, run.stored(STORED)),
-    ];
+    let mut samples =
+        vec![at(CLOSED, run.stored(STORED_CLOSED)), at(PIPELINED, run.stored(STORED))];
     match target.contender.protocol() {
         Protocol::Gearman => samples.extend(run.foreground()),
         Protocol::Beanstalk | Protocol::Redis => {
@@ -75,16 +78,17 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn period(&self, load: Load) -> Period {
-        let period = self.target.closed(load);
-        Period { duration: period.duration.min(self.target.options.phase_limit), ..period }
+    fn plan(&self, words: &str) -> Result<Load> {
+        let mut load = self.target.plan(words)?;
+        load.duration.0 = load.duration.0.min(self.target.options.phase_limit);
+        Ok(load)
     }
 
     /// A load alone on a server that stores background jobs.
-    fn stored(&self, load: Load) -> Result<Sample> {
-        let folder = self.data_dir.folder()?;
-        let load = |server: &Server| self.target.load(server, &self.period(load));
-        self.target.with_server(Persistence::Disk(folder.path()), 1, load)
+    fn stored(&self, words: &str) -> Result<Sample> {
+        let (folder, load) = (self.data_dir.folder()?, self.plan(words)?);
+        let measure = |server: &Server| self.target.load(server, &load);
+        self.target.with_server(Persistence::Disk(folder.path()), 1, measure)
     }
 
     /// Foreground jobs alone, beside a flood that is stored, and beside the same one that isn't.
@@ -111,12 +115,15 @@ impl Run<'_> {
     /// works for both: what it used is neither's.
     fn beside(&self, persistence: Persistence<'_>, rate: Option<u64>) -> Result<(Sample, Sample)> {
         let server = self.target.start(persistence, 1)?;
-        let period = self.period(STEADY);
-        let flooding =
-            Period { load: FLOOD_BESIDE, rate, duration: period.duration + FLOOD_MARGIN, ..period };
+        let (steady, mut flood) = (self.plan(STEADY)?, self.plan(FLOOD)?);
+        flood.duration.0 += FLOOD_MARGIN;
+        if let Some(rate) = rate {
+            (flood.rate, flood.burst) = (Some(rate as f64), FLOOD_BURST);
+            flood.spacing = Spacing::Even;
+        }
         let (beside, flood) = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| self.target.load(&server, &flooding));
-            let beside = self.target.load(&server, &period);
+            let flood = scope.spawn(|| self.target.load(&server, &flood));
+            let beside = self.target.load(&server, &steady);
             (beside, flood.join().map_err(|_| anyhow!("the flood failed")))
         });
         let (flood, mut beside) = (flood??.without_cpu(), beside?.without_cpu());
@@ -156,9 +163,8 @@ impl Run<'_> {
             drop(server);
             return fill_gearmand(folder, FUNCTION, self.jobs, &[b'x'; 64]);
         }
-        let load = Load { jobs: Some(self.jobs), ..STORED };
-        let period = Period { duration: Duration::ZERO, ..self.period(load) };
-        let sample = self.target.load(&server, &period)?;
+        let load = self.target.plan(&format!("{STORED} --jobs={}", self.jobs))?;
+        let sample = self.target.load(&server, &load)?;
         if sample.status != Status::Ok {
             bail!("the store couldn't be filled: {}", sample.note);
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
+use loadgen::distributions::Size;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -19,7 +20,7 @@ use slab::Slab;
 use crate::load_generator::NO_JOB;
 use crate::process::{Cores, Cpu, Memory, Pinned, Server, thread_cpu_us};
 use crate::sample::{Sample, Status};
-use crate::scenario::{Load, Period};
+use crate::scenario::Load;
 use crate::wire_protocol::{Event, Protocol};
 
 const READ_BYTES: usize = 64 << 10;
@@ -47,7 +48,7 @@ struct Job {
 
 struct Driver<'a> {
     protocol: Protocol,
-    period: &'a Period,
+    load: &'a Load,
     poll: Poll,
     peers: Vec<Peer>,
     jobs: Slab<Job>,
@@ -70,21 +71,21 @@ struct Start {
 /// Loads a server, from the load's cores.
 pub(crate) fn run(
     protocol: Protocol,
-    period: &Period,
+    load: &Load,
     server: &Server,
     cores: &Cores,
 ) -> Result<Sample> {
     let _pinned = Pinned::to(&cores.load);
-    let mut driver = Driver::connect(protocol, period, server.address)?;
+    let mut driver = Driver::connect(protocol, load, server.address)?;
     driver.start_load()?;
-    let warm_up = if period.load.jobs.is_some() { Duration::ZERO } else { period.warm_up };
+    let warm_up = if load.jobs.is_some() { Duration::ZERO } else { load.warm_up.0 };
     driver.turn_until(|driver| driver.start_time.elapsed() >= warm_up)?;
     driver.measure(server.pid())
 }
 
 impl<'a> Driver<'a> {
-    fn connect(protocol: Protocol, period: &'a Period, address: SocketAddr) -> Result<Self> {
-        let load = &period.load;
+    fn connect(protocol: Protocol, load: &'a Load, address: SocketAddr) -> Result<Self> {
+        let Size::Fixed(payload_bytes) = load.size else { bail!("payloads of one size only") };
         let poll = Poll::new()?;
         let mut peers = Vec::new();
         for at in 0..load.clients + load.workers {
@@ -101,11 +102,11 @@ impl<'a> Driver<'a> {
         }
         Ok(Self {
             protocol,
-            period,
+            load,
             poll,
             peers,
             jobs: Slab::new(),
-            payload: vec![b'x'; load.size.max(STAMP_BYTES)],
+            payload: vec![b'x'; payload_bytes],
             dirty: Vec::new(),
             latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?,
             is_measuring: false,
@@ -116,7 +117,7 @@ impl<'a> Driver<'a> {
     }
 
     fn start_load(&mut self) -> Result<()> {
-        let Load { clients, workers, pipeline, jobs, .. } = self.period.load;
+        let &Load { clients, workers, pipeline, jobs, .. } = self.load;
         self.is_measuring = jobs.is_some();
         for worker in clients..clients + workers {
             self.protocol.greet(&mut self.peers[worker].outbox);
@@ -136,10 +137,10 @@ impl<'a> Driver<'a> {
     fn measure(mut self, pid: u32) -> Result<Sample> {
         self.is_measuring = true;
         let start = Start { at: Instant::now(), cpu: Cpu::of(pid), own_cpu_us: thread_cpu_us() };
-        let before = if self.period.load.jobs.is_some() { 0 } else { self.done };
-        match self.period.load.jobs {
+        let before = if self.load.jobs.is_some() { 0 } else { self.done };
+        match self.load.jobs {
             Some(jobs) => self.turn_until(|driver| driver.done >= jobs)?,
-            None => self.turn_until(|driver| start.at.elapsed() >= driver.period.duration)?,
+            None => self.turn_until(|driver| start.at.elapsed() >= driver.load.duration.0)?,
         }
         let seconds = start.at.elapsed().as_secs_f64();
         Ok(self.sample(&start, seconds, self.done - before, pid))
@@ -210,7 +211,7 @@ impl<'a> Driver<'a> {
         let mut used = 0;
         while let Some((event, bytes)) = self.protocol.cut(&inbox[used..])? {
             used += bytes;
-            if at < self.period.load.clients {
+            if at < self.load.clients {
                 self.handle_kept(at, event)?;
             } else {
                 self.handle_work(at, event)?;
@@ -226,7 +227,7 @@ impl<'a> Driver<'a> {
     fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
         let job = self.peers[producer].waiting.pop_front();
         match (event, job) {
-            (Event::Ok, Some(job)) if self.period.load.workers == 0 => {
+            (Event::Ok, Some(job)) if self.load.workers == 0 => {
                 self.finish(job);
                 Ok(())
             }
@@ -265,7 +266,7 @@ impl<'a> Driver<'a> {
             let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.latency.saturating_record(nanos);
         }
-        if self.period.load.jobs.is_none_or(|jobs| self.submitted < jobs) {
+        if self.load.jobs.is_none_or(|jobs| self.submitted < jobs) {
             self.put(producer);
         }
     }

@@ -5,10 +5,10 @@
 //! What can't be measured becomes a sample too, with its reason.
 
 use std::cmp::Ordering;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use loadgen::distributions::Span;
 
 use crate::bench_target::BenchTarget;
 use crate::connections;
@@ -17,7 +17,6 @@ use crate::cores;
 use crate::data_dir::DataDir;
 use crate::durable;
 use crate::large;
-use crate::locate;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
@@ -26,7 +25,7 @@ use crate::queue_depth;
 use crate::report::{self, Facts, Known};
 use crate::run_dir;
 use crate::sample::{self, Sample, Status};
-use crate::scenario::{self, Load, Period, Scenario, Work};
+use crate::scenario::{self, Load, Scenario, Work};
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -67,7 +66,6 @@ pub(crate) fn list() {
 struct Harness<'a> {
     options: &'a RunOptions,
     cores: Cores,
-    loadgen: Result<PathBuf, String>,
     data_dir: Result<DataDir, String>,
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
@@ -86,7 +84,6 @@ impl<'a> Harness<'a> {
         if cores.load.contains(&options.server_core) && available > 1 {
             bail!("--load-cores must not hold the server's core {}", options.server_core);
         }
-        let loadgen = locate::find("loadgen", options.places.loadgen.as_deref());
         // Finding it costs some time.
         let data_dir = if scenarios.iter().any(|scenario| scenario.stores()) {
             DataDir::find(options.places.scratch.as_deref())
@@ -96,16 +93,7 @@ impl<'a> Harness<'a> {
         let counts_calls = perf::is_here();
         // Servers inherit the limit, and the drivers here need it for their own connections.
         let descriptors = raise_descriptors();
-        Ok(Self {
-            options,
-            cores,
-            loadgen,
-            data_dir,
-            scenarios,
-            contenders,
-            counts_calls,
-            descriptors,
-        })
+        Ok(Self { options, cores, data_dir, scenarios, contenders, counts_calls, descriptors })
     }
 
     fn facts(&self) -> Facts {
@@ -186,13 +174,15 @@ impl<'a> Harness<'a> {
     ) -> Vec<Sample> {
         let target = self.target(contender);
         match if self.options.quick { scenario.quick } else { scenario.work } {
-            Work::Load(load) => {
-                vec![Sample::or_failed(self.load(&target, load, repeat, facts))]
+            Work::Load(words) => {
+                let sample = target.plan(words).and_then(|load| self.load(&target, &load, repeat));
+                vec![Sample::or_failed(sample)]
             }
+            Work::Open(words) => vec![Sample::or_failed(self.open(&target, words, repeat, facts))],
             Work::QueueDepth(depths) => queue_depth::samples(&target, depths),
             Work::Large(sizes) => large::samples(&target, sizes),
             Work::Connections(counts) => connections::samples(&target, self.descriptors, counts),
-            Work::Cores(load, counts) => cores::samples(&target, load, counts),
+            Work::Cores(words, counts) => cores::samples(&target, words, counts),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),
                 Err(why) => vec![Sample::without(Status::Absent, why)],
@@ -201,44 +191,47 @@ impl<'a> Harness<'a> {
     }
 
     fn target(&self, contender: Contender) -> BenchTarget<'_> {
-        let (options, cores, loadgen) = (self.options, &self.cores, self.loadgen.as_ref());
-        BenchTarget { contender, options, cores, loadgen, patience: START_TIME }
+        let (options, cores) = (self.options, &self.cores);
+        BenchTarget { contender, options, cores, patience: START_TIME }
     }
 
-    fn load(
-        &self,
-        target: &BenchTarget<'_>,
-        load: Load,
-        repeat: usize,
-        facts: &mut Facts,
-    ) -> Result<Sample> {
-        if load.open && facts.latency_rate.is_none() {
-            facts.latency_rate = Some(self.calibrate(load)?);
-        }
-        let rate = facts.latency_rate.filter(|_| load.open);
-        let period = Period { rate, ..target.closed(load) };
-        let mut sample =
-            target.with_server(Persistence::Memory, 1, |server| target.load(server, &period))?;
+    fn load(&self, target: &BenchTarget<'_>, load: &Load, repeat: usize) -> Result<Sample> {
+        let measure = |server: &Server| target.load(server, load);
+        let mut sample = target.with_server(Persistence::Memory, 1, measure)?;
         // Counting costs the server something, so it gets a fresh one and a run of its own.
         if self.counts_calls && repeat == 1 && sample.status == Status::Ok {
-            let count = |server: &Server| count_calls(target, server, &period);
+            let count = |server: &Server| count_calls(target, server, load);
             sample.system_calls_per_job = target.with_server(Persistence::Memory, 1, count).ok();
         }
         Ok(sample)
     }
 
+    /// A load at a rate, which is found at the first time.
+    fn open(
+        &self,
+        target: &BenchTarget<'_>,
+        words: &str,
+        repeat: usize,
+        facts: &mut Facts,
+    ) -> Result<Sample> {
+        let rate = facts.latency_rate.map_or_else(|| self.calibrate(words), Ok)?;
+        facts.latency_rate = Some(rate);
+        let load = Load { rate: Some(rate as f64), ..target.plan(words)? };
+        self.load(target, &load, repeat)
+    }
+
     /// The rate of the open loop.
     #[expect(clippy::cast_possible_truncation, reason = "a rate")]
-    fn calibrate(&self, load: Load) -> Result<u64> {
+    fn calibrate(&self, words: &str) -> Result<u64> {
         let gearmand = Contender::gearmand();
         if let Some(why) = gearmand.absent(self.options) {
             bail!("no rate without gearmand ({why}): give --latency-rate");
         }
         let target = self.target(gearmand);
-        let duration = self.options.duration().min(Duration::from_secs(3));
-        let period = Period { duration, ..target.closed(Load { open: false, ..load }) };
-        let sample =
-            target.with_server(Persistence::Memory, 1, |server| target.load(server, &period))?;
+        let mut load = target.plan(words)?;
+        load.duration.0 = load.duration.0.min(Duration::from_secs(3));
+        let measure = |server: &Server| target.load(server, &load);
+        let sample = target.with_server(Persistence::Memory, 1, measure)?;
         if sample.status != Status::Ok {
             bail!("no rate from gearmand: {}", sample.note);
         }
@@ -253,16 +246,16 @@ impl<'a> Harness<'a> {
             return None;
         }
         let absent = contender.absent_on_disk(self.options);
-        let absent = absent.or_else(|| self.data_dir.as_ref().err().cloned());
-        absent.or_else(|| self.loadgen.as_ref().err().cloned())
+        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 }
 
 /// System calls per job of a short run, connecting included.
-fn count_calls(target: &BenchTarget<'_>, server: &Server, period: &Period) -> Result<f64> {
+fn count_calls(target: &BenchTarget<'_>, server: &Server, load: &Load) -> Result<f64> {
     let count = perf::Count::start(server.pid())?;
-    let duration = if target.options.quick { COUNT_TIME / 2 } else { COUNT_TIME };
-    let sample = target.load(server, &Period { duration, warm_up: Duration::ZERO, ..*period })?;
+    let duration = Span(if target.options.quick { COUNT_TIME / 2 } else { COUNT_TIME });
+    let load = Load { duration, warm_up: Span::default(), ..load.clone() };
+    let sample = target.load(server, &load)?;
     Ok(count.finish()? as f64 / sample.jobs as f64)
 }
 

@@ -17,7 +17,7 @@ use crate::data_dir::disk_bytes;
 use crate::locate::{self, first_line};
 use crate::options::{EventLoop, RunOptions};
 use crate::process::{Server, Start};
-use crate::scenario::{Load, Scenario, Work};
+use crate::scenario::{Scenario, Work, plan};
 use crate::wire_protocol::Protocol;
 
 /// A server that can be measured.
@@ -201,7 +201,7 @@ impl Contender {
         match self.kind {
             Kind::Gearmand { built: true, .. } => options.gearmand_built.is_some(),
             Kind::Postgres => scenario.stores(),
-            Kind::Ringgear(_, more) => more.is_empty() || scenario.is_open(),
+            Kind::Ringgear(_, more) => more.is_empty() || matches!(scenario.work, Work::Open(_)),
             _ => true,
         }
     }
@@ -210,29 +210,30 @@ impl Contender {
     pub(crate) fn absent_in(self, scenario: &Scenario) -> Option<&'static str> {
         let gearman = self.protocol() == Protocol::Gearman;
         let floor = matches!(self.kind, Kind::Relay(_));
-        match scenario.work {
-            Work::Load(Load { open: true, .. }) if !gearman => {
-                Some("its driver here has no open loop")
+        let why = match scenario.work {
+            Work::Open(_) if !gearman => "its driver here has no open loop",
+            Work::Load(words) if !gearman && plan(words).is_ok_and(|it| it.extra_functions > 0) => {
+                "its workers have no functions"
             }
-            Work::Load(Load { extra_functions: 1.., .. }) if !gearman => {
-                Some("its workers have no functions")
+            Work::Load(words) if floor && plan(words).is_ok_and(|it| it.workers == 0) => {
+                "without a queue there is nowhere to put jobs that nobody takes"
             }
-            Work::Load(Load { workers: 0, .. }) if floor => {
-                Some("without a queue there is nowhere to put jobs that nobody takes")
-            }
-            Work::QueueDepth(_) if floor => Some("without a queue it has no depth"),
-            Work::Large(_) if floor => Some("it passes payloads on only when all is there"),
-            Work::Cores(..) if floor => Some("it has one thread"),
-            Work::Cores(..) if !gearman => Some("its driver here has one thread"),
-            _ => None,
-        }
+            Work::QueueDepth(_) if floor => "without a queue it has no depth",
+            Work::Large(_) if floor => "it passes payloads on only when all is there",
+            Work::Cores(..) if floor => "it has one thread",
+            Work::Cores(..) if !gearman => "its driver here has one thread",
+            _ => return None,
+        };
+        Some(why)
     }
 
     /// What differs for it in a scenario, if anything.
     pub(crate) fn note_in(self, scenario: &Scenario) -> &'static str {
         match scenario.work {
             _ if self.protocol() == Protocol::Gearman => "",
-            Work::Load(Load { functions: 2.., .. }) => "one queue instead of many functions",
+            Work::Load(words) if plan(words).is_ok_and(|it| it.functions > 1) => {
+                "one queue instead of many functions"
+            }
             Work::QueueDepth(_) | Work::Durable(_) => "no unique keys",
             Work::Large(_) => "nothing goes back: half of the bytes",
             _ => "",

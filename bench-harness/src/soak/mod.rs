@@ -50,7 +50,6 @@ const LEAVE_TIME: Duration = Duration::from_secs(30);
 pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     check(options)?;
     let places = &options.places;
-    let loadgen = find("loadgen", places.loadgen.as_deref()).map_err(Error::msg)?;
     raise_descriptors();
     let data_dir = options.store.map(|_| DataDir::find(places.scratch.as_deref())).transpose();
     let data_dir = data_dir.map_err(Error::msg)?;
@@ -63,7 +62,7 @@ pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     let before = soak.row(false)?;
     let (sender, ended) = mpsc::channel();
     soak.start = Instant::now();
-    let workload = Workload::start(&loadgen, soak.server.address, options, &sender)?;
+    let workload = Workload::start(soak.server.address, options, &sender)?;
     let watched = soak.watch(&workload, &ended, &folder);
     // What was seen up to a failure is worth keeping.
     sample::write(&folder.join(report::SAMPLES), &soak.rows)?;

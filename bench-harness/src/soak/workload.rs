@@ -1,26 +1,23 @@
 //! The mixed load of a soak: some load generators at once, each with another kind of job, all at a
 //! fixed rate.
 //!
-//! In: the options of the soak. Out: live counts, and each generator's report in the end. A
-//! generator whose standard error isn't read any more ends by itself; dropped ones are killed.
+//! In: the options of the soak. Out: live counts, and each generator's report in the end.
 
-use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use loadgen::LiveCounts;
+use anyhow::{Context, Result, anyhow};
 use loadgen::checker::Faults;
-use loadgen::report::Figures;
+use loadgen::distributions::Span;
+use loadgen::report::Report;
+use loadgen::{LiveCounts, run_observed};
 use serde::Serialize;
 
-use crate::load_generator::{read_all, spawn};
 use crate::options::SoakOptions;
+use crate::scenario::{Load, plan};
 
 /// Start of the names of all functions.
 const PREFIX: &str = "soak-";
@@ -87,22 +84,22 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn of(kind: &Kind, figures: Figures) -> Self {
-        let Faults { lost, duplicated, foreign, failed } = figures.faults;
+    fn of(kind: &Kind, report: Report) -> Self {
+        let Faults { lost, duplicated, foreign, failed } = report.faults;
         Self {
             name: kind.name,
             about: kind.about,
-            jobs: figures.jobs,
-            p50_us: figures.latency_us.p50,
-            p99_us: figures.latency_us.p99,
-            max_us: figures.latency_us.max,
-            reruns: figures.reruns,
-            replaced: figures.replaced,
+            jobs: report.jobs,
+            p50_us: report.latency_us.p50,
+            p99_us: report.latency_us.p99,
+            max_us: report.latency_us.max,
+            reruns: report.reruns,
+            replaced: report.replaced,
             lost,
             duplicated,
             foreign,
             failed,
-            first_error: figures.first_error.unwrap_or_default(),
+            first_error: report.first_error.unwrap_or_default(),
         }
     }
 
@@ -112,47 +109,35 @@ impl Outcome {
     }
 }
 
-/// A process that ends when this is dropped; one that has ended is only waited for.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A running generator.
-struct Load {
+struct Generator {
     kind: &'static Kind,
-    child: Ended,
-    said: Arc<Mutex<Said>>,
-    listener: JoinHandle<()>,
-    output: JoinHandle<String>,
-}
-
-/// What a generator has written to its standard error.
-#[derive(Default)]
-struct Said {
-    counts: LiveCounts,
-    /// The last line that was no counts.
-    words: String,
+    counts: Arc<Mutex<LiveCounts>>,
+    thread: JoinHandle<Result<Report, loadgen::Error>>,
 }
 
 /// All generators.
-pub(super) struct Workload(Vec<Load>);
+pub(super) struct Workload(Vec<Generator>);
 
 impl Workload {
     /// Starts all of them; each sends to `ended` at its end.
     pub(super) fn start(
-        program: &Path,
         address: SocketAddr,
         options: &SoakOptions,
         ended: &Sender<()>,
     ) -> Result<Self> {
         let start = |kind| {
-            let mut command = Command::new(program);
-            Load::start(kind, command.args(arguments(kind, address, options)), ended.clone())
+            let (load, counts) = (load(kind, address, options)?, Arc::default());
+            let (shared, ended) = (Arc::clone(&counts), ended.clone());
+            let thread = std::thread::spawn(move || {
+                let report = run_observed(&load, &mut |counts, _| {
+                    *lock(&shared) = *counts;
+                    Ok(())
+                });
+                let _ = ended.send(());
+                report
+            });
+            Ok(Generator { kind, counts, thread })
         };
         Ok(Self(KINDS.iter().map(start).collect::<Result<_>>()?))
     }
@@ -165,8 +150,8 @@ impl Workload {
     /// What all of them have counted so far.
     pub(super) fn counts(&self) -> LiveCounts {
         let mut sum = LiveCounts::default();
-        for load in &self.0 {
-            let counts = load.said.lock().unwrap_or_else(PoisonError::into_inner).counts;
+        for generator in &self.0 {
+            let counts = *lock(&generator.counts);
             sum.answered += counts.answered;
             sum.ran += counts.ran;
             sum.in_flight += counts.in_flight;
@@ -177,68 +162,38 @@ impl Workload {
 
     /// Their reports, once all have ended.
     pub(super) fn outcomes(self) -> Result<Vec<Outcome>> {
-        self.0.into_iter().map(Load::outcome).collect()
+        let outcome = |Generator { kind, thread, .. }| {
+            let report = thread.join().map_err(|_| anyhow!("it failed"));
+            let report = report.and_then(|report| Ok(report?));
+            Ok(Outcome::of(kind, report.with_context(|| format!("the {} load", kind.name))?))
+        };
+        self.0.into_iter().map(outcome).collect()
     }
 }
 
-impl Load {
-    fn start(kind: &'static Kind, command: &mut Command, ended: Sender<()>) -> Result<Self> {
-        let mut child = spawn(command)?;
-        let said = Arc::new(Mutex::new(Said::default()));
-        let (heard, errors) = (Arc::clone(&said), child.stderr.take().context("a pipe")?);
-        let listener = std::thread::spawn(move || listen(errors, &heard));
-        let output = read_all(child.stdout.take().context("a pipe")?, Some(ended));
-        Ok(Self { kind, child: Ended(child), said, listener, output })
-    }
-
-    fn outcome(self) -> Result<Outcome> {
-        let Self { kind, child, said, listener, output } = self;
-        let output = output.join().map_err(|_| anyhow!("a reader failed"))?;
-        drop(child);
-        listener.join().map_err(|_| anyhow!("a reader failed"))?;
-        match serde_json::from_str(&output) {
-            Ok(figures) => Ok(Outcome::of(kind, figures)),
-            Err(_) => {
-                let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                bail!("the {} load has no report: {}", kind.name, said.words.trim())
-            }
-        }
-    }
+fn lock(counts: &Mutex<LiveCounts>) -> std::sync::MutexGuard<'_, LiveCounts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn arguments(kind: &Kind, address: SocketAddr, options: &SoakOptions) -> Vec<String> {
+fn load(kind: &Kind, address: SocketAddr, options: &SoakOptions) -> Result<Load> {
     let part = |of_all: f64| of_all * kind.share / 100.0;
-    let mut arguments = vec!["--json".to_owned(), "--quiet".to_owned()];
-    let mut option = |name: &str, value: &dyn Display| arguments.push(format!("--{name}={value}"));
-    option("addr", &address);
-    option("function-prefix", &format!("{PREFIX}{}", kind.name));
-    option("threads", &1);
-    option("live", &"1s");
-    option("rate", &part(options.rate));
-    // A few connections of each kind at least, however small its share of the jobs.
-    option("churn", &part(options.churn).max(options.churn / 10.0));
-    option("worker-crash", &options.worker_crash);
-    option("duration", &format!("{:.0}ms", options.minutes * 60e3));
-    option("warm-up", &"0s");
-    arguments.extend(kind.plan.split(' ').map(str::to_owned));
-    arguments
-}
-
-fn listen(pipe: impl Read, said: &Mutex<Said>) {
-    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        match serde_json::from_str(&line) {
-            Ok(counts) => said.counts = counts,
-            Err(_) => said.words = line,
-        }
-    }
+    Ok(Load {
+        addr: address.to_string(),
+        function_prefix: format!("{PREFIX}{}", kind.name),
+        threads: Some(1),
+        rate: Some(part(options.rate)),
+        // A few connections of each kind at least, however small its share of the jobs.
+        churn: part(options.churn).max(options.churn / 10.0),
+        worker_crash: options.worker_crash,
+        duration: Span(Duration::from_secs_f64(options.minutes * 60.0)),
+        warm_up: Span::default(),
+        quiet: true,
+        ..plan(kind.plan)?
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-    use loadgen::options::Options;
-
     use super::*;
 
     #[test]
@@ -246,18 +201,7 @@ mod tests {
         assert!((KINDS.iter().map(|kind| kind.share).sum::<f64>() - 100.0).abs() < 1e-9);
         for (at, kind) in KINDS.iter().enumerate() {
             assert!(KINDS[..at].iter().all(|other| !other.name.starts_with(kind.name)));
-            let words = ["loadgen", "--rate=9"].into_iter().chain(kind.plan.split(' '));
-            Options::try_parse_from(words).unwrap().check().unwrap();
+            Load { rate: Some(9.0), ..plan(kind.plan).unwrap() }.check().unwrap();
         }
-    }
-
-    #[test]
-    fn counts_and_words_are_told_apart() {
-        let said = Mutex::new(Said::default());
-        let text = "{\"seconds\":1.0,\"connections\":3,\"answered\":7,\"ran\":6,\"in_flight\":1,\
-                    \"faults\":2}\noh\n";
-        listen(text.as_bytes(), &said);
-        let said = said.into_inner().unwrap();
-        assert_eq!((said.counts.answered, said.counts.faults, &*said.words), (7, 2, "oh"));
     }
 }
