@@ -104,7 +104,7 @@ fn parse_packets(times: u64) {
     }
 }
 
-/// A shard with its peers, who count the packets that they get.
+/// A shard with its peers; the packets that they get are counted.
 struct Server {
     shard: Shard,
     packets: u64,

@@ -2,15 +2,12 @@
 //! cost.
 //!
 //! ```text
-//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load_generator, queue, queue_depth, large,
-//!                                                    durable, connections, cores ─▶ sample ─┐
-//!                                                                                           │
-//! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
+//! options ─▶ run ─▶ bench_target (contender, server) ─▶ load_generator, queue, queue_depth, large,
+//!                        durable, connections, cores ─▶ sample ─▶ stats ─▶ report, plot
 //! ```
 //!
-//! `soak` is the other way round: one server, all kinds of load at once, for long.
-//! `relay` is the floor: a program that moves the same bytes between the same sockets and decides
-//! nothing.
+//! `soak` is the other way round: one server, all kinds of load at once, for long. `relay` is the
+//! floor: it moves the same bytes between the same sockets and decides nothing.
 
 mod bench_target;
 mod connections;

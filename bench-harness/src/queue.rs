@@ -223,7 +223,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// A producer's job is kept, which is all that is waited for where nobody works.
+    /// A producer's job is kept, which is all that is waited for where there are no workers.
     fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
         let job = self.peers[producer].waiting.pop_front();
         match (event, job) {

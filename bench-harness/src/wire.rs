@@ -1,4 +1,4 @@
-//! A blocking connection to a server: events of its protocol in, packets out; and questions in text.
+//! A blocking connection to a server: events of its protocol in, packets out, questions in text.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

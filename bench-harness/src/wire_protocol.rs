@@ -1,5 +1,5 @@
-//! The same work in three protocols: put a background job, take it, say that it is done, and ask how
-//! many wait.
+//! The same work in three protocols: put a background job, take it, say that it is done, and ask
+//! how many wait.
 //!
 //! Bytes out are appended to a buffer; bytes in are cut into events. Allocates nothing and knows no
 //! sockets. On a connection that puts, `Event::Ok` says that a job is kept; on one that takes, that

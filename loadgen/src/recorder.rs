@@ -90,7 +90,7 @@ impl Recorder {
             self.serial += 1;
             Stamp { id, client, slot }
         };
-        // All who share a key submit the same payload to the same function.
+        // All that share a key submit the same payload to the same function.
         let of_key = &mut Rng::with_seed(options.seed ^ stamp.id);
         let drawn = if keyed { of_key } else { &mut self.rng };
         let payload_bytes = options.size.sample(drawn);

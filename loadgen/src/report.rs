@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 /// Memory that this host's kernel keeps for its own objects and for what is in TCP's buffers,
-/// whoever they are of.
+/// of all processes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Kernel {
     /// Before the first connection.

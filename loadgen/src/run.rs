@@ -292,7 +292,7 @@ impl<'a> Conductor<'a> {
             !in_flight && has_run
         };
         let options = &self.shared.options;
-        // Some servers wake nobody when a delayed job is due: its worker grabs it unasked.
+        // Some servers wake no worker when a delayed job is due: it grabs the job unasked.
         let grace = match options.mode {
             Mode::Delayed => options.delay.0 + options.sleep_max.0 * 2,
             Mode::Foreground | Mode::Background => Duration::ZERO,

@@ -91,7 +91,7 @@ pub(crate) struct Shared {
     /// The same for workers that sleep.
     pub(crate) idle_registration: Vec<u8>,
     pub(crate) functions: Vec<Vec<u8>>,
-    /// Whether somebody looks at the progress.
+    /// Whether the progress is shown.
     pub(crate) watched: bool,
     phase: AtomicU8,
     /// The thread that moves the phase: woken by what it may be waiting for.

@@ -1,4 +1,4 @@
-//! What is measured: how each server is found, started and recognised, and which protocol it speaks.
+//! The servers that are measured: how each is found and started, and which protocol it speaks.
 //!
 //! A contender that can't be had here says why in one sentence; it then stands in every table as
 //! absent. `installed` knows how servers of other projects are called, `ringgear` and `postgres`

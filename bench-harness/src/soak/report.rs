@@ -60,7 +60,8 @@ fn loads(outcomes: &[Outcome]) -> String {
         let faults = it.faults();
         let _ = writeln!(
             text,
-            "| {name} | {about} | {jobs} | {p50} | {p99} | {max} | {reruns} | {replaced} | {faults} |"
+            "| {name} | {about} | {jobs} | {p50} | {p99} | {max} | {reruns} | {replaced} | \
+             {faults} |"
         );
     }
     text
