@@ -8,7 +8,7 @@ use loadgen::distributions::Span;
 use crate::contender::Contender;
 use crate::load_generator;
 use crate::options::RunOptions;
-use crate::process::{Cores, Cpu, Persistence, Server, Start};
+use crate::process::{Cores, Cpu, Persistence, Pinned, Server, Start};
 use crate::queue;
 use crate::sample::Sample;
 use crate::scenario::{Load, plan};
@@ -41,6 +41,14 @@ impl BenchTarget<'_> {
     ) -> Result<T> {
         let mut server = self.start(persistence, threads)?;
         work(&server).map_err(|error| server.explain(error))
+    }
+
+    /// The same with one thread and jobs in memory, driven by this thread from the load's cores.
+    pub(crate) fn drive<T>(&self, work: impl FnOnce(&Server) -> Result<T>) -> Result<T> {
+        self.with_server(Persistence::Memory, 1, |server| {
+            let _pinned = Pinned::to(&self.cores.load);
+            work(server)
+        })
     }
 
     /// A load by options of the load generator, for as long as those of the harness say.

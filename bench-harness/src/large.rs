@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header, header_bytes};
 
 use crate::bench_target::BenchTarget;
-use crate::process::{Cpu, Memory, Persistence, Pinned, Server};
+use crate::process::{Cpu, Memory, Server};
 use crate::sample::{Sample, Status};
 use crate::wire::{self, Wire};
 use crate::wire_protocol::{Event, Protocol, QUEUE};
@@ -31,11 +31,7 @@ pub(crate) fn samples(target: &BenchTarget<'_>, sizes: &[(u64, u64)]) -> Vec<Sam
         let sample = if bytes > bytes_max {
             Sample::without(Status::Absent, "larger than it takes")
         } else {
-            let work = |server: &Server| {
-                let _pinned = Pinned::to(&target.cores.load);
-                run.against(server)
-            };
-            Sample::or_failed(target.with_server(Persistence::Memory, 1, work))
+            Sample::or_failed(target.drive(|server| run.against(server)))
         };
         sample.at(format!("{} MiB", bytes >> 20), bytes as f64)
     };

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::bench_target::BenchTarget;
 use crate::format::short;
-use crate::process::{Cpu, Memory, Persistence, Pinned, Server, thread_cpu_us};
+use crate::process::{Cpu, Memory, Server, thread_cpu_us};
 use crate::sample::{Sample, Status};
 use crate::wire::Wire;
 use crate::wire_protocol::{Event, Protocol};
@@ -23,15 +23,10 @@ const PAYLOAD_BYTES: usize = 64;
 /// Fills and drains a fresh server for each depth; a sample of either.
 pub(crate) fn samples(target: &BenchTarget<'_>, depths: &[u64]) -> Vec<Sample> {
     let one = |&depth: &u64| {
-        let run =
-            Run { protocol: target.contender.protocol(), depth, limit: target.options.phase_limit };
-        let work = |server: &Server| {
-            let _pinned = Pinned::to(&target.cores.load);
-            run.against(server)
-        };
-        target
-            .with_server(Persistence::Memory, 1, work)
-            .unwrap_or_else(|error| vec![run.at("fill", Sample::or_failed(Err(error)))])
+        let limit = target.options.phase_limit;
+        let run = Run { protocol: target.contender.protocol(), depth, limit };
+        let failed = |error| vec![run.at("fill", Sample::or_failed(Err(error)))];
+        target.drive(|server| run.against(server)).unwrap_or_else(failed)
     };
     depths.iter().flat_map(one).collect()
 }
