@@ -156,14 +156,13 @@ fn heading(facts: &Facts) -> String {
         facts.duration_s,
         facts.warm_up_s,
     );
-    if let Some(rate) = facts.latency_rate {
-        let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
-    }
-    if let Some(scratch) = &facts.scratch {
-        let _ = writeln!(text, "* Stores lie on {scratch}.");
-    }
-    if !facts.counts_calls {
-        text.push_str("* System calls weren't counted: perf isn't here, or may not.\n");
+    let rate =
+        facts.latency_rate.map(|it| format!("The open loop of `latency` runs at {it} jobs/s"));
+    let stores = facts.scratch.as_ref().map(|it| format!("Stores lie on {it}"));
+    let calls = (!facts.counts_calls)
+        .then(|| "System calls weren't counted: perf isn't here, or may not".to_owned());
+    for line in [rate, stores, calls].into_iter().flatten() {
+        let _ = writeln!(text, "* {line}.");
     }
     text.push_str("\n| contender | what | version |\n| --- | --- | --- |\n");
     for Known { name, about, version } in &facts.contenders {
@@ -331,8 +330,6 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
     for group in groups {
         let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
-        let point =
-            if group.point.is_empty() { String::new() } else { format!(" {}", group.point) };
         let mut said: Vec<String> = group.notes().into_iter().map(one_line).collect();
         if bad > 0 {
             said.push(format!("{bad} of {} samples failed and don't count", good + bad));
@@ -343,12 +340,8 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
         }
         for line in said {
             match lines.iter_mut().find(|(known, _)| *known == line) {
-                Some((_, who)) if point.is_empty() || who.contains(&group.contender) => {
-                    if !who.contains(&group.contender) {
-                        who.push(group.contender);
-                    }
-                }
-                Some((_, who)) => who.push(group.contender),
+                Some((_, names)) if names.contains(&group.contender) => {}
+                Some((_, names)) => names.push(group.contender),
                 None => lines.push((line, vec![group.contender])),
             }
         }
@@ -356,8 +349,8 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
     if !lines.is_empty() {
         text.push('\n');
     }
-    for (line, who) in lines {
-        let _ = writeln!(text, "* {}: {line}.", who.join(", "));
+    for (line, names) in lines {
+        let _ = writeln!(text, "* {}: {line}.", names.join(", "));
     }
 }
 

@@ -5,11 +5,8 @@ use crate::sample::{Sample, Status};
 /// The middle of some measurements, and how far they lie apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
-    /// The median.
     pub(crate) median: f64,
-    /// The least.
     pub(crate) min: f64,
-    /// The greatest.
     pub(crate) max: f64,
 }
 
@@ -29,11 +26,9 @@ impl Spread {
 /// All samples of one contender at one point of one scenario.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
-    /// Name of the scenario.
     pub(crate) scenario: &'a str,
     /// What was measured within it.
     pub(crate) point: &'a str,
-    /// Name of the contender.
     pub(crate) contender: &'a str,
     samples: Vec<&'a Sample>,
 }
@@ -43,16 +38,13 @@ impl<'a> Group<'a> {
     pub(crate) fn all(samples: &'a [Sample]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for sample in samples {
-            let (scenario, point, contender) =
-                (&*sample.scenario, &*sample.point, &*sample.contender);
-            let known = groups.iter_mut().find(|group| {
-                (group.scenario, group.point, group.contender) == (scenario, point, contender)
-            });
-            match known {
+            let Sample { scenario, point, contender, .. } = sample;
+            let same = |it: &&mut Self| {
+                (it.scenario, it.point, it.contender) == (scenario, point, contender)
+            };
+            match groups.iter_mut().find(same) {
                 Some(group) => group.samples.push(sample),
-                None => {
-                    groups.push(Group { scenario, point, contender, samples: vec![sample] });
-                }
+                None => groups.push(Group { scenario, point, contender, samples: vec![sample] }),
             }
         }
         groups
@@ -65,7 +57,8 @@ impl<'a> Group<'a> {
 
     /// A figure of the samples without faults.
     pub(crate) fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.measured().filter_map(figure))
+        let measured = self.samples.iter().filter(|sample| sample.status == Status::Ok);
+        Spread::of(measured.filter_map(|sample| figure(sample)))
     }
 
     /// The median of a figure, as text.
@@ -106,10 +99,6 @@ impl<'a> Group<'a> {
             }
         }
         notes
-    }
-
-    fn measured(&self) -> impl Iterator<Item = &'a Sample> {
-        self.samples.iter().copied().filter(|sample| sample.status == Status::Ok)
     }
 }
 

@@ -15,7 +15,6 @@ mod workload;
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
@@ -60,10 +59,9 @@ pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
 
     let mut soak = Soak::start(options, persistence)?;
     let before = soak.row(false)?;
-    let (sender, ended) = mpsc::channel();
     soak.start = Instant::now();
-    let workload = Workload::start(soak.server.address, options, &sender)?;
-    let watched = soak.watch(&workload, &ended, &folder);
+    let workload = Workload::start(soak.server.address, options)?;
+    let watched = soak.watch(&workload, &folder);
     // What was seen up to a failure is worth keeping.
     sample::write(&folder.join(report::SAMPLES), &soak.rows)?;
     watched?;
@@ -128,12 +126,11 @@ impl<'a> Soak<'a> {
     }
 
     /// Asks and samples until all loads have ended.
-    fn watch(&mut self, workload: &Workload, ended: &Receiver<()>, folder: &Path) -> Result<()> {
+    fn watch(&mut self, workload: &Workload, folder: &Path) -> Result<()> {
         let under_load = Duration::from_secs_f64(self.options.minutes * 60.0);
         let deadline = self.start + under_load + BESIDE_TIME;
         let mut next_row = self.start;
-        let mut running = workload.len();
-        while running > 0 {
+        while workload.is_running() {
             let now = Instant::now();
             if now >= next_row {
                 next_row += self.options.every;
@@ -149,11 +146,7 @@ impl<'a> Soak<'a> {
                 bail!("the load doesn't end");
             }
             let pause = next_row.saturating_duration_since(Instant::now()).min(ASK_TIME);
-            match ended.recv_timeout(pause) {
-                Ok(()) => running -= 1,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+            self.server.wait(pause);
         }
         Ok(())
     }

@@ -4,7 +4,6 @@
 //! In: the options of the soak. Out: live counts, and each generator's report in the end.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -120,31 +119,24 @@ struct Generator {
 pub(super) struct Workload(Vec<Generator>);
 
 impl Workload {
-    /// Starts all of them; each sends to `ended` at its end.
-    pub(super) fn start(
-        address: SocketAddr,
-        options: &SoakOptions,
-        ended: &Sender<()>,
-    ) -> Result<Self> {
+    /// Starts all of them.
+    pub(super) fn start(address: SocketAddr, options: &SoakOptions) -> Result<Self> {
         let start = |kind| {
             let (load, counts) = (load(kind, address, options)?, Arc::default());
-            let (shared, ended) = (Arc::clone(&counts), ended.clone());
+            let shared = Arc::clone(&counts);
             let thread = std::thread::spawn(move || {
-                let report = run_observed(&load, &mut |counts, _| {
+                run_observed(&load, &mut |counts, _| {
                     *lock(&shared) = *counts;
                     Ok(())
-                });
-                let _ = ended.send(());
-                report
+                })
             });
             Ok(Generator { kind, counts, thread })
         };
         Ok(Self(KINDS.iter().map(start).collect::<Result<_>>()?))
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn is_running(&self) -> bool {
+        self.0.iter().any(|generator| !generator.thread.is_finished())
     }
 
     /// What all of them have counted so far.
