@@ -232,6 +232,7 @@ impl Message {
             Self::Request { .. }
                 | Self::Grab { .. }
                 | Self::Sleep(_)
+                | Self::Introduced { .. }
                 | Self::Declined(_)
                 | Self::Gone(_)
                 | Self::Line { .. }
@@ -246,7 +247,8 @@ impl Message {
     /// The connection that it is about, if it names its generation.
     pub fn key_mut(&mut self) -> Option<&mut ConnKey> {
         match self {
-            Self::Request { key, .. }
+            Self::Introduced { key, .. }
+            | Self::Request { key, .. }
             | Self::Grab { key, .. }
             | Self::Sleep(key)
             | Self::Declined(key)

@@ -83,6 +83,7 @@ struct Tally {
 
 /// Refusals that weren't reported yet.
 #[derive(Debug, Default)]
+#[cfg_attr(debug_assertions, derive(Clone))]
 pub(super) struct Refusals {
     tallies: [Tally; KINDS],
 }

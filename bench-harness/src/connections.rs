@@ -2,20 +2,17 @@
 //! memory, and what a job costs the more of them there are.
 //!
 //! One connection in fifty is a worker, all others are clients with a job in flight. A contender
-//! serves all crowds with as many threads as the greatest needs, all on its one core: one, unless a
-//! thread may not have so many descriptors. Who can't have them at all is absent, with the reason.
+//! serves all numbers of them with as many threads as the greatest needs, all on its one core: one,
+//! unless a thread may not have so many descriptors. One that can't have them at all is absent.
 
 use std::time::Duration;
 
-use anyhow::Result;
-
-use crate::contender::{Contender, Keep, Protocol};
-use crate::deep::short;
-use crate::options::EventLoop;
-use crate::process::Server;
+use crate::bench_target::BenchTarget;
+use crate::contender::Contender;
+use crate::format::short;
+use crate::process::Persistence;
 use crate::sample::{Sample, Status};
-use crate::scenario::{Load, STEADY};
-use crate::subject::{Period, Subject};
+use crate::wire_protocol::Protocol;
 
 /// Connections for each worker among them.
 const CONNECTIONS_PER_WORKER: usize = 50;
@@ -30,23 +27,17 @@ const PORTS: usize = 14_000;
 
 /// A fresh server and a sample for each number of connections, where a process may have `limit`
 /// descriptors.
-pub(crate) fn samples(
-    subject: &Subject<'_>,
-    limit: usize,
-    crowds: &[usize],
-    failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
-) -> Vec<Sample> {
-    let threads = |connections: usize| threads(subject.contender, connections, limit);
-    let possible = crowds.iter().copied().filter(|&it| threads(it).is_ok()).max();
-    let most = possible.and_then(|most| threads(most).ok()).unwrap_or(1);
+pub(crate) fn samples(target: &BenchTarget<'_>, limit: usize, counts: &[usize]) -> Vec<Sample> {
+    let threads = |connections: usize| threads(target.contender, connections, limit);
+    let most = counts.iter().filter_map(|&count| threads(count).ok()).max().unwrap_or(1);
     let one = |&connections: &usize| {
         let mut sample = match threads(connections) {
             Err(why) => Sample::without(Status::Absent, why),
-            Ok(_) => match subject.start(Keep::Memory, most) {
-                Err(error) => failed(error, None),
-                Ok(server) => serve(subject, connections, &server)
-                    .unwrap_or_else(|it| failed(it, Some(server))),
-            },
+            Ok(_) => Sample::or_failed(target.with_server(Persistence::Memory, most, |server| {
+                let mut load = target.plan(&words(connections))?;
+                load.warm_up.0 = load.warm_up.0.max(WARM_UP_EACH * u32::try_from(connections)?);
+                target.load(server, &load)
+            })),
         };
         if sample.note.is_empty() && most > 1 {
             sample.note = format!(
@@ -54,17 +45,9 @@ pub(crate) fn samples(
                 short(limit as u64)
             );
         }
-        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-        let x = Some(connections as f64);
-        Sample { point: short(connections as u64), x, ..sample }
+        sample.at(short(connections as u64), connections as f64)
     };
-    crowds.iter().map(one).collect()
-}
-
-fn serve(subject: &Subject<'_>, connections: usize, server: &Server) -> Result<Sample> {
-    let period = subject.closed(load(connections));
-    let warm_up = period.warm_up.max(WARM_UP_EACH * u32::try_from(connections)?);
-    subject.load(server, Period { warm_up, ..period })
+    counts.iter().map(one).collect()
 }
 
 /// Threads that a contender needs for so many connections, or why it can't have them, where `limit`
@@ -78,7 +61,7 @@ fn threads(contender: Contender, connections: usize, limit: usize) -> Result<usi
     if connections <= room {
         return Ok(1);
     }
-    if contender == Contender::Ringgear(EventLoop::Uring) && room > 0 {
+    if contender.has_rings() && room > 0 {
         // Connections aren't the process's descriptors but the rings'.
         return Ok((connections + connections * UNEVEN_PERCENT / 100).div_ceil(room));
     }
@@ -89,18 +72,23 @@ fn threads(contender: Contender, connections: usize, limit: usize) -> Result<usi
     ))
 }
 
-fn load(connections: usize) -> Load {
+/// The load of so many connections.
+fn words(connections: usize) -> String {
     let workers = (connections / CONNECTIONS_PER_WORKER).max(1);
-    Load { clients: connections - workers, workers, ..STEADY }
+    format!("--clients={} --workers={workers}", connections - workers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> Contender {
+        Contender::ALL.into_iter().find(|it| it.name == name).unwrap()
+    }
+
     #[test]
     fn one_thread_serves_all_where_the_limit_allows_it() {
-        for contender in [Contender::Ringgear(EventLoop::Uring), Contender::Perl] {
+        for contender in ["ringgear-uring", "gearman-server"].map(named) {
             assert_eq!(threads(contender, 50_000, 1 << 20), Ok(1));
             assert_eq!(threads(contender, 19_000, 20_000), Ok(1));
         }
@@ -108,16 +96,15 @@ mod tests {
 
     #[test]
     fn beyond_it_only_rings_help() {
-        assert_eq!(threads(Contender::Ringgear(EventLoop::Uring), 50_000, 20_000), Ok(3));
-        let why = threads(Contender::Ringgear(EventLoop::Epoll), 50_000, 20_000).unwrap_err();
+        assert_eq!(threads(named("ringgear-uring"), 50_000, 20_000), Ok(3));
+        let why = threads(named("ringgear-epoll"), 50_000, 20_000).unwrap_err();
         assert!(why.starts_with("50 k connections are more than the 20 k descriptors"), "{why}");
-        assert!(threads(Contender::Redis, 50_000, 1 << 20).unwrap_err().contains("ports"));
+        assert!(threads(named("redis"), 50_000, 1 << 20).unwrap_err().contains("ports"));
     }
 
     #[test]
     fn all_connections_are_clients_or_workers() {
-        let Load { clients, workers, .. } = load(50_000);
-        assert_eq!((clients, workers), (49_000, 1000));
-        assert_eq!(load(10).workers, 1);
+        assert_eq!(words(50_000), "--clients=49000 --workers=1000");
+        assert_eq!(words(10), "--clients=9 --workers=1");
     }
 }

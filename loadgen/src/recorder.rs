@@ -1,7 +1,7 @@
-//! One thread's desk: what its clients and workers draw from and write down.
+//! What the clients and workers of one thread share: random numbers in, counts out.
 //!
-//! In: the shared plan and books, seeded random numbers. Out: encoded submissions and results, and
-//! the thread's tally. Knows packets, not sockets; time is an argument.
+//! In: the shared options and books, a seed. Out: encoded submissions and results, and the
+//! thread's counts. Knows packets, not sockets; time is an argument.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use hdrhistogram::Histogram;
 use ringgear::wire::{Command, HEADER_BYTES, Magic, Priority, encode};
 
 use crate::checker::{KEYED, number};
+use crate::counts::{Counts, histogram};
 use crate::options::Mode;
 use crate::payload::{Kind, Stamp};
 use crate::shared::{Phase, Shared};
-use crate::tally::{Tally, histogram};
 
 /// A submission that has been written.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +24,10 @@ pub(crate) struct Submitted {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Recorder {
     pub(crate) shared: Arc<Shared>,
     pub(crate) rng: Rng,
-    pub(crate) tally: Tally,
+    pub(crate) counts: Counts,
     /// Latencies since the progress was last shown.
     pub(crate) recent_ns: Histogram<u64>,
     pub(crate) phase: Phase,
@@ -42,13 +42,13 @@ pub(crate) struct Desk {
     unique: Vec<u8>,
 }
 
-impl Desk {
+impl Recorder {
     pub(crate) fn new(shared: Arc<Shared>, thread: usize, quota: Option<u64>) -> Self {
         let rng = Rng::with_seed(shared.options.seed.wrapping_mul(0x1_0000_01b3) ^ thread as u64);
         Self {
             shared,
             rng,
-            tally: Tally::new(),
+            counts: Counts::new(),
             recent_ns: histogram(),
             phase: Phase::SetUp,
             quota_left: quota,
@@ -90,7 +90,7 @@ impl Desk {
             self.serial += 1;
             Stamp { id, client, slot }
         };
-        // All who share a key submit the same payload to the same function.
+        // All that share a key submit the same payload to the same function.
         let of_key = &mut Rng::with_seed(options.seed ^ stamp.id);
         let drawn = if keyed { of_key } else { &mut self.rng };
         let payload_bytes = options.size.sample(drawn);
@@ -148,14 +148,14 @@ impl Desk {
     /// A job has its answer.
     pub(crate) fn answered(&mut self, due_ns: u64, measured: bool, bytes: usize, now_ns: u64) {
         self.last_answer_ns = now_ns;
-        self.tally.answered += 1;
+        self.counts.answered += 1;
         if self.phase == Phase::Measured {
-            self.tally.window_jobs += 1;
-            self.tally.window_bytes += bytes as u64;
+            self.counts.window_jobs += 1;
+            self.counts.window_bytes += bytes as u64;
         }
         let latency_ns = now_ns.saturating_sub(due_ns).max(1);
         if measured {
-            self.tally.latency_ns.saturating_record(latency_ns);
+            self.counts.latency_ns.saturating_record(latency_ns);
         }
         if self.shared.watched {
             self.recent_ns.saturating_record(latency_ns);

@@ -9,7 +9,7 @@ const LATENCY_NS_MAX: u64 = 4 * 3600 * 1_000_000_000;
 
 /// A thread's counts.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     /// Latencies of the jobs that were due in the measured window, in ns.
     pub(crate) latency_ns: Histogram<u64>,
     /// Jobs answered within the window, and the bytes of their payloads and results.
@@ -28,7 +28,7 @@ pub(crate) struct Tally {
     pub(crate) first_error: Option<String>,
 }
 
-impl Tally {
+impl Counts {
     pub(crate) fn new() -> Self {
         Self {
             latency_ns: histogram(),

@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 
-use super::mix::Outcome;
-use crate::report::{bytes, number};
+use super::workload::Outcome;
+use crate::format::{bytes, number};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -58,7 +58,6 @@ pub(super) struct Check {
 /// The least-squares line through points of time and value; `None` of fewer than three.
 fn trend(points: &[(f64, f64)]) -> Option<Trend> {
     let [(first, _), _, .., (last, _)] = points else { return None };
-    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
     let (x_mean, y_mean) = (mean(|point| point.0), mean(|point| point.1));
@@ -76,8 +75,8 @@ pub(super) fn memory_trend(rows: &[Row]) -> Option<Trend> {
     trend(&half.map(|row| (row.seconds, row.rss_bytes)).collect::<Vec<_>>())
 }
 
-/// All that must hold of a soak whose server had `before` when nobody was connected but the one who
-/// watched, and `after` when that was so again.
+/// All that must hold of a soak whose server had `before` when only the watching connection was
+/// there, and `after` when that was so again.
 pub(super) fn checks(
     rows: &[Row],
     outcomes: &[Outcome],
@@ -148,21 +147,7 @@ mod tests {
     }
 
     fn outcome(lost: u64) -> Outcome {
-        Outcome {
-            name: "large",
-            about: "",
-            jobs: 9,
-            p50_us: 1.0,
-            p99_us: 1.0,
-            max_us: 1.0,
-            reruns: 0,
-            replaced: 0,
-            lost,
-            duplicated: 0,
-            foreign: 0,
-            failed: 0,
-            first_error: String::new(),
-        }
+        Outcome { name: "large", jobs: 9, lost, ..Outcome::default() }
     }
 
     fn broken(rows: &[Row], lost: u64, after: &Row) -> Vec<String> {

@@ -10,23 +10,19 @@ const FOLDERS_MAX: usize = 100;
 /// A new folder, as it was asked for or else in `results/`, by day and name; one that holds `mark`
 /// is taken.
 pub(crate) fn fresh(asked: Option<&Path>, name: &str, mark: &str) -> Result<PathBuf> {
-    let wanted = match asked {
-        Some(folder) => folder.to_owned(),
-        None => Path::new("results").join(format!("{}-{name}", today())),
+    let usual = || Path::new("results").join(format!("{}-{name}", today()));
+    let wanted = asked.map_or_else(usual, Path::to_owned);
+    let numbered = (2..=FOLDERS_MAX).map(|number| {
+        let name = wanted.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        wanted.with_file_name(format!("{name}-{number}"))
+    });
+    let mut folders = std::iter::once(wanted.clone()).chain(numbered);
+    let Some(folder) = folders.find(|folder| !folder.join(mark).exists()) else {
+        bail!("{} and its successors are taken", wanted.display());
     };
-    for number in 1..=FOLDERS_MAX {
-        let mut folder = wanted.clone();
-        if number > 1 {
-            let name = wanted.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            folder.set_file_name(format!("{name}-{number}"));
-        }
-        if !folder.join(mark).exists() {
-            let context = || format!("can't make the folder {}", folder.display());
-            std::fs::create_dir_all(&folder).with_context(context)?;
-            return Ok(folder);
-        }
-    }
-    bail!("{} and its successors are taken", wanted.display())
+    let context = || format!("can't make the folder {}", folder.display());
+    std::fs::create_dir_all(&folder).with_context(context)?;
+    Ok(folder)
 }
 
 /// Today, UTC.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use procfs::process::{MountInfo, Process};
 use tempfile::TempDir;
 
-use crate::report::time;
+use crate::format::time;
 
 /// What is written to learn how long the disk takes.
 const PROBE_BYTES: usize = 4096;
@@ -22,13 +23,13 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 /// A folder on a disk.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct DataDir {
     folder: PathBuf,
     /// Its file system and the time of a sync, for readers of the results.
     pub(crate) about: String,
 }
 
-impl Scratch {
+impl DataDir {
     /// The given folder, or that of this binary if it is on a disk.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, String> {
         let own = std::env::current_exe().unwrap_or_default();
@@ -37,8 +38,12 @@ impl Scratch {
             format!("no store in {}: {error}; give another folder by --scratch", folder.display())
         };
         let folder = fs::canonicalize(folder).map_err(|error| explain(&error))?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let (kind, source) = mount(&mounts, &folder).unwrap_or(("unknown", "unknown"));
+        let mounts = Process::myself().and_then(|this| this.mountinfo());
+        let mount = mounts.ok().and_then(|mounts| mount(mounts, &folder));
+        let (kind, source) = match &mount {
+            Some(mount) => (&*mount.fs_type, mount.mount_source.as_deref().unwrap_or("none")),
+            None => ("unknown", "unknown"),
+        };
         if given.is_none() && IN_MEMORY.contains(&kind) {
             return Err(explain(&format!("{kind} is no disk")));
         }
@@ -62,18 +67,11 @@ fn temporary(folder: &Path) -> Result<TempDir> {
     made.with_context(|| format!("no folder can be made in {}", folder.display()))
 }
 
-/// Kind and source of the file system that holds a path, from the text of `mountinfo`.
-fn mount<'a>(mounts: &'a str, path: &Path) -> Option<(&'a str, &'a str)> {
-    let entries = mounts.lines().filter_map(|line| {
-        let (place, rest) = line.split_once(" - ")?;
-        let point = place.split(' ').nth(4)?;
-        let mut rest = rest.split(' ');
-        Some((point, rest.next()?, rest.next()?))
-    });
+/// The file system that holds a path.
+fn mount(mounts: impl IntoIterator<Item = MountInfo>, path: &Path) -> Option<MountInfo> {
     // Of those at one point, the last hides the others.
-    let holding = entries.filter(|(point, ..)| path.starts_with(point));
-    let (_, kind, source) = holding.max_by_key(|(point, ..)| point.len())?;
-    Some((kind, source))
+    let holding = mounts.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
+    holding.max_by_key(|mount| mount.mount_point.components().count())
 }
 
 fn sync_time(folder: &Path) -> Result<Duration> {
@@ -110,22 +108,26 @@ pub(crate) fn disk_bytes(folder: &Path) -> Result<u64> {
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-        30 22 0:26 / /tmp rw shared:2 - ext4 /dev/vdb rw\n\
-        31 22 0:27 / /tmp rw shared:2 - tmpfs none rw\n";
-
     #[test]
     fn the_innermost_and_last_mount_counts() {
-        let at = |path: &str| mount(MOUNTS, Path::new(path));
-        assert_eq!(at("/home/x"), Some(("ext4", "/dev/vda")));
-        assert_eq!(at("/tmp/x"), Some(("tmpfs", "none")));
-        assert_eq!(at("/tmpfoo"), Some(("ext4", "/dev/vda")));
-        assert_eq!(mount("", Path::new("/")), None);
+        let mounts = [
+            "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw",
+            "30 22 0:26 / /tmp rw shared:2 - ext4 /dev/vdb rw",
+            "31 22 0:27 / /tmp rw shared:2 - tmpfs none rw",
+        ];
+        let at = |path: &str| {
+            let mounts = mounts.map(|line| MountInfo::from_line(line).unwrap());
+            mount(mounts, Path::new(path)).map(|mount| mount.fs_type)
+        };
+        assert_eq!(at("/home/x").as_deref(), Some("ext4"));
+        assert_eq!(at("/tmp/x").as_deref(), Some("tmpfs"));
+        assert_eq!(at("/tmpfoo").as_deref(), Some("ext4"));
+        assert!(mount([], Path::new("/")).is_none());
     }
 
     #[test]
     fn a_folder_that_is_missing_is_one_sentence() {
-        let error = Scratch::find(Some(Path::new("/nonexistent/x"))).unwrap_err();
+        let error = DataDir::find(Some(Path::new("/nonexistent/x"))).unwrap_err();
         assert!(error.starts_with("no store in /nonexistent/x: "), "{error}");
         assert!(error.ends_with("give another folder by --scratch"), "{error}");
     }

@@ -1,5 +1,5 @@
-//! The same work in three protocols: put a background job, take it, say that it is done, and ask how
-//! many wait.
+//! The same work in three protocols: put a background job, take it, say that it is done, and ask
+//! how many wait.
 //!
 //! Bytes out are appended to a buffer; bytes in are cut into events. Allocates nothing and knows no
 //! sockets. On a connection that puts, `Event::Ok` says that a job is kept; on one that takes, that
@@ -7,8 +7,6 @@
 
 use anyhow::{Context, Result, bail};
 use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, encode, frame};
-
-use crate::contender::Protocol;
 
 /// The one function, and the one list.
 pub(crate) const QUEUE: &[u8] = b"bench";
@@ -33,6 +31,16 @@ pub(crate) enum Event<'a> {
     Other,
 }
 
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Gearman,
+    /// put, reserve, delete.
+    Beanstalk,
+    /// LPUSH, BLMOVE, LREM.
+    Redis,
+}
+
 impl Protocol {
     /// Whether a job that is done is acknowledged.
     pub(crate) fn acknowledges(self) -> bool {
@@ -53,11 +61,8 @@ impl Protocol {
                 encode(out, Magic::Request, Command::SubmitJobBg, &[QUEUE, unique], payload);
             }
             Self::Beanstalk => {
-                out.extend_from_slice(b"put 1024 0 120 ");
-                out.extend_from_slice(payload.len().to_string().as_bytes());
-                out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(payload);
-                out.extend_from_slice(b"\r\n");
+                let length = payload.len().to_string();
+                push(out, &[b"put 1024 0 120 ", length.as_bytes(), b"\r\n", payload, b"\r\n"]);
             }
             Self::Redis => redis_command(out, &[b"LPUSH", QUEUE, payload]),
         }
@@ -81,11 +86,7 @@ impl Protocol {
     pub(crate) fn done(self, out: &mut Vec<u8>, worker: usize, id: &[u8], payload: &[u8]) {
         match self {
             Self::Gearman => encode(out, Magic::Request, Command::WorkComplete, &[id], &[]),
-            Self::Beanstalk => {
-                out.extend_from_slice(b"delete ");
-                out.extend_from_slice(id);
-                out.extend_from_slice(b"\r\n");
-            }
+            Self::Beanstalk => push(out, &[b"delete ", id, b"\r\n"]),
             Self::Redis => {
                 let own = format!("bench:{worker}");
                 redis_command(out, &[b"LREM", own.as_bytes(), b"1", payload]);
@@ -156,18 +157,10 @@ fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn cut_beanstalk(bytes: &[u8]) -> Result<Option<(Event<'_>, usize)>> {
     let Some((line, rest)) = line(bytes) else { return Ok(None) };
-    let mut words = line.split(|&byte| byte == b' ');
-    match words.next() {
-        Some(b"INSERTED" | b"DELETED") => Ok(Some((Event::Ok, line.len() + 2))),
-        Some(b"RESERVED") => {
-            let id = words.next().unwrap_or_default();
-            let length = number(words.next().unwrap_or_default())?;
-            let Some(payload) = rest.get(..length + 2).and_then(|data| data.strip_suffix(b"\r\n"))
-            else {
-                return Ok(None);
-            };
-            Ok(Some((Event::Job { id, payload }, line.len() + 2 + length + 2)))
-        }
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    match words[..] {
+        [b"INSERTED" | b"DELETED", ..] => Ok(Some((Event::Ok, line.len() + 2))),
+        [b"RESERVED", id, length] => cut_job(line, rest, id, length),
         _ => bail!("beanstalkd says {}", line.escape_ascii()),
     }
 }
@@ -176,29 +169,32 @@ fn cut_redis(bytes: &[u8]) -> Result<Option<(Event<'_>, usize)>> {
     let Some((line, rest)) = line(bytes) else { return Ok(None) };
     match line.split_first() {
         Some((b':', count)) if count != b"0" => Ok(Some((Event::Ok, line.len() + 2))),
-        Some((b'$', length)) if length != b"-1" => {
-            let length = number(length)?;
-            let Some(payload) = rest.get(..length + 2).and_then(|data| data.strip_suffix(b"\r\n"))
-            else {
-                return Ok(None);
-            };
-            Ok(Some((Event::Job { id: &[], payload }, line.len() + 2 + length + 2)))
-        }
+        Some((b'$', length)) if length != b"-1" => cut_job(line, rest, &[], length),
         _ => bail!("Redis says {}", line.escape_ascii()),
     }
 }
 
-fn number(text: &[u8]) -> Result<usize> {
-    Ok(str::from_utf8(text)?.parse()?)
+/// A job of so many bytes behind its line, and the end of a line.
+fn cut_job<'a>(
+    line: &[u8],
+    rest: &'a [u8],
+    id: &'a [u8],
+    length: &[u8],
+) -> Result<Option<(Event<'a>, usize)>> {
+    let length: usize = str::from_utf8(length)?.parse()?;
+    let payload = rest.get(..length + 2).and_then(|data| data.strip_suffix(b"\r\n"));
+    Ok(payload.map(|payload| (Event::Job { id, payload }, line.len() + 2 + length + 2)))
 }
 
 fn redis_command(out: &mut Vec<u8>, words: &[&[u8]]) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    push(out, &[format!("*{}\r\n", words.len()).as_bytes()]);
     for word in words {
-        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        out.extend_from_slice(word);
-        out.extend_from_slice(b"\r\n");
+        push(out, &[format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"]);
     }
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 #[cfg(test)]
