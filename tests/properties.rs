@@ -22,7 +22,7 @@ use ringgear::wire::{
 
 const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 const UNBOUNDED: Bounds<'_> =
-    Bounds { body_bytes_max: 1 << 30, memory_left: 1 << 30, spares: None };
+    Bounds { body_bytes_max: 1 << 30, memory_left: 1 << 30, buffer_pool: None };
 
 fn encoded(magic: Magic, command: C, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -85,7 +85,7 @@ proptest! {
         let bytes = request(command, &slices(&parts), &payload);
         let (header, body) = whole(&bytes);
         let parsed = Request::parse(header, Payload::borrowed(body));
-        if matches!(command.sender(), Sender::Server | Sender::Nobody) {
+        if matches!(command.sender(), Sender::Server | Sender::Neither) {
             prop_assert_eq!(parsed.unwrap_err(), PacketError::NotARequest(command));
             return Ok(());
         }
@@ -231,7 +231,7 @@ proptest! {
         cuts in vec(any::<prop::sample::Index>(), 0..10),
         memory_left in 0_usize..100_000,
     ) {
-        let bounds = Bounds { body_bytes_max: 100_000, memory_left, spares: None };
+        let bounds = Bounds { body_bytes_max: 100_000, memory_left, buffer_pool: None };
         let stream: Vec<u8> = sizes
             .iter()
             .flat_map(|&bytes| {

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
@@ -26,7 +25,8 @@ use crate::protocol::admin::Identity;
 use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::buffer_pool::Spares;
+use crate::store::open::StoreChoice;
+use crate::wire::buffer_pool::BufferPool;
 use crate::wire::{ARGUMENTS_BYTES_MAX, HEADER_BYTES};
 
 /// Largest body that still fits a packet when it leaves again with a handle in it.
@@ -81,6 +81,11 @@ pub struct Options {
     /// moves there; a worker whose functions are all of one core does at once. 0 = nobody moves
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub move_after: u32,
+
+    /// With several cores: connections leave a core that has no time left for one that has. Not
+    /// measured yet to be faster
+    #[arg(long)]
+    pub offload: bool,
 
     /// Workers that may lose a job before it is failed; -1 = no limit, 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
@@ -322,25 +327,6 @@ pub enum ParseEnd {
     Error(String),
 }
 
-/// Where background jobs are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreChoice {
-    /// In a file.
-    Sqlite {
-        /// Its path.
-        path: PathBuf,
-        /// gearmand's table whose jobs are taken over, if not its default.
-        table: Option<String>,
-    },
-    /// On a PostgreSQL server.
-    Postgres {
-        /// A URL, or libpq's words.
-        conninfo: String,
-        /// gearmand's table whose jobs are taken over, if not its default.
-        table: Option<String>,
-    },
-}
-
 /// Options that contradict each other, the host, or this build.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -494,7 +480,7 @@ impl Options {
             exceptions: self.exceptions,
             body_bytes_max: bytes(self.job_size_max.min(BODY_BYTES_MAX)),
             memory_bytes_max: bytes(memory_max),
-            spares: Spares::new(bytes(memory_max)),
+            buffer_pool: BufferPool::new(bytes(memory_max)),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
             core_connections_max: bytes(connections_max.min(limits.per_core)),

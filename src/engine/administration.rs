@@ -1,15 +1,17 @@
-//! What operators ask the engine to do: cancel a job, create, bound and drop functions.
+//! Commands of operators: cancel a job; create, limit and drop functions.
 //!
-//! Names and numbers in, whether there was anything to do out. Knows no text commands and no lists;
-//! what is cancelled leaves by the same ways as jobs that are given up.
+//! Names and numbers in, success or failure out. Knows no text commands.
+//!
+//! Invariant: a cancelled job is removed as an abandoned one is, at once or when its worker is
+//! done.
 
 use super::function::FunctionId;
 use super::job::State;
-use super::{Effect, Engine, FunctionBusy, unique_spread};
+use super::{Effect, Engine, FunctionBusy};
 
 impl Engine {
-    /// Cancels a job: its clients are told that it failed, and no command reaches it any more. A
-    /// worker that has it may go on; what it says goes nowhere. `false` if there is no such job.
+    /// Cancels a job and reports it to its clients as failed. A running job stays until its worker
+    /// is done, whose packets are not forwarded. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
         self.counters.abandoned += u64::from(!self.jobs[id as usize].cancelled);
@@ -18,13 +20,12 @@ impl Engine {
         if job.state == State::Running {
             job.cancelled = true;
             job.background = false;
-            if let Some(hash) = job.unique_hash.take() {
-                self.by_unique.remove(unique_spread(hash), id);
-            }
-            // No restart brings it back, whatever its worker does.
+            // Removed from the store now, so that a restart before the worker is done doesn't
+            // restore it.
             if std::mem::take(&mut job.stored) {
                 self.effects.push(Effect::Remove { number });
             }
+            self.leave_unique_index(id);
         } else {
             self.unqueue(id);
             self.remove(id);
@@ -32,15 +33,15 @@ impl Engine {
         true
     }
 
-    /// Makes a function if there is none of this name; it stays until it is dropped. `false` if
-    /// there is no room for it.
-    pub fn create_function(&mut self, name: &[u8], room: usize) -> bool {
-        let Some(id) = self.find_or_create(name, room) else { return false };
+    /// Creates a function unless it exists, and keeps it until it is dropped. `false` if memory is
+    /// too short.
+    pub fn create_function(&mut self, name: &[u8], memory_left: usize) -> bool {
+        let Some(id) = self.find_or_create(name, memory_left) else { return false };
         self.functions[id].created = true;
         true
     }
 
-    /// Drops a function, and its queued jobs as if they were cancelled.
+    /// Drops a function and cancels its jobs.
     ///
     /// # Errors
     /// `FunctionBusy` if workers are registered for it or run jobs of it.
@@ -63,7 +64,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Bounds the jobs of a function by priority; 0 = no bound. Does nothing for an unknown name.
+    /// Limits the jobs of a function by priority; 0 = no limit. Does nothing for an unknown name.
     pub fn set_queue_max(&mut self, name: &[u8], queue_max: [u32; 3]) {
         if let Some(id) = self.functions.find(name) {
             self.functions[id].queue_max = queue_max;

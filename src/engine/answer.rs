@@ -1,6 +1,6 @@
-//! What commands return: accepted submissions, states of jobs, and why a command was refused.
+//! Results of commands: accepted submissions, states of jobs, and reasons of refusals.
 //!
-//! The engine fills them in, the protocols turn them into replies. Knows no packets.
+//! The engine returns them, `protocol` turns them into replies. Knows no packets.
 //!
 //! Invariant: a refused command has changed nothing but what its type says.
 
@@ -8,46 +8,46 @@ use thiserror::Error;
 
 use super::job::JobId;
 
-/// A submission that was taken in.
+/// An accepted submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The number of the job made or joined.
+    /// The number of the job that was created or joined.
     pub number: u64,
-    /// Where it is kept.
+    /// Where the job is stored.
     pub job: JobId,
-    /// It must not be answered before the job is on disk; see `await_store`.
+    /// The submission must not be answered before the job is on disk; see `await_store`.
     pub waits: bool,
 }
 
-/// Why a submission is not accepted. The function exists afterwards all the same, as in gearmand.
+/// Why a submission is refused. The function may have been created nevertheless, as in gearmand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SubmitError {
     /// The function has as many jobs as `maxqueue` allows.
     #[error("the function's queue is full")]
     QueueFull,
-    /// The job would take more memory than there is left.
+    /// The job needs more memory than is left.
     #[error("out of memory")]
     OutOfMemory,
-    /// The store has not reserved any more numbers; see `allow_sequences`.
+    /// All reserved numbers are used; see `allow_sequences`.
     #[error("no job number is reserved")]
     OutOfNumbers,
 }
 
-/// A worker spoke of a job that isn't assigned to it.
+/// A worker's packet names a job that isn't assigned to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the connection doesn't run this job")]
 pub struct NotRunning;
 
-/// What GET_STATUS tells of a job.
+/// State of a job, for GET_STATUS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether a worker has it.
+    /// Whether the job is assigned to a worker.
     pub running: bool,
-    /// Progress as the worker last told it.
+    /// Numerator of the worker's last WORK_STATUS.
     pub numerator: u32,
-    /// Progress as the worker last told it.
+    /// Denominator of the worker's last WORK_STATUS.
     pub denominator: u32,
-    /// Foreground submissions that wait for it.
+    /// Foreground submissions that wait for the job.
     pub clients: u32,
 }
 

@@ -1,30 +1,30 @@
 //! Events of an engine, counted since the start.
 //!
-//! The engine counts, metrics and the simulation read. Knows nothing of how the events come about.
+//! The engine counts, tests read. Knows nothing of the events' causes.
 //!
 //! Invariant: counters never go down.
 
-/// Events since the start, for metrics and for the simulation.
+/// Numbers of events since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Jobs made; coalesced submissions make none.
+    /// Jobs created; coalesced submissions create none.
     pub created: u64,
-    /// Submissions that joined a job.
+    /// Submissions that joined an existing job.
     pub coalesced: u64,
-    /// Jobs given to workers.
+    /// Jobs assigned to workers.
     pub assigned: u64,
-    /// Jobs that workers finished, whatever the result.
+    /// Jobs that workers finished, with any result.
     pub finished: u64,
-    /// Jobs that went back to their queue because they lost their worker.
+    /// Jobs that returned to their queue because they lost their worker.
     pub requeued: u64,
     /// Jobs dropped after their last attempt.
     pub exhausted: u64,
-    /// Jobs that ran out of the time that their worker gave itself.
+    /// Jobs that exceeded the timeout of CAN_DO_TIMEOUT.
     pub timed_out: u64,
-    /// Results that were refused because the job's time there was over and others had started it.
+    /// Results refused because the attempt had timed out and another worker runs the job.
     pub late: u64,
-    /// Jobs dropped because nobody wanted them any more, cancelled ones included.
+    /// Jobs dropped because no client waited for them any more, and cancelled jobs.
     pub abandoned: u64,
-    /// Workers that were woken and let their lease end.
+    /// Leases that ended unused.
     pub leases_ended: u64,
 }

@@ -1,8 +1,8 @@
 //! Delayed jobs: a job and the time in, a timer that follows the wall clock out.
 //!
-//! Timers run by the clock that never goes back. While there are delayed jobs, the engine compares
-//! the two clocks once a second; when the wall clock was set, or the host suspended, it sets the
-//! jobs' timers anew, some at a time. Knows no queue and no worker.
+//! Timers use the monotonic clock. While there are delayed jobs, the engine compares the two clocks
+//! once a second; after the wall clock was set, or the host suspended, it resets the jobs' timers,
+//! a batch at a time. Knows no queue and no worker.
 //!
 //! Invariant: a delayed job has a timer, and `ClockWatch` has one exactly while there are any.
 
@@ -11,23 +11,22 @@ use super::job::{JobId, State};
 use super::timer::TimerId;
 use super::{Due, Engine, Now};
 
-/// Time between two looks at the wall clock while there are delayed jobs, and how far it may have
-/// moved against the other clock before their timers are set anew.
+/// Time between two checks of the wall clock while there are delayed jobs, and the difference from
+/// the monotonic clock beyond which their timers are reset.
 pub(super) const CLOCK_MS: u64 = 1000;
-/// Jobs that are looked at in one go after the wall clock was set.
+/// Jobs in one batch after the wall clock was set.
 pub(super) const CLOCK_JOBS: usize = 256;
 
-/// What the timers of delayed jobs are set by. They follow the clock that never goes back, so a
-/// wall clock that is set leaves them wrong.
+/// Watches the wall clock: the timers of delayed jobs are wrong once it is set.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
     /// Delayed jobs.
     pub(super) delayed: usize,
-    /// Runs while there are any.
+    /// Set while there are delayed jobs.
     pub(super) timer: Option<TimerId>,
-    /// The wall clock's lead that their timers go by.
+    /// Wall clock minus monotonic clock, as used for the jobs' timers.
     lead_ms: i64,
-    /// Where to go on, if it was set and not all of their timers are yet.
+    /// First job of the next batch, while timers are being reset.
     resume_at: Option<JobId>,
 }
 
@@ -50,7 +49,7 @@ impl Engine {
         }
     }
 
-    /// Sets the timer of a job that has none by the wall clock.
+    /// Sets the timer of a job that has none to its start by the wall clock.
     fn set_delay(&mut self, id: JobId, now: Now) {
         let job = &mut self.jobs[id as usize];
         let wait_ms = job.run_at_ms().saturating_sub(now.unix_ms);
@@ -62,7 +61,7 @@ impl Engine {
         self.start(id, now);
     }
 
-    /// A function has a delayed job less.
+    /// Counts one delayed job of a function less.
     pub(super) fn end_delay(&mut self, function: FunctionId) {
         self.functions[function].delayed -= 1;
         self.clock.delayed -= 1;
@@ -74,8 +73,8 @@ impl Engine {
         }
     }
 
-    /// Sets the timers of some delayed jobs anew if the wall clock was set. How many jobs it looked
-    /// at.
+    /// Resets the timers of a batch of jobs if the wall clock was set. Returns the number of jobs
+    /// visited.
     pub(super) fn follow_clock(&mut self, now: Now) -> usize {
         if now.lead_ms().abs_diff(self.clock.lead_ms) > CLOCK_MS {
             self.clock.lead_ms = now.lead_ms();

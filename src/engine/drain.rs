@@ -1,29 +1,28 @@
-//! Draining: a server that is to end once its work is done takes no more jobs.
+//! Draining: the server accepts no more jobs, and ends once no job is left to do.
 //!
-//! Jobs that the store keeps and that don't run are set aside: no worker gets them any more, and
-//! the next server takes them over. Jobs that only memory has are worked off. Knows no signal and
-//! no other core.
+//! Stored jobs that aren't running are set aside: they are not assigned any more, and the next
+//! server recovers them. Jobs in memory only are still run. Knows no signal and no other core.
 //!
-//! Invariant: once `drain` has looked at all jobs, none that is stored is queued or delayed.
+//! Invariant: once draining has visited all jobs, no stored job is queued or delayed.
 
 use super::job::{JobId, State};
 use super::{Due, Engine, Now};
 
-/// Jobs that are looked at in one go.
+/// Jobs visited at a time.
 const JOBS_AT_ONCE: usize = 256;
 
-/// How far draining has come.
+/// Progress of draining.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     is_on: bool,
-    /// The next job to look at.
+    /// The next job to visit.
     next: JobId,
     /// Jobs set aside.
     pub(super) kept: usize,
 }
 
 impl Engine {
-    /// Takes no more jobs from now on, and hands out none that the next server can have.
+    /// Starts draining.
     pub fn drain(&mut self, now: Now) {
         if !std::mem::replace(&mut self.drain.is_on, true) {
             self.timers.insert(now.mono_ms, Due::Drain);
@@ -37,19 +36,20 @@ impl Engine {
         self.drain.is_on
     }
 
-    /// Jobs that are left to the next server.
+    /// Jobs set aside for the next server.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.drain.kept
     }
 
-    /// Jobs that workers have.
+    /// Jobs assigned to workers.
     #[must_use]
     pub fn running(&self) -> usize {
         self.running
     }
 
-    /// Sets aside some of the jobs that the store keeps. How many jobs it looked at.
+    /// Sets aside the stored jobs among the next `JOBS_AT_ONCE`. Returns the number of jobs
+    /// visited.
     pub(super) fn set_some_aside(&mut self, now: Now) -> usize {
         let jobs = self.jobs.iter_from(self.drain.next).take(JOBS_AT_ONCE);
         let jobs: Vec<(JobId, bool)> = jobs
@@ -69,13 +69,13 @@ impl Engine {
         jobs.len()
     }
 
-    /// Whether a job that could be queued is to be set aside.
+    /// Whether a job is to be set aside instead of queued.
     #[inline]
     pub(super) fn is_for_next(&self, id: JobId) -> bool {
         self.drain.is_on && self.jobs[id as usize].stored
     }
 
-    /// Leaves a job that is nowhere to the next server.
+    /// Leaves a job that is in no place to the next server.
     pub(super) fn set_aside(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
         job.state = State::Kept;

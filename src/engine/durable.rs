@@ -1,28 +1,29 @@
-//! The engine's dealings with the store: what it is to keep out as effects, what became of that in.
+//! Durable jobs: store operations out as effects, their outcomes in.
 //!
-//! A background job of a durable function waits for the store before it runs or is answered
-//! (`State::Storing`), unless its function's policy is to answer at once. Knows no store: whoever
-//! handles the effects does.
+//! A background job of a durable function is neither run nor answered before it is on disk
+//! (`State::Storing`), unless its function's policy is `Async`. Knows no store; the caller passes
+//! the effects on.
 //!
-//! Invariant: a job is `stored` from the effect that has it kept to the one that has it removed,
-//! and every submission that waits gets one answer, whatever becomes of the job.
+//! Invariant: a job is `stored` between its `Effect::Insert` and its `Effect::Remove`, and each
+//! submission that waits for the store gets one answer, even if the job is removed meanwhile.
 
+use super::attachment::Attachment;
 use super::function::{Durability, FunctionId};
 use super::handle;
 use super::job::{Job, JobId, State};
 use super::record::Row;
-use super::{Attachment, ConnId, Effect, Engine, Now, Ticket};
+use super::{ConnId, Effect, Engine, Now, Ticket};
 
-/// Larger jobs wait for the store whatever their function's policy: it may have no room for them.
+/// Larger jobs wait for the store even with policy `Async`, as it may be unable to store them.
 const ASYNC_BYTES_MAX: usize = 1 << 20;
 
 impl Engine {
-    /// A submission is answered with `Effect::Accepted` or `Effect::Refused` and this ticket.
+    /// Has a submission answered by `Effect::Accepted` or `Effect::Refused` with this ticket.
     pub fn await_store(&mut self, conn: ConnId, job: JobId, ticket: Ticket) {
         self.attach(conn, job, Some(ticket));
     }
 
-    /// The store keeps a job: whoever waited for that is answered, and it may start.
+    /// A job is on disk: its waiting submissions are accepted, and it may start.
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
         self.jobs[id as usize].storing = false;
@@ -33,8 +34,8 @@ impl Engine {
         }
     }
 
-    /// The store doesn't keep a job: whoever waited for that is refused, and the job goes unless
-    /// others want it, too.
+    /// A job can't be stored: its waiting submissions are refused, and it is removed unless a
+    /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
         while let Some(attachment) = self.jobs[id as usize].waiting.front() {
@@ -51,8 +52,7 @@ impl Engine {
         self.drop_if_abandoned(id);
     }
 
-    /// The store has lost a job that it kept: it is to keep it again, and no submission waits for
-    /// that.
+    /// The store lost a job: stores it again. No submission waits for that.
     pub fn keep_again(&mut self, number: u64) {
         let Some(id) = self.find(number) else { return };
         let job = &self.jobs[id as usize];
@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Takes back a job that the store kept over a restart. `false` if its handle is taken.
+    /// Recovers a stored job after a restart. `false` if its number is in use.
     pub fn restore(&mut self, row: &Row, now: Now) -> bool {
         if self.find(row.number).is_some() {
             return false;
@@ -70,7 +70,7 @@ impl Engine {
         let function = self.functions.find_or_create(&row.function);
         let job = Job::restored(function, row);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
-        // Two jobs with one unique are there if another program put them there.
+        // Another program may have stored two jobs with one unique key; submissions join the first.
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
@@ -78,14 +78,14 @@ impl Engine {
         true
     }
 
-    /// Whether jobs of policy `Async` may be answered before they are on disk. If not, they wait as
-    /// if they were of policy `Fsync`.
+    /// Allows jobs of policy `Async` to be answered before they are on disk, or treats them as
+    /// `Fsync`.
     pub fn allow_async(&mut self, allowed: bool) {
         self.async_allowed = allowed;
     }
 
-    /// Has a background job kept by the store, if that is its function's policy and it isn't yet.
-    /// Returns whether the job must be on disk before its submission is answered.
+    /// Stores a background job if its function is durable and it isn't stored. Returns whether its
+    /// submission must wait until the job is on disk.
     pub(super) fn store(&mut self, id: JobId, function: FunctionId) -> bool {
         let durability = self.functions[function].durability;
         if durability == Durability::None {
@@ -102,7 +102,7 @@ impl Engine {
         job.storing
     }
 
-    /// Answers the submissions that wait for the store to keep a job.
+    /// Accepts the submissions that wait for a job to be on disk.
     pub(super) fn accept(&mut self, id: JobId) {
         let number = self.jobs[id as usize].number;
         while let Some(attachment) = self.jobs[id as usize].waiting.front() {

@@ -1,13 +1,13 @@
-//! What a command causes on other connections and in the store.
+//! Effects of commands on other connections and on the store.
 //!
-//! The engine writes effects, the shard delivers them in their order. Knows no packets.
+//! The engine writes them, the shard delivers them in order. Knows no packets.
 //!
-//! Invariant: an effect names records by numbers only, so it is as good after the command as in it.
+//! Invariant: an effect refers to records by number only, so it borrows nothing from the command.
 
 use super::ids::{ConnId, Ticket};
 use super::job::JobId;
 
-/// Something to be sent to a connection that didn't ask for it, or to be done by the store.
+/// A packet for another connection than the command's, or a store operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Wake a sleeping worker.
@@ -15,24 +15,25 @@ pub enum Effect {
         /// The worker.
         conn: ConnId,
     },
-    /// Pass the `WORK_*` packet that is being handled on to a client.
+    /// Forward the `WORK_*` packet that is being handled to a client.
     Forward {
         /// The client.
         conn: ConnId,
     },
-    /// Tell a client that its job was dropped.
+    /// Send WORK_FAIL to a client: its job was dropped.
     Fail {
         /// The client.
         conn: ConnId,
         /// The job.
         number: u64,
     },
-    /// Tell the home of a remote worker that a queue has jobs for it; see `Engine::ready`.
+    /// Report to the core that has a remote worker's connection that a queue got jobs for it; see
+    /// `Engine::ready`.
     Hint {
         /// The worker.
         conn: ConnId,
     },
-    /// The submission that waited for the store is accepted.
+    /// Accept a submission that waited for the store.
     Accepted {
         /// The client.
         conn: ConnId,
@@ -41,29 +42,28 @@ pub enum Effect {
         /// The job.
         number: u64,
     },
-    /// The submission that waited for the store is not accepted.
+    /// Refuse a submission that waited for the store.
     Refused {
         /// The client.
         conn: ConnId,
         /// Its submission.
         ticket: Ticket,
     },
-    /// The store is to keep a job. `stored` or `not_stored` answers, unless the client has been
-    /// answered.
+    /// Store a job, and report the outcome by `stored` or `not_stored` unless it is `answered`.
     Insert {
         /// The job.
         job: JobId,
-        /// Whether the client has its answer.
+        /// Whether the client has been answered.
         answered: bool,
     },
-    /// The store is to keep how many workers lost a job.
+    /// Store the number of workers that lost a job.
     SetAttempts {
         /// The job.
         number: u64,
         /// Workers that lost it.
         attempts: u32,
     },
-    /// The store is to forget a job.
+    /// Remove a job from the store.
     Remove {
         /// The job.
         number: u64,

@@ -1,15 +1,13 @@
-//! Functions and who can run them: names in, queues and abilities out.
+//! Functions and their workers: names in, queues and abilities out.
 //!
-//! A function has a queue of jobs for each priority; an ability is one connection's word that it
-//! can run one function. Two pairs of lists make grabbing cost nothing per function that a worker
-//! has, and waking nothing per worker. Each ability stands in exactly one list of each pair:
-//! * for each priority, in its worker's `ready` list (that queue may hold jobs) or in its
-//!   function's `unaware` list (it held none when the worker last looked; it is told when one
-//!   comes);
-//! * in its function's `candidates` (its worker may be asleep) or in its worker's `passed` list (it
-//!   was awake when the function last looked; falling asleep puts it back).
-//!
-//! What a list says falsely is found out once, by whoever looks.
+//! A function has a queue of jobs for each priority; an ability registers one connection for one
+//! function. Two pairs of lists keep the cost of a grab independent of the number of a worker's
+//! functions, and that of a wakeup independent of the number of a function's workers. Invariant: an
+//! ability is in exactly one list of each pair.
+//! * For each priority: its worker's `maybe_ready` if the queue may hold jobs, or its function's
+//!   `not_ready` if the queue was empty when last checked. A queue's first job moves it back.
+//! * Its function's `maybe_asleep` if its worker may be asleep, or its worker's `awake` if the
+//!   worker was awake when last checked. PRE_SLEEP moves it back.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -30,7 +28,7 @@ pub type AbilityId = u32;
 
 /// Slots of an ability's links: one for each priority's pair of lists, ...
 pub const READY: [usize; 3] = [0, 1, 2];
-/// ... one for `candidates` and `passed`, ...
+/// ... one for `maybe_asleep` and `awake`, ...
 pub const WAKING: usize = 3;
 /// ... and one for the list of all abilities of its connection.
 pub const OWN: usize = 4;
@@ -53,9 +51,9 @@ pub enum Durability {
 /// The durability of every function.
 #[derive(Clone, Debug, Default)]
 pub struct Durabilities {
-    /// Of those that aren't named.
+    /// For functions that `named` lacks.
     pub default: Durability,
-    /// Of those that are.
+    /// By function name.
     pub named: BTreeMap<Vec<u8>, Durability>,
 }
 
@@ -65,12 +63,12 @@ impl Durabilities {
     }
 }
 
-/// One queue: the jobs of one function and priority that may start, the next one first.
+/// One queue: the jobs of one function and priority that may start, the next to start first.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// The jobs.
     pub jobs: List,
-    /// How many there are.
+    /// Number of jobs.
     pub len: u32,
 }
 
@@ -79,17 +77,17 @@ pub struct Queue {
 pub struct Function {
     /// Its name, any bytes.
     pub name: Box<[u8]>,
-    /// Its slot in the numbers of its jobs.
+    /// Slot in the numbers of its jobs.
     pub slot: u8,
-    /// Whether its background jobs outlive the server.
+    /// Durability of its background jobs.
     pub durability: Durability,
     /// Jobs that may start, by priority.
     pub queues: [Queue; 3],
     /// Jobs in all three queues.
     pub queued: u32,
-    /// Jobs that wait for their time.
+    /// Jobs whose start time is in the future.
     pub delayed: u32,
-    /// Jobs that wait to be on disk.
+    /// Jobs that start once they are on disk.
     pub storing: u32,
     /// Jobs assigned to workers.
     pub running: u32,
@@ -97,23 +95,24 @@ pub struct Function {
     pub kept: u32,
     /// Connections that can run it.
     pub workers: u32,
-    /// Most jobs, in any state, beyond which a submission of a priority is refused; 0 = no limit.
+    /// Number of jobs, in any state, from which a submission of a priority is refused; 0 = no
+    /// limit.
     pub queue_max: [u32; 3],
-    /// Abilities to be told when a queue gets its first job.
-    pub unaware: [List; 3],
-    /// Abilities whose worker may be asleep, the one that slept last first.
-    pub candidates: List,
-    /// Workers that were woken for this function, and neither grabbed since nor let their lease
-    /// end.
+    /// For each priority: abilities to move to their workers' `maybe_ready` when the queue gets a
+    /// job.
+    pub not_ready: [List; 3],
+    /// Abilities whose worker may be asleep, the last to fall asleep first.
+    pub maybe_asleep: List,
+    /// Workers that hold a lease for this function.
     pub woken: u32,
-    /// Whether its sleepers are to be looked at at the end of the batch.
-    pub stirred: bool,
-    /// An operator created it.
+    /// The function is in `Engine::wakeup_checks`.
+    pub is_check_queued: bool,
+    /// Created by an operator.
     pub created: bool,
-    /// Stands in the list of unused functions.
+    /// The function is in the list of unused functions.
     listed: bool,
     links: Links,
-    /// A lease for it has ended unused: all of its sleepers are woken at the end of the batch.
+    /// A lease has ended unused: the next wakeup check wakes all sleepers.
     pub has_lapsed: bool,
 }
 
@@ -131,10 +130,10 @@ impl Function {
             kept: 0,
             workers: 0,
             queue_max: [0; 3],
-            unaware: Default::default(),
-            candidates: List::default(),
+            not_ready: Default::default(),
+            maybe_asleep: List::default(),
             woken: 0,
-            stirred: false,
+            is_check_queued: false,
             created: false,
             listed: false,
             links: Links::LOOSE,
@@ -142,14 +141,14 @@ impl Function {
         }
     }
 
-    /// Whether it has neither jobs nor workers.
+    /// Whether the function has neither jobs nor workers.
     #[inline]
     #[must_use]
     pub fn is_unused(&self) -> bool {
         self.workers == 0 && self.total() == 0
     }
 
-    /// Whether an operator has made something of it.
+    /// Whether an operator created or limited the function.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.created || self.queue_max != [0; 3]
@@ -161,7 +160,7 @@ impl Function {
         self.queued + self.delayed + self.storing + self.running + self.kept
     }
 
-    /// Whether one more job of this priority would be too many.
+    /// Whether the limit for jobs of this priority is reached.
     #[must_use]
     pub fn is_full(&self, priority: Priority) -> bool {
         let max = self.queue_max[priority as usize];
@@ -185,7 +184,7 @@ pub struct Functions {
     /// Memory of all functions and their names.
     bytes: usize,
     names: Index,
-    /// Functions that may be unused, the one that has been for longest first.
+    /// Functions that may be unused, the longest unused first.
     unused: List,
     unused_len: usize,
     hasher: SeedableRandomState,
@@ -215,16 +214,16 @@ impl Functions {
         self.names.find(hash, |id| *self.functions[id as usize].name == *name)
     }
 
-    /// The function of this name, made if there is none yet.
+    /// The function of this name, created if there is none.
     #[inline]
     pub fn find_or_create(&mut self, name: &[u8]) -> FunctionId {
         self.find(name).unwrap_or_else(|| self.create(name))
     }
 
-    /// Makes the function of this name, which isn't there yet.
+    /// Creates the function of this name, which must not exist.
     pub fn create(&mut self, name: &[u8]) -> FunctionId {
         let hash = self.hasher.hash_one(name);
-        // Each function has a name that some connection sent: 2^32 of them don't fit in memory.
+        // 2^32 functions don't fit in memory: each has a record and a name.
         let function = Function::new(name, self.durabilities.of(name));
         let id = u32::try_from(self.functions.insert(function)).unwrap_or(u32::MAX);
         let Self { functions, names, hasher, .. } = self;
@@ -234,7 +233,7 @@ impl Functions {
         id
     }
 
-    /// Forgets a function that nothing refers to any more.
+    /// Removes a function that no job and no ability refers to.
     pub fn remove(&mut self, id: FunctionId) {
         self.unlist(id);
         self.bytes -= FUNCTION_BYTES + self.functions[id as usize].name.len();
@@ -243,7 +242,7 @@ impl Functions {
         functions.remove(id as usize);
     }
 
-    /// How many there are.
+    /// Number of functions.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -263,7 +262,7 @@ impl Functions {
         self.bytes
     }
 
-    /// Puts a function last among those that may be unused.
+    /// Appends a function to those that may be unused.
     pub fn list_unused(&mut self, id: FunctionId) {
         self.unlist(id);
         self.unused.push_back(&mut self.functions, 0, id);
@@ -271,20 +270,20 @@ impl Functions {
         self.unused_len += 1;
     }
 
-    /// Takes the first function from among those that may be unused.
+    /// Takes the longest unused function off the list of those that may be unused.
     pub fn unlist_unused(&mut self) -> Option<FunctionId> {
         let id = self.unused.front()?;
         self.unlist(id);
         Some(id)
     }
 
-    /// How many functions may be unused.
+    /// Number of functions that may be unused.
     #[must_use]
     pub fn unused_len(&self) -> usize {
         self.unused_len
     }
 
-    /// Whether a function stands among those that may be unused. For tests.
+    /// Whether a function is listed as maybe unused. For tests.
     #[cfg(debug_assertions)]
     #[must_use]
     pub fn is_listed(&self, id: FunctionId) -> bool {
@@ -298,7 +297,7 @@ impl Functions {
         }
     }
 
-    /// A function, if there is one of this number.
+    /// The function of this number, if it exists.
     #[must_use]
     pub fn get_mut(&mut self, id: FunctionId) -> Option<&mut Function> {
         self.functions.get_mut(id as usize)
@@ -329,22 +328,22 @@ impl std::ops::IndexMut<FunctionId> for Functions {
     }
 }
 
-/// One connection's word that it can run one function.
+/// One connection's registration for one function.
 #[derive(Debug)]
 pub struct Ability {
     /// The connection.
     pub conn: u32,
     /// The function.
     pub function: FunctionId,
-    /// How long a job may run before it is taken away, in milliseconds; 0 = for ever.
+    /// How long a job may run before it returns to its queue, in milliseconds; 0 = no limit.
     pub timeout_ms: u32,
-    /// For each priority: stands in its worker's `ready` list, not in its function's `unaware`.
-    pub ready: [bool; 3],
-    /// Stands in its function's `candidates`, not in its worker's `passed`.
-    pub candidate: bool,
-    /// Jobs that run by it, the latest first.
+    /// For each priority: in its worker's `maybe_ready` list, not in its function's `not_ready`.
+    pub maybe_ready: [bool; 3],
+    /// In its function's `maybe_asleep` list, not in its worker's `awake`.
+    pub maybe_asleep: bool,
+    /// Jobs that its worker runs for its function, the latest first.
     pub running: Stack,
-    /// Tells it from all others before and after it, of the last 2^32; never `u32::MAX`.
+    /// Unique among the last 2^32 abilities, removed ones included; never `u32::MAX`.
     pub serial: u32,
     links: [Links; 5],
 }
@@ -365,7 +364,7 @@ impl Linked for Ability {
 pub struct Abilities {
     /// The records.
     pub records: Slab<Ability>,
-    /// The latest one's.
+    /// Serial number of the latest ability.
     serial: u32,
     pairs: Index,
 }
@@ -381,15 +380,15 @@ impl Abilities {
         })
     }
 
-    /// Adds one that stands in no list yet.
+    /// Adds an ability, in no list yet.
     pub fn insert(&mut self, conn: u32, function: FunctionId, timeout_ms: u32) -> AbilityId {
         self.serial = (self.serial + 1) % u32::MAX;
         let ability = Ability {
             conn,
             function,
             timeout_ms,
-            ready: [false; 3],
-            candidate: false,
+            maybe_ready: [false; 3],
+            maybe_asleep: false,
             running: Stack::default(),
             serial: self.serial,
             links: [Links::LOOSE; 5],
@@ -400,7 +399,7 @@ impl Abilities {
         id
     }
 
-    /// Removes one that stands in no list any more.
+    /// Removes an ability that is in no list any more.
     pub fn remove(&mut self, id: AbilityId) {
         let Self { records, pairs, .. } = self;
         pairs.remove(hash_of(records, id), id);
@@ -413,7 +412,8 @@ fn hash_of(records: &Slab<Ability>, id: AbilityId) -> u64 {
     pair_hash(ability.conn, ability.function)
 }
 
-/// Numbers that the server gives out need no seed, only spreading over all 64 bits.
+/// Hash of two numbers that the server chooses: they need no seed, as clients can't make them
+/// collide.
 fn pair_hash(conn: u32, function: FunctionId) -> u64 {
     spread(u64::from(conn) << 32 | u64::from(function))
 }
@@ -423,7 +423,8 @@ fn pair_hash(conn: u32, function: FunctionId) -> u64 {
 #[must_use]
 pub fn spread(number: u64) -> u64 {
     // The odd constant nearest to 2^64 divided by the golden ratio: Fibonacci hashing (Knuth, The
-    // Art of Computer Programming 3, 6.4); the high bits are the good ones, so they go both ways.
+    // Art of Computer Programming 3, 6.4). Its high bits are the well-mixed ones, so they are
+    // copied to the low half.
     let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
 }

@@ -1,35 +1,34 @@
 //! Job numbers in, job handles out, and back: `prefix:number`, as clients and workers see them.
 //!
-//! Knows the prefix and nothing of jobs. Writing one needs no allocation.
+//! Knows the prefix, but no jobs. Formatting needs no allocation.
 //!
-//! Invariant: a handle has one spelling. Text that isn't exactly what `text` writes names no job.
+//! Invariant: a handle has one spelling. Text that `text` would not write is no handle.
 
 use thiserror::Error;
 
-/// Longest handle: libgearman keeps them in 64 bytes, the terminating NUL included.
+/// Longest handle: libgearman stores handles in 64 bytes, the terminating NUL included.
 pub const HANDLE_BYTES_MAX: usize = 63;
 
 /// Digits of the largest number.
 const NUMBER_DIGITS_MAX: usize = 20;
 
-/// Longest prefix that leaves room for the colon and any number.
+/// Longest prefix with which the colon and any number fit a handle.
 pub const PREFIX_BYTES_MAX: usize = HANDLE_BYTES_MAX - NUMBER_DIGITS_MAX - 1;
 
-/// Low bits of a job's number that say which slot its function belongs to. Slots are dealt out to
-/// the cores, so a number leads to the job's core however many cores there are, also after a
-/// restart with another number of them.
+/// Low bits of a job's number that contain its function's slot. Slots are distributed over the
+/// cores, so a number determines the job's core for any number of cores, also after a restart.
 pub const SLOT_BITS: u32 = 8;
 
-/// Largest sequence that leaves a number room for its slot.
+/// Largest sequence number that fits a job number beside the slot.
 pub const SEQUENCE_MAX: u64 = u64::MAX >> SLOT_BITS;
 
-/// The slot that a function belongs to. The same in every run and every version: durable jobs carry
-/// it in their numbers.
+/// The slot of a function. Must stay the same in every version, as the numbers of durable jobs
+/// contain it.
 #[inline]
 #[must_use]
 pub fn slot(function: &[u8]) -> u8 {
-    // FNV-1a (Fowler, Noll, Vo; draft-eastlake-fnv), folded: short names spread well enough over
-    // 256 slots, and whoever piles functions up on one slot only slows himself down.
+    // FNV-1a (Fowler, Noll, Vo; draft-eastlake-fnv), folded: it spreads short names well over 256
+    // slots. It needs no seed: a client that crowds functions into one slot loads one core only.
     let hash = function.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });

@@ -1,32 +1,32 @@
-//! Hashes in, record numbers out: the hash tables of the engine, which grow and shrink by a line at
-//! a time.
+//! The hash table of the engine, which grows and shrinks by one line at a time: hashes in, record
+//! numbers out.
 //!
-//! Linear hashing (Litwin, 1980), with lines that fill a cache line each: a search in a table of
-//! any size reads one line, seldom two, and no insertion or removal moves more than a line's
-//! entries, where a table that doubles would stop the core for as long as all take to move. Stores
-//! 4-byte record numbers only; the keys stay in the records, and the caller compares them.
+//! Linear hashing (Litwin, 1980) with lines the size of a cache line: a search in a table of any
+//! size reads one line, rarely two, and an insertion or removal moves the entries of at most one
+//! chain. A table that doubles would stop the core while all entries move. Stores 4-byte record
+//! numbers only; the keys are in the records, and the caller compares them.
 //!
-//! Invariant: an entry stands in the chain of its home line, and only the last line of a chain may
-//! have room.
+//! Invariant: an entry is in the chain of its home line, and all lines of a chain but the last are
+//! full.
 
 use std::ops::{Index as At, IndexMut as AtMut};
 
-/// Entries of one line.
+/// Number of entries in a line.
 const LINE_ENTRIES: usize = 12;
-/// With more entries than this for each line, one line becomes two; with less than half as many,
-/// two become one. Lines still to be split get up to twice as many.
+/// Entries per line from which a line is split; with less than half as many, two lines are merged.
+/// A line that is still to be split has up to twice as many.
 const LINE_LOAD: usize = 7;
-/// Lines of one allocation.
+/// Number of lines in an allocation.
 const PAGE_LINES: usize = 256;
 
-/// A part of a chain.
+/// One line of a chain.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 struct Line {
-    /// A byte of each entry's hash; 0 where there is none.
+    /// A byte of each entry's hash; 0 for an empty slot.
     tags: [u8; LINE_ENTRIES],
     ids: [u32; LINE_ENTRIES],
-    /// The spill line that goes on with the chain, counted from 1; 0 if it ends here.
+    /// Number of the next line of the chain, a spill line, counted from 1; 0 = none.
     next: u32,
 }
 
@@ -40,7 +40,7 @@ impl Line {
         let tags = u64::from(tag) * EACH_BYTE;
         let zeros = zero_bytes(low ^ tags);
         let high_zeros = zero_bytes(high ^ (tags & u64::from(u32::MAX))) & u64::from(u32::MAX);
-        // Bit 1 of a byte stands for the slot eight further on.
+        // Bit 0 of byte n means slot n, bit 1 slot n + 8.
         let mut found = zeros >> 7 | high_zeros >> 6;
         std::iter::from_fn(move || {
             let bit = (found != 0).then(|| found.trailing_zeros() as usize)?;
@@ -87,18 +87,19 @@ impl Line {
     }
 }
 
-/// A one in each byte.
+/// The value 1 in each byte.
 const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
 
 /// The highest bit of each byte that is zero.
 #[inline]
 fn zero_bytes(bytes: u64) -> u64 {
-    // The sum sets it if any lower bit is one, and carries nothing into the next byte.
+    // The sum sets the highest bit of a byte if any lower bit is set, without a carry into the
+    // next.
     let low_bits = EACH_BYTE * 0x7f;
     !(((bytes & low_bits) + low_bits) | bytes | low_bits)
 }
 
-/// Lines in pages, so that more of them move none.
+/// Lines in pages, so that growing moves no line.
 #[derive(Debug, Default)]
 struct Lines {
     pages: Vec<Box<[Line; PAGE_LINES]>>,
@@ -116,7 +117,7 @@ impl Lines {
         self[last] = Line::default();
     }
 
-    /// Leaves the first so many lines. One page is kept for the next ones.
+    /// Removes all lines from `len` on. Keeps at least one page.
     fn truncate(&mut self, len: usize) {
         self.len = len;
         self.pages.truncate(len.div_ceil(PAGE_LINES).max(1));
@@ -139,23 +140,23 @@ impl AtMut<usize> for Lines {
     }
 }
 
-/// A set of record numbers that is searched by hash and comparison. The lowest bits of a hash say
-/// in which line its record stands, the highest byte tells it from its neighbours there.
+/// A set of record numbers that is searched by hash and comparison. The lowest bits of a hash
+/// select the line, the highest byte distinguishes the entries of a line.
 #[derive(Debug, Default)]
 pub struct Index {
     len: usize,
-    /// Where each chain starts.
+    /// The first line of each chain.
     homes: Lines,
-    /// As many bits of a hash as it takes to number the home lines.
+    /// The bits of a hash that number the home lines.
     mask: usize,
-    /// Where full lines go on.
+    /// The further lines of chains.
     spill: Lines,
-    /// Spill lines that are free, chained, counted from 1.
+    /// First of the free spill lines, which are chained, counted from 1.
     free_spill: u32,
     used_spill: usize,
 }
 
-/// One line of a chain: its home's number, or a spill line counted from 1.
+/// Place of a line: a home line, or a spill line counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Home(usize),
@@ -191,7 +192,7 @@ impl Index {
         }
     }
 
-    /// Adds a record that isn't in yet. `hash_of` gives the hash of any record that is in.
+    /// Adds a record that isn't in the set. `hash_of` returns the hash of any record in the set.
     #[inline]
     pub fn insert(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
         if self.len >= self.homes.len * LINE_LOAD {
@@ -201,7 +202,7 @@ impl Index {
         self.add(self.home(hash), (tag(hash), id));
     }
 
-    /// Takes a record out that is in.
+    /// Removes a record that is in the set.
     #[inline]
     pub fn remove(&mut self, hash: u64, id: u32) {
         let home = self.home(hash);
@@ -215,7 +216,7 @@ impl Index {
                 line.set(slot, last);
             }
         } else {
-            debug_assert!(false, "removed a record that isn't in");
+            debug_assert!(false, "the record isn't in the set");
         }
         self.len -= 1;
         if self.len < self.homes.len * LINE_LOAD / 2 && self.homes.len > 1 {
@@ -237,7 +238,7 @@ impl Index {
             }
         }
         let Some((place, slot)) = found else {
-            debug_assert!(false, "removed a record that isn't in");
+            debug_assert!(false, "the record isn't in the set");
             return;
         };
         let entry = self.line_mut(last).pop();
@@ -252,11 +253,11 @@ impl Index {
         }
     }
 
-    /// The line where the chain of a hash starts: as many bits of it as there are lines, one less
-    /// where the line with all of them isn't there yet.
+    /// The home line of a hash: numbered by the bits of `mask`, or by one bit less if that line
+    /// doesn't exist yet.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "the low bits are those that count")]
+        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
         let wide = hash as usize & self.mask;
         if wide < self.homes.len { wide } else { wide & (self.mask >> 1) }
     }
@@ -265,12 +266,12 @@ impl Index {
         self.mask = self.homes.len.next_power_of_two() - 1;
     }
 
-    /// The line that a line's entries came from and go back to.
+    /// The line that a line is split from and merged into.
     fn parent(line: usize) -> usize {
         line.checked_ilog2().map_or(0, |bit| line ^ 1 << bit)
     }
 
-    /// Adds a line, and moves those entries there that belong there.
+    /// Adds a line and moves entries of its parent to it.
     fn split(&mut self, hash_of: impl Fn(u32) -> u64) {
         let new = self.homes.len;
         self.homes.push();
@@ -281,7 +282,7 @@ impl Index {
         }
     }
 
-    /// Takes the last line away; its entries go back to where they came from.
+    /// Removes the last line and moves its entries to its parent.
     fn merge(&mut self) {
         let last = self.homes.len - 1;
         let chain = std::mem::take(&mut self.homes[last]);
@@ -290,7 +291,7 @@ impl Index {
         self.scatter(chain, |_, _| Self::parent(last));
     }
 
-    /// Adds the entries of a chain that stands nowhere any more to other ones.
+    /// Distributes the entries of a removed chain, and frees its spill lines.
     fn scatter(&mut self, mut line: Line, home_of: impl Fn(&Self, u32) -> usize) {
         loop {
             let filled = line.tags.into_iter().zip(line.ids).filter(|&(tag, _)| tag != 0);
@@ -314,7 +315,7 @@ impl Index {
         if len < LINE_ENTRIES { line.set(len, entry) } else { self.add_behind(home, entry) }
     }
 
-    /// The same where the home line is full.
+    /// As `add`, for a full home line.
     fn add_behind(&mut self, home: usize, entry: (u8, u32)) {
         let mut place = Place::Home(home);
         loop {

@@ -1,16 +1,15 @@
-//! Everything that must hold between the engine's parts, checked at once; for tests.
+//! A check of all invariants between the engine's parts, for tests.
 //!
-//! Costs as much as there are jobs, abilities and connections. Changes nothing.
+//! Visits all jobs, functions, abilities and connections. Changes nothing.
 
 use super::Engine;
 use super::job::{JobId, State};
 
 impl Engine {
-    /// Checks every invariant that ties the engine's parts together. Costs as much as there are
-    /// jobs, abilities and connections; for tests.
+    /// Checks all invariants between the engine's parts.
     ///
     /// # Panics
-    /// If one doesn't hold.
+    /// If an invariant is broken.
     pub fn check_invariants(&self) {
         let mut bytes = 0;
         let mut uniques = 0;
@@ -19,12 +18,12 @@ impl Engine {
             uniques += usize::from(job.unique_hash.is_some());
             assert_eq!(self.find(job.number), Some(id), "a job's number leads to it");
             if job.state != State::Running {
-                assert!(self.is_wanted(job), "job {} waits and nobody wants it", job.number);
+                assert!(self.is_wanted(job), "job {} waits and has no client", job.number);
             }
             let waits = job.timer.is_some() && job.state != State::Running;
             assert_eq!(job.state == State::Delayed, waits);
             assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
-            assert!(job.storing || job.waiting.is_empty(), "who waits for the store is told");
+            assert!(job.storing || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
         let delayed = self.jobs.iter_from(0).filter(|(_, job)| job.state == State::Delayed);

@@ -1,12 +1,11 @@
-//! The record of one job and where all of them are kept: a job's number in the store in, the record
-//! out.
+//! The record of a job, and the storage of all records: a job's id in, its record out.
 //!
-//! A job's unique, reducer and payload lie in one allocation, `Body`: for a small job a copy made
-//! to measure, for a large one the very allocation that it was received into. Knows nothing of
-//! queues and workers but the links and numbers it carries for them.
+//! Unique key, reducer and payload share one allocation, `Body`: an exact copy for a small job, the
+//! allocation that it was received into for a large one. Knows queues and workers only as links and
+//! numbers in the record.
 //!
-//! Invariant: records never move while they live. They lie in pages of `PAGE_JOBS`, so a growing
-//! store never copies itself, and a page without jobs gives its memory back.
+//! Invariant: a record never moves. Records are in pages of `PAGE_JOBS`, so that growing copies
+//! nothing, and an empty page is freed.
 
 use std::num::NonZero;
 use std::ops::{Index, IndexMut};
@@ -20,36 +19,36 @@ use super::record::Row;
 use super::timer::TimerId;
 use crate::wire::{Payload, Priority, SHARED_BYTES_MIN, Submit};
 
-/// Where a job is kept; valid until the job is removed, then reused.
+/// Where a job's record is stored; reused after the job is removed.
 pub type JobId = u32;
 
 const PAGE_BITS: u32 = 12;
 const PAGE_JOBS: usize = 1 << PAGE_BITS;
-/// Pages that may hold memory without a single job, so that a queue around a page's edge doesn't
-/// allocate and free one over and over.
+/// Empty pages that keep their memory, so that a number of jobs that varies around a page's end
+/// doesn't allocate and free one repeatedly.
 const SPARE_PAGES: usize = 2;
 
-/// Where a job is in its life.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// In its function's queue.
     Queued,
-    /// Waits for its time, in no queue.
+    /// Waiting for its start time, in no queue.
     Delayed,
-    /// Waits to be on disk, in no queue.
+    /// Waiting to be on disk, in no queue.
     Storing,
     /// Assigned to a worker.
     Running,
-    /// Left to the next server, in no queue; the store keeps it.
+    /// Stored and left to the next server, in no queue.
     Kept,
 }
 
-/// A job's unique, reducer and payload in a row, the first two ended by a NUL.
+/// A job's unique key, reducer and payload in this order, the first two terminated by NUL.
 #[derive(Debug)]
 enum Body {
-    /// Less than `SHARED_BYTES_MIN`: nobody else ever shares it.
+    /// Less than `SHARED_BYTES_MIN`; never shared.
     Small(Box<[u8]>),
-    /// Leaves the server from where it lies. Boxed, as few are large and all pay for the record.
+    /// Sent without a copy. Boxed to keep the record small, as few bodies are large.
     Large(Box<Bytes>),
 }
 
@@ -75,9 +74,9 @@ impl Body {
 /// One job.
 #[derive(Debug)]
 pub struct Job {
-    /// The number in its handle: never given to another job.
+    /// Number in the job's handle; never reused.
     pub number: u64,
-    /// Unique, reducer and payload; see `unique`, `reducer`, `payload`.
+    /// Unique key, reducer and payload; see `unique`, `reducer`, `payload`.
     body: Body,
     /// Earliest start in seconds since 1970, the year 2106 at the latest; 0 = at once.
     pub run_at_s: u32,
@@ -86,34 +85,33 @@ pub struct Job {
     payload_at: u16,
     /// Urgency.
     pub priority: Priority,
-    /// Where it is in its life.
+    /// State.
     pub state: State,
-    /// Somebody wants it done, whether or not a client waits for the result.
+    /// The job is run even if no client waits for the result.
     pub background: bool,
-    /// Cancelled while it ran: what its worker still says goes nowhere.
+    /// Cancelled while running: its worker's packets are not forwarded.
     pub cancelled: bool,
-    /// The store keeps it, or will.
+    /// The job is in the store, or its insertion was requested.
     pub stored: bool,
-    /// It isn't on disk yet, and somebody may wait for that.
+    /// The insertion isn't on disk yet, and submissions may wait for it.
     pub storing: bool,
-    /// Workers that lost it, `u16::MAX` for more.
+    /// Number of workers that lost the job, at most `u16::MAX`.
     pub attempts: u16,
-    /// Progress as the worker last told it.
+    /// Numerator of the worker's last WORK_STATUS.
     pub numerator: u32,
-    /// Progress as the worker last told it.
+    /// Denominator of the worker's last WORK_STATUS.
     pub denominator: u32,
-    /// Hash of its function and unique under which it stands in the index of uniques; `None` if it
-    /// doesn't.
+    /// Hash in the index of unique keys; `None` if the job isn't in it.
     pub unique_hash: Option<NonZero<u32>>,
-    /// Number of its function.
+    /// Id of the function.
     pub function: u32,
-    /// While it runs, the ability of its worker by which it does; else see `late`; else `u32::MAX`.
+    /// The ability of its worker while the job runs; otherwise see `late`; otherwise `u32::MAX`.
     pub ability: u32,
-    /// Timer that starts it (`Delayed`) or takes it from its worker (`Running`).
+    /// Timer of the start (`Delayed`) or of the timeout (`Running`).
     pub timer: Option<TimerId>,
-    /// Attachments of the clients that wait for it, the latest first.
+    /// Attachments of clients that wait for the outcome, the latest first.
     pub clients: Stack,
-    /// Attachments of the clients that wait for it to be on disk, the latest first.
+    /// Attachments of clients that wait for the job to be on disk, the latest first.
     pub waiting: Stack,
     links: Links,
 }
@@ -130,7 +128,7 @@ impl Linked for Job {
 }
 
 impl Job {
-    /// A job made of a submission. The lengths of unique and reducer have been checked.
+    /// The job of a submission. The lengths of unique key and reducer have been checked.
     #[must_use]
     pub fn new(number: u64, function: u32, submit: &Submit<'_>) -> Self {
         let body = Body::of(submit.body.from(usize::from(submit.unique_at)));
@@ -143,7 +141,7 @@ impl Job {
         }
     }
 
-    /// A job that the store kept.
+    /// A job recovered from the store.
     #[must_use]
     pub fn restored(function: u32, row: &Row) -> Self {
         let Row { unique, reducer, payload, .. } = row;
@@ -188,7 +186,7 @@ impl Job {
         }
     }
 
-    /// Bytes that a submission takes beside its record: those that must be copied.
+    /// Bytes of a submission that a job must copy: none of a large body that can be shared.
     #[must_use]
     pub fn copied_bytes(submit: &Submit<'_>) -> usize {
         let kept = submit.body.from(usize::from(submit.unique_at));
@@ -196,7 +194,7 @@ impl Job {
         if is_shared { 0 } else { kept.bytes().len() }
     }
 
-    /// Serial number of the ability by which its last attempt was made, if that has timed out.
+    /// Serial number of the ability of the last attempt, if that timed out.
     #[must_use]
     pub fn late(&self) -> Option<u32> {
         (self.state != State::Running && self.ability != u32::MAX).then_some(self.ability)
@@ -213,20 +211,20 @@ impl Job {
     #[inline]
     #[must_use]
     pub fn reducer(&self) -> &[u8] {
-        // The reducer follows the unique's NUL.
+        // The reducer follows the unique key's NUL.
         let at = usize::from(self.unique_bytes) + 1;
         let body = self.body.bytes().bytes();
         body.get(at..at + usize::from(self.reducer_bytes)).unwrap_or_default()
     }
 
-    /// What the worker gets to work on.
+    /// Input of the worker.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> Payload<'_> {
         self.body.bytes().from(usize::from(self.payload_at))
     }
 
-    /// The job as a store keeps it. Shares a large payload's allocation.
+    /// The stored form of the job. Shares a large payload's allocation.
     #[must_use]
     pub fn row(&self, function: &[u8]) -> Row {
         let body = match &self.body {
@@ -250,14 +248,14 @@ impl Job {
         }
     }
 
-    /// When it may start, in milliseconds since 1970; 0 = at once.
+    /// Earliest start in milliseconds since 1970; 0 = at once.
     #[inline]
     #[must_use]
     pub fn run_at_ms(&self) -> u64 {
         u64::from(self.run_at_s) * 1000
     }
 
-    /// Memory that the job takes.
+    /// Memory of the job in bytes.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -269,14 +267,14 @@ impl Job {
     }
 }
 
-/// Seconds since 1970, no later than a record can tell.
+/// Seconds since 1970 as a record stores them, which ends in 2106.
 #[must_use]
 pub fn start_s(run_at_s: u64) -> u32 {
     u32::try_from(run_at_s).unwrap_or(u32::MAX)
 }
 
-/// The lengths of unique and reducer are checked when they come in, and another program's database
-/// is cut to fit: both are at most `UNIQUE_BYTES_MAX`.
+/// Length of a unique key or reducer: at most `UNIQUE_BYTES_MAX`, as submissions are checked and
+/// the rows of a store are cut.
 fn short(bytes: &[u8]) -> u8 {
     u8::try_from(bytes.len()).unwrap_or(u8::MAX)
 }
@@ -289,8 +287,8 @@ fn cut(bytes: &[u8]) -> &[u8] {
 #[derive(Debug, Default)]
 pub struct Jobs {
     pages: Vec<Slab<Job>>,
-    /// Pages with room, in no order.
-    roomy: Vec<u32>,
+    /// Pages that aren't full, in no order.
+    not_full: Vec<u32>,
     len: usize,
 }
 
@@ -307,10 +305,10 @@ impl Jobs {
         self.len == 0
     }
 
-    /// Keeps a job.
+    /// Stores a job.
     #[inline]
     pub fn insert(&mut self, job: Job) -> JobId {
-        let page_id = match self.roomy.last() {
+        let page_id = match self.not_full.last() {
             Some(&page_id) => page_id,
             None => self.add_page(),
         };
@@ -320,13 +318,13 @@ impl Jobs {
         }
         let slot = page.insert(job);
         if page.len() == PAGE_JOBS {
-            self.roomy.pop();
+            self.not_full.pop();
         }
         self.len += 1;
         page_id << PAGE_BITS | u32::try_from(slot).unwrap_or(0)
     }
 
-    /// Gives a job up.
+    /// Removes a job.
     #[inline]
     pub fn remove(&mut self, id: JobId) -> Job {
         let page_id = id >> PAGE_BITS;
@@ -334,16 +332,16 @@ impl Jobs {
         let was_full = page.len() == PAGE_JOBS;
         let job = page.remove(id as usize & (PAGE_JOBS - 1));
         self.len -= 1;
-        if page.is_empty() && self.roomy.len() > SPARE_PAGES {
+        if page.is_empty() && self.not_full.len() > SPARE_PAGES {
             *page = Slab::new();
         }
         if was_full {
-            self.roomy.push(page_id);
+            self.not_full.push(page_id);
         }
         job
     }
 
-    /// The jobs in the order in which they are kept, from `id` on; with the number behind each.
+    /// All jobs from `id` on, in the order of their ids.
     pub fn iter_from(&self, id: JobId) -> impl Iterator<Item = (JobId, &Job)> {
         let first_page = (id >> PAGE_BITS) as usize;
         let pages = self.pages.iter().enumerate().skip(first_page);
@@ -358,7 +356,7 @@ impl Jobs {
         // 2^32 jobs don't fit in memory: a record alone has over 100 bytes.
         let page_id = u32::try_from(self.pages.len()).unwrap_or(0);
         self.pages.push(Slab::new());
-        self.roomy.push(page_id);
+        self.not_full.push(page_id);
         page_id
     }
 }

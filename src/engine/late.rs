@@ -1,24 +1,24 @@
 //! Results of attempts that have timed out.
 //!
-//! A job that outlasts the time its worker gave itself goes back to its queue, but the worker may
-//! still finish it. As long as no other worker has started the job its result is as good as any:
-//! with one worker the job would be run for ever. Knows no packets.
+//! A job that exceeds its worker's timeout returns to its queue, but the worker may still finish
+//! it. Its result is accepted until another worker has started the job: with one worker only, the
+//! job would else be repeated for ever. Knows no packets.
 //!
 //! Invariant: `Job::late` is the serial number of the ability whose attempt timed out, until the
-//! next attempt; abilities that are given up take their serial numbers along.
+//! next attempt; the serial number of a removed ability is not reused.
 
 use super::job::{JobId, State};
 use super::{ConnId, Engine, NotRunning, Now};
 
 impl Engine {
-    /// A running job has had its time.
+    /// A running job exceeded its timeout: it returns to its queue.
     pub(super) fn time_out(&mut self, id: JobId, now: Now) {
         self.counters.timed_out += 1;
         let job = &self.jobs[id as usize];
         let (number, ability) = (job.number, job.ability);
         let serial = self.abilities.records[ability as usize].serial;
         self.lose_worker(id, now);
-        // It may have been its last attempt.
+        // After its last attempt the job was removed.
         if self.find(number) == Some(id) {
             self.jobs[id as usize].ability = serial;
         }
@@ -28,8 +28,8 @@ impl Engine {
         self.find(number).is_some_and(|id| self.jobs[id as usize].state == State::Running)
     }
 
-    /// A job that `conn` runs, or did until its time was over and that hasn't been started again;
-    /// with whether it runs.
+    /// A job that `conn` runs (`true`), or ran until the attempt timed out, if no other worker has
+    /// started it since (`false`).
     #[inline]
     pub(super) fn find_attempt(
         &self,

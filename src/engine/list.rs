@@ -1,20 +1,20 @@
-//! Doubly linked lists threaded through the records of a slab: a record's number in, its neighbours
+//! Intrusive doubly linked lists of the records of a slab: a record's number in, its neighbours
 //! out.
 //!
-//! The records carry their own links, so joining, leaving and moving to another list cost a few
-//! stores and never allocate. Knows nothing of what the records are.
+//! The records contain the links, so adding, removing and moving cost a few stores and never
+//! allocate. Knows nothing else of the records.
 //!
-//! Invariant: a record's links for one `slot` belong to one list at a time; the caller says which.
+//! Invariant: a record's links for one `slot` belong to at most one list; the caller knows which.
 
 use std::ops::IndexMut;
 
 #[cfg(test)]
 thread_local! {
-    /// Records that walks through lists have come by, for tests of what a command costs.
+    /// Number of records that iterators have visited, for tests of a command's cost.
     pub(crate) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// No record.
+/// Marks the absence of a record.
 pub const NONE: u32 = u32::MAX;
 
 /// A record's neighbours in one list.
@@ -29,15 +29,15 @@ impl Links {
     pub const LOOSE: Self = Self { prev: NONE, next: NONE };
 }
 
-/// A record that can stand in lists: one for each of its slots at the same time.
+/// A record that can be in several lists at once, one for each of its slots.
 pub trait Linked {
     /// The links of `slot`.
     fn links(&self, slot: usize) -> &Links;
-    /// The links of `slot`, to be changed.
+    /// The links of `slot`, mutable.
     fn links_mut(&mut self, slot: usize) -> &mut Links;
 }
 
-/// A list that records join at the front only: the number of its first record.
+/// A list that grows at the front only: the number of its first record.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack {
     head: u32,
@@ -50,7 +50,7 @@ impl Default for Stack {
 }
 
 impl Stack {
-    /// Whether no record stands here.
+    /// Whether the list is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -64,7 +64,7 @@ impl Stack {
         (self.head != NONE).then_some(self.head)
     }
 
-    /// Puts a record that stands in no list of this slot first.
+    /// Adds a record, which must be in no list of this slot, at the front.
     #[inline]
     pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
     where
@@ -78,7 +78,7 @@ impl Stack {
         }
     }
 
-    /// Takes a record of this list out of it; answers with the links it had.
+    /// Removes a record of this list; returns its former links.
     #[inline]
     pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32) -> Links
     where
@@ -116,7 +116,7 @@ impl Stack {
     }
 }
 
-/// A list that records join at either end: the numbers of its first and last record.
+/// A list that grows at both ends: the numbers of its first and last record.
 #[derive(Clone, Copy, Debug)]
 pub struct List {
     stack: Stack,
@@ -130,7 +130,7 @@ impl Default for List {
 }
 
 impl List {
-    /// Whether no record stands here.
+    /// Whether the list is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -144,7 +144,7 @@ impl List {
         self.stack.front()
     }
 
-    /// Puts a record that stands in no list of this slot first.
+    /// Adds a record, which must be in no list of this slot, at the front.
     #[inline]
     pub fn push_front<S>(&mut self, records: &mut S, slot: usize, id: u32)
     where
@@ -157,7 +157,7 @@ impl List {
         self.stack.push_front(records, slot, id);
     }
 
-    /// Puts a record that stands in no list of this slot last.
+    /// Adds a record, which must be in no list of this slot, at the back.
     #[inline]
     pub fn push_back<S>(&mut self, records: &mut S, slot: usize, id: u32)
     where
@@ -173,7 +173,7 @@ impl List {
         }
     }
 
-    /// Takes a record of this list out of it.
+    /// Removes a record of this list.
     #[inline]
     pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: u32)
     where
@@ -187,7 +187,7 @@ impl List {
         }
     }
 
-    /// Takes the first record out.
+    /// Removes the first record.
     #[inline]
     pub fn pop_front<S>(&mut self, records: &mut S, slot: usize) -> Option<u32>
     where

@@ -1,62 +1,62 @@
-//! What is kept of a durable job, and what a store is asked to do.
+//! The stored form of a durable job, and the operations of a store.
 //!
-//! The engine writes operations, a store carries them out and gives rows back after a restart.
-//! Knows no store.
+//! The engine creates operations, a store applies them and returns rows after a restart. Knows no
+//! store.
 //!
-//! Invariant: a row holds all that a job needs to run again.
+//! Invariant: a row contains all that is needed to run the job again.
 
 use bytes::Bytes;
 
 use crate::wire::Priority;
 
-/// A durable job as a store keeps it.
+/// A durable job in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The number in its handle: the key.
+    /// Number in the job's handle; the key.
     pub number: u64,
-    /// Name of its function, any bytes.
+    /// Name of the function, any bytes.
     pub function: Bytes,
-    /// Its unique key, any bytes; may be empty or `-`.
+    /// Unique key, any bytes; may be empty or `-`.
     pub unique: Bytes,
     /// The function that gathers the results; empty for most jobs.
     pub reducer: Bytes,
-    /// What the worker gets to work on.
+    /// Input of the worker.
     pub payload: Bytes,
     /// Urgency.
     pub priority: Priority,
     /// Earliest start in seconds since 1970; 0 = at once.
     pub run_at_s: u64,
-    /// Workers that lost it.
+    /// Number of workers that lost the job.
     pub attempts: u32,
 }
 
 impl Row {
-    /// Bytes of its names and its payload.
+    /// Size of names and payload in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.function.len() + self.unique.len() + self.reducer.len() + self.payload.len()
     }
 }
 
-/// A change of what is kept.
+/// A change of the stored jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Keep a job. Its number is new.
+    /// Store a job with a new number.
     Insert {
         /// The job.
         row: Row,
-        /// The client has its answer already (policy `async`): the job must be kept as soon as the
-        /// store can, however long that takes, and no outcome is reported.
+        /// The client has been answered (policy `async`): the insertion is retried until it
+        /// succeeds, and its outcome is not reported.
         answered: bool,
     },
-    /// A worker lost a job. Does nothing if the job isn't kept.
+    /// Store that a worker lost a job. Does nothing for a job that isn't stored.
     SetAttempts {
         /// The job.
         number: u64,
-        /// Workers that lost it.
+        /// Number of workers that lost the job.
         attempts: u32,
     },
-    /// Forget a job. Does nothing if it isn't kept.
+    /// Remove a job. Does nothing for a job that isn't stored.
     Remove {
         /// The job.
         number: u64,
@@ -64,7 +64,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The job that it is about.
+    /// Number of the job.
     #[must_use]
     pub fn number(&self) -> u64 {
         match self {

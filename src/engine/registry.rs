@@ -1,56 +1,56 @@
-//! Functions without jobs and workers, and the memory that names and abilities take.
+//! Unused functions, and the memory of functions and abilities.
 //!
-//! A function without jobs and workers is listed by `status` as ever, but only the latest
-//! `UNUSED_MAX` of them are kept, or names that clients make up would fill the memory for good.
-//! What operators have created or bounded stays. Knows no connections and no packets.
+//! A function without jobs and workers stays visible in `status`, but only the latest `UNUSED_MAX`
+//! are kept: else clients could fill the memory with names. Functions that an operator created or
+//! limited are not removed. Knows no connections and no packets.
 //!
-//! Invariant: a function that nothing refers to and that isn't an operator's stands in the list of
-//! unused ones; others may.
+//! Invariant: an unused function that is no operator's is in the list of unused functions; the list
+//! may have others, too.
 
 use super::function::{Ability, FUNCTION_BYTES, FunctionId};
 use super::{ConnId, Engine};
 
-/// Functions without jobs and workers that are kept.
+/// Number of unused functions that are kept.
 pub(super) const UNUSED_MAX: usize = 1000;
-/// Memory of an ability: its record, and its place in the index.
+/// Memory of an ability: its record and its entry in the index.
 const ABILITY_BYTES: usize = size_of::<Ability>() + 16;
 
 impl Engine {
-    /// Memory that functions and abilities take, in bytes.
+    /// Memory of functions and abilities, in bytes.
     #[inline]
     #[must_use]
     pub fn registry_bytes(&self) -> usize {
         self.functions.bytes() + self.abilities.records.len() * ABILITY_BYTES
     }
 
-    /// The function of this name, made if there is none yet; `None` without room for it.
+    /// The function of this name, created if there is none; `None` if memory is too short for it.
     #[inline]
-    pub(super) fn find_or_create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
+    pub(super) fn find_or_create(&mut self, name: &[u8], memory_left: usize) -> Option<FunctionId> {
         if let Some(id) = self.functions.find(name) {
             return Some(id);
         }
-        self.create(name, room)
+        self.create(name, memory_left)
     }
 
     #[inline(never)]
-    fn create(&mut self, name: &[u8], room: usize) -> Option<FunctionId> {
-        let id = (FUNCTION_BYTES + name.len() <= room).then(|| self.functions.create(name))?;
+    fn create(&mut self, name: &[u8], memory_left: usize) -> Option<FunctionId> {
+        let id =
+            (FUNCTION_BYTES + name.len() <= memory_left).then(|| self.functions.create(name))?;
         self.forget_unused();
         Some(id)
     }
 
-    /// Whether there is room for a worker's word that it can run a function.
+    /// Whether `memory_left` is enough to register a worker for a function.
     #[inline]
     #[must_use]
-    pub fn has_room_to_register(&self, conn: ConnId, name: &[u8], room: usize) -> bool {
-        FUNCTION_BYTES + ABILITY_BYTES + name.len() <= room
-            || self
-                .functions
-                .find(name)
-                .is_some_and(|id| self.abilities.find(conn, id).is_some() || ABILITY_BYTES <= room)
+    pub fn has_memory_to_register(&self, conn: ConnId, name: &[u8], memory_left: usize) -> bool {
+        FUNCTION_BYTES + ABILITY_BYTES + name.len() <= memory_left
+            || self.functions.find(name).is_some_and(|id| {
+                self.abilities.find(conn, id).is_some() || ABILITY_BYTES <= memory_left
+            })
     }
 
-    /// A function may have lost its last job, or its last worker.
+    /// To be called when a function may have lost its last job or its last worker.
     #[inline]
     pub(crate) fn check_unused(&mut self, id: FunctionId) {
         if self.functions[id].is_unused() {
@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Forgets functions that have been unused for longest, if there are too many.
+    /// Removes the longest unused functions beyond `UNUSED_MAX`.
     pub(crate) fn forget_unused(&mut self) {
         while self.functions.unused_len() > UNUSED_MAX
             && let Some(id) = self.functions.unlist_unused()
@@ -80,7 +80,7 @@ mod tests {
 
     /// 50 000 names of 4 kB that a worker gave up with CANT_DO kept 208 MiB for good.
     #[test]
-    fn functions_that_nobody_uses_are_forgotten_and_their_memory_counts() {
+    fn unused_functions_are_removed_and_their_memory_counts() {
         let mut rig = Rig::new(settings());
         rig.engine.create_function(b"created", 1 << 20);
         let bounded = rig.background("bounded");
@@ -127,10 +127,10 @@ mod tests {
     fn without_memory_nothing_new_is_registered_and_what_is_there_stays() {
         let mut rig = Rig::new(settings());
         rig.can_do(1, "f");
-        assert!(rig.engine.has_room_to_register(1, b"f", 0), "it is registered");
-        assert!(!rig.engine.has_room_to_register(2, b"f", ABILITY_BYTES - 1));
-        assert!(rig.engine.has_room_to_register(2, b"f", ABILITY_BYTES));
-        assert!(!rig.engine.has_room_to_register(2, b"g", ABILITY_BYTES));
+        assert!(rig.engine.has_memory_to_register(1, b"f", 0), "it is registered");
+        assert!(!rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES - 1));
+        assert!(rig.engine.has_memory_to_register(2, b"f", ABILITY_BYTES));
+        assert!(!rig.engine.has_memory_to_register(2, b"g", ABILITY_BYTES));
         assert!(!rig.engine.create_function(b"g", 10) && rig.engine.create_function(b"f", 10));
     }
 }

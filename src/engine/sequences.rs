@@ -1,14 +1,14 @@
-//! Permission to number jobs in, sequence numbers out, one after the other.
+//! Sequence numbers of jobs: reserved ranges in, numbers out in ascending order.
 //!
-//! With a store, numbers are reserved there in blocks before any of a block is used. All cores have
-//! the same block: the slots in the numbers keep theirs apart (`handle::job_number`).
+//! With a store, a block of numbers is reserved on disk before any of it is used. All cores use the
+//! same block; the slot in a job's number makes it unique (`handle::job_number`).
 //!
 //! Invariant: each number is taken once, and none at or above `end`.
 
 use super::Engine;
 use super::handle::SEQUENCE_MAX;
 
-/// What a core may still number jobs with.
+/// The sequence numbers that are left to a core.
 #[derive(Debug)]
 pub(super) struct Sequences {
     next: u64,
@@ -21,7 +21,7 @@ impl Sequences {
         Self { next: first, end: SEQUENCE_MAX }
     }
 
-    /// The next number; `None` if more have to be reserved first.
+    /// The next number; `None` if more must be reserved first.
     #[inline]
     pub(super) fn take(&mut self) -> Option<u64> {
         let sequence = self.next;
@@ -30,19 +30,19 @@ impl Sequences {
         is_free.then_some(sequence)
     }
 
-    /// A job has this number: those up to it are taken.
+    /// Skips all numbers up to this one, which a recovered job has.
     pub(super) fn skip(&mut self, sequence: u64) {
         self.next = self.next.max(sequence + 1);
     }
 }
 
 impl Engine {
-    /// Jobs may be numbered with sequences below `end` from now on.
+    /// Allows sequence numbers below `end`.
     pub fn allow_sequences(&mut self, end: u64) {
         self.sequences.end = end;
     }
 
-    /// How many jobs may still be numbered.
+    /// Number of sequence numbers left.
     #[must_use]
     pub fn sequences_left(&self) -> u64 {
         self.sequences.end.saturating_sub(self.sequences.next)

@@ -1,40 +1,41 @@
-//! What the engine is told at its making.
+//! Settings of an engine.
 //!
-//! Values in, read by the engine's parts. Knows no options and no files.
+//! Values, read by the engine's parts. Knows no options and no files.
 //!
-//! Invariant: settings never change once the engine is made.
+//! Invariant: settings don't change after the engine is created.
 
 use super::function::Durabilities;
 
-/// How many sleepers a job that comes in wakes.
+/// How many sleeping workers a new job wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wakeup {
-    /// As many as there are jobs to take; see `Settings::lease_ms`.
+    /// As many as the function has queued jobs, less the workers woken before; see
+    /// `Settings::lease_ms`.
     Lease,
-    /// Up to so many for each job (gearmand's `--worker-wakeup`, where 0 means all).
+    /// At most this many for each job, 0 = all (gearmand's `--worker-wakeup`).
     Each(u32),
 }
 
-/// What the engine is told at its making.
+/// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a woken worker may take to grab before the next one is woken for the same job.
+    /// How long a woken worker may take to grab before all other sleepers are woken for the job.
     pub lease_ms: u64,
-    /// How many sleepers to wake.
+    /// How many sleeping workers to wake.
     pub wakeup: Wakeup,
-    /// Workers that may lose a job before it is dropped; `None` = no limit.
+    /// Number of workers that may lose a job before it is dropped; `None` = no limit.
     pub attempts_max: Option<u32>,
-    /// Seed of the hash tables, so that clients can't choose what collides.
+    /// Seed of the hash tables, so that clients can't cause collisions.
     pub hash_seed: u64,
-    /// Where the numbers of this run's jobs start; see `handle::job_number`. Those of earlier runs
-    /// must lie below.
+    /// First sequence number of this run's jobs; see `handle::job_number`. Must be above those of
+    /// earlier runs.
     pub first_sequence: u64,
-    /// Which functions' background jobs outlive the server.
+    /// Durability of each function's background jobs.
     pub durabilities: Durabilities,
 }
 
 impl Default for Settings {
-    /// What tests and benches want: everything at its default, nothing random.
+    /// For tests and benches: all defaults, nothing random.
     fn default() -> Self {
         Self {
             lease_ms: 100,

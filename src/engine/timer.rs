@@ -1,11 +1,11 @@
-//! Deadlines in, what is due out: a hierarchical timer wheel of one-millisecond ticks.
+//! A hierarchical timer wheel of one-millisecond ticks: deadlines in, keys of expired timers out.
 //!
-//! Setting and clearing a timer cost the same whatever their number; a timer moves at most once a
-//! level before it fires. Knows no clock: `now` is an argument, in milliseconds that never go back.
+//! Setting and clearing a timer take constant time; a timer moves at most once per level before it
+//! expires. Knows no clock: the time is an argument, in milliseconds of the monotonic clock.
 //!
-//! Invariant: a timer stands in the slot of the highest digit (base 64) in which its deadline
-//! differs from `elapsed`, so no timer lies in the current slot of a level above 0. One call fires
-//! at most what its budget allows and moves at most as many; the rest stays due.
+//! Invariant: a timer is in the slot of the highest digit (base 64) in which its deadline differs
+//! from `elapsed_ms`, so the current slot of a level above 0 is empty. A call returns and moves at
+//! most as many timers as its budget allows; the rest stays due.
 
 use std::num::NonZero;
 
@@ -16,12 +16,12 @@ use super::list::{Linked, Links, List};
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: u32 = 7;
-/// Timers farther off than this (139 years) fire then.
+/// Longest time until a timer expires (139 years).
 const SPAN_MS: u64 = 1 << (DIGIT_BITS * LEVELS);
-/// Where a timer stands that is due: behind all slots.
+/// Index of the list of due timers, after all slots.
 const DUE: usize = LEVELS as usize * SLOTS;
 
-/// Number of a set timer, counted from 1, so that having none takes no room.
+/// Number of a timer, counted from 1, so that an `Option` of it needs no extra space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(NonZero<u32>);
 
@@ -42,21 +42,21 @@ impl<K> Linked for Timer<K> {
     }
 }
 
-/// All timers of one core, each with a key that says what it is for.
+/// All timers of one core, each with a key.
 #[derive(Debug)]
 pub struct Timers<K> {
     timers: Slab<Timer<K>>,
-    /// `SLOTS` slots a level, then the list of those that are due.
+    /// The lists of all slots, `SLOTS` for each level, and that of the due timers.
     places: Box<[List]>,
-    /// Which slots of a level hold timers.
+    /// For each level, a bit for each slot with timers.
     occupied: [u64; LEVELS as usize],
-    /// A slot above level 0 whose time has come and whose timers aren't all moved yet.
+    /// A slot whose time has come and that isn't emptied yet.
     moving: Option<usize>,
     elapsed_ms: u64,
 }
 
 impl<K: Copy> Timers<K> {
-    /// No timers; time starts at `now_ms`.
+    /// A wheel without timers at the time `now_ms`.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self {
@@ -68,13 +68,13 @@ impl<K: Copy> Timers<K> {
         }
     }
 
-    /// Number of set timers.
+    /// Number of timers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.len()
     }
 
-    /// Whether none is set.
+    /// Whether there are no timers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.timers.is_empty()
@@ -83,13 +83,13 @@ impl<K: Copy> Timers<K> {
     /// Sets a timer; a deadline in the past is due at once.
     pub fn insert(&mut self, deadline_ms: u64, key: K) -> TimerId {
         let timer = Timer { deadline_ms, key, place: 0, links: Links::LOOSE };
-        // More than 2^32 timers can't be: each belongs to a connection or a job, numbered likewise.
+        // There are fewer than 2^32 timers: each belongs to a connection or a job.
         let id = u32::try_from(self.timers.insert(timer)).unwrap_or(u32::MAX - 1);
         self.place(id);
         TimerId(NonZero::<u32>::MIN.saturating_add(id))
     }
 
-    /// Clears a timer that has not fired.
+    /// Clears a timer that has not expired.
     pub fn remove(&mut self, TimerId(number): TimerId) {
         let id = number.get() - 1;
         let place = usize::from(self.timers[id as usize].place);
@@ -98,7 +98,7 @@ impl<K: Copy> Timers<K> {
         self.timers.remove(id as usize);
     }
 
-    /// When `expire` has to be called next; it may then turn out that timers only move.
+    /// When to call `expire` next. That call may only move timers and return none.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         if self.moving.is_some() || !self.places[DUE].is_empty() {
@@ -107,8 +107,8 @@ impl<K: Copy> Timers<K> {
         self.next_slot().map(|(_, at_ms)| at_ms)
     }
 
-    /// The next timer whose deadline is `now_ms` or before; `None` when there is none or `budget`
-    /// is used up.
+    /// Removes the next timer with a deadline of at most `now_ms`; `None` if there is none or
+    /// `budget` is used up.
     pub fn expire(&mut self, now_ms: u64, budget: &mut usize) -> Option<K> {
         while *budget > 0 {
             if let Some(id) = self.places[DUE].pop_front(&mut self.timers, 0) {
@@ -142,7 +142,7 @@ impl<K: Copy> Timers<K> {
         None
     }
 
-    /// The occupied slot that comes first, and when.
+    /// The occupied slot with the earliest time, and that time.
     fn next_slot(&self) -> Option<(usize, u64)> {
         for (level, &occupied) in (0..LEVELS).zip(&self.occupied) {
             if occupied == 0 {
@@ -150,10 +150,10 @@ impl<K: Copy> Timers<K> {
             }
             let shift = DIGIT_BITS * level;
             let position = (self.elapsed_ms >> shift) & (SLOTS as u64 - 1);
-            // Occupied slots stand at or behind the current one: a smaller digit would mean that a
-            // higher digit differs too.
+            // Occupied slots are at or after the current one: with a smaller digit, a higher digit
+            // of the deadline would differ, too.
             let slot = u64::from((occupied >> position).trailing_zeros()) + position;
-            debug_assert!(slot < SLOTS as u64, "a timer behind the wheel's hand");
+            debug_assert!(slot < SLOTS as u64, "a timer in the past of the wheel");
             let span = SLOTS as u64 * (1 << shift);
             let start_ms = self.elapsed_ms / span * span + (slot << shift);
             let place = level as usize * SLOTS + usize::try_from(slot).unwrap_or(0);
@@ -162,7 +162,7 @@ impl<K: Copy> Timers<K> {
         None
     }
 
-    /// Puts a timer that stands nowhere where its deadline belongs.
+    /// Puts a timer that is in no list into the slot of its deadline.
     fn place(&mut self, id: u32) {
         let farthest_ms = (self.elapsed_ms | (SPAN_MS - 1)).max(self.elapsed_ms);
         let timer = &mut self.timers[id as usize];
@@ -179,7 +179,7 @@ impl<K: Copy> Timers<K> {
         self.mark(place);
     }
 
-    /// Sets a slot's bit as its list says.
+    /// Sets or clears a slot's bit in `occupied`.
     fn mark(&mut self, place: usize) {
         if let Some(bits) = self.occupied.get_mut(place / SLOTS) {
             let bit = 1 << (place % SLOTS);

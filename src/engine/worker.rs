@@ -1,43 +1,21 @@
-//! The workers' half of the engine: abilities, grabbing, sleeping and waking.
+//! Abilities of workers and the jobs that they run: CAN_DO, CANT_DO and GRAB_JOB.
 //!
-//! Commands of a worker's connection in, a job or nothing out, and wake-ups as effects. How the
-//! lists of `function` make each of these cost nothing per function of a worker and nothing per
-//! worker of a function is told there; this module is the only one that moves abilities between
-//! them.
+//! Commands of a worker's connection in, a job or nothing out. Only this module and `sleep` move
+//! abilities between the lists that `function` describes; with those lists no command costs time
+//! per function of a worker or per worker of a function.
 //!
-//! Invariant: after `wake_sleepers`, a job that may start never lies beside a sleeping worker that
-//! could run it unless as many workers hold leases for its function as it has such jobs. A lease
-//! ends with the worker's next grab or sleep, or with its connection: the next sleeper is woken;
-//! or unused after `Settings::lease_ms`: all sleepers are.
+//! Invariant: a function's queue with jobs is in the `maybe_ready` list of each of its workers. A
+//! running job is in the `running` list of the ability by which its worker took it.
 
 use super::function::{AbilityId, FunctionId, OWN, READY, WAKING};
 use super::job::{JobId, State};
-use super::timer::TimerId;
-use super::{ConnId, Due, Effect, Engine, Now, Wakeup};
-use crate::wire::Priority;
-
-/// Whether a worker sleeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Nap {
-    /// It will grab of itself, or was woken and has let its lease end.
-    #[default]
-    Awake,
-    /// It waits for a NOOP.
-    Asleep,
-    /// A NOOP is on its way, for this function.
-    Woken { function: FunctionId, lease: TimerId },
-}
-
-/// Functions with jobs that are looked at for a new sleeper; a worker with more of them is woken at
-/// once, and looks by grabbing.
-const UNCLAIMED_LOOK: usize = 8;
-
-/// There are more functions with jobs than are looked at.
-struct TooMany;
+use super::sleep::SleepState;
+use super::{ConnId, Due, Effect, Engine, Now};
+use crate::wire::{Priority, PrioritySet};
 
 impl Engine {
-    /// `CAN_DO` and `CAN_DO_TIMEOUT`: a connection can run a function, each job for at most
-    /// `timeout_ms` (0 = no limit). Once more for the same function sets the time anew.
+    /// `CAN_DO` and `CAN_DO_TIMEOUT`: registers a connection for a function, each job of which may
+    /// run for at most `timeout_ms` (0 = no limit). For a registered function it sets the limit.
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
         let function_id = self.functions.find_or_create(function);
         self.forget_unused();
@@ -50,32 +28,33 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn as usize];
         function.workers += 1;
-        // libgearman sends its functions the last one first, and gearmand puts each before the
-        // others: both together give the order in which a worker's program named them.
+        // libgearman sends its functions in reverse order, and gearmand puts each before those it
+        // has: together they give the order in which the worker's program named them.
         peer.abilities.push_front(records, OWN, id);
         for priority in Priority::ALL {
             let priority = priority as usize;
             let ready = function.queues[priority].len > 0;
-            records[id as usize].ready[priority] = ready;
+            records[id as usize].maybe_ready[priority] = ready;
             if ready {
-                peer.ready[priority].push_front(records, READY[priority], id);
+                peer.maybe_ready[priority].push_front(records, READY[priority], id);
             } else {
-                function.unaware[priority].push_front(records, READY[priority], id);
+                function.not_ready[priority].push_front(records, READY[priority], id);
             }
         }
-        if peer.nap == Nap::Asleep {
-            records[id as usize].candidate = true;
-            function.candidates.push_front(records, WAKING, id);
-            self.stir(function_id);
+        if peer.sleep == SleepState::Asleep {
+            records[id as usize].maybe_asleep = true;
+            function.maybe_asleep.push_front(records, WAKING, id);
+            self.queue_wakeup_check(function_id);
         } else {
-            peer.passed.push_front(records, WAKING, id);
-            if peer.is_remote && self.ready(conn) != 0 {
+            peer.awake.push_front(records, WAKING, id);
+            if peer.is_remote && !self.ready(conn).is_empty() {
                 self.effects.push(Effect::Hint { conn });
             }
         }
     }
 
-    /// `CANT_DO`: a connection can't run a function any more. Jobs of it that it has go to others.
+    /// `CANT_DO`: a connection can't run a function any more. Jobs of that function that it runs
+    /// return to their queue.
     pub fn cant_do(&mut self, conn: ConnId, function: &[u8], now: Now) {
         let Some(function_id) = self.functions.find(function) else { return };
         if let Some(id) = self.abilities.find(conn, function_id) {
@@ -87,7 +66,8 @@ impl Engine {
 
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
-        // With lease and abilities ended first, none of its jobs wakes this very worker.
+        // The lease and the abilities end before the jobs return to their queues, so that the jobs
+        // don't wake this worker.
         self.end_lease(conn);
         let mut lost = Vec::new();
         while let Some(id) = self.peers[conn as usize].abilities.front() {
@@ -96,138 +76,25 @@ impl Engine {
         lost.into_iter().for_each(|job| self.return_job(job, now));
     }
 
-    /// `GRAB_JOB*`: the next job for this worker: by priority, then function by function in turns,
-    /// then first come first served. Jobs less urgent than `least` are left alone.
+    /// `GRAB_JOB*`: assigns the next job to this worker: the most urgent priority first, its
+    /// functions in turns within a priority, the oldest job first within a function. Skips jobs
+    /// less urgent than `least`.
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
         let found = self.find_job(conn, least);
         let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
-        // It may have taken another function's job than the one it was woken for.
+        // The job may be another function's than the one that the worker was woken for.
         if let Some(function) = woken_for {
-            self.stir(function);
+            self.queue_wakeup_check(function);
         }
         id
     }
 
-    /// `PRE_SLEEP`: the worker sleeps until a NOOP, which comes with `wake_sleepers` if there is a
-    /// job that nobody else was woken for.
-    pub fn pre_sleep(&mut self, conn: ConnId) {
-        let woken_for = self.take_lease(conn);
-        let peer = &mut self.peers[conn as usize];
-        peer.nap = Nap::Asleep;
-        while let Some(id) = peer.passed.pop_front(&mut self.abilities.records, WAKING) {
-            let ability = &mut self.abilities.records[id as usize];
-            ability.candidate = true;
-            let candidates = &mut self.functions[ability.function].candidates;
-            candidates.push_front(&mut self.abilities.records, WAKING, id);
-        }
-        // Which of its functions have jobs to spare is looked at when the batch has ended: a job
-        // that lies there now may be taken or cancelled before, while those of others stay.
-        if !std::mem::replace(&mut self.peers[conn as usize].is_new_sleeper, true) {
-            self.new_sleepers.push(conn);
-        }
-        if let Some(function) = woken_for {
-            self.stir(function);
-        }
-    }
-
-    /// Wakes a worker that fell asleep in this batch if jobs lie there that no lease runs for. All
-    /// of its functions are looked at: jobs that came while it was awake stirred no sleeper.
-    fn check_new_sleeper(&mut self, conn: ConnId, now: Now) {
-        let peer = &mut self.peers[conn as usize];
-        let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
-        if !is_new_sleeper || peer.nap != Nap::Asleep {
-            return;
-        }
-        let Some((ability, _)) = self.find_job(conn, Priority::Low) else { return };
-        match self.find_unclaimed(conn) {
-            Ok(Some(function)) => self.rouse(conn, function, now),
-            Ok(None) => {}
-            Err(TooMany) => {
-                let function = self.abilities.records[ability as usize].function;
-                self.rouse(conn, function, now);
-            }
-        }
-    }
-
-    /// A function of this worker with more jobs than workers that were woken for it.
-    fn find_unclaimed(&self, conn: ConnId) -> Result<Option<FunctionId>, TooMany> {
-        let (peer, records) = (&self.peers[conn as usize], &self.abilities.records);
-        let ready = Priority::ALL.into_iter().flat_map(|priority| {
-            peer.ready[priority as usize].iter(records, READY[priority as usize])
-        });
-        for (at, id) in ready.enumerate() {
-            if at == UNCLAIMED_LOOK {
-                return Err(TooMany);
-            }
-            let id = records[id as usize].function;
-            let function = &self.functions[id];
-            if function.woken < function.queued {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Wakes sleepers for the jobs that lie in their queues now. To be called when all that came
-    /// together has been seen to: a job that came with the grab of a worker that is awake wakes
-    /// nobody, and of two workers the one that falls asleep in the same batch is woken. Answers
-    /// whether there are effects.
-    #[inline]
-    pub fn wake_sleepers(&mut self, now: Now) -> bool {
-        while let Some(id) = self.stirred.pop() {
-            // It may have been dropped, and its number be another's.
-            if let Some(function) = self.functions.get_mut(id)
-                && std::mem::take(&mut function.stirred)
-            {
-                // A lease that ended unused tells of workers that don't answer. With one lease
-                // after another a job would wait for each of them in turn.
-                let has_lapsed = std::mem::take(&mut function.has_lapsed);
-                loop {
-                    let function = &self.functions[id];
-                    let is_wanted = has_lapsed && function.queued > 0;
-                    if !(is_wanted || function.woken < function.queued) || !self.wake_one(id, now) {
-                        break;
-                    }
-                }
-            }
-        }
-        while let Some(conn) = self.new_sleepers.pop() {
-            self.check_new_sleeper(conn, now);
-        }
-        !self.effects.is_empty()
-    }
-
-    /// A worker that was woken won't grab here: it has work from another core, or is gone on its
-    /// way. The next one is woken.
-    pub fn decline(&mut self, conn: ConnId) {
-        self.end_lease(conn);
-    }
-
-    /// A worker that slept was woken by another core.
-    pub fn rise(&mut self, conn: ConnId) {
-        let nap = &mut self.peers[conn as usize].nap;
-        if *nap == Nap::Asleep {
-            *nap = Nap::Awake;
-        }
-    }
-
-    /// Priorities that have jobs for a worker, one bit each, the most urgent one the lowest.
-    pub fn ready(&mut self, conn: ConnId) -> u8 {
-        let has_jobs = Priority::ALL.map(|priority| self.next_in_turn(conn, priority).is_some());
-        has_jobs.iter().rev().fold(0, |mask, &has| mask << 1 | u8::from(has))
-    }
-
-    /// Whether a worker waits for a NOOP.
-    #[must_use]
-    pub fn is_asleep(&self, conn: ConnId) -> bool {
-        self.peers[conn as usize].nap == Nap::Asleep
-    }
-
-    /// Whether a worker was woken and its lease hasn't ended.
-    #[must_use]
-    pub fn is_woken(&self, conn: ConnId) -> bool {
-        matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
+    /// Priorities that have jobs for a worker. Drops empty queues from the worker's lists, as
+    /// `grab` does.
+    pub fn ready(&mut self, conn: ConnId) -> PrioritySet {
+        let has_jobs = |priority: &Priority| self.next_in_turn(conn, *priority).is_some();
+        Priority::ALL.into_iter().filter(has_jobs).collect()
     }
 
     /// The functions a connection can run, the latest first.
@@ -236,111 +103,29 @@ impl Engine {
         abilities.map(|id| &*self.functions[self.abilities.records[id as usize].function].name)
     }
 
-    /// The lease timer of a woken worker has run out: the next one is woken.
-    pub(crate) fn end_overdue_lease(&mut self, conn: ConnId) {
-        let Nap::Woken { function, .. } = self.peers[conn as usize].nap else {
-            debug_assert!(false, "a lease ends with its timer");
-            return;
-        };
-        self.peers[conn as usize].nap = Nap::Awake;
-        self.functions[function].woken -= 1;
-        self.counters.leases_ended += 1;
-        // Without sleepers there is nothing to wake, now or for what comes later.
-        self.functions[function].has_lapsed = !self.functions[function].candidates.is_empty();
-        self.stir(function);
-    }
-
-    /// The queue of a function and priority got its first job: its workers' turn lists get to know.
-    pub(crate) fn tell_workers(&mut self, function: FunctionId, priority: usize) {
-        let unaware = &mut self.functions[function].unaware[priority];
+    /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its
+    /// function.
+    pub(crate) fn mark_queue_ready(&mut self, function: FunctionId, priority: usize) {
+        let not_ready = &mut self.functions[function].not_ready[priority];
         let records = &mut self.abilities.records;
-        while let Some(id) = unaware.pop_front(records, READY[priority]) {
+        while let Some(id) = not_ready.pop_front(records, READY[priority]) {
             let ability = &mut records[id as usize];
-            ability.ready[priority] = true;
+            ability.maybe_ready[priority] = true;
             let conn = ability.conn;
             let peer = &mut self.peers[conn as usize];
-            // A list that isn't empty has been told of, even where what it says is false by now:
-            // the answer to the next grab says so. A sleeper hears of it when it is woken.
-            let is_news = peer.ready[priority].is_empty();
-            peer.ready[priority].push_back(records, READY[priority], id);
-            if is_news && peer.is_remote && peer.nap != Nap::Asleep {
+            // A list that isn't empty has been hinted at. Its queues may be empty by now, which the
+            // reply to the next grab reports. A sleeper learns its priorities with the NOOP.
+            let was_empty = peer.maybe_ready[priority].is_empty();
+            peer.maybe_ready[priority].push_back(records, READY[priority], id);
+            if was_empty && peer.is_remote && peer.sleep != SleepState::Asleep {
                 self.effects.push(Effect::Hint { conn });
             }
         }
     }
 
-    /// A job came into a function's queue.
-    pub(crate) fn wake_for_new_job(&mut self, function: FunctionId, now: Now) {
-        match self.settings.wakeup {
-            Wakeup::Lease => self.stir(function),
-            Wakeup::Each(limit) => {
-                let mut left = if limit == 0 { u32::MAX } else { limit };
-                while left > 0 && self.wake_one(function, now) {
-                    left -= 1;
-                }
-            }
-        }
-    }
-
-    /// Has `wake_sleepers` see whether there are more jobs of a function than workers woken for it.
-    fn stir(&mut self, id: FunctionId) {
-        let function = &mut self.functions[id];
-        // Whoever falls asleep later looks for jobs.
-        if !function.stirred && !function.candidates.is_empty() {
-            function.stirred = true;
-            self.stirred.push(id);
-        }
-    }
-
-    /// Wakes the sleeper that fell asleep last; `false` if nobody sleeps.
-    fn wake_one(&mut self, function: FunctionId, now: Now) -> bool {
-        let records = &mut self.abilities.records;
-        while let Some(id) = self.functions[function].candidates.pop_front(records, WAKING) {
-            let ability = &mut records[id as usize];
-            ability.candidate = false;
-            let conn = ability.conn;
-            let peer = &mut self.peers[conn as usize];
-            peer.passed.push_front(records, WAKING, id);
-            if peer.nap == Nap::Asleep {
-                self.rouse(conn, function, now);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Sends a NOOP and starts the lease.
-    fn rouse(&mut self, conn: ConnId, function: FunctionId, now: Now) {
-        let lease = self.timers.insert(now.mono_ms + self.settings.lease_ms, Due::Lease(conn));
-        self.peers[conn as usize].nap = Nap::Woken { function, lease };
-        self.functions[function].woken += 1;
-        self.effects.push(Effect::Noop { conn });
-    }
-
-    /// Wakes a worker up without a NOOP; answers with the function that it held a lease for.
-    fn take_lease(&mut self, conn: ConnId) -> Option<FunctionId> {
-        match std::mem::take(&mut self.peers[conn as usize].nap) {
-            Nap::Woken { function, lease } => {
-                self.timers.remove(lease);
-                self.functions[function].woken -= 1;
-                Some(function)
-            }
-            Nap::Awake | Nap::Asleep => None,
-        }
-    }
-
-    /// Ends the lease of a worker that can't run what it was woken for. One that sleeps sleeps on.
-    fn end_lease(&mut self, conn: ConnId) {
-        if matches!(self.peers[conn as usize].nap, Nap::Woken { .. })
-            && let Some(function) = self.take_lease(conn)
-        {
-            self.stir(function);
-        }
-    }
-
     /// The ability whose turn it is at the most urgent priority that has jobs for this worker.
-    /// Abilities whose queue turns out to be empty leave the turn list until they are told again.
-    fn find_job(&mut self, conn: ConnId, least: Priority) -> Option<(AbilityId, usize)> {
+    /// Abilities whose queue is empty move to `not_ready` until the queue gets a job.
+    pub(super) fn find_job(&mut self, conn: ConnId, least: Priority) -> Option<(AbilityId, usize)> {
         let urgent = Priority::ALL.into_iter().take(least as usize + 1);
         let mut found = urgent.map(|priority| {
             self.next_in_turn(conn, priority).map(|ability| (ability, priority as usize))
@@ -351,7 +136,7 @@ impl Engine {
     #[inline]
     fn next_in_turn(&mut self, conn: ConnId, priority: Priority) -> Option<AbilityId> {
         let priority = priority as usize;
-        let ready = &mut self.peers[conn as usize].ready[priority];
+        let ready = &mut self.peers[conn as usize].maybe_ready[priority];
         let records = &mut self.abilities.records;
         while let Some(id) = ready.front() {
             let function = &mut self.functions[records[id as usize].function];
@@ -359,20 +144,20 @@ impl Engine {
                 return Some(id);
             }
             ready.remove(records, READY[priority], id);
-            records[id as usize].ready[priority] = false;
-            function.unaware[priority].push_front(records, READY[priority], id);
+            records[id as usize].maybe_ready[priority] = false;
+            function.not_ready[priority].push_front(records, READY[priority], id);
         }
         None
     }
 
-    /// Gives the first job of a queue to a worker, whose next turn is another function's.
+    /// Assigns the first job of a queue to a worker and puts the function last in its turns.
     fn assign(&mut self, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
         let records = &mut self.abilities.records;
         let ability = &records[ability_id as usize];
         let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
         let function = &mut self.functions[ability.function];
         let peer = &mut self.peers[conn as usize];
-        let ready = &mut peer.ready[priority];
+        let ready = &mut peer.maybe_ready[priority];
         ready.remove(records, READY[priority], ability_id);
         ready.push_back(records, READY[priority], ability_id);
 
@@ -397,7 +182,7 @@ impl Engine {
         id
     }
 
-    /// Takes a running job out of its worker's hands; it is nowhere then.
+    /// Takes a running job from its worker. The job is in no list afterwards.
     pub(crate) fn release(&mut self, id: JobId) {
         let job = &mut self.jobs[id as usize];
         debug_assert_eq!(job.state, State::Running);
@@ -412,8 +197,8 @@ impl Engine {
         self.peers[ability.conn as usize].running -= 1;
     }
 
-    /// A connection can't run a function any more. Jobs that it ran by the ability are `lost`: to
-    /// be returned, the oldest of a function last, so that it comes to the very head.
+    /// Removes an ability. The jobs that ran by it are appended to `lost`, for the caller to return
+    /// to their queue: the oldest last, so that it becomes the head.
     fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
         let lost_before = lost.len();
         while let Some(job) = self.abilities.records[id as usize].running.front() {
@@ -424,25 +209,28 @@ impl Engine {
         let records = &mut self.abilities.records;
         let ability = &records[id as usize];
         let (conn, function_id) = (ability.conn, ability.function);
-        let (ready, candidate) = (ability.ready, ability.candidate);
+        let (ready, maybe_asleep) = (ability.maybe_ready, ability.maybe_asleep);
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn as usize];
         function.workers -= 1;
         peer.abilities.remove(records, OWN, id);
         for (priority, ready) in ready.into_iter().enumerate() {
-            let list =
-                if ready { &mut peer.ready[priority] } else { &mut function.unaware[priority] };
+            let list = if ready {
+                &mut peer.maybe_ready[priority]
+            } else {
+                &mut function.not_ready[priority]
+            };
             list.remove(records, READY[priority], id);
         }
-        let list = if candidate { &mut function.candidates } else { &mut peer.passed };
+        let list = if maybe_asleep { &mut function.maybe_asleep } else { &mut peer.awake };
         list.remove(records, WAKING, id);
         self.abilities.remove(id);
-        if let Nap::Woken { function, .. } = self.peers[conn as usize].nap
+        if let SleepState::Woken { function, .. } = self.peers[conn as usize].sleep
             && function == function_id
         {
             self.end_lease(conn);
         }
-        // Lost jobs refer to it, and are nowhere yet.
+        // Lost jobs still refer to the function; they are counted again once they are returned.
         if !has_lost {
             self.check_unused(function_id);
         }
@@ -456,7 +244,7 @@ impl Engine {
         let records = &self.abilities.records;
         let mut leases = std::collections::HashMap::new();
         for peer in &self.peers {
-            if let Nap::Woken { function, .. } = peer.nap {
+            if let SleepState::Woken { function, .. } = peer.sleep {
                 *leases.entry(function).or_insert(0) += 1;
             }
         }
@@ -466,13 +254,13 @@ impl Engine {
             let mut workers = 0;
             for (_, ability) in able {
                 workers += 1;
-                let asleep = self.peers[ability.conn as usize].nap == Nap::Asleep;
-                assert!(!asleep || ability.candidate, "sleepers can be found");
+                let asleep = self.peers[ability.conn as usize].sleep == SleepState::Asleep;
+                assert!(!asleep || ability.maybe_asleep, "every sleeper is in a list");
                 assert!(
                     !asleep || function.woken >= function.queued,
-                    "a job lies beside a sleeper that could run it"
+                    "a job is queued that a sleeper could run"
                 );
-                for (ready, queue) in ability.ready.iter().zip(&function.queues) {
+                for (ready, queue) in ability.maybe_ready.iter().zip(&function.queues) {
                     assert!(*ready || queue.len == 0, "workers know of every queue with jobs");
                 }
             }

@@ -97,6 +97,8 @@ pub(crate) struct CoreRuntime {
     /// None with one core, where connections don't migrate, and where cores poll: these are always
     /// busy.
     pub(crate) meter: Option<Meter>,
+    /// Whether connections leave this core when it has no time left.
+    pub(crate) offloads: bool,
     pub(crate) alarm: Alarm,
     pub(crate) liveness: Liveness,
 }
@@ -136,7 +138,7 @@ impl CoreRuntime {
 
     /// Tells the shard what the other cores have in use and which of them accept connections.
     fn update_other_cores(&mut self, now: Now) {
-        let Self { shard, gauges, connections_max, memory, meter, clock, .. } = self;
+        let Self { shard, gauges, connections_max, memory, meter, offloads, clock, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
             let Load { bytes, largest_unread_bytes, .. } = gauges.elsewhere();
             let read_at_ms = Some(now.mono_ms);
@@ -145,9 +147,11 @@ impl CoreRuntime {
         let window = meter.as_mut().and_then(|it| it.poll_window(now.mono_ms, || clock.elapsed()));
         if let Some(utilization) = window {
             gauges.publish_utilization(utilization, now.mono_ms);
-            match offload_target(gauges, *connections_max, now.mono_ms) {
-                Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
-                None => shard.start_offload(gauges.own(), 0),
+            if *offloads {
+                match offload_target(gauges, *connections_max, now.mono_ms) {
+                    Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
+                    None => shard.start_offload(gauges.own(), 0),
+                }
             }
         }
         let OtherCoresMemory { bytes, largest_unread_bytes, .. } = *memory;
@@ -328,6 +332,7 @@ impl CoreRuntime {
             connections_max: 100,
             memory: OtherCoresMemory::default(),
             meter: None,
+            offloads: false,
             alarm: Alarm::default(),
             liveness: Liveness::new(Duration::ZERO),
         }
@@ -365,7 +370,7 @@ mod tests {
     use crate::io::cores::mesh;
     use crate::shard::cores::Cores;
     use crate::shard::{Origin, Settings};
-    use crate::wire::{Command, Magic, encode};
+    use crate::wire::{Command, Magic, PrioritySet, encode};
 
     /// A request that waited for another core's answer to a grab is handled when the driver asks
     /// for the next connection to flush. Its messages were sent after its reply, and after the
@@ -396,7 +401,7 @@ mod tests {
         let Some(Envelope::Message(Message::Grab { key, .. })) = messages.pop() else {
             panic!("{messages:?}");
         };
-        runtime.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
+        runtime.shard.receive_message(1, Message::Empty { key, ready: PrioritySet::EMPTY }, now);
         while runtime.poll_dirty(now).is_some() && messages.len() < 2 {
             other.receive(9, |_, envelope| messages.push(envelope));
         }

@@ -1,11 +1,11 @@
-//! The text protocol: a line in, a text reply out. The second caller of the engine.
+//! The text protocol: a line in, a text reply out.
 //!
-//! Knows the words of the protocol and their exact answers; line ends differ from command to
-//! command, and monitoring scripts depend on them. Knows nothing of packets and sockets.
+//! Knows the commands and their exact replies; line ends differ from command to command, and
+//! monitoring scripts depend on them. Knows nothing of packets and sockets.
 //!
-//! Invariant: a reply is bounded. What lists as many rows as there are jobs, functions or
-//! connections is written in parts of `ROWS_MAX` rows, each when the last one has left; a list
-//! shows each row as it is when it is written.
+//! Invariant: a reply has a bounded size. A list of jobs, functions or connections is written in
+//! parts of `ROWS_MAX` rows, each after the part before it was sent; a row shows the state at the
+//! time when it is written.
 
 use std::io::Write;
 
@@ -14,21 +14,21 @@ use crate::engine::job::{Job, State};
 use crate::engine::{ConnId, Engine};
 use crate::wire::text::decimal;
 
-/// More words than this, and the connection is closed, as in gearmand.
+/// Largest number of words; with more the connection is closed, as in gearmand.
 const WORDS_MAX: usize = 5;
 
-/// Rows of a list that are written before other connections get their turn.
+/// Rows of a list that are written before other connections are served.
 const ROWS_MAX: usize = 4096;
 
-/// There is no room for one more function.
+/// Reply if memory is too short for a new function.
 const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
-/// Nobody has the function to be dropped.
+/// Reply if there is no function to drop.
 const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
 
-/// What the server says of itself.
+/// What the server reports about itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
-    /// Version of this server.
+    /// Version of the server.
     pub version: &'static str,
     /// Name of the log level, in gearmand's words.
     pub verbosity: &'static str,
@@ -36,12 +36,12 @@ pub struct Identity {
     pub pid: u32,
 }
 
-/// A line with more words than any command has.
+/// A line with more words than any command may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("text line has more than {WORDS_MAX} words")]
 pub struct TooManyWords;
 
-/// A list that is being written: what of, and the number to go on from.
+/// A list that is being written, and the number of its next row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// `status`
@@ -54,30 +54,30 @@ pub enum Listing {
     UniqueJobs(u32),
     /// `workers`
     Workers {
-        /// The number to go on from.
+        /// Number of the next connection.
         at: ConnId,
-        /// Only connections that moved to the core after so many others had; `None`: all.
+        /// Number of connections that had moved to the core at an earlier time: list only those
+        /// that moved there since; `None` = all.
         since: Option<u64>,
     },
 }
 
-/// A connection as `workers` shows it.
+/// A row of `workers`.
 #[derive(Debug)]
 pub struct WorkerRow<'a> {
-    /// Its number.
+    /// Number of the connection.
     pub conn: ConnId,
-    /// A number that no other connection of the server has: its descriptor, or what the driver has
-    /// in its place.
+    /// A number that is unique in the server: the descriptor, or the driver's substitute for it.
     pub fd: i32,
-    /// Its peer's address.
+    /// Address of the peer.
     pub ip: std::net::IpAddr,
-    /// The name it gave itself.
+    /// Client id.
     pub id: &'a [u8],
-    /// Functions of other cores that it can run.
+    /// Functions of other cores that the connection is registered for.
     pub elsewhere: Vec<&'a [u8]>,
 }
 
-/// Answers a line by appending to `out`, or by naming the list that is to follow.
+/// Appends the reply to a line to `out`, or returns the list that is the reply.
 ///
 /// # Errors
 /// `TooManyWords`: the connection is to be closed.
@@ -86,7 +86,7 @@ pub fn answer(
     engine: &mut Engine,
     handles: &Handles,
     identity: &Identity,
-    room: usize,
+    memory_left: usize,
     out: &mut Vec<u8>,
 ) -> Result<Option<Listing>, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
@@ -110,7 +110,7 @@ pub fn answer(
     } else if is("cancel") && arguments.len() >= 2 {
         cancel(arguments, engine, handles, out);
     } else if is("create") {
-        create(command, arguments, engine, room, out);
+        create(command, arguments, engine, memory_left, out);
     } else if is("drop") {
         drop_function(command, arguments, engine, out);
     } else if is("maxqueue") {
@@ -122,8 +122,8 @@ pub fn answer(
     Ok(None)
 }
 
-/// Appends the next rows of a list, and to `named`, for each connection, its number and where its
-/// row ends; answers with what is left of it. The dot behind the last row is the caller's.
+/// Appends the next rows of a list to `out`, and the number and the end of each connection's row to
+/// `named`. Returns the rest of the list, if any. The caller writes the dot after the last row.
 pub fn list<'a>(
     listing: Listing,
     engine: &Engine,
@@ -133,18 +133,20 @@ pub fn list<'a>(
     named: &mut Vec<(i32, usize)>,
 ) -> Option<Listing> {
     let (mut rows, mut next) = (0..ROWS_MAX, None);
-    // Every row asks first; the row that gets no leave is the next part's first.
-    let mut leave = |from: Listing| {
-        let granted = rows.next().is_some();
-        if !granted {
+    // Called before each row: `false` ends this part, and the next part begins with that row.
+    let mut has_space = |from: Listing| {
+        let is_in_part = rows.next().is_some();
+        if !is_in_part {
             next = Some(from);
         }
-        granted
+        is_in_part
     };
     match listing {
         Listing::Status(at) => {
-            for (_, function) in
-                engine.functions().iter_from(at).take_while(|&(at, _)| leave(Listing::Status(at)))
+            for (_, function) in engine
+                .functions()
+                .iter_from(at)
+                .take_while(|&(at, _)| has_space(Listing::Status(at)))
             {
                 let (total, running) = (function.total(), function.running);
                 text(out, &[&function.name, b"\t"]);
@@ -155,7 +157,7 @@ pub fn list<'a>(
             for (_, function) in engine
                 .functions()
                 .iter_from(at)
-                .take_while(|&(at, _)| leave(Listing::PriorityStatus(at)))
+                .take_while(|&(at, _)| has_space(Listing::PriorityStatus(at)))
             {
                 let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
                 text(out, &[&function.name, b"\t"]);
@@ -165,22 +167,24 @@ pub fn list<'a>(
         }
         Listing::Jobs(at) => {
             for (_, job) in
-                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::Jobs(at)))
+                engine.jobs().iter_from(at).take_while(|&(at, _)| has_space(Listing::Jobs(at)))
             {
                 text(out, &[handles.text(job.number).as_ref(), b"\t"]);
                 numbers(out, &[job.attempts.into(), ignored(engine, job), job.background.into()]);
             }
         }
         Listing::UniqueJobs(at) => {
-            for (_, job) in
-                engine.jobs().iter_from(at).take_while(|&(at, _)| leave(Listing::UniqueJobs(at)))
+            for (_, job) in engine
+                .jobs()
+                .iter_from(at)
+                .take_while(|&(at, _)| has_space(Listing::UniqueJobs(at)))
             {
                 text(out, &[job.unique(), b"\n"]);
             }
         }
         Listing::Workers { at, since } => {
             let from = conns.skip_while(|row| row.conn < at);
-            for row in from.take_while(|row| leave(Listing::Workers { at: row.conn, since })) {
+            for row in from.take_while(|row| has_space(Listing::Workers { at: row.conn, since })) {
                 // Writing to memory can't fail.
                 let _ = write!(out, "{} {} ", row.fd, row.ip);
                 text(out, &[row.id, b" :"]);
@@ -195,46 +199,46 @@ pub fn list<'a>(
     next
 }
 
-/// Whom a line is about, where functions belong to different cores.
+/// Which cores can answer a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Concern<'a> {
-    /// The server, every core's in turn, or nobody: whoever gets it answers.
+pub enum Scope<'a> {
+    /// Any core: a line about the server, an invalid one, or a list, which each core continues.
     Any,
-    /// One function.
+    /// The core of one function.
     Function(&'a [u8]),
-    /// One job, by its handle.
+    /// The core of one job, by its handle.
     Job(&'a [u8]),
-    /// Functions of any core.
-    Everyone,
+    /// All cores together.
+    All,
 }
 
-/// Whom a line is about.
+/// Which cores can answer a line.
 #[must_use]
-pub fn concern(line: &[u8]) -> Concern<'_> {
+pub fn scope(line: &[u8]) -> Scope<'_> {
     let mut storage = [&[][..]; WORDS_MAX];
-    let Ok(words) = split(line, &mut storage) else { return Concern::Any };
+    let Ok(words) = split(line, &mut storage) else { return Scope::Any };
     let is = |at: usize, name: &str| {
         words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
     };
     match *words {
-        [_, _, name] if is(0, "create") && is(1, "function") => Concern::Function(name),
-        [_, name, ..] if is(0, "maxqueue") => Concern::Function(name),
-        [_, _, handle] if is(0, "cancel") && is(1, "job") => Concern::Job(handle),
-        [_, _, _] if is(0, "drop") && is(1, "function") => Concern::Everyone,
-        _ => Concern::Any,
+        [_, _, name] if is(0, "create") && is(1, "function") => Scope::Function(name),
+        [_, name, ..] if is(0, "maxqueue") => Scope::Function(name),
+        [_, _, handle] if is(0, "cancel") && is(1, "job") => Scope::Job(handle),
+        [_, _, _] if is(0, "drop") && is(1, "function") => Scope::All,
+        _ => Scope::Any,
     }
 }
 
-/// The replies of all cores to one line as one reply: who has nothing of it needn't say so.
+/// Joins the replies of all cores to one line: "not found" only if all cores reply so.
 #[must_use]
 pub fn join(replies: &[Vec<u8>]) -> Vec<u8> {
-    let told: Vec<u8> =
+    let found: Vec<u8> =
         replies.iter().filter(|reply| **reply != NOT_FOUND).flatten().copied().collect();
-    if told.is_empty() { NOT_FOUND.to_vec() } else { told }
+    if found.is_empty() { NOT_FOUND.to_vec() } else { found }
 }
 
 impl Listing {
-    /// The same list from its start, as another core begins it.
+    /// The same list from its start, for the next core.
     #[must_use]
     pub fn restarted(self) -> Self {
         match self {
@@ -247,7 +251,7 @@ impl Listing {
     }
 }
 
-/// Words stand between runs of spaces; a space at either end makes an empty word there.
+/// Splits a line at runs of spaces; a space at either end makes an empty word there.
 fn split<'l, 's>(
     line: &'l [u8],
     storage: &'s mut [&'l [u8]; WORDS_MAX],
@@ -298,12 +302,12 @@ fn create(
     command: &[u8],
     arguments: &[&[u8]],
     engine: &mut Engine,
-    room: usize,
+    memory_left: usize,
     out: &mut Vec<u8>,
 ) {
     match *arguments {
         [what, name] if what.eq_ignore_ascii_case(b"function") => {
-            let created = engine.create_function(name, room);
+            let created = engine.create_function(name, memory_left);
             out.extend_from_slice(if created { b"OK\r\n" } else { OUT_OF_MEMORY });
         }
         _ => invalid_arguments(out, command),
@@ -343,13 +347,13 @@ fn max_queue(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut
     out.extend_from_slice(b"OK\r\n");
 }
 
-/// The command's word is given back as it was typed.
+/// The error for wrong arguments; it repeats the command as it was typed.
 fn invalid_arguments(out: &mut Vec<u8>, command: &[u8]) {
     let message = b"An+incomplete+set+of+arguments+was+sent+to+this+command+";
     text(out, &[b"ERR INVALID_ARGUMENTS ", message, command, b"\r\n"]);
 }
 
-/// gearmand marks jobs that nobody waits for any more; here they are gone unless a worker has them.
+/// gearmand marks jobs without clients as ignored; here they are removed unless they are running.
 fn ignored(engine: &Engine, job: &Job) -> u32 {
     u32::from(job.state == State::Running && !engine.is_wanted(job))
 }
@@ -360,7 +364,7 @@ fn text(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// Numbers with tabs between them, and the end of the line.
+/// Appends numbers separated by tabs, and a line end.
 fn numbers(out: &mut Vec<u8>, numbers: &[u32]) {
     for (at, &number) in numbers.iter().enumerate() {
         if at > 0 {

@@ -1,8 +1,8 @@
-//! What a connection's requests and text lines mean: commands to the engine, replies to the outbox.
+//! The two protocols: requests and text lines in, commands to the engine and replies out.
 //!
 //! `session` is the binary protocol, `admin` the text protocol. Knows no sockets and no other core.
 //!
-//! Invariant: every request has its reply, or its place in the outbox, when its handler returns.
+//! Invariant: when its handler returns, a request has its reply or a slot for it in the outbox.
 
 pub mod access;
 pub mod admin;

@@ -1,12 +1,12 @@
 //! One connection's protocol state: its requests in, engine commands and its own replies out.
 //!
-//! Knows the packets and which engine command each stands for; knows no socket and no other
-//! connection (what others get are the engine's effects, which the shard delivers). Replies go to
-//! the outbox in the order of their requests, which libgearman pairs by: a request whose answer
-//! must wait stops the requests behind it, never the other way round.
+//! Maps each request to a command of the engine. Knows no socket and no other connection: packets
+//! for others are effects of the engine, which the shard delivers. Replies go to the outbox in the
+//! order of the requests, as libgearman matches them by order; a reply that isn't known yet holds a
+//! slot there.
 //!
-//! Invariant: every request has exactly the replies of the protocol: one or none. No packet closes
-//! the connection here; what can't be understood never becomes a `Request`.
+//! Invariant: a request has the replies of the protocol, one or none, and never closes the
+//! connection; a packet that can't be parsed is no `Request`.
 
 use tracing::debug;
 
@@ -19,38 +19,38 @@ use crate::wire::{
     Command, ErrorReply, Grab, PacketError, Payload, Priority, Request, Response, Submit, Work,
 };
 
-/// Longest name that a connection may give itself; what is longer is cut, as gearmand does.
+/// Longest client id; longer ones are cut, as gearmand does.
 const CLIENT_ID_BYTES_MAX: usize = 127;
 
-/// A handle of this size in WORK_FAIL is an error of its own in gearmand.
+/// Shortest handle in WORK_FAIL that is refused as too large, as gearmand does.
 const WORK_FAIL_HANDLE_BYTES: usize = 64;
 
-/// CAN_DO_TIMEOUT raises shorter times to this, as gearmand does.
+/// Shortest timeout of CAN_DO_TIMEOUT; shorter ones are raised to it, as gearmand does.
 const TIMEOUT_MS_MIN: u32 = 1000;
 
-/// The only option there is.
+/// The only option of OPTION_REQ.
 const OPTION_EXCEPTIONS: &[u8] = b"exceptions";
 
-/// What a session works with while it handles a request.
+/// What a session needs to handle a request.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The session's connection.
     pub conn: ConnId,
     /// The queues.
     pub engine: &'a mut Engine,
-    /// Job numbers ⇄ handles.
+    /// Converts job numbers to handles and back.
     pub handles: &'a Handles,
-    /// Where the session's replies go.
+    /// Output for the session's replies.
     pub outbox: &'a mut Outbox,
-    /// The place that is kept for the request's replies already, at the connection's home.
+    /// The slot for the request's reply, if another core has the connection.
     pub slot: Option<Slot>,
     /// Bytes that may still be allocated.
-    pub room: usize,
+    pub memory_left: usize,
     /// The time.
     pub now: Now,
 }
 
-/// A connection as the protocol sees it.
+/// The protocol state of a connection.
 #[derive(Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
@@ -58,25 +58,25 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session; `exceptions` as if it had asked for that option.
+    /// A session, with the option `exceptions` set or not.
     #[must_use]
     pub fn new(exceptions: bool) -> Self {
         Self { id: None, exceptions }
     }
 
-    /// The name it gave itself.
+    /// The client id, `-` if none was set.
     #[must_use]
     pub fn id(&self) -> &[u8] {
         self.id.as_deref().unwrap_or(b"-")
     }
 
-    /// Whether it wants WORK_EXCEPTION rather than WORK_FAIL in its place.
+    /// Whether the connection receives WORK_EXCEPTION, instead of WORK_FAIL.
     #[must_use]
     pub fn exceptions(&self) -> bool {
         self.exceptions
     }
 
-    /// Does what a request asks for.
+    /// Handles a request.
     #[inline]
     pub fn handle(&mut self, request: &Request<'_>, cx: &mut Context<'_>) {
         match *request {
@@ -111,7 +111,7 @@ impl Session {
         }
     }
 
-    /// Answers a packet that isn't a request; `false` if the connection has to be closed.
+    /// Answers a packet that isn't a request; `false` if the connection must be closed.
     pub fn handle_bad_packet(&self, error: PacketError, outbox: &mut Outbox) -> bool {
         let reply = match error {
             PacketError::ResponseMagic => ErrorReply::RequestMagicExpected,
@@ -122,9 +122,9 @@ impl Session {
         true
     }
 
-    /// Answers a packet whose body is not taken in. `head` is where the body starts. A result that
-    /// can't be passed on fails its job, or its clients would wait for ever: the packet to pass on
-    /// instead is returned.
+    /// Answers a packet whose body is refused; `head` is the start of the body. A result that can't
+    /// be forwarded fails its job, as its clients would else wait for ever: returns the WORK_FAIL
+    /// to forward instead.
     pub fn handle_refused<'a>(
         &self,
         command: Command,
@@ -162,11 +162,11 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
         Some(text) if has_overflow(text) => return refuse(cx, ErrorReply::NumberOutOfRange),
         Some(text) => u64::try_from(decimal(text)).unwrap_or(0),
     };
-    match cx.engine.submit(cx.conn, submit, run_at_s, cx.room, cx.now) {
+    match cx.engine.submit(cx.conn, submit, run_at_s, cx.memory_left, cx.now) {
         Ok(accepted) => {
             let handle = cx.handles.text(accepted.number);
             if accepted.waits {
-                // At home the place of the reply is kept now; for another core's it is already.
+                // If another core has the connection, it has reserved the slot.
                 let slot = cx.slot.take().unwrap_or_else(|| cx.outbox.hold());
                 cx.engine.await_store(cx.conn, accepted.job, slot);
             } else {
@@ -192,7 +192,7 @@ fn handle_grab(grab: Grab, cx: &mut Context<'_>) {
     }
 }
 
-/// Gives a worker a job that is at least so urgent; `false` if there is none.
+/// Assigns a job of at least this priority to a worker; `false` if there is none.
 pub fn grab_urgent(grab: Grab, least: Priority, cx: &mut Context<'_>) -> bool {
     let Some(id) = cx.engine.grab(cx.conn, least, cx.now) else { return false };
     let job = &cx.engine.jobs()[id as usize];
@@ -211,7 +211,7 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
     if work.command == Command::WorkFail && work.handle.len() >= WORK_FAIL_HANDLE_BYTES {
         return refuse(cx, ErrorReply::HandleTooLarge);
     }
-    // WORK_FAIL's handle is all of the body, and some workers end it with a NUL.
+    // WORK_FAIL's handle is the whole body, and some workers end it with a NUL.
     let number = cx.handles.number(c_string(work.handle)).ok_or(NotRunning);
     let done = number.and_then(|number| match work.command {
         Command::WorkData | Command::WorkWarning => cx.engine.work_data(cx.conn, number),
@@ -251,15 +251,15 @@ fn handle_get_status_unique(unique: &[u8], cx: &mut Context<'_>) {
     cx.outbox.push(&status_unique(unique, found));
 }
 
-/// The latest job with a unique: its number and status.
+/// Number and state of the latest job with a unique key.
 #[must_use]
 pub fn find_unique(unique: &[u8], engine: &Engine) -> Option<(u64, Status)> {
     let unique = c_string(unique);
-    // Jobs without a unique have none to be found by.
+    // The empty key means that a job has none.
     if unique.is_empty() { None } else { engine.status_unique(unique) }
 }
 
-/// The answer to GET_STATUS_UNIQUE.
+/// The reply to GET_STATUS_UNIQUE.
 #[must_use]
 pub fn status_unique(unique: &[u8], found: Option<(u64, Status)>) -> Response<'_> {
     let status = found.map(|(_, status)| status);
@@ -280,7 +280,7 @@ fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
     cx.outbox.push(&Response::Error(error));
 }
 
-/// Progress numbers have 32 bits; what is out of range becomes the nearest.
+/// A progress number, saturated to 32 bits.
 fn progress(text: &[u8]) -> u32 {
     u32::try_from(decimal(text).max(0)).unwrap_or(u32::MAX)
 }

@@ -36,7 +36,7 @@ impl Shard {
             let bounds = Bounds {
                 body_bytes_max: self.settings.body_bytes_max,
                 memory_left: memory_left + self.unread.largest_bytes(),
-                spares: Some(&self.settings.spares),
+                buffer_pool: Some(&self.settings.buffer_pool),
             };
             match inbound.next(&mut input, bounds) {
                 Ok(Some(arrival)) => {
@@ -130,6 +130,6 @@ impl Shard {
         let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.connections.mark_dirty(conn);
-        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
+        self.complaints.log(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
     }
 }

@@ -15,7 +15,7 @@ pub mod writer;
 pub mod postgres;
 pub mod sqlite;
 
-mod gearmand;
+mod error;
 pub mod lock;
 
 #[cfg(test)]
@@ -24,30 +24,13 @@ mod faulty;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use thiserror::Error;
-
+pub use self::error::{OpenError, StoreError};
 use self::namespace::Record;
 use crate::engine::record::{Operation, Row};
 
 /// Largest row that every store can keep, in bytes as `Row::bytes` counts them: SQLite's rows and
 /// PostgreSQL's messages end at about 10^9. Whoever submits more must be refused.
 pub const ROW_BYTES_MAX: usize = 999_000_000;
-
-/// Why a store didn't do what it was asked for.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// It may work when tried again: disk full, database locked, server gone. Nothing of the commit
-    /// is kept, or all of it.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Another server owns the store now: this one must stop acknowledging at once.
-    #[error("{0}")]
-    Lost(String),
-    /// It can't be used at all: corrupt, of another program, of a newer version. One sentence with
-    /// cause and remedy.
-    #[error("{0}")]
-    Unusable(String),
-}
 
 /// A database of durable jobs, owned by this process alone.
 pub trait Store: Debug + Send {

@@ -2,32 +2,38 @@
 //!
 //! Knows which databases there are; what each does is its own file's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use thiserror::Error;
 use tracing::info;
 
 use super::lock::{Lock, LockError};
 use super::namespace::{Namespace, Record, Wanted};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Store, StoreError};
-use crate::config::StoreChoice;
+use super::{OpenError, Store, StoreError};
 
 /// How often a server that waits for the store looks whether it is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Why there is no store.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another server has it.
-    #[error("{0}")]
-    Owned(String),
-    /// It can't be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// Where background jobs are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreChoice {
+    /// In a file.
+    Sqlite {
+        /// Its path.
+        path: PathBuf,
+        /// gearmand's table whose jobs are taken over, if not its default.
+        table: Option<String>,
+    },
+    /// On a PostgreSQL server.
+    Postgres {
+        /// A URL, or libpq's words.
+        conninfo: String,
+        /// gearmand's table whose jobs are taken over, if not its default.
+        table: Option<String>,
+    },
 }
 
 /// A store that is this process's.

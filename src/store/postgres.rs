@@ -9,11 +9,12 @@
 
 mod change;
 mod conninfo;
-mod kept;
+mod error;
+mod expected;
+mod lock_delay;
 mod record;
 mod session;
 mod takeover;
-mod turn;
 
 use std::fmt;
 use std::pin::pin;
@@ -29,13 +30,13 @@ use tracing::{info, warn};
 
 use self::change::Chunk;
 use self::conninfo::Target;
-use self::kept::Kept;
-use self::session::{ANSWER_TIMEOUT, Backend, Session, Trouble, answer, limit};
+use self::error::SessionError;
+use self::expected::ExpectedJobs;
+use self::lock_delay::LockDelay;
+use self::session::{ANSWER_TIMEOUT, Backend, Session, answer, limit};
 use self::takeover::take_over;
-use self::turn::Turn;
 use super::namespace::Record;
-use super::open::OpenError;
-use super::{Store, StoreError};
+use super::{OpenError, Store, StoreError};
 use crate::engine::record::{Operation, Row};
 use crate::wire::Priority;
 
@@ -103,7 +104,7 @@ pub struct Postgres {
 }
 
 /// A session that owns the tables.
-struct Ready {
+struct OwnerSession {
     session: Session,
     /// `change::STATEMENT`.
     change: Statement,
@@ -114,7 +115,7 @@ struct Link {
     targets: Vec<Target>,
     /// Where the last session led, for messages.
     place: String,
-    ready: Option<Ready>,
+    ready: Option<OwnerSession>,
     /// The server's sides of sessions that may have the lock.
     backends: Vec<Backend>,
     /// Says that the owner is this process.
@@ -125,7 +126,7 @@ struct Link {
     /// Generation and token of the owner before.
     before: (i64, Vec<u8>),
     /// The jobs that the table should have.
-    kept: Kept,
+    expected: ExpectedJobs,
     /// Those that it didn't have when the last session began, until they are asked for.
     missing: Vec<u64>,
     /// Set for good once another server owns the jobs.
@@ -178,7 +179,7 @@ impl Postgres {
             generation: 0,
             before: (0, Vec::new()),
             reserved: None,
-            kept: Kept::default(),
+            expected: ExpectedJobs::default(),
             missing: Vec::new(),
             lost: false,
         };
@@ -245,7 +246,7 @@ impl Store for Postgres {
     fn take_missing(&mut self) -> Vec<u64> {
         let missing = std::mem::take(&mut self.link.missing);
         let place = &self.link.place;
-        let missing = self.link.kept.take_missing(missing);
+        let missing = self.link.expected.take_missing(missing);
         if !missing.is_empty() {
             warn!(
                 jobs = missing.len(),
@@ -271,12 +272,12 @@ impl Link {
             let sequence = take_over(&session, self.generation, table, first_sequence).await?;
             Ok((change, sequence))
         };
-        let opened: Result<_, Trouble> = opened.await;
-        let (change, sequence) = opened.map_err(|trouble| trouble.at_start(&self.place))?;
+        let opened: Result<_, SessionError> = opened.await;
+        let (change, sequence) = opened.map_err(|error| error.at_start(&self.place))?;
         info!(generation = self.generation, "jobs are kept in {}", self.place);
         self.warn_of_asynchrony(&session);
         self.backends = vec![session.backend];
-        self.ready = Some(Ready { session, change });
+        self.ready = Some(OwnerSession { session, change });
         Ok(sequence)
     }
 
@@ -286,11 +287,11 @@ impl Link {
         keep_waiting: &mut dyn FnMut() -> bool,
     ) -> Result<Session, OpenError> {
         let (mut session, generation) =
-            self.connect_first().await.map_err(|trouble| trouble.at_start(&self.place))?;
-        let mut turn = Turn::new(generation);
+            self.connect_first().await.map_err(|error| error.at_start(&self.place))?;
+        let mut delay = LockDelay::new(generation);
         let asked = Instant::now();
         loop {
-            match try_lock(&session, &mut turn).await {
+            match try_lock(&session, &mut delay).await {
                 Ok(true) => return Ok(session),
                 Ok(false) => {
                     let waits = keep_waiting();
@@ -298,15 +299,15 @@ impl Link {
                         return Err(self.owned(&session).await);
                     }
                 }
-                Err(trouble) => {
-                    let error = trouble.at_start(&self.place);
+                Err(error) => {
+                    let error = error.at_start(&self.place);
                     if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
                         return Err(error.into());
                     }
                     warn!("{error}");
                     let generation;
                     (session, generation) = self.connect_again(keep_waiting).await?;
-                    turn = Turn::reconnected(generation, Instant::now());
+                    delay = LockDelay::reconnected(generation, Instant::now());
                     info!(generation, "connected to {} again, still standing by", self.place);
                 }
             }
@@ -323,8 +324,8 @@ impl Link {
             sleep(LOCK_INTERVAL).await;
             match self.connect_first().await {
                 Ok(connected) => return Ok(connected),
-                Err(trouble) => {
-                    let error = trouble.at_start(&self.place);
+                Err(error) => {
+                    let error = error.at_start(&self.place);
                     // Waiting mends what is unavailable, and nothing else.
                     if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
                         return Err(error.into());
@@ -335,14 +336,14 @@ impl Link {
     }
 
     /// Connects; messages name that place from here on.
-    async fn connect(&mut self) -> Result<Session, Trouble> {
+    async fn connect(&mut self) -> Result<Session, SessionError> {
         let session = Session::connect(&self.targets).await?;
         self.place.clone_from(&session.place);
         Ok(session)
     }
 
     /// Connects and sees to it that there are tables of this version; gives their generation, too.
-    async fn connect_first(&mut self) -> Result<(Session, i64), Trouble> {
+    async fn connect_first(&mut self) -> Result<(Session, i64), SessionError> {
         let session = self.connect().await?;
         let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
         let found: bool = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?.get(0);
@@ -363,7 +364,7 @@ impl Link {
     }
 
     /// Gives the version of the tables, which need not be the latest.
-    async fn check_version(&self, session: &Session, lock: &str) -> Result<i32, Trouble> {
+    async fn check_version(&self, session: &Session, lock: &str) -> Result<i32, SessionError> {
         let sql = format!("SELECT version FROM ringgear_owner {lock}");
         let row = answer(ANSWER_TIMEOUT, session.client.query_opt(&sql, &[])).await?;
         let place = &self.place;
@@ -379,11 +380,11 @@ impl Link {
                  or drop it and ringgear_job to start without jobs"
             ),
         };
-        Err(Trouble::Told(StoreError::Unusable(sentence)))
+        Err(SessionError::Explained(StoreError::Unusable(sentence)))
     }
 
     /// Takes the next generation; earlier ones can't commit from here on.
-    async fn own(&mut self, session: &Session) -> Result<i64, Trouble> {
+    async fn own(&mut self, session: &Session) -> Result<i64, SessionError> {
         session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
         if self.check_version(session, "FOR UPDATE").await? < 2 {
@@ -416,18 +417,18 @@ impl Link {
     }
 
     /// Takes the session out, a new one if need be; whoever finds it in good order puts it back.
-    async fn take(&mut self) -> Result<Ready, StoreError> {
+    async fn take(&mut self) -> Result<OwnerSession, StoreError> {
         if self.lost {
             return Err(self.lose());
         }
         match self.ready.take() {
             Some(ready) if !ready.session.is_closed() => Ok(ready),
-            _ => self.reconnect().await.map_err(|trouble| trouble.in_service(&self.place)),
+            _ => self.reconnect().await.map_err(|error| error.in_service(&self.place)),
         }
     }
 
     /// Connects again and goes on as the owner, provided that nobody else was it meanwhile.
-    async fn reconnect(&mut self) -> Result<Ready, Trouble> {
+    async fn reconnect(&mut self) -> Result<OwnerSession, SessionError> {
         let session = self.connect().await?;
         let started = Instant::now();
         // It stays among them if it falls silent: then it may have got the lock.
@@ -439,12 +440,12 @@ impl Link {
                 Some((backend, _)) if self.backends.contains(&backend) => {
                     session.terminate(backend).await?;
                 }
-                Some(_) => return Err(Trouble::Told(self.lose())),
+                Some(_) => return Err(SessionError::Explained(self.lose())),
                 None => {}
             }
             if started.elapsed() > LOCK_GRACE {
                 self.backends.pop();
-                return Err(Trouble::Told(StoreError::Unavailable(format!(
+                return Err(SessionError::Explained(StoreError::Unavailable(format!(
                     "{} has not ended this server's earlier session yet",
                     self.place
                 ))));
@@ -460,28 +461,28 @@ impl Link {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.token, generation, owner];
         let Some(row) = answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &parameters)).await?
         else {
-            return Err(Trouble::Told(self.lose()));
+            return Err(SessionError::Explained(self.lose()));
         };
         self.generation = row.get(0);
         self.record_again(&session).await?;
         let change = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
         self.warn_of_asynchrony(&session);
-        let ready = Ready { session, change };
+        let ready = OwnerSession { session, change };
         self.compare(&ready).await?;
         Ok(ready)
     }
 
     /// Writes what a failover may have taken: the record, and the columns that `own` added for it.
-    async fn record_again(&self, session: &Session) -> Result<(), Trouble> {
+    async fn record_again(&self, session: &Session) -> Result<(), SessionError> {
         if self.check_version(session, "").await? < 2 {
             session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
         }
         let Some((prefix, mark)) = &self.reserved else { return Ok(()) };
         match record::write(session, self.generation, prefix, *mark).await {
             // What a standby acknowledges next includes this, so the session need not end.
-            Err(Trouble::Warned(_)) | Ok(_) => Ok(()),
-            Err(trouble) => Err(trouble),
+            Err(SessionError::Warned(_)) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -498,13 +499,13 @@ impl Link {
 
     /// Finds out whether the table still has what was committed in earlier sessions: it may be the
     /// one of a standby that was behind. Removes again what was removed.
-    async fn compare(&mut self, ready: &Ready) -> Result<(), Trouble> {
+    async fn compare(&mut self, ready: &OwnerSession) -> Result<(), SessionError> {
         let session = &ready.session;
         session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
         let parameters: [i32; 0] = [];
         let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(NUMBERS, parameters)).await?;
         let mut rows = pin!(rows);
-        let mut comparison = self.kept.compare();
+        let mut comparison = self.expected.compare();
         while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
             comparison.found(row.get::<_, i64>(0).cast_unsigned());
         }
@@ -519,7 +520,7 @@ impl Link {
         let operations: Vec<Operation> =
             difference.back.into_iter().map(|number| Operation::Remove { number }).collect();
         if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
-            return Err(Trouble::Told(self.lose()));
+            return Err(SessionError::Explained(self.lose()));
         }
         Ok(())
     }
@@ -534,7 +535,7 @@ impl Link {
     async fn record(&mut self) -> Result<Record, StoreError> {
         let ready = self.take().await?;
         let read = record::read(&ready.session).await;
-        let record = read.map_err(|trouble| trouble.in_service(&self.place))?;
+        let record = read.map_err(|error| error.in_service(&self.place))?;
         self.ready = Some(ready);
         Ok(record)
     }
@@ -548,23 +549,23 @@ impl Link {
                 Ok(())
             }
             Ok(false) => Err(self.lose()),
-            Err(trouble) => {
-                if trouble.is_refusal() || matches!(trouble, Trouble::Warned(_)) {
+            Err(error) => {
+                if error.is_refusal() || matches!(error, SessionError::Warned(_)) {
                     self.ready = Some(ready);
                 }
-                Err(trouble.in_service(&self.place))
+                Err(error.in_service(&self.place))
             }
         }
     }
 
     async fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let ready = self.take().await?;
-        let kept = &mut self.kept;
+        let expected = &mut self.expected;
         let mut each = |row: Row| {
-            kept.insert(row.number);
+            expected.insert(row.number);
             each(row);
         };
-        read(&ready.session, &mut each).await.map_err(|trouble| trouble.in_service(&self.place))?;
+        read(&ready.session, &mut each).await.map_err(|error| error.in_service(&self.place))?;
         self.ready = Some(ready);
         Ok(())
     }
@@ -579,15 +580,15 @@ impl Link {
         match apply(&ready, self.generation, &chunks).await {
             Ok(Some(changed)) => {
                 self.ready = Some(ready);
-                self.kept.committed(operations);
+                self.expected.committed(operations);
                 Ok(changed)
             }
             Ok(None) => Err(self.lose()),
-            Err(trouble) => {
-                let usable = match &trouble {
-                    Trouble::Warned(_) => true,
+            Err(error) => {
+                let usable = match &error {
+                    SessionError::Warned(_) => true,
                     // A statement alone was rolled back by its refusal.
-                    trouble if trouble.is_refusal() => {
+                    error if error.is_refusal() => {
                         !several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok()
                     }
                     _ => false,
@@ -595,16 +596,16 @@ impl Link {
                 if usable {
                     self.ready = Some(ready);
                 }
-                Err(trouble.in_service(&self.place))
+                Err(error.in_service(&self.place))
             }
         }
     }
 }
 
 /// Tries to become the owner, if this server may.
-async fn try_lock(session: &Session, turn: &mut Turn) -> Result<bool, Trouble> {
+async fn try_lock(session: &Session, delay: &mut LockDelay) -> Result<bool, SessionError> {
     let generation = session.generation().await?;
-    Ok(turn.has_come(generation, Instant::now()) && session.lock().await?)
+    Ok(delay.is_over(generation, Instant::now()) && session.lock().await?)
 }
 
 fn largest(chunks: &[Chunk<'_>]) -> usize {
@@ -619,10 +620,10 @@ fn is_transaction(chunks: &[Chunk<'_>]) -> bool {
 /// Applies all chunks in one transaction and gives the number of rows that are changed; `None`, and
 /// nothing applied, if `generation` is over.
 async fn apply(
-    ready: &Ready,
+    ready: &OwnerSession,
     generation: i64,
     chunks: &[Chunk<'_>],
-) -> Result<Option<u64>, Trouble> {
+) -> Result<Option<u64>, SessionError> {
     let session = &ready.session;
     let limit = limit(largest(chunks));
     let several = is_transaction(chunks);
@@ -648,7 +649,7 @@ async fn apply(
 }
 
 /// Streams the table.
-async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Trouble> {
+async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), SessionError> {
     session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
     let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;
     let parameters: [i32; 0] = [];

@@ -7,6 +7,8 @@
 //! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice
 //! leaves what applying it once does.
 
+mod gearmand;
+mod rows;
 mod wal;
 
 use std::fs;
@@ -15,21 +17,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use memchr::memchr;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, Statement, ToSql, Transaction, TransactionBehavior, params,
-};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use tracing::info;
 
+use self::gearmand::Table;
+use self::rows::{INSERT, Name, bytes_of, insert, integer_of, priority_of};
 use self::wal::Wal;
-use super::gearmand::Table;
 use super::lock::Lock;
 use super::namespace::Record;
 use super::{Store, StoreError};
 use crate::engine::record::{Operation, Row};
-use crate::wire::Priority;
 
 /// The table of gearmand's queue when nobody named another.
 pub const GEARMAND_TABLE: &str = "gearman_queue";
@@ -80,10 +78,6 @@ const RESERVE: &str = "UPDATE ringgear_owner SET generation = ?1, handle_prefix 
     next_sequence = ?3";
 const GENERATION: &str = "SELECT generation FROM ringgear_owner";
 
-/// A commit that is tried again may have reached the disk the first time.
-pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
-    (number, function, unique_key, reducer, priority, run_at, attempts, payload)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const SET_ATTEMPTS: &str = "UPDATE ringgear_job SET attempts = ?2 WHERE number = ?1";
 const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
 const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
@@ -295,60 +289,6 @@ fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::R
         };
     }
     Ok(changed)
-}
-
-/// Runs `INSERT` for a row.
-pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<usize> {
-    statement.execute(params![
-        row.number.cast_signed(),
-        Name(&row.function),
-        Name(&row.unique),
-        Name(&row.reducer),
-        row.priority as i64,
-        row.run_at_s.cast_signed(),
-        row.attempts,
-        &*row.payload,
-    ])
-}
-
-/// Any bytes, as text where a shell can show them as such.
-struct Name<'a>(&'a [u8]);
-
-impl ToSql for Name<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let text = memchr(0, self.0).is_none() && str::from_utf8(self.0).is_ok();
-        let value = if text { ValueRef::Text(self.0) } else { ValueRef::Blob(self.0) };
-        Ok(ToSqlOutput::Borrowed(value))
-    }
-}
-
-/// What a value holds, whatever type another program gave it.
-pub(super) fn bytes_of(value: ValueRef<'_>) -> Bytes {
-    match value {
-        ValueRef::Null => Bytes::new(),
-        ValueRef::Integer(number) => number.to_string().into(),
-        ValueRef::Real(number) => number.to_string().into(),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Bytes::copy_from_slice(bytes),
-    }
-}
-
-/// The same for numbers; 0 for what is none.
-pub(super) fn integer_of(value: ValueRef<'_>) -> i64 {
-    match value {
-        ValueRef::Integer(number) => number,
-        ValueRef::Text(text) => {
-            str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-        }
-        _ => 0,
-    }
-}
-
-/// Numbers as gearmand has them too; normal for any other.
-pub(super) fn priority_of(number: i64) -> Priority {
-    Priority::ALL
-        .into_iter()
-        .find(|&priority| priority as i64 == number)
-        .unwrap_or(Priority::Normal)
 }
 
 /// Opens the file; writes nothing to it.

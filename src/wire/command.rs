@@ -1,22 +1,21 @@
 //! The command table: every packet of the Gearman protocol by its number.
 //!
-//! Numbers in, commands out: each with its name, which side sends it, its NUL-terminated arguments
-//! and whether opaque bytes follow them. Knows no bytes of a packet.
+//! Numbers in, commands out: each with its name, its sender, the number of its NUL-terminated
+//! arguments and whether a payload follows them. Knows no bytes of a packet.
 //!
-//! Invariant: arguments never exceed `ARGUMENTS_BYTES_MAX`, so every offset of an argument fits 16
-//! bits.
+//! Invariant: arguments never exceed `ARGUMENTS_BYTES_MAX`, so an argument's offset fits 16 bits.
 
-/// Most bytes that the arguments of one packet may take, NULs included, payload excluded
-/// (gearmand's receive buffer bounds them likewise).
+/// Largest size of a packet's arguments, NULs included, payload excluded (gearmand's limit is the
+/// size of its receive buffer, too).
 pub const ARGUMENTS_BYTES_MAX: usize = 8192;
 
-/// Longest text line, without its line end (gearmand's receive buffer bounds it likewise).
+/// Longest text line, without its line end (the same limit).
 pub const LINE_BYTES_MAX: usize = 8192;
 
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= u16::MAX as usize);
 
-/// Which side of the protocol sends a packet. Clients and workers aren't told apart by the server:
-/// any connection may submit and any may grab.
+/// Which side of the protocol sends a packet. The server doesn't tell clients from workers: any
+/// connection may submit jobs and grab them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// Clients and workers.
@@ -25,8 +24,8 @@ pub enum Sender {
     Server,
     /// Both: results travel worker → server → client.
     Both,
-    /// Nobody; the number is reserved.
-    Nobody,
+    /// Neither; the number is reserved.
+    Neither,
 }
 
 macro_rules! commands {
@@ -40,7 +39,7 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// All of them, in the order of their numbers, which start at 1.
+            /// All commands in the order of their numbers, which start at 1.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// The protocol's name of the packet.
@@ -49,7 +48,7 @@ macro_rules! commands {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Who sends it.
+            /// Which side sends the packet.
             #[must_use]
             pub const fn sender(self) -> Sender {
                 match self { $(Self::$variant => Sender::$sender,)* }
@@ -61,8 +60,8 @@ macro_rules! commands {
                 match self { $(Self::$variant => $arguments,)* }
             }
 
-            /// Whether opaque bytes follow the arguments, each of which then ends with a NUL.
-            /// Without them the last argument runs to the end of the body.
+            /// Whether a payload follows the arguments, each of which then ends with a NUL.
+            /// Without a payload the last argument extends to the end of the body.
             #[must_use]
             pub const fn has_payload(self) -> bool {
                 match self { $(Self::$variant => $payload,)* }
@@ -77,7 +76,7 @@ commands! {
     2 CantDo "CANT_DO" Peer 1 false;
     3 ResetAbilities "RESET_ABILITIES" Peer 0 false;
     4 PreSleep "PRE_SLEEP" Peer 0 false;
-    5 Unused "(unused)" Nobody 0 false;
+    5 Unused "(unused)" Neither 0 false;
     6 Noop "NOOP" Server 0 false;
     7 SubmitJob "SUBMIT_JOB" Peer 2 true;
     8 JobCreated "JOB_CREATED" Server 1 false;
@@ -96,7 +95,7 @@ commands! {
     21 SubmitJobHigh "SUBMIT_JOB_HIGH" Peer 2 true;
     22 SetClientId "SET_CLIENT_ID" Peer 1 false;
     23 CanDoTimeout "CAN_DO_TIMEOUT" Peer 2 false;
-    24 AllYours "ALL_YOURS" Nobody 0 false;
+    24 AllYours "ALL_YOURS" Neither 0 false;
     25 WorkException "WORK_EXCEPTION" Both 1 true;
     26 OptionReq "OPTION_REQ" Peer 1 false;
     27 OptionRes "OPTION_RES" Server 1 false;
@@ -107,8 +106,8 @@ commands! {
     32 SubmitJobHighBg "SUBMIT_JOB_HIGH_BG" Peer 2 true;
     33 SubmitJobLow "SUBMIT_JOB_LOW" Peer 2 true;
     34 SubmitJobLowBg "SUBMIT_JOB_LOW_BG" Peer 2 true;
-    // gearmand parses it and then refuses it; the protocol text never said what it does.
-    35 SubmitJobSched "SUBMIT_JOB_SCHED" Nobody 7 true;
+    // gearmand parses it and then refuses it; the protocol text doesn't say what it does.
+    35 SubmitJobSched "SUBMIT_JOB_SCHED" Neither 7 true;
     36 SubmitJobEpoch "SUBMIT_JOB_EPOCH" Peer 3 true;
     // Four arguments, as libgearman sends them; the protocol text lists three.
     37 SubmitReduceJob "SUBMIT_REDUCE_JOB" Peer 4 true;

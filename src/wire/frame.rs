@@ -1,13 +1,12 @@
 //! Bytes in, one whole frame out: a binary packet (12-byte header and body) or one admin line.
 //!
-//! Which of the two is decided anew at every frame boundary by the first byte (`\0` or not), so
-//! both may be mixed on one connection. Knows lengths and the magic, not what a packet means beyond
-//! the command table's word on whether it carries a payload. Allocates nothing and never looks past
-//! the frame it was asked for.
+//! The first byte of each frame decides which of the two it is (`\0` or not), so a connection may
+//! mix both. Knows lengths and the magic, and from the command table whether a packet has arguments
+//! or a payload. Allocates nothing and never reads past the frame.
 //!
-//! Invariant: `cut` either names how a frame ends inside `bytes`, or that more bytes are needed, or
-//! an error after which the connection can't be understood any more. Feeding the same bytes in any
-//! split gives the same frames.
+//! Invariant: `cut` returns where a frame ends inside `bytes`, or that more bytes are needed, or an
+//! error after which the connection can't be parsed any more. The same bytes give the same frames,
+//! however they are split.
 
 use super::command::{ARGUMENTS_BYTES_MAX, LINE_BYTES_MAX};
 use super::header::{FrameError, HEADER_BYTES, Header, header};
@@ -16,34 +15,33 @@ use memchr::memchr;
 /// What `cut` found at the start of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut<'a> {
-    /// A whole packet; it used `HEADER_BYTES + body.len()` bytes.
+    /// A whole packet of `HEADER_BYTES + body.len()` bytes.
     Packet {
         /// The packet's header.
         header: Header,
-        /// All bytes of the packet behind its header.
+        /// The packet after its header.
         body: &'a [u8],
     },
-    /// A whole admin line that used `used` bytes, line end included.
+    /// A whole admin line.
     Line {
-        /// The line without LF and without the one CR before it.
+        /// The line without its LF and without one CR before that.
         line: &'a [u8],
         /// Bytes up to and including the LF.
         used: usize,
     },
-    /// A packet whose header is here and whose body is not, or not all of it.
+    /// A packet with a whole header and an incomplete body.
     PartialBody(Header),
-    /// Too few bytes to tell: an incomplete header or a line without its end.
+    /// An incomplete header, or a line without its end.
     Partial,
 }
 
 /// Cuts the first frame off `bytes`.
 ///
-/// `scanned` is how many of the bytes an earlier call has already searched for a line end without
-/// finding one (0 for a fresh frame): a sender of single bytes costs a line's length, not its
-/// square.
+/// `scanned` is the number of bytes that an earlier call searched for a line end without finding
+/// one (0 for a new frame), so that a line that arrives byte by byte is searched once only.
 ///
 /// # Errors
-/// `FrameError`: see there; nothing behind it on this connection can be read.
+/// `FrameError`; nothing after it on this connection can be read.
 #[inline]
 pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
     let Some(&first) = bytes.first() else {
@@ -56,7 +54,7 @@ pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
         return Ok(Cut::Partial);
     };
     let header = header(head)?;
-    // Sizes first: few packets are that large.
+    // The size is compared first, as few packets are that large.
     if header.body_bytes as usize > ARGUMENTS_BYTES_MAX && !header.command.has_payload() {
         return Err(match header.command.has_arguments() {
             true => FrameError::Arguments,
@@ -72,7 +70,7 @@ pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
 fn cut_line(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
     let unseen = bytes.get(scanned..).unwrap_or_default();
     let Some(at) = memchr(b'\n', unseen).map(|at| scanned + at) else {
-        // One byte more than the longest line may still be a CR.
+        // The byte after the longest line may be a CR.
         return if bytes.len() > LINE_BYTES_MAX + 1 {
             Err(FrameError::Line)
         } else {

@@ -1,6 +1,6 @@
 //! The first 12 bytes of a packet, read and written.
 //!
-//! Knows the magic, the command's number and the size of the body; nothing of what is in it.
+//! Knows the magic, the command's number and the size of the body, but not its contents.
 //!
 //! Invariant: `header` reads what `header_bytes` wrote.
 
@@ -14,7 +14,7 @@ pub const HEADER_BYTES: usize = 12;
 const MAGIC_REQUEST: [u8; 4] = *b"\0REQ";
 const MAGIC_RESPONSE: [u8; 4] = *b"\0RES";
 
-/// Who a packet's magic says it is meant for.
+/// Direction of a packet, as its magic says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Magic {
     /// `\0REQ`: to the job server.
@@ -23,7 +23,7 @@ pub enum Magic {
     Response,
 }
 
-/// A packet's first 12 bytes, understood.
+/// A packet's first 12 bytes, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Direction of the packet.

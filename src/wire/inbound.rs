@@ -1,52 +1,53 @@
-//! Received bytes in, whole frames out, for one connection: what has arrived but isn't a frame yet.
+//! The input of one connection: received bytes in, whole frames out.
 //!
-//! Small frames are cut where they lie in the driver's buffer; only an unfinished tail is copied.
-//! A body of `OWNED_BODY_BYTES_MIN` or more gets an allocation of its own that a job may keep, and
-//! of `DIRECT_BYTES_MIN` or more missing the driver receives straight into it. Knows no packet's
-//! meaning and no other connection.
+//! Small frames are cut in place in the driver's buffer; only an incomplete frame is copied. A body
+//! of `OWNED_BODY_BYTES_MIN` or more gets an allocation of its own that a job may keep; while
+//! `DIRECT_BYTES_MIN` or more of it are missing, the driver receives straight into it. Knows no
+//! packet's meaning and no other connection.
 //!
-//! Invariant: memory taken from the system grows with the bytes that have arrived (at most
-//! doubling), never with what a header announced; a refused body is counted off and not held.
+//! Invariant: memory grows with the bytes received (at most doubling), never with the size that a
+//! header announces. A refused body is skipped, not stored.
 
 use bytes::Bytes;
 
-use crate::wire::buffer_pool::Spares;
+use crate::wire::buffer_pool::BufferPool;
 use crate::wire::frame::{Cut, cut};
 use crate::wire::{FrameError, HEADER_BYTES, Header, Payload};
 
-/// Bodies from here on are received into an allocation that the job keeps.
+/// Smallest body that is received into an allocation of its own, which a job keeps.
 pub const OWNED_BODY_BYTES_MIN: usize = 8 << 10;
-/// With this much of a body missing, the driver should receive straight into its allocation.
+/// Missing bytes of a body from which the driver receives straight into its allocation.
 pub const DIRECT_BYTES_MIN: usize = 64 << 10;
 /// First allocation for an owned body; it doubles as bytes arrive.
 const BODY_STEP_BYTES: usize = 64 << 10;
-/// How much of a refused body is kept to name the job it is about: a handle and its NUL.
+/// Bytes of a refused body that are kept to name its job: enough for a handle and its NUL.
 const REFUSED_HEAD_BYTES: usize = 128;
 
 const _: () = assert!(OWNED_BODY_BYTES_MIN > REFUSED_HEAD_BYTES);
 const _: () = assert!(DIRECT_BYTES_MIN >= OWNED_BODY_BYTES_MIN);
 
-/// What bounds the frames of a connection at the moment, and memory for large ones.
+/// Current limits for a connection's frames, and buffers for large ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'a> {
-    /// Largest body that is taken in.
+    /// Largest body that is accepted.
     pub body_bytes_max: usize,
-    /// Bytes that this connection may hold, given what all others and the jobs take.
+    /// Bytes that this connection may hold: what jobs and other connections leave of
+    /// `--memory-max`.
     pub memory_left: usize,
-    /// Memory that earlier bodies left behind.
-    pub spares: Option<&'a Spares>,
+    /// Buffers of earlier large bodies.
+    pub buffer_pool: Option<&'a BufferPool>,
 }
 
-/// Why a body is not taken in.
+/// Why a body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Larger than `Bounds::body_bytes_max`.
+    /// The body exceeds `Bounds::body_bytes_max`.
     TooLarge,
-    /// Beyond `Bounds::memory_left`.
+    /// The body exceeds `Bounds::memory_left`.
     OutOfMemory,
 }
 
-/// One frame, or the news that one is being skipped.
+/// One frame, or the report that a frame is skipped.
 #[derive(Debug)]
 pub enum Arrival<'a> {
     /// A whole packet.
@@ -58,7 +59,7 @@ pub enum Arrival<'a> {
     },
     /// An admin line.
     Line(&'a [u8]),
-    /// A packet whose body is dropped as it arrives.
+    /// A packet whose body is skipped.
     Refused {
         /// Its header.
         header: Header,
@@ -71,33 +72,33 @@ pub enum Arrival<'a> {
 
 #[derive(Debug, Default)]
 enum State {
-    /// At a frame boundary, or within a frame that is short enough for `partial`.
+    /// At a frame boundary, or inside a frame that is short enough for `partial`.
     #[default]
     Frames,
     /// Collecting an owned body.
     Body { header: Header, body: Vec<u8> },
-    /// The driver has the body's allocation and receives into it.
+    /// The driver owns the body's allocation and receives into it.
     Lent { header: Header, capacity: usize },
-    /// An owned body is complete; it is handed out and dropped at the next call.
+    /// An owned body is complete; it is returned once and dropped at the next call.
     Whole { header: Header, body: Bytes },
     /// A refused body has been reported.
     Refused { head: Vec<u8>, left: usize },
-    /// Dropping the rest of a body nobody wants.
+    /// Skipping the rest of a refused body.
     Skipping { left: usize },
 }
 
 /// The receiving side of one connection.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// Unfinished frame, or whole ones that had to wait; those before `start` are done.
+    /// An incomplete frame, or whole frames that had to wait. Bytes before `start` are used up.
     partial: Vec<u8>,
     start: usize,
-    /// Bytes of `partial[start..]` known to hold no line end.
+    /// Number of bytes from `start` on that are known to contain no line end.
     scanned: usize,
     state: State,
 }
 
-/// What to hand out, worked out before anything is borrowed.
+/// What `next` returns, decided before anything is borrowed for it.
 enum Step {
     Nothing,
     Packet { header: Header, at: usize },
@@ -107,11 +108,11 @@ enum Step {
 }
 
 impl Inbound {
-    /// The next frame of what is held and of `input`, whose used bytes are cut off. `None` once all
-    /// of it is used up.
+    /// The next frame of the stored bytes and `input`, from which the used bytes are removed.
+    /// `None` once all of `input` is used up.
     ///
     /// # Errors
-    /// `FrameError`: nothing behind it can be read; the connection is to be closed.
+    /// `FrameError`: nothing after it can be read; the connection is to be closed.
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],
@@ -142,31 +143,31 @@ impl Inbound {
         Ok(Some(arrival))
     }
 
-    /// Keeps bytes that can't be looked at now, because the connection must wait.
+    /// Stores bytes for later: the connection must wait before its next frame is handled.
     pub fn stash(&mut self, input: &[u8]) {
         self.partial.extend_from_slice(input);
     }
 
-    /// Whether bytes wait here that might hold a whole frame.
+    /// Whether stored bytes may contain a whole frame.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.start < self.partial.len()
     }
 
-    /// Whether nothing at all is held: without input, `next` finds nothing.
+    /// Whether nothing is stored: without input, `next` returns nothing.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_empty() && matches!(self.state, State::Frames)
     }
 
-    /// Whether a body has begun to come that isn't complete, or is being dropped as it arrives.
+    /// Whether a body is incomplete or being skipped.
     #[must_use]
     pub fn is_within_body(&self) -> bool {
         !matches!(self.state, State::Frames | State::Whole { .. })
     }
 
-    /// Bytes of memory held for this connection's unfinished frames.
+    /// Memory for this connection's incomplete frames, in bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let body_bytes = match &self.state {
@@ -179,7 +180,8 @@ impl Inbound {
         self.partial.len() + body_bytes
     }
 
-    /// Whether so much of a body is missing that the driver should receive straight into it.
+    /// Whether the driver should receive straight into a body: `DIRECT_BYTES_MIN` or more of it are
+    /// missing.
     #[must_use]
     pub fn wants_direct(&self) -> bool {
         match &self.state {
@@ -191,8 +193,8 @@ impl Inbound {
         }
     }
 
-    /// Lends the body's allocation: the driver appends what it receives, at most so many bytes, and
-    /// gives it back. `None` when no body wants it, or when it is lent already.
+    /// Lends the body's allocation to the driver, which appends what it receives, at most the
+    /// returned number of bytes, and gives it back. `None` unless `wants_direct`, or if it is lent.
     pub fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
         if !self.wants_direct() {
             return None;
@@ -201,8 +203,8 @@ impl Inbound {
         let (header, body) = (*header, std::mem::take(body));
         debug_assert!(body.len() < body.capacity(), "nothing to receive into");
         self.state = State::Lent { header, capacity: body.capacity() };
-        let room = body.capacity().min(header.body_bytes as usize) - body.len();
-        Some((body, room))
+        let bytes_max = body.capacity().min(header.body_bytes as usize) - body.len();
+        Some((body, bytes_max))
     }
 
     /// Takes a lent allocation back; call `next` with no input afterwards.
@@ -213,7 +215,7 @@ impl Inbound {
         }
     }
 
-    /// Moves on until there is something to hand out or nothing left to look at.
+    /// Advances the state until there is something to return or no input left.
     fn step(&mut self, input: &mut &[u8], bounds: Bounds<'_>) -> Result<Step, FrameError> {
         loop {
             match &mut self.state {
@@ -249,7 +251,7 @@ impl Inbound {
         }
     }
 
-    /// At a frame boundary: `None` means that the state has changed.
+    /// In state `Frames`. `None` means that the state has changed.
     fn step_frames(
         &mut self,
         input: &mut &[u8],
@@ -281,7 +283,7 @@ impl Inbound {
         }
     }
 
-    /// A header without (all of) its body, or with one that is too large.
+    /// A header whose body is incomplete or too large.
     fn step_partial_body(
         &mut self,
         header: Header,
@@ -306,13 +308,13 @@ impl Inbound {
             return Some(Step::Nothing);
         }
         self.take(HEADER_BYTES, input);
-        let spare = bounds.spares.and_then(|spares| spares.take(body_bytes));
-        let body = spare.unwrap_or_default();
+        let pooled = bounds.buffer_pool.and_then(|pool| pool.take(body_bytes));
+        let body = pooled.unwrap_or_default();
         self.state = State::Body { header, body };
         None
     }
 
-    /// Within an owned body: moves what is there into it. `None` means that there may be more.
+    /// In state `Body`: appends what was received. `None` in any other state.
     fn step_body(&mut self, input: &mut &[u8], bounds: Bounds<'_>) -> Option<Step> {
         let State::Body { header, mut body } = std::mem::replace(&mut self.state, State::Frames)
         else {
@@ -321,8 +323,8 @@ impl Inbound {
         let total = header.body_bytes as usize;
         loop {
             if body.len() == total {
-                let body = match bounds.spares {
-                    Some(spares) => spares.share(body),
+                let body = match bounds.buffer_pool {
+                    Some(pool) => pool.share(body),
                     None => Bytes::from(body),
                 };
                 self.state = State::Whole { header, body };
@@ -339,23 +341,23 @@ impl Inbound {
                         self.state = State::Refused { head: body, left };
                         return Some(Step::Refused { header, why: Refusal::OutOfMemory });
                     }
-                    // Enough to tell which job a refused result is about.
+                    // The first bytes name the job whose result is refused.
                     capacity = head_bytes;
                 }
                 body.reserve_exact(capacity - body.len());
             }
             let available = self.available(input);
-            let room = body.capacity().min(total) - body.len();
+            let missing = body.capacity().min(total) - body.len();
             if available == 0 {
                 self.forget_used();
                 self.state = State::Body { header, body };
                 return Some(Step::Nothing);
             }
-            body.extend_from_slice(self.take(room.min(available), input));
+            body.extend_from_slice(self.take(missing.min(available), input));
         }
     }
 
-    /// Hands out the next `bytes` bytes and marks them as used.
+    /// Returns the next `bytes` bytes and marks them as used.
     fn take<'s, 'i: 's>(&'s mut self, bytes: usize, input: &mut &'i [u8]) -> &'s [u8] {
         self.scanned = 0;
         if self.has_unread() {
@@ -369,10 +371,10 @@ impl Inbound {
         }
     }
 
-    /// Copies what is left of `input` behind what is held.
+    /// Stores the rest of `input`, an incomplete frame.
     fn keep_tail(&mut self, input: &mut &[u8]) {
         if self.has_unread() {
-            // Frames before the tail have been handed out; what they took is no longer needed.
+            // `step_frames` has appended the input to the stored bytes; drop the used ones.
             self.partial.drain(..self.start);
             self.start = 0;
         } else {
@@ -383,13 +385,13 @@ impl Inbound {
         }
     }
 
-    /// Bytes that can be looked at in one piece: those held, or else the input.
+    /// Number of bytes in one piece: of those stored, or else of the input.
     fn available(&self, input: &[u8]) -> usize {
         if self.has_unread() { self.partial.len() - self.start } else { input.len() }
     }
 
     fn forget_used(&mut self) {
-        // Idle connections hold no buffer.
+        // A new vector, as an idle connection must hold no buffer.
         self.partial = Vec::new();
         self.start = 0;
     }
@@ -401,7 +403,7 @@ mod tests {
     use crate::wire::{Command, Magic, encode};
 
     const BOUNDS: Bounds<'_> =
-        Bounds { body_bytes_max: 1 << 20, memory_left: 1 << 20, spares: None };
+        Bounds { body_bytes_max: 1 << 20, memory_left: 1 << 20, buffer_pool: None };
 
     fn submit(payload_bytes: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -503,8 +505,8 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_not_taken_and_tells_whose_body_it_was() {
-        // The first allocation was once refused before a single byte of the body was kept: nobody
-        // could tell which job a refused result was about.
+        // The first allocation was once refused before a single byte of the body was kept, so the
+        // job of a refused result was unknown.
         for memory_left in [0, 1000, 70_000] {
             let bounds = Bounds { memory_left, ..BOUNDS };
             let bytes = [&submit(150_000)[..], b"version\n"].concat();

@@ -2,10 +2,10 @@
 //! bytes out.
 //!
 //! `command` is the table of the protocol's packets, `header` and `frame` find where each ends,
-//! `request` and `response` give it a meaning, `inbound` and `outbox` are the two directions of one
-//! connection. Knows no engine, no sockets and no time.
+//! `request` and `response` parse and write them, `inbound` and `outbox` are the two directions of
+//! one connection. Knows no engine, no sockets and no time.
 //!
-//! Invariant: nothing here allocates for a request, but for a large body.
+//! Invariant: a request causes no allocation unless its body is large.
 
 pub mod buffer_pool;
 mod command;
@@ -14,6 +14,7 @@ mod header;
 pub mod inbound;
 pub mod outbox;
 mod payload;
+mod priority;
 mod request;
 mod response;
 pub mod text;
@@ -24,5 +25,6 @@ mod tests;
 pub use self::command::{ARGUMENTS_BYTES_MAX, Command, LINE_BYTES_MAX, Sender};
 pub use self::header::{FrameError, HEADER_BYTES, Header, Magic, header, header_bytes};
 pub use self::payload::{Payload, SHARED_BYTES_MIN};
-pub use self::request::{Arguments, Grab, PacketError, Priority, Request, Submit, Work};
+pub use self::priority::{Priority, PrioritySet};
+pub use self::request::{Arguments, Grab, PacketError, Request, Submit, Work};
 pub use self::response::{ErrorReply, Response, encode};

@@ -1,13 +1,13 @@
-//! Responses in, chunks of bytes out: what waits to leave one connection.
+//! The output of one connection: responses in, chunks of bytes out.
 //!
-//! Small packets are appended to one buffer, so that a batch leaves with one send; payloads of
-//! `SHARED_BYTES_MIN` or more are not copied but leave from the allocation they lie in. A driver
-//! takes a chunk, owns it while the kernel reads it, and gives it back. A reply that can't be
-//! written yet holds a slot, and everything behind it waits. Knows no socket.
+//! Small packets are appended to one buffer, so that one send transmits many; payloads of
+//! `SHARED_BYTES_MIN` or more are sent from the allocation that they are in, without a copy. A
+//! driver takes a chunk, owns it while the kernel reads it, and gives it back. A slot keeps the
+//! place of a reply that isn't known yet; later packets wait behind it. Knows no socket.
 //!
-//! Invariant: what leaves does so in the order of `hold` and `push`, whenever slots are filled.
-//! `bytes` counts everything that was pushed and not yet reported as sent, chunks that a driver
-//! holds and what waits behind slots included; it is what back-pressure goes by.
+//! Invariant: bytes are sent in the order of the calls of `hold` and `push`, in whatever order
+//! slots are filled. `bytes` counts everything that was pushed and not yet reported as sent,
+//! including chunks that a driver owns and packets behind slots; back-pressure is based on it.
 
 use std::collections::VecDeque;
 
@@ -15,14 +15,14 @@ use bytes::Bytes;
 
 use crate::wire::{Response, SHARED_BYTES_MIN};
 
-/// The buffer of small packets is closed at this size and another one begun.
+/// Size at which the buffer of small packets is closed and another one begun.
 const CHUNK_BYTES: usize = 128 << 10;
-/// A buffer above this size isn't kept for the connection's next packets.
+/// Largest buffer that is kept for the connection's next packets.
 const KEPT_BYTES_MAX: usize = 4 << 10;
-/// Room for so many slots is kept for the connection's next ones.
+/// Capacity for slots that is kept while there are none.
 const HELD_KEPT_MAX: usize = 16;
 
-/// Bytes that leave together.
+/// Bytes for one send.
 #[derive(Debug)]
 pub enum Chunk {
     /// Small packets, one behind another.
@@ -40,17 +40,17 @@ impl AsRef<[u8]> for Chunk {
     }
 }
 
-/// Packets in the order in which they are to leave.
+/// A batch of encoded packets, in the order of sending.
 #[derive(Debug, Default)]
-pub struct Parcel {
+pub struct PacketBatch {
     /// Closed chunks, the oldest first.
     chunks: VecDeque<Chunk>,
-    /// The packets behind them.
+    /// Packets after the closed chunks.
     tail: Vec<u8>,
 }
 
-impl Parcel {
-    /// Appends a packet; answers with its size in bytes.
+impl PacketBatch {
+    /// Appends a packet; returns its size in bytes.
     #[inline]
     pub fn push(&mut self, response: &Response<'_>) -> usize {
         let before = self.tail.len();
@@ -78,7 +78,7 @@ impl Parcel {
         }
     }
 
-    /// Its size in bytes.
+    /// Size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let chunks = self.chunks.iter().map(|chunk| chunk.as_ref().len());
@@ -108,26 +108,26 @@ impl Parcel {
     }
 }
 
-/// Number of a slot: the place of a reply that is to come.
+/// Number of a slot: the place of a reply that isn't known yet.
 pub type Slot = u32;
 
-/// A slot, and what waits behind it.
+/// A slot and the packets behind it.
 #[derive(Debug, Default)]
 struct Held {
-    reply: Option<Parcel>,
-    behind: Parcel,
+    reply: Option<PacketBatch>,
+    behind: PacketBatch,
 }
 
 /// The sending side of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    ready: Parcel,
-    /// Slots in their order; the first one is not filled.
+    ready: PacketBatch,
+    /// Slots, the oldest first; the first is never filled.
     held: VecDeque<Held>,
-    /// Number of the first of them.
+    /// Number of the first slot.
     first: Slot,
     bytes: usize,
-    /// Bytes of the packet that was pushed last.
+    /// Size of the last packet or reply, for `bytes_before_last`.
     last_bytes: usize,
 }
 
@@ -135,42 +135,43 @@ impl Outbox {
     /// Appends a packet.
     #[inline]
     pub fn push(&mut self, response: &Response<'_>) {
-        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
-        self.last_bytes = parcel.push(response);
+        let batch = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        self.last_bytes = batch.push(response);
         self.bytes += self.last_bytes;
     }
 
     /// Appends bytes of an admin reply.
     pub fn push_text(&mut self, text: &[u8]) {
-        let parcel = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
-        parcel.push_text(text);
+        let batch = self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind);
+        batch.push_text(text);
         self.last_bytes = text.len();
         self.bytes += text.len();
     }
 
-    /// Appends packets.
-    pub fn push_parcel(&mut self, parcel: Parcel) {
-        self.last_bytes = parcel.bytes();
+    /// Appends a batch of packets.
+    pub fn push_batch(&mut self, batch: PacketBatch) {
+        self.last_bytes = batch.bytes();
         self.bytes += self.last_bytes;
-        self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind).append(parcel);
+        self.held.back_mut().map_or(&mut self.ready, |held| &mut held.behind).append(batch);
     }
 
-    /// Takes out everything that waits for no slot.
-    pub fn take_parcel(&mut self) -> Parcel {
-        let parcel = std::mem::take(&mut self.ready);
-        self.bytes -= parcel.bytes();
-        parcel
+    /// Takes out all packets that are not behind a slot.
+    pub fn take_batch(&mut self) -> PacketBatch {
+        let batch = std::mem::take(&mut self.ready);
+        self.bytes -= batch.bytes();
+        batch
     }
 
-    /// Keeps the place of a reply that is to come. What is pushed from now on waits behind it.
+    /// Reserves the place of a reply that isn't known yet. Packets pushed from now on wait behind
+    /// it.
     pub fn hold(&mut self) -> Slot {
         let slot = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         self.held.push_back(Held::default());
         self.first.wrapping_add(slot)
     }
 
-    /// The reply has come: it leaves when everything before it has its reply. Each slot is filled
-    /// once.
+    /// Puts a reply into its slot; it is sent once all slots before it are filled. To be called
+    /// once for each slot.
     pub fn fill(&mut self, slot: Slot, reply: &Response<'_>) {
         if slot == self.first && !self.held.is_empty() {
             let bytes = self.ready.push(reply);
@@ -178,14 +179,14 @@ impl Outbox {
             self.drop_first();
             self.release();
         } else {
-            let mut parcel = Parcel::default();
-            parcel.push(reply);
-            self.fill_with(slot, parcel);
+            let mut batch = PacketBatch::default();
+            batch.push(reply);
+            self.fill_with(slot, batch);
         }
     }
 
-    /// Likewise for a reply of any number of packets, or none.
-    pub fn fill_with(&mut self, slot: Slot, reply: Parcel) {
+    /// As `fill`, for a reply of any number of packets, or none.
+    pub fn fill_with(&mut self, slot: Slot, reply: PacketBatch) {
         self.count_fill(reply.bytes());
         let at = slot.wrapping_sub(self.first) as usize;
         let Some(held) = self.held.get_mut(at) else {
@@ -196,14 +197,14 @@ impl Outbox {
         self.release();
     }
 
-    /// Slots whose reply, or a reply before theirs, is still to come.
+    /// Number of slots that are empty or behind an empty slot.
     #[inline]
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether everything has left and nothing is to come.
+    /// Whether all bytes are sent and no slot is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -217,14 +218,14 @@ impl Outbox {
         self.bytes
     }
 
-    /// The same before the last packet was pushed.
+    /// `bytes` as it was before the last packet was pushed.
     #[inline]
     #[must_use]
     pub fn bytes_before_last(&self) -> usize {
         self.bytes.saturating_sub(self.last_bytes)
     }
 
-    /// Hands out the oldest chunk, and whether more stand behind it.
+    /// Takes out the oldest chunk that isn't behind a slot, and whether there are more.
     #[inline]
     pub fn take(&mut self) -> Option<(Chunk, bool)> {
         if let Some(chunk) = self.ready.chunks.pop_front() {
@@ -236,14 +237,14 @@ impl Outbox {
         Some((Chunk::Packets(std::mem::take(&mut self.ready.tail)), false))
     }
 
-    /// Whether `take` has something to hand out.
+    /// Whether `take` returns a chunk.
     #[inline]
     #[must_use]
     pub fn has_chunks(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// A chunk has left; its buffer serves again.
+    /// Reports a chunk as sent; its buffer is reused.
     #[inline]
     pub fn sent(&mut self, chunk: Chunk) {
         self.bytes -= chunk.as_ref().len();
@@ -256,13 +257,14 @@ impl Outbox {
         }
     }
 
-    /// A reply of any size is let through, and so is still the packet that waited for it.
+    /// Counts a reply. `last_bytes` becomes the larger of the reply and the last packet, so that
+    /// the limit, which is checked against `bytes_before_last`, lets both pass whatever their size.
     fn count_fill(&mut self, bytes: usize) {
         self.last_bytes = self.last_bytes.max(bytes);
         self.bytes += bytes;
     }
 
-    /// Lets go whatever has no slot to wait for before it.
+    /// Moves replies without an empty slot before them, and the packets behind them, to `ready`.
     fn release(&mut self) {
         while let Some(reply) = self.held.front_mut().and_then(|held| held.reply.take()) {
             self.ready.append(reply);
@@ -273,7 +275,7 @@ impl Outbox {
         }
     }
 
-    /// The reply of the first slot is in its place: what stands behind it follows.
+    /// Removes the first slot, whose reply is in `ready`, and appends the packets behind it.
     fn drop_first(&mut self) {
         if let Some(held) = self.held.pop_front() {
             self.first = self.first.wrapping_add(1);
@@ -284,12 +286,12 @@ impl Outbox {
 
 #[cfg(debug_assertions)]
 impl Outbox {
-    /// What waits behind slots, the oldest slot first: each one's reply, if that has come, and the
-    /// bytes that stand behind it. For tests.
+    /// The slots, the oldest first: each one's reply, if it is filled, and the bytes behind it. For
+    /// tests.
     pub fn waiting(&self) -> impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)> {
-        let copy = |parcel: &Parcel| {
-            let chunks = parcel.chunks.iter().map(AsRef::as_ref);
-            chunks.chain([&parcel.tail[..]]).collect::<Vec<&[u8]>>().concat()
+        let copy = |batch: &PacketBatch| {
+            let chunks = batch.chunks.iter().map(AsRef::as_ref);
+            chunks.chain([&batch.tail[..]]).collect::<Vec<&[u8]>>().concat()
         };
         self.held.iter().map(move |held| (held.reply.as_ref().map(copy), copy(&held.behind)))
     }
@@ -377,10 +379,10 @@ mod tests {
             }
             String::from_utf8(bytes).unwrap()
         };
-        let parcel = |text: &str| {
-            let mut parcel = Parcel::default();
-            parcel.push_text(text.as_bytes());
-            parcel
+        let batch = |text: &str| {
+            let mut batch = PacketBatch::default();
+            batch.push_text(text.as_bytes());
+            batch
         };
         // Every order of filling three slots, text before, between and behind them.
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -394,7 +396,7 @@ mod tests {
             let mut left = texts(&mut outbox);
             assert_eq!((left.as_str(), outbox.held(), outbox.bytes()), ("a", 3, 3));
             for at in order {
-                outbox.fill_with(slots[at], parcel(["1", "", "33"][at]));
+                outbox.fill_with(slots[at], batch(["1", "", "33"][at]));
                 left += &texts(&mut outbox);
                 let gaps = "a1bc33d";
                 assert!(gaps.starts_with(&left), "{left}");

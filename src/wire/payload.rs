@@ -1,17 +1,17 @@
-//! Opaque bytes of a packet, with the allocation they lie in.
+//! Opaque bytes of a packet, with the allocation that they are part of.
 //!
 //! Bytes in, the same bytes or a share of their allocation out, so that a large payload is never
 //! copied between connections. Knows nothing of what the bytes are.
 //!
-//! Invariant: what is shared lies within the allocation that is named beside it.
+//! Invariant: `bytes` is part of the allocation `shared`, if there is one.
 
 use bytes::Bytes;
 
-/// Payloads from here on are kept and sent in the allocation that they came in; copying smaller
-/// ones costs less.
+/// Smallest payload that is kept and sent in the allocation that it was received into; copying
+/// smaller ones costs less.
 pub const SHARED_BYTES_MIN: usize = 16 << 10;
 
-/// Opaque bytes of a packet, with the allocation they lie in where that allocation may be kept.
+/// Opaque bytes of a packet, with their allocation if it may be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     bytes: &'a [u8],
@@ -47,10 +47,10 @@ impl<'a> Payload<'a> {
         Self { bytes: self.bytes.get(at..).unwrap_or_default(), shared: self.shared }
     }
 
-    /// The bytes as a share of their allocation, if they lie in one.
+    /// The bytes as a share of their allocation, if it may be kept.
     #[must_use]
     pub fn share(&self) -> Option<Bytes> {
-        // An empty slice has no place in any allocation.
+        // `slice_ref` panics for an empty slice from elsewhere.
         self.shared.filter(|_| !self.bytes.is_empty()).map(|owner| owner.slice_ref(self.bytes))
     }
 }

@@ -1,9 +1,9 @@
 //! Frames in, borrowed requests out.
 //!
-//! Allocates nothing: arguments are slices of the frame they came in. Knows the layout of every
-//! packet that clients and workers send, and nothing of connections or jobs.
+//! Allocates nothing: arguments are slices of the frame. Knows the layout of every packet that
+//! clients and workers send, but no connections and no jobs.
 //!
-//! Invariant: what `Arguments::split` reads is what `response::encode` wrote.
+//! Invariant: `Arguments::split` reads what `response::encode` writes.
 
 use memchr::memchr;
 use thiserror::Error;
@@ -11,17 +11,18 @@ use thiserror::Error;
 use super::command::{ARGUMENTS_BYTES_MAX, Command};
 use super::header::{Header, Magic};
 use super::payload::Payload;
+use super::priority::Priority;
 
 /// Most arguments of any packet in the table, payload included.
 const ARGUMENTS_MAX: usize = 8;
 
-/// A packet that doesn't hold what its command promises, or that no peer may send.
+/// A packet without the arguments of its command, or that no peer may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PacketError {
-    /// `\0RES` sent to the server. The peer is told; the connection stays usable.
+    /// `\0RES` sent to the server. Answered with ERROR; the connection stays usable.
     #[error("response magic on a packet to the server")]
     ResponseMagic,
-    /// A number that only the server may send, or that nobody may. The peer is told.
+    /// A command that only the server may send, or neither side. Answered with ERROR.
     #[error("{0:?} is not a request")]
     NotARequest(Command),
     /// Fewer NUL-terminated arguments than the command has. The connection is closed.
@@ -77,47 +78,30 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// A job's urgency; within one worker, jobs of a higher one go first whatever their function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Priority {
-    /// `SUBMIT_JOB_HIGH*`
-    High = 0,
-    /// `SUBMIT_JOB*`, and every delayed and every reduce job.
-    Normal = 1,
-    /// `SUBMIT_JOB_LOW*`
-    Low = 2,
-}
-
-impl Priority {
-    /// From the most to the least urgent.
-    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
-}
-
-/// A job as some client hands it in.
+/// A job as a client submits it.
 #[derive(Clone, Copy, Debug)]
 pub struct Submit<'a> {
-    /// Name of the function that shall run.
+    /// Name of the function to run.
     pub function: &'a [u8],
-    /// Key under which equal work is run once; empty = never, `-` = equal payloads.
+    /// Submissions with equal keys share one job; empty = none, `-` = the payload is the key.
     pub unique: &'a [u8],
     /// Function that gathers the results; empty for jobs that aren't reduce jobs.
     pub reducer: &'a [u8],
-    /// When the job may run, in seconds since 1970, as the client wrote it.
+    /// Earliest start in seconds since 1970, as the client wrote it.
     pub epoch: Option<&'a [u8]>,
     /// Urgency.
     pub priority: Priority,
-    /// Whether the client stays attached for the result (foreground) or not.
+    /// Whether the client doesn't wait for the result.
     pub background: bool,
     /// The whole body of the packet.
     pub body: Payload<'a>,
-    /// Where the unique starts in `body`; what stands before it is the function's name.
+    /// Where the unique key starts in `body`, after the function's name.
     pub unique_at: u16,
     /// Where the payload starts in `body`.
     pub payload_at: u16,
 }
 
-/// Which form of assignment a worker asks for.
+/// Which kind of assignment a worker requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grab {
     /// `GRAB_JOB` → `JOB_ASSIGN`
@@ -128,7 +112,7 @@ pub enum Grab {
     All,
 }
 
-/// What a worker says about a job it runs; forwarded to the job's clients as it came.
+/// A worker's packet about a job that it runs; forwarded to the job's clients unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
     /// One of the `WORK_*` commands.
@@ -166,7 +150,7 @@ impl<'a> Request<'a> {
     /// Reads a packet that was sent to the server.
     ///
     /// # Errors
-    /// `PacketError`: see there for which of them end the connection.
+    /// `PacketError`; its variants say which of them end the connection.
     #[inline]
     pub fn parse(header: Header, body: Payload<'a>) -> Result<Self, PacketError> {
         use Command as C;

@@ -1,21 +1,21 @@
 //! Responses in, bytes out.
 //!
-//! Knows the layout of every packet that the server sends, and the ERROR packets with their texts.
-//! Payloads aren't copied here: `Response::head` writes what stands before them.
+//! Knows the layout of every packet that the server sends, and the codes and texts of ERROR.
+//! Payloads aren't copied here: `Response::head` writes what precedes them.
 //!
-//! Invariant: the number of arguments of a packet is its command's.
+//! Invariant: a packet has as many arguments as its command.
 
 use super::command::Command;
 use super::header::{Magic, header_bytes};
 use super::payload::Payload;
 use super::request::Grab;
 
-/// The ERROR packets that gearmand knows, code and text byte by byte, and two of our own texts.
+/// The ERROR packets of gearmand, with code and text byte by byte, and a few of this server's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorReply {
     /// A packet with `\0RES` magic.
     RequestMagicExpected,
-    /// A packet that only the server may send, or nobody.
+    /// A packet that only the server may send, or neither side.
     CommandNotExpected,
     /// A unique key (or a reducer's name) beyond 64 bytes.
     UniqueTooLarge,
@@ -23,19 +23,19 @@ pub enum ErrorReply {
     HandleTooLarge,
     /// A payload beyond `--job-size-max`.
     PayloadTooLarge,
-    /// A large body of a request that has none.
+    /// A large body for a request that has none.
     BodyTooLarge,
     /// A number that isn't one: an epoch out of range.
     NumberOutOfRange,
     /// The function's maximum queue size is reached.
     QueueFull,
-    /// The server holds as many bytes as `--memory-max` allows.
+    /// `--memory-max` is reached.
     OutOfMemory,
-    /// The same, for what a worker can do.
+    /// `--memory-max` is reached, for CAN_DO.
     OutOfMemoryToRegister,
     /// The job could not be put on disk.
     NotStored,
-    /// The server finishes the jobs it has.
+    /// The server is finishing its jobs before it exits.
     Draining,
     /// OPTION_REQ for anything but `exceptions`.
     UnknownOption,
@@ -114,7 +114,7 @@ pub enum Response<'a> {
         reducer: &'a [u8],
         payload: Payload<'a>,
     },
-    /// A worker's packet, passed on with the body it came with.
+    /// A worker's packet, forwarded with its body unchanged.
     Work {
         command: Command,
         body: Payload<'a>,
@@ -144,7 +144,7 @@ pub enum Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// The bytes that go out behind what `head` writes.
+    /// The bytes that follow what `head` writes.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> Payload<'a> {
@@ -222,11 +222,11 @@ fn write_head(
 ) {
     debug_assert_eq!(arguments.len(), command.arguments(), "{command:?}");
     let arguments_bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
-    // The last argument has no NUL behind it unless a payload follows.
+    // The last argument ends with a NUL only if a payload follows.
     let unterminated = usize::from(!command.has_payload() && !arguments.is_empty());
     let body_bytes = arguments_bytes - unterminated + payload_bytes;
-    // Nothing that fits a request grows beyond one: assignments carry the arguments of the
-    // submission minus its queueing ones plus a handle, and `JOB_BYTES_MAX` leaves room for that.
+    // The largest body is that of an assignment: the submission's with a handle added, for which
+    // `--job-size-max` leaves 64 bytes.
     let body_bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX);
     out.extend_from_slice(&header_bytes(magic, command, body_bytes));
     for (index, argument) in arguments.iter().enumerate() {
@@ -237,8 +237,8 @@ fn write_head(
     }
 }
 
-/// Appends a whole packet to `out`, whoever sends it: the one writer that clients, load generators
-/// and tests need. The number of arguments must be the command's.
+/// Appends a whole packet of either direction to `out`, for clients, load generators and tests. The
+/// number of arguments must be the command's.
 pub fn encode(
     out: &mut Vec<u8>,
     magic: Magic,

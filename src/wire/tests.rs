@@ -136,6 +136,10 @@ fn a_shared_payload_stays_in_its_allocation() {
     let payload = Payload::shared(&owner).from(9);
     let shared = payload.share().unwrap();
     assert_eq!((&shared[..], shared.as_ptr()), (&b"payload"[..], owner[9..].as_ptr()));
-    assert_eq!(Payload::shared(&owner).from(99).share(), None, "nothing lies nowhere");
+    assert_eq!(
+        Payload::shared(&owner).from(99).share(),
+        None,
+        "an empty payload has no allocation"
+    );
     assert_eq!(Payload::borrowed(b"payload").share(), None);
 }

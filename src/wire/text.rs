@@ -10,8 +10,8 @@ pub fn c_string(text: &[u8]) -> &[u8] {
     memchr::memchr(0, text).and_then(|at| text.get(..at)).unwrap_or(text)
 }
 
-/// A number as C's `strtoll` reads it: leading blanks and a sign, digits, anything behind them
-/// ignored, the nearest number for what is out of range.
+/// A number as C's `strtoll` reads it: leading blanks, a sign and digits; the rest is ignored, and
+/// numbers out of range saturate.
 #[must_use]
 pub fn decimal(text: &[u8]) -> i64 {
     let text = text.trim_ascii_start();
@@ -25,7 +25,7 @@ pub fn decimal(text: &[u8]) -> i64 {
     })
 }
 
-/// Whether `decimal` had to put up with the nearest number.
+/// Whether `decimal` saturates.
 pub fn has_overflow(text: &[u8]) -> bool {
     matches!(decimal(text), i64::MAX | i64::MIN)
 }

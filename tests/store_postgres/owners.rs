@@ -5,9 +5,8 @@ use std::thread::{self, JoinHandle};
 
 use postgres::error::SqlState;
 use ringgear::engine::record::Operation;
-use ringgear::store::open::OpenError;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Store as _, StoreError};
+use ringgear::store::{OpenError, Store as _, StoreError};
 
 use super::server::{Server, backend, insert, insist, numbers, wait_for};
 

@@ -17,9 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use postgres::{Client, NoTls};
 use ringgear::engine::record::{Operation, Row};
-use ringgear::store::open::OpenError;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Store as _, StoreError};
+use ringgear::store::{OpenError, Store as _, StoreError};
 use ringgear::wire::Priority;
 use tempfile::TempDir;
 

@@ -8,9 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postgres::Client;
 use ringgear::engine::record::Operation;
-use ringgear::store::open::OpenError;
 use ringgear::store::postgres::Postgres;
-use ringgear::store::{Store as _, StoreError};
+use ringgear::store::{OpenError, Store as _, StoreError};
 
 use super::proxy::Proxy;
 use super::server::{Server, backend, insert, insist, numbers, wait_for};

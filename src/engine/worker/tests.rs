@@ -4,10 +4,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Settings;
 use crate::engine::job::Job;
 use crate::engine::list::VISITED;
+use crate::engine::sleep::UNCLAIMED_CHECKS_MAX;
 use crate::engine::tests::{NOBODY, Rig, settings};
+use crate::engine::{Settings, Wakeup};
 use crate::wire::Command;
 
 fn submit(rig: &mut Rig, command: Command, function: &str) -> u64 {
@@ -131,7 +132,7 @@ fn a_claimed_function_does_not_hide_one_that_nobody_was_woken_for() {
 #[test]
 fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_itself() {
     let mut rig = Rig::new(settings());
-    let functions: Vec<String> = (0..=UNCLAIMED_LOOK).map(|at| format!("f{at}")).collect();
+    let functions: Vec<String> = (0..=UNCLAIMED_CHECKS_MAX).map(|at| format!("f{at}")).collect();
     let (last, others) = functions.split_last().expect("functions");
     for (conn, function) in (1..).zip(&functions) {
         rig.can_do(0, function);
@@ -141,10 +142,10 @@ fn a_worker_with_more_claimed_functions_than_it_looks_at_is_woken_to_see_for_its
     for function in others {
         rig.background(function);
     }
-    assert_eq!(rig.woken().len(), UNCLAIMED_LOOK);
+    assert_eq!(rig.woken().len(), UNCLAIMED_CHECKS_MAX);
     rig.sleep(0);
     assert_eq!(rig.woken(), NOBODY, "so many are looked at");
-    rig.engine.rise(0);
+    rig.engine.mark_awake(0);
     rig.background(last);
     assert_eq!(rig.woken().len(), 1);
     rig.sleep(0);
@@ -286,7 +287,7 @@ fn a_worker_with_many_functions_grabs_without_looking_at_each() {
         rig.can_do(1, &format!("function-{number}"));
     }
     let job = rig.background("function-10000");
-    let ready = rig.engine.peers[1].ready[1].iter(&rig.engine.abilities.records, READY[1]);
+    let ready = rig.engine.peers[1].maybe_ready[1].iter(&rig.engine.abilities.records, READY[1]);
     assert_eq!(ready.count(), 1);
     assert_eq!((rig.grab(1), rig.grab(1)), (Some(job), None));
 }
@@ -337,7 +338,7 @@ fn a_home_elsewhere_is_told_of_jobs_once_until_it_asks() {
     assert_eq!(grab_all(&mut rig, 2).len(), 3);
     rig.background("c");
     assert_eq!(rig.effects(), [], "what it was told of is gone, but it has yet to ask");
-    assert!(rig.grab(1).is_some() && rig.engine.ready(1) == 0);
+    assert!(rig.grab(1).is_some() && rig.engine.ready(1).is_empty());
     rig.background("a");
     assert_eq!(rig.effects(), [Effect::Hint { conn: 1 }]);
 }

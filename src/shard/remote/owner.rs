@@ -16,7 +16,7 @@ use crate::shard::Shard;
 use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
-use crate::wire::outbox::{Parcel, Slot};
+use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Grab, Header, Payload, Priority, Request};
 
 impl Shard {
@@ -30,7 +30,7 @@ impl Shard {
             Message::Grab { key, grab, least } => self.give(from, key, grab, least, now),
             Message::Sleep(key) => {
                 let conn = self.proxy(from, key);
-                // One that was woken meanwhile has its NOOP on the way.
+                // A worker that was woken meanwhile has its NOOP on the way.
                 if !self.engine.is_woken(conn) {
                     self.engine.pre_sleep(conn);
                     self.deliver(None, now);
@@ -38,7 +38,7 @@ impl Shard {
             }
             Message::Declined(key) => {
                 let conn = self.proxy(from, key);
-                self.engine.decline(conn);
+                self.engine.end_lease(conn);
                 self.deliver(None, now);
             }
             Message::Gone(conn) => {
@@ -54,25 +54,25 @@ impl Shard {
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
             Message::Offloaded { proxy, key, rest } => self.find_home(from, proxy, key, rest),
             Message::Line { key, slot, line } => {
-                let mut packets = Parcel::default();
+                let mut packets = PacketBatch::default();
                 packets.push_text(&self.answer_line(&line, now));
-                self.send_message(from, Message::Reply { key, slot, packets });
+                self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
             Message::List { key, listing } => {
                 let (rows, next) = self.list_rows(listing);
-                self.send_message(from, Message::Rows { key, rows: Box::new(rows), next });
+                self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Ask { fan_out, question } => {
                 let answer = self.answer_question(&question, now);
-                self.send_message(from, Message::Answer { fan_out, answer });
+                self.outgoing.send(from, Message::Answer { fan_out, answer });
             }
             other => self.receive_at_home(from, other, now),
         }
-        // What a core declines of its own is seen to last.
+        // Wake-ups that this core declined for its own workers are ended last.
         self.deliver(None, now);
     }
 
-    /// What this core has to say to a question that all are asked.
+    /// This core's part of the answer to a question to all cores.
     pub(in crate::shard) fn answer_question(&mut self, question: &Question, now: Now) -> Answer {
         match question {
             Question::StatusUnique(unique) => {
@@ -108,26 +108,26 @@ impl Shard {
         let late = self.engine.counters.late;
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
-            cx.room = cx.room.saturating_sub(body.len());
+            cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
         if let Some(slot) = slot
             && !waits
         {
-            self.send_message(from, Message::Reply { key, slot, packets });
+            self.outgoing.send(from, Message::Reply { key, slot, packets });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
             && let Some(number) = work.and_then(|work| self.number_of(&work))
         {
             // Its home knows where the worker is.
-            self.send_message(from, Message::Late { key, number });
+            self.outgoing.send(from, Message::Late { key, number });
         }
         self.deliver(work, now);
     }
 
-    /// Gives a worker a job, if there is one that is urgent enough.
+    /// Gives a worker a job, if a queue has a job that is urgent enough.
     fn give(&mut self, from: Core, key: ConnKey, grab: Grab, least: Priority, now: Now) {
         let conn = self.proxy(from, key);
         let (found, packets) =
@@ -137,7 +137,7 @@ impl Shard {
             true => Message::Assigned { key, packets, ready },
             false => Message::Empty { key, ready },
         };
-        self.send_message(from, message);
+        self.outgoing.send(from, message);
         self.deliver(None, now);
     }
 
@@ -148,10 +148,10 @@ impl Shard {
         slot: Option<Slot>,
         now: Now,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> (T, Parcel) {
+    ) -> (T, PacketBatch) {
         let memory_left = self.memory_left();
         self.with_context(conn, slot, memory_left, now, |session, cx| {
-            (act(session, cx), cx.outbox.take_parcel())
+            (act(session, cx), cx.outbox.take_batch())
         })
     }
 

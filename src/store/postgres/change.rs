@@ -64,10 +64,10 @@ pub(super) const TYPES: [Type; 12] = [
 ];
 
 /// What becomes of a job.
-enum Fate<'a> {
-    Kept { row: &'a Row, attempts: u32 },
-    Counted(u32),
-    Removed,
+enum Change<'a> {
+    Insert { row: &'a Row, attempts: u32 },
+    SetAttempts(u32),
+    Remove,
 }
 
 /// What one statement changes, column by column.
@@ -111,11 +111,11 @@ impl<'a> Chunk<'a> {
         self.bytes == 0
     }
 
-    fn push(&mut self, number: u64, fate: &Fate<'a>) {
+    fn push(&mut self, number: u64, change: &Change<'a>) {
         let number = number.cast_signed();
-        self.bytes += fate.bytes();
-        match *fate {
-            Fate::Kept { row, attempts } => {
+        self.bytes += change.bytes();
+        match *change {
+            Change::Insert { row, attempts } => {
                 self.number.push(number);
                 self.function.push(&row.function);
                 self.unique.push(&row.unique);
@@ -125,23 +125,23 @@ impl<'a> Chunk<'a> {
                 self.attempts.push(attempts.cast_signed());
                 self.payload.push(&row.payload);
             }
-            Fate::Counted(attempts) => {
+            Change::SetAttempts(attempts) => {
                 self.counted.push(number);
                 self.counts.push(attempts.cast_signed());
             }
-            Fate::Removed => self.removed.push(number),
+            Change::Remove => self.removed.push(number),
         }
     }
 }
 
-impl Fate<'_> {
+impl Change<'_> {
     fn bytes(&self) -> usize {
         match self {
-            Self::Kept { row, .. } => {
+            Self::Insert { row, .. } => {
                 let texts = row.function.len() + row.unique.len() + row.reducer.len();
                 JOB_BYTES + texts + row.payload.len()
             }
-            Self::Counted(_) | Self::Removed => JOB_BYTES,
+            Self::SetAttempts(_) | Self::Remove => JOB_BYTES,
         }
     }
 }
@@ -149,32 +149,34 @@ impl Fate<'_> {
 /// The statements that have the effect of `operations`.
 pub(super) fn chunks(operations: &[Operation]) -> Vec<Chunk<'_>> {
     // Ordered: neighbours on disk are written together.
-    let mut fates = BTreeMap::new();
+    let mut changes = BTreeMap::new();
     for operation in operations {
         match *operation {
             Operation::Insert { ref row, .. } => {
-                fates.insert(row.number, Fate::Kept { row, attempts: row.attempts });
+                changes.insert(row.number, Change::Insert { row, attempts: row.attempts });
             }
-            Operation::SetAttempts { number, attempts } => match fates.get_mut(&number) {
-                Some(Fate::Kept { attempts: kept, .. } | Fate::Counted(kept)) => *kept = attempts,
-                Some(Fate::Removed) => {}
+            Operation::SetAttempts { number, attempts } => match changes.get_mut(&number) {
+                Some(Change::Insert { attempts: kept, .. } | Change::SetAttempts(kept)) => {
+                    *kept = attempts
+                }
+                Some(Change::Remove) => {}
                 None => {
-                    fates.insert(number, Fate::Counted(attempts));
+                    changes.insert(number, Change::SetAttempts(attempts));
                 }
             },
             // Also for a job of this very commit: an earlier attempt may have kept it.
             Operation::Remove { number } => {
-                fates.insert(number, Fate::Removed);
+                changes.insert(number, Change::Remove);
             }
         }
     }
     let mut chunks = Vec::new();
     let mut chunk = Chunk::default();
-    for (number, fate) in &fates {
-        if !chunk.is_empty() && chunk.bytes + fate.bytes() > CHUNK_BYTES {
+    for (number, change) in &changes {
+        if !chunk.is_empty() && chunk.bytes + change.bytes() > CHUNK_BYTES {
             chunks.push(mem::take(&mut chunk));
         }
-        chunk.push(*number, fate);
+        chunk.push(*number, change);
     }
     if !chunk.is_empty() {
         chunks.push(chunk);

@@ -43,7 +43,7 @@ pub(super) fn config(
         StoreError::Unusable(format!(
             "the PostgreSQL connection string can't be read ({}): write it like \
              \"host=db.example dbname=jobs user=ringgear\"",
-            super::session::with_causes(&error)
+            super::error::with_causes(&error)
         ))
     })?;
     let wants_tls = match config.get_ssl_mode() {

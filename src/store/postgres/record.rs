@@ -6,7 +6,8 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::session::{ANSWER_TIMEOUT, Session, Trouble, answer};
+use super::error::SessionError;
+use super::session::{ANSWER_TIMEOUT, Session, answer};
 use crate::store::namespace::Record;
 
 /// Brings tables of version 1 to version 2.
@@ -27,20 +28,20 @@ UPDATE ringgear_owner SET handle_prefix = $2, next_sequence = greatest(next_sequ
 WHERE generation = $1";
 
 /// What is on record.
-pub(super) async fn read(session: &Session) -> Result<Record, Trouble> {
+pub(super) async fn read(session: &Session) -> Result<Record, SessionError> {
     let row = answer(ANSWER_TIMEOUT, session.client.query_one(SELECT, &[])).await?;
     let number = |column| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
     Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
 }
 
-/// Changes the record; false, and nothing changed, if `generation` is over. `Trouble::Warned` if
-/// the change may not outlive a failover.
+/// Changes the record; false, and nothing changed, if `generation` is over. `SessionError::Warned`
+/// if the change may not outlive a failover.
 pub(super) async fn write(
     session: &Session,
     generation: i64,
     prefix: &[u8],
     mark: u64,
-) -> Result<bool, Trouble> {
+) -> Result<bool, SessionError> {
     let types = [Type::INT8, Type::BYTEA, Type::INT8];
     let update = answer(ANSWER_TIMEOUT, session.client.prepare_typed(UPDATE, &types)).await?;
     let mark = mark.cast_signed();

@@ -6,21 +6,20 @@
 //! Invariant: a session that may have a question in flight is never used again. The lock belongs
 //! to the session and goes with it.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::error::Severity;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, Statement};
 use tracing::{info, warn};
 
 use super::change;
 use super::conninfo::Target;
+use super::error::{SessionError, message, read_only};
 use crate::store::StoreError;
 
 /// How long the server may take to answer, plus a second for every `SLOW_BYTES` sent.
@@ -54,156 +53,6 @@ SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s';
 SET client_min_messages = warning;";
 
-/// What came instead of an answer.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// Nothing, for so long.
-    Silence(Duration),
-    /// A refusal, or the end of the connection.
-    Error(tokio_postgres::Error),
-    /// A warning with the answer to a commit: it may not outlive a failover.
-    Warned(String),
-    /// Something that a sentence was found for.
-    Told(StoreError),
-    /// None of several hosts could be used: for each its place and what came from there.
-    Hosts(Vec<(String, Self)>),
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Told(error)
-    }
-}
-
-impl Trouble {
-    /// Whether the server refused a statement and the session goes on.
-    pub(super) fn is_refusal(&self) -> bool {
-        let Self::Error(error) = self else { return false };
-        error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
-    }
-
-    /// What to say while jobs are being served: everything may still turn out well.
-    pub(super) fn in_service(self, place: &str) -> StoreError {
-        let error = match self {
-            Self::Told(error) => return error,
-            Self::Hosts(hosts) => return of_each(hosts, Self::in_service),
-            Self::Warned(warning) => {
-                return StoreError::Unavailable(format!(
-                    "{place} warned as it committed, which therefore counts as not done: {warning}"
-                ));
-            }
-            Self::Silence(limit) => {
-                let limit_s = limit.as_secs();
-                return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
-            }
-            Self::Error(error) => error,
-        };
-        StoreError::Unavailable(match error.code() {
-            Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => {
-                let causes = with_causes(&error);
-                return StoreError::Unusable(format!(
-                    "{place} is damaged: {causes}; restore it from a backup"
-                ));
-            }
-            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => read_only(place),
-            Some(&SqlState::DISK_FULL) => {
-                format!("{place} has no space left on its disk: free some there")
-            }
-            Some(&SqlState::QUERY_CANCELED) => {
-                format!(
-                    "{place} gave up on a statement that took too long: see who holds locks \
-                         there, and whether its disk keeps up"
-                )
-            }
-            Some(_) => format!("{place} refused a statement: {}", with_causes(&error)),
-            None => format!("no connection to {place}: {}", with_causes(&error)),
-        })
-    }
-
-    /// What to say at the start: what won't mend itself is for the user to mend.
-    pub(super) fn at_start(self, place: &str) -> StoreError {
-        let error = match self {
-            Self::Error(error) => error,
-            Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
-            other => return other.in_service(place),
-        };
-        let causes = with_causes(&error);
-        let remedy = match error.code() {
-            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-                "check the user, the password and the server's pg_hba.conf"
-            }
-            Some(&SqlState::INVALID_CATALOG_NAME) => {
-                "create the database (createdb) or name another one"
-            }
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                "grant the user CREATE and USAGE on the schema and all rights on the tables in it \
-                 that it didn't create"
-            }
-            Some(&SqlState::INVALID_SCHEMA_NAME) => {
-                "create a schema that is in the user's search_path"
-            }
-            Some(
-                &SqlState::UNDEFINED_TABLE
-                | &SqlState::UNDEFINED_COLUMN
-                | &SqlState::UNDEFINED_FUNCTION,
-            ) => {
-                "ringgear_job and ringgear_owner aren't what ringgear made: restore them from a \
-                 backup, or drop both to start without jobs"
-            }
-            // Neither the server nor the kernel said it, so it is about what was configured.
-            None if !is_broken_connection(&error) => {
-                "check the connection string and what the server asks for"
-            }
-            _ => return Self::Error(error).in_service(place),
-        };
-        StoreError::Unusable(format!("can't use {place}: {causes}; {remedy}"))
-    }
-}
-
-/// What to say about several hosts. Waiting mends it if it mends one of them.
-fn of_each(hosts: Vec<(String, Trouble)>, say: impl Fn(Trouble, &str) -> StoreError) -> StoreError {
-    let errors: Vec<StoreError> =
-        hosts.into_iter().map(|(place, trouble)| say(trouble, &place)).collect();
-    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let sentence = sentences.join("; ");
-    if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
-        StoreError::Unavailable(sentence)
-    } else {
-        StoreError::Unusable(sentence)
-    }
-}
-
-fn read_only(place: &str) -> String {
-    format!("{place} is read-only: connect to the primary server")
-}
-
-fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
-}
-
-/// An error with everything that led to it. What a server says stands by itself.
-pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return message(error);
-    }
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let _ = write!(text, ": {cause}");
-        next = cause.source();
-    }
-    text
-}
-
-/// All that the server says.
-fn message(said: &DbError) -> String {
-    let mut text = said.message().to_owned();
-    for more in [said.detail(), said.hint()].into_iter().flatten() {
-        let _ = write!(text, " ({more})");
-    }
-    text
-}
-
 /// How long a statement with so many bytes may take.
 pub(super) fn limit(bytes: usize) -> Duration {
     ANSWER_TIMEOUT + Duration::from_secs((bytes / SLOW_BYTES) as u64)
@@ -218,10 +67,10 @@ pub(super) fn statement_timeout(scope: &str, limit: Duration) -> String {
 pub(super) async fn answer<T>(
     limit: Duration,
     question: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, Trouble> {
+) -> Result<T, SessionError> {
     match timeout(limit, question).await {
-        Ok(answer) => answer.map_err(Trouble::Error),
-        Err(_) => Err(Trouble::Silence(limit)),
+        Ok(answer) => answer.map_err(SessionError::Error),
+        Err(_) => Err(SessionError::Timeout(limit)),
     }
 }
 
@@ -254,18 +103,18 @@ impl Drop for Session {
 
 impl Session {
     /// Connects to the first host that can be written to.
-    pub(super) async fn connect(targets: &[Target]) -> Result<Self, Trouble> {
-        let mut troubles = Vec::new();
+    pub(super) async fn connect(targets: &[Target]) -> Result<Self, SessionError> {
+        let mut errors = Vec::new();
         for target in targets {
             match Self::connect_to(target).await {
                 Ok(session) => return Ok(session),
-                Err(trouble) => troubles.push((target.place.clone(), trouble)),
+                Err(error) => errors.push((target.place.clone(), error)),
             }
         }
-        Err(Trouble::Hosts(troubles))
+        Err(SessionError::Hosts(errors))
     }
 
-    async fn connect_to(target: &Target) -> Result<Self, Trouble> {
+    async fn connect_to(target: &Target) -> Result<Self, SessionError> {
         let (limit, place) = (target.connect_limit(), &target.place);
         let (client, connection) = answer(limit, target.config.connect(NoTls)).await?;
         let warning = Arc::default();
@@ -282,14 +131,14 @@ impl Session {
         let facts = answer(ANSWER_TIMEOUT, session.client.query_one(facts, &[])).await?;
         let version: i32 = facts.get(0);
         if version < SERVER_VERSION_MIN {
-            return Err(Trouble::Told(StoreError::Unusable(format!(
+            return Err(SessionError::Explained(StoreError::Unusable(format!(
                 "{place} is version {}: ringgear needs {} or newer",
                 version / 10_000,
                 SERVER_VERSION_MIN / 10_000
             ))));
         }
         if facts.get(1) {
-            return Err(Trouble::Told(StoreError::Unavailable(read_only(place))));
+            return Err(SessionError::Explained(StoreError::Unavailable(read_only(place))));
         }
         if facts.get::<_, &str>(2) != "on" {
             warn!("{place} has fsync off: jobs are lost when its host stops");
@@ -307,19 +156,19 @@ impl Session {
     }
 
     /// Tries to become the owner of the tables.
-    pub(super) async fn lock(&self) -> Result<bool, Trouble> {
+    pub(super) async fn lock(&self) -> Result<bool, SessionError> {
         let sql = "SELECT pg_try_advisory_lock($1, 'ringgear_owner'::regclass::oid::int4)";
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[&LOCK_CLASS])).await?.get(0))
     }
 
     /// The generation of the last owner.
-    pub(super) async fn generation(&self) -> Result<i64, Trouble> {
+    pub(super) async fn generation(&self) -> Result<i64, SessionError> {
         let sql = "SELECT generation FROM ringgear_owner";
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[])).await?.get(0))
     }
 
     /// Who has the lock, and where from.
-    pub(super) async fn holder(&self) -> Result<Option<(Backend, String)>, Trouble> {
+    pub(super) async fn holder(&self) -> Result<Option<(Backend, String)>, SessionError> {
         let sql = "SELECT l.pid, a.backend_start, \
                    coalesce(a.client_addr::text, 'the server''s own host') \
                    FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
@@ -333,7 +182,7 @@ impl Session {
     }
 
     /// Ends the server process of a session that was given up.
-    pub(super) async fn terminate(&self, backend: Backend) -> Result<(), Trouble> {
+    pub(super) async fn terminate(&self, backend: Backend) -> Result<(), SessionError> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE pid = $1 AND backend_start = $2";
         answer(ANSWER_TIMEOUT, self.client.query(sql, &[&backend.pid, &backend.started]))
@@ -342,13 +191,13 @@ impl Session {
     }
 
     /// Plans the statement that every commit runs.
-    pub(super) async fn prepare(&self) -> Result<Statement, Trouble> {
+    pub(super) async fn prepare(&self) -> Result<Statement, SessionError> {
         answer(ANSWER_TIMEOUT, self.client.prepare_typed(change::STATEMENT, &change::TYPES)).await
     }
 
     /// Ends a transaction, which is certain to be kept if no warning came since
     /// `forget_warning`.
-    pub(super) async fn commit(&self, limit: Duration) -> Result<(), Trouble> {
+    pub(super) async fn commit(&self, limit: Duration) -> Result<(), SessionError> {
         self.run(limit, "COMMIT").await?;
         self.check_warning()
     }
@@ -360,13 +209,13 @@ impl Session {
 
     /// Asked when a commit was answered. The server answers that it has committed when it gives up
     /// waiting for its standby, and warns beforehand.
-    pub(super) fn check_warning(&self) -> Result<(), Trouble> {
+    pub(super) fn check_warning(&self) -> Result<(), SessionError> {
         let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
-        warning.map_or(Ok(()), |warning| Err(Trouble::Warned(warning)))
+        warning.map_or(Ok(()), |warning| Err(SessionError::Warned(warning)))
     }
 
     /// Sends statements without parameters.
-    pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), Trouble> {
+    pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), SessionError> {
         answer(limit, self.client.batch_execute(sql)).await
     }
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 use tracing::{debug, info};
 
+use super::error::SessionError;
 use super::record;
-use super::session::{ANSWER_TIMEOUT, Session, Trouble, answer, statement_timeout};
+use super::session::{ANSWER_TIMEOUT, Session, answer, statement_timeout};
 use crate::engine::handle::{job_number, slot, slot_of};
 use crate::store::StoreError;
 
@@ -49,7 +50,7 @@ pub(super) async fn take_over(
     generation: i64,
     table: Option<&str>,
     first_sequence: u64,
-) -> Result<u64, Trouble> {
+) -> Result<u64, SessionError> {
     let client = &session.client;
     let sequence = first_sequence.max(record::read(session).await?.next());
     let name = table.unwrap_or(TABLE);
@@ -73,7 +74,7 @@ pub(super) async fn take_over(
     session.run(ANSWER_TIMEOUT, &begin).await?;
     let owner = "SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE";
     if answer(ANSWER_TIMEOUT, client.query_opt(owner, &[&generation])).await?.is_none() {
-        return Err(Trouble::Told(StoreError::Lost(
+        return Err(SessionError::Explained(StoreError::Lost(
             "another server took the jobs over while this one started".to_owned(),
         )));
     }
@@ -102,7 +103,7 @@ pub(super) async fn take_over(
     let sql = format!("DELETE FROM {table}");
     let deleted = answer(LIMIT, client.execute(&sql, &[])).await?;
     if moved != deleted {
-        return Err(Trouble::Told(StoreError::Unusable(format!(
+        return Err(SessionError::Explained(StoreError::Unusable(format!(
             "{moved} of {deleted} jobs of gearmand's table {table} could be moved: none was; name \
              another table to start without them"
         ))));

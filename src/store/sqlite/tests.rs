@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::handle::{job_number, slot};
 use crate::store::lock::LockError;
+use crate::wire::Priority;
 
 /// A folder with a database that isn't there yet.
 struct Place {

@@ -16,14 +16,14 @@ const HEAD_START: Duration = Duration::from_secs(3);
 
 /// What a server that waits knows about the owner.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct LockDelay {
     /// The last generation that was seen.
     known: i64,
     /// Until then the lock is the earlier owner's to take.
     left_until: Option<Instant>,
 }
 
-impl Turn {
+impl LockDelay {
     /// A server with a first session.
     pub(super) fn new(generation: i64) -> Self {
         Self { known: generation, left_until: None }
@@ -37,7 +37,7 @@ impl Turn {
     }
 
     /// Whether the lock may be tried, now that this generation was found.
-    pub(super) fn has_come(&mut self, generation: i64, now: Instant) -> bool {
+    pub(super) fn is_over(&mut self, generation: i64, now: Instant) -> bool {
         let is_left = generation == self.known && self.left_until.is_some_and(|until| now < until);
         self.known = generation;
         if !is_left {
@@ -53,27 +53,27 @@ mod tests {
 
     #[test]
     fn a_first_session_may_try_at_once() {
-        let mut turn = Turn::new(3);
-        assert!(turn.has_come(3, Instant::now()));
-        assert!(turn.has_come(4, Instant::now()));
+        let mut delay = LockDelay::new(3);
+        assert!(delay.is_over(3, Instant::now()));
+        assert!(delay.is_over(4, Instant::now()));
     }
 
     #[test]
     fn after_a_failover_the_owner_comes_first_and_not_for_ever() {
         let now = Instant::now();
-        let mut turn = Turn::reconnected(3, now);
-        assert!(!turn.has_come(3, now));
-        assert!(!turn.has_come(3, now + HEAD_START / 2));
-        assert!(turn.has_come(3, now + HEAD_START));
-        assert!(turn.has_come(3, now));
+        let mut delay = LockDelay::reconnected(3, now);
+        assert!(!delay.is_over(3, now));
+        assert!(!delay.is_over(3, now + HEAD_START / 2));
+        assert!(delay.is_over(3, now + HEAD_START));
+        assert!(delay.is_over(3, now));
     }
 
     #[test]
     fn once_the_owner_is_back_the_lock_itself_tells_who_is_next() {
         let now = Instant::now();
-        let mut turn = Turn::reconnected(3, now);
-        assert!(!turn.has_come(3, now));
-        assert!(turn.has_come(4, now));
-        assert!(turn.has_come(4, now));
+        let mut delay = LockDelay::reconnected(3, now);
+        assert!(!delay.is_over(3, now));
+        assert!(delay.is_over(4, now));
+        assert!(delay.is_over(4, now));
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::sqlite::{INSERT, bytes_of, insert, integer_of, priority_of};
+use super::rows::{INSERT, bytes_of, insert, integer_of, priority_of};
 use crate::engine::handle::{job_number, slot};
 use crate::engine::record::Row;
 

@@ -17,13 +17,13 @@ const REMOVED_MAX: usize = 1 << 17;
 
 /// What is believed.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct ExpectedJobs {
     numbers: BTreeSet<u64>,
     /// The last ones that were removed.
     removed: VecDeque<u64>,
 }
 
-impl Kept {
+impl ExpectedJobs {
     /// The table has this job.
     pub(super) fn insert(&mut self, number: u64) {
         self.numbers.insert(number);
@@ -46,7 +46,7 @@ impl Kept {
         }
     }
 
-    /// Forgets those that the table has lost; gives those that are to be kept all the same. A
+    /// Forgets those that the table has lost; gives those that are to be expected all the same. A
     /// commit in between may have removed some.
     pub(super) fn take_missing(&mut self, mut missing: Vec<u64>) -> Vec<u64> {
         missing.retain(|number| self.numbers.remove(number));
@@ -120,37 +120,37 @@ mod tests {
         Operation::Remove { number }
     }
 
-    fn compare(kept: &Kept, table: &[u64]) -> Difference {
-        let mut comparison = kept.compare();
+    fn compare(expected: &ExpectedJobs, table: &[u64]) -> Difference {
+        let mut comparison = expected.compare();
         table.iter().for_each(|number| comparison.found(*number));
         comparison.finish()
     }
 
     #[test]
     fn what_a_failover_took_and_gave_back_is_found() {
-        let mut kept = Kept::default();
-        kept.insert(1);
-        kept.committed(&[insert(2), insert(4), insert(5), remove(2), insert(7), insert(9)]);
-        assert_eq!(compare(&kept, &[1, 4, 5, 7, 9]), Difference::default());
+        let mut expected = ExpectedJobs::default();
+        expected.insert(1);
+        expected.committed(&[insert(2), insert(4), insert(5), remove(2), insert(7), insert(9)]);
+        assert_eq!(compare(&expected, &[1, 4, 5, 7, 9]), Difference::default());
         // 3 and 8 are of a commit whose answer got lost.
-        let difference = compare(&kept, &[1, 2, 3, 5, 8]);
+        let difference = compare(&expected, &[1, 2, 3, 5, 8]);
         assert_eq!(difference, Difference { missing: vec![4, 7, 9], back: vec![2] });
-        assert_eq!(compare(&kept, &[]).missing, [1, 4, 5, 7, 9]);
+        assert_eq!(compare(&expected, &[]).missing, [1, 4, 5, 7, 9]);
 
         // The commit that came first after it removed one of them.
-        kept.committed(&[remove(7)]);
-        assert_eq!(kept.take_missing(difference.missing), [4, 9]);
-        assert_eq!(compare(&kept, &[1, 5]), Difference::default());
-        kept.committed(&[insert(4)]);
-        assert_eq!(compare(&kept, &[1, 5]).missing, [4]);
+        expected.committed(&[remove(7)]);
+        assert_eq!(expected.take_missing(difference.missing), [4, 9]);
+        assert_eq!(compare(&expected, &[1, 5]), Difference::default());
+        expected.committed(&[insert(4)]);
+        assert_eq!(compare(&expected, &[1, 5]).missing, [4]);
     }
 
     #[test]
     fn removals_are_remembered_up_to_a_bound() {
-        let mut kept = Kept::default();
+        let mut expected = ExpectedJobs::default();
         let count = REMOVED_MAX as u64 + 10;
-        kept.committed(&(1..=count).map(remove).collect::<Vec<_>>());
+        expected.committed(&(1..=count).map(remove).collect::<Vec<_>>());
         let table: Vec<u64> = (1..=count).collect();
-        assert_eq!(compare(&kept, &table).back, table[10..]);
+        assert_eq!(compare(&expected, &table).back, table[10..]);
     }
 }

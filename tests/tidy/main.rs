@@ -1,11 +1,28 @@
-//! House rules that no compiler checks, held against the source tree.
+//! Rules of this project that no compiler checks, tested on its source files.
 //!
-//! Reads `src` and `tests`; names the file and line of whatever breaks a rule. The words that it
-//! looks for are put together at run time, so that this file passes its own rules.
+//! Reads the sources of the whole workspace; a failure names the file and line that breaks a rule.
+//! The words that it looks for are put together at run time, so that this file passes its own
+//! rules. What imports what is in `imports`.
 #![allow(clippy::unwrap_used, reason = "a tree that can't be read is a failed test")]
+
+mod imports;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use self::imports::Crate;
+
+/// Folders whose files follow the rules.
+const FOLDERS: [&str; 2] = ["src", "tests"];
+/// Crates whose files import from each other in no circle.
+const CRATES: [&str; 1] = ["src"];
+/// Imports from a room above that are still to be turned round: the importing file and the room.
+const KNOWN_UPWARD_IMPORTS: &[(&str, &str)] =
+    &[("src/io/log.rs", "config"), ("src/io/mod.rs", "config")];
+/// Circles that are still to be opened: each by its first file.
+const KNOWN_CIRCLES: &[&str] = &["src/shard/connections/connection.rs"];
+/// The rooms of the server, the lowest first: a room imports only from those before it.
+const ROOMS: [&str; 7] = ["wire", "engine", "protocol", "store", "shard", "io", "config"];
 
 /// A file by its path from the repository's root, with `/`.
 struct Source {
@@ -43,9 +60,7 @@ fn sources(folder: &str) -> Vec<Source> {
 }
 
 fn all_sources() -> Vec<Source> {
-    let mut sources = sources("src");
-    sources.extend(self::sources("tests"));
-    sources
+    FOLDERS.iter().flat_map(|folder| sources(folder)).collect()
 }
 
 /// Every line that breaks a rule, as `path:line: text`.
@@ -66,7 +81,7 @@ fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
-/// Whether `word` stands in `line` as a word or path of its own.
+/// Whether `line` contains `word` as a word or path of its own.
 fn mentions(line: &str, word: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word)
@@ -197,4 +212,32 @@ fn the_map_names_every_module_and_every_module_exists() {
         let known = ["lib", "main", "bin"].contains(&name) || named.contains(&name);
         assert!(known, "{} isn't on the map in lib.rs", source.path);
     }
+}
+
+#[test]
+fn a_room_imports_only_from_rooms_below_it() {
+    let rank = |name: &String| ROOMS.iter().position(|room| room == name);
+    let mut found = Vec::new();
+    for import in Crate::read("src").imports() {
+        let from = import.from.trim_start_matches("src/").split('/').next().unwrap().to_owned();
+        let Some(from_rank) = rank(&from) else { continue };
+        let Some(to) = import.path.first() else { continue };
+        let to_rank = rank(to).unwrap_or_else(|| panic!("{}: `{to}` is no room", import.from));
+        let is_known = KNOWN_UPWARD_IMPORTS.contains(&(&*import.from, to));
+        if to_rank > from_rank && !is_known {
+            found.push(format!("{} -> crate::{}", import.from, import.path.join("::")));
+        }
+    }
+    found.sort();
+    found.dedup();
+    let order = ROOMS.join(" < ");
+    assert!(found.is_empty(), "{order}, but these import upwards:\n{}", found.join("\n"));
+}
+
+#[test]
+fn no_files_import_from_each_other_in_a_circle() {
+    let circles = CRATES.map(|folder| Crate::read(folder).circles()).concat();
+    let unknown = circles.iter().filter(|files| !KNOWN_CIRCLES.contains(&files[0].as_str()));
+    let circles: Vec<String> = unknown.map(|files| files.join("\n    ")).collect();
+    assert!(circles.is_empty(), "circles of imports:\n    {}", circles.join("\nand\n    "));
 }

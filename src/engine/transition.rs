@@ -1,0 +1,135 @@
+//! A job's way from one state to the next: a job's id in, its new place and effects out.
+//!
+//! Each function either takes a job out of the place where it is (queue, timer, store, worker) or
+//! puts one that is in no place into the next. `delayed`, `drain` and `worker` have the functions
+//! of their own places. Knows no connections and no packets.
+//!
+//! Invariant: the counts of a function and of the engine change in the same call as a job's state.
+
+use super::job::{JobId, State};
+use super::{Effect, Engine, Now};
+
+/// Which end of its queue a job goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Front,
+    Back,
+}
+
+impl Engine {
+    /// Takes a running job from its worker and returns it to its queue.
+    pub(super) fn lose_worker(&mut self, id: JobId, now: Now) {
+        self.release(id);
+        self.return_job(id, now);
+    }
+
+    /// Returns a job that was taken from its worker to the head of its queue, or removes it after
+    /// its last attempt.
+    pub(super) fn return_job(&mut self, id: JobId, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        job.attempts = job.attempts.saturating_add(1);
+        let exhausted = self
+            .settings
+            .attempts_max
+            .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
+        if job.cancelled || (!job.background && job.clients.is_empty()) {
+            self.counters.abandoned += u64::from(!job.cancelled);
+            self.remove(id);
+        } else if exhausted {
+            self.counters.exhausted += 1;
+            self.fail(id);
+            self.remove(id);
+        } else {
+            self.counters.requeued += 1;
+            (job.numerator, job.denominator) = (0, 0);
+            if job.stored {
+                let (number, attempts) = (job.number, job.attempts.into());
+                self.effects.push(Effect::SetAttempts { number, attempts });
+            }
+            if self.is_for_next(id) {
+                self.set_aside(id);
+            } else {
+                self.enqueue(id, End::Front, now);
+            }
+        }
+    }
+
+    /// Puts a job that is in no place into its queue, or into the timers if it is delayed.
+    pub(super) fn start(&mut self, id: JobId, now: Now) {
+        if self.is_for_next(id) {
+            self.set_aside(id);
+        } else if self.jobs[id as usize].run_at_ms() > now.unix_ms {
+            self.delay(id, now);
+        } else {
+            self.enqueue(id, End::Back, now);
+        }
+    }
+
+    /// Puts a job that is in no place into its queue, and wakes workers for it.
+    fn enqueue(&mut self, id: JobId, end: End, now: Now) {
+        let job = &mut self.jobs[id as usize];
+        job.state = State::Queued;
+        let (function_id, priority) = (job.function, job.priority as usize);
+        let function = &mut self.functions[function_id];
+        let queue = &mut function.queues[priority];
+        match end {
+            End::Front => queue.jobs.push_front(&mut self.jobs, 0, id),
+            End::Back => queue.jobs.push_back(&mut self.jobs, 0, id),
+        }
+        queue.len += 1;
+        function.queued += 1;
+        self.queued[priority] += 1;
+        if queue.len == 1 {
+            self.mark_queue_ready(function_id, priority);
+        }
+        self.wake_for_new_job(function_id, now);
+    }
+
+    /// Takes a job that isn't running from its place: the queue, the timers, the store's or the
+    /// next server's. It is in no place afterwards.
+    pub(super) fn unqueue(&mut self, id: JobId) {
+        let job = &mut self.jobs[id as usize];
+        let function = &mut self.functions[job.function];
+        match job.state {
+            State::Queued => {
+                let queue = &mut function.queues[job.priority as usize];
+                queue.len -= 1;
+                function.queued -= 1;
+                self.queued[job.priority as usize] -= 1;
+                queue.jobs.remove(&mut self.jobs, 0, id);
+            }
+            State::Delayed => {
+                if let Some(timer) = job.timer.take() {
+                    self.timers.remove(timer);
+                }
+                let function = job.function;
+                self.end_delay(function);
+            }
+            State::Storing => function.storing -= 1,
+            State::Kept => {
+                function.kept -= 1;
+                self.drain.kept -= 1;
+            }
+            State::Running => debug_assert!(false, "a running job is in no queue"),
+        }
+    }
+
+    /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
+    /// on disk are accepted: the job was finished before that.
+    pub(super) fn remove(&mut self, id: JobId) {
+        let job = &self.jobs[id as usize];
+        if !job.waiting.is_empty() || !job.clients.is_empty() {
+            self.accept(id);
+            while let Some(attachment) = self.jobs[id as usize].clients.front() {
+                self.detach(attachment);
+            }
+        }
+        let job = self.jobs.remove(id);
+        self.leave_indexes(id, &job);
+        if job.stored {
+            self.effects.push(Effect::Remove { number: job.number });
+        }
+        self.job_bytes -= job.bytes();
+        self.check_unused(job.function);
+    }
+}

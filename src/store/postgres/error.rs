@@ -1,0 +1,168 @@
+//! Errors of a session with PostgreSQL, and the sentences that report them.
+//!
+//! The library's errors and missing answers in, `StoreError` with cause and remedy out. Knows no
+//! statements.
+//!
+//! Invariant: an error that waiting can mend becomes `StoreError::Unavailable`, any other
+//! `StoreError::Unusable`.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use crate::store::StoreError;
+
+/// What came instead of an answer.
+#[derive(Debug)]
+pub(super) enum SessionError {
+    /// Nothing, for so long.
+    Timeout(Duration),
+    /// A refusal, or the end of the connection.
+    Error(tokio_postgres::Error),
+    /// A warning with the answer to a commit: it may not outlive a failover.
+    Warned(String),
+    /// Something that a sentence was found for.
+    Explained(StoreError),
+    /// None of several hosts could be used: for each its place and what came from there.
+    Hosts(Vec<(String, Self)>),
+}
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        Self::Explained(error)
+    }
+}
+
+impl SessionError {
+    /// Whether the server refused a statement and the session goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
+    }
+
+    /// What to say while jobs are being served: everything may still turn out well.
+    pub(super) fn in_service(self, place: &str) -> StoreError {
+        let error = match self {
+            Self::Explained(error) => return error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::in_service),
+            Self::Warned(warning) => {
+                return StoreError::Unavailable(format!(
+                    "{place} warned as it committed, which therefore counts as not done: {warning}"
+                ));
+            }
+            Self::Timeout(limit) => {
+                let limit_s = limit.as_secs();
+                return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
+            }
+            Self::Error(error) => error,
+        };
+        StoreError::Unavailable(match error.code() {
+            Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => {
+                let causes = with_causes(&error);
+                return StoreError::Unusable(format!(
+                    "{place} is damaged: {causes}; restore it from a backup"
+                ));
+            }
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => read_only(place),
+            Some(&SqlState::DISK_FULL) => {
+                format!("{place} has no space left on its disk: free some there")
+            }
+            Some(&SqlState::QUERY_CANCELED) => {
+                format!(
+                    "{place} gave up on a statement that took too long: see who holds locks \
+                         there, and whether its disk keeps up"
+                )
+            }
+            Some(_) => format!("{place} refused a statement: {}", with_causes(&error)),
+            None => format!("no connection to {place}: {}", with_causes(&error)),
+        })
+    }
+
+    /// What to say at the start: what won't mend itself is for the user to mend.
+    pub(super) fn at_start(self, place: &str) -> StoreError {
+        let error = match self {
+            Self::Error(error) => error,
+            Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
+            other => return other.in_service(place),
+        };
+        let causes = with_causes(&error);
+        let remedy = match error.code() {
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                "check the user, the password and the server's pg_hba.conf"
+            }
+            Some(&SqlState::INVALID_CATALOG_NAME) => {
+                "create the database (createdb) or name another one"
+            }
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                "grant the user CREATE and USAGE on the schema and all rights on the tables in it \
+                 that it didn't create"
+            }
+            Some(&SqlState::INVALID_SCHEMA_NAME) => {
+                "create a schema that is in the user's search_path"
+            }
+            Some(
+                &SqlState::UNDEFINED_TABLE
+                | &SqlState::UNDEFINED_COLUMN
+                | &SqlState::UNDEFINED_FUNCTION,
+            ) => {
+                "ringgear_job and ringgear_owner aren't what ringgear made: restore them from a \
+                 backup, or drop both to start without jobs"
+            }
+            // Neither the server nor the kernel said it, so it is about what was configured.
+            None if !is_broken_connection(&error) => {
+                "check the connection string and what the server asks for"
+            }
+            _ => return Self::Error(error).in_service(place),
+        };
+        StoreError::Unusable(format!("can't use {place}: {causes}; {remedy}"))
+    }
+}
+
+/// What to say about several hosts. Waiting mends it if it mends one of them.
+fn of_each(
+    hosts: Vec<(String, SessionError)>,
+    say: impl Fn(SessionError, &str) -> StoreError,
+) -> StoreError {
+    let errors: Vec<StoreError> =
+        hosts.into_iter().map(|(place, trouble)| say(trouble, &place)).collect();
+    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let sentence = sentences.join("; ");
+    if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
+        StoreError::Unavailable(sentence)
+    } else {
+        StoreError::Unusable(sentence)
+    }
+}
+
+pub(super) fn read_only(place: &str) -> String {
+    format!("{place} is read-only: connect to the primary server")
+}
+
+fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
+}
+
+/// An error with everything that led to it. What a server says stands by itself.
+pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        return message(error);
+    }
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// All that the server says.
+pub(super) fn message(said: &DbError) -> String {
+    let mut text = said.message().to_owned();
+    for more in [said.detail(), said.hint()].into_iter().flatten() {
+        let _ = write!(text, " ({more})");
+    }
+    text
+}
