@@ -165,7 +165,7 @@ impl CoreRuntime {
 
     /// Fires timers that are due. Comes after the turn's reads and messages.
     pub(crate) fn tick(&mut self, now: Now) {
-        if self.alarm.is_time(self.shard.deadline_ms(), now.mono_ms) {
+        if self.alarm.poll_due(self.shard.deadline_ms(), now.mono_ms) {
             self.shard.tick(now);
         }
     }
