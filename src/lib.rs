@@ -6,7 +6,7 @@
 //!                               │                                             │ effects
 //! socket ◀─ driver ◀─ chunks ─ outbox ◀───────────────── response ◀───────────┘
 //!                               │
-//!                   another core: shard/remote ─ message ─▶ io/mesh ─▶ its shard
+//!                   another core: shard/remote ─ message ─▶ io/cores/mesh ─▶ its shard
 //! ```
 //!
 //! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an

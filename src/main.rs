@@ -10,12 +10,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, Facts, IoChoice, Options, ParseEnd, Room};
-use ringgear::io::log::Log;
+use ringgear::config::{self, Facts, Options, ParseEnd};
+use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
-use ringgear::io::{self, Driver, KeepAlive, Listeners, Server, Signals, Sockets};
+use ringgear::io::{
+    self, ConnectionLimits, Driver, KeepAlive, Listeners, Server, Signals, Sockets,
+};
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{Opened, open};
 use tracing::{error, info, warn};
@@ -61,7 +63,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(user) = &options.user {
         process::switch_user(user)?;
     }
-    let log = Log::start(options)?;
+    let log = Log::start(log_settings(options))?;
     serve_logged(options, descriptors, background, listeners, log).inspect_err(|error| {
         // On standard error it is said in any case.
         if options.log_file != "stderr" {
@@ -83,24 +85,18 @@ fn serve_logged(
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // What is wrong with the options is said before anything is logged, whatever the driver.
-    let facts = facts(descriptors, io::room(Driver::Epoll, descriptors, 1))?;
+    let facts = facts(descriptors, io::connection_limits(Driver::Epoll, descriptors, 1))?;
     options.settings(&facts)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
     note_idle_options(options);
-    let driver = match options.io {
-        IoChoice::Auto => Driver::Auto,
-        IoChoice::Uring => Driver::Uring,
-        IoChoice::Epoll => Driver::Epoll,
-        IoChoice::Glommio => Driver::Glommio,
-    };
-    let event_loop = io::choose(driver, cores(options), options.ring_entries)?;
-    let room = io::room(event_loop.driver(), descriptors, cores(options));
-    let facts = Facts { room, ..facts };
+    let event_loop = io::choose(options.io, cores(options), options.ring_entries)?;
+    let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
+    let facts = Facts { connections, ..facts };
     let mut settings = options.settings(&facts)?;
     info!(most = settings.connections_max, "connections");
-    if options.connections_max.is_some_and(|asked| asked > facts.room.in_all) {
+    if options.connections_max.is_some_and(|asked| asked > facts.connections.total) {
         warn!(
             "--connections-max asks for more than the descriptors allow: raise them with \
              --file-descriptors"
@@ -138,6 +134,16 @@ fn serve_logged(
     Ok(())
 }
 
+fn log_settings(options: &Options) -> LogSettings<'_> {
+    LogSettings {
+        target: &options.log_file,
+        format: options.log_format,
+        syslog: options.syslog,
+        verbosity: options.verbosity(),
+        packets: options.more_verbose > 2,
+    }
+}
+
 /// gearmand's 0 means a single thread, too.
 fn cores(options: &Options) -> usize {
     usize::from(options.threads.max(1))
@@ -160,12 +166,12 @@ fn sockets(options: &Options) -> Sockets {
     }
 }
 
-fn facts(descriptors: u64, room: Room) -> Result<Facts, Box<dyn Error>> {
+fn facts(descriptors: u64, connections: ConnectionLimits) -> Result<Facts, Box<dyn Error>> {
     Ok(Facts {
         nodename: machine::nodename(),
         memory_bytes: machine::memory_bytes(),
         descriptors,
-        room,
+        connections,
         random: getrandom::u64()?,
         unix_ms: unix_ms(),
         pid: std::process::id(),

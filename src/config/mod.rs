@@ -11,14 +11,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValue, Resettable};
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use thiserror::Error;
 
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
+use crate::io::log::{LogFormat, Verbosity};
+use crate::io::{ConnectionLimits, Driver};
 use crate::protocol::admin::Identity;
 use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
@@ -41,78 +43,6 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 const _: () = assert!(BODY_BYTES_MAX > (ARGUMENTS_BYTES_MAX + HEADER_BYTES) as u64);
 
-/// What gearmand calls its log levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "syslog's words")]
-pub enum Verbosity {
-    Fatal,
-    Alert,
-    Critical,
-    Error,
-    Warning,
-    Notice,
-    Info,
-    Debug,
-}
-
-impl Verbosity {
-    /// The level's name, upper case.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fatal => "FATAL",
-            Self::Alert => "ALERT",
-            Self::Critical => "CRITICAL",
-            Self::Error => "ERROR",
-            Self::Warning => "WARNING",
-            Self::Notice => "NOTICE",
-            Self::Info => "INFO",
-            Self::Debug => "DEBUG",
-        }
-    }
-}
-
-impl ValueEnum for Verbosity {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Self::Fatal,
-            Self::Alert,
-            Self::Critical,
-            Self::Error,
-            Self::Warning,
-            Self::Notice,
-            Self::Info,
-            Self::Debug,
-        ]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
-    }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which event loop to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum IoChoice {
-    /// io_uring where the kernel allows it, else epoll.
-    Auto,
-    /// io_uring.
-    Uring,
-    /// epoll.
-    Epoll,
-    /// io_uring by way of glommio: slower, to compare with.
-    Glommio,
-}
-
 /// A Gearman job server: io_uring, one thread per core, wire compatible with gearmand.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ringgeard", disable_version_flag = true, term_width = 100)]
@@ -133,8 +63,8 @@ pub struct Options {
 
     /// Event loop: io_uring, epoll, glommio (io_uring, too, and slower), or auto: io_uring where
     /// the kernel allows it, else epoll
-    #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
-    pub io: IoChoice,
+    #[arg(long, value_enum, default_value_t = Driver::Auto)]
+    pub io: Driver,
 
     /// Microseconds that a core looks for something to do before it waits in the kernel: answers
     /// come sooner, and up to a whole core is busy all the time. 0 = none
@@ -436,15 +366,6 @@ pub enum SettingsError {
     Descriptors(u64),
 }
 
-/// Connections that a driver has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// On each core.
-    pub of_core: u64,
-    /// On all of them together.
-    pub in_all: u64,
-}
-
 /// What the server has to know of its host.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -455,7 +376,7 @@ pub struct Facts {
     /// Descriptors that the process may have.
     pub descriptors: u64,
     /// Connections that they allow.
-    pub room: Room,
+    pub connections: ConnectionLimits,
     /// A random number.
     pub random: u64,
     /// Milliseconds since 1970.
@@ -521,8 +442,8 @@ impl Options {
     /// `SettingsError`: see there.
     pub fn settings(&self, facts: &Facts) -> Result<Settings, SettingsError> {
         self.check()?;
-        let room = facts.room;
-        let connections_max = self.connections_max.unwrap_or(room.in_all).min(room.in_all);
+        let limits = facts.connections;
+        let connections_max = self.connections_max.unwrap_or(limits.total).min(limits.total);
         if connections_max == 0 {
             return Err(SettingsError::Descriptors(facts.descriptors));
         }
@@ -557,7 +478,7 @@ impl Options {
             buffer_pool: BufferPool::new(bytes(memory_max)),
             outbox_bytes_max: bytes(self.outbox_max),
             connections_max: bytes(connections_max),
-            core_connections_max: bytes(connections_max.min(room.of_core)),
+            core_connections_max: bytes(connections_max.min(limits.per_core)),
             cores: Cores::default(),
             urgency: Urgency::default(),
             move_after: self.move_after,

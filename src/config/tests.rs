@@ -12,7 +12,7 @@ fn facts() -> Facts {
         nodename: "web-1".to_owned(),
         memory_bytes: 1 << 30,
         descriptors: 1024,
-        room: Room { of_core: 960, in_all: 960 },
+        connections: ConnectionLimits { per_core: 960, total: 960 },
         random: 7,
         unix_ms: NUMBERS_START_MS + 10,
         pid: 4711,
@@ -112,7 +112,7 @@ fn settings_come_from_options_and_host() {
     assert_eq!(settings.engine.wakeup, Wakeup::Each(0));
     assert_eq!(settings.engine.attempts_max, Some(5));
     assert_eq!((settings.connections_max, settings.core_connections_max), (960, 960));
-    let cores = Facts { room: Room { of_core: 960, in_all: 1920 }, ..facts() };
+    let cores = Facts { connections: ConnectionLimits { per_core: 960, total: 1920 }, ..facts() };
     let settings = options.settings(&cores).unwrap();
     assert_eq!((settings.connections_max, settings.core_connections_max), (1920, 960));
     let few = parse_words("--connections-max 100", "").unwrap().settings(&cores).unwrap();

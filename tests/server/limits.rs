@@ -316,7 +316,7 @@ fn accepting_goes_on(contender: Contender) {
     // More than one, for a driver may have a descriptor to spare.
     let mut waiting: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();
     waiting.iter_mut().for_each(|stream| send(stream, Command::EchoReq, &[], b"late"));
-    server.wait_for_log("accepting rests", |_| Some(()));
+    server.wait_for_log("accepting pauses", |_| Some(()));
     limit(1000);
     for stream in &mut waiting {
         assert_eq!(expect(stream, Command::EchoRes), b"late");

@@ -1,0 +1,431 @@
+//! The epoll driver (mio): readiness in, reads and writes out. Runs where io_uring is refused.
+//!
+//! Sockets are registered once for both directions, edge-triggered; the driver remembers which of
+//! them are ready. A turn reads what became ready, lets the shard handle it, and then writes each
+//! dirty connection once. Knows the shard's contract and nothing of Gearman.
+//!
+//! Invariant: a connection whose bytes may wait in the kernel is `readable` until a read came back
+//! short, and is in `ready` whenever the shard wants to read it. No connection reads or writes more
+//! than its share in one turn.
+
+use std::io::{Error, ErrorKind, Read as _};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
+use tracing::warn;
+
+use super::DriverError;
+use super::sending::Sending;
+use super::turn::EventSource;
+use crate::engine::{ConnId, Now};
+use crate::io::host::accept::AcceptPause;
+use crate::io::host::liveness::Output;
+use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
+use crate::shard::{Intake, Origin, Shard};
+
+const EVENTS_PER_TURN: usize = 1024;
+const ACCEPTS_PER_TURN: usize = 256;
+/// Most bytes of one read.
+const READ_BYTES: usize = 64 << 10;
+/// Reads of one connection in a turn.
+const READS_PER_TURN: usize = 4;
+/// Writes of one connection in a turn.
+const WRITES_PER_TURN: usize = 16;
+
+const TOKEN_SIGNALS: Token = Token(usize::MAX);
+const TOKEN_WAKEUP: Token = Token(usize::MAX - 1);
+/// Listeners have tokens from here on, below those; connections have the shard's numbers.
+const TOKEN_LISTENERS: usize = usize::MAX - 1024;
+
+struct Connection {
+    stream: TcpStream,
+    sending: Option<Sending>,
+    readable: bool,
+    /// The peer has ended, so a short read isn't the last one.
+    ended: bool,
+    writable: bool,
+    /// It is in `ready`.
+    queued: bool,
+    output: Output,
+}
+
+/// The result of a read.
+enum Read {
+    /// The number of bytes, and whether the kernel has no more for now.
+    Bytes(usize, bool),
+    Nothing,
+    End,
+    Broken(Error),
+}
+
+impl Read {
+    fn of(result: std::io::Result<usize>, capacity: usize) -> Self {
+        match result.map_err(|error| (error.kind(), error)) {
+            Ok(0) => Self::End,
+            // epoll(7): a short read means that the kernel's buffer is empty.
+            Ok(bytes) => Self::Bytes(bytes, bytes < capacity),
+            Err((ErrorKind::WouldBlock, _)) => Self::Nothing,
+            Err((ErrorKind::Interrupted, _)) => Self::Bytes(0, false),
+            Err((_, error)) => Self::Broken(error),
+        }
+    }
+}
+
+struct Epoll {
+    poll: Poll,
+    runtime: CoreRuntime,
+    listeners: Vec<TcpListener>,
+    /// By the shard's numbers.
+    connections: Vec<Option<Connection>>,
+    /// Connections to be read in this turn or the next.
+    ready: Vec<ConnId>,
+    /// Connections to be written in the next turn.
+    unfinished: Vec<ConnId>,
+    read_buffer: Box<[u8]>,
+    /// Connections may wait in the listeners' queues.
+    acceptable: bool,
+    accept_pause: AcceptPause,
+}
+
+/// Serves until a signal ends it.
+pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
+    let poll = Poll::new()?;
+    let sockets = std::mem::take(&mut runtime.listeners).into_iter();
+    let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
+    for (at, listener) in listeners.iter_mut().enumerate() {
+        let token = Token(TOKEN_LISTENERS + at);
+        poll.registry().register(listener, token, Interest::READABLE)?;
+    }
+    let pipe = runtime.lifecycle.pipe().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
+    let wakeup = runtime.mailbox.wakeup_fd().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&wakeup), TOKEN_WAKEUP, Interest::READABLE)?;
+    let driver = Epoll {
+        poll,
+        runtime,
+        listeners,
+        connections: Vec::new(),
+        ready: Vec::new(),
+        unfinished: Vec::new(),
+        read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
+        acceptable: false,
+        accept_pause: AcceptPause::default(),
+    };
+    driver.serve()
+}
+
+impl EventSource for Epoll {
+    fn runtime(&mut self) -> &mut CoreRuntime {
+        &mut self.runtime
+    }
+
+    fn handle_events(&mut self, now: Now) {
+        for conn in std::mem::take(&mut self.ready) {
+            self.read(conn, now);
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        self.acceptable |= self.accept_pause.poll_end(now.mono_ms);
+        if !self.acceptable || self.accept_pause.is_on() {
+            return;
+        }
+        self.acceptable = false;
+        'listeners: for at in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                match self.listeners[at].accept() {
+                    Ok((stream, address)) => {
+                        self.accept_pause.accepted();
+                        self.add(stream, address, now);
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
+                    Err(error) => {
+                        if self.accept_pause.failed(&error, now.mono_ms) {
+                            return;
+                        }
+                    }
+                }
+            }
+            self.acceptable = true;
+        }
+    }
+
+    fn look_for_lost_hosts(&mut self, now: Now) {
+        for at in self.runtime.liveness.next_portion(self.connections.len(), now.mono_ms) {
+            let Some(connection) = &mut self.connections[at] else { continue };
+            let Connection { sending, output, stream, .. } = connection;
+            let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
+            let conn = ConnId::try_from(at).unwrap_or(ConnId::MAX);
+            if self.runtime.liveness.is_in_doubt(output, sending.is_some())
+                && self.runtime.is_host_gone(conn, output, stream, sent_bytes, now)
+            {
+                self.drop_connection(conn, now);
+            }
+        }
+    }
+
+    fn attach_migrated(&mut self, conn: ConnId, socket: Socket, now: Now) {
+        if let Socket::Descriptor(descriptor) = socket {
+            self.attach(conn, TcpStream::from_std(descriptor.into()), now);
+        }
+    }
+
+    fn take_unfinished(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.unfinished)
+    }
+
+    fn flush(&mut self, conn: ConnId, now: Now) {
+        for _ in 0..WRITES_PER_TURN {
+            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            if !connection.writable {
+                break;
+            }
+            let shard = &mut self.runtime.shard;
+            let next = || shard.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
+            let Some(mut sending) = connection.sending.take().or_else(next) else { break };
+            self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
+            let socket = SockRef::from(&connection.stream);
+            match socket.send_with_flags(sending.rest(), sending.flags()) {
+                Ok(bytes) if sending.advance(bytes) => shard.sent(conn, sending.chunk, now),
+                Ok(_) => {
+                    connection.sending = Some(sending);
+                    shard.sent_some(conn, now);
+                }
+                Err(error) => {
+                    connection.sending = Some(sending);
+                    match error.kind() {
+                        ErrorKind::WouldBlock => connection.writable = false,
+                        ErrorKind::Interrupted => {}
+                        _ => return self.break_off(conn, &error, now),
+                    }
+                }
+            }
+        }
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        match self.runtime.shard.intake(conn) {
+            Intake::Close => return self.drop_connection(conn, now),
+            Intake::Move => return self.hand_over(conn, now),
+            Intake::Read | Intake::Direct | Intake::Pause => {}
+        }
+        if connection.writable
+            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
+        {
+            self.unfinished.push(conn);
+        }
+        self.queue_read(conn);
+    }
+}
+
+impl Epoll {
+    fn serve(mut self) -> Result<(), DriverError> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut now = self.runtime.clock.now();
+        while !self.runtime.poll_end(now) {
+            now = self.wait(&mut events, now)?;
+            self.note_events(&events, now);
+            self.turn(now)?;
+        }
+        Ok(())
+    }
+
+    fn shard(&mut self) -> &mut Shard {
+        &mut self.runtime.shard
+    }
+
+    /// Waits for events or the next deadline; returns the time.
+    fn wait(&mut self, events: &mut Events, now: Now) -> Result<Now, Error> {
+        if !self.poll_for_work(events) {
+            let timeout = self.timeout(now);
+            match self.poll.poll(events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        self.runtime.mailbox.mark_awake();
+        Ok(self.runtime.clock.now())
+    }
+
+    /// Looks for work without waiting, for as long as that is wanted; the kernel's events are in
+    /// `events` then.
+    fn poll_for_work(&mut self, events: &mut Events) -> bool {
+        if self.is_busy() {
+            return false;
+        }
+        let Self { poll, runtime, .. } = self;
+        runtime
+            .poll_for_work(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
+    }
+
+    /// Whether the next turn has work whatever the kernel says.
+    fn is_busy(&self) -> bool {
+        let accepts = self.acceptable && !self.accept_pause.is_on();
+        !self.ready.is_empty() || !self.unfinished.is_empty() || accepts
+    }
+
+    fn timeout(&mut self, now: Now) -> Option<Duration> {
+        if self.is_busy() || !self.runtime.prepare_to_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let deadline_ms = self.runtime.deadline_ms(now, self.accept_pause.deadline_ms());
+        wait_ms(now, deadline_ms).map(Duration::from_millis)
+    }
+
+    /// Takes note of what has become ready. What may be written is written at once: it waited since
+    /// an earlier turn.
+    fn note_events(&mut self, events: &Events, now: Now) {
+        for event in events {
+            match event.token() {
+                TOKEN_SIGNALS => self.handle_signals(now),
+                TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
+                Token(token) if token >= TOKEN_LISTENERS => self.acceptable = true,
+                Token(token) => {
+                    let conn = ConnId::try_from(token).unwrap_or(ConnId::MAX);
+                    self.note_ready(conn, event, now);
+                }
+            }
+        }
+    }
+
+    fn handle_signals(&mut self, now: Now) {
+        self.runtime.lifecycle.handle_signals(now);
+        if !self.runtime.lifecycle.accepts() {
+            self.listeners.clear();
+            self.accept_pause.cancel();
+        }
+    }
+
+    fn note_ready(&mut self, conn: ConnId, event: &Event, now: Now) {
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        connection.ended |= event.is_read_closed();
+        connection.readable |= event.is_readable() || connection.ended;
+        if event.is_writable() && !connection.writable {
+            connection.writable = true;
+            self.flush(conn, now);
+        }
+        self.queue_read(conn);
+    }
+
+    /// Queues a connection to be read, if it is readable and the shard wants to read it.
+    fn queue_read(&mut self, conn: ConnId) {
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        let wanted = matches!(self.runtime.shard.intake(conn), Intake::Read | Intake::Direct);
+        if connection.readable && !connection.queued && wanted && self.runtime.lifecycle.reads() {
+            connection.queued = true;
+            self.ready.push(conn);
+        }
+    }
+
+    fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
+        let origin = Origin { fd: stream.as_raw_fd(), peer };
+        let Ok(conn) = self.shard().connect(origin, now) else { return };
+        self.attach(conn, stream, now);
+    }
+
+    fn attach(&mut self, conn: ConnId, mut stream: TcpStream, now: Now) {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) =
+            self.poll.registry().register(&mut stream, Token(conn as usize), interest)
+        {
+            warn!(%error, "connection dropped: it can't be polled");
+            self.shard().disconnect(conn, now);
+            return;
+        }
+        if self.connections.len() <= conn as usize {
+            self.connections.resize_with(conn as usize + 1, || None);
+        }
+        self.connections[conn as usize] = Some(Connection {
+            stream,
+            sending: None,
+            readable: false,
+            ended: false,
+            writable: true,
+            queued: false,
+            output: self.runtime.liveness.begin(now.mono_ms),
+        });
+    }
+
+    fn read(&mut self, conn: ConnId, now: Now) {
+        let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+        connection.queued = false;
+        connection.output.heard();
+        for _ in 0..READS_PER_TURN {
+            let Some(Some(connection)) = self.connections.get_mut(conn as usize) else { return };
+            let read = match self.runtime.shard.intake(conn) {
+                Intake::Read => {
+                    let result = (&connection.stream).read(&mut self.read_buffer);
+                    let read = Read::of(result, READ_BYTES);
+                    if let Read::Bytes(bytes, _) = read {
+                        let bytes = self.read_buffer.get(..bytes).unwrap_or_default();
+                        self.runtime.shard.received(conn, bytes, now);
+                    }
+                    read
+                }
+                Intake::Direct => {
+                    let Some((mut body, capacity)) = self.runtime.shard.lend(conn) else { return };
+                    let space = body.spare_capacity_mut();
+                    let space = space.get_mut(..capacity).unwrap_or_default();
+                    let read = Read::of(SockRef::from(&connection.stream).recv(space), capacity);
+                    if let Read::Bytes(bytes, _) = read {
+                        // SAFETY: the kernel has written that many bytes to the spare capacity.
+                        #[allow(unsafe_code)]
+                        unsafe {
+                            body.set_len(body.len() + bytes);
+                        }
+                    }
+                    self.runtime.shard.give_back(conn, body, now);
+                    read
+                }
+                Intake::Pause | Intake::Move | Intake::Close => return,
+            };
+            match read {
+                Read::Bytes(_, false) => {}
+                Read::Bytes(_, true) if connection.ended => {}
+                Read::Bytes(_, true) | Read::Nothing => {
+                    connection.readable = false;
+                    return;
+                }
+                Read::End => {
+                    connection.readable = false;
+                    return self.runtime.shard.ended(conn, now);
+                }
+                Read::Broken(error) => return self.break_off(conn, &error, now),
+            }
+        }
+        self.queue_read(conn);
+    }
+
+    /// Sends a connection to the core that it migrates to.
+    fn hand_over(&mut self, conn: ConnId, now: Now) {
+        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(mut connection) = self.connections[conn as usize].take() else {
+            return self.runtime.shard.cancel_hand_over(hand_over);
+        };
+        // The descriptor stays open, so it doesn't leave epoll by itself.
+        let _ = self.poll.registry().deregister(&mut connection.stream);
+        let descriptor = OwnedFd::from(std::net::TcpStream::from(connection.stream));
+        self.runtime.send_connection(hand_over, Socket::Descriptor(descriptor), now);
+    }
+
+    /// Ends a connection that a system call says is broken.
+    fn break_off(&mut self, conn: ConnId, error: &Error, now: Now) {
+        if let Some(Some(connection)) = self.connections.get(conn as usize) {
+            let sent_bytes = connection.sending.as_ref().map_or(0, |it| it.sent_bytes);
+            self.runtime.note_broken(conn, error, sent_bytes, now);
+        }
+        self.drop_connection(conn, now);
+    }
+
+    fn drop_connection(&mut self, conn: ConnId, now: Now) {
+        if let Some(mut connection) = self.connections[conn as usize].take() {
+            // Closing the socket takes it out of epoll, too; this only tells mio.
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            self.runtime.shard.disconnect(conn, now);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Makes the rings of all cores, or says in one sentence why this host has none.
+//!
+//! Tests for each feature by using it, not by the kernel's version, as vendors backport and disable
+//! features. Locked memory is tested the same way: by making all rings that the server runs on.
+//!
+//! Invariant: a core runs on a ring that was made here, so nothing that was found available can be
+//! missing when the core starts.
+
+use std::io::{Error, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use io_uring::types::Fixed;
+use io_uring::{IoUring, Probe, cqueue, opcode};
+
+use super::buffers::{Buffers, LARGE, SMALL};
+use crate::io::driver::uring_error::{UringError, explain};
+use crate::io::host::retry::retry;
+
+/// Places in the completion queue for each one in the submission queue.
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
+
+/// Most direct descriptors of a ring, whatever the process's limit
+/// (`IORING_MAX_FIXED_FILES`).
+pub(crate) const FILES_MAX: u32 = 1 << 20;
+
+/// A ring with its buffers; the thread that calls `start` is the one that submits.
+pub(crate) struct Ring {
+    ring: IoUring,
+    small_buffers: Buffers,
+    large_buffers: Buffers,
+    installs_descriptors: bool,
+}
+
+impl Ring {
+    /// A turn queues up to `submissions` submissions before some must be given to the kernel.
+    fn make(submissions: u32) -> Result<Self, UringError> {
+        let mut builder = builder();
+        // The thread that enables the ring is the one that may submit.
+        builder.setup_r_disabled().setup_cqsize(submissions * COMPLETIONS_PER_SUBMISSION);
+        let ring = build(&builder, submissions)?;
+        let buffers = |shape| {
+            Buffers::register(&ring, shape).map_err(|error| explain(error, "ring of buffers"))
+        };
+        let (small_buffers, large_buffers) = (buffers(SMALL)?, buffers(LARGE)?);
+        let mut operations = Probe::new();
+        let known = ring.submitter().register_probe(&mut operations).is_ok();
+        let installs_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        Ok(Self { ring, small_buffers, large_buffers, installs_descriptors })
+    }
+
+    /// Whether the ring can install a descriptor of the process for a direct one, so that the
+    /// kernel can be asked about it: since Linux 6.8.
+    pub(crate) fn installs_descriptors(&self) -> bool {
+        self.installs_descriptors
+    }
+
+    /// Enables the ring for this thread, with room for `files` direct descriptors; returns it, its
+    /// small buffers and its large ones.
+    pub(super) fn start(self, files: u32) -> Result<(IoUring, Buffers, Buffers), Error> {
+        let Self { ring, small_buffers, large_buffers, .. } = self;
+        ring.submitter().register_enable_rings()?;
+        ring.submitter()
+            .register_files_sparse(files)
+            .map_err(|error| Error::other(explain(error, "direct descriptors")))?;
+        Ok((ring, small_buffers, large_buffers))
+    }
+}
+
+/// Makes the rings of `cores` cores, each with room for `submissions` submissions, if a server can
+/// run on io_uring here.
+pub(crate) fn rings(cores: usize, submissions: u32) -> Result<Vec<Ring>, UringError> {
+    let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
+    let make = |_| retry(lacks_memory, || Ring::make(submissions));
+    let rings = probe().and_then(|()| (0..cores).map(make).collect());
+    rings.map_err(|error| match error {
+        UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },
+        other => other,
+    })
+}
+
+/// Tests whether the kernel has what a server needs, by receiving a byte with a small ring.
+fn probe() -> Result<(), UringError> {
+    let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
+    let mut ring = retry(lacks_memory, || build(&builder(), 2))?;
+    ring.submitter()
+        .register_files_sparse(1)
+        .map_err(|error| explain(error, "direct descriptors"))?;
+    Buffers::register(&ring, SMALL).map_err(|error| explain(error, "ring of buffers"))?;
+    let (socket, mut peer) = UnixStream::pair().map_err(UringError::Other)?;
+    let files = [socket.as_raw_fd()];
+    ring.submitter()
+        .register_files_update(0, &files)
+        .map_err(|error| explain(error, "direct descriptors"))?;
+    peer.write_all(b"?").map_err(UringError::Other)?;
+    let receive = opcode::RecvMulti::new(Fixed(0), SMALL.group).build();
+    // SAFETY: the entry points to no memory, and the buffers that it takes are never freed.
+    #[allow(unsafe_code)]
+    let pushed = unsafe { ring.submission().push(&receive) };
+    pushed.map_err(|error| UringError::Other(Error::other(error)))?;
+    ring.submit_and_wait(1).map_err(UringError::Other)?;
+    let completion = ring.completion().next();
+    let received = completion.filter(|completion| {
+        completion.result() == 1 && cqueue::buffer_select(completion.flags()).is_some()
+    });
+    received.map(|_| ()).ok_or(UringError::Feature("multishot receive"))
+}
+
+/// The kind of ring that this server runs on.
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        // Sets a flag in shared memory when there is work, for `poll_for_work`.
+        .setup_taskrun_flag()
+        .setup_submit_all();
+    builder
+}
+
+fn build(builder: &io_uring::Builder, submissions: u32) -> Result<IoUring, UringError> {
+    let ring = builder.build(submissions).map_err(|error| explain(error, "deferred task work"))?;
+    if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+        return Err(UringError::Feature("waiting with a timeout"));
+    }
+    Ok(ring)
+}

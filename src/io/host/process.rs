@@ -1,0 +1,156 @@
+//! The process itself: its limits, its user, its place in the background, its pid file.
+//!
+//! Each function changes one property of the process; `main` calls them in the order of a start.
+//! Knows nothing of sockets and jobs.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{ForkResult, User, fork, setgid, setgroups, setsid, setuid};
+use thiserror::Error;
+
+/// Why the process can't be set up.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ProcessError {
+    #[error("cannot have {wanted} descriptors: {cause}; start as root or ask for fewer")]
+    Descriptors { wanted: u64, cause: nix::Error },
+    #[error("Must be root to switch users.")]
+    NotRoot,
+    #[error("there is no user \"{0}\"; create it or choose another with --user")]
+    NoSuchUser(String),
+    #[error("cannot become user \"{name}\": {cause}; start as root")]
+    Switch { name: String, cause: nix::Error },
+    #[error("cannot go to the background: {0}; start without --daemon")]
+    Fork(std::io::Error),
+    #[error("cannot write the pid file {path}: {cause}; choose another with --pid-file")]
+    PidFile { path: PathBuf, cause: std::io::Error },
+}
+
+/// Raises the limit of descriptors to `wanted`, or to the hard limit; returns the soft limits
+/// before and after.
+///
+/// # Errors
+/// `ProcessError::Descriptors` if the kernel refuses the `wanted` number.
+pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError> {
+    let resource = Resource::RLIMIT_NOFILE;
+    let failed = |wanted, cause| ProcessError::Descriptors { wanted, cause };
+    let (soft, hard) = getrlimit(resource).map_err(|cause| failed(wanted.unwrap_or(0), cause))?;
+    let target = wanted.unwrap_or(hard);
+    match setrlimit(resource, target, target.max(hard)) {
+        Ok(()) => Ok((soft, target)),
+        Err(cause) if wanted.is_some() => Err(failed(target, cause)),
+        Err(_) => Ok((soft, soft)),
+    }
+}
+
+/// Allows core dumps up to the hard limit.
+pub fn allow_core_dumps() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        // The server runs without them, too.
+        let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
+    }
+}
+
+/// Becomes another user and gives up root's groups.
+///
+/// # Errors
+/// `ProcessError`: not root, no such user, or the kernel's refusal.
+pub fn switch_user(name: &str) -> Result<(), ProcessError> {
+    if !nix::unistd::geteuid().is_root() && !nix::unistd::getuid().is_root() {
+        return Err(ProcessError::NotRoot);
+    }
+    let user = User::from_name(name).ok().flatten();
+    let user = user.ok_or_else(|| ProcessError::NoSuchUser(name.to_owned()))?;
+    // Groups first: the new user may not change them.
+    let switched =
+        setgroups(&[user.gid]).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
+    switched.map_err(|cause| ProcessError::Switch { name: name.to_owned(), cause })
+}
+
+/// The child's end of going to the background.
+#[derive(Debug)]
+pub struct Background {
+    parent: UnixStream,
+}
+
+/// Forks; the parent waits until the child is ready or has ended, and exits with 0 or 1.
+///
+/// # Errors
+/// `ProcessError::Fork`.
+pub fn go_to_background() -> Result<Background, ProcessError> {
+    let (mut parent, child) = UnixStream::pair().map_err(ProcessError::Fork)?;
+    // SAFETY: the process has one thread, so the child may call anything.
+    #[allow(unsafe_code)]
+    let forked = unsafe { fork() };
+    match forked.map_err(|cause| ProcessError::Fork(cause.into()))? {
+        ForkResult::Parent { .. } => {
+            drop(child);
+            // A child that ends early closes its end; it has printed the reason itself.
+            let ready = matches!(parent.read(&mut [0]), Ok(1));
+            std::process::exit(i32::from(!ready));
+        }
+        ForkResult::Child => {
+            setsid().map_err(|cause| ProcessError::Fork(cause.into()))?;
+            Ok(Background { parent: child })
+        }
+    }
+}
+
+impl Background {
+    /// Detaches from the terminal and lets the parent exit.
+    ///
+    /// # Errors
+    /// `ProcessError::Fork` if there is no /dev/null.
+    pub fn ready(mut self) -> Result<(), ProcessError> {
+        let null = fs::File::options().read(true).write(true).open("/dev/null");
+        let null = null.map_err(ProcessError::Fork)?;
+        let redirected = nix::unistd::dup2_stdin(&null)
+            .and_then(|()| nix::unistd::dup2_stdout(&null))
+            .and_then(|()| nix::unistd::dup2_stderr(&null));
+        redirected.map_err(|cause| ProcessError::Fork(cause.into()))?;
+        // The write fails if the parent was killed; it needs no answer then.
+        let _ = self.parent.write_all(b"!");
+        Ok(())
+    }
+}
+
+/// A file with the process's id; it is removed when this is dropped.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes the file; replaces one that a killed server left.
+    ///
+    /// # Errors
+    /// `ProcessError::PidFile`.
+    pub fn create(path: &Path) -> Result<Self, ProcessError> {
+        let written = match fs::remove_file(path) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+            _ => fs::write(path, format!("{}\n", std::process::id())),
+        };
+        let mode = fs::Permissions::from_mode(0o644);
+        let written = written.and_then(|()| fs::set_permissions(path, mode));
+        let path = path.to_owned();
+        match written {
+            Ok(()) => Ok(Self { path }),
+            Err(cause) => Err(ProcessError::PidFile { path, cause }),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Another server may have written its own file there meanwhile, or it was removed.
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        if text.trim() == std::process::id().to_string() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

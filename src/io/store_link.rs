@@ -1,0 +1,201 @@
+//! One core's link to the store's thread: operations out, outcomes in, once a turn each.
+//!
+//! Outcomes wait in a channel, and the core's waker wakes it when some do. Knows what the shard and
+//! the store's writer exchange, and neither sockets nor jobs.
+//!
+//! Invariant: the shard's operations are handed over before the core sleeps, and an outcome is in
+//! the channel before the core is woken for it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+
+use thiserror::Error;
+
+use super::cores::mesh::CoreWaker;
+use crate::engine::Now;
+use crate::engine::record::Operation;
+use crate::shard::Shard;
+use crate::store::namespace::BLOCK;
+use crate::store::writer::{Batch, Counters, Outcome, Writer};
+
+/// Operations that may wait for the store before jobs of policy `async` wait for it, too: the most
+/// that a crash can lose of them.
+const ASYNC_WINDOW: u64 = 1 << 16;
+
+/// Another server owns the store now.
+#[derive(Debug, Error)]
+#[error("the store is lost: {0}; stopping, so that no job is acknowledged that isn't kept")]
+pub struct StoreLost(Arc<str>);
+
+/// Passes outcomes of the store's thread to one core.
+#[derive(Debug)]
+pub(crate) struct OutcomeSender {
+    sender: mpsc::Sender<Outcome>,
+    waker: CoreWaker,
+}
+
+impl OutcomeSender {
+    /// Passes an outcome on, and wakes the core.
+    pub(crate) fn send(&self, outcome: Outcome) {
+        // The receiver is gone once the core has ended.
+        if self.sender.send(outcome).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The core's end of the channel, from which a `StoreLink` is made once there is a writer.
+pub(crate) type OutcomeReceiver = Receiver<Outcome>;
+
+/// A channel to the core that `waker` wakes.
+pub(crate) fn outcome_channel(waker: CoreWaker) -> (OutcomeSender, OutcomeReceiver) {
+    let (sender, receiver) = mpsc::channel();
+    (OutcomeSender { sender, waker }, receiver)
+}
+
+/// The core's end of the link.
+#[derive(Debug)]
+pub(crate) struct StoreLink {
+    core: usize,
+    batches: crate::store::writer::Sender,
+    outcomes: OutcomeReceiver,
+    /// The outcome that `poll_outcome` took from the channel.
+    next: Option<Outcome>,
+    counters: Arc<Counters>,
+    /// Reused by `send`; empty between calls.
+    operations: Vec<Operation>,
+    /// Sequence numbers below are reserved.
+    mark: u64,
+    /// More were asked for.
+    is_reserving: bool,
+}
+
+impl StoreLink {
+    /// Connects core number `core` with the writer. Sequence numbers below `mark` are reserved.
+    pub(crate) fn new(core: usize, outcomes: OutcomeReceiver, writer: &Writer, mark: u64) -> Self {
+        let (batches, counters) = (writer.sender(), writer.counters());
+        let (next, operations, is_reserving) = (None, Vec::new(), false);
+        Self { core, batches, outcomes, next, counters, operations, mark, is_reserving }
+    }
+
+    /// Takes the next outcome from the channel; returns whether there is one for `receive`.
+    pub(crate) fn poll_outcome(&mut self) -> bool {
+        self.next = self.next.take().or_else(|| self.outcomes.try_recv().ok());
+        self.next.is_some()
+    }
+
+    /// Passes all outcomes to the shard.
+    ///
+    /// # Errors
+    /// `StoreLost`: the server must stop.
+    pub(crate) fn receive(&mut self, shard: &mut Shard, now: Now) -> Result<(), StoreLost> {
+        while self.poll_outcome() {
+            match self.next.take() {
+                Some(Outcome::Stored { numbers }) => {
+                    numbers.into_iter().for_each(|number| shard.stored(number, true, now));
+                }
+                Some(Outcome::Failed { numbers, .. }) => {
+                    numbers.into_iter().for_each(|number| shard.stored(number, false, now));
+                }
+                Some(Outcome::Missing { numbers }) => {
+                    numbers.iter().for_each(|&number| shard.keep_again(number, now));
+                }
+                Some(Outcome::Reserved { mark }) => {
+                    shard.allow_sequences(mark);
+                    (self.mark, self.is_reserving) = (mark, false);
+                }
+                Some(Outcome::Lost(reason)) => return Err(StoreLost(reason)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the shard's operations to the store's thread, and asks for more sequence numbers once
+    /// half of a block is left.
+    pub(crate) fn send(&mut self, shard: &mut Shard) {
+        shard.take_operations(&mut self.operations);
+        if !self.operations.is_empty() {
+            let operations = std::mem::take(&mut self.operations);
+            self.batches.send(Batch { core: self.core, operations });
+        }
+        if shard.sequences_left() < BLOCK / 2 && !std::mem::replace(&mut self.is_reserving, true) {
+            self.batches.reserve(self.mark);
+        }
+        shard.allow_async(self.counters.waiting.load(Ordering::Relaxed) < ASYNC_WINDOW);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::engine::record::Row;
+    use crate::io::cores::mesh;
+    use crate::shard::Settings;
+    use crate::store::namespace::{Record, next_mark};
+    use crate::store::{Store, StoreError, writer};
+
+    /// A store that keeps nothing but a record.
+    #[derive(Debug)]
+    struct Empty;
+
+    impl Store for Empty {
+        fn record(&mut self) -> Result<Record, StoreError> {
+            Ok(Record::default())
+        }
+
+        fn reserve(&mut self, _: &[u8], _: u64) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn load(&mut self, _: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn commit(&mut self, _: &[Operation]) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+
+        fn check(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_core_gets_its_next_numbers_while_it_still_has_some() {
+        let now = Now::default();
+        let mut shard = Shard::new(Settings::default(), now);
+        let mailbox = mesh::mesh::<()>(1, |()| 0).unwrap().remove(0);
+        let (sender, receiver) = outcome_channel(mailbox.waker());
+        let mark = 10;
+        shard.allow_sequences(mark);
+        let settings = writer::Settings {
+            cores: 1,
+            timeout: Duration::ZERO,
+            prefix: (*b"H:a").into(),
+            mark,
+            needs_sequences: false,
+        };
+        let report = move |_: usize, outcome| sender.send(outcome);
+        let writer = Writer::start(Box::new(Empty), settings, report).unwrap();
+        let mut link = StoreLink::new(0, receiver, &writer, mark);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for mark in [next_mark(mark), next_mark(next_mark(mark))] {
+            while shard.sequences_left() < mark - 10 {
+                assert!(Instant::now() < deadline, "{} left", shard.sequences_left());
+                link.send(&mut shard);
+                link.receive(&mut shard, now).unwrap();
+            }
+            link.send(&mut shard);
+            assert!(!link.is_reserving, "half a block is left");
+            // As if most of it were used.
+            shard.allow_sequences(BLOCK / 2);
+            link.send(&mut shard);
+            assert!(link.is_reserving);
+        }
+        writer.stop(Duration::from_secs(10));
+    }
+}
