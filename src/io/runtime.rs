@@ -365,7 +365,7 @@ mod tests {
     use crate::io::cores::mesh;
     use crate::shard::cores::Cores;
     use crate::shard::{Origin, Settings};
-    use crate::wire::{Command, Magic, encode};
+    use crate::wire::{Command, Magic, PrioritySet, encode};
 
     /// A request that waited for another core's answer to a grab is handled when the driver asks
     /// for the next connection to flush. Its messages were sent after its reply, and after the
@@ -396,7 +396,7 @@ mod tests {
         let Some(Envelope::Message(Message::Grab { key, .. })) = messages.pop() else {
             panic!("{messages:?}");
         };
-        runtime.shard.receive_message(1, Message::Empty { key, ready: 0 }, now);
+        runtime.shard.receive_message(1, Message::Empty { key, ready: PrioritySet::EMPTY }, now);
         while runtime.poll_dirty(now).is_some() && messages.len() < 2 {
             other.receive(9, |_, envelope| messages.push(envelope));
         }

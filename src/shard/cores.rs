@@ -1,7 +1,6 @@
 //! The cores of a server, and which of them owns a function or a job.
 //!
-//! A name or a number in, a core out. This is the one place that says what is where. Knows no
-//! connections.
+//! A name or a number in, a core out: no other place decides what is where. Knows no connections.
 //!
 //! Invariant: a job's owner is its function's.
 
@@ -10,7 +9,7 @@ use crate::engine::handle;
 /// Number of a core, from 0.
 pub type Core = usize;
 
-/// Which cores there are, and which one this is.
+/// The number of cores, and which of them this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cores {
     /// This core.
@@ -116,20 +115,6 @@ impl CoreSet {
         (self.0.count_ones() == 1).then_some(self.0.trailing_zeros() as Core)
     }
 
-    /// The cores that are in both.
-    #[inline]
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// The cores that are in either.
-    #[inline]
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// The cores from the first to the last.
     pub fn iter(self) -> impl Iterator<Item = Core> {
         let mut left = self.0;
@@ -138,6 +123,26 @@ impl CoreSet {
             left &= left - 1;
             Some(core)
         })
+    }
+}
+
+/// The cores that are in both.
+impl std::ops::BitAnd for CoreSet {
+    type Output = Self;
+
+    #[inline]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The cores that are in either.
+impl std::ops::BitOr for CoreSet {
+    type Output = Self;
+
+    #[inline]
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }
 
@@ -160,8 +165,8 @@ mod tests {
         assert!(!set.insert(5) && set.insert(6) && set.remove(0) && !set.remove(0));
         assert_eq!(set.iter().collect::<Vec<Core>>(), [5, 6, 63]);
         assert!(set.contains(63) && !set.contains(62) && set.only().is_none());
-        assert_eq!(set.and(CoreSet::of(6)).only(), Some(6));
-        assert_eq!(CoreSet::of(6).or(CoreSet::of(5)).iter().count(), 2);
+        assert_eq!((set & CoreSet::of(6)).only(), Some(6));
+        assert_eq!((CoreSet::of(6) | CoreSet::of(5)).iter().count(), 2);
         set.clear();
         assert!(set.is_empty() && set.iter().next().is_none());
     }

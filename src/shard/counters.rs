@@ -24,3 +24,11 @@ pub struct Counters {
     /// Connections that moved from here to another core.
     pub departed: u64,
 }
+
+impl Counters {
+    /// Connections that have moved to this core.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.moved + self.took_in
+    }
+}

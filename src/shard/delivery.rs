@@ -1,8 +1,8 @@
 //! From the engine to the connections: effects in, packets in outboxes, messages and operations
 //! out.
 //!
-//! A connection is told in its outbox, one that lives at another core by a message to there, the
-//! store by an operation. Decides nothing: what has happened is the engine's to say.
+//! A connection of this core gets packets in its outbox, a connection of another core by a message
+//! to its home, the store gets operations. Decides nothing: the engine has decided.
 //!
 //! Invariant: after `deliver` no effect is left, and every connection that was told something is
 //! dirty.
@@ -21,7 +21,7 @@ use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 
 impl Shard {
     /// Brings the engine's effects to the connections they are for. `work` is the packet that was
-    /// handled, if it is one to be passed on.
+    /// handled, if clients are to get it.
     #[inline]
     pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
@@ -34,9 +34,9 @@ impl Shard {
         }
     }
 
-    /// Other cores see of which priorities this one has queued jobs.
+    /// Publishes of which priorities this core has queued jobs.
     fn publish_priorities(&mut self) {
-        let priorities = self.engine.priorities().bits();
+        let priorities = self.engine.priorities();
         if std::mem::replace(&mut self.published_priorities, priorities) != priorities {
             self.settings.urgency.publish(self.settings.cores.own, priorities);
         }
@@ -87,12 +87,12 @@ impl Shard {
     fn wake(&mut self, conn: ConnId, now: Now) {
         let connection = &self.connections[conn];
         if let Some((home, key)) = connection.home() {
-            let ready = self.engine.ready(conn).bits();
-            self.send_message(home, Message::Noop { key, ready });
+            let ready = self.engine.ready(conn);
+            self.outgoing.send(home, Message::Noop { key, ready });
         } else if let Migration::Incoming | Migration::Offloaded = connection.migration {
-            // It is told when it has arrived.
+            // `attach` or `find_home` looks whether it was woken.
         } else if connection.is_multi_core() {
-            let ready = self.engine.ready(conn).bits();
+            let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);
         } else {
             self.push(conn, &Response::Noop, now);
@@ -101,12 +101,12 @@ impl Shard {
 
     /// There may be jobs for a worker that is awake and has to do with several cores.
     fn hint(&mut self, conn: ConnId) {
-        let ready = self.engine.ready(conn).bits();
+        let ready = self.engine.ready(conn);
         match self.connections[conn].home() {
-            Some((home, key)) => self.send_message(home, Message::Hint { key, ready }),
+            Some((home, key)) => self.outgoing.send(home, Message::Hint { key, ready }),
             None if self.connections[conn].is_multi_core() => {
                 let own = self.settings.cores.own;
-                self.with_remote(conn, |remote| remote.hint(own, ready));
+                self.connections.with_remote(conn, |remote| remote.hint(own, ready));
             }
             None => {}
         }
@@ -118,7 +118,7 @@ impl Shard {
             Some((home, key)) => {
                 let mut packets = PacketBatch::default();
                 packets.push(response);
-                self.send_message(home, Message::Reply { key, slot, packets });
+                self.outgoing.send(home, Message::Reply { key, slot, packets });
             }
             None => self.fill(conn, |outbox| outbox.fill(slot, response)),
         }
@@ -128,7 +128,7 @@ impl Shard {
         if let Some((home, key)) = self.connections[conn].home() {
             let (command, body) = (work.command, work.body);
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-            return self.send_message(home, Message::Forward { key, command, body });
+            return self.outgoing.send(home, Message::Forward { key, command, body });
         }
         let exceptions = self.connections[conn].session().exceptions();
         let response = if work.command == Command::WorkException && !exceptions {
@@ -149,12 +149,12 @@ impl Shard {
         if let Some((home, key)) = connection.home() {
             let mut packets = PacketBatch::default();
             packets.push(response);
-            return self.send_message(home, Message::Push { key, packets });
+            return self.outgoing.send(home, Message::Push { key, packets });
         }
         self.write(conn, now, |outbox| outbox.push(response));
     }
 
-    pub(super) fn push_packets(&mut self, conn: ConnId, packets: PacketBatch, now: Now) {
+    pub(super) fn push_batch(&mut self, conn: ConnId, packets: PacketBatch, now: Now) {
         self.write(conn, now, |outbox| outbox.push_batch(packets));
     }
 

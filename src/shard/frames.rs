@@ -130,6 +130,6 @@ impl Shard {
         let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.connections.mark_dirty(conn);
-        self.complain(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
+        self.complaints.log(now, || warn!(conn, %peer, %error, "closed: malformed bytes"));
     }
 }

@@ -9,28 +9,15 @@
 use tracing::trace;
 
 use super::Shard;
-use super::cores::Core;
-use super::listing::Progress;
+use super::listing::progress::Progress;
 use super::remote::message::Question;
+use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::{self, Action};
-use crate::protocol::admin::{self, Scope};
+use crate::protocol::admin;
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
 use crate::wire::{Command, Header, Payload, Request, Response};
-
-/// Where something is handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    /// On this core.
-    Here,
-    /// On the core that owns the function or the job.
-    Owner(Core),
-    /// On every core, and the answers are joined.
-    AllCores,
-    /// On the cores of a worker's functions, by what its home knows of them.
-    WorkersCores,
-}
 
 impl Shard {
     /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
@@ -84,7 +71,7 @@ impl Shard {
         {
             return self.refuse_registration(conn, now);
         }
-        match self.route(conn, &request) {
+        match self.router(conn).route(&request) {
             Route::Here => self.handle_here(conn, &request, memory_left, now),
             route => {
                 self.handle_elsewhere(conn, route, header, body, &request, now);
@@ -93,39 +80,14 @@ impl Shard {
         }
     }
 
-    /// Where a request is handled.
     #[inline]
-    fn route(&self, conn: ConnId, request: &Request<'_>) -> Route {
-        let cores = self.settings.cores;
-        if cores.count == 1 {
-            return Route::Here;
+    fn router(&self, conn: ConnId) -> Router<'_> {
+        Router {
+            cores: self.settings.cores,
+            handles: &self.settings.handles,
+            is_draining: self.engine.is_draining(),
+            is_multi_core: self.connections[conn].is_multi_core(),
         }
-        let owner = match *request {
-            // Refused here, as the owner may have ended.
-            Request::Submit(_) if self.engine.is_draining() => None,
-            Request::Submit(ref submit) => Some(cores.owner_of(submit.function)),
-            Request::CanDo { function }
-            | Request::CanDoTimeout { function, .. }
-            | Request::CantDo { function } => Some(cores.owner_of(function)),
-            Request::Work(ref work) => self.owner_of_handle(work.handle),
-            Request::GetStatus { handle } => self.owner_of_handle(handle),
-            Request::GetStatusUnique { .. } => return Route::AllCores,
-            Request::ResetAbilities => return Route::WorkersCores,
-            Request::GrabJob(_) | Request::PreSleep if self.connections[conn].is_multi_core() => {
-                return Route::WorkersCores;
-            }
-            _ => None,
-        };
-        match owner {
-            Some(owner) if owner != cores.own => Route::Owner(owner),
-            _ => Route::Here,
-        }
-    }
-
-    /// The core that has the job; `None` for a handle of no job of this server.
-    fn owner_of_handle(&self, handle: &[u8]) -> Option<Core> {
-        let number = self.settings.handles.number(c_string(handle))?;
-        Some(self.settings.cores.owner_of_job(number))
     }
 
     #[inline]
@@ -190,7 +152,7 @@ impl Shard {
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }
-        match self.route_line(line) {
+        match self.router(conn).route_line(line) {
             Route::Owner(owner) => {
                 self.ask_line(owner, conn, line);
                 self.check_outbox(conn, now);
@@ -200,24 +162,6 @@ impl Shard {
                 self.check_outbox(conn, now);
             }
             Route::Here | Route::WorkersCores => self.handle_line_here(conn, line, now),
-        }
-    }
-
-    /// Where a text line is handled.
-    fn route_line(&self, line: &[u8]) -> Route {
-        let cores = self.settings.cores;
-        if cores.count == 1 {
-            return Route::Here;
-        }
-        let owner = match admin::scope(line) {
-            Scope::Any => None,
-            Scope::Function(name) => Some(cores.owner_of(name)),
-            Scope::Job(handle) => self.owner_of_handle(handle),
-            Scope::All => return Route::AllCores,
-        };
-        match owner {
-            Some(owner) if owner != cores.own => Route::Owner(owner),
-            _ => Route::Here,
         }
     }
 
@@ -261,7 +205,7 @@ impl Shard {
         }
     }
 
-    /// Whether a connection may have something done; if not, it is told so.
+    /// Whether a connection may have something done; if not, it gets the refusal.
     #[inline]
     fn is_authorised(&mut self, conn: ConnId, action: Action<'_>, now: Now) -> bool {
         match access::authorise(self.connections[conn].session(), action) {

@@ -1,4 +1,4 @@
-//! Beyond what a connection waits, in bytes and replies, and when it goes on.
+//! How many bytes and replies may wait before a connection pauses, and when it goes on.
 //!
 //! Numbers only. Each pause has its resume, lower, so that no connection turns on and off with
 //! each packet.
@@ -10,10 +10,10 @@
 pub(in crate::shard) const OUTBOX_PAUSE_BYTES: usize = 1 << 20;
 /// With no more than this waiting, they go on.
 pub(in crate::shard) const OUTBOX_RESUME_BYTES: usize = OUTBOX_PAUSE_BYTES / 4;
-/// With so many replies that wait for the store, a connection's requests wait.
+/// With this many replies that wait for the store or other cores, a connection's requests wait.
 pub(in crate::shard) const SLOTS_PAUSE: usize = 1024;
 /// With no more than these, they go on.
 pub(in crate::shard) const SLOTS_RESUME: usize = SLOTS_PAUSE / 2;
-/// With more than this waiting behind a list, a grab that another core sees to or a move to another
+/// With more than this waiting behind a list, a grab at another core or a migration to another
 /// core, a connection isn't read.
 pub(in crate::shard) const INBOUND_PAUSE_BYTES: usize = 1 << 20;

@@ -3,7 +3,7 @@
 //!
 //! The driver finds out about the former and closes them. Knows no socket and no time-out.
 //! Invariant: a line says where the peer was, why it or its packet was given up, and how many bytes
-//! it doesn't get; lines that are left out are counted in one.
+//! it doesn't get; lines that are left out are counted in a line of their own.
 
 use tracing::warn;
 
@@ -31,36 +31,38 @@ impl Complaints {
     }
 }
 
-impl Shard {
+impl Complaints {
     /// Logs a line about a peer unless the second has had enough of them.
-    pub(super) fn complain(&mut self, now: Now, log: impl Fn()) {
-        self.count_complaints(now);
-        self.complaints.count += 1;
-        if self.complaints.left_out() == 0 {
+    pub(super) fn log(&mut self, now: Now, log: impl Fn()) {
+        self.report_left_out(now);
+        self.count += 1;
+        if self.left_out() == 0 {
             log();
         }
     }
 
-    /// Says how many lines were left out, when their second is over.
-    pub(super) fn count_complaints(&mut self, now: Now) {
+    /// Logs how many lines were left out, when their second is over.
+    pub(super) fn report_left_out(&mut self, now: Now) {
         let second = now.mono_ms / 1000;
-        if self.complaints.second == second {
+        if self.second == second {
             return;
         }
-        let left_out = self.complaints.left_out();
+        let left_out = self.left_out();
         if left_out > 0 {
             warn!(left_out, "more lines about peers were left out: too many in a second");
         }
-        self.complaints = Complaints { second, count: 0 };
+        *self = Self { second, count: 0 };
     }
+}
 
+impl Shard {
     /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
     /// that the kernel has of it, less those of the driver's chunk that it has taken.
     pub fn note_lost(&mut self, conn: ConnId, beside: isize, reason: &'static str, now: Now) {
         let connection = &self.connections[conn];
         let peer = connection.origin.peer;
         let unsent_bytes = connection.outbox().bytes().saturating_add_signed(beside);
-        self.complain(now, || warn!(conn, %peer, unsent_bytes, "closed: {reason}"));
+        self.complaints.log(now, || warn!(conn, %peer, unsent_bytes, "closed: {reason}"));
     }
 
     /// Says that a result was refused since another worker has the job.
@@ -68,7 +70,7 @@ impl Shard {
         let peer = self.connections[conn].origin.peer;
         let handle = self.settings.handles.text(number);
         let handle = handle.as_ref().escape_ascii();
-        self.complain(now, || {
+        self.complaints.log(now, || {
             warn!(conn, %peer, %handle, "result refused: its time was over, another worker has it");
         });
     }

@@ -8,7 +8,7 @@
 use super::Shard;
 use super::settings::Settings;
 
-/// Functions and registrations of a core may always take so much.
+/// Memory that functions and registrations of a core may take in any case, in bytes.
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 
 impl Shard {

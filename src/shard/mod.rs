@@ -14,12 +14,14 @@ pub mod remote;
 mod connections;
 mod counters;
 mod delivery;
+mod driver;
 mod frames;
 mod gate;
 mod limits;
 mod listing;
 mod losses;
 mod memory;
+mod route;
 mod settings;
 mod unread;
 
@@ -29,10 +31,10 @@ use foldhash::HashMap;
 use slab::Slab;
 use tracing::{debug, warn};
 
-pub use self::connections::{CONNECTION_BYTES, Intake, Origin};
+pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections};
-use self::cores::CoreSet;
 pub use self::counters::Counters;
+pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
 use self::losses::Complaints;
 use self::remote::fan_out::FanOut;
 pub use self::remote::migration::{HandOver, MigratingConnection};
@@ -43,28 +45,11 @@ use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::protocol::session::{Context, Session};
+use crate::wire::PrioritySet;
 use crate::wire::outbox::{Chunk, Slot};
 
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
-
-/// There are as many connections as there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many connections")]
-pub struct TooManyConnections;
-
-/// What the other cores take of what all cores share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OtherCores {
-    /// The sum of their `Shard::load_bytes`.
-    pub bytes: isize,
-    /// Connections.
-    pub connections: usize,
-    /// Cores that have few enough connections to take in more.
-    pub accepting: CoreSet,
-    /// The largest of their `Shard::largest_unread_bytes`.
-    pub largest_unread_bytes: usize,
-}
 
 /// One core's share of the server.
 ///
@@ -110,7 +95,7 @@ pub struct Shard {
     /// Memory and connections of the other cores.
     other_cores: OtherCores,
     /// What `Settings::urgency` says of this core.
-    published_priorities: u8,
+    published_priorities: PrioritySet,
     complaints: Complaints,
     /// Events since the start.
     pub counters: Counters,
@@ -121,10 +106,10 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
-        settings.urgency.publish(settings.cores.own, 0);
+        settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
         Self {
             engine: Engine::new(settings.engine.clone(), now),
-            connections: Connections::default(),
+            connections: Connections::new(settings.cores),
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
@@ -135,7 +120,7 @@ impl Shard {
             offload: Offload::default(),
             unread: Unread::default(),
             other_cores: OtherCores::default(),
-            published_priorities: 0,
+            published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
             counters: Counters::default(),
             settings,
@@ -154,7 +139,8 @@ impl Shard {
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.complain(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
+            self.complaints
+                .log(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -226,7 +212,7 @@ impl Shard {
     pub fn tick(&mut self, now: Now) {
         self.settings.buffer_pool.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
-        self.count_complaints(now);
+        self.complaints.report_left_out(now);
         self.deliver(None, now);
     }
 

@@ -1,4 +1,8 @@
-//! What a shard is told at its making; it never changes afterwards.
+//! The settings of a shard: given when it is made, and never changed.
+//!
+//! Limits, names and what the cores share. Knows no options and no files.
+//!
+//! Invariant: all cores of a server have the same settings but for `cores.own` and `engine`.
 
 use crate::engine;
 use crate::engine::handle::Handles;
@@ -7,14 +11,14 @@ use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
 use crate::wire::buffer_pool::BufferPool;
 
-/// What a shard is told at its making.
+/// The settings of a shard.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// For the engine.
     pub engine: engine::Settings,
     /// Job numbers ⇄ handles.
     pub handles: Handles,
-    /// What the server says of itself.
+    /// Version and process, as text commands report them.
     pub identity: Identity,
     /// Whether connections get exceptions without asking for them.
     pub exceptions: bool,
@@ -22,9 +26,9 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
-    /// Memory of large bodies that are done with; the cores share it.
+    /// Buffers of large bodies that are free again; the cores share them.
     pub buffer_pool: BufferPool,
-    /// Most bytes that may wait to leave one connection when another packet comes.
+    /// Outbox limit per connection, checked before each packet is appended.
     pub outbox_bytes_max: usize,
     /// Most connections, all cores together.
     pub connections_max: usize,

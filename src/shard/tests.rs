@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::cores::CoreSet;
 use super::limits::{INBOUND_PAUSE_BYTES, SLOTS_PAUSE, SLOTS_RESUME};
 use super::*;
 use crate::engine::function::Durability;

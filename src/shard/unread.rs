@@ -1,5 +1,5 @@
-//! Connections that have much unread: how long they are read from, and which of them end when
-//! memory runs short.
+//! Connections with much unread output: how long they are read from, and which of them are closed
+//! when memory runs short.
 //!
 //! As long as less than three quarters of the memory are taken, a peer may write all its requests
 //! before it reads a reply, as loops of synchronous clients do: up to `Settings::outbox_bytes_max`
@@ -16,21 +16,21 @@ use super::connections::Closing;
 use super::limits::{OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES};
 use crate::engine::{ConnId, Now};
 
-/// A throttled connection whose peer reads nothing for so long is closed.
+/// A throttled connection whose peer reads nothing for this long is closed.
 const READ_NOTHING_MS: u64 = 60_000;
-/// How often throttled connections are looked at, and all where there are other cores: those take
-/// memory and give it back without a word.
-const LOOK_MS: u64 = 100;
+/// How often throttled connections are checked, and all listed ones where there are other cores:
+/// those take memory and give it back without a message.
+const CHECK_MS: u64 = 100;
 
 /// Connections with more than `OUTBOX_PAUSE_BYTES` unread.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// All of them, and some that had as much since the last look.
+    /// All of them, and some that had as much since the last check.
     listed: Vec<ConnId>,
-    /// Bytes of the largest outbox at the last look; 0 if none has more than `OUTBOX_PAUSE_BYTES`.
+    /// Bytes of the largest outbox at the last check; 0 if none has more than `OUTBOX_PAUSE_BYTES`.
     largest_bytes: usize,
-    /// When they are to be looked at again, if nothing else happens.
-    look_at_ms: Option<u64>,
+    /// When to check them again, if nothing else happens.
+    check_at_ms: Option<u64>,
 }
 
 impl Unread {
@@ -40,7 +40,7 @@ impl Unread {
     }
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.look_at_ms
+        self.check_at_ms
     }
 
     /// Bytes that closing the connection with most unread would give back.
@@ -81,11 +81,11 @@ impl Shard {
         }
     }
 
-    /// A connection has more waiting for it than it may have. One packet of any size is let
-    /// through, so what counts is what waited before the last one.
+    /// Closes a connection that has more unread than its limit. One packet of any size is let
+    /// through, so what counts is what waited before the last packet.
     fn check_slow_reader(&mut self, conn: ConnId, now: Now) {
         let connection = &self.connections[conn];
-        // One that is being handed over isn't written to meanwhile.
+        // A connection that is being handed over isn't written to meanwhile.
         if connection.outbox().bytes_before_last() > self.settings.outbox_bytes_max
             && connection.may_be_closed()
         {
@@ -110,7 +110,7 @@ impl Shard {
         // The less is left, the smaller are those that have to wait.
         let most = if is_short { (memory_left / 4).max(OUTBOX_PAUSE_BYTES) } else { usize::MAX };
         let has_others = self.settings.cores.count > 1 && !listed.is_empty();
-        self.unread.look_at_ms = has_others.then_some(now.mono_ms + LOOK_MS);
+        self.unread.check_at_ms = has_others.then_some(now.mono_ms + CHECK_MS);
         for &conn in &listed {
             self.check_throttle(conn, most, now);
         }
@@ -146,7 +146,7 @@ impl Shard {
             _ => {}
         }
         if self.connections[conn].throttled.is_some() {
-            self.unread.look_at_ms = Some(now.mono_ms + LOOK_MS);
+            self.unread.check_at_ms = Some(now.mono_ms + CHECK_MS);
         }
     }
 
@@ -180,6 +180,6 @@ impl Shard {
         let (peer, outbox) = (connection.origin.peer, connection.outbox().bytes());
         self.counters.slow_readers += 1;
         self.connections.mark_dirty(conn);
-        self.complain(now, || warn!(conn, %peer, outbox, "closed: {why}"));
+        self.complaints.log(now, || warn!(conn, %peer, outbox, "closed: {why}"));
     }
 }

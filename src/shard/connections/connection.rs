@@ -6,12 +6,13 @@
 //!
 //! Invariant: a proxy receives no bytes, and no driver knows it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use crate::protocol::session::Session;
 use crate::shard::cores::Core;
+use crate::shard::driver::{Intake, Origin};
 use crate::shard::limits::{OUTBOX_RESUME_BYTES, SLOTS_RESUME};
-use crate::shard::listing::{LIST_PIECE_BYTES, Progress};
+use crate::shard::listing::progress::{LIST_PIECE_BYTES, Progress};
 use crate::shard::remote::message::ConnKey;
 use crate::shard::remote::migration::Migration;
 use crate::shard::remote::state::RemoteState;
@@ -22,32 +23,6 @@ use crate::wire::outbox::Outbox;
 pub const CONNECTION_BYTES: usize = 512;
 
 const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// Its descriptor, or what the driver has in its place: a number that no other connection of
-    /// any core has as long as this one is there.
-    pub fd: i32,
-    /// Its peer's address and port.
-    pub peer: SocketAddr,
-}
-
-/// What a driver should do about a connection's incoming bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intake {
-    /// Receive into any buffer and call `received`.
-    Read,
-    /// Receive into what `lend` gives and call `give_back`.
-    Direct,
-    /// Receive nothing now; ask again after `sent`.
-    Pause,
-    /// Receive nothing, and hand the connection over to its `begin_hand_over`: call `detach`, or
-    /// `cancel_hand_over` if that can't be done. Nothing is left to be sent.
-    Move,
-    /// Nothing more comes in or goes out: call `disconnect` and close.
-    Close,
-}
 
 /// How a connection comes to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ mod connection;
 
 use slab::Slab;
 
-pub use self::connection::{CONNECTION_BYTES, Intake, Origin};
+pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection};
 use crate::engine::ConnId;
 use crate::protocol::session::Session;
@@ -21,11 +21,12 @@ use crate::shard::cores::{Core, Cores};
 use crate::shard::remote::message::ConnKey;
 use crate::shard::remote::state::RemoteState;
 use crate::wire::inbound::Inbound;
-use crate::wire::outbox::{Chunk, Outbox};
+use crate::wire::outbox::{Chunk, Outbox, Slot};
 
 /// Connections and proxies by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::shard) struct Connections {
+    cores: Cores,
     slab: Slab<Connection>,
     /// Connections about which the driver may have something new to do.
     dirty: Vec<ConnId>,
@@ -43,6 +44,21 @@ pub(in crate::shard) struct Connections {
 }
 
 impl Connections {
+    pub(in crate::shard) fn new(cores: Cores) -> Self {
+        Self {
+            cores,
+            slab: Slab::new(),
+            dirty: Vec::new(),
+            resumed: Vec::new(),
+            proxies: 0,
+            generation: 0,
+            inbound_bytes: 0,
+            outbox_bytes: 0,
+            slots: 0,
+            remote_bytes: 0,
+        }
+    }
+
     /// Connections whose socket this core has.
     pub(in crate::shard) fn len(&self) -> usize {
         self.slab.len() - self.proxies
@@ -138,6 +154,11 @@ impl Connections {
         result
     }
 
+    /// Keeps the place of a reply that is to come.
+    pub(in crate::shard) fn hold(&mut self, conn: ConnId) -> Slot {
+        self.with_outbox(conn, Outbox::hold)
+    }
+
     /// What is to be sent next, and whether more waits behind it. It counts until `sent`.
     #[inline]
     pub(in crate::shard) fn take_chunk(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
@@ -186,15 +207,25 @@ impl Connections {
     pub(in crate::shard) fn with_remote<T>(
         &mut self,
         conn: ConnId,
-        cores: Cores,
         change: impl FnOnce(&mut RemoteState) -> T,
     ) -> T {
         let remote = &mut self.slab[conn as usize].remote;
-        let remote = remote.get_or_insert_with(|| Box::new(RemoteState::new(cores)));
+        let remote = remote.get_or_insert_with(|| Box::new(RemoteState::new(self.cores)));
         self.remote_bytes -= remote.function_bytes();
         let result = change(remote);
         self.remote_bytes += remote.function_bytes();
         result
+    }
+
+    /// A connection as other cores know it.
+    pub(in crate::shard) fn key(&self, conn: ConnId) -> ConnKey {
+        ConnKey { conn, generation: self[conn].generation }
+    }
+
+    /// The same, for a message after which `owner` knows of the connection.
+    pub(in crate::shard) fn known_key(&mut self, owner: Core, conn: ConnId) -> ConnKey {
+        self.with_remote(conn, |remote| remote.note_known(owner));
+        self.key(conn)
     }
 
     /// A connection has nothing to do with other cores any more. Returns what it had.

@@ -58,11 +58,11 @@ impl FanOut {
 impl Shard {
     /// Asks every core, this one included.
     pub(in crate::shard) fn ask_all(&mut self, conn: ConnId, question: Question, now: Now) {
-        let (key, slot) = (self.key(conn), self.hold(conn));
+        let (key, slot) = (self.connections.key(conn), self.connections.hold(conn));
         let count = self.settings.cores.count;
         let fan_out = self.fan_outs.insert(FanOut::new(key, slot, question.clone(), count));
         for core in self.settings.cores.others() {
-            self.send_message(core, Message::Ask { fan_out, question: question.clone() });
+            self.outgoing.send(core, Message::Ask { fan_out, question: question.clone() });
         }
         let answer = self.answer_question(&question, now);
         self.add_answer(fan_out, answer);

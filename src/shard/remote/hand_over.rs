@@ -48,8 +48,8 @@ impl Shard {
             Step::Wait | Step::Stay => {}
             Step::Request(owner) => {
                 let exceptions = connection.session().exceptions();
-                let key = self.key(conn);
-                self.send_message(owner, Message::MigrationRequested { key, exceptions });
+                let key = self.connections.key(conn);
+                self.outgoing.send(owner, Message::MigrationRequested { key, exceptions });
             }
             step => self.stay(conn, step),
         }
@@ -90,7 +90,7 @@ impl Shard {
         }
         let was_asleep = self.engine.is_asleep(conn);
         self.engine.disconnect(conn, now);
-        let key = self.key(conn);
+        let key = self.connections.key(conn);
         if self.connections[conn].blocked {
             self.outgoing.forget(conn);
         }
@@ -122,11 +122,11 @@ impl Shard {
         match step {
             Step::Wait | Step::Request(_) => return,
             Step::GiveUpOffload => self.offload.give_up(),
-            Step::Stay => self.with_remote(conn, |remote| remote.pin()),
+            Step::Stay => self.connections.with_remote(conn, |remote| remote.pin()),
             Step::Withdraw(owner) => {
-                self.with_remote(conn, |remote| remote.pin());
-                let key = self.key(conn);
-                self.send_message(owner, Message::MigrationCancelled(key));
+                self.connections.with_remote(conn, |remote| remote.pin());
+                let key = self.connections.key(conn);
+                self.outgoing.send(owner, Message::MigrationCancelled(key));
             }
         }
         self.connections.resume(conn);
@@ -146,7 +146,7 @@ impl Shard {
         self.connections[conn].migration = Migration::Incoming;
         // Until its own session comes.
         self.connections.replace_session(conn, Session::new(exceptions));
-        self.send_message(from, Message::MigrationAccepted(key));
+        self.outgoing.send(from, Message::MigrationAccepted(key));
     }
 
     /// It stays where it was: what was kept for it follows it there.
@@ -155,8 +155,8 @@ impl Shard {
         self.push_kept(conn, from, key);
         if !self.engine.is_asleep(conn) {
             // It may have been woken, and has missed hints. If it isn't asleep it will decline.
-            let ready = self.engine.ready(conn).bits();
-            self.send_message(from, Message::Noop { key, ready });
+            let ready = self.engine.ready(conn);
+            self.outgoing.send(from, Message::Noop { key, ready });
         }
     }
 
@@ -167,7 +167,7 @@ impl Shard {
         connection.closing = Closing::No;
         let packets = self.connections.with_outbox(conn, |outbox| outbox.take_batch());
         if packets.bytes() > 0 {
-            self.send_message(home, Message::Push { key, packets });
+            self.outgoing.send(home, Message::Push { key, packets });
         }
     }
 
@@ -183,7 +183,7 @@ impl Shard {
         self.proxies[from].remove(&key.conn);
         self.engine.mark_local(conn);
         self.counters.moved += 1;
-        let (generation, arrived) = (self.connections.next_generation(), self.arrived());
+        let (generation, arrived) = (self.connections.next_generation(), self.counters.arrived());
         self.connections.set_proxy_for(conn, None);
         let connection = &mut self.connections[conn];
         debug_assert_eq!(connection.migration, Migration::Incoming);

@@ -7,7 +7,7 @@
 //! Invariant: a request that has a reply holds a slot until an owner's `Reply` fills it.
 
 use bytes::Bytes;
-use tracing::{trace, warn};
+use tracing::warn;
 
 use super::message::{ConnKey, Message, Rows};
 use super::state::entry_bytes;
@@ -30,7 +30,7 @@ impl Shard {
         header: Header,
         body: Payload<'_>,
     ) {
-        let slot = Some(self.hold(conn));
+        let slot = Some(self.connections.hold(conn));
         self.pass_on(owner, conn, slot, header, body);
     }
 
@@ -47,9 +47,9 @@ impl Shard {
 
     /// Passes a text line about one function or job on to its owner.
     pub(in crate::shard) fn ask_line(&mut self, owner: Core, conn: ConnId, line: &[u8]) {
-        let slot = self.hold(conn);
-        let key = self.known_key(owner, conn);
-        self.send_message(owner, Message::Line { key, slot, line: line.into() });
+        let slot = self.connections.hold(conn);
+        let key = self.connections.known_key(owner, conn);
+        self.outgoing.send(owner, Message::Line { key, slot, line: line.into() });
     }
 
     /// A result that is refused for its size fails its job, wherever that is.
@@ -69,7 +69,7 @@ impl Shard {
         if self.connections[conn].remote().is_none() {
             return;
         }
-        let in_row = self.with_remote(conn, |remote| remote.count_submission(owner));
+        let in_row = self.connections.with_remote(conn, |remote| remote.count_submission(owner));
         if in_row >= self.settings.move_after {
             self.consider_migration(conn);
         }
@@ -79,14 +79,14 @@ impl Shard {
     pub(in crate::shard) fn leave_others(&mut self, conn: ConnId) {
         let remote = self.connections.take_remote(conn);
         for core in remote.iter().flat_map(|remote| remote.known().iter()) {
-            self.send_message(core, Message::Gone(conn));
+            self.outgoing.send(core, Message::Gone(conn));
         }
     }
 
     /// Has another core write the next rows of a list.
     pub(in crate::shard) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
-        let key = self.key(conn);
-        self.send_message(core, Message::List { key, listing });
+        let key = self.connections.key(conn);
+        self.outgoing.send(core, Message::List { key, listing });
     }
 
     /// Whether there is memory for a worker's word that it can run a function. Decided here, also
@@ -105,33 +105,12 @@ impl Shard {
     pub(in crate::shard) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
         let peer = self.connections[conn].origin.peer;
         self.push(conn, &Response::Error(ErrorReply::OutOfMemoryToRegister), now);
-        self.complain(now, || warn!(conn, %peer, "CAN_DO refused: --memory-max is reached"));
-    }
-
-    pub(in crate::shard) fn send_message(&mut self, to: Core, message: Message) {
-        trace!(to, ?message, "message");
-        self.outgoing.send(to, message);
+        self.complaints.log(now, || warn!(conn, %peer, "CAN_DO refused: --memory-max is reached"));
     }
 
     /// The job that a worker speaks of.
     pub(in crate::shard) fn number_of(&self, work: &Work<'_>) -> Option<u64> {
         self.settings.handles.number(c_string(work.handle))
-    }
-
-    /// A connection as other cores know it.
-    pub(in crate::shard) fn key(&self, conn: ConnId) -> ConnKey {
-        ConnKey { conn, generation: self.connections[conn].generation }
-    }
-
-    /// The same, for a message after which `owner` knows of the connection.
-    pub(in crate::shard) fn known_key(&mut self, owner: Core, conn: ConnId) -> ConnKey {
-        self.with_remote(conn, |remote| remote.note_known(owner));
-        self.key(conn)
-    }
-
-    /// Keeps the place of a reply that is to come.
-    pub(in crate::shard) fn hold(&mut self, conn: ConnId) -> Slot {
-        self.connections.with_outbox(conn, |outbox| outbox.hold())
     }
 
     fn pass_on(
@@ -143,8 +122,8 @@ impl Shard {
         body: Payload<'_>,
     ) {
         let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-        let key = self.known_key(owner, conn);
-        self.send_message(owner, Message::Request { key, slot, header, body });
+        let key = self.connections.known_key(owner, conn);
+        self.outgoing.send(owner, Message::Request { key, slot, header, body });
     }
 }
 
@@ -161,12 +140,12 @@ impl Shard {
             Message::Reply { slot, packets, .. } => {
                 self.fill(conn, |outbox| outbox.fill_with(slot, packets));
             }
-            Message::Push { packets, .. } => self.push_packets(conn, packets, now),
+            Message::Push { packets, .. } => self.push_batch(conn, packets, now),
             Message::Forward { command, body, .. } => {
                 self.receive_forward(conn, command, &body, now);
             }
             Message::Assigned { packets, ready, .. } => {
-                self.push_packets(conn, packets, now);
+                self.push_batch(conn, packets, now);
                 self.note_answer(conn, from, ready, true);
             }
             Message::Empty { ready, .. } => {
@@ -175,7 +154,7 @@ impl Shard {
             }
             Message::Late { number, .. } => self.note_late(conn, number, now),
             Message::Hint { ready, .. } => {
-                self.with_remote(conn, |remote| remote.hint(from, ready));
+                self.connections.with_remote(conn, |remote| remote.hint(from, ready));
             }
             Message::Noop { ready, .. } => self.receive_noop(conn, from, ready, now),
             Message::MigrationAccepted(_) => self.migration_accepted(conn, from),

@@ -2,7 +2,7 @@
 //! that core has to say to them.
 //!
 //! A connection's home is the core it came in on; a function's owner is the core that its slot is
-//! dealt to. A message that goes to the owner names the connection by its number at home; one that
+//! dealt to. A message to the owner names the connection by its number at home; a message that
 //! comes back also names the session, as numbers are given to the next connection at once. Knows no
 //! rings and no engine.
 //!
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::engine::{ConnId, Status};
 use crate::protocol::admin::Listing;
 use crate::wire::outbox::{PacketBatch, Slot};
-use crate::wire::{Command, Grab, Header, Priority};
+use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
 
 /// A connection as other cores know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +33,18 @@ pub enum Rest {
     Awake,
     /// It waits.
     Asleep,
-    /// It has had one and not grabbed since.
+    /// A NOOP was sent to it and it hasn't grabbed since.
     Woken,
 }
 
-/// What one core has to say to another.
+/// What one core sends to another.
 #[derive(Debug)]
 pub enum Message {
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
         /// The connection.
         key: ConnKey,
-        /// Where the replies go; `None` if there is none but perhaps an error that nobody needs.
+        /// Where the replies go; `None` for a request without a reply.
         slot: Option<Slot>,
         /// The packet.
         header: Header,
@@ -99,7 +99,7 @@ pub enum Message {
         proxy: ConnId,
         /// The connection.
         key: ConnKey,
-        /// What it was at when it left.
+        /// Whether its worker slept when it left.
         rest: Rest,
     },
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
@@ -142,14 +142,14 @@ pub enum Message {
         /// The packet that says so.
         packets: PacketBatch,
         /// Priorities that may have more; see `Engine::ready`.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: no job that is urgent enough.
     Empty {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: a worker's result came too late and was refused.
     Late {
@@ -163,14 +163,14 @@ pub enum Message {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: wake the worker.
     Noop {
         /// The worker.
         key: ConnKey,
         /// Priorities that may have jobs.
-        ready: u8,
+        ready: PrioritySet,
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
     MigrationAccepted(ConnKey),

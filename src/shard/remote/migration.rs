@@ -9,9 +9,10 @@
 
 use crate::engine::ConnId;
 use crate::protocol::session::Session;
-use crate::shard::connections::{Intake, Origin};
 use crate::shard::cores::Core;
+use crate::shard::driver::{Intake, Origin};
 use crate::shard::remote::message::{ConnKey, Rest};
+use crate::wire::PrioritySet;
 use crate::wire::inbound::Inbound;
 
 /// Where a connection is on its way to another core.
@@ -43,7 +44,7 @@ pub(in crate::shard) enum Step {
     Wait,
     /// The core that it moves to is to be asked.
     Request(Core),
-    /// It stays after all, and nothing was promised to anybody.
+    /// It stays after all; no other core expects it.
     Stay,
     /// It stays after all; the core that accepted it is to know.
     Withdraw(Core),
@@ -125,7 +126,7 @@ impl Migration {
     }
 
     /// Much has come that waits for the move: a peer that doesn't read what has to leave before it
-    /// may have more to say first. One that the other core has been asked for waits for its answer.
+    /// may have more to say first. After `Requested` the answer comes first.
     pub(in crate::shard) fn may_be_cancelled(self) -> bool {
         matches!(self, Self::Quiescing(_) | Self::Accepted(_) | Self::Offloading(_))
     }
@@ -169,7 +170,7 @@ pub(in crate::shard) struct RemoteInterest {
     /// What it can run.
     pub(in crate::shard) functions: Vec<Box<[u8]>>,
     /// Priorities that may have jobs for it.
-    pub(in crate::shard) ready: u8,
+    pub(in crate::shard) ready: PrioritySet,
 }
 
 #[cfg(test)]

@@ -93,8 +93,8 @@ impl Shard {
         conn: ConnId,
         to: Core,
     ) -> MigratingConnection {
-        let ready = self.engine.ready(conn).bits();
-        if ready == 0 {
+        let ready = self.engine.ready(conn);
+        if ready.is_empty() {
             // Its jobs were taken by others. End the lease now, since no hint will make it grab.
             self.engine.end_lease(conn);
         }
@@ -154,11 +154,11 @@ impl Shard {
             return;
         }
         // What it was woken for, and hints, had nowhere to go.
-        let ready = self.engine.ready(conn).bits();
+        let ready = self.engine.ready(conn);
         match rest {
-            Rest::Asleep => self.send_message(home, Message::Noop { key, ready }),
-            Rest::Awake | Rest::Woken if ready != 0 => {
-                self.send_message(home, Message::Hint { key, ready });
+            Rest::Asleep => self.outgoing.send(home, Message::Noop { key, ready }),
+            Rest::Awake | Rest::Woken if !ready.is_empty() => {
+                self.outgoing.send(home, Message::Hint { key, ready });
             }
             Rest::Awake | Rest::Woken => {}
         }
@@ -185,7 +185,7 @@ impl Shard {
         self.outgoing.count_attached(inbound.held_bytes());
         let mut connection =
             Connection::new(origin, session, generation).offloaded(inbound, remote);
-        (connection.arrived, connection.ended) = (self.arrived(), ended);
+        (connection.arrived, connection.ended) = (self.counters.arrived(), ended);
         let conn = self.connections.insert(connection);
         self.engine.connect(conn);
         if is_multi_core {
@@ -196,8 +196,8 @@ impl Shard {
             self.deliver(None, now);
         }
         let rest = if is_multi_core { rest } else { Rest::Awake };
-        let key = self.key(conn);
-        self.send_message(owner, Message::Offloaded { proxy, key, rest });
+        let key = self.connections.key(conn);
+        self.outgoing.send(owner, Message::Offloaded { proxy, key, rest });
         self.connections.resume(conn);
         debug!(conn, from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
         conn

@@ -7,7 +7,9 @@
 //! Invariant: only frames of this core's own connections ever wait. What other cores send is
 //! handled and answered whatever waits, so a core that is congested still empties the rings of all
 //! others: two that are congested towards each other come free, and no connection waits for the
-//! answer to what another one may not say.
+//! answer to what another may not send.
+
+use tracing::trace;
 
 use super::message::Message;
 use crate::engine::ConnId;
@@ -35,6 +37,7 @@ pub(in crate::shard) struct Outgoing {
 
 impl Outgoing {
     pub(in crate::shard) fn send(&mut self, to: Core, message: Message) {
+        trace!(to, ?message, "message");
         self.bytes += message.bytes().cast_signed();
         self.pressed.insert(to);
         self.untaken.push((to, message));
@@ -45,7 +48,7 @@ impl Outgoing {
         self.bytes -= message.bytes().cast_signed();
     }
 
-    /// A connection leaves for another core, with so many bytes that weren't handled.
+    /// A connection leaves for another core, with this many bytes that weren't handled.
     pub(in crate::shard) fn count_detached(&mut self, held_bytes: usize) {
         self.bytes += held_bytes.cast_signed();
     }
@@ -72,7 +75,7 @@ impl Outgoing {
     #[inline]
     fn overload(&self) -> CoreSet {
         match self.untaken.len() {
-            0..MESSAGES_PAUSE => self.pressed.and(self.congested),
+            0..MESSAGES_PAUSE => self.pressed & self.congested,
             _ => self.pressed,
         }
     }
@@ -103,14 +106,14 @@ impl Shard {
         std::mem::swap(&mut self.outgoing.untaken, messages);
     }
 
-    /// Says for which cores so much waits that no connection should cause more; to be called
+    /// Sets the cores for which too much waits for connections to cause more; to be called
     /// whenever messages were taken. A connection that writes to such a core has its next requests
     /// wait until it is none any more, and then `has_resumed`.
     pub fn set_congested(&mut self, cores: CoreSet) {
         let Self { outgoing, connections, .. } = self;
         outgoing.congested = cores;
         outgoing.blocked.retain(|&(conn, by)| {
-            let waits = !by.and(cores).is_empty();
+            let waits = !(by & cores).is_empty();
             if !waits && let Some(connection) = connections.get_mut(conn) {
                 connection.blocked = false;
                 connections.resume(conn);

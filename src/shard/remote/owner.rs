@@ -30,7 +30,7 @@ impl Shard {
             Message::Grab { key, grab, least } => self.give(from, key, grab, least, now),
             Message::Sleep(key) => {
                 let conn = self.proxy(from, key);
-                // One that was woken meanwhile has its NOOP on the way.
+                // A worker that was woken meanwhile has its NOOP on the way.
                 if !self.engine.is_woken(conn) {
                     self.engine.pre_sleep(conn);
                     self.deliver(None, now);
@@ -56,23 +56,23 @@ impl Shard {
             Message::Line { key, slot, line } => {
                 let mut packets = PacketBatch::default();
                 packets.push_text(&self.answer_line(&line, now));
-                self.send_message(from, Message::Reply { key, slot, packets });
+                self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
             Message::List { key, listing } => {
                 let (rows, next) = self.list_rows(listing);
-                self.send_message(from, Message::Rows { key, rows: Box::new(rows), next });
+                self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Ask { fan_out, question } => {
                 let answer = self.answer_question(&question, now);
-                self.send_message(from, Message::Answer { fan_out, answer });
+                self.outgoing.send(from, Message::Answer { fan_out, answer });
             }
             other => self.receive_at_home(from, other, now),
         }
-        // What a core declines of its own is seen to last.
+        // Wake-ups that this core declined for its own workers are ended last.
         self.deliver(None, now);
     }
 
-    /// What this core has to say to a question that all are asked.
+    /// This core's part of the answer to a question to all cores.
     pub(in crate::shard) fn answer_question(&mut self, question: &Question, now: Now) -> Answer {
         match question {
             Question::StatusUnique(unique) => {
@@ -115,29 +115,29 @@ impl Shard {
         if let Some(slot) = slot
             && !waits
         {
-            self.send_message(from, Message::Reply { key, slot, packets });
+            self.outgoing.send(from, Message::Reply { key, slot, packets });
         }
         let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
             && let Some(number) = work.and_then(|work| self.number_of(&work))
         {
             // Its home knows where the worker is.
-            self.send_message(from, Message::Late { key, number });
+            self.outgoing.send(from, Message::Late { key, number });
         }
         self.deliver(work, now);
     }
 
-    /// Gives a worker a job, if there is one that is urgent enough.
+    /// Gives a worker a job, if a queue has a job that is urgent enough.
     fn give(&mut self, from: Core, key: ConnKey, grab: Grab, least: Priority, now: Now) {
         let conn = self.proxy(from, key);
         let (found, packets) =
             self.with_proxy(conn, None, now, |_, cx| session::grab_urgent(grab, least, cx));
-        let ready = self.engine.ready(conn).bits();
+        let ready = self.engine.ready(conn);
         let message = match found {
             true => Message::Assigned { key, packets, ready },
             false => Message::Empty { key, ready },
         };
-        self.send_message(from, message);
+        self.outgoing.send(from, message);
         self.deliver(None, now);
     }
 

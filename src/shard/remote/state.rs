@@ -4,7 +4,7 @@
 //! nothing is sent here. A worker whose functions belong to several cores is served by hints: each
 //! owner says which priorities may have jobs for it, and a grab asks the most promising owner
 //! first. The home is an owner like any other; what it would send to itself are calls. Knows no
-//! shard, no engine and no connection; the rules as a whole are at `Rules` in `remote`.
+//! shard, no engine and no connection; `remote` says the rules as a whole.
 //!
 //! Invariant: a worker that is asleep here has told every owner of its functions so, and no hint
 //! is left.
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use crate::shard::cores::{Core, CoreSet, Cores};
 use crate::shard::remote::message::Rest;
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::{Grab, Priority};
+use crate::wire::{Grab, Priority, PrioritySet};
 
 /// A connection's relations with the cores that aren't its home.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub(in crate::shard) struct RemoteState {
     /// How many of them each core owns.
     able: Box<[u32]>,
     /// Priorities that may have jobs, by core.
-    hints: Box<[u8]>,
+    hints: Box<[PrioritySet]>,
     /// Cores that may have jobs without a hint: it has registered there since they last answered,
     /// or they take it for asleep.
     unheard: CoreSet,
@@ -84,7 +84,7 @@ impl RemoteState {
             functions: BTreeSet::new(),
             function_bytes: 0,
             able: vec![0; cores.count].into(),
-            hints: vec![0; cores.count].into(),
+            hints: vec![PrioritySet::default(); cores.count].into(),
             unheard: CoreSet::default(),
             submitted: CoreSet::default(),
             told: CoreSet::default(),
@@ -102,7 +102,7 @@ impl RemoteState {
         owner: Core,
         cores: Cores,
         functions: Vec<Box<[u8]>>,
-        ready: u8,
+        ready: PrioritySet,
         rest: Rest,
     ) -> Self {
         let mut state = Self::new(cores);
@@ -183,7 +183,12 @@ impl RemoteState {
     }
 
     /// So far this core alone knew whether the worker sleeps and what there is for it.
-    pub(in crate::shard) fn become_multi_core(&mut self, ready: u8, asleep: bool, woken: bool) {
+    pub(in crate::shard) fn become_multi_core(
+        &mut self,
+        ready: PrioritySet,
+        asleep: bool,
+        woken: bool,
+    ) {
         let own = self.cores.own;
         self.is_multi_core = true;
         self.hints[own] = ready;
@@ -248,7 +253,7 @@ impl RemoteState {
     pub(in crate::shard) fn grab(&mut self, grab: Grab) {
         self.asleep = false;
         // The others give no hints to a worker that they take for asleep.
-        self.unheard = self.unheard.or(self.told);
+        self.unheard = self.unheard | self.told;
         self.grabbing = Some(grab);
         self.asked.clear();
     }
@@ -270,7 +275,7 @@ impl RemoteState {
     pub(in crate::shard) fn answered(
         &mut self,
         core: Core,
-        ready: u8,
+        ready: PrioritySet,
         found: bool,
     ) -> Option<Core> {
         self.hints[core] = ready;
@@ -280,7 +285,7 @@ impl RemoteState {
             self.grabbing = None;
             return self.woken_by.take().filter(|&by| by != core);
         }
-        if ready == 0 {
+        if ready.is_empty() {
             self.asked.insert(core);
         }
         self.woken_by = self.woken_by.filter(|&by| by != core);
@@ -293,23 +298,27 @@ impl RemoteState {
     /// its way.
     fn best(&self, urgency: &Urgency) -> Option<(Core, Priority)> {
         let (own, count) = (self.cores.own, self.cores.count);
-        let mask = |core: Core| {
+        let promise = |core: Core| {
             let is_unheard = self.unheard.contains(core) && self.able[core] > 0;
-            let of_unheard = if is_unheard { urgency.of(core) } else { 0 };
-            let of_submitted = u8::from(self.submitted.contains(core)) << Priority::High as u8;
-            self.hints[core] | of_unheard | of_submitted
+            let mut promised = self.hints[core];
+            if is_unheard {
+                promised = promised | urgency.of(core);
+            }
+            if self.submitted.contains(core) {
+                promised.insert(Priority::High);
+            }
+            promised.most_urgent()
         };
-        let masks = (0..count).map(mask).filter(|mask| *mask != 0);
-        let Some(best) = masks.map(u8::trailing_zeros).min() else {
+        let Some(best) = (0..count).filter_map(promise).min() else {
             let is_owner = |core: Core| core == own || self.able[core] > 0;
             let unasked = |&core: &Core| is_owner(core) && !self.asked.contains(core);
             return (0..count).find(unasked).map(|core| (core, Priority::Low));
         };
-        let is_best = |core: Core| mask(core).trailing_zeros() == best;
+        let is_best = |core: Core| promise(core) == Some(best);
         let in_turn =
             (1..=count).map(|step| (self.turn + step) % count).find(|&core| is_best(core));
         let core = self.woken_by.filter(|&core| is_best(core)).or(in_turn)?;
-        Some((core, *Priority::ALL.get(best as usize)?))
+        Some((core, best))
     }
 }
 
@@ -322,7 +331,7 @@ impl RemoteState {
     /// `PRE_SLEEP`. Returns whether the worker sleeps now; with any hint it gets a NOOP at once.
     pub(in crate::shard) fn sleep(&mut self) -> bool {
         // It may have slept already, and is awake now: the core that wakes it is declined.
-        self.asleep = self.hints.iter().all(|&mask| mask == 0);
+        self.asleep = self.hints.iter().all(|hints| hints.is_empty());
         self.asleep
     }
 
@@ -340,18 +349,18 @@ impl RemoteState {
     }
 
     /// An owner has jobs for a worker that is awake.
-    pub(in crate::shard) fn hint(&mut self, from: Core, ready: u8) {
-        self.hints[from] |= ready;
+    pub(in crate::shard) fn hint(&mut self, from: Core, ready: PrioritySet) {
+        self.hints[from] = self.hints[from] | ready;
     }
 
     /// An owner has jobs for a worker that it takes for asleep.
-    pub(in crate::shard) fn noop(&mut self, from: Core, ready: u8) -> Noop {
+    pub(in crate::shard) fn noop(&mut self, from: Core, ready: PrioritySet) -> Noop {
         let was_told = self.told.remove(from);
         if self.asleep && !was_told {
             // It has nothing to do with that core any more, or has only just stayed here.
             return Noop::Decline;
         }
-        self.hints[from] |= ready;
+        self.hints[from] = self.hints[from] | ready;
         if std::mem::take(&mut self.asleep) {
             self.woken_by = Some(from);
             return Noop::Wake;
@@ -366,3 +375,6 @@ impl RemoteState {
 pub(in crate::shard) fn entry_bytes(name: &[u8]) -> usize {
     name.len() + 2 * size_of::<Box<[u8]>>()
 }
+
+#[cfg(test)]
+mod tests;

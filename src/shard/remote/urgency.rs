@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crossbeam_utils::CachePadded;
 
 use crate::shard::cores::{CORES_MAX, Core};
+use crate::wire::PrioritySet;
 
 /// Priorities of queued jobs by core, one bit each, the most urgent one the lowest.
 #[derive(Clone, Debug)]
@@ -27,14 +28,14 @@ impl Default for Urgency {
 impl Urgency {
     /// Says of which priorities a core has queued jobs.
     #[inline]
-    pub fn publish(&self, core: Core, priorities: u8) {
-        self.0[core].store(priorities, Ordering::Release);
+    pub fn publish(&self, core: Core, priorities: PrioritySet) {
+        self.0[core].store(priorities.bits(), Ordering::Release);
     }
 
     /// Of which priorities a core has queued jobs.
     #[inline]
     #[must_use]
-    pub fn of(&self, core: Core) -> u8 {
-        self.0[core].load(Ordering::Acquire)
+    pub fn of(&self, core: Core) -> PrioritySet {
+        PrioritySet::from_bits(self.0[core].load(Ordering::Acquire))
     }
 }

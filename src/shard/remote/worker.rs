@@ -12,18 +12,9 @@ use crate::engine::{ConnId, Now};
 use crate::protocol::session;
 use crate::shard::Shard;
 use crate::shard::cores::{Core, CoreSet};
-use crate::wire::{Grab, Header, Payload, Priority, Response};
+use crate::wire::{Grab, Header, Payload, Priority, PrioritySet, Response};
 
 impl Shard {
-    /// Changes what a connection has to do with other cores.
-    pub(in crate::shard) fn with_remote<T>(
-        &mut self,
-        conn: ConnId,
-        change: impl FnOnce(&mut RemoteState) -> T,
-    ) -> T {
-        self.connections.with_remote(conn, self.settings.cores, change)
-    }
-
     /// `CAN_DO` and `CAN_DO_TIMEOUT` of a function of another core.
     pub(in crate::shard) fn register_at(
         &mut self,
@@ -34,15 +25,17 @@ impl Shard {
     ) {
         if !self.connections[conn].is_multi_core() {
             self.engine.mark_remote(conn);
-            let ready = self.engine.ready(conn).bits();
+            let ready = self.engine.ready(conn);
             let (asleep, woken) = (self.engine.is_asleep(conn), self.engine.is_woken(conn));
-            self.with_remote(conn, |remote| remote.become_multi_core(ready, asleep, woken));
+            self.connections
+                .with_remote(conn, |remote| remote.become_multi_core(ready, asleep, woken));
         }
-        let tells_sleep = self.with_remote(conn, |remote| remote.register(owner, function));
+        let tells_sleep =
+            self.connections.with_remote(conn, |remote| remote.register(owner, function));
         self.tell(owner, conn, header, body);
         if tells_sleep {
-            let key = self.key(conn);
-            self.send_message(owner, Message::Sleep(key));
+            let key = self.connections.key(conn);
+            self.outgoing.send(owner, Message::Sleep(key));
         }
     }
 
@@ -54,7 +47,7 @@ impl Shard {
         function: &[u8],
         (header, body): (Header, Payload<'_>),
     ) {
-        if self.with_remote(conn, |remote| remote.unregister(owner, function)) {
+        if self.connections.with_remote(conn, |remote| remote.unregister(owner, function)) {
             self.tell(owner, conn, header, body);
         }
     }
@@ -68,34 +61,34 @@ impl Shard {
         if self.connections[conn].remote().is_none() {
             return;
         }
-        let owners: CoreSet = self.with_remote(conn, RemoteState::unregister_all);
+        let owners: CoreSet = self.connections.with_remote(conn, RemoteState::unregister_all);
         owners.iter().for_each(|owner| self.tell(owner, conn, header, body));
     }
 
     /// `GRAB_JOB*`.
     pub(in crate::shard) fn grab_anywhere(&mut self, conn: ConnId, grab: Grab, now: Now) {
         self.wake_at_home(conn);
-        self.with_remote(conn, |remote| remote.grab(grab));
+        self.connections.with_remote(conn, |remote| remote.grab(grab));
         self.ask_next(conn, now);
         self.consider_migration(conn);
     }
 
     /// `PRE_SLEEP`.
     pub(in crate::shard) fn sleep_everywhere(&mut self, conn: ConnId, now: Now) {
-        if !self.with_remote(conn, RemoteState::sleep) {
+        if !self.connections.with_remote(conn, RemoteState::sleep) {
             self.push(conn, &Response::Noop, now);
             return self.consider_migration(conn);
         }
         let cores = self.settings.cores;
-        if self.with_remote(conn, |remote| remote.tell(cores.own)) {
+        if self.connections.with_remote(conn, |remote| remote.tell(cores.own)) {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
         for core in cores.others() {
             // This very core may have woken it at once.
-            if self.with_remote(conn, |remote| remote.tell(core)) {
-                let key = self.key(conn);
-                self.send_message(core, Message::Sleep(key));
+            if self.connections.with_remote(conn, |remote| remote.tell(core)) {
+                let key = self.connections.key(conn);
+                self.outgoing.send(core, Message::Sleep(key));
             }
         }
         self.consider_migration(conn);
@@ -106,8 +99,8 @@ impl Shard {
         let own = self.settings.cores.own;
         loop {
             let Self { connections, settings, .. } = self;
-            let step = connections
-                .with_remote(conn, settings.cores, |remote| remote.next_step(&settings.urgency));
+            let urgency = &settings.urgency;
+            let step = connections.with_remote(conn, |remote| remote.next_step(urgency));
             match step {
                 None => return,
                 Some(GrabStep::NoJob) => {
@@ -118,8 +111,8 @@ impl Shard {
                     self.grab_at_home(conn, grab, least, now);
                 }
                 Some(GrabStep::Ask(core, least, grab)) => {
-                    let key = self.known_key(core, conn);
-                    return self.send_message(core, Message::Grab { key, grab, least });
+                    let key = self.connections.known_key(core, conn);
+                    return self.outgoing.send(core, Message::Grab { key, grab, least });
                 }
             }
         }
@@ -132,7 +125,7 @@ impl Shard {
         });
         self.check_outbox(conn, now);
         self.connections.mark_dirty(conn);
-        let ready = self.engine.ready(conn).bits();
+        let ready = self.engine.ready(conn);
         self.note_answer(conn, self.settings.cores.own, ready, found);
         // The job may have been meant for a sleeper that is to be passed over now.
         self.deliver(None, now);
@@ -143,10 +136,11 @@ impl Shard {
         &mut self,
         conn: ConnId,
         core: Core,
-        ready: u8,
+        ready: PrioritySet,
         found: bool,
     ) {
-        let declined = self.with_remote(conn, |remote| remote.answered(core, ready, found));
+        let declined =
+            self.connections.with_remote(conn, |remote| remote.answered(core, ready, found));
         if let Some(core) = declined {
             self.decline(conn, core);
         }
@@ -156,8 +150,14 @@ impl Shard {
     }
 
     /// An owner has jobs for a worker that it takes for asleep.
-    pub(in crate::shard) fn receive_noop(&mut self, conn: ConnId, from: Core, ready: u8, now: Now) {
-        match self.with_remote(conn, |remote| remote.noop(from, ready)) {
+    pub(in crate::shard) fn receive_noop(
+        &mut self,
+        conn: ConnId,
+        from: Core,
+        ready: PrioritySet,
+        now: Now,
+    ) {
+        match self.connections.with_remote(conn, |remote| remote.noop(from, ready)) {
             Noop::Wake => {
                 self.wake_at_home(conn);
                 self.push(conn, &Response::Noop, now);
@@ -172,17 +172,17 @@ impl Shard {
         if core == self.settings.cores.own {
             self.declined.push(conn);
         } else {
-            let key = self.key(conn);
-            self.send_message(core, Message::Declined(key));
+            let key = self.connections.key(conn);
+            self.outgoing.send(core, Message::Declined(key));
         }
     }
 
     /// The local engine learns that the worker is awake by a call, no message needed.
     fn wake_at_home(&mut self, conn: ConnId) {
-        if self.with_remote(conn, RemoteState::untell_home) {
+        if self.connections.with_remote(conn, RemoteState::untell_home) {
             self.engine.mark_awake(conn);
-            let (own, ready) = (self.settings.cores.own, self.engine.ready(conn).bits());
-            self.with_remote(conn, |remote| remote.hint(own, ready));
+            let (own, ready) = (self.settings.cores.own, self.engine.ready(conn));
+            self.connections.with_remote(conn, |remote| remote.hint(own, ready));
         }
     }
 }
