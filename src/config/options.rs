@@ -67,7 +67,7 @@ pub struct Options {
     #[arg(short, long, value_name = "N")]
     pub worker_wakeup: Option<u32>,
 
-    /// Milliseconds a woken worker may take to grab before the next one is woken
+    /// Milliseconds a woken worker may take to grab before all other sleepers are woken
     #[arg(long, value_name = "MS", default_value_t = 100,
         value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub wakeup_lease: u64,
