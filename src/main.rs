@@ -130,6 +130,7 @@ fn serve_logged(
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         busy_poll: Duration::from_micros(options.busy_poll),
+        offload: options.offload,
         reopen_log: Box::new(move || log.reopen()),
     };
     io::run(server, || background.map_or(Ok(()), Background::ready))?;

@@ -52,6 +52,11 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub move_after: u32,
 
+    /// With several cores: connections leave a core that has no time left for one that has. Not
+    /// measured yet to be faster
+    #[arg(long)]
+    pub offload: bool,
+
     /// Workers that may lose a job before it is failed; -1 = no limit, 0 means 1
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
         value_parser = parse_job_retries)]

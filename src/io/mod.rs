@@ -92,6 +92,8 @@ pub struct Server {
     pub store_timeout: Duration,
     /// How long a core looks for work before it waits in the kernel.
     pub busy_poll: Duration,
+    /// Whether connections leave a core that has no time left.
+    pub offload: bool,
     /// Reopens the log.
     pub reopen_log: ReopenLog,
 }
@@ -148,6 +150,7 @@ pub fn run(
         connections_max: settings.core_connections_max,
         memory: OtherCoresMemory::default(),
         meter: has_meter.then(Meter::default),
+        offloads: server.offload,
         alarm: Alarm::default(),
         liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
     });

@@ -97,6 +97,8 @@ pub(crate) struct CoreRuntime {
     /// None with one core, where connections don't migrate, and where cores poll: these are always
     /// busy.
     pub(crate) meter: Option<Meter>,
+    /// Whether connections leave this core when it has no time left.
+    pub(crate) offloads: bool,
     pub(crate) alarm: Alarm,
     pub(crate) liveness: Liveness,
 }
@@ -136,7 +138,7 @@ impl CoreRuntime {
 
     /// Tells the shard what the other cores have in use and which of them accept connections.
     fn update_other_cores(&mut self, now: Now) {
-        let Self { shard, gauges, connections_max, memory, meter, clock, .. } = self;
+        let Self { shard, gauges, connections_max, memory, meter, offloads, clock, .. } = self;
         if memory.read_at_ms != Some(now.mono_ms) {
             let Load { bytes, largest_unread_bytes, .. } = gauges.elsewhere();
             let read_at_ms = Some(now.mono_ms);
@@ -145,9 +147,11 @@ impl CoreRuntime {
         let window = meter.as_mut().and_then(|it| it.poll_window(now.mono_ms, || clock.elapsed()));
         if let Some(utilization) = window {
             gauges.publish_utilization(utilization, now.mono_ms);
-            match offload_target(gauges, *connections_max, now.mono_ms) {
-                Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
-                None => shard.start_offload(gauges.own(), 0),
+            if *offloads {
+                match offload_target(gauges, *connections_max, now.mono_ms) {
+                    Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
+                    None => shard.start_offload(gauges.own(), 0),
+                }
             }
         }
         let OtherCoresMemory { bytes, largest_unread_bytes, .. } = *memory;
@@ -328,6 +332,7 @@ impl CoreRuntime {
             connections_max: 100,
             memory: OtherCoresMemory::default(),
             meter: None,
+            offloads: false,
             alarm: Alarm::default(),
             liveness: Liveness::new(Duration::ZERO),
         }
