@@ -161,7 +161,9 @@ fn every_file_opens_with_a_comment_that_can_be_read_at_a_glance() {
 fn files_and_lines_are_short() {
     for source in all_sources() {
         let lines = source.text.lines().count();
-        assert!(lines <= 900, "{} has {lines} lines", source.path);
+        let is_test = source.path.starts_with("tests/") || source.path.contains("/tests/");
+        let lines_max = if is_test { 900 } else { 800 };
+        assert!(lines <= lines_max, "{} has {lines} lines", source.path);
     }
     let found = breaches(&all_sources(), |_, _, line| {
         // Tables in comments may be as wide as they are.
