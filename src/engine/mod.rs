@@ -57,7 +57,7 @@ use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
 use self::timer::Timers;
-use crate::wire::{Priority, PrioritySet, Submit};
+use crate::wire::{PrioritySet, Submit};
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,8 +411,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn priorities(&self) -> PrioritySet {
-        let has_jobs = |priority: &Priority| self.queued[*priority as usize] > 0;
-        Priority::ALL.into_iter().filter(has_jobs).collect()
+        PrioritySet::from_flags(self.queued.map(|count| count > 0))
     }
 
     /// The function of a job.

@@ -101,8 +101,8 @@ impl Engine {
     /// Priorities that have jobs for a worker. Drops empty queues from the worker's lists, as
     /// `grab` does.
     pub fn ready(&mut self, conn: ConnId) -> PrioritySet {
-        let has_jobs = |priority: &Priority| self.next_in_turn(conn, *priority).is_some();
-        Priority::ALL.into_iter().filter(has_jobs).collect()
+        let has_jobs = |priority| self.next_in_turn(conn, priority).is_some();
+        PrioritySet::from_flags(Priority::ALL.map(has_jobs))
     }
 
     /// The functions a connection can run, the latest first.

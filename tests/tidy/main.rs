@@ -16,9 +16,6 @@ use self::imports::Crate;
 const FOLDERS: [&str; 2] = ["src", "tests"];
 /// Crates whose files import from each other in no circle.
 const CRATES: [&str; 1] = ["src"];
-/// Imports from a room above that are still to be turned round: the importing file and the room.
-const KNOWN_UPWARD_IMPORTS: &[(&str, &str)] =
-    &[("src/io/log.rs", "config"), ("src/io/mod.rs", "config")];
 /// Circles that are still to be opened: each by its first file.
 const KNOWN_CIRCLES: &[&str] = &["src/shard/connections/connection.rs"];
 /// The rooms of the server, the lowest first: a room imports only from those before it.
@@ -164,7 +161,9 @@ fn every_file_opens_with_a_comment_that_can_be_read_at_a_glance() {
 fn files_and_lines_are_short() {
     for source in all_sources() {
         let lines = source.text.lines().count();
-        assert!(lines <= 900, "{} has {lines} lines", source.path);
+        let is_test = source.path.starts_with("tests/") || source.path.contains("/tests/");
+        let lines_max = if is_test { 900 } else { 800 };
+        assert!(lines <= lines_max, "{} has {lines} lines", source.path);
     }
     let found = breaches(&all_sources(), |_, _, line| {
         // Tables in comments may be as wide as they are.
@@ -223,8 +222,7 @@ fn a_room_imports_only_from_rooms_below_it() {
         let Some(from_rank) = rank(&from) else { continue };
         let Some(to) = import.path.first() else { continue };
         let to_rank = rank(to).unwrap_or_else(|| panic!("{}: `{to}` is no room", import.from));
-        let is_known = KNOWN_UPWARD_IMPORTS.contains(&(&*import.from, to));
-        if to_rank > from_rank && !is_known {
+        if to_rank > from_rank {
             found.push(format!("{} -> crate::{}", import.from, import.path.join("::")));
         }
     }

@@ -10,7 +10,7 @@ use ringgear::engine::ConnId;
 use ringgear::shard::Intake;
 use ringgear::wire::Command as C;
 
-use super::Drift;
+use super::DelayedMessages;
 use super::grabs::Urgent;
 use crate::model::{handle, number};
 use crate::peer::FUNCTIONS;
@@ -52,7 +52,7 @@ pub(super) struct Peer {
     /// It was woken and hasn't grabbed since.
     pub(super) woken: bool,
     /// Wake-ups that it may still get.
-    naps: u32,
+    noops_owed: u32,
     pub(super) ended: bool,
     pub(super) stalled: bool,
 }
@@ -68,7 +68,7 @@ impl Peer {
     }
 }
 
-impl Drift {
+impl DelayedMessages {
     /// A peer says a thing or several.
     pub(super) fn act(&mut self) {
         let Some(conn) = self.any_peer() else { return };
@@ -250,7 +250,7 @@ impl Drift {
             }
             C::PreSleep => {
                 peer.sleeps = true;
-                peer.naps += 1;
+                peer.noops_owed += 1;
             }
             C::CanDo => {
                 peer.abilities.insert(first);
@@ -304,8 +304,8 @@ impl Drift {
         let peer = self.peers.get_mut(&conn).unwrap();
         match &packet {
             Packet::Binary { command: C::Noop, .. } => {
-                assert!(peer.naps > 0, "{conn} was woken more often than it slept");
-                peer.naps -= 1;
+                assert!(peer.noops_owed > 0, "{conn} was woken more often than it slept");
+                peer.noops_owed -= 1;
                 (peer.sleeps, peer.woken) = (false, true);
                 return self.count("woken between cores");
             }

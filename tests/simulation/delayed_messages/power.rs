@@ -4,10 +4,10 @@
 
 use ringgear::engine::function::Durability;
 
-use super::{Drift, Job};
+use super::{DelayedMessages, Job};
 use crate::mesh::Mesh;
 
-impl Drift {
+impl DelayedMessages {
     pub(super) fn store_step(&mut self) {
         let queue = self.store.queue.len();
         let count = self.rng.usize(0..=queue);

@@ -44,7 +44,7 @@ struct Job {
     excused: bool,
 }
 
-pub(crate) struct Drift {
+pub(crate) struct DelayedMessages {
     seed: u64,
     step: u64,
     rng: Rng,
@@ -63,7 +63,7 @@ pub(crate) struct Drift {
     pub(crate) events: BTreeMap<&'static str, u64>,
 }
 
-impl Drop for Drift {
+impl Drop for DelayedMessages {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self { seed, step, .. } = self;
@@ -72,7 +72,7 @@ impl Drop for Drift {
     }
 }
 
-impl Drift {
+impl DelayedMessages {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(!seed);
         let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms: 1_700_000_000_000 };

@@ -48,18 +48,18 @@ struct Worker {
     able: BTreeSet<Vec<u8>>,
     state: State,
     /// Wake-ups that it may still get.
-    naps: u32,
+    sleeps: u32,
     /// It grabs because it was woken.
     follows: bool,
 }
 
 impl Worker {
     fn new(conn: ConnId) -> Self {
-        Self { conn, able: BTreeSet::new(), state: State::Awake, naps: 0, follows: false }
+        Self { conn, able: BTreeSet::new(), state: State::Awake, sleeps: 0, follows: false }
     }
 }
 
-pub(crate) struct Naps {
+pub(crate) struct SleepWakeup {
     seed: u64,
     rng: Rng,
     mesh: Mesh,
@@ -77,7 +77,7 @@ pub(crate) struct Naps {
     pub(crate) in_vain: u64,
 }
 
-impl Drop for Naps {
+impl Drop for SleepWakeup {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, story) = (self.seed, self.story.join("\n"));
@@ -86,7 +86,7 @@ impl Drop for Naps {
     }
 }
 
-impl Naps {
+impl SleepWakeup {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x6e61_7073);
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
@@ -103,7 +103,7 @@ impl Naps {
             names.filter(move |name| cores.owner_of(name) == core).take(FUNCTIONS_OF_CORE)
         });
         let timers = rng.u32(0..4) == 0;
-        let mut naps = Self {
+        let mut world = Self {
             seed,
             mesh,
             now,
@@ -117,13 +117,13 @@ impl Naps {
             in_vain: 0,
             rng,
         };
-        naps.client = naps.connect();
-        for _ in 0..naps.rng.u32(1..4) {
-            let conn = naps.connect();
-            naps.workers.push(Worker::new(conn));
-            naps.offer_some(naps.workers.len() - 1);
+        world.client = world.connect();
+        for _ in 0..world.rng.u32(1..4) {
+            let conn = world.connect();
+            world.workers.push(Worker::new(conn));
+            world.offer_some(world.workers.len() - 1);
         }
-        naps
+        world
     }
 
     pub(crate) fn run(&mut self) {
@@ -200,8 +200,8 @@ impl Naps {
         let Packet::Binary { command, body } = packet else { panic!("{packet:?} isn't asked for") };
         match (command, &worker.state) {
             (C::Noop, state) => {
-                assert!(worker.naps > 0, "{conn} is woken more often than it slept");
-                worker.naps -= 1;
+                assert!(worker.sleeps > 0, "{conn} is woken more often than it slept");
+                worker.sleeps -= 1;
                 self.woken += 1;
                 // It may have waited behind a reply, and the worker not for it.
                 if *state == State::Asleep {
@@ -253,8 +253,8 @@ impl Naps {
 
     /// A worker does what comes next, or, now and then, something else.
     fn work(&mut self, at: usize) {
-        let whim = self.rng.u32(0..8) == 0;
-        match (&self.workers[at].state, whim) {
+        let spontaneous = self.rng.u32(0..8) == 0;
+        match (&self.workers[at].state, spontaneous) {
             (State::Waiting, _) | (State::Asleep, false) => {}
             (State::Awake, _) => {
                 if self.rng.u32(0..3) == 0 {
@@ -285,7 +285,7 @@ impl Naps {
     fn sleep(&mut self, at: usize) {
         let worker = &mut self.workers[at];
         worker.state = State::Asleep;
-        worker.naps += 1;
+        worker.sleeps += 1;
         self.say(self.workers[at].conn, &Request::plain(C::PreSleep));
     }
 

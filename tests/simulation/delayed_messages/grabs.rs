@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use ringgear::engine::ConnId;
 use ringgear::engine::job::{Job, State};
 
-use super::Drift;
+use super::DelayedMessages;
 
 /// A job that waits when a worker grabs.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Urgent {
     attempts: u16,
 }
 
-impl Drift {
+impl DelayedMessages {
     /// Jobs that wait for a worker with such functions, and of which a client has heard.
     pub(super) fn known_to_all(&self, able: &BTreeSet<Vec<u8>>) -> Vec<Urgent> {
         let jobs = self.mesh.shards().iter().flat_map(|shard| {
