@@ -1,8 +1,8 @@
 //! The binary as it is run: a tiny measurement from start to report, of the server and of both
 //! relays, and a short soak.
 //!
-//! Needs `ringgeard` beside it, which `cargo test --workspace` builds. Where it is missing, the test
-//! says so and does nothing; under `CI=true` that fails.
+//! Needs `ringgeard` beside it, which `cargo test --workspace` builds. Where it is missing,
+//! the test says so and does nothing; under `CI=true` that fails.
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing has failed")]
 
 use std::fs;

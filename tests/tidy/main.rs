@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use self::imports::Crate;
 
 /// Folders whose files follow the rules.
-const FOLDERS: [&str; 2] = ["src", "tests"];
+const FOLDERS: [&str; 4] = ["src", "tests", "loadgen", "bench-harness"];
 /// Crates whose files import from each other in no circle.
-const CRATES: [&str; 1] = ["src"];
-/// Circles that are still to be opened: each by its first file.
-const KNOWN_CIRCLES: &[&str] = &["src/shard/connections/connection.rs"];
+const CRATES: [&str; 3] = ["src", "loadgen/src", "bench-harness/src"];
+/// Folders that may hold unsafe code: the server's, and the floor that it is measured against.
+const UNSAFE_FOLDERS: [&str; 2] = ["src/io/", "bench-harness/src/relay/"];
 /// The rooms of the server, the lowest first: a room imports only from those before it.
 const ROOMS: [&str; 7] = ["wire", "engine", "protocol", "store", "shard", "io", "config"];
 
@@ -142,7 +142,8 @@ fn unsafe_code_stands_in_io_and_gives_its_reason() {
         let explained = line.contains("// SAFETY:")
             || reasons.clone().any(|line| line.contains("SAFETY:"))
             || reasons.clone().any(|line| line.contains("# Safety"));
-        !source.path.starts_with("src/io/") || !explained
+        let may = UNSAFE_FOLDERS.iter().any(|folder| source.path.starts_with(folder));
+        !may || !explained
     });
     assert!(found.is_empty(), "outside src/io, or without a SAFETY reason:\n{}", found.join("\n"));
 }
@@ -235,7 +236,6 @@ fn a_room_imports_only_from_rooms_below_it() {
 #[test]
 fn no_files_import_from_each_other_in_a_circle() {
     let circles = CRATES.map(|folder| Crate::read(folder).circles()).concat();
-    let unknown = circles.iter().filter(|files| !KNOWN_CIRCLES.contains(&files[0].as_str()));
-    let circles: Vec<String> = unknown.map(|files| files.join("\n    ")).collect();
+    let circles: Vec<String> = circles.iter().map(|files| files.join("\n    ")).collect();
     assert!(circles.is_empty(), "circles of imports:\n    {}", circles.join("\nand\n    "));
 }

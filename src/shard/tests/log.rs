@@ -2,7 +2,7 @@
 //! level, wherever client, function and worker are.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
@@ -32,8 +32,12 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The lines of `talk` up to `level`, but those about connections that move.
+/// The lines of `talk` up to `level`.
 fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
+    // The levels of all subscribers of a process meet in one maximum, and while one begins or ends
+    // another may miss a line.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
