@@ -1,8 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, log, pid
-//! file, the store, the shard's driver. Whatever fails before the driver runs is one sentence and
-//! exit code 1.
+//! file, store, driver. An error before the driver runs is printed as one sentence, with exit code
+//! 1.
 
 use std::error::Error;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, Facts, Options, ParseEnd};
+use ringgear::config::{self, EarlyExit, HostInfo, Options};
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
@@ -29,13 +29,13 @@ fn main() -> ExitCode {
     memory::free_at_once();
     let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
         Ok(options) => options,
-        Err(ParseEnd::Print(text)) => {
+        Err(EarlyExit::Print(text)) => {
             return match std::io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&format!("cannot print: {error}")),
             };
         }
-        Err(ParseEnd::Error(problem)) => return fail(&problem),
+        Err(EarlyExit::Error(problem)) => return fail(&problem),
     };
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,14 +65,14 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let log = Log::start(log_settings(options))?;
     serve_logged(options, descriptors, background, listeners, log).inspect_err(|error| {
-        // On standard error it is said in any case.
+        // `main` prints it to standard error in any case.
         if options.log_file != "stderr" {
             error!("{error}");
         }
     })
 }
 
-/// The part of `serve` whose errors find a log.
+/// The part of `serve` whose errors are logged.
 fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
@@ -80,23 +80,23 @@ fn serve_logged(
     listeners: Listeners,
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
-    // Whoever reads the pid file may send a signal at once.
+    // Before the pid file: a program that reads it may send a signal at once.
     let signals = Signals::install(cores(options))?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
-    // What is wrong with the options is said before anything is logged, whatever the driver.
-    let facts = facts(descriptors, io::connection_limits(Driver::Epoll, descriptors, 1))?;
-    options.settings(&facts)?;
+    // Checked before anything is logged. The driver, chosen below, changes connection limits only.
+    let host = host_info(descriptors, io::connection_limits(Driver::Epoll, descriptors, 1))?;
+    options.settings(&host)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
-    note_idle_options(options);
+    log_ignored_options(options);
     let event_loop = io::choose(options.io, cores(options), options.ring_entries)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
-    let facts = Facts { connections, ..facts };
-    let mut settings = options.settings(&facts)?;
+    let host = HostInfo { connections, ..host };
+    let mut settings = options.settings(&host)?;
     info!(most = settings.connections_max, "connections");
-    if options.connections_max.is_some_and(|asked| asked > facts.connections.total) {
+    if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
             "--connections-max asks for more than the descriptors allow: raise them with \
              --file-descriptors"
@@ -109,10 +109,12 @@ fn serve_logged(
             if options.standby {
                 background.take().map_or(Ok(()), Background::ready)?;
             }
-            let patience = options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
+            let keep_waiting =
+                options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
-            let opened = open(&choice, &wanted, || config::first_sequence(unix_ms()), patience)?;
+            let opened =
+                open(&choice, &wanted, || config::first_sequence(unix_ms()), keep_waiting)?;
             let Some(Opened { store, namespace }) = opened else { return Ok(()) };
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;
@@ -145,13 +147,13 @@ fn log_settings(options: &Options) -> LogSettings<'_> {
     }
 }
 
-/// gearmand's 0 means a single thread, too.
+/// Number of cores; 0 means 1, as in gearmand.
 fn cores(options: &Options) -> usize {
     usize::from(options.threads.max(1))
 }
 
 fn sockets(options: &Options) -> Sockets {
-    // gearmand's -1 leaves each to the server.
+    // -1 means the server's default, as in gearmand.
     let seconds = |given: i32, otherwise: u64| {
         Duration::from_secs(u64::try_from(given).ok().filter(|&s| s > 0).unwrap_or(otherwise))
     };
@@ -167,8 +169,8 @@ fn sockets(options: &Options) -> Sockets {
     }
 }
 
-fn facts(descriptors: u64, connections: ConnectionLimits) -> Result<Facts, Box<dyn Error>> {
-    Ok(Facts {
+fn host_info(descriptors: u64, connections: ConnectionLimits) -> Result<HostInfo, Box<dyn Error>> {
+    Ok(HostInfo {
         nodename: machine::nodename(),
         memory_bytes: machine::memory_bytes(),
         descriptors,
@@ -185,8 +187,8 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Says of options that gearmand needs and this server doesn't that they do nothing.
-fn note_idle_options(options: &Options) {
+/// Logs options of gearmand that have no effect here.
+fn log_ignored_options(options: &Options) {
     if options.hashtable_buckets.is_some() {
         info!("--hashtable-buckets has nothing to do: tables grow by themselves");
     }

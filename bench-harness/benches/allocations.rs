@@ -12,9 +12,8 @@ use allocation_counter::measure;
 use ringgear::engine::timer::Timers;
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::outbox::Outbox;
-use ringgear::wire::{Command, HEADER_BYTES, Magic, Payload, Request, Response, encode};
+use ringgear::wire::{HEADER_BYTES, Payload, Request, Response};
 
-const FUNCTION: &[u8] = b"resize_image";
 const CYCLES: u64 = 10_000;
 const DEPTH: u64 = 100_000;
 
@@ -39,16 +38,13 @@ fn main() {
 }
 
 /// Allocations of one call, once as many calls have gone by.
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn warm(mut call: impl FnMut()) -> f64 {
     (0..CYCLES).for_each(|_| call());
     measure(|| (0..CYCLES).for_each(|_| call())).count_total as f64 / CYCLES as f64
 }
 
 fn parsing() -> f64 {
-    let mut bytes = Vec::new();
-    let arguments: [&[u8]; 2] = [FUNCTION, b"unique"];
-    encode(&mut bytes, Magic::Request, Command::SubmitJob, &arguments, &[7; 64]);
+    let [bytes, ..] = common::requests();
     warm(|| match frame::cut(black_box(&bytes), 0) {
         Ok(Cut::Packet { header, body }) => {
             assert_eq!(HEADER_BYTES + body.len(), bytes.len());
@@ -61,7 +57,7 @@ fn parsing() -> f64 {
 fn outbox() -> f64 {
     let mut outbox = Outbox::default();
     warm(|| {
-        outbox.push(&Response::JobCreated { handle: b"H:host:1" });
+        outbox.push(&Response::JobCreated { handle: common::HANDLE });
         while let Some((chunk, _)) = outbox.take() {
             outbox.sent(chunk);
         }
@@ -80,17 +76,11 @@ fn timer() -> f64 {
 }
 
 fn cycle(depth: u64, has_unique: bool) -> f64 {
-    let mut engine = common::engine([FUNCTION].into_iter());
-    let mut body = Vec::new();
-    for number in 0..depth {
-        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
-    }
-    let mut next = depth;
+    let ((mut engine, mut body), mut next) = (common::filled(depth, true), depth);
     warm(|| {
         let unique = common::unique(next);
         next += 1;
         let unique: &[u8] = if has_unique { &unique } else { b"" };
-        common::submit(&mut engine, &mut body, FUNCTION, unique);
-        assert!(common::work(&mut engine), "there is a job");
+        common::cycle(&mut engine, &mut body, common::FUNCTION, unique);
     })
 }

@@ -9,52 +9,33 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringgear::engine::Engine;
 use ringgear::io::memory::Allocator;
+
+use common::{FUNCTION, cycle, filled, submit, unique};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
-
-const FUNCTION: &[u8] = b"resize_image";
 
 fn depths() -> &'static [(u64, &'static str)] {
     let all = &[(1000, "1 k queued"), (100_000, "100 k queued"), (10_000_000, "10 M queued")];
     if common::is_quick() { &all[..2] } else { all }
 }
 
-/// An engine with so many background jobs, each with a unique key or none, and the next free
-/// number.
-fn filled(depth: u64, has_unique: bool) -> (Engine, Vec<u8>, u64) {
-    let mut engine = common::engine([FUNCTION].into_iter());
-    let mut body = Vec::new();
-    for number in 0..depth {
-        let unique = common::unique(number);
-        let unique: &[u8] = if has_unique { &unique } else { b"" };
-        common::submit(&mut engine, &mut body, FUNCTION, unique);
-    }
-    assert_eq!(engine.jobs().len() as u64, depth);
-    (engine, body, depth)
-}
-
 fn cycles(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
     group.throughput(Throughput::Elements(1));
     for &(depth, name) in depths() {
-        let (mut engine, mut body, mut next) = filled(depth, true);
+        let ((mut engine, mut body), mut next) = (filled(depth, true), depth);
         group.bench_function(format!("cycle with unique, {name}"), |bencher| {
             bencher.iter(|| {
-                common::submit(&mut engine, &mut body, FUNCTION, &common::unique(next));
+                cycle(&mut engine, &mut body, FUNCTION, &unique(next));
                 next += 1;
-                assert!(common::work(&mut engine), "there is a job");
             });
         });
         drop(engine);
-        let (mut engine, ..) = filled(depth, false);
+        let (mut engine, mut body) = filled(depth, false);
         group.bench_function(format!("cycle without unique, {name}"), |bencher| {
-            bencher.iter(|| {
-                common::submit(&mut engine, &mut body, FUNCTION, b"");
-                assert!(common::work(&mut engine), "there is a job");
-            });
+            bencher.iter(|| cycle(&mut engine, &mut body, FUNCTION, b""));
         });
     }
     group.finish();
@@ -64,15 +45,15 @@ fn uniques(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("unique");
     group.throughput(Throughput::Elements(1));
     for &(depth, name) in depths() {
-        let (mut engine, mut body, _) = filled(depth, true);
+        let (mut engine, mut body) = filled(depth, true);
         // Steps through all keys in an order that no cache can guess.
         let mut at: u64 = 0;
         let mut next = || {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            common::unique((at >> 33) % depth)
+            unique((at >> 33) % depth)
         };
         group.bench_function(format!("join an equal job, {name}"), |bencher| {
-            bencher.iter(|| common::submit(&mut engine, &mut body, FUNCTION, &next()));
+            bencher.iter(|| submit(&mut engine, &mut body, FUNCTION, &next()));
         });
         group.bench_function(format!("status by unique, {name}"), |bencher| {
             bencher.iter(|| black_box(engine.status_unique(&next())));

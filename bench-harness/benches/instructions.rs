@@ -9,49 +9,37 @@
 mod common;
 
 use std::hint::black_box;
-use std::net::Ipv4Addr;
 use std::process::{Command as Program, ExitCode};
 
 use ringgear::engine::ConnId;
 use ringgear::io::memory::Allocator;
-use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::shard::{Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, Payload, Request, encode};
+
+use common::{FUNCTION, PAYLOAD, UNIQUE, connect, requests};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-const FUNCTION: &[u8] = b"resize_image";
-const UNIQUE: &[u8] = b"unique-key-0001";
-const PAYLOAD: [u8; 64] = [b'x'; 64];
 /// Submissions that come with one read.
 const IN_FLIGHT: u64 = 16;
 /// Jobs that lie in the queue of the deep workload.
 const DEPTH: u64 = 20_000;
 
 /// What is counted: a name, what does it so many times, how often, and the most instructions each.
-struct Workload {
-    name: &'static str,
-    run: fn(u64),
-    times: u64,
-    instructions_max: u64,
-}
+struct Workload(&'static str, fn(u64), u64, u64);
 
 /// The bounds leave 10 to 15 % above what the reference machine counts (x86-64, the bench
 /// profile): other compilers and C libraries differ by a few. Lower them when a step gets cheaper.
 const WORKLOADS: [Workload; 7] = [
-    Workload { name: "frame", run: cut_frames, times: 20_000, instructions_max: 80 },
-    Workload { name: "frame and packet", run: parse_packets, times: 20_000, instructions_max: 270 },
-    Workload { name: "echo", run: echo, times: 5000, instructions_max: 1300 },
-    Workload {
-        name: "foreground job",
-        run: work_foreground,
-        times: 5000,
-        instructions_max: 10_300,
-    },
-    Workload { name: "background submit", run: flood, times: 20_000, instructions_max: 2850 },
-    Workload { name: "engine cycle", run: cycle, times: 10_000, instructions_max: 2230 },
-    Workload { name: "engine cycle, deep", run: deep_cycle, times: 10_000, instructions_max: 2410 },
+    Workload("frame", cut_frames, 20_000, 80),
+    Workload("frame and packet", parse_packets, 20_000, 270),
+    Workload("echo", echo, 5000, 1300),
+    Workload("foreground job", work_foreground, 5000, 10_300),
+    Workload("background submit", flood, 20_000, 2850),
+    Workload("engine cycle", cycle, 10_000, 2230),
+    Workload("engine cycle, deep", deep_cycle, 10_000, 2410),
 ];
 
 fn main() -> ExitCode {
@@ -59,8 +47,8 @@ fn main() -> ExitCode {
     if let [_, flag, name, times] = &arguments[..]
         && flag == "--workload"
     {
-        let workload = WORKLOADS.iter().find(|workload| workload.name == name);
-        (workload.expect("a workload of this name").run)(times.parse().expect("a number"));
+        let workload = WORKLOADS.iter().find(|workload| workload.0 == name);
+        (workload.expect("a workload of this name").1)(times.parse().expect("a number"));
         return ExitCode::SUCCESS;
     }
     if Program::new("valgrind").arg("--version").output().is_err() {
@@ -71,7 +59,7 @@ fn main() -> ExitCode {
         return if is_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let mut is_sound = true;
-    for Workload { name, times, instructions_max, .. } in WORKLOADS {
+    for Workload(name, _, times, instructions_max) in WORKLOADS {
         let count = (count(name, 2 * times) - count(name, times)) / times;
         let holds = count <= instructions_max;
         is_sound &= holds;
@@ -100,20 +88,6 @@ fn count(name: &str, times: u64) -> u64 {
     collected.and_then(|(_, count)| count.trim().parse().ok()).expect("valgrind's count")
 }
 
-fn request(bytes: &mut Vec<u8>, command: Command, arguments: &[&[u8]], payload: &[u8]) {
-    encode(bytes, Magic::Request, command, arguments, payload);
-}
-
-/// A packet of each kind that a job needs.
-fn requests() -> [Vec<u8>; 3] {
-    let mut packets: [Vec<u8>; 3] = Default::default();
-    let [submit, complete, grab] = &mut packets;
-    request(submit, Command::SubmitJob, &[FUNCTION, UNIQUE], &PAYLOAD);
-    request(complete, Command::WorkComplete, &[b"H:host.example.org:123456"], &PAYLOAD);
-    request(grab, Command::GrabJob, &[], &[]);
-    packets
-}
-
 fn cut_frames(times: u64) {
     for bytes in requests().iter().cycle().zip(0..times).map(|(bytes, _)| bytes) {
         let cut = frame::cut(black_box(bytes), 0);
@@ -130,7 +104,7 @@ fn parse_packets(times: u64) {
     }
 }
 
-/// A shard with its peers, who count the packets that they get.
+/// A shard with its peers; the packets that they get are counted.
 struct Server {
     shard: Shard,
     packets: u64,
@@ -147,12 +121,11 @@ impl Server {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
-        self.shard.connect(origin, common::NOW).expect("room for a connection")
+        connect(&mut self.shard)
     }
 
     fn add(&mut self, command: Command, arguments: &[&[u8]], payload: &[u8]) {
-        request(&mut self.said, command, arguments, payload);
+        encode(&mut self.said, Magic::Request, command, arguments, payload);
     }
 
     /// Says what was added; every answer leaves.
@@ -231,13 +204,8 @@ fn deep_cycle(times: u64) {
 }
 
 fn cycles(depth: u64, times: u64) {
-    let mut engine = common::engine([FUNCTION].into_iter());
-    let mut body = Vec::new();
-    for number in 0..depth {
-        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
-    }
+    let (mut engine, mut body) = common::filled(depth, true);
     for number in depth..depth + times {
-        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
-        assert!(common::work(&mut engine), "there is a job");
+        common::cycle(&mut engine, &mut body, FUNCTION, &common::unique(number));
     }
 }

@@ -5,17 +5,19 @@
 //! owner, writing, handling), and neither rings nor wake-ups.
 #![allow(clippy::expect_used, reason = "a bench that can't be set up has failed")]
 
-use std::net::Ipv4Addr;
+mod common;
+
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringgear::engine::{ConnId, Now};
+use ringgear::engine::ConnId;
 use ringgear::shard::cores::Cores;
 use ringgear::shard::remote::message::Message;
-use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::shard::{Settings, Shard};
 use ringgear::wire::{Command, Magic, encode};
 
-const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
+use common::{NOW, connect, packet};
+
 const CORES: usize = 3;
 
 /// Shards, and letters that are being moved between them; empty otherwise.
@@ -37,8 +39,7 @@ impl Cluster {
     }
 
     fn connect(&mut self, core: usize) -> (usize, ConnId) {
-        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
-        (core, self.shards[core].connect(origin, NOW).expect("there is room"))
+        (core, connect(&mut self.shards[core]))
     }
 
     /// Bytes come in, letters travel until none is left, and replies leave.
@@ -71,12 +72,6 @@ impl Cluster {
             self.shards[core].sent(conn, chunk, NOW);
         }
     }
-}
-
-fn packet(command: Command, arguments: &[&[u8]], payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode(&mut bytes, Magic::Request, command, arguments, payload);
-    bytes
 }
 
 /// A cycle of one foreground job; answers with the letters it took.

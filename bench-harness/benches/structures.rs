@@ -24,17 +24,13 @@ fn functions(criterion: &mut Criterion) {
         let mut body = Vec::new();
         let busy = names.get(width / 2).map(String::as_bytes).unwrap_or_default();
         group.bench_function(format!("cycle, one of {width} busy"), |bencher| {
-            bencher.iter(|| {
-                common::submit(&mut engine, &mut body, busy, b"");
-                assert!(common::work(&mut engine), "there is a job");
-            });
+            bencher.iter(|| common::cycle(&mut engine, &mut body, busy, b""));
         });
         let mut all = names.iter().cycle();
         group.bench_function(format!("cycle, {width} in turns"), |bencher| {
             bencher.iter(|| {
                 let function = all.next().map(String::as_bytes).unwrap_or_default();
-                common::submit(&mut engine, &mut body, function, b"");
-                assert!(common::work(&mut engine), "there is a job");
+                common::cycle(&mut engine, &mut body, function, b"");
             });
         });
     }

@@ -2,6 +2,8 @@
 //!
 //! Every figure is per packet. `--quick` runs them briefly.
 
+mod common;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -9,28 +11,15 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::outbox::Outbox;
-use ringgear::wire::{
-    Command, Grab, HEADER_BYTES, Header, Magic, Payload, Request, Response, encode,
-};
+use ringgear::wire::{Command, Grab, HEADER_BYTES, Header, Payload, Request, Response};
 
-const PAYLOAD: [u8; 64] = [b'x'; 64];
-const HANDLE: &[u8] = b"H:host.example.org:123456";
+use common::{FUNCTION, HANDLE, PAYLOAD};
+
 const PACKETS: usize = 1000;
 
 /// What a busy server reads: submissions, results and grabs, in turns.
 fn requests() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut request = |command, arguments: &[&[u8]], payload: &[u8]| {
-        encode(&mut bytes, Magic::Request, command, arguments, payload);
-    };
-    for at in 0..PACKETS {
-        match at % 3 {
-            0 => request(Command::SubmitJob, &[b"resize_image", b"unique-key-0001"], &PAYLOAD),
-            1 => request(Command::WorkComplete, &[HANDLE], &PAYLOAD),
-            _ => request(Command::GrabJob, &[], &[]),
-        }
-    }
-    bytes
+    common::requests().iter().cycle().take(PACKETS).flatten().copied().collect()
 }
 
 fn cut_all(bytes: &[u8], mut each: impl FnMut(Header, &[u8])) {
@@ -70,7 +59,7 @@ fn responses() -> [Response<'static>; 3] {
         Response::JobAssign {
             grab: Grab::Plain,
             handle: HANDLE,
-            function: b"resize_image",
+            function: FUNCTION,
             unique: b"",
             reducer: b"",
             payload,

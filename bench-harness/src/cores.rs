@@ -4,45 +4,28 @@
 //! half of the machine's, so that it is the same load whatever the server has. A point that would
 //! reach into that half is absent.
 
-use anyhow::Result;
 use ringgear::io::machine;
 
-use crate::contender::Keep;
-use crate::process::{Cores, Server};
+use crate::bench_target::BenchTarget;
+use crate::process::{Cores, Persistence};
 use crate::sample::{Sample, Status};
-use crate::scenario::Load;
-use crate::subject::Subject;
 
-/// A fresh server and a sample for each number of cores. `subject` is where other scenarios run.
-pub(crate) fn samples(
-    subject: Subject<'_>,
-    load: Load,
-    counts: &[usize],
-    failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
-) -> Vec<Sample> {
+/// A fresh server and a sample for each number of cores, whatever those of `target` are.
+pub(crate) fn samples(target: &BenchTarget<'_>, plan: &str, counts: &[usize]) -> Vec<Sample> {
     let processors = machine::processors();
     let one = |&count: &usize| {
         let sample = match share(&processors, count) {
             Err(why) => Sample::without(Status::Absent, why),
-            Ok(cores) => measure(Subject { cores: &cores, ..subject }, load, &failed),
+            Ok(cores) => {
+                let target = BenchTarget { cores: &cores, ..*target };
+                Sample::or_failed(target.with_server(Persistence::Memory, count, |server| {
+                    target.load(server, &target.plan(plan)?)
+                }))
+            }
         };
-        #[expect(clippy::cast_precision_loss, reason = "some dozens")]
-        let x = Some(count as f64);
-        Sample { point: count.to_string(), x, ..sample }
+        sample.at(count.to_string(), count as f64)
     };
     counts.iter().map(one).collect()
-}
-
-fn measure(
-    subject: Subject<'_>,
-    load: Load,
-    failed: impl Fn(anyhow::Error, Option<Server>) -> Sample,
-) -> Sample {
-    let loaded = |server: &Server| -> Result<Sample> { subject.load(server, subject.closed(load)) };
-    match subject.start(Keep::Memory, subject.cores.server.len()) {
-        Err(error) => failed(error, None),
-        Ok(server) => loaded(&server).unwrap_or_else(|error| failed(error, Some(server))),
-    }
 }
 
 /// The first `count` processors for the server, the upper half for the load; or why that can't be.

@@ -5,20 +5,22 @@
 //! ended server left, as much of them in the page cache as there is; it is over when the server
 //! says that all jobs wait. What one job takes on disk is measured there.
 
-use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
+use loadgen::options::Spacing;
 
-use crate::contender::{Contender, Keep, Protocol, gearmand};
-use crate::loadgen::NO_JOB;
-use crate::process::{Cpu, Memory, Server};
+use crate::bench_target::BenchTarget;
+use crate::contender::installed::fill_gearmand;
+use crate::data_dir::DataDir;
+use crate::load_generator::NO_JOB;
+use crate::process::{Cpu, Memory, Persistence, Server};
 use crate::sample::{Sample, Status};
-use crate::scenario::{FLOOD, Load, STEADY};
-use crate::scratch::Scratch;
-use crate::subject::{Period, Subject};
+use crate::scenario::{Load, STEADY};
+use crate::wire;
+use crate::wire_protocol::Protocol;
 
 /// Foreground jobs beside a flood that is stored, and what the report compares them with.
 pub(crate) const BESIDE_STORED: &str = "foreground beside";
@@ -35,91 +37,72 @@ const POINTS: [&str; 7] =
     [CLOSED, PIPELINED, ALONE, BESIDE_STORED, FLOODING, BESIDE_MEMORY, RECOVERY];
 
 /// Background jobs, each with a key of its own: gearmand takes those without for one another.
-const STORED: Load = Load { has_unique: true, prefix: Some("bench"), ..FLOOD };
+const STORED: &str =
+    "--mode=background --workers=0 --pipeline=16 --fresh-unique --function-prefix=bench";
+/// The same one after the other.
+const STORED_CLOSED: &str = "--mode=background --workers=0 --fresh-unique --function-prefix=bench";
 /// What all these jobs are for, as the load generator names it.
 const FUNCTION: &str = "bench-0";
 /// One client with so many jobs under way that each commit answers. As an open loop, they come as
 /// they do after a commit: all at once.
-const FLOOD_BESIDE: Load =
-    Load { clients: 1, pipeline: 64, burst: 64, prefix: Some("flood"), ..STORED };
+const FLOOD: &str = "--clients=1 --mode=background --workers=0 --pipeline=64 --fresh-unique \
+                     --function-prefix=flood";
+const FLOOD_BURST: u32 = 64;
 /// How much longer the flood goes on than what is measured beside it.
 const FLOOD_MARGIN: Duration = Duration::from_millis(500);
 /// How often a server that reads its store is asked whether it is back.
 const ASK_TIME: Duration = Duration::from_millis(1);
 
-/// All phases of one contender.
-pub(crate) struct Run<'a> {
-    /// Who, and where.
-    pub(crate) subject: Subject<'a>,
-    /// Where stores lie.
-    pub(crate) scratch: &'a Scratch,
+/// Runs all phases of one contender, `jobs` of them in the recovery, each as its own samples.
+pub(crate) fn samples(target: &BenchTarget<'_>, data_dir: &DataDir, jobs: u64) -> Vec<Sample> {
+    let patience = target.options.phase_limit.max(target.patience);
+    let run = Run { target: BenchTarget { patience, ..*target }, data_dir, jobs };
+    let mut samples =
+        vec![at(CLOSED, run.stored(STORED_CLOSED)), at(PIPELINED, run.stored(STORED))];
+    match target.contender.protocol() {
+        Protocol::Gearman => samples.extend(run.foreground()),
+        Protocol::Beanstalk | Protocol::Redis => {
+            let why = "all its jobs are on disk, and nothing is answered to a submitter";
+            samples.push(at(ALONE, Ok(Sample::without(Status::Absent, why))));
+        }
+    }
+    samples.push(at(RECOVERY, run.recovery()));
+    samples
+}
+
+struct Run<'a> {
+    target: BenchTarget<'a>,
+    data_dir: &'a DataDir,
     /// Jobs of the recovery.
-    pub(crate) jobs: u64,
+    jobs: u64,
 }
 
 impl Run<'_> {
-    /// Runs all phases, each as its own samples.
-    pub(crate) fn samples(&self) -> Vec<Sample> {
-        let mut samples = vec![
-            at(CLOSED, self.taken(Load { pipeline: 1, ..STORED })),
-            at(PIPELINED, self.taken(STORED)),
-        ];
-        match self.subject.contender.protocol() {
-            Protocol::Gearman => samples.extend(self.foreground()),
-            Protocol::Beanstalk | Protocol::Redis => {
-                let why = "all its jobs are on disk, and nothing is answered to a submitter";
-                samples.push(at(ALONE, Ok(Sample::without(Status::Absent, why))));
-            }
-        }
-        samples.push(at(RECOVERY, self.recovery()));
-        samples
+    fn plan(&self, words: &str) -> Result<Load> {
+        let mut load = self.target.plan(words)?;
+        load.duration.0 = load.duration.0.min(self.target.options.phase_limit);
+        Ok(load)
     }
 
-    fn start(&self, keep: Keep<'_>) -> Result<Server> {
-        self.subject.start(keep, 1)
-    }
-
-    fn duration(&self) -> Duration {
-        self.subject.options.duration().min(self.subject.options.phase_limit)
-    }
-
-    /// Background jobs alone.
-    fn taken(&self, load: Load) -> Result<Sample> {
-        let folder = self.scratch.folder()?;
-        let server = self.start(Keep::Disk(folder.path()))?;
-        self.load(&server, load, None, self.duration())
-    }
-
-    fn load(
-        &self,
-        server: &Server,
-        load: Load,
-        rate: Option<u64>,
-        duration: Duration,
-    ) -> Result<Sample> {
-        let warm_up = self.subject.options.warm_up();
-        self.subject.load(server, Period { load, rate, duration, warm_up })
+    /// A load alone on a server that stores background jobs.
+    fn stored(&self, words: &str) -> Result<Sample> {
+        let (folder, load) = (self.data_dir.folder()?, self.plan(words)?);
+        let measure = |server: &Server| self.target.load(server, &load);
+        self.target.with_server(Persistence::Disk(folder.path()), 1, measure)
     }
 
     /// Foreground jobs alone, beside a flood that is stored, and beside the same one that isn't.
     fn foreground(&self) -> Vec<Sample> {
-        let alone = || {
-            let folder = self.scratch.folder()?;
-            let server = self.start(Keep::Disk(folder.path()))?;
-            self.load(&server, STEADY, None, self.duration())
-        };
-        let stored = || {
-            let folder = self.scratch.folder()?;
-            self.beside(Keep::Disk(folder.path()), None)
-        };
-        let alone = at(ALONE, alone());
-        let (beside, flood) = match stored() {
+        let alone = at(ALONE, self.stored(STEADY));
+        let folder = self.data_dir.folder();
+        let both = folder.and_then(|it| self.beside(Persistence::Disk(it.path()), None));
+        let (beside, flood) = match both {
             Ok(both) => both,
             Err(error) => return vec![alone, at(BESIDE_STORED, Err(error))],
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+        #[expect(clippy::cast_possible_truncation, reason = "a rate")]
         let rate = flood.jobs_per_second.round().max(1.0) as u64;
-        let memory = self.beside(Keep::Memory, Some(rate)).map(|(beside, _)| beside);
+        let memory = self.beside(Persistence::Memory, Some(rate)).map(|(beside, _)| beside);
         vec![
             alone,
             at(BESIDE_STORED, Ok(beside)),
@@ -128,26 +111,25 @@ impl Run<'_> {
         ]
     }
 
-    /// Foreground jobs beside background jobs: as fast as these are taken, or at a rate.
-    fn beside(&self, keep: Keep<'_>, rate: Option<u64>) -> Result<(Sample, Sample)> {
-        let server = self.start(keep)?;
-        let duration = self.duration();
-        let (mut beside, flood) = std::thread::scope(|scope| {
-            let flood = || self.load(&server, FLOOD_BESIDE, rate, duration + FLOOD_MARGIN);
-            let flood = scope.spawn(flood);
-            let beside = self.load(&server, STEADY, None, duration);
+    /// Foreground jobs beside background jobs: as fast as these are taken, or at a rate. The server
+    /// works for both: what it used is neither's.
+    fn beside(&self, persistence: Persistence<'_>, rate: Option<u64>) -> Result<(Sample, Sample)> {
+        let server = self.target.start(persistence, 1)?;
+        let (steady, mut flood) = (self.plan(STEADY)?, self.plan(FLOOD)?);
+        flood.duration.0 += FLOOD_MARGIN;
+        if let Some(rate) = rate {
+            (flood.rate, flood.burst) = (Some(rate as f64), FLOOD_BURST);
+            flood.spacing = Spacing::Even;
+        }
+        let (beside, flood) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| self.target.load(&server, &flood));
+            let beside = self.target.load(&server, &steady);
             (beside, flood.join().map_err(|_| anyhow!("the flood failed")))
         });
-        let mut flood = flood??;
+        let (flood, mut beside) = (flood??.without_cpu(), beside?.without_cpu());
         if flood.status == Status::Failed {
             bail!("the flood: {}", flood.note);
         }
-        // The server works for both: what it used is neither's.
-        for sample in beside.as_mut().into_iter().chain([&mut flood]) {
-            sample.cpu_us_per_job = None;
-            (sample.cpu_user_us_per_job, sample.cpu_system_us_per_job) = (None, None);
-        }
-        let mut beside = beside?;
         if beside.note == NO_JOB {
             // A server that does nothing else meanwhile: that is a result.
             beside.status = Status::Ok;
@@ -157,43 +139,32 @@ impl Run<'_> {
         Ok((beside, flood))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts and bytes far below 2^53")]
     fn recovery(&self) -> Result<Sample> {
-        let folder = self.scratch.folder()?;
+        let folder = self.data_dir.folder()?;
         self.fill(folder.path())?;
-        let disk_bytes = self.subject.contender.disk_bytes(self.subject.options, folder.path())?;
-        let mut server = self.start(Keep::Disk(folder.path()))?;
+        let target = &self.target;
+        let disk_bytes = target.contender.disk_bytes(target.options, folder.path())?;
+        let mut server = target.start(Persistence::Disk(folder.path()), 1)?;
         if !self.has_jobs_in_time(&mut server)? {
-            let time = self.subject.patience.as_secs();
+            let time = target.patience.as_secs();
             let why = format!("{} jobs weren't back after {time} s", self.jobs);
             return Ok(Sample::without(Status::Absent, why));
         }
-        let seconds = server.start.elapsed().as_secs_f64();
-        let memory = Memory::of(server.pid());
-        let cpu = Cpu::of(server.pid());
-        let jobs = self.jobs as f64;
-        let sample = Sample {
-            jobs: self.jobs,
-            seconds,
-            jobs_per_second: jobs / seconds,
-            rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
-            rss_end_bytes: memory.map(|memory| memory.now_bytes),
-            disk_bytes_per_job: Some(disk_bytes as f64 / jobs),
-            ..Sample::default()
-        };
-        Ok(sample.with_cpu(cpu))
+        let sample = Sample::of(self.jobs, server.start.elapsed().as_secs_f64());
+        let sample = sample.with_memory(Memory::of(server.pid())).with_cpu(Cpu::of(server.pid()));
+        let disk_bytes_per_job = Some(disk_bytes as f64 / self.jobs as f64);
+        Ok(Sample { disk_bytes_per_job, ..sample })
     }
 
     /// Leaves the jobs in a folder, and no server.
     fn fill(&self, folder: &Path) -> Result<()> {
-        let server = self.start(Keep::Lazily(folder))?;
-        if let Contender::Gearmand { .. } | Contender::GearmandBuilt { .. } = self.subject.contender
-        {
+        let server = self.target.start(Persistence::Async(folder), 1)?;
+        if self.target.contender.is_gearmand() {
             drop(server);
-            return gearmand::fill(folder, FUNCTION, self.jobs, &[b'x'; 64]);
+            return fill_gearmand(folder, FUNCTION, self.jobs, &[b'x'; 64]);
         }
-        let load = Load { jobs: Some(self.jobs), ..STORED };
-        let sample = self.load(&server, load, None, Duration::ZERO)?;
+        let load = self.target.plan(&format!("{STORED} --jobs={}", self.jobs))?;
+        let sample = self.target.load(&server, &load)?;
         if sample.status != Status::Ok {
             bail!("the store couldn't be filled: {}", sample.note);
         }
@@ -202,14 +173,15 @@ impl Run<'_> {
 
     /// Waits until the server says that all jobs wait; false if it says nothing for too long.
     fn has_jobs_in_time(&self, server: &mut Server) -> Result<bool> {
-        let deadline = server.start + self.subject.patience;
+        let deadline = server.start + self.target.patience;
         loop {
             if let Some(status) = server.ended() {
                 bail!("the server ended ({status}) {}", server.log().trim());
             }
             match self.waiting_jobs(server.address, deadline) {
                 Ok(jobs) if jobs == self.jobs => return Ok(true),
-                _ if Instant::now() < deadline => std::thread::sleep(ASK_TIME),
+                // It may be about to end, which its log would say.
+                _ if Instant::now() < deadline => server.wait(ASK_TIME),
                 Ok(jobs) => bail!("{jobs} of {} jobs came back", self.jobs),
                 Err(_) => return Ok(false),
             }
@@ -218,33 +190,18 @@ impl Run<'_> {
 
     /// Asks how many jobs wait.
     fn waiting_jobs(&self, address: SocketAddr, deadline: Instant) -> Result<u64> {
-        let protocol = self.subject.contender.protocol();
+        let protocol = self.target.contender.protocol();
         let left = deadline.saturating_duration_since(Instant::now()).max(ASK_TIME);
-        let mut stream = TcpStream::connect_timeout(&address, left)?;
+        let stream = TcpStream::connect_timeout(&address, left)?;
         stream.set_read_timeout(Some(left))?;
-        stream.write_all(protocol.ask_count())?;
-        let (mut answer, mut bytes) = (Vec::new(), [0; 4096]);
-        loop {
-            if let Some(count) = protocol.count(&answer, FUNCTION) {
-                return count.with_context(|| answer.escape_ascii().to_string());
-            }
-            match stream.read(&mut bytes) {
-                Ok(0) => bail!("the server closed the connection"),
-                Ok(length) => answer.extend_from_slice(&bytes[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        wire::ask(&stream, protocol.ask_count(), |answer| protocol.count(answer, FUNCTION))
     }
 }
 
 /// A phase's sample, with its name and its place in the table.
 fn at(point: &str, sample: Result<Sample>) -> Sample {
-    let failed = |error| Sample::without(Status::Failed, format!("{error:#}"));
-    let place = POINTS.iter().position(|one| *one == point);
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let x = place.map(|place| place as f64);
-    Sample { point: point.to_owned(), x, ..sample.unwrap_or_else(failed) }
+    let place = POINTS.iter().position(|it| *it == point).unwrap_or(POINTS.len());
+    Sample::or_failed(sample).at(point, place as f64)
 }
 
 #[cfg(test)]

@@ -5,96 +5,83 @@
 //! half of the way.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header, header_bytes};
 
-use crate::contender::Protocol;
-use crate::deep::Wire;
-use crate::dialect::{Event, QUEUE};
-use crate::process::{Cores, Cpu, Memory, Pinned};
+use crate::bench_target::BenchTarget;
+use crate::process::{Cpu, Memory, Server};
 use crate::sample::{Sample, Status};
+use crate::wire::{self, Wire};
+use crate::wire_protocol::{Event, Protocol, QUEUE};
 
-/// Longest silence of a server.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Largest payload that Redis takes.
-const REDIS_BYTES_MAX: u64 = 512 << 20;
-/// Largest payload that beanstalkd takes, less what goes with it.
-const BEANSTALKD_BYTES_MAX: u64 = (1 << 30) - 3;
+/// A fresh server and a sample for each size and number of payloads.
+pub(crate) fn samples(target: &BenchTarget<'_>, sizes: &[(u64, u64)]) -> Vec<Sample> {
+    let protocol = target.contender.protocol();
+    let bytes_max = match protocol {
+        Protocol::Gearman => u64::from(u32::MAX) - 8192,
+        // Less what goes with it.
+        Protocol::Beanstalk => (1 << 30) - 3,
+        Protocol::Redis => 512 << 20,
+    };
+    let one = |&(bytes, count): &(u64, u64)| {
+        let run = Run { protocol, bytes, count, limit: target.options.phase_limit };
+        let sample = if bytes > bytes_max {
+            Sample::without(Status::Absent, "larger than it takes")
+        } else {
+            Sample::or_failed(target.drive(|server| run.against(server)))
+        };
+        sample.at(format!("{} MiB", bytes >> 20), bytes as f64)
+    };
+    sizes.iter().map(one).collect()
+}
 
-/// One run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    /// What the server speaks.
-    pub(crate) protocol: Protocol,
+struct Run {
+    protocol: Protocol,
     /// Payload bytes.
-    pub(crate) bytes: u64,
+    bytes: u64,
     /// How many of them.
-    pub(crate) count: u64,
+    count: u64,
     /// After which it is cut short.
-    pub(crate) limit: Duration,
+    limit: Duration,
 }
 
 impl Run {
-    /// Sends the payloads through a fresh server.
-    pub(crate) fn against(&self, address: SocketAddr, pid: u32, cores: &Cores) -> Result<Sample> {
-        let point = name(self.bytes);
-        #[expect(clippy::cast_precision_loss, reason = "at most 2^30")]
-        let x = Some(self.bytes as f64);
-        let bytes_max = match self.protocol {
-            Protocol::Gearman => u64::from(u32::MAX) - 8192,
-            Protocol::Beanstalk => BEANSTALKD_BYTES_MAX,
-            Protocol::Redis => REDIS_BYTES_MAX,
-        };
-        if self.bytes > bytes_max {
-            let absent = Sample::without(Status::Absent, "larger than it takes");
-            return Ok(Sample { point, x, ..absent });
-        }
-        let _pinned = Pinned::to(&cores.load);
-        let before = Cpu::of(pid);
+    fn against(&self, server: &Server) -> Result<Sample> {
+        let before = Cpu::of(server.pid());
         let mut times = match self.protocol {
-            Protocol::Gearman => self.round_trips(address)?,
-            Protocol::Beanstalk | Protocol::Redis => self.puts(address)?,
+            Protocol::Gearman => self.round_trips(server.address)?,
+            Protocol::Beanstalk | Protocol::Redis => self.puts(server.address)?,
         };
-        let cpu = before.and_then(|before| Some(Cpu::of(pid)?.since(before)));
+        let cpu = Cpu::since(before, server.pid());
         times.sort_unstable();
-        Ok(Sample { point, x, ..self.sample(&times, cpu, Memory::of(pid)) })
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-    fn sample(&self, times: &[Duration], cpu: Option<Cpu>, memory: Option<Memory>) -> Sample {
         // Without the time that it takes to make payloads.
         let seconds = times.iter().sum::<Duration>().as_secs_f64();
-        let jobs = times.len() as f64;
+        let jobs = times.len() as u64;
         let micros = |time: Option<&Duration>| time.map(|time| time.as_secs_f64() * 1e6);
         let cut_short = format!("cut short at {jobs} after {seconds:.0} s");
-        Sample {
-            note: if (times.len() as u64) < self.count { cut_short } else { String::new() },
-            jobs: times.len() as u64,
-            seconds,
-            jobs_per_second: jobs / seconds,
-            bytes_per_second: Some(jobs * self.bytes as f64 / seconds),
+        let sample = Sample {
+            note: if jobs < self.count { cut_short } else { String::new() },
+            bytes_per_second: Some(jobs as f64 * self.bytes as f64 / seconds),
             p50_us: micros(times.get(times.len() / 2)),
             max_us: micros(times.last()),
-            rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
-            rss_end_bytes: memory.map(|memory| memory.now_bytes),
-            ..Sample::default()
-        }
-        .with_cpu(cpu)
+            ..Sample::of(jobs, seconds)
+        };
+        Ok(sample.with_memory(Memory::of(server.pid())).with_cpu(cpu))
     }
 
     /// Foreground jobs whose worker sends the payload back.
     fn round_trips(&self, address: SocketAddr) -> Result<Vec<Duration>> {
-        let mut client = connect(address)?;
-        let worker = connect(address)?;
+        let mut client = wire::connect(address)?;
+        let worker = wire::connect(address)?;
         let ending = worker.try_clone()?;
         let size = usize::try_from(self.bytes)?;
         let thread = std::thread::spawn(move || serve(worker, size));
         let result = self.submit_all(&mut client);
         // The worker waits for the next job; this tells it that there is none.
-        let _ = ending.shutdown(std::net::Shutdown::Both);
+        let _ = ending.shutdown(Shutdown::Both);
         let served = thread.join().map_err(|_| anyhow!("the worker failed"))?;
         match result {
             Err(error) => Err(error.context(match served {
@@ -167,19 +154,6 @@ impl Run {
         }
         Ok(times)
     }
-}
-
-/// What a size is called in tables.
-pub(crate) fn name(bytes: u64) -> String {
-    format!("{} MiB", bytes >> 20)
-}
-
-fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address).context("a connection to the server")?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
 }
 
 /// A worker that sends back what it gets, until its connection ends.

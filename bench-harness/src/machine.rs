@@ -1,10 +1,12 @@
 //! What the figures were measured on: processor, memory, kernel, and the versions of everything.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
+use nix::sys::utsname::uname;
+use procfs::{CpuInfo, Current, Meminfo};
 use serde::{Deserialize, Serialize};
+
+const GIB: f64 = (1 << 30) as f64;
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,22 +32,23 @@ pub(crate) struct Machine {
 impl Machine {
     /// This one.
     pub(crate) fn this() -> Self {
-        let cpuinfo = read("/proc/cpuinfo");
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_owned())
-        };
-        let kilobytes = field(&read("/proc/meminfo"), "MemTotal")
-            .and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+        let cpus = CpuInfo::current().ok();
+        let cpus = cpus.as_ref();
+        let flags = cpus.and_then(|cpus| cpus.flags(0)).unwrap_or_default();
+        let memory_bytes = Meminfo::current().map_or(0, |memory| memory.mem_total);
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
         let commit = first_line("git", &["rev-parse", "--short", "HEAD"]);
-        let changed = !first_line("git", &["status", "--porcelain", "-uno"]).is_empty();
+        let status = ["status", "--porcelain", "-uno"];
+        let changed = !first_line("git", &status).is_empty();
         Self {
-            cpu: field(&cpuinfo, "model name").unwrap_or_default(),
-            cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-            is_virtual: cpuinfo.contains(" hypervisor"),
-            memory_gib: (kilobytes.unwrap_or(0.0) / 1024.0 / 1024.0 * 10.0).round() / 10.0,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            system: field(&read("/etc/os-release"), "PRETTY_NAME").unwrap_or_default(),
+            cpu: cpus.and_then(|cpus| cpus.model_name(0)).unwrap_or_default().to_owned(),
+            cores: cpus.map_or(0, CpuInfo::num_cores),
+            is_virtual: flags.contains(&"hypervisor"),
+            memory_gib: (memory_bytes as f64 / GIB * 10.0).round() / 10.0,
+            kernel: uname()
+                .map_or_else(|_| String::new(), |it| it.release().to_string_lossy().into_owned()),
+            system: system.unwrap_or_default().trim_matches('"').to_owned(),
             commit: if changed { format!("{commit} and changes") } else { commit },
             compiler: first_line("rustc", &["--version"]),
         }
@@ -60,10 +63,6 @@ impl Machine {
              Linux {kernel}.\n* Commit {commit}, built by {compiler}.\n"
         )
     }
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn first_line(program: &str, arguments: &[&str]) -> String {

@@ -2,41 +2,40 @@
 //! cost.
 //!
 //! ```text
-//! options ─▶ run ─▶ contender (start, pin, ready) ─▶ load (loadgen, queue, deep, large,
-//!                                                      durable, crowds, cores) ─▶ sample ─┐
-//!                                                                                         │
-//! README.md, samples.csv, *.svg ◀─ plot ◀─ report ◀─ stats ◀────────────────────────────────┘
+//! options ─▶ run ─▶ bench_target (contender, server) ─▶ load_generator, queue, queue_depth, large,
+//!                        durable, connections, cores ─▶ sample ─▶ stats ─▶ report, plot
 //! ```
 //!
-//! `soak` is the other way round: one server, all kinds of load at once, for long.
-//! `relay` is the floor: a program that moves the same bytes between the same sockets and decides
-//! nothing.
+//! `soak` is the other way round: one server, all kinds of load at once, for long. `relay` is the
+//! floor: it moves the same bytes between the same sockets and decides nothing.
 
-mod beside;
+mod bench_target;
+mod connections;
 mod contender;
 mod cores;
-mod crowds;
-mod deep;
-mod dialect;
+mod data_dir;
 mod durable;
-mod folder;
+mod format;
 mod large;
-mod loadgen;
+mod load_generator;
+mod locate;
 mod machine;
 mod options;
 mod perf;
 mod plot;
 mod process;
 mod queue;
+mod queue_depth;
 mod relay;
 mod report;
 mod run;
+mod run_dir;
 mod sample;
 mod scenario;
-mod scratch;
 mod soak;
 mod stats;
-mod subject;
+mod wire;
+mod wire_protocol;
 
 use std::process::ExitCode;
 

@@ -107,9 +107,6 @@ pub(crate) struct Places {
     /// Binary of ringgear's server [default: beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) ringgeard: Option<PathBuf>,
-    /// Binary of the load generator [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) loadgen: Option<PathBuf>,
 }
 
 /// Options of `soak`.

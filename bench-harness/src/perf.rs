@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use tempfile::NamedTempFile;
 
 const EVENT: &str = "raw_syscalls:sys_enter";
 
@@ -19,18 +19,17 @@ pub(crate) fn is_here() -> bool {
 /// A count that is going on.
 pub(crate) struct Count {
     perf: Child,
-    output: PathBuf,
+    output: NamedTempFile,
 }
 
 impl Count {
     /// Counts the calls of all threads of a process from now on.
     pub(crate) fn start(pid: u32) -> Result<Self> {
-        let name = format!("bench-harness-{}-{pid}.perf", std::process::id());
-        let output = std::env::temp_dir().join(name);
+        let output = NamedTempFile::new()?;
         // perf counts while `cat` runs, and `cat` answers when perf counts.
         let mut perf = Command::new("perf")
             .args(["stat", "-x", ",", "-e", EVENT, "-p", &pid.to_string(), "-o"])
-            .arg(&output)
+            .arg(output.path())
             .args(["--", "cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -48,9 +47,7 @@ impl Count {
     pub(crate) fn finish(mut self) -> Result<u64> {
         drop(self.perf.stdin.take());
         self.perf.wait()?;
-        let text = fs::read_to_string(&self.output);
-        let _ = fs::remove_file(&self.output);
-        parse(&text?).context("perf counted nothing")
+        parse(&fs::read_to_string(&self.output)?).context("perf counted nothing")
     }
 }
 

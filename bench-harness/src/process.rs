@@ -1,23 +1,19 @@
-//! Child processes that end with their owner, what they cost, and the cores that they run on.
+//! Servers as processes: started on their cores, known to be ready, ended; and what they use.
 //!
-//! Cores are given by moving this thread there before a child is started: children inherit them,
-//! and so do their threads. Costs are read from `/proc`, whole process, at the ends of the measured
-//! time.
+//! In: a command, cores, a deadline. Out: an address that accepts connections, CPU time and memory
+//! from /proc. Knows nothing of what the processes are.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, SysconfVar, sysconf};
-
-use crate::contender::Start;
+use nix::unistd::Pid;
+use procfs::process::Process;
 
 /// How often a condition is looked at that nothing announces.
 const POLL_TIME: Duration = Duration::from_millis(5);
@@ -26,19 +22,45 @@ const PORT_TRIES: usize = 3;
 /// Bytes of a server's log that are kept for error messages.
 const LOG_BYTES_MAX: usize = 64 << 10;
 
-/// Which cores whom.
+/// The cores of the server, and those of the load.
 #[derive(Clone, Debug)]
 pub(crate) struct Cores {
-    /// The server's.
     pub(crate) server: Vec<usize>,
-    /// The load's.
     pub(crate) load: Vec<usize>,
 }
 
-/// This thread on other cores, until dropped.
-pub(crate) struct Pinned {
-    before: Option<CpuSet>,
+/// Where a server keeps background jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence<'a> {
+    Memory,
+    /// In files of this folder, on disk before the answer.
+    Disk(&'a Path),
+    /// In such files, on disk at some time where the server knows that: to fill them fast.
+    Async(&'a Path),
 }
+
+impl<'a> Persistence<'a> {
+    pub(crate) fn folder(self) -> Option<&'a Path> {
+        match self {
+            Self::Memory => None,
+            Self::Disk(folder) | Self::Async(folder) => Some(folder),
+        }
+    }
+}
+
+/// What a server is started with besides its options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) cores: &'a Cores,
+    pub(crate) persistence: Persistence<'a>,
+    /// Threads that serve connections, where it can be told.
+    pub(crate) threads: usize,
+    /// How long it may take until it listens.
+    pub(crate) patience: Duration,
+}
+
+/// This thread on other cores, until dropped.
+pub(crate) struct Pinned(Option<CpuSet>);
 
 impl Pinned {
     /// Moves this thread, and all that it starts, to the cores. Where that is refused, it stays.
@@ -49,15 +71,15 @@ impl Pinned {
         let all_set = cores.iter().all(|&core| set.set(core).is_ok());
         if !all_set || sched_setaffinity(this, &set).is_err() {
             eprintln!("bench-harness: can't move to cores {cores:?}; figures will be noisier");
-            return Self { before: None };
+            return Self(None);
         }
-        Self { before }
+        Self(before)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
+        if let Some(before) = &self.0 {
             let _ = sched_setaffinity(Pid::from_raw(0), before);
         }
     }
@@ -90,7 +112,7 @@ impl Server {
                 return Ok(server);
             }
             server.must_live(deadline)?;
-            server.log.wait(POLL_TIME);
+            server.wait(POLL_TIME);
         }
     }
 
@@ -101,15 +123,13 @@ impl Server {
         loop {
             // Another process may take the port meanwhile; then the server ends, and another port
             // is tried.
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let address = free.local_addr()?;
-            drop(free);
+            let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
             let mut server = Self::spawn(&mut command(address.port()), start.cores, address)?;
             while server.must_live(deadline).is_ok() {
                 if TcpStream::connect(address).is_ok() {
                     return Ok(server);
                 }
-                server.log.wait(POLL_TIME);
+                server.wait(POLL_TIME);
             }
             tries_left -= 1;
             if Instant::now() > deadline || tries_left == 0 {
@@ -125,8 +145,7 @@ impl Server {
         let start = Instant::now();
         let spawned = command.spawn();
         drop(pinned);
-        let program = command.get_program().display().to_string();
-        let mut child = spawned.with_context(|| program)?;
+        let mut child = spawned.with_context(|| command.get_program().display().to_string())?;
         let log = Arc::new(Log::default());
         if let Some(stderr) = child.stderr.take() {
             let log = Arc::clone(&log);
@@ -145,7 +164,6 @@ impl Server {
         Ok(())
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -155,20 +173,30 @@ impl Server {
         self.log.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until it has written more, or for so long.
+    pub(crate) fn wait(&self, longest: Duration) {
+        let text = self.log.text.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.log.grown.wait_timeout(text, longest));
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// An error with the server's last words, if its end may be the cause.
+    pub(crate) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let Some(status) = self.ended() else { return error };
+        let log = self.log();
+        let last = log.lines().last().unwrap_or_default();
+        error.context(format!("the server ended ({status}) {last}"))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // SIGKILL: nothing that a server does at its end is measured, and some take seconds.
-        if let Ok(pid) = i32::try_from(self.child.id())
-            && self.ended().is_none()
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
@@ -186,11 +214,6 @@ impl Log {
             line.clear();
         }
     }
-
-    fn wait(&self, longest: Duration) {
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.grown.wait_timeout(text, longest));
-    }
 }
 
 /// The port in the first whole line `… listening on 127.0.0.1:PORT …`.
@@ -205,83 +228,72 @@ fn announced_port(log: &str) -> Option<u16> {
 /// Descriptors that this process and its children may have from now on: as many as the system
 /// allows.
 pub(crate) fn raise_descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    usize::try_from(if raised.is_ok() { hard } else { soft }).unwrap_or(usize::MAX)
+    let limits = ringgear::io::process::raise_descriptors(None);
+    limits.map_or(0, |(_, now)| usize::try_from(now).unwrap_or(usize::MAX))
 }
 
-/// CPU time that a process has used, all of its threads.
+/// A process in /proc.
+pub(crate) fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
+}
+
+/// CPU time of all threads of a process, µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cpu {
-    /// All of it, to the nanosecond, µs.
+    /// To the nanosecond.
     pub(crate) total_us: f64,
-    /// In its own code, by the tick, µs.
+    /// In its own code, by the tick.
     pub(crate) user_us: f64,
-    /// In the kernel, by the tick, µs.
+    /// In the kernel, by the tick.
     pub(crate) system_us: f64,
 }
 
 impl Cpu {
     /// Of a process, until now.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-        #[expect(clippy::cast_precision_loss, reason = "100 or 1000")]
-        let (user_us, system_us) = parse_stat(&stat, 1e6 / hertz as f64)?;
-        Some(Self { total_us: run_time_us(pid).unwrap_or(user_us + system_us), user_us, system_us })
+        let process = process(pid)?;
+        let stat = process.stat().ok()?;
+        let tick_us = 1e6 / procfs::ticks_per_second() as f64;
+        let (user_us, system_us) = (stat.utime as f64 * tick_us, stat.stime as f64 * tick_us);
+        Some(Self {
+            total_us: run_time_us(&process).unwrap_or(user_us + system_us),
+            user_us,
+            system_us,
+        })
     }
 
-    /// What was used between `before` and this.
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            total_us: self.total_us - before.total_us,
-            user_us: self.user_us - before.user_us,
-            system_us: self.system_us - before.system_us,
-        }
+    /// What a process has used since `before`.
+    pub(crate) fn since(before: Option<Self>, pid: u32) -> Option<Self> {
+        let (before, now) = (before?, Self::of(pid)?);
+        Some(Self {
+            total_us: now.total_us - before.total_us,
+            user_us: now.user_us - before.user_us,
+            system_us: now.system_us - before.system_us,
+        })
     }
 }
 
 /// What all threads of a process have run, if the kernel counts it.
-fn run_time_us(pid: u32) -> Option<f64> {
-    let mut total_us = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        total_us += text.split(' ').next()?.parse::<f64>().ok()? / 1000.0;
-    }
-    Some(total_us)
+fn run_time_us(process: &Process) -> Option<f64> {
+    let times =
+        process.tasks().ok()?.map(|task| Some(task.ok()?.schedstat().ok()?.sum_exec_runtime));
+    Some(times.sum::<Option<u64>>()? as f64 / 1000.0)
 }
 
-/// User and system time, µs.
-fn parse_stat(stat: &str, tick_us: f64) -> Option<(f64, f64)> {
-    // The name of the process stands in parentheses and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let mut time = || fields.next()?.parse::<f64>().ok().map(|ticks| ticks * tick_us);
-    Some((time()?, time()?))
-}
-
-/// Memory of a process.
+/// Resident memory of a process, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Memory {
-    /// The most that it ever had, bytes.
+    /// The most that it ever had.
     pub(crate) peak_bytes: f64,
-    /// What it has now, bytes.
     pub(crate) now_bytes: f64,
 }
 
 impl Memory {
-    /// Of a process.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+        let status = process(pid)?.status().ok()?;
+        let bytes = |kibibytes: u64| kibibytes as f64 * 1024.0;
+        Some(Self { peak_bytes: bytes(status.vmhwm?), now_bytes: bytes(status.vmrss?) })
     }
-}
-
-fn parse_status(status: &str) -> Option<Memory> {
-    let bytes = |name: &str| {
-        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kilobytes: f64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kilobytes * 1024.0)
-    };
-    Some(Memory { peak_bytes: bytes("VmHWM:")?, now_bytes: bytes("VmRSS:")? })
 }
 
 /// CPU time of this thread, µs.
@@ -293,22 +305,6 @@ pub(crate) fn thread_cpu_us() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contender::Keep;
-
-    #[test]
-    fn a_process_name_with_parentheses_confuses_nobody() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 10 0 0 0 150 50 0 0 20 0 1 0 5 6 7";
-        let cpu = parse_stat(stat, 10_000.0).unwrap();
-        assert_eq!(cpu, (1_500_000.0, 500_000.0));
-    }
-
-    #[test]
-    fn memory_is_read_in_bytes() {
-        let status = "Name:\tx\nVmPeak:\t  99 kB\nVmHWM:\t    12 kB\nVmRSS:\t     8 kB\n";
-        let memory = parse_status(status).unwrap();
-        assert_eq!(memory, Memory { peak_bytes: 12288.0, now_bytes: 8192.0 });
-        assert_eq!(parse_status("Name:\tx\n"), None);
-    }
 
     #[test]
     fn the_port_is_read_from_a_whole_line_only() {
@@ -318,29 +314,27 @@ mod tests {
     }
 
     /// On core 0, soon.
-    fn start_announced(command: &mut Command) -> Result<Server> {
+    fn start_announced(script: &str) -> Result<Server> {
         let cores = Cores { server: vec![0], load: vec![0] };
-        let (keep, patience) = (Keep::Memory, Duration::from_secs(20));
-        let start = Start { cores: &cores, keep, threads: 1, patience };
-        Server::start_announced(command, &start)
+        let (persistence, patience) = (Persistence::Memory, Duration::from_secs(20));
+        let start = Start { cores: &cores, persistence, threads: 1, patience };
+        Server::start_announced(Command::new("sh").args(["-c", script]), &start)
     }
 
     #[test]
     fn a_child_ends_with_its_owner() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo listening on 127.0.0.1:1 >&2; exec sleep 1000"]);
-        let server = start_announced(&mut command).unwrap();
+        let server = start_announced("echo listening on 127.0.0.1:1 >&2; exec sleep 1000").unwrap();
         let pid = server.pid();
-        assert!(Cpu::of(pid).is_some() && Memory::of(pid).is_some());
+        let Memory { peak_bytes, now_bytes } = Memory::of(pid).unwrap();
+        assert!(now_bytes > 0.0 && peak_bytes >= now_bytes);
+        assert!(Cpu::since(Some(Cpu::default()), pid).is_some_and(|cpu| cpu.total_us > 0.0));
         drop(server);
         assert!(Cpu::of(pid).is_none());
     }
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_words() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo no such option >&2; exit 3"]);
-        let error = start_announced(&mut command).err().unwrap().to_string();
+        let error = start_announced("echo no such option >&2; exit 3").err().unwrap().to_string();
         assert!(error.contains("no such option") || error.contains("exit status: 3"), "{error}");
     }
 }

@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
+use loadgen::distributions::Size;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-use crate::contender::Protocol;
-use crate::dialect::Event;
-use crate::process::{Cores, Cpu, Memory, Pinned, thread_cpu_us};
+use crate::load_generator::NO_JOB;
+use crate::process::{Cores, Cpu, Memory, Pinned, Server, thread_cpu_us};
 use crate::sample::{Sample, Status};
 use crate::scenario::Load;
+use crate::wire_protocol::{Event, Protocol};
 
 const READ_BYTES: usize = 64 << 10;
 const EVENTS_MAX: usize = 1024;
@@ -30,19 +31,6 @@ const STALL_TIME: Duration = Duration::from_secs(10);
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
 /// How many hexadecimal digits of a payload say which job it is.
 const STAMP_BYTES: usize = 16;
-
-/// One run.
-#[derive(Debug)]
-pub(crate) struct Run {
-    /// What the server speaks.
-    pub(crate) protocol: Protocol,
-    /// The load.
-    pub(crate) load: Load,
-    /// Measured time, unless the load says how many jobs.
-    pub(crate) duration: Duration,
-    /// Time under load before that.
-    pub(crate) warm_up: Duration,
-}
 
 struct Peer {
     stream: TcpStream,
@@ -59,7 +47,8 @@ struct Job {
 }
 
 struct Driver<'a> {
-    run: &'a Run,
+    protocol: Protocol,
+    load: &'a Load,
     poll: Poll,
     peers: Vec<Peer>,
     jobs: Slab<Job>,
@@ -79,23 +68,27 @@ struct Start {
     own_cpu_us: f64,
 }
 
-impl Run {
-    /// Loads a server, from the load's cores.
-    pub(crate) fn against(&self, address: SocketAddr, pid: u32, cores: &Cores) -> Result<Sample> {
-        let _pinned = Pinned::to(&cores.load);
-        let mut driver = Driver::connect(self, address)?;
-        driver.start_load()?;
-        let warm_up = if self.load.jobs.is_some() { Duration::ZERO } else { self.warm_up };
-        driver.turn_until(|driver| driver.start_time.elapsed() >= warm_up)?;
-        driver.measure(pid)
-    }
+/// Loads a server, from the load's cores.
+pub(crate) fn run(
+    protocol: Protocol,
+    load: &Load,
+    server: &Server,
+    cores: &Cores,
+) -> Result<Sample> {
+    let _pinned = Pinned::to(&cores.load);
+    let mut driver = Driver::connect(protocol, load, server.address)?;
+    driver.start_load()?;
+    let warm_up = if load.jobs.is_some() { Duration::ZERO } else { load.warm_up.0 };
+    driver.turn_until(|driver| driver.start_time.elapsed() >= warm_up)?;
+    driver.measure(server.pid())
 }
 
 impl<'a> Driver<'a> {
-    fn connect(run: &'a Run, address: SocketAddr) -> Result<Self> {
+    fn connect(protocol: Protocol, load: &'a Load, address: SocketAddr) -> Result<Self> {
+        let Size::Fixed(payload_bytes) = load.size else { bail!("payloads of one size only") };
         let poll = Poll::new()?;
         let mut peers = Vec::new();
-        for at in 0..run.load.clients + run.load.workers {
+        for at in 0..load.clients + load.workers {
             // Blocking, so that no more than the server's backlog wait at once.
             let stream = std::net::TcpStream::connect(address)
                 .with_context(|| format!("connection {at} of the load"))?;
@@ -108,11 +101,12 @@ impl<'a> Driver<'a> {
             peers.push(Peer { stream, inbox, outbox, waiting, is_dirty: false });
         }
         Ok(Self {
-            run,
+            protocol,
+            load,
             poll,
             peers,
             jobs: Slab::new(),
-            payload: vec![b'x'; run.load.size.max(STAMP_BYTES)],
+            payload: vec![b'x'; payload_bytes],
             dirty: Vec::new(),
             latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?,
             is_measuring: false,
@@ -123,11 +117,11 @@ impl<'a> Driver<'a> {
     }
 
     fn start_load(&mut self) -> Result<()> {
-        let Load { clients, workers, pipeline, jobs, .. } = self.run.load;
+        let &Load { clients, workers, pipeline, jobs, .. } = self.load;
         self.is_measuring = jobs.is_some();
         for worker in clients..clients + workers {
-            self.run.protocol.greet(&mut self.peers[worker].outbox);
-            self.run.protocol.take(&mut self.peers[worker].outbox, worker);
+            self.protocol.greet(&mut self.peers[worker].outbox);
+            self.protocol.take(&mut self.peers[worker].outbox, worker);
             self.mark(worker);
         }
         for producer in 0..clients {
@@ -143,39 +137,31 @@ impl<'a> Driver<'a> {
     fn measure(mut self, pid: u32) -> Result<Sample> {
         self.is_measuring = true;
         let start = Start { at: Instant::now(), cpu: Cpu::of(pid), own_cpu_us: thread_cpu_us() };
-        let before = if self.run.load.jobs.is_some() { 0 } else { self.done };
-        match self.run.load.jobs {
+        let before = if self.load.jobs.is_some() { 0 } else { self.done };
+        match self.load.jobs {
             Some(jobs) => self.turn_until(|driver| driver.done >= jobs)?,
-            None => self.turn_until(|driver| start.at.elapsed() >= driver.run.duration)?,
+            None => self.turn_until(|driver| start.at.elapsed() >= driver.load.duration.0)?,
         }
         let seconds = start.at.elapsed().as_secs_f64();
         Ok(self.sample(&start, seconds, self.done - before, pid))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     fn sample(&self, start: &Start, seconds: f64, jobs: u64, pid: u32) -> Sample {
-        let cpu = start.cpu.and_then(|before| Some(Cpu::of(pid)?.since(before)));
-        let memory = Memory::of(pid);
         let percentile = |share| Some(self.latency.value_at_quantile(share) as f64 / 1000.0);
-        let rate = jobs as f64 / seconds;
-        Sample {
+        let sample = Sample::of(jobs, seconds);
+        let sample = Sample {
             status: if jobs > 0 { Status::Ok } else { Status::Failed },
-            note: if jobs > 0 { String::new() } else { "no job was done".to_owned() },
-            jobs,
-            seconds,
-            jobs_per_second: rate,
-            bytes_per_second: Some(rate * self.payload.len() as f64),
+            note: if jobs > 0 { String::new() } else { NO_JOB.to_owned() },
+            bytes_per_second: Some(sample.jobs_per_second * self.payload.len() as f64),
             p50_us: percentile(0.5),
             p90_us: percentile(0.9),
             p99_us: percentile(0.99),
             p999_us: percentile(0.999),
             max_us: Some(self.latency.max() as f64 / 1000.0),
-            rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
-            rss_end_bytes: memory.map(|memory| memory.now_bytes),
             load_cpu_share: Some((thread_cpu_us() - start.own_cpu_us) / (seconds * 1e6)),
-            ..Sample::default()
-        }
-        .with_cpu(cpu)
+            ..sample
+        };
+        sample.with_memory(Memory::of(pid)).with_cpu(Cpu::since(start.cpu, pid))
     }
 
     fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) -> Result<()> {
@@ -223,9 +209,9 @@ impl<'a> Driver<'a> {
         }
         let inbox = std::mem::take(&mut self.peers[at].inbox);
         let mut used = 0;
-        while let Some((event, bytes)) = self.run.protocol.cut(&inbox[used..])? {
+        while let Some((event, bytes)) = self.protocol.cut(&inbox[used..])? {
             used += bytes;
-            if at < self.run.load.clients {
+            if at < self.load.clients {
                 self.handle_kept(at, event)?;
             } else {
                 self.handle_work(at, event)?;
@@ -237,11 +223,11 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// A producer's job is kept, which is all that is waited for where nobody works.
+    /// A producer's job is kept, which is all that is waited for where there are no workers.
     fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
         let job = self.peers[producer].waiting.pop_front();
         match (event, job) {
-            (Event::Ok, Some(job)) if self.run.load.workers == 0 => {
+            (Event::Ok, Some(job)) if self.load.workers == 0 => {
                 self.finish(job);
                 Ok(())
             }
@@ -260,8 +246,8 @@ impl<'a> Driver<'a> {
                 };
                 let peer = &mut self.peers[worker];
                 peer.waiting.push_back(job);
-                self.run.protocol.done(&mut peer.outbox, worker, id, payload);
-                self.run.protocol.take(&mut peer.outbox, worker);
+                self.protocol.done(&mut peer.outbox, worker, id, payload);
+                self.protocol.take(&mut peer.outbox, worker);
                 self.mark(worker);
             }
             Event::Ok => match self.peers[worker].waiting.pop_front() {
@@ -280,7 +266,7 @@ impl<'a> Driver<'a> {
             let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.latency.saturating_record(nanos);
         }
-        if self.run.load.jobs.is_none_or(|jobs| self.submitted < jobs) {
+        if self.load.jobs.is_none_or(|jobs| self.submitted < jobs) {
             self.put(producer);
         }
     }
@@ -292,7 +278,7 @@ impl<'a> Driver<'a> {
         let _ = write!(&mut self.payload[..STAMP_BYTES], "{job:016x}");
         let peer = &mut self.peers[producer];
         peer.waiting.push_back(job);
-        self.run.protocol.put(&mut peer.outbox, &[], &self.payload);
+        self.protocol.put(&mut peer.outbox, &[], &self.payload);
         self.mark(producer);
     }
 

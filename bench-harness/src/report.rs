@@ -13,9 +13,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
+use crate::format::{bytes, number, time};
 use crate::machine::Machine;
 use crate::plot;
 use crate::sample::{self, Sample, Status};
+use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};
 
 /// The file of the raw samples.
@@ -64,7 +66,7 @@ pub(crate) struct Facts {
     /// The file system of stores, if there were any.
     #[serde(default)]
     pub(crate) scratch: Option<String>,
-    /// Who was measured.
+    /// Which contenders were measured.
     pub(crate) contenders: Vec<Known>,
     /// What was measured.
     pub(crate) scenarios: Vec<Known>,
@@ -103,7 +105,7 @@ pub(crate) fn write(folder: &Path, facts: &Facts, samples: &[Sample]) -> Result<
     Ok(tables)
 }
 
-/// One sample in one line, for whoever watches.
+/// One sample in one line.
 pub(crate) fn progress(sample: &Sample) -> String {
     let Sample { contender, point, repeat, .. } = sample;
     let mut text = format!("{contender:<16} {point:<10} #{repeat} ");
@@ -132,7 +134,7 @@ fn heading(facts: &Facts) -> String {
     let mut text = format!("# {} {}\n\n```sh\n{}\n```\n\n", facts.date, facts.name, facts.command);
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let mut places = Vec::new();
-    let is_of_cores = |scenario: &Known| is_of_cores(&scenario.name);
+    let is_of_cores = |scenario: &Known| Scenario::is_of_cores(&scenario.name);
     if !facts.scenarios.iter().all(is_of_cores) {
         let (server, load) = (cores(&facts.server_cores), cores(&facts.load_cores));
         places.push(format!("The server alone on core {server}, the load on core {load}"));
@@ -154,14 +156,13 @@ fn heading(facts: &Facts) -> String {
         facts.duration_s,
         facts.warm_up_s,
     );
-    if let Some(rate) = facts.latency_rate {
-        let _ = writeln!(text, "* The open loop of `latency` runs at {rate} jobs/s.");
-    }
-    if let Some(scratch) = &facts.scratch {
-        let _ = writeln!(text, "* Stores lie on {scratch}.");
-    }
-    if !facts.counts_calls {
-        text.push_str("* System calls weren't counted: perf isn't here, or may not.\n");
+    let rate =
+        facts.latency_rate.map(|it| format!("The open loop of `latency` runs at {it} jobs/s"));
+    let stores = facts.scratch.as_ref().map(|it| format!("Stores lie on {it}"));
+    let calls = (!facts.counts_calls)
+        .then(|| "System calls weren't counted: perf isn't here, or may not".to_owned());
+    for line in [rate, stores, calls].into_iter().flatten() {
+        let _ = writeln!(text, "* {line}.");
     }
     text.push_str("\n| contender | what | version |\n| --- | --- | --- |\n");
     for Known { name, about, version } in &facts.contenders {
@@ -174,73 +175,95 @@ fn heading(facts: &Facts) -> String {
 /// One column of a table.
 type Column = (&'static str, fn(&Group<'_>, &[Group<'_>]) -> Option<String>);
 
+const RATE: Column = ("jobs/s", |group, _| {
+    let Spread { median, min, max } = group.rate()?;
+    let range = format!(" ({}–{})", number(min), number(max));
+    Some(number(median) + if min < max { &range } else { "" })
+});
+const P50: Column = ("p50", |group, _| group.figure(|it| it.p50_us, time));
+const P99: Column = ("p99", |group, _| group.figure(|it| it.p99_us, time));
+const CPU: Column = ("CPU µs/job", |group, _| {
+    let user = group.figure(|it| it.cpu_user_us_per_job, number);
+    let system = group.figure(|it| it.cpu_system_us_per_job, number);
+    let split = user.zip(system).map(|(user, system)| format!(" ({user} + {system})"));
+    Some(number(group.cpu()?.median) + &split.unwrap_or_default())
+});
+const MEMORY: Column = ("memory", |group, _| group.figure(|it| it.rss_peak_bytes, bytes));
+const TIMES_GEARMAND: Column = ("× gearmand", times_gearmand);
+
+const fn point(title: &'static str) -> Column {
+    (title, |group, _| Some(group.point.to_owned()))
+}
+
 const LOAD: &[Column] = &[
-    ("jobs/s", rate),
-    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
-    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
-    ("p99.9", |group, _| figure(group, |it| it.p999_us, time)),
-    ("CPU µs/job", cpu),
+    RATE,
+    P50,
+    P99,
+    ("p99.9", |group, _| group.figure(|it| it.p999_us, time)),
+    CPU,
     ("× floor", times_floor),
-    ("calls/job", |group, _| figure(group, |it| it.system_calls_per_job, number)),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+    ("calls/job", |group, _| group.figure(|it| it.system_calls_per_job, number)),
+    MEMORY,
 ];
 
-const DEEP: &[Column] = &[
-    ("phase", |group, _| Some(group.point.to_owned())),
-    ("jobs/s", rate),
-    ("longest pause", |group, _| figure(group, |it| it.max_us, time)),
-    ("CPU µs/job", cpu),
-    ("bytes/queued job", |group, _| figure(group, |it| it.bytes_per_queued_job, number)),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+const QUEUE_DEPTH: &[Column] = &[
+    point("phase"),
+    RATE,
+    ("longest pause", |group, _| group.figure(|it| it.max_us, time)),
+    CPU,
+    ("bytes/queued job", |group, _| group.figure(|it| it.bytes_per_queued_job, number)),
+    MEMORY,
 ];
 
 const LARGE: &[Column] = &[
-    ("payload", |group, _| Some(group.point.to_owned())),
-    ("jobs/s", rate),
-    ("payload/s", |group, _| figure(group, |it| it.bytes_per_second, bytes)),
-    ("slowest", |group, _| figure(group, |it| it.max_us, time)),
-    ("CPU µs/job", cpu),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+    point("payload"),
+    RATE,
+    ("payload/s", |group, _| group.figure(|it| it.bytes_per_second, bytes)),
+    ("slowest", |group, _| group.figure(|it| it.max_us, time)),
+    CPU,
+    MEMORY,
 ];
 
-const CROWDS: &[Column] = &[
-    ("connections", |group, _| Some(group.point.to_owned())),
-    ("jobs/s", rate),
-    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
-    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
-    ("CPU µs/job", cpu),
-    ("× fewest", times_fewest),
-    ("memory/connection", |group, _| figure(group, |it| it.bytes_per_connection, bytes)),
-    ("kernel, both ends", |group, _| figure(group, |it| it.kernel_bytes_per_connection, bytes)),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+const CONNECTIONS: &[Column] = &[
+    point("connections"),
+    RATE,
+    P50,
+    P99,
+    CPU,
+    ("× fewest", |group, groups| times_least(group, groups, Group::cpu)),
+    ("memory/connection", |group, _| group.figure(|it| it.bytes_per_connection, bytes)),
+    ("kernel, both ends", |group, _| group.figure(|it| it.kernel_bytes_per_connection, bytes)),
+    MEMORY,
 ];
 
 const CORES: &[Column] = &[
-    ("cores", |group, _| Some(group.point.to_owned())),
-    ("jobs/s", rate),
-    ("× one core", times_one_core),
-    ("× gearmand", times_gearmand),
-    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
-    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
-    ("CPU µs/job", cpu),
-    ("cores used", cores_used),
-    ("load's share", |group, _| figure(group, |it| it.load_cpu_share, number)),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+    point("cores"),
+    RATE,
+    ("× one core", |group, groups| times_least(group, groups, Group::rate)),
+    TIMES_GEARMAND,
+    P50,
+    P99,
+    CPU,
+    ("cores used", |group, _| {
+        group.figure(|it| Some(it.cpu_us_per_job? * it.jobs_per_second / 1e6), number)
+    }),
+    ("load's share", |group, _| group.figure(|it| it.load_cpu_share, number)),
+    MEMORY,
 ];
 
 const DURABLE: &[Column] = &[
-    ("phase", |group, _| Some(group.point.to_owned())),
-    ("jobs/s", rate),
-    ("× gearmand", times_gearmand),
-    ("p50", |group, _| figure(group, |it| it.p50_us, time)),
-    ("p99", |group, _| figure(group, |it| it.p99_us, time)),
+    point("phase"),
+    RATE,
+    TIMES_GEARMAND,
+    P50,
+    P99,
     ("× no store", times_memory),
-    ("CPU µs/job", cpu),
+    CPU,
     ("back after", |group, _| {
-        figure(group, |it| (it.point == RECOVERY).then_some(it.seconds * 1e6), time)
+        group.figure(|it| (it.point == RECOVERY).then_some(it.seconds * 1e6), time)
     }),
-    ("disk bytes/job", |group, _| figure(group, |it| it.disk_bytes_per_job, number)),
-    ("memory", |group, _| figure(group, |it| it.rss_peak_bytes, bytes)),
+    ("disk bytes/job", |group, _| group.figure(|it| it.disk_bytes_per_job, number)),
+    MEMORY,
 ];
 
 /// All tables, scenario by scenario.
@@ -259,11 +282,11 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             continue;
         }
         let columns = match &*scenario.name {
-            "deep" => DEEP,
+            "deep" => QUEUE_DEPTH,
             "large" => LARGE,
             "durable" => DURABLE,
-            "crowd50k" => CROWDS,
-            name if is_of_cores(name) => CORES,
+            "crowd50k" => CONNECTIONS,
+            name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };
         text.push_str("| contender |");
@@ -280,12 +303,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     text
 }
 
-/// Whether a scenario gives the server more and more cores.
-pub(crate) fn is_of_cores(scenario: &str) -> bool {
-    scenario.starts_with("cores-")
-}
-
-/// Why nobody could be measured, if that is so for one reason.
+/// Why no contender could be measured, if that is so for one reason.
 fn absent_altogether<'a>(with_point: &[&Group<'a>], plain: &[&Group<'a>]) -> Option<&'a str> {
     let [why] = plain.first()?.notes()[..] else { return None };
     let same = |group: &&Group<'a>| group.count(Status::Absent) > 0 && group.notes() == [why];
@@ -312,8 +330,6 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
     for group in groups {
         let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
-        let point =
-            if group.point.is_empty() { String::new() } else { format!(" {}", group.point) };
         let mut said: Vec<String> = group.notes().into_iter().map(one_line).collect();
         if bad > 0 {
             said.push(format!("{bad} of {} samples failed and don't count", good + bad));
@@ -324,12 +340,8 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
         }
         for line in said {
             match lines.iter_mut().find(|(known, _)| *known == line) {
-                Some((_, who)) if point.is_empty() || who.contains(&group.contender) => {
-                    if !who.contains(&group.contender) {
-                        who.push(group.contender);
-                    }
-                }
-                Some((_, who)) => who.push(group.contender),
+                Some((_, names)) if names.contains(&group.contender) => {}
+                Some((_, names)) => names.push(group.contender),
                 None => lines.push((line, vec![group.contender])),
             }
         }
@@ -337,8 +349,8 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
     if !lines.is_empty() {
         text.push('\n');
     }
-    for (line, who) in lines {
-        let _ = writeln!(text, "* {}: {line}.", who.join(", "));
+    for (line, names) in lines {
+        let _ = writeln!(text, "* {}: {line}.", names.join(", "));
     }
 }
 
@@ -346,81 +358,40 @@ fn one_line(note: &str) -> String {
     note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
 }
 
-fn rate(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
-    let Spread { median, min, max } = group.spread(|sample| Some(sample.jobs_per_second))?;
-    Some(if min < max {
-        format!("{} ({}–{})", number(median), number(min), number(max))
-    } else {
-        number(median)
-    })
-}
-
-fn cpu(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
-    let both = group.spread(|sample| sample.cpu_us_per_job)?.median;
-    let user = group.spread(|sample| sample.cpu_user_us_per_job);
-    let system = group.spread(|sample| sample.cpu_system_us_per_job);
-    Some(match (user, system) {
-        (Some(user), Some(system)) => {
-            format!("{} ({} + {})", number(both), number(user.median), number(system.median))
-        }
-        _ => number(both),
-    })
-}
-
 /// CPU per job in units of the cheapest floor's.
 fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
-    let floor = groups
+    let floors = groups
         .iter()
         .filter(|it| it.scenario == group.scenario && it.contender.starts_with("floor-"))
-        .filter_map(|floor| floor.spread(|sample| sample.cpu_us_per_job))
-        .map(|cpu| cpu.median)
-        .min_by(f64::total_cmp)?;
-    let own = group.spread(|sample| sample.cpu_us_per_job)?.median;
-    Some(format!("{:.2}", own / floor))
-}
-
-/// CPU per job in units of the same contender's with the fewest connections.
-fn times_fewest(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
-    times_least(group, groups, |group| group.spread(|sample| sample.cpu_us_per_job))
-}
-
-/// Jobs a second in units of the same contender's on one core.
-fn times_one_core(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
-    times_least(group, groups, |group| group.spread(|sample| Some(sample.jobs_per_second)))
+        .filter_map(Group::cpu);
+    let floor = floors.map(|cpu| cpu.median).min_by(f64::total_cmp)?;
+    Some(format!("{:.2}", group.cpu()?.median / floor))
 }
 
 /// A figure in units of the same contender's where the scenario's `x` is least.
-fn times_least(
-    group: &Group<'_>,
-    groups: &[Group<'_>],
-    spread: impl Fn(&Group<'_>) -> Option<Spread>,
+fn times_least<'a>(
+    group: &Group<'a>,
+    groups: &[Group<'a>],
+    spread: fn(&Group<'a>) -> Option<Spread>,
 ) -> Option<String> {
-    let same = |it: &&Group<'_>| (it.scenario, it.contender) == (group.scenario, group.contender);
-    let least = groups
+    let (_, least) = groups
         .iter()
-        .filter(same)
+        .filter(|it| it.is_of_same(group))
         .filter_map(|it| Some((it.x()?, spread(it)?.median)))
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("{:.2}", spread(group)?.median / least.1))
-}
-
-/// How many cores the server kept busy.
-fn cores_used(group: &Group<'_>, _: &[Group<'_>]) -> Option<String> {
-    figure(group, |it| Some(it.cpu_us_per_job? * it.jobs_per_second / 1e6), number)
+    Some(format!("{:.2}", spread(group)?.median / least))
 }
 
 /// Jobs a second in units of the faster gearmand's.
 fn times_gearmand(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
-    let rate = |group: &Group<'_>| group.spread(|sample| Some(sample.jobs_per_second));
     let theirs = groups
         .iter()
         .filter(|it| (it.scenario, it.point) == (group.scenario, group.point))
         .filter(|it| it.contender.starts_with("gearmand"))
-        .filter_map(rate)
-        .map(|rate| rate.median)
+        .filter_map(|it| Some(it.rate()?.median))
         .max_by(f64::total_cmp)
         .filter(|&rate| rate > 0.0)?;
-    Some(number(rate(group)?.median / theirs))
+    Some(number(group.rate()?.median / theirs))
 }
 
 /// p50 and p99 beside jobs that are stored in units of those beside as many that aren't.
@@ -428,65 +399,12 @@ fn times_memory(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     if group.point != BESIDE_STORED {
         return None;
     }
-    let same = |it: &&Group<'_>| (it.scenario, it.contender) == (group.scenario, group.contender);
-    let memory = groups.iter().filter(same).find(|it| it.point == BESIDE_MEMORY)?;
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    let memory = same.find(|it| it.point == BESIDE_MEMORY)?;
     let ratio = |percentile: fn(&Sample) -> Option<f64>| {
         Some(number(group.spread(percentile)?.median / memory.spread(percentile)?.median))
     };
     Some(format!("{} / {}", ratio(|it| it.p50_us)?, ratio(|it| it.p99_us)?))
-}
-
-fn figure(
-    group: &Group<'_>,
-    value: impl Fn(&Sample) -> Option<f64>,
-    text: fn(f64) -> String,
-) -> Option<String> {
-    group.spread(value).map(|spread| text(spread.median))
-}
-
-/// Three digits that count, thousands apart.
-pub(crate) fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        _ => 2,
-    };
-    let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text.split_once('.').map_or((&*text, None), |(a, b)| (a, Some(b)));
-    let digits = whole.len();
-    let mut out = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (digits - at).is_multiple_of(3) && digits > 4 {
-            out.push('\u{202f}');
-        }
-        out.push(digit);
-    }
-    if let Some(fraction) = fraction {
-        out.push('.');
-        out.push_str(fraction);
-    }
-    out
-}
-
-/// Microseconds, in a unit that suits them.
-pub(crate) fn time(micros: f64) -> String {
-    match micros {
-        1e6.. => format!("{} s", number(micros / 1e6)),
-        1e3.. => format!("{} ms", number(micros / 1e3)),
-        _ => format!("{} µs", number(micros)),
-    }
-}
-
-/// Bytes, in a unit that suits them.
-pub(crate) fn bytes(bytes: f64) -> String {
-    const KIB: f64 = 1024.0;
-    const MIB: f64 = KIB * KIB;
-    const GIB: f64 = MIB * KIB;
-    match bytes {
-        GIB.. => format!("{} GiB", number(bytes / GIB)),
-        MIB.. => format!("{} MiB", number(bytes / MIB)),
-        _ => format!("{} KiB", number(bytes / KIB)),
-    }
 }
 
 #[cfg(test)]
@@ -606,14 +524,5 @@ mod tests {
         fs::remove_file(folder.path().join(README)).unwrap();
         assert!(again(folder.path()).unwrap());
         assert_eq!(fs::read_to_string(folder.path().join(README)).unwrap(), before);
-    }
-
-    #[test]
-    fn figures_have_three_digits_that_count() {
-        let numbers = [0.123, 1.234, 12.34, 123.4, 1234.0, 12345.6, 1_234_567.0];
-        let texts = numbers.map(|value| number(value).replace('\u{202f}', "_"));
-        assert_eq!(texts, ["0.12", "1.23", "12.3", "123", "1234", "12_346", "1_234_567"]);
-        assert_eq!([time(12.0), time(1200.0), time(2.5e6)], ["12.0 µs", "1.20 ms", "2.50 s"]);
-        assert_eq!([bytes(512.0), bytes(3e9)], ["0.50 KiB", "2.79 GiB"]);
     }
 }

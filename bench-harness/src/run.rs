@@ -4,30 +4,28 @@
 //! Samples are written after every scenario, so that a run that is interrupted keeps what it has.
 //! What can't be measured becomes a sample too, with its reason.
 
-use std::path::PathBuf;
+use std::cmp::Ordering;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
+use loadgen::distributions::Span;
 
-use crate::beside;
-use crate::contender::{Contender, Keep, Protocol, Start};
+use crate::bench_target::BenchTarget;
+use crate::connections;
+use crate::contender::Contender;
 use crate::cores;
-use crate::crowds;
-use crate::deep;
+use crate::data_dir::DataDir;
 use crate::durable;
-use crate::folder;
 use crate::large;
-use crate::loadgen;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Cpu, Server, raise_descriptors};
-use crate::queue;
-use crate::report::{self, Facts};
+use crate::process::{Cores, Persistence, Server, raise_descriptors};
+use crate::queue_depth;
+use crate::report::{self, Facts, Known};
+use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
-use crate::scratch::Scratch;
-use crate::subject::Subject;
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -39,7 +37,7 @@ const LATENCY_SHARE: f64 = 0.25;
 /// Runs everything that was asked for; answers whether all of it was sound.
 pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     let harness = Harness::new(options)?;
-    let folder = folder::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
+    let folder = run_dir::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
     let mut facts = harness.facts();
     let mut samples: Vec<Sample> = Vec::new();
     for scenario in &harness.scenarios {
@@ -56,20 +54,19 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
 /// Prints what there is.
 pub(crate) fn list() {
     println!("Scenarios:");
-    for scenario in &scenario::ALL {
-        println!("  {:<17}{}", scenario.name, scenario.what);
+    for Scenario { name, what, .. } in &scenario::ALL {
+        println!("  {name:<16} {what}");
     }
     println!("Contenders:");
-    for contender in Contender::ALL {
-        println!("  {:<17}{}", contender.name(), contender.about());
+    for Contender { name, about, .. } in Contender::ALL {
+        println!("  {name:<16} {about}");
     }
 }
 
 struct Harness<'a> {
     options: &'a RunOptions,
     cores: Cores,
-    loadgen: Result<PathBuf, String>,
-    scratch: Result<Scratch, String>,
+    data_dir: Result<DataDir, String>,
     scenarios: Vec<&'static Scenario>,
     contenders: Vec<Contender>,
     counts_calls: bool,
@@ -81,57 +78,43 @@ impl<'a> Harness<'a> {
     fn new(options: &'a RunOptions) -> Result<Self> {
         let scenarios = chosen(&options.scenarios, "scenario", scenario::ALL.iter(), |it| it.name)?;
         let contenders =
-            chosen(&options.contenders, "contender", Contender::ALL.into_iter(), |contender| {
-                contender.name()
-            })?;
+            chosen(&options.contenders, "contender", Contender::ALL.into_iter(), |it| it.name)?;
         let cores = Cores { server: vec![options.server_core], load: options.load_cores.clone() };
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         if cores.load.contains(&options.server_core) && available > 1 {
             bail!("--load-cores must not hold the server's core {}", options.server_core);
         }
-        let loadgen = beside::find("loadgen", options.places.loadgen.as_deref());
         // Finding it costs some time.
-        let scratch = if scenarios.iter().any(|scenario| scenario.stores()) {
-            Scratch::find(options.places.scratch.as_deref())
+        let data_dir = if scenarios.iter().any(|scenario| scenario.stores()) {
+            DataDir::find(options.places.scratch.as_deref())
         } else {
             Err("no scenario stores anything".to_owned())
         };
         let counts_calls = perf::is_here();
         // Servers inherit the limit, and the drivers here need it for their own connections.
         let descriptors = raise_descriptors();
-        Ok(Self {
-            options,
-            cores,
-            loadgen,
-            scratch,
-            scenarios,
-            contenders,
-            counts_calls,
-            descriptors,
-        })
+        Ok(Self { options, cores, data_dir, scenarios, contenders, counts_calls, descriptors })
     }
 
     fn facts(&self) -> Facts {
-        let known = |contender: &&Contender| {
+        let takes_part = |contender: &&Contender| {
             self.scenarios.iter().any(|scenario| contender.takes_part(scenario, self.options))
         };
-        let contenders = self.contenders.iter().filter(known).map(|contender| report::Known {
-            name: contender.name().to_owned(),
-            about: contender.about().to_owned(),
-            version: match contender.absent(self.options) {
-                Some(why) => format!("absent: {why}"),
-                None => contender.version(self.options),
-            },
+        let known = |name: &str, about: &str, version| Known {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            version,
+        };
+        let contenders = self.contenders.iter().filter(takes_part).map(|contender| {
+            let absent = contender.absent(self.options).map(|why| format!("absent: {why}"));
+            let version = absent.unwrap_or_else(|| contender.version(self.options));
+            known(contender.name, contender.about, version)
         });
-        let scenarios = self.scenarios.iter().map(|scenario| report::Known {
-            name: scenario.name.to_owned(),
-            about: scenario.what.to_owned(),
-            version: String::new(),
-        });
+        let scenarios = self.scenarios.iter().map(|it| known(it.name, it.what, String::new()));
         Facts {
             name: self.options.name().to_owned(),
-            date: folder::today(),
-            command: folder::command_line(),
+            date: run_dir::today(),
+            command: run_dir::command_line(),
             machine: Machine::this(),
             server_cores: self.cores.server.clone(),
             load_cores: self.cores.load.clone(),
@@ -140,7 +123,7 @@ impl<'a> Harness<'a> {
             warm_up_s: self.options.warm_up().as_secs_f64(),
             latency_rate: self.options.latency_rate,
             counts_calls: self.counts_calls,
-            scratch: self.scratch.as_ref().ok().map(|scratch| scratch.about.clone()),
+            scratch: self.data_dir.as_ref().ok().map(|data_dir| data_dir.about.clone()),
             contenders: contenders.collect(),
             scenarios: scenarios.collect(),
         }
@@ -155,7 +138,7 @@ impl<'a> Harness<'a> {
                 if !contender.takes_part(scenario, self.options) {
                     continue;
                 }
-                let absent = scenario.absent_for(contender).map(str::to_owned);
+                let absent = contender.absent_in(scenario).map(str::to_owned);
                 let absent = absent.or_else(|| contender.absent(self.options));
                 let absent = absent.or_else(|| self.absent_on_disk(scenario, contender));
                 let results = match absent {
@@ -165,23 +148,20 @@ impl<'a> Harness<'a> {
                 };
                 for mut sample in results {
                     scenario.name.clone_into(&mut sample.scenario);
-                    contender.name().clone_into(&mut sample.contender);
+                    contender.name.clone_into(&mut sample.contender);
                     sample.repeat = repeat;
                     if sample.note.is_empty() {
-                        scenario.note_for(contender).clone_into(&mut sample.note);
+                        contender.note_in(scenario).clone_into(&mut sample.note);
                     }
                     eprintln!("  {}", report::progress(&sample));
                     samples.push(sample);
                 }
             }
         }
-        let order = |sample: &Sample| {
-            let place = |one: &Contender| one.name() == sample.contender;
-            Contender::ALL.iter().position(place)
+        let place = |sample: &Sample| {
+            (sample.x, Contender::ALL.iter().position(|it| it.name == sample.contender))
         };
-        samples.sort_by(|a, b| {
-            (a.x, order(a)).partial_cmp(&(b.x, order(b))).unwrap_or(std::cmp::Ordering::Equal)
-        });
+        samples.sort_by(|a, b| place(a).partial_cmp(&place(b)).unwrap_or(Ordering::Equal));
         samples
     }
 
@@ -192,104 +172,66 @@ impl<'a> Harness<'a> {
         repeat: usize,
         facts: &mut Facts,
     ) -> Vec<Sample> {
-        let work = if self.options.quick { scenario.quick } else { scenario.work };
-        let result = match work {
-            Work::Load(load) => self.load(load, contender, repeat, facts).map(|it| vec![it]),
-            Work::Deep(depths) => Ok(self.deep(depths, contender)),
-            Work::Large(sizes) => Ok(self.large(sizes, contender)),
-            Work::Crowds(crowds) => self.crowds(crowds, contender),
-            Work::Cores(load, counts) => self.cores(load, counts, contender),
-            Work::Durable(jobs) => self.durable(jobs, contender),
-        };
-        result.unwrap_or_else(|error| vec![failed(&error)])
-    }
-
-    /// A fresh server that keeps its jobs in memory.
-    fn start(&self, contender: Contender) -> Result<Server> {
-        let (cores, keep) = (&self.cores, Keep::Memory);
-        let start = Start { cores, keep, threads: 1, patience: START_TIME };
-        contender.start(self.options, &start)
-    }
-
-    /// A contender, for scenarios that take the load generator.
-    fn subject(&self, contender: Contender, patience: Duration) -> Result<Subject<'_>> {
-        let loadgen = self.loadgen.as_ref().map_err(|why| anyhow!("{why}"))?;
-        let Self { options, cores, .. } = self;
-        Ok(Subject { contender, options, cores, loadgen, patience })
-    }
-
-    fn load(
-        &self,
-        load: Load,
-        contender: Contender,
-        repeat: usize,
-        facts: &mut Facts,
-    ) -> Result<Sample> {
-        if load.open && facts.latency_rate.is_none() {
-            facts.latency_rate = Some(self.calibrate(load)?);
+        let target = self.target(contender);
+        match if self.options.quick { scenario.quick } else { scenario.work } {
+            Work::Load(words) => {
+                let sample = target.plan(words).and_then(|load| self.load(&target, &load, repeat));
+                vec![Sample::or_failed(sample)]
+            }
+            Work::Open(words) => vec![Sample::or_failed(self.open(&target, words, repeat, facts))],
+            Work::QueueDepth(depths) => queue_depth::samples(&target, depths),
+            Work::Large(sizes) => large::samples(&target, sizes),
+            Work::Connections(counts) => connections::samples(&target, self.descriptors, counts),
+            Work::Cores(words, counts) => cores::samples(&target, words, counts),
+            Work::Durable(jobs) => match &self.data_dir {
+                Ok(data_dir) => durable::samples(&target, data_dir, jobs),
+                Err(why) => vec![Sample::without(Status::Absent, why)],
+            },
         }
-        let rate = facts.latency_rate.filter(|_| load.open);
-        let server = self.start(contender)?;
-        let (duration, warm_up) = (self.options.duration(), self.options.warm_up());
-        let result = self.load_once(load, rate, contender, &server, duration, warm_up);
-        let mut sample = result.map_err(|error| with_log(error, server))?;
+    }
+
+    fn target(&self, contender: Contender) -> BenchTarget<'_> {
+        let (options, cores) = (self.options, &self.cores);
+        BenchTarget { contender, options, cores, patience: START_TIME }
+    }
+
+    fn load(&self, target: &BenchTarget<'_>, load: &Load, repeat: usize) -> Result<Sample> {
+        let measure = |server: &Server| target.load(server, load);
+        let mut sample = target.with_server(Persistence::Memory, 1, measure)?;
         // Counting costs the server something, so it gets a fresh one and a run of its own.
         if self.counts_calls && repeat == 1 && sample.status == Status::Ok {
-            sample.system_calls_per_job = self.count_calls(load, rate, contender).ok();
+            let count = |server: &Server| count_calls(target, server, load);
+            sample.system_calls_per_job = target.with_server(Persistence::Memory, 1, count).ok();
         }
         Ok(sample)
     }
 
-    fn load_once(
+    /// A load at a rate, which is found at the first time.
+    fn open(
         &self,
-        load: Load,
-        rate: Option<u64>,
-        contender: Contender,
-        server: &Server,
-        duration: Duration,
-        warm_up: Duration,
+        target: &BenchTarget<'_>,
+        words: &str,
+        repeat: usize,
+        facts: &mut Facts,
     ) -> Result<Sample> {
-        let protocol = contender.protocol();
-        if protocol != Protocol::Gearman {
-            let run = queue::Run { protocol, load, duration, warm_up };
-            return run.against(server.address, server.pid(), &self.cores);
-        }
-        let program = match &self.loadgen {
-            Ok(program) => program,
-            Err(why) => return Ok(Sample::without(Status::Absent, why)),
-        };
-        let run = loadgen::Run { program, load, rate, duration, warm_up };
-        let before = Cpu::of(server.pid());
-        let sample = run.against(server.address, server.pid(), &self.cores)?;
-        if load.jobs.is_none() {
-            return Ok(sample);
-        }
-        // So short that ticks are too coarse, and all of it is measured: more exact from here.
-        let cpu = before.and_then(|before| Some(Cpu::of(server.pid())?.since(before)));
-        Ok(sample.with_cpu(cpu))
-    }
-
-    /// System calls per job of a short run, connecting included.
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-    fn count_calls(&self, load: Load, rate: Option<u64>, contender: Contender) -> Result<f64> {
-        let server = self.start(contender)?;
-        let count = perf::Count::start(server.pid())?;
-        let time = if self.options.quick { COUNT_TIME / 2 } else { COUNT_TIME };
-        let sample = self.load_once(load, rate, contender, &server, time, Duration::ZERO)?;
-        Ok(count.finish()? as f64 / sample.jobs as f64)
+        let rate = facts.latency_rate.map_or_else(|| self.calibrate(words), Ok)?;
+        facts.latency_rate = Some(rate);
+        let load = Load { rate: Some(rate as f64), ..target.plan(words)? };
+        self.load(target, &load, repeat)
     }
 
     /// The rate of the open loop.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
-    fn calibrate(&self, load: Load) -> Result<u64> {
-        let gearmand = Contender::Gearmand { tuned: false };
+    #[expect(clippy::cast_possible_truncation, reason = "a rate")]
+    fn calibrate(&self, words: &str) -> Result<u64> {
+        let gearmand = Contender::gearmand();
         if let Some(why) = gearmand.absent(self.options) {
             bail!("no rate without gearmand ({why}): give --latency-rate");
         }
-        let server = self.start(gearmand)?;
-        let load = Load { open: false, ..load };
-        let time = self.options.duration().min(Duration::from_secs(3));
-        let sample = self.load_once(load, None, gearmand, &server, time, self.options.warm_up())?;
+        let target = self.target(gearmand);
+        let mut load = target.plan(words)?;
+        load.duration.0 = load.duration.0.min(Duration::from_secs(3));
+        let measure = |server: &Server| target.load(server, &load);
+        let sample = target.with_server(Persistence::Memory, 1, measure)?;
         if sample.status != Status::Ok {
             bail!("no rate from gearmand: {}", sample.note);
         }
@@ -298,91 +240,23 @@ impl<'a> Harness<'a> {
         Ok(rate)
     }
 
-    fn deep(&self, depths: &[u64], contender: Contender) -> Vec<Sample> {
-        let limit = self.options.phase_limit;
-        let one = |&depth: &u64| {
-            let run = deep::Run { protocol: contender.protocol(), depth, limit };
-            let server = self.start(contender)?;
-            let result = run.against(server.address, server.pid(), &self.cores);
-            result.map_err(|error| with_log(error, server))
-        };
-        let samples = depths.iter().flat_map(|depth| match one(depth) {
-            Ok(samples) => samples.to_vec(),
-            Err(error) => vec![run_failed(&error, &deep::name("fill", *depth), *depth)],
-        });
-        samples.collect()
-    }
-
-    fn durable(&self, jobs: u64, contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, self.options.phase_limit.max(START_TIME))?;
-        let scratch = self.scratch.as_ref().map_err(|why| anyhow!("{why}"))?;
-        Ok(durable::Run { subject, scratch, jobs }.samples())
-    }
-
-    fn crowds(&self, crowds: &[usize], contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, START_TIME)?;
-        Ok(crowds::samples(&subject, self.descriptors, crowds, failed_beside))
-    }
-
-    fn cores(&self, load: Load, counts: &[usize], contender: Contender) -> Result<Vec<Sample>> {
-        let subject = self.subject(contender, START_TIME)?;
-        Ok(cores::samples(subject, load, counts, failed_beside))
-    }
-
     /// Why a contender can't be measured with a store, if it is to be.
     fn absent_on_disk(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
         if !scenario.stores() {
             return None;
         }
         let absent = contender.absent_on_disk(self.options);
-        absent.or_else(|| {
-            self.scratch.as_ref().err().or_else(|| self.loadgen.as_ref().err()).cloned()
-        })
-    }
-
-    fn large(&self, sizes: &[(u64, u64)], contender: Contender) -> Vec<Sample> {
-        let limit = self.options.phase_limit;
-        let one = |bytes: u64, count: u64| {
-            let run = large::Run { protocol: contender.protocol(), bytes, count, limit };
-            let server = self.start(contender)?;
-            let result = run.against(server.address, server.pid(), &self.cores);
-            result.map_err(|error| with_log(error, server))
-        };
-        let samples = sizes.iter().map(|&(bytes, count)| match one(bytes, count) {
-            Ok(sample) => sample,
-            Err(error) => run_failed(&error, &large::name(bytes), bytes),
-        });
-        samples.collect()
+        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 }
 
-fn failed(error: &anyhow::Error) -> Sample {
-    Sample::without(Status::Failed, format!("{error:#}"))
-}
-
-/// The same beside a server, if it came to one.
-fn failed_beside(error: anyhow::Error, server: Option<Server>) -> Sample {
-    failed(&match server {
-        Some(server) => with_log(error, server),
-        None => error,
-    })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "depths and sizes far below 2^53")]
-fn run_failed(error: &anyhow::Error, point: &str, x: u64) -> Sample {
-    Sample { point: point.to_owned(), x: Some(x as f64), ..failed(error) }
-}
-
-/// What the server had to say, if it is the one that ended.
-fn with_log(error: anyhow::Error, mut server: Server) -> anyhow::Error {
-    match server.ended() {
-        Some(status) => {
-            let log = server.log();
-            let last = log.lines().last().unwrap_or_default().to_owned();
-            error.context(format!("the server ended ({status}) {last}"))
-        }
-        None => error,
-    }
+/// System calls per job of a short run, connecting included.
+fn count_calls(target: &BenchTarget<'_>, server: &Server, load: &Load) -> Result<f64> {
+    let count = perf::Count::start(server.pid())?;
+    let duration = Span(if target.options.quick { COUNT_TIME / 2 } else { COUNT_TIME });
+    let load = Load { duration, warm_up: Span::default(), ..load.clone() };
+    let sample = target.load(server, &load)?;
+    Ok(count.finish()? as f64 / sample.jobs as f64)
 }
 
 /// Those with these names, or all.
@@ -402,9 +276,9 @@ fn chosen<T: Copy>(
     Ok(all.filter(is_chosen).collect())
 }
 
-/// Whose turn it is, `at` turns into a repeat. Whoever comes first isn't always the same, and every
-/// second repeat goes backwards: a virtual machine's host hands out memory slowly, and who comes
-/// after somebody who took much finds it there.
+/// Which contender's turn it is, `at` turns into a repeat. The first isn't always the same, and
+/// every second repeat goes backwards: a virtual machine's host hands out memory slowly, and a
+/// server that starts after one that took much finds it there.
 const fn turn(at: usize, repeat: usize, contenders: usize) -> usize {
     let forwards = (at + repeat - 1) % contenders;
     if repeat.is_multiple_of(2) { contenders - 1 - forwards } else { forwards }

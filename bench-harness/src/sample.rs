@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::process::Cpu;
+use crate::process::{Cpu, Memory};
 
 /// Ten ticks of most kernels.
 const SPLIT_US_MIN: f64 = 100_000.0;
@@ -41,10 +41,10 @@ pub(crate) struct Sample {
     pub(crate) seconds: f64,
     pub(crate) jobs_per_second: f64,
     pub(crate) bytes_per_second: Option<f64>,
-    pub p50_us: Option<f64>,
-    pub p90_us: Option<f64>,
-    pub p99_us: Option<f64>,
-    pub p999_us: Option<f64>,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p90_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) p999_us: Option<f64>,
     pub(crate) max_us: Option<f64>,
     /// Server CPU, user and system.
     pub(crate) cpu_us_per_job: Option<f64>,
@@ -71,35 +71,60 @@ impl Sample {
         Self { status, note: note.into(), ..Self::default() }
     }
 
+    /// The sample, or one that says in `note` what went wrong.
+    pub(crate) fn or_failed(result: Result<Self>) -> Self {
+        result.unwrap_or_else(|error| Self::without(Status::Failed, format!("{error:#}")))
+    }
+
+    /// So many jobs in so many seconds.
+    pub(crate) fn of(jobs: u64, seconds: f64) -> Self {
+        Self { jobs, seconds, jobs_per_second: jobs as f64 / seconds, ..Self::default() }
+    }
+
+    /// At a point of its scenario.
+    pub(crate) fn at(self, point: impl Into<String>, x: f64) -> Self {
+        Self { point: point.into(), x: Some(x), ..self }
+    }
+
+    /// With the server's memory at the end.
+    pub(crate) fn with_memory(self, memory: Option<Memory>) -> Self {
+        let rss_peak_bytes = memory.map(|memory| memory.peak_bytes);
+        Self { rss_peak_bytes, rss_end_bytes: memory.map(|memory| memory.now_bytes), ..self }
+    }
+
     /// With what the server used for the jobs. The kernel splits it into user and system time by
     /// the tick: of a short time, that split would be chance.
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     pub(crate) fn with_cpu(mut self, cpu: Option<Cpu>) -> Self {
         let jobs = self.jobs as f64;
         if let Some(cpu) = cpu.filter(|_| self.jobs > 0) {
             self.cpu_us_per_job = Some(cpu.total_us / jobs);
-            (self.cpu_user_us_per_job, self.cpu_system_us_per_job) = (None, None);
-            if cpu.user_us + cpu.system_us >= SPLIT_US_MIN {
-                let scale = cpu.total_us / (cpu.user_us + cpu.system_us) / jobs;
-                self.cpu_user_us_per_job = Some(cpu.user_us * scale);
-                self.cpu_system_us_per_job = Some(cpu.system_us * scale);
-            }
+            let by_tick_us = cpu.user_us + cpu.system_us;
+            let part = |us: f64| {
+                (by_tick_us >= SPLIT_US_MIN).then_some(us * (cpu.total_us / by_tick_us / jobs))
+            };
+            self.cpu_user_us_per_job = part(cpu.user_us);
+            self.cpu_system_us_per_job = part(cpu.system_us);
         }
         self
     }
-}
 
-/// Writes all samples of a run.
-pub(crate) fn write(path: &Path, samples: &[Sample]) -> Result<()> {
-    let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
-    for sample in samples {
-        writer.serialize(sample)?;
+    /// Without what the server used.
+    pub(crate) fn without_cpu(self) -> Self {
+        let (cpu_us_per_job, cpu_user_us_per_job, cpu_system_us_per_job) = Default::default();
+        Self { cpu_us_per_job, cpu_user_us_per_job, cpu_system_us_per_job, ..self }
     }
-    writer.flush()?;
-    Ok(())
 }
 
-/// Reads them back.
+/// Writes rows with a heading, such as all samples of a run.
+pub(crate) fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+    let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// Reads samples back.
 pub(crate) fn read(path: &Path) -> Result<Vec<Sample>> {
     let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
     reader.deserialize().map(|row| row.context("a row of samples.csv")).collect()
@@ -116,11 +141,10 @@ mod tests {
         let samples = [
             Sample {
                 scenario: "steady".to_owned(),
-                jobs: 12,
                 p50_us: Some(1.5),
                 status: Status::Failed,
                 note: "lost 1, \"twice\"".to_owned(),
-                ..Sample::default()
+                ..Sample::of(12, 1.0)
             },
             Sample::without(Status::Absent, "not installed"),
         ];

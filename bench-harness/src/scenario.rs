@@ -1,77 +1,22 @@
 //! What is measured: the scenarios of the design, each with the load that makes it.
 
-use crate::contender::{Contender, Protocol};
-
-/// How jobs are submitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// The client waits for the result.
-    Foreground,
-    /// The client waits until the job is kept.
-    Background,
-}
-
-/// A closed or open loop of small jobs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    /// Connections that submit.
-    pub(crate) clients: usize,
-    /// Connections that work.
-    pub(crate) workers: usize,
-    /// Jobs in flight for each client.
-    pub(crate) pipeline: usize,
-    /// How jobs are submitted.
-    pub(crate) mode: Mode,
-    /// Payload bytes.
-    pub(crate) size: usize,
-    /// Functions that jobs are spread over.
-    pub(crate) functions: usize,
-    /// Whether each connection has to do with one of them only.
-    pub(crate) dedicated: bool,
-    /// Functions that each worker has besides.
-    pub(crate) extra_functions: usize,
-    /// Jobs to submit, where it isn't a time that counts.
-    pub(crate) jobs: Option<u64>,
-    /// Whether jobs come at a fixed rate instead of one after another.
-    pub(crate) open: bool,
-    /// Jobs of an open loop that come at a time.
-    pub(crate) burst: u32,
-    /// Whether each job has a unique key of its own, where the protocol has any.
-    pub(crate) has_unique: bool,
-    /// Start of the functions' names, where not the load generator's own.
-    pub(crate) prefix: Option<&'static str>,
-}
-
-/// The load that the others are variations of.
-pub(crate) const STEADY: Load = Load {
-    clients: 50,
-    workers: 8,
-    pipeline: 1,
-    mode: Mode::Foreground,
-    size: 64,
-    functions: 1,
-    dedicated: false,
-    extra_functions: 0,
-    jobs: None,
-    open: false,
-    burst: 1,
-    has_unique: false,
-    prefix: None,
-};
+pub(crate) use loadgen::options::Options as Load;
 
 /// How a scenario is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    /// By the load generator, or its like for another protocol.
-    Load(Load),
+    /// By the load generator with these options, or its like for another protocol.
+    Load(&'static str),
+    /// Likewise, at a fixed rate, so that the latency is what counts.
+    Open(&'static str),
     /// Fill a queue without workers to each of these depths, then drain it.
-    Deep(&'static [u64]),
+    QueueDepth(&'static [u64]),
     /// Send payloads of these sizes there and back, each so often.
     Large(&'static [(u64, u64)]),
     /// By the load generator from so many connections, one after the other.
-    Crowds(&'static [usize]),
+    Connections(&'static [usize]),
     /// By the load generator against servers on so many cores, one after the other.
-    Cores(Load, &'static [usize]),
+    Cores(&'static str, &'static [usize]),
     /// Store jobs before the answer, in several ways, and so many for a restart.
     Durable(u64),
 }
@@ -94,65 +39,50 @@ const MIB: u64 = 1 << 20;
 /// All scenarios, in the order of the tables.
 pub(crate) const ALL: [Scenario; 18] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
-    load(
-        "mid",
-        "500 clients, 50 workers, foreground, 64 bytes",
-        Load { clients: 500, workers: 50, ..STEADY },
-    ),
+    load("mid", "500 clients, 50 workers, foreground, 64 bytes", "--clients=500 --workers=50"),
     load(
         "crowd",
         "5000 clients, 200 workers, foreground, 64 bytes",
-        Load { clients: 5000, workers: 200, ..STEADY },
+        "--clients=5000 --workers=200",
     ),
     Scenario {
         name: "crowd50k",
         what: "500, 5000 and 50 000 connections, one in 50 of them a worker, each client with a \
                job in flight, foreground, 64 bytes; the last with 5 s of warm-up",
-        work: Work::Crowds(&[500, 5000, 50_000]),
-        quick: Work::Crowds(&[50, 500]),
+        work: Work::Connections(&[500, 5000, 50_000]),
+        quick: Work::Connections(&[50, 500]),
     },
     Scenario {
         name: "flood",
         what: "50 clients, 16 background submits in flight each, 1 million jobs, no workers",
-        work: Work::Load(Load { jobs: Some(1_000_000), ..FLOOD }),
-        quick: Work::Load(Load { jobs: Some(50_000), ..FLOOD }),
+        work: Work::Load("--mode=background --workers=0 --pipeline=16 --jobs=1000000"),
+        quick: Work::Load("--mode=background --workers=0 --pipeline=16 --jobs=50000"),
     },
     load(
         "busy",
         "200 clients, 50 workers, foreground, 16 in flight each, over 20 functions",
-        Load { clients: 200, workers: 50, pipeline: 16, functions: 20, ..STEADY },
+        "--clients=200 --workers=50 --pipeline=16 --functions=20",
     ),
     Scenario {
         name: "deep",
         what: "background jobs with unique keys pile up without workers, then are drained",
-        work: Work::Deep(&[10_000, 100_000, 1_000_000]),
-        quick: Work::Deep(&[10_000]),
+        work: Work::QueueDepth(&[10_000, 100_000, 1_000_000]),
+        quick: Work::QueueDepth(&[10_000]),
     },
-    load(
-        "herd",
-        "1000 sleeping workers, 10 clients, foreground",
-        Load { clients: 10, workers: 1000, ..STEADY },
-    ),
+    load("herd", "1000 sleeping workers, 10 clients, foreground", "--clients=10 --workers=1000"),
     load(
         "functions",
         "steady, with 20 000 functions at each worker, the busy one in the middle",
-        Load { extra_functions: 20_000, ..STEADY },
+        "--extra-functions=20000",
     ),
-    load(
-        "latency",
-        "steady as an open loop, at a quarter of what gearmand manages",
-        Load { open: true, ..STEADY },
-    ),
-    load(
-        "body-8k",
-        "50 clients, 8 workers, foreground, 8 KiB there and back",
-        Load { size: 8 << 10, ..STEADY },
-    ),
-    load(
-        "body-100k",
-        "50 clients, 8 workers, foreground, 100 KiB there and back",
-        Load { size: 100 << 10, ..STEADY },
-    ),
+    Scenario {
+        name: "latency",
+        what: "steady as an open loop, at a quarter of what gearmand manages",
+        work: Work::Open(STEADY),
+        quick: Work::Open(STEADY),
+    },
+    load("body-8k", "50 clients, 8 workers, foreground, 8 KiB there and back", "--size=8k"),
+    load("body-100k", "50 clients, 8 workers, foreground, 100 KiB there and back", "--size=100k"),
     Scenario {
         name: "large",
         what: "large payloads to a worker and back as its result, one at a time",
@@ -163,23 +93,23 @@ pub(crate) const ALL: [Scenario; 18] = [
         "cores-own",
         "1024 clients, 256 workers, foreground, 64 bytes, 128 functions, of which each connection \
          has one",
-        Load { functions: 128, dedicated: true, ..CORES },
+        "--clients=1024 --workers=256 --functions=128 --dedicated",
     ),
     cores(
         "cores-busy",
         "the same with 16 jobs in flight for each client",
-        Load { functions: 128, dedicated: true, pipeline: 16, ..CORES },
+        "--clients=1024 --workers=256 --functions=128 --dedicated --pipeline=16",
     ),
     cores(
         "cores-all",
         "1024 clients, 256 workers, foreground, 64 bytes, 128 functions, all of them at each \
          connection",
-        Load { functions: 128, ..CORES },
+        "--clients=1024 --workers=256 --functions=128",
     ),
     cores(
         "cores-one",
         "1024 clients, 256 workers, foreground, 64 bytes, one function, which is one core's",
-        CORES,
+        "--clients=1024 --workers=256",
     ),
     Scenario {
         name: "durable",
@@ -190,20 +120,22 @@ pub(crate) const ALL: [Scenario; 18] = [
     },
 ];
 
-/// Background jobs that nobody takes.
-pub(crate) const FLOOD: Load =
-    Load { clients: 50, workers: 0, pipeline: 16, mode: Mode::Background, ..STEADY };
+/// The load generator's defaults: 50 clients with a foreground job of 64 bytes in flight each, 8
+/// workers, one function.
+pub(crate) const STEADY: &str = "";
 
-/// Enough connections for several cores.
-const CORES: Load = Load { clients: 1024, workers: 256, ..STEADY };
-
-const fn cores(name: &'static str, what: &'static str, load: Load) -> Scenario {
-    let work = Work::Cores(load, &[1, 2, 4, 8]);
-    Scenario { name, what, work, quick: Work::Cores(load, &[1, 2]) }
+const fn cores(name: &'static str, what: &'static str, plan: &'static str) -> Scenario {
+    let work = Work::Cores(plan, &[1, 2, 4, 8]);
+    Scenario { name, what, work, quick: Work::Cores(plan, &[1, 2]) }
 }
 
-const fn load(name: &'static str, what: &'static str, load: Load) -> Scenario {
-    Scenario { name, what, work: Work::Load(load), quick: Work::Load(load) }
+const fn load(name: &'static str, what: &'static str, plan: &'static str) -> Scenario {
+    Scenario { name, what, work: Work::Load(plan), quick: Work::Load(plan) }
+}
+
+/// The load that options of the load generator make.
+pub(crate) fn plan(words: &str) -> Result<Load, loadgen::Error> {
+    Load::of_words(words.split_whitespace())
 }
 
 impl Scenario {
@@ -212,57 +144,24 @@ impl Scenario {
         matches!(self.work, Work::Durable(_))
     }
 
-    /// Whether jobs come at a fixed rate, so that their latency is what counts.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.work, Work::Load(Load { open: true, .. }))
-    }
-
-    /// Why it says nothing about a contender, if so.
-    pub(crate) fn absent_for(&self, contender: Contender) -> Option<&'static str> {
-        let gearman = contender.protocol() == Protocol::Gearman;
-        let floor = matches!(contender, Contender::Relay(_));
-        match self.work {
-            Work::Load(load) if load.open && !gearman => Some("its driver here has no open loop"),
-            Work::Load(load) if load.extra_functions > 0 && !gearman => {
-                Some("its workers have no functions")
-            }
-            Work::Load(load) if load.workers == 0 && floor => {
-                Some("without a queue there is nowhere to put jobs that nobody takes")
-            }
-            Work::Deep(_) if floor => Some("without a queue it has no depth"),
-            Work::Large(_) if floor => Some("it passes payloads on only when all is there"),
-            Work::Cores(..) if floor => Some("it has one thread"),
-            Work::Cores(..) if !gearman => Some("its driver here has one thread"),
-            _ => None,
-        }
-    }
-
-    /// What differs for a contender, if anything.
-    pub(crate) fn note_for(&self, contender: Contender) -> &'static str {
-        if contender.protocol() == Protocol::Gearman {
-            return "";
-        }
-        match self.work {
-            Work::Load(load) if load.functions > 1 => "one queue instead of many functions",
-            Work::Deep(_) | Work::Durable(_) => "no unique keys",
-            Work::Large(_) => "nothing goes back: half of the bytes",
-            _ => "",
-        }
+    /// Whether it gives the server more and more cores, by its name.
+    pub(crate) fn is_of_cores(name: &str) -> bool {
+        name.starts_with("cores-")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
-    fn names_are_unique_and_every_scenario_is_for_ringgear() {
-        let names: HashSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), ALL.len());
+    fn all_plans_are_options_of_the_load_generator() {
         for scenario in ALL {
-            assert_eq!(scenario.absent_for(Contender::ALL[0]), None);
+            for work in [scenario.work, scenario.quick] {
+                if let Work::Load(words) | Work::Open(words) | Work::Cores(words, _) = work {
+                    plan(words).unwrap().check().unwrap();
+                }
+            }
         }
     }
 }

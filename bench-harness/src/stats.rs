@@ -5,11 +5,8 @@ use crate::sample::{Sample, Status};
 /// The middle of some measurements, and how far they lie apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
-    /// The median.
     pub(crate) median: f64,
-    /// The least.
     pub(crate) min: f64,
-    /// The greatest.
     pub(crate) max: f64,
 }
 
@@ -29,11 +26,9 @@ impl Spread {
 /// All samples of one contender at one point of one scenario.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
-    /// Name of the scenario.
     pub(crate) scenario: &'a str,
     /// What was measured within it.
     pub(crate) point: &'a str,
-    /// Name of the contender.
     pub(crate) contender: &'a str,
     samples: Vec<&'a Sample>,
 }
@@ -43,24 +38,46 @@ impl<'a> Group<'a> {
     pub(crate) fn all(samples: &'a [Sample]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for sample in samples {
-            let (scenario, point, contender) =
-                (&*sample.scenario, &*sample.point, &*sample.contender);
-            let known = groups.iter_mut().find(|group| {
-                (group.scenario, group.point, group.contender) == (scenario, point, contender)
-            });
-            match known {
+            let Sample { scenario, point, contender, .. } = sample;
+            let same = |it: &&mut Self| {
+                (it.scenario, it.point, it.contender) == (scenario, point, contender)
+            };
+            match groups.iter_mut().find(same) {
                 Some(group) => group.samples.push(sample),
-                None => {
-                    groups.push(Group { scenario, point, contender, samples: vec![sample] });
-                }
+                None => groups.push(Group { scenario, point, contender, samples: vec![sample] }),
             }
         }
         groups
     }
 
+    /// Whether both are the same contender in the same scenario.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        (self.scenario, self.contender) == (other.scenario, other.contender)
+    }
+
     /// A figure of the samples without faults.
     pub(crate) fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.measured().filter_map(figure))
+        let measured = self.samples.iter().filter(|sample| sample.status == Status::Ok);
+        Spread::of(measured.filter_map(|sample| figure(sample)))
+    }
+
+    /// The median of a figure, as text.
+    pub(crate) fn figure(
+        &self,
+        figure: impl Fn(&Sample) -> Option<f64>,
+        text: fn(f64) -> String,
+    ) -> Option<String> {
+        self.spread(figure).map(|spread| text(spread.median))
+    }
+
+    /// Jobs a second.
+    pub(crate) fn rate(&self) -> Option<Spread> {
+        self.spread(|sample| Some(sample.jobs_per_second))
+    }
+
+    /// Server CPU per job, µs.
+    pub(crate) fn cpu(&self) -> Option<Spread> {
+        self.spread(|sample| sample.cpu_us_per_job)
     }
 
     /// Queued jobs or payload bytes.
@@ -82,10 +99,6 @@ impl<'a> Group<'a> {
             }
         }
         notes
-    }
-
-    fn measured(&self) -> impl Iterator<Item = &'a Sample> {
-        self.samples.iter().copied().filter(|sample| sample.status == Status::Ok)
     }
 }
 

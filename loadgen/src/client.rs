@@ -2,15 +2,15 @@
 //! handles, as libgearman does, and says of every answer whether it is the right one.
 //!
 //! In: frames from the server and `now`. Out: submissions appended to the connection's bytes, and
-//! counts on the desk. Knows neither sockets nor clocks. Invariant: a slot is free, or one job's;
-//! `in_flight` is the number of slots that are not free.
+//! counts in the recorder. Knows neither sockets nor clocks. Invariant: a slot is free, or one
+//! job's; `in_flight` is the number of slots that are not free.
 
 use std::collections::VecDeque;
 
 use ringgear::wire::{Arguments, Command, Header};
 
-use crate::desk::Desk;
 use crate::payload::{Kind, Stamp};
+use crate::recorder::Recorder;
 use crate::shared::Phase;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Client {
 
 /// What a packet meant for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum ClientEvent {
     /// Nothing beyond the counts.
     None,
     /// The echo that ends the set-up.
@@ -76,17 +76,23 @@ impl Client {
     }
 
     /// Submits a job that was due at `due_ns`.
-    pub(crate) fn submit(&mut self, desk: &mut Desk, out: &mut Vec<u8>, due_ns: u64, now_ns: u64) {
+    pub(crate) fn submit(
+        &mut self,
+        recorder: &mut Recorder,
+        out: &mut Vec<u8>,
+        due_ns: u64,
+        now_ns: u64,
+    ) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
-        let submitted = desk.submit(out, self.index, index, now_ns);
+        let submitted = recorder.submit(out, self.index, index, now_ns);
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.state = State::Sent;
             slot.stamp = submitted.stamp;
             slot.due_ns = due_ns;
-            slot.measured = desk.phase == Phase::Measured;
+            slot.measured = recorder.phase == Phase::Measured;
             slot.payload_bytes = submitted.payload_bytes;
         }
         self.unacknowledged.push_back(index);
@@ -94,17 +100,17 @@ impl Client {
     }
 
     /// Keeps the closed loop's number of jobs in flight.
-    pub(crate) fn fill(&mut self, desk: &mut Desk, out: &mut Vec<u8>, now_ns: u64) {
-        let pipeline = desk.shared.options.pipeline;
-        while self.in_flight < pipeline && !self.is_leaving && desk.may_submit() {
-            self.submit(desk, out, now_ns, now_ns);
+    pub(crate) fn fill(&mut self, recorder: &mut Recorder, out: &mut Vec<u8>, now_ns: u64) {
+        let pipeline = recorder.shared.options.pipeline;
+        while self.in_flight < pipeline && !self.is_leaving && recorder.may_submit() {
+            self.submit(recorder, out, now_ns, now_ns);
         }
     }
 
     /// The server closed the connection: its jobs are lost. Returns how many they were.
-    pub(crate) fn abandon(&mut self, desk: &mut Desk) -> u64 {
+    pub(crate) fn abandon(&mut self, recorder: &mut Recorder) -> u64 {
         let lost = self.in_flight as u64;
-        desk.in_flight -= lost;
+        recorder.in_flight -= lost;
         *self = Self::new(self.index);
         lost
     }
@@ -112,61 +118,67 @@ impl Client {
     /// Takes one packet.
     pub(crate) fn handle(
         &mut self,
-        desk: &mut Desk,
+        recorder: &mut Recorder,
         header: Header,
         body: &[u8],
         now_ns: u64,
-    ) -> News {
+    ) -> ClientEvent {
         let Ok(arguments) = Arguments::split(header.command, body) else {
-            desk.tally.faults.foreign += 1;
-            return News::None;
+            recorder.counts.faults.foreign += 1;
+            return ClientEvent::None;
         };
         match header.command {
-            Command::JobCreated => self.job_created(desk, arguments.part(0), now_ns),
+            Command::JobCreated => self.job_created(recorder, arguments.part(0), now_ns),
             Command::WorkComplete => {
                 let result = body.get(arguments.payload_at()..).unwrap_or_default();
-                self.work_complete(desk, arguments.part(0), result, now_ns);
+                self.work_complete(recorder, arguments.part(0), result, now_ns);
             }
             Command::WorkFail | Command::WorkException => {
                 match self.find(hash(arguments.part(0))) {
                     Some(index) => {
-                        self.release(desk, index);
-                        desk.tally.error(header.command.name().as_bytes(), arguments.part(0));
+                        self.release(recorder, index);
+                        recorder.counts.error(header.command.name().as_bytes(), arguments.part(0));
                     }
-                    None => desk.tally.faults.foreign += 1,
+                    None => recorder.counts.faults.foreign += 1,
                 }
             }
             Command::Error => {
                 if let Some(index) = self.unacknowledged.pop_front() {
-                    self.release(desk, index);
+                    self.release(recorder, index);
                 }
-                desk.tally.error(arguments.part(0), arguments.part(1));
+                recorder.counts.error(arguments.part(0), arguments.part(1));
             }
-            Command::EchoRes => return News::Ready,
-            _ => desk.tally.faults.foreign += 1,
+            Command::EchoRes => return ClientEvent::Ready,
+            _ => recorder.counts.faults.foreign += 1,
         }
-        News::None
+        ClientEvent::None
     }
 
-    fn job_created(&mut self, desk: &mut Desk, handle: &[u8], now_ns: u64) {
+    fn job_created(&mut self, recorder: &mut Recorder, handle: &[u8], now_ns: u64) {
         let Some(index) = self.unacknowledged.pop_front() else {
-            desk.tally.faults.foreign += 1;
+            recorder.counts.faults.foreign += 1;
             return;
         };
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         slot.state = State::Created;
         slot.handle = hash(handle);
-        if desk.shared.options.is_background() {
+        if recorder.shared.options.is_background() {
             let Slot { stamp, due_ns, measured, payload_bytes, .. } = *slot;
-            desk.accepted += u64::from(desk.shared.ledger.accept(stamp.id));
-            desk.answered(due_ns, measured, payload_bytes, now_ns);
-            self.release(desk, index);
+            recorder.accepted += u64::from(recorder.shared.ledger.accept(stamp.id));
+            recorder.answered(due_ns, measured, payload_bytes, now_ns);
+            self.release(recorder, index);
         }
     }
 
-    fn work_complete(&mut self, desk: &mut Desk, handle: &[u8], result: &[u8], now_ns: u64) {
+    fn work_complete(
+        &mut self,
+        recorder: &mut Recorder,
+        handle: &[u8],
+        result: &[u8],
+        now_ns: u64,
+    ) {
         let handle = hash(handle);
-        let stamp = desk.shared.pool.read(Kind::Result, result);
+        let stamp = recorder.shared.pool.read(Kind::Result, result);
         let awaits = |index: &u32| {
             self.slots
                 .get(*index as usize)
@@ -176,9 +188,9 @@ impl Client {
         let index = stamp.map(|stamp| stamp.slot).filter(awaits).or_else(|| self.find(handle));
         let Some(index) = index else {
             if self.slots.iter().any(|slot| slot.handle_before == handle) {
-                desk.tally.faults.duplicated += 1;
+                recorder.counts.faults.duplicated += 1;
             } else {
-                desk.tally.faults.foreign += 1;
+                recorder.counts.faults.foreign += 1;
             }
             return;
         };
@@ -188,11 +200,11 @@ impl Client {
             return;
         };
         if stamp == Some(expected) {
-            desk.answered(due_ns, measured, payload_bytes + result.len(), now_ns);
+            recorder.answered(due_ns, measured, payload_bytes + result.len(), now_ns);
         } else {
-            desk.tally.faults.foreign += 1;
+            recorder.counts.faults.foreign += 1;
         }
-        self.release(desk, index);
+        self.release(recorder, index);
     }
 
     /// The slot of the job that has this handle and awaits its result.
@@ -201,13 +213,13 @@ impl Client {
         self.slots.iter().position(awaits).and_then(|index| u32::try_from(index).ok())
     }
 
-    fn release(&mut self, desk: &mut Desk, index: u32) {
+    fn release(&mut self, recorder: &mut Recorder, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         slot.state = State::Free;
         slot.handle_before = std::mem::take(&mut slot.handle);
         self.free.push(index);
         self.in_flight -= 1;
-        desk.in_flight -= 1;
+        recorder.in_flight -= 1;
     }
 }
 

@@ -1,9 +1,8 @@
 //! loadgen: thousands of Gearman clients and workers from a few threads, every answer checked.
 //!
 //! ```text
-//! options ─▶ run ─┬─▶ thread: connection ─ client, worker ─▶ checker, shape
-//!                 │                                            │ tally
-//!                 └─▶ limits, spawn, server_stats      report ◀┘
+//! options ─▶ run ─┬─▶ thread: connection ─ client, worker ─▶ recorder ─▶ counts ─┐
+//!                 └─▶ limits, spawn, server_stats ───────────────────▶ report ◀──┘
 //! ```
 //!
 //! In: options. Out: a report of what the server did, and whether it did all of it right.
@@ -11,25 +10,27 @@
 //! the one event loop that moves their bytes.
 
 pub mod checker;
+pub mod distributions;
 pub mod options;
 pub mod payload;
 pub mod report;
-pub mod shape;
 
 mod client;
 mod clock;
 mod connection;
-mod desk;
+mod counts;
 mod error;
 mod limits;
+mod plan;
 mod progress;
+mod recorder;
 mod run;
 mod server_stats;
 mod shared;
 mod spawn;
-mod tally;
 mod thread;
 mod worker;
 
 pub use error::Error;
-pub use run::run;
+pub use run::{run, run_observed};
+pub use shared::LiveCounts;

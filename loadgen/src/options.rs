@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::distributions::{PriorityMix, Size, Span, WorkTime};
 use crate::error::Error;
-use crate::shape::{PriorityMix, Size, Span, WorkTime};
 
 /// Most threads: a job's number has room for so many.
 pub const THREADS_MAX: usize = 256;
@@ -41,7 +41,7 @@ pub enum Spacing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdleFor {
-    /// A function that nobody submits to: they sleep all along.
+    /// A function that no client submits to: they sleep all along.
     Other,
     /// The functions of the load: they sleep until they are woken, and then compete.
     Same,
@@ -64,7 +64,7 @@ pub struct Options {
     /// Option for the spawned ringgeard, such as --spawn-arg=--io=epoll; may be repeated.
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub spawn_arg: Vec<String>,
-    /// Process whose CPU and memory are reported (default: who listens on the port).
+    /// Process whose CPU and memory are reported (default: the one that listens on the port).
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Address that connections come from; of several, each takes its turn (default: the kernel's
@@ -110,7 +110,7 @@ pub struct Options {
     /// Each connection has one of them: a worker registers one, a client submits to one.
     #[arg(long)]
     pub dedicated: bool,
-    /// Functions that every worker registers around the used ones and nobody submits to.
+    /// Functions that every worker registers around the used ones and no client submits to.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub extra_functions: usize,
     /// Start of all function names; loads that run on one server at a time need different ones.
@@ -178,7 +178,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
     /// Write the counts so far every TIME, each as one JSON object to standard error; the run ends
-    /// when nobody reads them.
+    /// when they are not read any more.
     #[arg(long, value_name = "TIME")]
     pub live: Option<Span>,
     /// No live progress, even on a terminal.
@@ -187,6 +187,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the words of a command line ask for, without the program's name.
+    ///
+    /// # Errors
+    /// `Error::Usage` if that can't be asked for.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let words = std::iter::once("loadgen").chain(words);
+        Self::try_parse_from(words).map_err(|error| Error::Usage(error.to_string()))
+    }
+
     /// How many threads share the connections.
     #[must_use]
     pub fn thread_count(&self) -> usize {

@@ -1,65 +1,54 @@
 //! How the run goes: one line on the terminal for people, lines of JSON for programs.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::clock::nanos;
+use crate::distributions::Span;
 use crate::error::Error;
-use crate::shape::Span;
-use crate::shared::{Phase, Shared};
+use crate::shared::{LiveCounts, Phase, Shared};
 
 /// How often the line is written anew.
 const EVERY_NS: u64 = 500_000_000;
 
 /// The line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     shown_ns: u64,
     answered: u64,
     is_shown: bool,
-    /// How often programs are told, if there are any.
-    tell_every_ns: Option<u64>,
-    told_ns: u64,
 }
 
-/// The counts so far, all since the start; a contract with `bench-harness`.
-#[derive(Debug, Serialize)]
-struct Counts {
-    seconds: f64,
-    connections: u64,
-    answered: u64,
-    ran: u64,
-    in_flight: u64,
-    faults: u64,
+/// The lines for programs, if any are wanted.
+#[derive(Debug)]
+pub(crate) struct Live {
+    every: Option<Duration>,
+    next_seconds: f64,
 }
 
-/// Whether anybody would see it.
+impl Live {
+    pub(crate) fn new(every: Option<Span>) -> Self {
+        Self { every: every.map(|every| every.0), next_seconds: 0.0 }
+    }
+
+    /// Writes the counts if it is time, or the end.
+    pub(crate) fn tell(&mut self, counts: &LiveCounts, is_end: bool) -> Result<(), Error> {
+        let Some(every) = self.every else { return Ok(()) };
+        if counts.seconds < self.next_seconds && !is_end {
+            return Ok(());
+        }
+        self.next_seconds = counts.seconds + every.as_secs_f64();
+        let line = serde_json::to_string(counts).unwrap_or_default();
+        writeln!(std::io::stderr(), "{line}")
+            .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
+    }
+}
+
+/// Whether a terminal would show it.
 pub(crate) fn has_reader() -> bool {
     std::io::stderr().is_terminal()
 }
 
 impl Progress {
-    pub(crate) fn new(live: Option<Span>) -> Self {
-        let tell_every_ns = live.map(|every| nanos(every.0));
-        Self { shown_ns: 0, answered: 0, is_shown: false, tell_every_ns, told_ns: 0 }
-    }
-
-    /// Writes a line for programs if it is time.
-    pub(crate) fn tell(&mut self, shared: &Shared) -> Result<(), Error> {
-        let now_ns = shared.clock.now_ns();
-        if self.tell_every_ns.is_none_or(|every_ns| now_ns < self.told_ns + every_ns) {
-            return Ok(());
-        }
-        self.told_ns = now_ns;
-        tell(shared, now_ns)
-    }
-
-    /// Writes the last line for programs, whenever the one before was.
-    pub(crate) fn tell_end(&self, shared: &Shared) -> Result<(), Error> {
-        self.tell_every_ns.map_or(Ok(()), |_| tell(shared, shared.clock.now_ns()))
-    }
-
     /// Writes the line if it is time.
     pub(crate) fn show(&mut self, shared: &Shared, phase: Phase) {
         let now_ns = shared.clock.now_ns();
@@ -97,19 +86,4 @@ impl Progress {
             eprint!("\r\x1b[K");
         }
     }
-}
-
-/// Writes the counts as they are.
-fn tell(shared: &Shared, now_ns: u64) -> Result<(), Error> {
-    let counts = Counts {
-        seconds: now_ns as f64 / 1e9,
-        connections: shared.sum(|live| &live.ready),
-        answered: shared.sum(|live| &live.answered),
-        ran: shared.sum(|live| &live.ran),
-        in_flight: shared.sum(|live| &live.in_flight),
-        faults: shared.sum(|live| &live.faults),
-    };
-    let line = serde_json::to_string(&counts).unwrap_or_default();
-    writeln!(std::io::stderr(), "{line}")
-        .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
 }

@@ -1,7 +1,7 @@
 //! What a run found: as a table for people, as JSON for programs, as a latency distribution.
 //!
 //! In: numbers. Out: text. Knows nothing of how they came about. The names in the JSON are a
-//! contract with `bench-harness`.
+//! contract with other programs.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 /// Memory that this host's kernel keeps for its own objects and for what is in TCP's buffers,
-/// whoever they are of.
+/// of all processes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Kernel {
     /// Before the first connection.
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn no_latencies_are_no_latencies() {
-        let latency = Latency::of(&crate::tally::histogram());
+        let latency = Latency::of(&crate::counts::histogram());
         assert!(latency.max == 0.0 && latency.p50 == 0.0);
     }
 }

@@ -13,16 +13,16 @@ use mio::{Poll, Waker};
 
 use crate::client::Client;
 use crate::clock::nanos;
-use crate::desk::Desk;
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::limits;
 use crate::options::{Mode, Options};
 use crate::progress::{self, Progress};
+use crate::recorder::Recorder;
 use crate::report::{Kernel, Latency, Loadgen, Report, Server};
 use crate::server_stats::{self, Cpu};
-use crate::shared::{Phase, Shared};
+use crate::shared::{LiveCounts, Phase, Shared};
 use crate::spawn;
-use crate::tally::Tally;
 use crate::thread::{Role, Target, Thread, WAKER};
 use crate::worker::Worker;
 
@@ -44,7 +44,8 @@ const BUSY: f64 = 0.9;
 struct Reading {
     at_ns: u64,
     server: Option<Cpu>,
-    own: Cpu,
+    /// CPU time of the threads.
+    own: Duration,
 }
 
 /// Memory at one moment: the server's, and what this host's kernel keeps.
@@ -64,11 +65,24 @@ impl Memory {
     }
 }
 
-/// Runs a load.
+/// Runs a load; `--live` writes the counts so far.
 ///
 /// # Errors
 /// `Error` if the load could not take place; what goes wrong under load is in the report.
 pub fn run(options: &Options) -> Result<Report, Error> {
+    let mut live = progress::Live::new(options.live);
+    run_observed(options, &mut |counts, is_end| live.tell(counts, is_end))
+}
+
+/// Runs a load and hands the counts so far to `observe` many times a second, and once, with `true`,
+/// at the end. An error of `observe` ends the run.
+///
+/// # Errors
+/// As `run`, and what `observe` returns.
+pub fn run_observed(
+    options: &Options,
+    observe: &mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
+) -> Result<Report, Error> {
     options.check()?;
     let spread = limits::make_room(options.connections(), options.thread_count())?;
     let server = match &options.spawn {
@@ -85,14 +99,15 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     };
     let watched = !options.quiet && progress::has_reader();
     let shared = Arc::new(Shared::new(options.clone(), spread.threads, watched));
-    let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables)?;
+    let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables, observe)?;
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
     conductor.progress.clear();
-    let tally = conductor.join();
-    conductor.progress.tell_end(&conductor.shared)?;
+    let counts = conductor.join();
+    let live = conductor.shared.live_counts();
+    (conductor.observe)(&live, true)?;
     let window = outcome?;
-    Ok(conductor.report(tally, &window))
+    Ok(conductor.report(counts, &window))
 }
 
 /// The measured window.
@@ -106,24 +121,26 @@ struct Window {
     idle: Memory,
 }
 
-struct Conductor {
+struct Conductor<'a> {
     shared: Arc<Shared>,
+    observe: &'a mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
     addr: SocketAddr,
     pid: Option<u32>,
     wakers: Vec<Waker>,
-    threads: Vec<JoinHandle<Tally>>,
+    threads: Vec<JoinHandle<Counts>>,
     progress: Progress,
     phase: Phase,
     /// Before the first connection.
     empty: Memory,
 }
 
-impl Conductor {
+impl<'a> Conductor<'a> {
     fn start(
         shared: Arc<Shared>,
         addr: SocketAddr,
         pid: Option<u32>,
         own_tables: bool,
+        observe: &'a mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let count = shared.live.len();
         let target = Target {
@@ -133,11 +150,12 @@ impl Conductor {
         };
         let mut this = Self {
             shared: Arc::clone(&shared),
+            observe,
             addr,
             pid,
             wakers: Vec::new(),
             threads: Vec::new(),
-            progress: Progress::new(shared.options.live),
+            progress: Progress::default(),
             empty: Memory::of(pid),
             phase: Phase::SetUp,
         };
@@ -146,12 +164,12 @@ impl Conductor {
             let waker = Waker::new(poll.registry(), WAKER);
             this.wakers.push(waker.map_err(Error::kernel("cannot make a waker"))?);
             let quota = shared.options.jobs.map(|jobs| part(jobs, index, count));
-            let desk = Desk::new(Arc::clone(&shared), index, quota);
+            let recorder = Recorder::new(Arc::clone(&shared), index, quota);
             if let (Some(live), Some(quota)) = (shared.live.get(index), quota) {
                 live.quota_left.store(quota, Ordering::Relaxed);
             }
             let roles = roles(&shared.options, addr, index, count);
-            let thread = Thread::new(poll, target, desk, index, roles, own_tables)?;
+            let thread = Thread::new(poll, target, recorder, index, roles, own_tables)?;
             let handle = std::thread::Builder::new()
                 .name(format!("loadgen-{index}"))
                 .spawn(move || thread.run())
@@ -205,11 +223,12 @@ impl Conductor {
         }
     }
 
-    /// Waits a little, shows the progress, and passes on what a thread failed with.
+    /// Waits until a thread has something to tell or the time is over, shows the progress, and
+    /// passes on what a thread failed with.
     fn tick(&mut self, time: Duration) -> Result<(), Error> {
-        std::thread::sleep(time);
+        std::thread::park_timeout(time);
         self.progress.show(&self.shared, self.phase);
-        self.progress.tell(&self.shared)?;
+        (self.observe)(&self.shared.live_counts(), false)?;
         self.shared.failure().map_or(Ok(()), Err)
     }
 
@@ -273,7 +292,7 @@ impl Conductor {
             !in_flight && has_run
         };
         let options = &self.shared.options;
-        // Some servers wake nobody when a delayed job is due: its worker grabs it unasked.
+        // Some servers wake no worker when a delayed job is due: it grabs the job unasked.
         let grace = match options.mode {
             Mode::Delayed => options.delay.0 + options.sleep_max.0 * 2,
             Mode::Foreground | Mode::Background => Duration::ZERO,
@@ -306,26 +325,26 @@ impl Conductor {
         Reading {
             at_ns: self.shared.clock.now_ns(),
             server: self.pid.and_then(server_stats::cpu),
-            own: server_stats::own_cpu(),
+            own: server_stats::threads_cpu(&self.shared.live_threads()),
         }
     }
 
-    fn join(&mut self) -> Tally {
-        let mut sum = Tally::new();
+    fn join(&mut self) -> Counts {
+        let mut sum = Counts::new();
         for thread in self.threads.drain(..) {
-            if let Ok(tally) = thread.join() {
-                sum.add(tally);
+            if let Ok(counts) = thread.join() {
+                sum.add(counts);
             }
         }
         sum
     }
 
-    fn report(&self, mut tally: Tally, window: &Window) -> Report {
+    fn report(&self, mut counts: Counts, window: &Window) -> Report {
         let shared = &self.shared;
         // The threads have ended: what is in flight now stays unanswered.
-        tally.faults.lost += shared.sum(|live| &live.in_flight);
+        counts.faults.lost += shared.sum(|live| &live.in_flight);
         if shared.options.is_background() && shared.options.workers > 0 {
-            tally.faults.lost += shared.ledger.accepted_not_run();
+            counts.faults.lost += shared.ledger.accepted_not_run();
         }
         let seconds = window.seconds;
         let cpu_seconds = (window.to.at_ns - window.from.at_ns) as f64 / 1e9;
@@ -333,24 +352,24 @@ impl Conductor {
             (Some(from), Some(to)) => Some(to.since(from)),
             _ => None,
         };
-        let jobs = tally.window_jobs;
+        let jobs = counts.window_jobs;
         let per_job = |time: Duration| (jobs > 0).then(|| time.as_secs_f64() * 1e6 / jobs as f64);
         let server_share = server_cpu.map(|cpu| cpu.total().as_secs_f64() / cpu_seconds);
         let threads = shared.live.len();
         let cores = std::thread::available_parallelism().map_or(threads, usize::from);
-        let own = window.to.own.since(&window.from.own).total().as_secs_f64();
+        let own = window.to.own.saturating_sub(window.from.own).as_secs_f64();
         let cpu_share = own / (cpu_seconds * threads.min(cores) as f64);
         Report {
             jobs,
             seconds,
             jobs_per_second: jobs as f64 / seconds,
-            bytes_per_second: tally.window_bytes as f64 / seconds,
-            latency_us: Latency::of(&tally.latency_ns),
-            faults: tally.faults,
-            reruns: tally.reruns,
-            replaced: tally.replaced,
-            closed: tally.closed,
-            first_error: tally.first_error,
+            bytes_per_second: counts.window_bytes as f64 / seconds,
+            latency_us: Latency::of(&counts.latency_ns),
+            faults: counts.faults,
+            reruns: counts.reruns,
+            replaced: counts.replaced,
+            closed: counts.closed,
+            first_error: counts.first_error,
             server: Server {
                 pid: self.pid,
                 cpu_user_us_per_job: server_cpu.and_then(|cpu| per_job(cpu.user)),
@@ -372,7 +391,7 @@ impl Conductor {
             },
             config: shared.options.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            latency_ns: tally.latency_ns,
+            latency_ns: counts.latency_ns,
         }
     }
 }

@@ -1,15 +1,18 @@
-//! All that the threads of a run share: the plan, the books, the phase and the live counts.
+//! All that the threads of a run share: the options, the books, the phase and the live counts.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::thread::Thread;
 
 use crossbeam_utils::CachePadded;
+use serde::Serialize;
 
 use crate::checker::Ledger;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::options::Options;
 use crate::payload::Pool;
+use crate::plan;
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,8 @@ const PHASES: [Phase; 5] =
 /// What one thread lets the others see; each is written by its thread alone.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
+    /// The kernel's number of the thread, once it runs.
+    pub(crate) thread: AtomicI32,
     /// Connections that are set up.
     pub(crate) ready: AtomicU64,
     /// Jobs answered so far.
@@ -54,6 +59,23 @@ pub(crate) struct Live {
     pub(crate) last_answer_ns: AtomicU64,
 }
 
+/// The counts so far, all since the start: a line of `--live`.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LiveCounts {
+    /// Since the run began.
+    pub seconds: f64,
+    /// Connections that are set up.
+    pub connections: u64,
+    /// Jobs answered: foreground ones by their result, the others by their handle.
+    pub answered: u64,
+    /// Jobs that the workers have run, each counted once.
+    pub ran: u64,
+    /// Jobs without an answer.
+    pub in_flight: u64,
+    /// Everything that went wrong.
+    pub faults: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -69,28 +91,32 @@ pub(crate) struct Shared {
     /// The same for workers that sleep.
     pub(crate) idle_registration: Vec<u8>,
     pub(crate) functions: Vec<Vec<u8>>,
-    /// Whether somebody looks at the progress.
+    /// Whether the progress is shown.
     pub(crate) watched: bool,
     phase: AtomicU8,
+    /// The thread that moves the phase: woken by what it may be waiting for.
+    conductor: Thread,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared {
+    /// To be called by the thread that moves the phase.
     pub(crate) fn new(options: Options, threads: usize, watched: bool) -> Self {
-        let functions = crate::worker::functions(&options);
+        let functions = plan::functions(&options);
         let clock = Clock::start();
         Self {
             pool: Pool::new(options.seed ^ clock.run_number()),
             clock,
             ledger: Ledger::new(threads),
             live: (0..threads).map(|_| CachePadded::default()).collect(),
-            registrations: crate::worker::registrations(&options, &functions),
-            idle_registration: crate::worker::idle_registration(&options, &functions),
+            registrations: plan::registrations(&options, &functions),
+            idle_registration: plan::idle_registration(&options, &functions),
             functions,
             options,
             watched,
             phase: AtomicU8::new(Phase::SetUp as u8),
+            conductor: std::thread::current(),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -111,6 +137,23 @@ impl Shared {
         self.live.iter().map(|live| count(live).load(Ordering::Relaxed)).sum()
     }
 
+    /// The counts so far, over all threads.
+    pub(crate) fn live_counts(&self) -> LiveCounts {
+        LiveCounts {
+            seconds: self.clock.now_ns() as f64 / 1e9,
+            connections: self.sum(|live| &live.ready),
+            answered: self.sum(|live| &live.answered),
+            ran: self.sum(|live| &live.ran),
+            in_flight: self.sum(|live| &live.in_flight),
+            faults: self.sum(|live| &live.faults),
+        }
+    }
+
+    /// The kernel's numbers of all threads.
+    pub(crate) fn live_threads(&self) -> Vec<i32> {
+        self.live.iter().map(|live| live.thread.load(Ordering::Relaxed)).collect()
+    }
+
     /// The largest of one live count over all threads.
     pub(crate) fn max(&self, count: impl Fn(&Live) -> &AtomicU64) -> u64 {
         self.live.iter().map(|live| count(live).load(Ordering::Relaxed)).max().unwrap_or(0)
@@ -122,6 +165,12 @@ impl Shared {
             failure.get_or_insert(error);
         }
         self.failed.store(true, Ordering::Release);
+        self.conductor.unpark();
+    }
+
+    /// A thread is set up or has no job left: the phase may be over.
+    pub(crate) fn tell_conductor(&self) {
+        self.conductor.unpark();
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {

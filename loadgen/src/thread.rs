@@ -1,7 +1,7 @@
 //! One thread's event loop: its share of the clients and workers, on one poll.
 //!
 //! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes
-//! on sockets and a tally. Every connection is written to once per turn, after all that it received
+//! on sockets and counts. Every connection is written to once per turn, after all that it received
 //! in that turn. Knows when clients and workers are to be called, not what their packets mean.
 //! Invariant: no more than `opening_max` connections are between connect and the end of set-up.
 
@@ -23,15 +23,15 @@ use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use ringgear::wire::{Command, Header, encode};
 
-use crate::client::{Client, News};
+use crate::client::{Client, ClientEvent};
 use crate::clock::nanos;
 use crate::connection::{Link, Received};
-use crate::desk::Desk;
+use crate::counts::Counts;
+use crate::distributions::Arrivals;
 use crate::error::Error;
 use crate::limits;
-use crate::shape::Arrivals;
+use crate::recorder::Recorder;
 use crate::shared::{Phase, Shared};
-use crate::tally::Tally;
 use crate::worker::{Next, SWEEPS, Worker};
 
 const SCRATCH_BYTES: usize = 256 << 10;
@@ -88,7 +88,7 @@ pub(crate) struct Thread {
     timer: TimerFd,
     armed_ns: u64,
     target: Target,
-    desk: Desk,
+    recorder: Recorder,
     me: usize,
     peers: Vec<Peer>,
     to_open: VecDeque<usize>,
@@ -106,6 +106,8 @@ pub(crate) struct Thread {
     next_client: usize,
     clients: usize,
     progress_ns: u64,
+    /// Whether no job is in flight and none is to come.
+    is_done: bool,
     /// Whether it is to have a table of descriptors of its own.
     own_table: bool,
 }
@@ -114,7 +116,7 @@ impl Thread {
     pub(crate) fn new(
         poll: Poll,
         target: Target,
-        desk: Desk,
+        recorder: Recorder,
         me: usize,
         roles: Vec<(Role, Option<IpAddr>)>,
         own_table: bool,
@@ -139,7 +141,7 @@ impl Thread {
             timer,
             armed_ns: u64::MAX,
             target,
-            desk,
+            recorder,
             me,
             to_open: (0..peers.len()).collect(),
             peers,
@@ -154,17 +156,21 @@ impl Thread {
             next_client: 0,
             clients,
             progress_ns: 0,
+            is_done: false,
             own_table,
         })
     }
 
     /// Runs until the run is done.
-    pub(crate) fn run(mut self) -> Tally {
-        let shared = Arc::clone(&self.desk.shared);
+    pub(crate) fn run(mut self) -> Counts {
+        let shared = Arc::clone(&self.recorder.shared);
+        if let Some(live) = shared.live.get(self.me) {
+            live.thread.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+        }
         if let Err(error) = self.turns(&shared) {
             shared.fail(error);
         }
-        self.desk.tally
+        self.recorder.counts
     }
 
     fn turns(&mut self, shared: &Shared) -> Result<(), Error> {
@@ -200,16 +206,16 @@ impl Thread {
     }
 
     fn now_ns(&self) -> u64 {
-        self.desk.shared.clock.now_ns()
+        self.recorder.shared.clock.now_ns()
     }
 
     /// Takes note of a new phase.
     fn enter(&mut self, phase: Phase) {
-        if phase == self.desk.phase {
+        if phase == self.recorder.phase {
             return;
         }
-        let was = std::mem::replace(&mut self.desk.phase, phase);
-        let options = &self.desk.shared.options;
+        let was = std::mem::replace(&mut self.recorder.phase, phase);
+        let options = &self.recorder.shared.options;
         if phase == Phase::Drain || phase == Phase::Done {
             self.arrivals = None;
             self.churn = None;
@@ -218,11 +224,11 @@ impl Thread {
         if was != Phase::SetUp {
             return;
         }
-        let now_ns = self.desk.shared.clock.now_ns();
+        let now_ns = self.recorder.shared.clock.now_ns();
         if !options.sleep_max.0.is_zero() {
             self.sweep_ns = Some(now_ns);
         }
-        let threads = self.desk.shared.live.len() as f64;
+        let threads = self.recorder.shared.live.len() as f64;
         let clients_share = self.clients as f64 / options.clients.max(1) as f64;
         if options.churn > 0.0 {
             self.churn = Some(Arrivals::from(now_ns, options.churn / threads, false));
@@ -265,7 +271,7 @@ impl Thread {
         if cause.kind() == ErrorKind::AddrNotAvailable {
             return Error::OutOfPorts;
         }
-        let ready = self.desk.shared.sum(|live| &live.ready);
+        let ready = self.recorder.shared.sum(|live| &live.ready);
         Error::Connect {
             addr: self.target.addr,
             cause,
@@ -289,7 +295,7 @@ impl Thread {
                     let magic = ringgear::wire::Magic::Request;
                     encode(&mut link.out, magic, Command::EchoReq, &[], b"ready");
                 }
-                Role::Worker(worker) => worker.connected(&self.desk, &mut link.out),
+                Role::Worker(worker) => worker.connected(&self.recorder, &mut link.out),
             }
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -303,17 +309,17 @@ impl Thread {
         let now_ns = self.now_ns();
         let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };
         let Some(link) = &mut peer.link else { return Ok(()) };
-        let desk = &mut self.desk;
+        let recorder = &mut self.recorder;
         let mut next = Next::Nothing;
         let received = match &mut peer.role {
             Role::Client(client) => link.receive(&mut self.scratch, |_, header, body| {
-                if client.handle(desk, header, body, now_ns) == News::Ready {
+                if client.handle(recorder, header, body, now_ns) == ClientEvent::Ready {
                     next = Next::Ready;
                 }
                 ControlFlow::Continue(())
             }),
             Role::Worker(worker) => link.receive(&mut self.scratch, |out, header: Header, body| {
-                match worker.handle(desk, out, header, body) {
+                match worker.handle(recorder, out, header, body) {
                     Next::Nothing => ControlFlow::Continue(()),
                     Next::Ready => {
                         next = Next::Ready;
@@ -376,16 +382,16 @@ impl Thread {
 
     /// Lets a closed loop's client submit; the bytes leave with the next flush.
     fn fill(&mut self, index: usize) {
-        if self.desk.shared.options.rate.is_some() {
+        if self.recorder.shared.options.rate.is_some() {
             return;
         }
-        let now_ns = self.desk.shared.clock.now_ns();
+        let now_ns = self.recorder.shared.clock.now_ns();
         let Some(peer) = self.peers.get_mut(index) else { return };
         let (Role::Client(client), Some(link)) = (&mut peer.role, &mut peer.link) else { return };
         if peer.state != State::Ready {
             return;
         }
-        client.fill(&mut self.desk, &mut link.out, now_ns);
+        client.fill(&mut self.recorder, &mut link.out, now_ns);
         if !link.out.is_empty() && !peer.is_dirty {
             peer.is_dirty = true;
             self.dirty.push(index);
@@ -404,6 +410,14 @@ impl Thread {
 
     /// Ends a connection on our side and queues another.
     fn reconnect(&mut self, index: usize) {
+        self.drop_link(index);
+        if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
+            client.is_leaving = false;
+        }
+        self.to_open.push_back(index);
+    }
+
+    fn drop_link(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.state == State::Ready {
             self.ready -= 1;
@@ -412,34 +426,23 @@ impl Thread {
         }
         peer.link = None;
         peer.state = State::Apart;
-        if let Role::Client(client) = &mut peer.role {
-            client.is_leaving = false;
-        }
-        self.to_open.push_back(index);
     }
 
     /// The server ended a connection: a fault, or no run at all if it was never set up.
     fn closed(&mut self, index: usize) -> Result<(), Error> {
-        let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };
-        if self.desk.phase == Phase::SetUp {
-            let ready = usize::try_from(self.desk.shared.sum(|live| &live.ready));
+        if self.recorder.phase == Phase::SetUp {
+            let ready = usize::try_from(self.recorder.shared.sum(|live| &live.ready));
             return Err(Error::ClosedEarly {
                 addr: self.target.addr,
                 ready: ready.unwrap_or_default(),
                 total: self.target.total,
             });
         }
-        if peer.state == State::Ready {
-            self.ready -= 1;
-        } else {
-            self.opening -= 1;
-        }
-        peer.link = None;
-        peer.state = State::Apart;
-        self.desk.tally.closed += 1;
-        self.desk.tally.faults.failed += 1;
-        if let Role::Client(client) = &mut peer.role {
-            self.desk.tally.faults.lost += client.abandon(&mut self.desk);
+        self.drop_link(index);
+        self.recorder.counts.closed += 1;
+        self.recorder.counts.faults.failed += 1;
+        if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
+            self.recorder.counts.faults.lost += client.abandon(&mut self.recorder);
         }
         Ok(())
     }
@@ -457,7 +460,7 @@ impl Thread {
         while let Some(churn) = &mut self.churn
             && churn.due_ns() <= now_ns
         {
-            churn.advance(&mut self.desk.rng);
+            churn.advance(&mut self.recorder.rng);
             self.replace_one();
         }
         if self.sweep_ns.is_some_and(|due_ns| due_ns <= now_ns) {
@@ -474,13 +477,13 @@ impl Thread {
 
     /// Lets workers that have slept for long grab unasked.
     fn sweep(&mut self, now_ns: u64) {
-        let every_ns = nanos(self.desk.shared.options.sleep_max.0) / u64::from(SWEEPS);
+        let every_ns = nanos(self.recorder.shared.options.sleep_max.0) / u64::from(SWEEPS);
         self.sweep_ns = Some(now_ns + every_ns.max(1_000_000));
         for (index, peer) in self.peers.iter_mut().enumerate().skip(self.clients) {
             let (Role::Worker(worker), Some(link)) = (&mut peer.role, &mut peer.link) else {
                 continue;
             };
-            worker.sweep(&self.desk, &mut link.out);
+            worker.sweep(&self.recorder, &mut link.out);
             if !link.out.is_empty() && !peer.is_dirty {
                 peer.is_dirty = true;
                 self.dirty.push(index);
@@ -496,7 +499,7 @@ impl Thread {
         if peer.generation != generation {
             return Ok(());
         }
-        let next = worker.finish(&mut self.desk, &mut link.out);
+        let next = worker.finish(&mut self.recorder, &mut link.out);
         self.act(index, next)
     }
 
@@ -505,17 +508,17 @@ impl Thread {
         for _ in 0..ARRIVALS_PER_TURN {
             let Some(arrivals) = &mut self.arrivals else { return };
             let due_ns = arrivals.due_ns();
-            if due_ns > now_ns || !self.desk.may_submit() {
+            if due_ns > now_ns || !self.recorder.may_submit() {
                 return;
             }
             // All clients may be busy reconnecting: the job stays due.
             let Some(index) = self.next_ready_client() else { return };
             if let Some(arrivals) = &mut self.arrivals {
-                arrivals.advance(&mut self.desk.rng);
+                arrivals.advance(&mut self.recorder.rng);
             }
             let Some(peer) = self.peers.get_mut(index) else { return };
             if let (Role::Client(client), Some(link)) = (&mut peer.role, &mut peer.link) {
-                client.submit(&mut self.desk, &mut link.out, due_ns, now_ns);
+                client.submit(&mut self.recorder, &mut link.out, due_ns, now_ns);
                 if !peer.is_dirty {
                     peer.is_dirty = true;
                     self.dirty.push(index);
@@ -540,7 +543,7 @@ impl Thread {
 
     /// Picks a connection that is closed and opened again as soon as it holds no job.
     fn replace_one(&mut self) {
-        let index = self.desk.rng.usize(0..self.peers.len());
+        let index = self.recorder.rng.usize(0..self.peers.len());
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.state != State::Ready {
             return;
@@ -555,7 +558,7 @@ impl Thread {
                 worker.is_asleep()
             }
         };
-        self.desk.tally.replaced += 1;
+        self.recorder.counts.replaced += 1;
         if at_once {
             self.reconnect(index);
         }
@@ -565,7 +568,7 @@ impl Thread {
     fn arm_timer(&mut self) {
         let due_ns = [
             self.work.peek().map(|Reverse((due_ns, ..))| *due_ns),
-            self.arrivals.filter(|_| self.desk.may_submit()).map(|arrivals| arrivals.due_ns()),
+            self.arrivals.filter(|_| self.recorder.may_submit()).map(|arrivals| arrivals.due_ns()),
             self.churn.map(|churn| churn.due_ns()),
             self.sweep_ns,
         ];
@@ -584,23 +587,32 @@ impl Thread {
     /// Lets the others see how far this thread is.
     fn publish(&mut self) {
         let now_ns = self.now_ns();
-        let desk = &mut self.desk;
-        let Some(live) = desk.shared.live.get(self.me) else { return };
+        let recorder = &mut self.recorder;
+        let Some(live) = recorder.shared.live.get(self.me) else { return };
         let set = |count: &AtomicU64, value: u64| count.store(value, Ordering::Relaxed);
-        set(&live.answered, desk.tally.answered);
-        set(&live.accepted, desk.accepted);
-        set(&live.ran, desk.ran);
-        set(&live.faults, desk.tally.faults.total());
-        set(&live.last_answer_ns, desk.last_answer_ns);
-        set(&live.quota_left, desk.quota_left.unwrap_or(0));
-        if desk.shared.watched && now_ns >= self.progress_ns + PROGRESS_NS {
+        set(&live.answered, recorder.counts.answered);
+        set(&live.accepted, recorder.accepted);
+        set(&live.ran, recorder.ran);
+        set(&live.faults, recorder.counts.faults.total());
+        set(&live.last_answer_ns, recorder.last_answer_ns);
+        set(&live.quota_left, recorder.quota_left.unwrap_or(0));
+        if recorder.shared.watched && now_ns >= self.progress_ns + PROGRESS_NS {
             self.progress_ns = now_ns;
-            set(&live.p99_ns, desk.recent_ns.value_at_quantile(0.99));
-            desk.recent_ns.reset();
+            set(&live.p99_ns, recorder.recent_ns.value_at_quantile(0.99));
+            recorder.recent_ns.reset();
         }
-        // Last, and in order: whoever sees no job in flight sees all else as it was then.
+        let is_set_up = recorder.phase == Phase::SetUp
+            && live.ready.load(Ordering::Relaxed) != self.ready
+            && self.ready == self.peers.len() as u64;
+        let is_done =
+            recorder.in_flight == 0 && recorder.phase > Phase::WarmUp && !recorder.may_submit();
+        let was_done = std::mem::replace(&mut self.is_done, is_done);
+        // Last, and in order: a reader that sees no job in flight sees all else as it was then.
         live.ready.store(self.ready, Ordering::Release);
-        live.in_flight.store(desk.in_flight, Ordering::Release);
-        live.phase.store(desk.phase as u8, Ordering::Release);
+        live.in_flight.store(recorder.in_flight, Ordering::Release);
+        live.phase.store(recorder.phase as u8, Ordering::Release);
+        if is_set_up || (is_done && !was_done) {
+            recorder.shared.tell_conductor();
+        }
     }
 }

@@ -1,18 +1,17 @@
 //! One worker connection: registers, grabs until there is no job, sleeps, grabs when woken.
 //!
-//! In: frames from the server. Out: answers appended to the connection's bytes, counts on the desk,
-//! and what the event loop is to do next. Knows neither sockets nor clocks. Behaves as libgearman's
-//! worker, except that a result and the next grab leave together, in one write. Invariant: at most
-//! one job is at hand.
+//! In: frames from the server. Out: answers appended to the connection's bytes, counts in the
+//! recorder, and what the event loop is to do next. Knows neither sockets nor clocks. Behaves as
+//! libgearman's worker, except that a result and the next grab leave together, in one write.
+//! Invariant: at most one job is at hand.
 
 use std::time::Duration;
 
 use ringgear::wire::{Arguments, Command, Header, Magic, encode};
 
 use crate::checker::Ran;
-use crate::desk::Desk;
-use crate::options::{IdleFor, Options};
 use crate::payload::{Kind, Stamp};
+use crate::recorder::Recorder;
 
 /// Sweeps per `--sleep-max`.
 pub(crate) const SWEEPS: u32 = 4;
@@ -85,36 +84,36 @@ impl Worker {
     }
 
     /// Called at even times: grabs unasked if it has slept through `SWEEPS` of them.
-    pub(crate) fn sweep(&mut self, desk: &Desk, out: &mut Vec<u8>) {
+    pub(crate) fn sweep(&mut self, recorder: &Recorder, out: &mut Vec<u8>) {
         self.swept += 1;
         if self.is_asleep() && !self.is_leaving && self.swept > SWEEPS {
-            self.grab(desk, out);
+            self.grab(recorder, out);
         }
     }
 
     /// Starts over on a new connection.
-    pub(crate) fn connected(&mut self, desk: &Desk, out: &mut Vec<u8>) {
+    pub(crate) fn connected(&mut self, recorder: &Recorder, out: &mut Vec<u8>) {
         let handle = std::mem::take(&mut self.handle);
         *self = Self { handle, ..Self::new(self.number, self.is_idle) };
-        let shared = &desk.shared;
+        let shared = &recorder.shared;
         out.extend_from_slice(if self.is_idle {
             &shared.idle_registration
         } else {
             &shared.registrations[self.number % shared.registrations.len()]
         });
-        self.grab(desk, out);
+        self.grab(recorder, out);
     }
 
     /// Takes one packet.
     pub(crate) fn handle(
         &mut self,
-        desk: &mut Desk,
+        recorder: &mut Recorder,
         out: &mut Vec<u8>,
         header: Header,
         body: &[u8],
     ) -> Next {
         let Ok(arguments) = Arguments::split(header.command, body) else {
-            desk.tally.faults.foreign += 1;
+            recorder.counts.faults.foreign += 1;
             return Next::Nothing;
         };
         match header.command {
@@ -127,129 +126,86 @@ impl Worker {
                 self.swept = 0;
             }
             // One that arrives at another time was overtaken by a grab; libgearman ignores it too.
-            Command::Noop if self.state == State::Asleep => self.grab(desk, out),
+            Command::Noop if self.state == State::Asleep => self.grab(recorder, out),
             Command::Noop => {}
             Command::JobAssign | Command::JobAssignUniq | Command::JobAssignAll => {
                 let payload = body.get(arguments.payload_at()..).unwrap_or_default();
-                return self.assigned(desk, out, arguments.part(0), payload);
+                return self.assigned(recorder, out, arguments.part(0), payload);
             }
             Command::EchoRes if self.is_leaving => return Next::Leave,
             Command::EchoRes => {
                 self.has_echoed = true;
                 return Next::Ready;
             }
-            Command::Error => desk.tally.error(arguments.part(0), arguments.part(1)),
-            _ => desk.tally.faults.foreign += 1,
+            Command::Error => recorder.counts.error(arguments.part(0), arguments.part(1)),
+            _ => recorder.counts.faults.foreign += 1,
         }
         Next::Nothing
     }
 
     /// The simulated work is done.
-    pub(crate) fn finish(&mut self, desk: &mut Desk, out: &mut Vec<u8>) -> Next {
+    pub(crate) fn finish(&mut self, recorder: &mut Recorder, out: &mut Vec<u8>) -> Next {
         if self.state != State::Working {
             return Next::Nothing;
         }
         if self.crashes {
-            desk.shared.ledger.give_up(self.stamp.id);
-            desk.tally.crashes += 1;
+            recorder.shared.ledger.give_up(self.stamp.id);
+            recorder.counts.crashes += 1;
             return Next::Crash;
         }
-        match desk.shared.ledger.run(self.stamp.id) {
-            Ran::First => desk.ran += 1,
-            Ran::Again => desk.tally.faults.duplicated += 1,
+        match recorder.shared.ledger.run(self.stamp.id) {
+            Ran::First => recorder.ran += 1,
+            Ran::Again => recorder.counts.faults.duplicated += 1,
             Ran::Keyed => {}
-            Ran::Unknown => desk.tally.faults.foreign += 1,
+            Ran::Unknown => recorder.counts.faults.foreign += 1,
         }
-        desk.complete(out, &self.handle, self.stamp, self.payload_bytes);
+        recorder.complete(out, &self.handle, self.stamp, self.payload_bytes);
         if self.is_leaving {
             // Once this comes back, the answer before it has been taken in.
             encode(out, Magic::Request, Command::EchoReq, &[], b"leaving");
             self.state = State::Asleep;
         } else {
-            self.grab(desk, out);
+            self.grab(recorder, out);
         }
         Next::Nothing
     }
 
     fn assigned(
         &mut self,
-        desk: &mut Desk,
+        recorder: &mut Recorder,
         out: &mut Vec<u8>,
         handle: &[u8],
         payload: &[u8],
     ) -> Next {
-        let Some(stamp) = desk.shared.pool.read(Kind::Job, payload) else {
+        let Some(stamp) = recorder.shared.pool.read(Kind::Job, payload) else {
             // Not ours, or changed on the way: there is no result that would be right for it.
-            desk.tally.foreign_job();
+            recorder.counts.foreign_job();
             encode(out, Magic::Request, Command::WorkFail, &[handle], &[]);
-            self.grab(desk, out);
+            self.grab(recorder, out);
             return Next::Nothing;
         };
         if !self.has_echoed {
             // There is a backlog: it may be long before this worker sleeps, and it is set up.
             encode(out, Magic::Request, Command::EchoReq, &[], b"busy");
         }
-        let options = &desk.shared.options;
+        let options = &recorder.shared.options;
         self.handle.clear();
         self.handle.extend_from_slice(handle);
         self.stamp = stamp;
         self.payload_bytes = payload.len();
         self.state = State::Working;
-        self.crashes = options.worker_crash > 0.0 && desk.rng.f64() < options.worker_crash;
+        self.crashes = options.worker_crash > 0.0 && recorder.rng.f64() < options.worker_crash;
         if options.worker_crash > 0.0 {
-            desk.tally.reruns += u64::from(desk.shared.ledger.is_rerun(stamp.id));
+            recorder.counts.reruns += u64::from(recorder.shared.ledger.is_rerun(stamp.id));
         }
-        let work_time = options.work_time.sample(&mut desk.rng);
-        if work_time.is_zero() { self.finish(desk, out) } else { Next::WorkFor(work_time) }
+        let work_time = options.work_time.sample(&mut recorder.rng);
+        if work_time.is_zero() { self.finish(recorder, out) } else { Next::WorkFor(work_time) }
     }
 
-    fn grab(&mut self, desk: &Desk, out: &mut Vec<u8>) {
-        let all = desk.shared.options.grab_all;
+    fn grab(&mut self, recorder: &Recorder, out: &mut Vec<u8>) {
+        let all = recorder.shared.options.grab_all;
         let command = if all { Command::GrabJobAll } else { Command::GrabJob };
         encode(out, Magic::Request, command, &[], &[]);
         self.state = State::Grabbing;
     }
-}
-
-/// Names of the functions that jobs are submitted to.
-pub(crate) fn functions(options: &Options) -> Vec<Vec<u8>> {
-    let prefix = &options.function_prefix;
-    (0..options.functions).map(|number| format!("{prefix}-{number}").into_bytes()).collect()
-}
-
-/// What workers register, in turns.
-pub(crate) fn registrations(options: &Options, functions: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    match options.dedicated {
-        true => functions.chunks(1).map(|function| registration(options, function)).collect(),
-        false => vec![registration(options, functions)],
-    }
-}
-
-/// CAN_DO for all functions, the used ones in the middle.
-fn registration(options: &Options, functions: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let extra = |out: &mut Vec<u8>, number: usize| {
-        can_do(out, format!("{}-extra-{number}", options.function_prefix).as_bytes());
-    };
-    let half = options.extra_functions / 2;
-    (0..half).for_each(|number| extra(&mut out, number));
-    functions.iter().for_each(|function| can_do(&mut out, function));
-    (half..options.extra_functions).for_each(|number| extra(&mut out, number));
-    out
-}
-
-/// The same for `--idle-workers`.
-pub(crate) fn idle_registration(options: &Options, functions: &[Vec<u8>]) -> Vec<u8> {
-    match options.idle_for {
-        IdleFor::Same => registration(options, functions),
-        IdleFor::Other => {
-            let mut out = Vec::new();
-            can_do(&mut out, format!("{}-idle", options.function_prefix).as_bytes());
-            out
-        }
-    }
-}
-
-fn can_do(out: &mut Vec<u8>, function: &[u8]) {
-    encode(out, Magic::Request, Command::CanDo, &[function], &[]);
 }

@@ -1,14 +1,20 @@
 //! Tests of the options: what is typed, what a file says, and what comes of both.
 
+use super::settings::NUMBERS_START_MS;
 use super::*;
+use crate::engine::Wakeup;
+use crate::engine::function::Durability;
+use crate::io::ConnectionLimits;
+use crate::io::log::Verbosity;
+use crate::store::open::StoreChoice;
 
-fn parse_words(words: &str, file: &str) -> Result<Options, ParseEnd> {
+fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {
     let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
     parse(words.map(OsString::from), |_| Ok(file.to_owned()))
 }
 
-fn facts() -> Facts {
-    Facts {
+fn host() -> HostInfo {
+    HostInfo {
         nodename: "web-1".to_owned(),
         memory_bytes: 1 << 30,
         descriptors: 1024,
@@ -37,7 +43,7 @@ fn every_option_of_gearmand_is_accepted() {
 
 #[test]
 fn the_printed_configuration_changes_nothing() {
-    let ParseEnd::Print(file) = parse_words("--print-config", "").unwrap_err() else { panic!() };
+    let EarlyExit::Print(file) = parse_words("--print-config", "").unwrap_err() else { panic!() };
     let from_file = parse_words("--config-file f", &file).unwrap();
     let defaults = Options { config_file: Some("f".into()), ..parse_words("", "").unwrap() };
     assert_eq!(format!("{from_file:?}"), format!("{defaults:?}"));
@@ -67,7 +73,7 @@ fn mistakes_are_one_sentence() {
         ("--durability mail=sometimes", "", "must be none, async or fsync"),
         ("--config-file f", "check-args = true", "can't be set in a configuration file"),
     ] {
-        let ParseEnd::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
+        let EarlyExit::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
         assert!(problem.contains(expected), "{problem}");
         assert_eq!(problem.lines().count(), 1, "{problem}");
     }
@@ -89,7 +95,7 @@ fn numbers_that_make_no_sense_are_refused() {
         ("--config-file f", "--port=70266", port),
         ("-t -1", "", "-1 is not in 0..="),
     ] {
-        let ParseEnd::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
+        let EarlyExit::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
         assert!(problem.contains(expected), "{words} {file}: {problem}");
     }
     for (words, expected) in [
@@ -107,25 +113,25 @@ fn numbers_that_make_no_sense_are_refused() {
 #[test]
 fn settings_come_from_options_and_host() {
     let options = parse_words("--memory-max 2g -w 0 -j 5", "").unwrap();
-    let settings = options.settings(&facts()).unwrap();
+    let settings = options.settings(&host()).unwrap();
     assert_eq!(settings.memory_bytes_max, 2 << 30);
     assert_eq!(settings.engine.wakeup, Wakeup::Each(0));
     assert_eq!(settings.engine.attempts_max, Some(5));
     assert_eq!((settings.connections_max, settings.core_connections_max), (960, 960));
-    let cores = Facts { connections: ConnectionLimits { per_core: 960, total: 1920 }, ..facts() };
+    let cores = HostInfo { connections: ConnectionLimits { per_core: 960, total: 1920 }, ..host() };
     let settings = options.settings(&cores).unwrap();
     assert_eq!((settings.connections_max, settings.core_connections_max), (1920, 960));
     let few = parse_words("--connections-max 100", "").unwrap().settings(&cores).unwrap();
     assert_eq!((few.connections_max, few.core_connections_max), (100, 100));
     let many = parse_words("--connections-max 5000", "").unwrap().settings(&cores).unwrap();
     assert_eq!(many.connections_max, 1920);
-    let settings = options.settings(&facts()).unwrap();
+    let settings = options.settings(&host()).unwrap();
     assert_eq!(settings.handles.text(7).as_ref(), b"H:web-1:7");
     assert_eq!(settings.engine.first_sequence, 10_241);
-    let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&facts()).unwrap();
+    let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&host()).unwrap();
     assert_eq!(unlimited.memory_bytes_max, usize::MAX);
     assert_eq!(unlimited.engine.attempts_max, None);
-    let long = Facts { nodename: "n".repeat(64), ..facts() };
+    let long = HostInfo { nodename: "n".repeat(64), ..host() };
     assert!(options.settings(&long).is_ok(), "a long host name is no boot error");
 }
 
@@ -143,9 +149,9 @@ fn what_this_build_lacks_is_refused() {
         "--standby",
         "--durability async",
     ] {
-        assert!(parse_words(words, "").unwrap().settings(&facts()).is_err(), "{words}");
+        assert!(parse_words(words, "").unwrap().settings(&host()).is_err(), "{words}");
     }
-    assert!(parse_words("-q BuiltIn", "").unwrap().settings(&facts()).is_ok());
+    assert!(parse_words("-q BuiltIn", "").unwrap().settings(&host()).is_ok());
 }
 
 #[test]
@@ -168,7 +174,7 @@ fn stores_are_named_in_our_words_and_in_gearmands() {
 #[test]
 fn durability_is_by_function_and_needs_a_store() {
     let durabilities = |words: &str, file: &str| {
-        parse_words(words, file).unwrap().settings(&facts()).unwrap().engine.durabilities
+        parse_words(words, file).unwrap().settings(&host()).unwrap().engine.durabilities
     };
     assert_eq!(durabilities("", "").default, Durability::None);
     let words = "--store sqlite:f --durability a=b=none --durability mail=async";

@@ -5,6 +5,7 @@
 //! Invariant: a cancelled job is removed as an abandoned one is, at once or when its worker is
 //! done.
 
+use super::event::Step;
 use super::ids::{FunctionId, JobId};
 use super::job::State;
 use super::{Effect, Engine, FunctionBusy};
@@ -14,6 +15,14 @@ impl Engine {
     /// is done, whose packets are not forwarded. `false` if there is no such job.
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
+        self.note(Step::Cancelled, id, None);
+        self.end(id);
+        true
+    }
+
+    /// Ends a job that nobody is to run any more.
+    fn end(&mut self, id: JobId) {
+        let number = self.jobs[id].number;
         self.counters.abandoned += u64::from(!self.jobs[id].cancelled);
         self.fail(id);
         let job = &mut self.jobs[id];
@@ -30,7 +39,6 @@ impl Engine {
             self.unqueue(id);
             self.remove(id);
         }
-        true
     }
 
     /// Creates a function unless it exists, and keeps it until it is dropped. `false` if memory is
@@ -51,13 +59,10 @@ impl Engine {
             return Err(FunctionBusy);
         }
         if function.total() > 0 {
-            let numbers: Vec<u64> = self
-                .jobs
-                .iter_from(JobId::FIRST)
-                .filter_map(|(_, job)| (job.function == id).then_some(job.number))
-                .collect();
-            for number in numbers {
-                self.cancel(number);
+            let jobs = self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.function == id);
+            for id in jobs.map(|(id, _)| id).collect::<Vec<JobId>>() {
+                self.note(Step::Dropped, id, None);
+                self.end(id);
             }
         }
         self.functions.remove(id);

@@ -4,8 +4,20 @@
 //!
 //! Invariant: a refused command has changed nothing but what its type says.
 
-use super::ids::JobId;
 use thiserror::Error;
+
+use super::ids::JobId;
+
+/// What a worker says of a job that it is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// `WORK_COMPLETE`
+    Complete,
+    /// `WORK_FAIL`
+    Fail,
+    /// `WORK_EXCEPTION`
+    Exception,
+}
 
 /// An accepted submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! Invariant: an attachment is in one list of its job (`clients`, or `waiting` if it has a ticket)
 //! and in the list of its connection, in both or in neither.
 
+use super::event::Step;
 use super::ids::{AttachmentId, JobId};
 use super::job::State;
 use super::list::{Linked, Links};
@@ -13,7 +14,7 @@ use super::{ConnId, Effect, Engine, Ticket};
 
 /// One waiting submission: without a ticket it waits for the job's outcome, with one for the job to
 /// be on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attachment {
     pub(super) conn: ConnId,
     pub(super) job: JobId,
@@ -63,6 +64,7 @@ impl Engine {
         let job = &self.jobs[id];
         if job.state != State::Running && !self.is_wanted(job) {
             self.counters.abandoned += 1;
+            self.note(Step::Abandoned, id, None);
             self.unqueue(id);
             self.remove(id);
         }

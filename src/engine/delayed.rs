@@ -18,7 +18,7 @@ pub(super) const CLOCK_MS: u64 = 1000;
 pub(super) const CLOCK_JOBS: usize = 256;
 
 /// Watches the wall clock: the timers of delayed jobs are wrong once it is set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ClockWatch {
     /// Delayed jobs.
     pub(super) delayed: usize,

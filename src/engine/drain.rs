@@ -5,6 +5,7 @@
 //!
 //! Invariant: once draining has visited all jobs, no stored job is queued or delayed.
 
+use super::event::Step;
 use super::ids::JobId;
 use super::job::State;
 use super::{Due, Engine, Now};
@@ -13,7 +14,7 @@ use super::{Due, Engine, Now};
 const JOBS_AT_ONCE: usize = 256;
 
 /// Progress of draining.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Drain {
     is_on: bool,
     /// The next job to visit.
@@ -88,5 +89,6 @@ impl Engine {
         job.state = State::Kept;
         self.functions[job.function].kept += 1;
         self.drain.kept += 1;
+        self.note(Step::SetAside, id, None);
     }
 }

@@ -8,6 +8,7 @@
 //! submission that waits for the store gets one answer, even if the job is removed meanwhile.
 
 use super::attachment::Attachment;
+use super::event::Step;
 use super::function::Durability;
 use super::handle;
 use super::ids::{FunctionId, JobId};
@@ -28,6 +29,7 @@ impl Engine {
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
         self.jobs[id].storing = false;
+        self.note(Step::Stored, id, None);
         self.accept(id);
         if self.jobs[id].state == State::Storing {
             self.unqueue(id);
@@ -39,6 +41,7 @@ impl Engine {
     /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
+        self.note(Step::NotStored, id, None);
         while let Some(attachment) = self.jobs[id].waiting.front() {
             let Attachment { conn, ticket, .. } = self.attachments[attachment];
             self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));

@@ -59,7 +59,7 @@ impl Durabilities {
 }
 
 /// One queue: the jobs of one function and priority that may start, the next to start first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Queue {
     /// The jobs.
     pub jobs: List<JobId>,
@@ -68,7 +68,7 @@ pub struct Queue {
 }
 
 /// One function.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Function {
     /// Its name, any bytes.
     pub name: Box<[u8]>,
@@ -174,7 +174,7 @@ impl Linked for Function {
 }
 
 /// All functions by number and by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Functions {
     functions: Table<FunctionId, Function>,
     /// Memory of all functions and their names.
@@ -320,7 +320,7 @@ impl std::ops::IndexMut<FunctionId> for Functions {
 }
 
 /// One connection's registration for one function.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ability {
     /// The connection.
     pub conn: ConnId,
@@ -352,7 +352,7 @@ impl Linked for Ability {
 }
 
 /// All abilities by number and by connection and function.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Abilities {
     /// The records.
     pub records: Table<AbilityId, Ability>,

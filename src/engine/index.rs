@@ -103,7 +103,7 @@ fn zero_bytes(bytes: u64) -> u64 {
 }
 
 /// Lines in pages, so that growing moves no line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lines {
     pages: Vec<Box<[Line; PAGE_LINES]>>,
     len: usize,
@@ -144,7 +144,7 @@ impl AtMut<usize> for Lines {
 }
 
 /// A set of the records of one kind that is searched by hash and comparison.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Index<I> {
     entries: Entries,
     ids: PhantomData<I>,
@@ -190,7 +190,7 @@ impl<I: Id> Index<I> {
 
 /// The numbers of an index: one code for records of all kinds. The lowest bits of a hash select
 /// the line, the highest byte distinguishes the entries of a line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Entries {
     len: usize,
     /// The first line of each chain.

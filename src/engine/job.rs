@@ -41,7 +41,7 @@ pub enum State {
 }
 
 /// A job's unique key, reducer and payload in this order, the first two terminated by NUL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     /// Less than `SHARED_BYTES_MIN`; never shared.
     Small(Box<[u8]>),
@@ -69,7 +69,7 @@ impl Body {
 }
 
 /// One job.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// Number in the job's handle; never reused.
     pub number: u64,
@@ -311,7 +311,7 @@ fn cut(bytes: &[u8]) -> &[u8] {
 }
 
 /// All jobs of one core.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Jobs {
     pages: Vec<Slab<Job>>,
     /// Pages that aren't full, in no order.

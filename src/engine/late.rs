@@ -7,6 +7,8 @@
 //! Invariant: `Job::late` is the serial number of the ability whose attempt timed out, until the
 //! next attempt; the serial number of a removed ability is not reused.
 
+use super::event::Loss;
+use super::function::Ability;
 use super::ids::JobId;
 use super::job::State;
 use super::{ConnId, Engine, NotRunning, Now};
@@ -17,8 +19,8 @@ impl Engine {
         self.counters.timed_out += 1;
         let job = &self.jobs[id];
         let (number, ability) = (job.number, job.ability());
-        let serial = self.abilities.records[ability].serial;
-        self.lose_worker(id, now);
+        let Ability { serial, conn, .. } = self.abilities.records[ability];
+        self.lose_worker(id, conn, Loss::TimedOut, now);
         // After its last attempt the job was removed.
         if self.find(number) == Some(id) {
             self.jobs[id].set_late(serial);

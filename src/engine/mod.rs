@@ -8,6 +8,7 @@
 //! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the
 //! store) and in the index of numbers; a removed job is in none. See `check_invariants`.
 
+pub mod event;
 pub mod function;
 pub mod handle;
 pub mod index;
@@ -40,12 +41,13 @@ mod worker;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-pub use self::answer::{Accepted, FunctionBusy, NotRunning, Status, SubmitError};
+pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
 pub use self::counters::Counters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
+use self::event::{Event, Loss, Step};
 use self::function::{Abilities, Function, Functions};
 pub use self::ids::{
     AbilityId, AttachmentId, ConnId, FunctionId, Id, JobId, Now, Ticket, UNIQUE_BYTES_MAX,
@@ -58,7 +60,7 @@ pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
 use self::table::Table;
 use self::timer::Timers;
-use crate::wire::{Priority, PrioritySet, Submit};
+use crate::wire::{PrioritySet, Submit};
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub(crate) enum Due {
 }
 
 /// The engine's record of a connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     /// Abilities, the latest first.
     pub(crate) abilities: List<AbilityId>,
@@ -95,7 +97,7 @@ pub(crate) struct Peer {
 }
 
 /// All connections that there are or have been, by number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peers(Vec<Peer>);
 
 impl Peers {
@@ -104,6 +106,12 @@ impl Peers {
         if self.0.len() <= conn.index() {
             self.0.resize_with(conn.index() + 1, Peer::default);
         }
+    }
+
+    /// The place of this number, if there is one.
+    #[cfg(debug_assertions)]
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&Peer> {
+        self.0.get(conn.index())
     }
 
     /// All places in the order of their numbers.
@@ -130,6 +138,7 @@ impl std::ops::IndexMut<ConnId> for Peers {
 }
 
 /// The queues of one core.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) settings: Settings,
@@ -153,6 +162,8 @@ pub struct Engine {
     async_allowed: bool,
     job_bytes: usize,
     pub(crate) effects: Vec<Effect>,
+    /// Steps of jobs since `take_events`; empty while their levels are off.
+    events: Vec<Event>,
     /// Functions that `wake_sleepers` checks for jobs without a lease.
     pub(crate) wakeup_checks: Vec<FunctionId>,
     /// Workers that fell asleep since the last `wake_sleepers`, which checks their functions.
@@ -184,6 +195,7 @@ impl Engine {
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
+            events: Vec::new(),
             wakeup_checks: Vec::new(),
             new_sleepers: Vec::new(),
             counters: Counters::default(),
@@ -208,6 +220,12 @@ impl Engine {
         self.peers[conn].is_remote = false;
     }
 
+    /// How many jobs a connection runs.
+    #[must_use]
+    pub fn running_of(&self, conn: ConnId) -> u32 {
+        self.peers[conn].running
+    }
+
     /// Whether a connection has no function, no job and no submission here.
     #[must_use]
     pub fn is_bare(&self, conn: ConnId) -> bool {
@@ -222,7 +240,7 @@ impl Engine {
             let job = self.detach(id);
             self.drop_if_abandoned(job);
         }
-        self.reset_abilities(conn, now);
+        self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
     }
 
@@ -247,6 +265,7 @@ impl Engine {
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
             self.counters.coalesced += 1;
+            self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
                 self.jobs[id].background = true;
                 self.store(id, function)
@@ -270,6 +289,7 @@ impl Engine {
         }
         let id = self.insert(job, unique_hash);
         self.counters.created += 1;
+        self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
             self.store(id, function)
         } else {
@@ -319,12 +339,18 @@ impl Engine {
     ///
     /// # Errors
     /// `NotRunning` if the job isn't assigned to `conn`, and isn't waiting after a timeout there.
-    pub fn work_finished(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
+    pub fn work_finished(
+        &mut self,
+        conn: ConnId,
+        number: u64,
+        outcome: Outcome,
+    ) -> Result<(), NotRunning> {
         let attempt = self.find_attempt(conn, number);
         let (id, is_running) = attempt.inspect_err(|NotRunning| {
             // The sender knows the handle, so it had the job until its attempt timed out.
             self.counters.late += u64::from(self.is_running(number));
         })?;
+        self.note(Step::Finished(outcome), id, Some(conn));
         self.forward(id);
         if is_running {
             self.release(id);
@@ -430,8 +456,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn priorities(&self) -> PrioritySet {
-        let has_jobs = |priority: &Priority| self.queued[*priority as usize] > 0;
-        Priority::ALL.into_iter().filter(has_jobs).collect()
+        PrioritySet::from_flags(self.queued.map(|count| count > 0))
     }
 
     /// The function of a job.

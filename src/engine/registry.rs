@@ -76,62 +76,70 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::tests::{Rig, conn_id, settings};
+    use crate::engine::tests::{Fixture, conn_id, settings};
     use crate::wire::Command;
 
     /// 50 000 names of 4 kB that a worker gave up with CANT_DO kept 208 MiB for good.
     #[test]
     fn unused_functions_are_removed_and_their_memory_counts() {
-        let mut rig = Rig::new(settings());
-        rig.engine.create_function(b"created", 1 << 20);
-        let bounded = rig.background("bounded");
-        rig.engine.cancel(bounded);
-        rig.engine.set_queue_max(b"bounded", [5; 3]);
-        let job = rig.background("with a job");
-        rig.can_do(9, "with a worker");
-        let before = rig.engine.registry_bytes();
+        let mut fixture = Fixture::new(settings());
+        fixture.engine.create_function(b"created", 1 << 20);
+        let bounded = fixture.background("bounded");
+        fixture.engine.cancel(bounded);
+        fixture.engine.set_queue_max(b"bounded", [5; 3]);
+        let job = fixture.background("with a job");
+        fixture.can_do(9, "with a worker");
+        let before = fixture.engine.registry_bytes();
         let name = |at: usize| format!("{at:0>4000}");
         for at in 0..3 * UNUSED_MAX {
-            rig.can_do(1, &name(at));
+            fixture.can_do(1, &name(at));
         }
-        assert!(rig.engine.registry_bytes() > before + 3 * UNUSED_MAX * 4000);
+        assert!(fixture.engine.registry_bytes() > before + 3 * UNUSED_MAX * 4000);
         for at in 0..2 * UNUSED_MAX {
-            rig.engine.cant_do(conn_id(1), name(at).as_bytes(), rig.now);
+            fixture.engine.cant_do(conn_id(1), name(at).as_bytes(), fixture.now);
         }
-        rig.engine.check_invariants();
-        rig.disconnect(1);
-        rig.engine.check_invariants();
-        assert!(rig.engine.registry_bytes() < before + UNUSED_MAX * (4000 + FUNCTION_BYTES) + 4096);
-        assert!(rig.engine.functions.len() <= UNUSED_MAX + 4);
+        fixture.engine.check_invariants();
+        fixture.disconnect(1);
+        fixture.engine.check_invariants();
+        assert!(
+            fixture.engine.registry_bytes() < before + UNUSED_MAX * (4000 + FUNCTION_BYTES) + 4096
+        );
+        assert!(fixture.engine.functions.len() <= UNUSED_MAX + 4);
         for used in ["created", "bounded", "with a job", "with a worker"] {
-            assert!(rig.engine.functions.find(used.as_bytes()).is_some(), "{used}");
+            assert!(fixture.engine.functions.find(used.as_bytes()).is_some(), "{used}");
         }
         // Submissions that came to nothing leave no more than that behind, either.
         for at in 0..3 * UNUSED_MAX {
-            let number = rig.submit(2, Command::SubmitJob, &format!("{at}\0\0"));
-            rig.engine.cancel(number);
+            let number = fixture.submit(2, Command::SubmitJob, &format!("{at}\0\0"));
+            fixture.engine.cancel(number);
         }
-        rig.disconnect(9);
-        rig.engine.cancel(job);
-        rig.engine.set_queue_max(b"bounded", [0; 3]);
-        rig.engine.check_invariants();
+        fixture.disconnect(9);
+        fixture.engine.cancel(job);
+        fixture.engine.set_queue_max(b"bounded", [0; 3]);
+        fixture.engine.check_invariants();
         for at in 0..UNUSED_MAX {
-            let number = rig.submit(2, Command::SubmitJob, &format!("again {at}\0\0"));
-            rig.engine.cancel(number);
+            let number = fixture.submit(2, Command::SubmitJob, &format!("again {at}\0\0"));
+            fixture.engine.cancel(number);
         }
-        rig.engine.check_invariants();
-        assert_eq!(rig.engine.functions.len(), UNUSED_MAX + 1, "the latest, and the created one");
-        assert!(rig.engine.functions.find(b"created").is_some());
+        fixture.engine.check_invariants();
+        assert_eq!(
+            fixture.engine.functions.len(),
+            UNUSED_MAX + 1,
+            "the latest, and the created one"
+        );
+        assert!(fixture.engine.functions.find(b"created").is_some());
     }
 
     #[test]
     fn without_memory_nothing_new_is_registered_and_what_is_there_stays() {
-        let mut rig = Rig::new(settings());
-        rig.can_do(1, "f");
-        assert!(rig.engine.has_memory_to_register(conn_id(1), b"f", 0), "it is registered");
-        assert!(!rig.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES - 1));
-        assert!(rig.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES));
-        assert!(!rig.engine.has_memory_to_register(conn_id(2), b"g", ABILITY_BYTES));
-        assert!(!rig.engine.create_function(b"g", 10) && rig.engine.create_function(b"f", 10));
+        let mut fixture = Fixture::new(settings());
+        fixture.can_do(1, "f");
+        assert!(fixture.engine.has_memory_to_register(conn_id(1), b"f", 0), "it is registered");
+        assert!(!fixture.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES - 1));
+        assert!(fixture.engine.has_memory_to_register(conn_id(2), b"f", ABILITY_BYTES));
+        assert!(!fixture.engine.has_memory_to_register(conn_id(2), b"g", ABILITY_BYTES));
+        assert!(
+            !fixture.engine.create_function(b"g", 10) && fixture.engine.create_function(b"f", 10)
+        );
     }
 }

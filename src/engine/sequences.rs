@@ -9,7 +9,7 @@ use super::Engine;
 use super::handle::SEQUENCE_MAX;
 
 /// The sequence numbers that are left to a core.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sequences {
     next: u64,
     end: u64,
@@ -52,24 +52,24 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use crate::engine::SubmitError;
-    use crate::engine::tests::{Rig, settings};
+    use crate::engine::tests::{Fixture, settings};
     use crate::wire::Command;
 
     #[test]
     fn a_job_without_a_reserved_number_is_refused_and_one_that_joins_needs_none() {
-        let mut rig = Rig::new(settings());
-        rig.engine.allow_sequences(3);
-        let first = rig.submit(0, Command::SubmitJobBg, "f\0u\0");
-        assert_eq!(rig.engine.sequences_left(), 1);
-        rig.background("f");
+        let mut fixture = Fixture::new(settings());
+        fixture.engine.allow_sequences(3);
+        let first = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
+        assert_eq!(fixture.engine.sequences_left(), 1);
+        fixture.background("f");
         for _ in 0..2 {
-            let refused = rig.try_submit(0, Command::SubmitJob, "f\0\0");
+            let refused = fixture.try_submit(0, Command::SubmitJob, "f\0\0");
             assert_eq!(refused, Err(SubmitError::OutOfNumbers));
         }
-        assert_eq!(rig.submit(1, Command::SubmitJob, "f\0u\0"), first);
-        rig.engine.allow_sequences(4);
-        let last = rig.background("f");
+        assert_eq!(fixture.submit(1, Command::SubmitJob, "f\0u\0"), first);
+        fixture.engine.allow_sequences(4);
+        let last = fixture.background("f");
         assert_eq!(last - first, 2 << crate::engine::handle::SLOT_BITS, "none is left out");
-        assert_eq!(rig.engine.sequences_left(), 0);
+        assert_eq!(fixture.engine.sequences_left(), 0);
     }
 }

@@ -14,6 +14,7 @@ use slab::Slab;
 use super::ids::Id;
 
 /// Records of type `R` by ids of type `I`.
+#[derive(Clone)]
 pub struct Table<I, R> {
     slab: Slab<R>,
     ids: PhantomData<I>,

@@ -30,7 +30,7 @@ id! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(NonZero<u32>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Timer<K> {
     deadline_ms: u64,
     key: K,
@@ -49,7 +49,7 @@ impl<K> Linked for Timer<K> {
 }
 
 /// All timers of one core, each with a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timers<K> {
     timers: Table<RecordId, Timer<K>>,
     /// The lists of all slots, `SLOTS` for each level, and that of the due timers.

@@ -6,9 +6,10 @@
 //!
 //! Invariant: the counts of a function and of the engine change in the same call as a job's state.
 
+use super::event::{Loss, Step};
 use super::ids::JobId;
 use super::job::State;
-use super::{Effect, Engine, Now};
+use super::{ConnId, Effect, Engine, Now};
 
 /// Which end of its queue a job goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +20,14 @@ enum End {
 
 impl Engine {
     /// Takes a running job from its worker and returns it to its queue.
-    pub(super) fn lose_worker(&mut self, id: JobId, now: Now) {
+    pub(super) fn lose_worker(&mut self, id: JobId, worker: ConnId, loss: Loss, now: Now) {
         self.release(id);
-        self.return_job(id, now);
+        self.return_job(id, worker, loss, now);
     }
 
     /// Returns a job that was taken from its worker to the head of its queue, or removes it after
     /// its last attempt.
-    pub(super) fn return_job(&mut self, id: JobId, now: Now) {
+    pub(super) fn return_job(&mut self, id: JobId, worker: ConnId, loss: Loss, now: Now) {
         let job = &mut self.jobs[id];
         job.attempts = job.attempts.saturating_add(1);
         let exhausted = self
@@ -35,13 +36,17 @@ impl Engine {
             .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
         if job.cancelled || (!job.background && job.clients.is_empty()) {
             self.counters.abandoned += u64::from(!job.cancelled);
+            self.note(Step::Abandoned, id, Some(worker));
             self.remove(id);
         } else if exhausted {
             self.counters.exhausted += 1;
+            self.note(Step::Exhausted(loss), id, Some(worker));
             self.fail(id);
             self.remove(id);
         } else {
             self.counters.requeued += 1;
+            self.note(Step::Requeued(loss), id, Some(worker));
+            let job = &mut self.jobs[id];
             (job.numerator, job.denominator) = (0, 0);
             if job.stored {
                 let (number, attempts) = (job.number, job.attempts.into());

@@ -7,6 +7,7 @@
 //! Invariant: a function's queue with jobs is in the `maybe_ready` list of each of its workers. A
 //! running job is in the `running` list of the ability by which its worker took it.
 
+use super::event::{Loss, Step};
 use super::function::{OWN, READY, WAKING};
 use super::ids::{AbilityId, FunctionId, JobId};
 use super::job::State;
@@ -61,12 +62,19 @@ impl Engine {
         if let Some(id) = self.abilities.find(conn, function_id) {
             let mut lost = Vec::new();
             self.remove_ability(id, &mut lost);
-            lost.into_iter().for_each(|job| self.return_job(job, now));
+            for job in lost {
+                self.return_job(job, conn, Loss::Withdrawn, now);
+            }
         }
     }
 
     /// `RESET_ABILITIES`: a connection can't run anything any more.
     pub fn reset_abilities(&mut self, conn: ConnId, now: Now) {
+        self.withdraw_all(conn, Loss::Withdrawn, now);
+    }
+
+    /// A connection can't run anything any more, for this reason.
+    pub(super) fn withdraw_all(&mut self, conn: ConnId, loss: Loss, now: Now) {
         // The lease and the abilities end before the jobs return to their queues, so that the jobs
         // don't wake this worker.
         self.end_lease(conn);
@@ -74,7 +82,7 @@ impl Engine {
         while let Some(id) = self.peers[conn].abilities.front() {
             self.remove_ability(id, &mut lost);
         }
-        lost.into_iter().for_each(|job| self.return_job(job, now));
+        lost.into_iter().for_each(|job| self.return_job(job, conn, loss, now));
     }
 
     /// `GRAB_JOB*`: assigns the next job to this worker: the most urgent priority first, its
@@ -94,8 +102,8 @@ impl Engine {
     /// Priorities that have jobs for a worker. Drops empty queues from the worker's lists, as
     /// `grab` does.
     pub fn ready(&mut self, conn: ConnId) -> PrioritySet {
-        let has_jobs = |priority: &Priority| self.next_in_turn(conn, *priority).is_some();
-        Priority::ALL.into_iter().filter(has_jobs).collect()
+        let has_jobs = |priority| self.next_in_turn(conn, priority).is_some();
+        PrioritySet::from_flags(Priority::ALL.map(has_jobs))
     }
 
     /// The functions a connection can run, the latest first.
@@ -179,6 +187,7 @@ impl Engine {
         job.run_by(ability_id);
         job.timer = timer;
         self.counters.assigned += 1;
+        self.note(Step::Assigned, id, Some(conn));
         id
     }
 
@@ -239,6 +248,14 @@ impl Engine {
 
 #[cfg(debug_assertions)]
 impl Engine {
+    /// The function that a worker holds a lease for.
+    pub(crate) fn leased_for(&self, conn: ConnId) -> Option<FunctionId> {
+        match self.peers.get(conn)?.sleep {
+            SleepState::Woken { function, .. } => Some(function),
+            SleepState::Awake | SleepState::Asleep => None,
+        }
+    }
+
     /// The workers' part of `check_invariants`.
     pub(crate) fn check_workers(&self) {
         let records = &self.abilities.records;

@@ -33,7 +33,7 @@ pub use self::driver::{
     connection_limits,
 };
 use self::host::alarm::Alarm;
-pub use self::host::clock::Clock;
+use self::host::clock::Clock;
 pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
@@ -122,7 +122,7 @@ pub fn run(
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
-    listeners.announce();
+    listeners.log_addresses();
     ready()?;
     let has_meter = count > 1 && settings.move_after > 0 && server.busy_poll.is_zero();
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
@@ -204,7 +204,7 @@ fn run_cores(
     };
     let run = |core: Core, (runtime, core_loop): (CoreRuntime, CoreLoop)| {
         if let Some(processor) = processor_of(core) {
-            machine::stay_on(processor);
+            machine::pin_thread(processor);
         }
         core_loop.run(runtime).inspect_err(|_| stop_all())
     };

@@ -8,10 +8,10 @@
 //! Invariant: a request has the replies of the protocol, one or none, and never closes the
 //! connection; a packet that can't be parsed is no `Request`.
 
-use tracing::debug;
-
 use crate::engine::handle::Handles;
-use crate::engine::{ConnId, Engine, NotRunning, Now, Status, SubmitError, UNIQUE_BYTES_MAX};
+use crate::engine::{
+    ConnId, Engine, NotRunning, Now, Outcome, Status, SubmitError, UNIQUE_BYTES_MAX,
+};
 use crate::wire::inbound::Refusal;
 use crate::wire::outbox::{Outbox, Slot};
 use crate::wire::text::{c_string, decimal, has_overflow};
@@ -48,10 +48,12 @@ pub struct Context<'a> {
     pub memory_left: usize,
     /// The time.
     pub now: Now,
+    /// The error that the request was answered with.
+    pub refusal: Option<ErrorReply>,
 }
 
 /// The protocol state of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
     exceptions: bool,
@@ -64,10 +66,22 @@ impl Session {
         Self { id: None, exceptions }
     }
 
+    /// The session of a connection at another core: what that core has told of it.
+    #[must_use]
+    pub fn of_proxy(id: Option<Box<[u8]>>, exceptions: bool) -> Self {
+        Self { id, exceptions }
+    }
+
     /// The client id, `-` if none was set.
     #[must_use]
     pub fn id(&self) -> &[u8] {
-        self.id.as_deref().unwrap_or(b"-")
+        self.client_id().unwrap_or(b"-")
+    }
+
+    /// The client id, if one was set.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&[u8]> {
+        self.id.as_deref()
     }
 
     /// Whether the connection receives WORK_EXCEPTION, instead of WORK_FAIL.
@@ -144,7 +158,7 @@ impl Session {
         }
         let handle = c_string(head);
         let number = cx.handles.number(handle)?;
-        cx.engine.work_finished(cx.conn, number).ok()?;
+        cx.engine.work_finished(cx.conn, number, Outcome::Fail).ok()?;
         let (command, body) = (Command::WorkFail, Payload::borrowed(handle));
         Some(Work { command, handle, numerator: &[], denominator: &[], body })
     }
@@ -172,13 +186,6 @@ fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
             } else {
                 cx.outbox.push(&Response::JobCreated { handle: handle.as_ref() });
             }
-            debug!(
-                function = %submit.function.escape_ascii(),
-                unique = %submit.unique.escape_ascii(),
-                handle = %handle.as_ref().escape_ascii(),
-                run_at_s,
-                "accepted"
-            );
         }
         Err(SubmitError::QueueFull) => refuse(cx, ErrorReply::QueueFull),
         Err(SubmitError::OutOfMemory) => refuse(cx, ErrorReply::OutOfMemory),
@@ -219,7 +226,9 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
             let (n, d) = (progress(work.numerator), progress(work.denominator));
             cx.engine.work_status(cx.conn, number, n, d)
         }
-        _ => cx.engine.work_finished(cx.conn, number),
+        Command::WorkComplete => cx.engine.work_finished(cx.conn, number, Outcome::Complete),
+        Command::WorkException => cx.engine.work_finished(cx.conn, number, Outcome::Exception),
+        _ => cx.engine.work_finished(cx.conn, number, Outcome::Fail),
     });
     if done.is_err() {
         refuse(
@@ -276,7 +285,7 @@ pub fn status_unique(unique: &[u8], found: Option<(u64, Status)>) -> Response<'_
 }
 
 fn refuse(cx: &mut Context<'_>, error: ErrorReply) {
-    debug!(conn = cx.conn.number(), code = error.code(), text = error.text(), "error reply");
+    cx.refusal = Some(error);
     cx.outbox.push(&Response::Error(error));
 }
 

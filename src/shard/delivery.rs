@@ -44,6 +44,7 @@ impl Shard {
 
     #[inline]
     fn deliver_effects(&mut self, work: Option<Work<'_>>, now: Now) {
+        self.log_jobs(now);
         let mut effects = std::mem::take(&mut self.effects);
         self.engine.take_effects(&mut effects);
         for effect in effects.drain(..) {

@@ -6,10 +6,12 @@
 //!
 //! Invariant: nothing reaches a session, the engine or another core that `access` hasn't allowed.
 
-use tracing::trace;
+use tracing::{Level, enabled, info};
 
 use super::Shard;
+use super::job_log::PEERS;
 use super::listing::progress::Progress;
+use super::packet_log::{log_line, log_received};
 use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
@@ -49,6 +51,7 @@ impl Shard {
         memory_left: usize,
         now: Now,
     ) {
+        log_received(conn, header, body.bytes());
         let request = match Request::parse(header, body) {
             Ok(request) => request,
             Err(error) => {
@@ -62,7 +65,6 @@ impl Shard {
                 return;
             }
         };
-        trace!(conn = conn.number(), packet = header.command.name(), bytes = header.body_bytes);
         if !self.is_authorised(conn, Action::Request(&request), now) {
             return;
         }
@@ -71,12 +73,21 @@ impl Shard {
         {
             return self.refuse_registration(conn, now);
         }
+        if let Request::CanDo { function }
+        | Request::CanDoTimeout { function, .. }
+        | Request::CantDo { function } = request
+        {
+            self.log_registration(conn, header.command, function);
+        }
         match self.router(conn).route(&request) {
             Route::Here => self.handle_here(conn, &request, memory_left, now),
             route => {
                 self.handle_elsewhere(conn, route, header, body, &request, now);
                 self.check_outbox(conn, now);
             }
+        }
+        if let Request::SetClientId { .. } = request {
+            self.introduce_anew(conn);
         }
     }
 
@@ -131,6 +142,10 @@ impl Shard {
             (Request::CantDo { function }, Route::Owner(owner)) => {
                 self.unregister_at(owner, conn, function, (header, body));
             }
+            (Request::Work(_), Route::Owner(owner)) => {
+                self.ask(owner, conn, header, body);
+                self.connections.with_remote(conn, |remote| remote.note_result(header.command));
+            }
             (_, Route::Owner(owner)) => self.ask(owner, conn, header, body),
             (Request::GetStatusUnique { unique }, _) => {
                 self.ask_all(conn, Question::StatusUnique(unique.into()), now);
@@ -146,9 +161,19 @@ impl Shard {
         }
     }
 
+    /// A worker can run a function from now on, or can't any more.
+    fn log_registration(&self, conn: ConnId, command: Command, function: &[u8]) {
+        if enabled!(target: PEERS, Level::INFO)
+            && let Some(peer) = self.peer_name(conn)
+        {
+            let function = function.escape_ascii();
+            info!(target: PEERS, conn = conn.number(), %peer, %function, "{}", command.name());
+        }
+    }
+
     /// A line of the text protocol.
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
-        trace!(conn = conn.number(), line = %line.escape_ascii());
+        log_line(conn, line);
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }

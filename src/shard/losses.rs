@@ -14,7 +14,7 @@ use crate::engine::{ConnId, Now};
 const LINES_PER_SECOND: u64 = 20;
 
 /// Lines about peers in one second.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Complaints {
     second: u64,
     count: u64,

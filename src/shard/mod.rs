@@ -15,12 +15,17 @@ mod connections;
 mod counters;
 mod delivery;
 mod driver;
+#[cfg(debug_assertions)]
+pub mod fingerprint;
 mod frames;
 mod gate;
+mod job_log;
 mod limits;
 mod listing;
 mod losses;
 mod memory;
+mod packet_log;
+mod refusals;
 mod route;
 mod settings;
 mod unread;
@@ -29,13 +34,15 @@ use std::net::SocketAddr;
 
 use foldhash::HashMap;
 use slab::Slab;
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections};
 pub use self::counters::Counters;
 pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
+use self::job_log::PEERS;
 use self::losses::Complaints;
+use self::refusals::{Kind, Refusals};
 use self::remote::fan_out::FanOut;
 use self::remote::message::HomeConnId;
 pub use self::remote::migration::{HandOver, MigratingConnection};
@@ -46,8 +53,8 @@ use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::protocol::session::{Context, Session};
-use crate::wire::PrioritySet;
 use crate::wire::outbox::{Chunk, Slot};
+use crate::wire::{ErrorReply, PrioritySet};
 
 /// Timers that one `tick` sees to, so that no burst of them stops the core.
 const TIMERS_PER_TICK: usize = 4096;
@@ -70,6 +77,7 @@ const TIMERS_PER_TICK: usize = 4096;
 ///
 /// Everything else only looks. What the frames of a call cause is in the outboxes of the dirty
 /// connections when it returns.
+#[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
@@ -98,6 +106,7 @@ pub struct Shard {
     /// What `Settings::urgency` says of this core.
     published_priorities: PrioritySet,
     complaints: Complaints,
+    refusals: Refusals,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -123,6 +132,7 @@ impl Shard {
             other_cores: OtherCores::default(),
             published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
+            refusals: Refusals::default(),
             counters: Counters::default(),
             settings,
         }
@@ -140,8 +150,7 @@ impl Shard {
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.complaints
-                .log(now, || warn!(peer = %origin.peer, "turned away: too many connections"));
+            self.refusals.add(Kind::Connections, &origin.peer.to_string(), now);
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -149,7 +158,7 @@ impl Shard {
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.counters.connected += 1;
-        debug!(conn = conn.number(), peer = %origin.peer, fd, "connected");
+        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
         Ok(conn)
     }
 
@@ -168,15 +177,17 @@ impl Shard {
     /// The connection is gone: jobs that it had go to others, jobs that only it waited for are
     /// dropped. Its number may be given to the next one at once.
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
+        self.log_disconnected(conn);
         self.engine.disconnect(conn, now);
+        // While the log can still name it.
+        self.log_jobs(now);
         self.leave_others(conn);
         if self.connections[conn].blocked {
             self.outgoing.forget(conn);
         }
         // Effects on this very connection can't be delivered any more.
-        let connection = self.connections.remove(conn);
+        self.connections.remove(conn);
         self.deliver(None, now);
-        debug!(conn = conn.number(), peer = %connection.origin.peer, "disconnected");
     }
 
     /// A chunk has been sent whole.
@@ -214,6 +225,7 @@ impl Shard {
         self.settings.buffer_pool.age(now.mono_ms);
         self.engine.tick(now, TIMERS_PER_TICK);
         self.complaints.report_left_out(now);
+        self.refusals.report(now);
         self.deliver(None, now);
     }
 
@@ -258,7 +270,11 @@ impl Shard {
         if self.connections[conn].holds_back() {
             return None;
         }
-        self.connections.take_chunk(conn)
+        let taken = self.connections.take_chunk(conn)?;
+        if let Chunk::Packets(bytes) = &taken.0 {
+            packet_log::log_sent(conn, bytes);
+        }
+        Some(taken)
     }
 
     /// Whether `take` has something to hand out.
@@ -286,12 +302,13 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let Self { engine, settings, unread, complaints, .. } = self;
+        let Self { engine, settings, unread, complaints, refusals, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
             settings.buffer_pool.deadline_ms(),
             unread.deadline_ms(),
             complaints.deadline_ms(),
+            refusals.deadline_ms(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -420,11 +437,27 @@ impl Shard {
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
     ) -> T {
         let Self { engine, connections, settings, .. } = self;
-        connections.with_session(conn, |session, outbox| {
+        let (result, refusal) = connections.with_session(conn, |session, outbox| {
             let handles = &settings.handles;
-            let mut cx = Context { conn, engine, handles, outbox, slot, memory_left, now };
-            act(session, &mut cx)
-        })
+            let refusal = None;
+            let mut cx = Context { conn, engine, handles, outbox, slot, memory_left, now, refusal };
+            let result = act(session, &mut cx);
+            (result, cx.refusal)
+        });
+        if let Some(error) = refusal {
+            self.note_refusal(conn, error, now);
+        }
+        result
+    }
+
+    /// A request was answered with an error.
+    #[cold]
+    fn note_refusal(&mut self, conn: ConnId, error: ErrorReply, now: Now) {
+        let peer = self.peer_name(conn).map(|peer| peer.to_string()).unwrap_or_default();
+        if let Some(kind) = Kind::of(error) {
+            self.refusals.add(kind, &peer, now);
+        }
+        debug!(conn = conn.number(), peer, code = error.code(), text = error.text(), "error reply");
     }
 }
 

@@ -23,7 +23,7 @@ const READ_NOTHING_MS: u64 = 60_000;
 const CHECK_MS: u64 = 100;
 
 /// Connections with more than `OUTBOX_PAUSE_BYTES` unread.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Unread {
     /// All of them, and some that had as much since the last check.
     listed: Vec<ConnId>,

@@ -4,29 +4,28 @@
 
 use thiserror::Error;
 
-/// Why a store didn't do what it was asked for.
+/// Why an operation of a store failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// It may work when tried again: disk full, database locked, server gone. Nothing of the commit
-    /// is kept, or all of it.
+    /// It may succeed later: disk full, database locked, server unreachable. All or none of the
+    /// commit may be on disk.
     #[error("{0}")]
     Unavailable(String),
-    /// Another server owns the store now: this one must stop acknowledging at once.
+    /// Another server owns the store: this one must stop accepting jobs at once.
     #[error("{0}")]
     Lost(String),
-    /// It can't be used at all: corrupt, of another program, of a newer version. One sentence with
-    /// cause and remedy.
+    /// The store can't be used: corrupt, of another program, or of a newer version.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// Why there is no store.
+/// Why a store can't be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// Another server has it.
+    /// Another server owns it.
     #[error("{0}")]
     Owned(String),
-    /// It can't be used.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

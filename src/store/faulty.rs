@@ -1,9 +1,9 @@
-//! A store in memory that fails when it is told to: for tests of whatever drives a store.
+//! A store in memory that fails on demand, for tests of the writer.
 //!
-//! Commits are counted from 1. Power loss leaves what was durable; `restart` is the next start.
-//! Needs only `super`'s public names, so that tests outside the crate can include this file too.
+//! Commits are counted from 1. After a power loss only `durable` is left; `restart` is the next
+//! start.
 //!
-//! Invariant: `live` differs from `durable` only during a commit and after the power was lost.
+//! Invariant: `live` differs from `durable` only during a commit and after a power loss.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -15,15 +15,15 @@ use crate::engine::record::{Operation, Row};
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Unavailable, and nothing of it is kept.
+    /// Unavailable, and nothing is applied.
     Refused,
-    /// Unavailable, and all of it is kept: the answer got lost.
+    /// Unavailable, and all is applied: the answer was lost.
     Unanswered,
-    /// It never gets to the disk, and nothing else does until `restart`.
+    /// Neither this commit nor a later one reaches the disk until `restart`.
     PowerLoss,
-    /// Another server has the store.
+    /// Another server owns the store.
     Lost,
-    /// The store turns out to be damaged.
+    /// The store is damaged.
     Unusable,
 }
 
@@ -31,22 +31,22 @@ pub(super) enum Fault {
 struct State {
     live: BTreeMap<u64, Row>,
     durable: BTreeMap<u64, Row>,
-    /// Tries so far, with what each was to do.
+    /// All commits so far, failed ones included.
     commits: Vec<Vec<Operation>>,
     faults: BTreeMap<usize, Fault>,
-    /// What happens to commits without a fault of their own.
+    /// The fault of commits without a fault of their own.
     down: Option<Fault>,
     powerless: bool,
-    /// Jobs that were lost by a store that is in good order.
+    /// Jobs that the store has lost, for `take_missing`.
     missing: Vec<u64>,
-    /// Commits wait as long as this is set.
+    /// Commits wait while this is set.
     held: bool,
-    /// What is on record.
+    /// The record.
     prefix: Option<Vec<u8>>,
     mark: Option<u64>,
 }
 
-/// The store, and the handle by which a test steers and inspects it.
+/// The store, and the handle by which a test controls and inspects it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faulty(Arc<(Mutex<State>, Condvar)>);
 
@@ -55,25 +55,25 @@ impl Faulty {
         self.0.0.lock().unwrap()
     }
 
-    /// The `nth` try of a commit from now on meets `fault`; the first is 1.
+    /// The `nth` commit from now on has this fault; the first is 1.
     pub(super) fn fail_at(&self, nth: usize, fault: Fault) {
         let mut state = self.state();
         let at = state.commits.len() + nth;
         state.faults.insert(at, fault);
     }
 
-    /// All commits meet `fault` until this is called with `None`.
+    /// All commits have this fault until the next call.
     pub(super) fn set_down(&self, fault: Option<Fault>) {
         self.state().down = fault;
     }
 
-    /// Lets commits wait, or lets them go on.
+    /// Makes commits wait, or continue.
     pub(super) fn hold(&self, held: bool) {
         self.state().held = held;
         self.0.1.notify_all();
     }
 
-    /// A job is gone as if it had never been kept.
+    /// Loses a job.
     pub(super) fn lose(&self, number: u64) {
         let mut state = self.state();
         state.live.remove(&number);
@@ -81,7 +81,7 @@ impl Faulty {
         state.missing.push(number);
     }
 
-    /// Waits until `count` tries have begun.
+    /// Waits until `count` commits have begun.
     pub(super) fn wait_for_commits(&self, count: usize) {
         let state = self.state();
         let limit = std::time::Duration::from_secs(10);
@@ -90,17 +90,17 @@ impl Faulty {
         assert!(!waited.timed_out(), "no {count} commits in {limit:?}");
     }
 
-    /// What each try of a commit was to do.
+    /// The operations of each commit.
     pub(super) fn commits(&self) -> Vec<Vec<Operation>> {
         self.state().commits.clone()
     }
 
-    /// What a start would find now.
+    /// The jobs that a start would load now.
     pub(super) fn durable(&self) -> Vec<Row> {
         self.state().durable.values().cloned().collect()
     }
 
-    /// The store as it is after the power is back: what was durable.
+    /// The store after the power loss.
     pub(super) fn restart(&self) -> Self {
         let durable = self.state().durable.clone();
         let state = State { live: durable.clone(), durable, ..State::default() };

@@ -1,12 +1,12 @@
-//! A database's path in, sole ownership of it out.
+//! Ownership of an SQLite file: its path in, a lock that one process at a time can hold out.
 //!
-//! SQLite lets many programs write to a file, and a shell may read it while we run; but two servers
-//! with the same jobs would run each of them twice. So a server locks `PATH.lock` beside the
-//! database, which says whose process it is, and the database's own inode, which is the same under
-//! any name and without the former. Knows nothing of what is in the database.
+//! SQLite lets several programs write to a file, and a shell may read it while the server runs; but
+//! two servers would run each job twice. A server therefore locks `PATH.lock` beside the database,
+//! which contains its process id, and the database's inode, which is the same under every name of
+//! the file and if the lock file is removed. Knows nothing of the file's contents.
 //!
-//! Invariant: at most one process holds a `Lock` of a database, and the kernel takes the locks back
-//! from a process that dies.
+//! Invariant: at most one process holds a `Lock` of a database; the kernel releases the locks of a
+//! process that ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -19,14 +19,14 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use thiserror::Error;
 
-/// The byte of the database that stands for its inode: behind all that SQLite locks (from 2^30 on)
-/// and all that a file can hold.
+/// The byte of the database that is locked: beyond all that SQLite locks (from 2^30 on) and beyond
+/// the largest file.
 const LOCKED_BYTE: libc::off_t = 1 << 62;
 
-/// Why a database isn't ours.
+/// Why a database can't be locked.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error(
         "{} belongs to another ringgeard{owner}: stop that one, or wait for its end with --standby",
         database.display()
@@ -34,10 +34,10 @@ pub enum LockError {
     Owned {
         /// The database.
         database: PathBuf,
-        /// Its process as text for people, or nothing.
+        /// The other process as text for people, or empty.
         owner: String,
     },
-    /// It has more than one name.
+    /// The database has more than one name.
     #[error(
         "{} has {names} names (hard links): SQLite keeps what was committed last beside the name \
          that was served, so remove all others",
@@ -49,7 +49,7 @@ pub enum LockError {
         /// Number of its names.
         names: u64,
     },
-    /// The lock's file or the database can't be made or locked.
+    /// The lock file or the database can't be created or locked.
     #[error(
         "{} can't be locked ({error}): check the owner and mode of it and of its folder",
         path.display()
@@ -62,24 +62,25 @@ pub enum LockError {
     },
 }
 
-/// Sole ownership of a database, given back when dropped.
+/// Ownership of a database, released when dropped.
 #[derive(Debug)]
 pub struct Lock {
     database: PathBuf,
-    /// Open as long as the lock is held.
+    /// The locked lock file.
     file: File,
-    /// The database, likewise. SQLite's own locks on it are the process's, and go when the process
-    /// closes any descriptor of it: so this one is opened before and closed after SQLite's.
+    /// The database, locked. SQLite's own locks belong to the process, and end when the process
+    /// closes any descriptor of the file: so this one is opened before SQLite's and closed after
+    /// it.
     inode: File,
-    /// The process that took it.
+    /// Id of the process that acquired the lock.
     process: u32,
 }
 
 impl Lock {
-    /// Takes the lock of the database at `path`, which need not exist, or says who has it.
+    /// Acquires the lock of the database at `path`, which is created if it doesn't exist.
     ///
     /// # Errors
-    /// `LockError`: see there.
+    /// `LockError`, which names the process that holds the lock.
     pub fn try_acquire(path: &Path) -> Result<Self, LockError> {
         let (database, lock_path, file) = open(path)?;
         match file.try_lock() {
@@ -107,13 +108,13 @@ impl Lock {
     /// Device and inode of the database.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The error of fstat(2).
     pub fn file_id(&self) -> io::Result<(u64, u64)> {
         self.inode.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
     fn held(database: PathBuf, mut file: File, inode: File) -> Self {
-        // Only for people: the lock holds without it, also on a full disk.
+        // Only for people: the lock is valid without it, as on a full disk.
         let process = process::id();
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{process}"));
         Self { database, file, inode, process }
@@ -122,8 +123,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file doesn't do while a process that was just forked off still has it open;
-        // and the parent of a daemon must leave its child the lock.
+        // Closing the file doesn't release the lock while a process that was just forked off has it
+        // open. The parent of a daemon must not release the lock of its child.
         if self.process == process::id() {
             let _ = self.file.unlock();
             let _ = set_lock(&self.inode, libc::F_UNLCK);
@@ -131,7 +132,7 @@ impl Drop for Lock {
     }
 }
 
-/// The database's one true path, that of its lock, and the open file of the latter.
+/// The database's resolved path, the path of its lock file, and the open lock file.
 fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
     let failed = |error| LockError::Failed { path: path.into(), error };
     let database = true_path(path).map_err(failed)?;
@@ -145,7 +146,7 @@ fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
     }
 }
 
-/// Opens the database, makes it if there is none, and locks its inode.
+/// Opens the database, creates it if it doesn't exist, and locks its inode.
 fn lock_inode(database: &Path) -> Result<File, LockError> {
     let failed = |error| LockError::Failed { path: database.into(), error };
     let mut options = OpenOptions::new();
@@ -153,7 +154,7 @@ fn lock_inode(database: &Path) -> Result<File, LockError> {
     let file = options.open(database).map_err(failed)?;
     let names = file.metadata().map_err(failed)?.nlink();
     match set_lock(&file, libc::F_WRLCK) {
-        // Before the names: one of them is the other server's.
+        // Checked before the number of names: one of them may be the other server's.
         Err(Errno::EAGAIN | Errno::EACCES) => {
             let owner = " (under another name of the file, or its lock file was removed)".into();
             Err(LockError::Owned { database: database.into(), owner })
@@ -164,8 +165,8 @@ fn lock_inode(database: &Path) -> Result<File, LockError> {
     }
 }
 
-/// Locks belong to the open file here, as with flock(2); but on NFS that one locks all bytes of the
-/// file, also against SQLite in this very process.
+/// Locks or unlocks `LOCKED_BYTE`. The lock belongs to the open file, as with flock(2); but on NFS
+/// flock(2) locks all bytes of the file, also against SQLite in the same process.
 #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants are small")]
 fn set_lock(file: &File, kind: libc::c_int) -> nix::Result<libc::c_int> {
     let lock = libc::flock {
@@ -178,7 +179,7 @@ fn set_lock(file: &File, kind: libc::c_int) -> nix::Result<libc::c_int> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&lock))
 }
 
-/// Links resolved, so that two names of one database share a lock.
+/// The path with symbolic links resolved, so that all names of a database share a lock.
 fn true_path(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -213,7 +214,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jobs.db");
         let first = Lock::try_acquire(&path).unwrap();
-        // As a process has it between its fork and its program.
+        // As in a child process between fork and exec.
         let _copy = first.file.try_clone().unwrap();
         drop(first);
         Lock::try_acquire(&path).unwrap();
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_removed_lock_file_frees_nothing() {
-        // Two servers handed out the same jobs, as an operator's reflex was to remove the file.
+        // Two servers ran the same jobs after an operator had removed the file.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jobs.db");
         let first = Lock::try_acquire(&path).unwrap();

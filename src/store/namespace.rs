@@ -1,36 +1,36 @@
-//! What a store has on record about handles in, the prefix and the first number of this run out.
+//! Handles over restarts: a store's record in, the prefix and the first number of this run out.
 //!
-//! A store keeps a mark: numbers below it may have been given to jobs, of which it need not know
-//! any more. A server moves the mark by a block before it gives the first number of the block out,
-//! so the next server, which starts at the mark, gives no number out again. Knows no database.
+//! A store records a mark: numbers below it may have been used, even if no stored job has them. A
+//! server raises the mark by a block before it uses the first number of the block, and the next
+//! server starts at the mark, so no number is used twice. Knows no database.
 //!
-//! Invariant: all handles of a store start with one prefix, and no number comes twice.
+//! Invariant: all handles of a store have one prefix, and no number is used twice.
 
 use crate::engine::handle::{Handles, SEQUENCE_MAX, SLOT_BITS};
 
 use super::StoreError;
 
-/// Sequence numbers that a server reserves at once; a core that has used half of them asks for the
-/// next block.
+/// Number of sequence numbers in a block; a core that has used half of a block requests the next.
 ///
-/// Large, so that the next block is there long before this one ends: half of it lasts a core for 35
-/// minutes at a million jobs a second, which is what the store may be down for before submissions
-/// are refused. Small enough for 16 million starts, each of which may leave most of a block unused.
+/// Large enough that the next block is reserved long before this one is used up: half of it lasts
+/// for 35 minutes at a million jobs a second on a core, so the store may be down that long before
+/// submissions are refused. Small enough for 16 million starts, each of which may leave most of a
+/// block unused.
 pub const BLOCK: u64 = 1 << 32;
 
-/// What a store has on record about the handles of its jobs.
+/// A store's record about the handles of its jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What they start with; `None` in a store that no server of this version has had yet.
+    /// Prefix of all handles; `None` before the first server that recorded one.
     pub prefix: Option<Vec<u8>>,
-    /// Sequence numbers from here on are free; `None` likewise.
+    /// Sequence numbers from here on are unused; `None` as for the prefix.
     pub mark: Option<u64>,
-    /// The largest number of a job that is kept.
+    /// Largest number of a stored job.
     pub last: Option<u64>,
 }
 
 impl Record {
-    /// The first sequence number that no job has been given yet.
+    /// The first unused sequence number.
     #[must_use]
     pub fn next(&self) -> u64 {
         let behind_last = self.last.map_or(0, |number| (number >> SLOT_BITS) + 1);
@@ -38,29 +38,29 @@ impl Record {
     }
 }
 
-/// What a server would do without a record.
+/// The options of a server about handles.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// What handles start with.
+    /// Prefix of handles.
     pub prefix: &'a [u8],
-    /// Whether the user asked for that prefix.
+    /// Whether the prefix was given as an option.
     pub is_given: bool,
 }
 
-/// What the handles of this run are made of.
+/// Prefix and first number of this run's handles.
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    /// With the store's prefix.
+    /// Converts numbers to handles with the store's prefix.
     pub handles: Handles,
-    /// Where numbers start.
+    /// First sequence number.
     pub first_sequence: u64,
 }
 
 impl Wanted<'_> {
-    /// Refuses a prefix that the user gave beside another one on record.
+    /// Refuses a given prefix that differs from the recorded one.
     ///
     /// # Errors
-    /// `StoreError::Unusable`: a sentence that names both.
+    /// `StoreError::Unusable` with a sentence that names both.
     pub fn check(&self, record: &Record) -> Result<(), StoreError> {
         match &record.prefix {
             Some(prefix) if self.is_given && prefix != self.prefix => {
@@ -75,13 +75,13 @@ impl Wanted<'_> {
         }
     }
 
-    /// Decides on the prefix and where numbers start: not below `first_sequence`, which comes from
-    /// the clock, for a store that was set back, to a backup or by a failover that lost commits,
-    /// has lost the latest mark.
+    /// Determines prefix and first number. Numbers start at `first_sequence` at least, which comes
+    /// from the clock: a store that was restored from a backup, or that lost commits in a failover,
+    /// has an outdated mark.
     ///
     /// # Errors
-    /// `StoreError::Unusable`: the record contradicts the user, or can't be followed.
-    pub fn settle(&self, record: &Record, first_sequence: u64) -> Result<Namespace, StoreError> {
+    /// `StoreError::Unusable` if the record contradicts the options, or is invalid.
+    pub fn resolve(&self, record: &Record, first_sequence: u64) -> Result<Namespace, StoreError> {
         self.check(record)?;
         let prefix = record.prefix.as_deref().unwrap_or(self.prefix);
         let handles = Handles::new(prefix).map_err(|error| {
@@ -103,7 +103,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Where the mark goes from here.
+/// The mark after one more block.
 #[must_use]
 pub fn next_mark(mark: u64) -> u64 {
     mark.saturating_add(BLOCK).min(SEQUENCE_MAX)
@@ -117,7 +117,7 @@ mod tests {
     const WANTED: Wanted<'_> = Wanted { prefix: b"H:b", is_given: false };
 
     fn settle(wanted: Wanted<'_>, record: &Record, first_sequence: u64) -> (String, u64) {
-        let namespace = wanted.settle(record, first_sequence).unwrap();
+        let namespace = wanted.resolve(record, first_sequence).unwrap();
         let prefix = String::from_utf8(namespace.handles.prefix().to_vec()).unwrap();
         (prefix, namespace.first_sequence)
     }
@@ -146,7 +146,7 @@ mod tests {
     fn another_prefix_than_the_stores_is_refused_if_it_was_asked_for() {
         let record = Record { prefix: Some(b"H:a".to_vec()), ..Record::default() };
         let given = Wanted { is_given: true, ..WANTED };
-        let sentence = given.settle(&record, 1).unwrap_err().to_string();
+        let sentence = given.resolve(&record, 1).unwrap_err().to_string();
         assert!(sentence.contains("\"H:a\"") && sentence.contains("\"H:b\""), "{sentence}");
         let same = Wanted { prefix: b"H:a", ..given };
         assert_eq!(settle(same, &record, 1).0, "H:a");
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_record_that_cant_be_followed_is_refused() {
         let broken = Record { prefix: Some(b"a b".to_vec()), ..Record::default() };
-        let refusal = |record: &Record| WANTED.settle(record, 1).unwrap_err().to_string();
+        let refusal = |record: &Record| WANTED.resolve(record, 1).unwrap_err().to_string();
         assert!(refusal(&broken).contains("handle_prefix"));
         for full in [
             Record { last: Some(u64::MAX), ..Record::default() },

@@ -1,6 +1,8 @@
-//! The choice of a store in, an open store that is this process's alone out.
+//! Opens a store: the choice of a database in, a store that this process owns out.
 //!
-//! Knows which databases there are; what each does is its own file's.
+//! Knows which databases there are, and how to wait for the end of another server that owns one.
+//!
+//! Invariant: an opened store belongs to this process alone.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,58 +16,59 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{OpenError, Store, StoreError};
 
-/// How often a server that waits for the store looks whether it is free.
+/// Time between two attempts of a standby to get the store.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Where background jobs are kept.
+/// Where background jobs are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreChoice {
     /// In a file.
     Sqlite {
         /// Its path.
         path: PathBuf,
-        /// gearmand's table whose jobs are taken over, if not its default.
+        /// gearmand's table whose jobs are imported, if not its default.
         table: Option<String>,
     },
     /// On a PostgreSQL server.
     Postgres {
-        /// A URL, or libpq's words.
+        /// A URL or libpq's `key=value` words.
         conninfo: String,
-        /// gearmand's table whose jobs are taken over, if not its default.
+        /// gearmand's table whose jobs are imported, if not its default.
         table: Option<String>,
     },
 }
 
-/// A store that is this process's.
+/// A store that this process owns.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub store: Box<dyn Store>,
-    /// For the handles of its jobs.
+    /// Prefix and first number of the handles of this run.
     pub namespace: Namespace,
 }
 
-/// Opens a store and decides what the handles of this run are made of. `first_sequence` is where
-/// numbers of jobs start by the clock, asked when the store has come to be this server's. While
-/// another server owns it, this one waits for as long as `patience` says so, if there is any: then
-/// `None` means that it ran out.
+/// Opens a store and determines prefix and first number of this run's handles. `first_sequence`
+/// returns the first number by the clock; it is called once the store is owned. `keep_waiting`
+/// makes this server a standby: while another server owns the store, it waits until `keep_waiting`
+/// returns `false`, and then the result is `None`.
 ///
 /// # Errors
-/// `OpenError`: see there.
+/// `OpenError` if the store is owned by another server, or can't be used.
 pub fn open(
     choice: &StoreChoice,
     wanted: &Wanted<'_>,
     first_sequence: impl Fn() -> u64,
-    patience: Option<impl Fn() -> bool>,
+    keep_waiting: Option<impl Fn() -> bool>,
 ) -> Result<Option<Opened>, OpenError> {
-    if patience.is_some() && wanted.is_given {
-        // A standby with the wrong prefix is to hear of it now, not at the failover.
+    let is_standby = keep_waiting.is_some();
+    if is_standby && wanted.is_given {
+        // A standby with a wrong prefix fails now, not at the failover.
         peek(choice).map_or(Ok(()), |record| wanted.check(&record))?;
     }
-    let mut told = false;
+    let mut logged = false;
     let mut keep_waiting = || {
-        let waits = patience.as_ref().is_some_and(|is_patient| is_patient());
-        if waits && !std::mem::replace(&mut told, true) {
+        let waits = keep_waiting.as_ref().is_some_and(|keep_waiting| keep_waiting());
+        if waits && !std::mem::replace(&mut logged, true) {
             info!("standing by: another server owns the store");
         }
         waits
@@ -80,14 +83,14 @@ pub fn open(
         }
     };
     let mut store = match opened {
-        Err(OpenError::Owned(_)) if patience.is_some() => return Ok(None),
+        Err(OpenError::Owned(_)) if is_standby => return Ok(None),
         opened => opened?,
     };
-    let namespace = wanted.settle(&store.record()?, first_sequence())?;
+    let namespace = wanted.resolve(&store.record()?, first_sequence())?;
     Ok(Some(Opened { store, namespace }))
 }
 
-/// What is on record in a store that another server may own; `None` if that can't be found out.
+/// The record of a store that another server may own; `None` if it can't be read.
 fn peek(choice: &StoreChoice) -> Option<Record> {
     match choice {
         StoreChoice::Sqlite { path, .. } => Sqlite::peek(path),

@@ -1,11 +1,11 @@
-//! Durable jobs on a PostgreSQL server that others may share.
+//! Durable jobs on a PostgreSQL server: operations in, rows of tables out.
 //!
-//! A commit is one statement, or one transaction of several when payloads are large. One server
-//! owns the tables: it holds an advisory lock and the latest generation. Another one may wait for
-//! the lock and go on with the jobs. Knows SQL, and nothing of queues; it blocks its thread.
+//! A commit is one statement, or a transaction of several if payloads are large. One ringgear owns
+//! the tables: it holds an advisory lock and the latest generation. A standby waits for the lock
+//! and takes the jobs over. Knows SQL, but no queues; blocks its thread.
 //!
-//! Invariant: a commit is applied if and only if its generation is still the latest one, and none
-//! of an earlier session is applied after a later session has begun.
+//! Invariant: a commit is applied if and only if its generation is the latest, and no commit of an
+//! earlier session is applied after a later session has begun.
 
 mod change;
 mod conninfo;
@@ -44,16 +44,15 @@ use crate::wire::Priority;
 ///
 /// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
 ///    generation (counts the sessions of owners) and the owner's token (random for each process).
-/// 2. `ringgear_owner` also has what is on record about handles.
+/// 2. `ringgear_owner` also has the record about handles.
 ///
 /// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
 /// let `Link::own` alter tables of each older version before it takes the next generation, in the
-/// same transaction. Older servers refuse newer tables. Numbers are unsigned here and signed there,
-/// bit for bit; they reach 2^63 after a thousand years.
+/// same transaction. Older servers refuse newer tables. Unsigned numbers are stored as signed ones
+/// with the same bits; they reach 2^63 after a thousand years.
 const VERSION: i32 = 2;
 
-/// The tables, made by whoever finds none. Payloads are kept as they are: trying to compress them
-/// costs more than it saves.
+/// Creates the tables. Payloads are stored uncompressed: compression costs more than it saves.
 const SCHEMA: &str = "\
 CREATE TABLE ringgear_job (
     number bigint PRIMARY KEY,
@@ -75,28 +74,28 @@ CREATE TABLE ringgear_owner (
     next_sequence bigint
 );";
 
-/// Serializes the making of tables; `ringgear` in ASCII.
+/// Lock for the creation of tables; `ringgear` in ASCII.
 const SCHEMA_LOCK: i64 = 0x7269_6e67_6765_6172;
 
 const LOAD: &str = "\
 SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
 FROM ringgear_job ORDER BY number";
 
-/// Each row has a limit of its own.
+/// No time limit for the statement: each row has its own, `ROW_TIMEOUT`.
 const BEGIN_LONG_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0";
 
 const NUMBERS: &str = "SELECT number FROM ringgear_job ORDER BY number";
 
-/// Changes above this size are a transaction with a longer limit at the server.
+/// Size above which a change is a transaction, which sets a longer time limit at the server.
 const SINGLE_BYTES_MAX: usize = 1 << 20;
-/// How long a row may take to arrive while jobs are loaded.
+/// Time limit for each row while jobs are loaded.
 const ROW_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often the lock is tried while another server has it.
+/// Time between two attempts to get the lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long an owner that has just ended may take to vanish from the server.
+/// How long PostgreSQL may take to release the lock of an owner that has ended.
 const LOCK_GRACE: Duration = Duration::from_secs(2);
 
-/// Jobs on a PostgreSQL server.
+/// A store on a PostgreSQL server.
 pub struct Postgres {
     link: Link,
     runtime: Runtime,
@@ -110,26 +109,26 @@ struct OwnerSession {
     change: Statement,
 }
 
-/// The way to the server and what is known about it.
+/// The session with PostgreSQL, or what is needed to open the next one.
 struct Link {
     targets: Vec<Target>,
-    /// Where the last session led, for messages.
+    /// Server and database of the last session, for messages.
     place: String,
     ready: Option<OwnerSession>,
-    /// The server's sides of sessions that may have the lock.
+    /// PostgreSQL's processes of own sessions that may hold the lock.
     backends: Vec<Backend>,
-    /// Says that the owner is this process.
+    /// Random token that identifies this process as the owner.
     token: Vec<u8>,
     generation: i64,
-    /// What this process has put on record: prefix and mark.
+    /// The record that this process wrote: prefix and mark.
     reserved: Option<(Box<[u8]>, u64)>,
-    /// Generation and token of the owner before.
-    before: (i64, Vec<u8>),
-    /// The jobs that the table should have.
+    /// Generation and token of the previous owner.
+    previous: (i64, Vec<u8>),
+    /// Jobs that the table should have.
     expected: ExpectedJobs,
-    /// Those that it didn't have when the last session began, until they are asked for.
+    /// Expected jobs that the table didn't have when the last session began, until `take_missing`.
     missing: Vec<u64>,
-    /// Set for good once another server owns the jobs.
+    /// Another server owns the tables; never reset.
     lost: bool,
 }
 
@@ -145,16 +144,16 @@ impl fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Connects, makes the tables if there are none, becomes their owner, and takes over the jobs
-    /// of a gearmand that kept them in `table` (gearmand's `queue` unless named), numbered from
-    /// `first_sequence`.
+    /// Connects, creates the tables if there are none, becomes their owner, and imports the jobs of
+    /// gearmand's `table` (by default `queue`), numbered from `first_sequence`.
     ///
     /// `conninfo` is a connection string as libpq reads it, completed from libpq's environment
-    /// variables. While another server owns the tables, `keep_waiting` is asked some times a second
-    /// whether to go on waiting; once it was connected, a server that goes away is waited for, too.
+    /// variables. While another server owns the tables, `keep_waiting` is called a few times a
+    /// second and decides whether to continue; after the first connection this also applies while
+    /// PostgreSQL is unreachable.
     ///
     /// # Errors
-    /// `OpenError`: see there.
+    /// `OpenError` if another server owns the tables, or they can't be used.
     pub fn open(
         conninfo: &str,
         table: Option<&str>,
@@ -177,7 +176,7 @@ impl Postgres {
             backends: Vec::new(),
             token,
             generation: 0,
-            before: (0, Vec::new()),
+            previous: (0, Vec::new()),
             reserved: None,
             expected: ExpectedJobs::default(),
             missing: Vec::new(),
@@ -187,8 +186,8 @@ impl Postgres {
         Ok(Self { link, runtime, next_sequence })
     }
 
-    /// What is on record in the tables, which may be another server's; `None` if they can't be read
-    /// or have none.
+    /// The record in the tables, which another server may own; `None` if it can't be read or there
+    /// is none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {
         let config = conninfo::config(conninfo, |name| std::env::var(name).ok()).ok()?;
         let targets = conninfo::targets(&config);
@@ -197,15 +196,15 @@ impl Postgres {
         runtime.block_on(async { record::read(&Session::connect(&targets).await.ok()?).await.ok() })
     }
 
-    /// The first sequence above those of all jobs that are kept, and not below `first_sequence`.
+    /// The first sequence number above those of all stored jobs, at least `first_sequence`.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
 
-    /// Lets a session that was given up close its socket, and with it give the lock back, now:
-    /// nothing runs here between calls.
-    fn settle<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// After an error: lets a dropped session close its socket, which releases the lock. No task
+    /// runs between calls, so this must be done before the call returns.
+    fn close_dropped<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_err() {
             self.runtime.block_on(tokio::task::yield_now());
         }
@@ -216,27 +215,27 @@ impl Postgres {
 impl Store for Postgres {
     fn record(&mut self) -> Result<Record, StoreError> {
         let result = self.runtime.block_on(self.link.record());
-        self.settle(result)
+        self.close_dropped(result)
     }
 
     fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.reserve(prefix, mark));
-        self.settle(result)
+        self.close_dropped(result)
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load(each));
-        self.settle(result)
+        self.close_dropped(result)
     }
 
     fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
         let result = self.runtime.block_on(self.link.commit(operations));
-        self.settle(result)
+        self.close_dropped(result)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
         match self.commit(&[]) {
-            // Connects again at once: a server that waits for the lock does so, too.
+            // Reconnects at once, as a standby that waits for the lock does.
             Err(StoreError::Unavailable(_)) => self.commit(&[]),
             checked => checked,
         }
@@ -281,7 +280,8 @@ impl Link {
         Ok(sequence)
     }
 
-    /// Waits for as long as `keep_waiting` says; gives a session that has the lock.
+    /// Connects, and waits for the lock while `keep_waiting` returns `true`. Returns a session that
+    /// holds the lock.
     async fn wait_for_lock(
         &mut self,
         keep_waiting: &mut dyn FnMut() -> bool,
@@ -315,7 +315,7 @@ impl Link {
         }
     }
 
-    /// Connects a server that waits and has lost its session.
+    /// Reconnects a standby.
     async fn connect_again(
         &mut self,
         keep_waiting: &mut dyn FnMut() -> bool,
@@ -326,7 +326,7 @@ impl Link {
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
                     let error = error.at_start(&self.place);
-                    // Waiting mends what is unavailable, and nothing else.
+                    // Waiting helps against `Unavailable` only.
                     if !matches!(error, StoreError::Unavailable(_)) || !keep_waiting() {
                         return Err(error.into());
                     }
@@ -335,14 +335,15 @@ impl Link {
         }
     }
 
-    /// Connects; messages name that place from here on.
+    /// Connects; messages name this server from now on.
     async fn connect(&mut self) -> Result<Session, SessionError> {
         let session = Session::connect(&self.targets).await?;
         self.place.clone_from(&session.place);
         Ok(session)
     }
 
-    /// Connects and sees to it that there are tables of this version; gives their generation, too.
+    /// Connects, creates the tables if there are none, and checks their version. Returns the
+    /// session and the generation.
     async fn connect_first(&mut self) -> Result<(Session, i64), SessionError> {
         let session = self.connect().await?;
         let sql = "SELECT to_regclass('ringgear_owner') IS NOT NULL";
@@ -363,7 +364,7 @@ impl Link {
         Ok((session, generation))
     }
 
-    /// Gives the version of the tables, which need not be the latest.
+    /// Returns the version of the tables, if this server knows it.
     async fn check_version(&self, session: &Session, lock: &str) -> Result<i32, SessionError> {
         let sql = format!("SELECT version FROM ringgear_owner {lock}");
         let row = answer(ANSWER_TIMEOUT, session.client.query_opt(&sql, &[])).await?;
@@ -383,7 +384,7 @@ impl Link {
         Err(SessionError::Explained(StoreError::Unusable(sentence)))
     }
 
-    /// Takes the next generation; earlier ones can't commit from here on.
+    /// Becomes the owner with the next generation; earlier generations can't commit from now on.
     async fn own(&mut self, session: &Session) -> Result<i64, SessionError> {
         session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
@@ -392,7 +393,7 @@ impl Link {
         }
         let sql = "SELECT generation, owner FROM ringgear_owner";
         let before = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
-        self.before = (before.get(0), before.get(1));
+        self.previous = (before.get(0), before.get(1));
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    RETURNING generation";
         let generation =
@@ -401,7 +402,7 @@ impl Link {
         Ok(generation)
     }
 
-    /// What to say when another server has the lock and nobody waits.
+    /// The error if another server holds the lock.
     async fn owned(&self, session: &Session) -> OpenError {
         let holder = match session.holder().await {
             Ok(Some((backend, host))) => {
@@ -416,7 +417,8 @@ impl Link {
         ))
     }
 
-    /// Takes the session out, a new one if need be; whoever finds it in good order puts it back.
+    /// Takes the session out of `ready`, or opens a new one. The caller puts it back if it is still
+    /// usable.
     async fn take(&mut self) -> Result<OwnerSession, StoreError> {
         if self.lost {
             return Err(self.lose());
@@ -427,15 +429,15 @@ impl Link {
         }
     }
 
-    /// Connects again and goes on as the owner, provided that nobody else was it meanwhile.
+    /// Reconnects as the owner, provided that no other server has become it.
     async fn reconnect(&mut self) -> Result<OwnerSession, SessionError> {
         let session = self.connect().await?;
         let started = Instant::now();
-        // It stays among them if it falls silent: then it may have got the lock.
+        // Stays in the list after a timeout, as this session may have got the lock then.
         self.backends.push(session.backend);
         while !session.lock().await? {
-            // The lock may still be with an earlier session: its end is not known to the server,
-            // or it is about to commit what was given up here.
+            // An earlier session may still hold the lock: PostgreSQL hasn't noticed its end, or it
+            // is about to commit what timed out here.
             match session.holder().await? {
                 Some((backend, _)) if self.backends.contains(&backend) => {
                     session.terminate(backend).await?;
@@ -453,11 +455,11 @@ impl Link {
             sleep(LOCK_INTERVAL).await;
         }
         self.backends = vec![session.backend];
-        // A failover may have taken back that this server became the owner; then the one before is
-        // there as it was left, and no other server has been the owner since.
+        // A failover may have undone that this server became the owner. Then the row still has the
+        // previous owner, and no other server has been the owner since.
         let sql = "UPDATE ringgear_owner SET generation = generation + 1, owner = $1 \
                    WHERE owner = $1 OR generation = $2 AND owner = $3 RETURNING generation";
-        let (generation, owner) = &self.before;
+        let (generation, owner) = &self.previous;
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.token, generation, owner];
         let Some(row) = answer(ANSWER_TIMEOUT, session.client.query_opt(sql, &parameters)).await?
         else {
@@ -473,20 +475,20 @@ impl Link {
         Ok(ready)
     }
 
-    /// Writes what a failover may have taken: the record, and the columns that `own` added for it.
+    /// Writes again what a failover may have undone: the record, and the columns that `own` added.
     async fn record_again(&self, session: &Session) -> Result<(), SessionError> {
         if self.check_version(session, "").await? < 2 {
             session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
         }
         let Some((prefix, mark)) = &self.reserved else { return Ok(()) };
         match record::write(session, self.generation, prefix, *mark).await {
-            // What a standby acknowledges next includes this, so the session need not end.
+            // The next commit that the replica confirms includes this one.
             Err(SessionError::Warned(_)) | Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Several hosts are there for failovers, and those lose what no standby has.
+    /// Warns if several hosts are given, for failovers, and replication is asynchronous.
     fn warn_of_asynchrony(&self, session: &Session) {
         if self.targets.len() > 1 && !session.is_synchronous {
             warn!(
@@ -497,8 +499,8 @@ impl Link {
         }
     }
 
-    /// Finds out whether the table still has what was committed in earlier sessions: it may be the
-    /// one of a standby that was behind. Removes again what was removed.
+    /// Compares the table with the commits of earlier sessions, as it may be that of a replica that
+    /// was behind. Sets `missing`, and removes jobs that were removed before.
     async fn compare(&mut self, ready: &OwnerSession) -> Result<(), SessionError> {
         let session = &ready.session;
         session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
@@ -512,20 +514,20 @@ impl Link {
         let difference = comparison.finish();
         session.run(ANSWER_TIMEOUT, "COMMIT").await?;
         self.missing = difference.missing;
-        if difference.back.is_empty() {
+        if difference.restored.is_empty() {
             return Ok(());
         }
-        let jobs = difference.back.len();
+        let jobs = difference.restored.len();
         warn!(jobs, "{} has jobs again that are done: they are removed", self.place);
         let operations: Vec<Operation> =
-            difference.back.into_iter().map(|number| Operation::Remove { number }).collect();
+            difference.restored.into_iter().map(|number| Operation::Remove { number }).collect();
         if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
             return Err(SessionError::Explained(self.lose()));
         }
         Ok(())
     }
 
-    /// Gives everything up for good.
+    /// Drops the session for good: another server owns the tables.
     fn lose(&mut self) -> StoreError {
         self.lost = true;
         self.ready = None;
@@ -587,7 +589,7 @@ impl Link {
             Err(error) => {
                 let usable = match &error {
                     SessionError::Warned(_) => true,
-                    // A statement alone was rolled back by its refusal.
+                    // A single statement is rolled back by its error.
                     error if error.is_refusal() => {
                         !several || ready.session.run(ANSWER_TIMEOUT, "ROLLBACK").await.is_ok()
                     }
@@ -602,7 +604,7 @@ impl Link {
     }
 }
 
-/// Tries to become the owner, if this server may.
+/// Tries to get the lock, unless the delay leaves it to the previous owner.
 async fn try_lock(session: &Session, delay: &mut LockDelay) -> Result<bool, SessionError> {
     let generation = session.generation().await?;
     Ok(delay.is_over(generation, Instant::now()) && session.lock().await?)
@@ -612,13 +614,13 @@ fn largest(chunks: &[Chunk<'_>]) -> usize {
     chunks.iter().map(|chunk| chunk.bytes).max().unwrap_or(0)
 }
 
-/// Whether chunks need a transaction: a statement alone is one of its own.
+/// Whether chunks need an explicit transaction, which a single statement doesn't.
 fn is_transaction(chunks: &[Chunk<'_>]) -> bool {
     chunks.len() > 1 || largest(chunks) > SINGLE_BYTES_MAX
 }
 
-/// Applies all chunks in one transaction and gives the number of rows that are changed; `None`, and
-/// nothing applied, if `generation` is over.
+/// Applies all chunks in one transaction and returns the number of changed rows; `None`, and
+/// nothing applied, if `generation` is not the latest.
 async fn apply(
     ready: &OwnerSession,
     generation: i64,
@@ -648,7 +650,7 @@ async fn apply(
     Ok(Some(changed))
 }
 
-/// Streams the table.
+/// Reads all rows of the table.
 async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), SessionError> {
     session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
     let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;

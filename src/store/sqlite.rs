@@ -1,11 +1,11 @@
-//! Durable jobs in a file: operations in, a table out that every sqlite3 shell can read.
+//! Durable jobs in a file: operations in, a table out that the sqlite3 shell can read.
 //!
-//! SQLite runs in this process with a write-ahead log. One connection is kept while it works and is
-//! opened anew after a fault that may have left it in a bad way. Takes over what C gearmand left in
-//! its own table (`gearmand`). Knows neither threads nor retries (`writer`).
+//! SQLite runs in this process with a write-ahead log. One connection is kept open and is reopened
+//! after an error that may have broken it. Imports the jobs of C gearmand's table (`gearmand`).
+//! Knows neither threads nor retries (`writer`).
 //!
-//! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice
-//! leaves what applying it once does.
+//! Invariant: a commit is one transaction and on disk when it returns; applying a commit twice has
+//! the effect of applying it once.
 
 mod gearmand;
 mod rows;
@@ -29,23 +29,23 @@ use super::namespace::Record;
 use super::{Store, StoreError};
 use crate::engine::record::{Operation, Row};
 
-/// The table of gearmand's queue when nobody named another.
+/// Default name of gearmand's table.
 pub const GEARMAND_TABLE: &str = "gearman_queue";
 
-/// `PRAGMA application_id` of our files: "ring".
+/// `PRAGMA application_id` of ringgear's files: "ring".
 const APPLICATION_ID: i64 = 0x7269_6e67;
 
-/// `PRAGMA user_version` of our files.
+/// `PRAGMA user_version` of ringgear's files.
 ///
-/// To change the schema: raise it by one, let `SCHEMA` make what new files get, and let `claim`
-/// bring files of each older version a step further in the transaction that sets this number. What
-/// a released version means never changes, and each gets a test that reads a file of it.
+/// To change the schema: raise it by one, add the change to what new files get, and let `claim`
+/// upgrade files of each older version by one step in the transaction that sets this number. The
+/// meaning of a released version never changes, and each has a test that reads a file of it.
 ///
 /// 1. `ringgear_job` has a row for each job.
-/// 2. `ringgear_owner` has one row with what is on record about handles.
+/// 2. `ringgear_owner` has one row with the record about handles.
 const VERSION: i64 = 2;
 
-/// The table of the first version. Comments stay in the file: `.schema` shows them.
+/// The table of version 1. The comments are stored in the file, and `.schema` shows them.
 const SCHEMA: &str = "
 CREATE TABLE ringgear_job (
     number     INTEGER PRIMARY KEY,         -- the number in its handle, its order too
@@ -58,7 +58,7 @@ CREATE TABLE ringgear_job (
     payload    BLOB NOT NULL DEFAULT x''
 )";
 
-/// What version 2 adds.
+/// The additions of version 2.
 const SCHEMA_2: &str = "
 CREATE TABLE ringgear_owner (
     only_row      INTEGER PRIMARY KEY CHECK (only_row = 1),
@@ -71,7 +71,7 @@ INSERT INTO ringgear_owner VALUES (1, 0, NULL, NULL)";
 const OUR_TABLES: [&str; 2] = ["ringgear_job", "ringgear_owner"];
 
 const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
-/// A number of the upper half, which is a negative one here, is larger than all others.
+/// The largest number. Numbers above 2^63 are negative in the table, and larger than all others.
 const LAST: &str = "SELECT coalesce((SELECT max(number) FROM ringgear_job WHERE number < 0),
     (SELECT max(number) FROM ringgear_job))";
 const RESERVE: &str = "UPDATE ringgear_owner SET generation = ?1, handle_prefix = ?2,
@@ -83,42 +83,42 @@ const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
 const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
     payload FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
 
-/// How often the generation is looked at while nothing is committed.
+/// Time between two checks of the generation while nothing is committed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a commit waits for a shell that writes. Longer waits are the writer's to arrange.
+/// How long a commit waits for another program's transaction before it fails; the writer retries.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Kibibytes of pages that are kept in memory. Jobs come and go at the two ends of the table: more
-/// makes nothing faster.
+/// Size of the page cache in kibibytes. Jobs are inserted and removed at the two ends of the table,
+/// so a larger cache is not faster.
 const CACHE_KIB: i64 = 8 << 10;
-/// Pages in the log after which a commit also moves them to the database. That commit takes some 5
-/// ms then; with more pages it takes longer, and the others are not faster.
+/// Pages in the log from which a commit also moves them to the database. Such a commit takes about
+/// 5 ms; with more pages it takes longer, and the others are not faster.
 const CHECKPOINT_PAGES: i64 = 1000;
-/// The log is cut to this size when a large commit has made it larger.
+/// Size to which the log is cut after a large commit.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
 
-/// Jobs in a file that this process owns.
+/// A store in a file that this process owns.
 #[derive(Debug)]
 pub struct Sqlite {
-    /// `None` after a fault; the next call opens it again.
+    /// `None` after an error; the next call reopens it.
     connection: Option<Connection>,
     /// Device and inode of the file that was opened.
     file: (u64, u64),
-    /// The one in the file as long as it is this server's.
+    /// Generation in the file while this server owns it.
     generation: i64,
-    /// Whether it is this server's own, which it takes before it gives a number out.
+    /// Whether this server has raised the generation, which it does before it uses a number.
     owns: bool,
     wal: Wal,
-    /// Stands last: closing the connection still writes.
+    /// The last field, dropped after the connection, whose closing still writes.
     lock: Lock,
 }
 
 impl Sqlite {
-    /// Opens the locked database, makes it if there is none, and moves jobs that C gearmand left in
-    /// `import_table` (by default `GEARMAND_TABLE`) to its own table. These are numbered in
-    /// sequence from `first_sequence`, or from behind all numbers that have been given to jobs.
+    /// Opens the locked database, creates the tables if there are none, and imports the jobs of
+    /// gearmand's table `import_table` (by default `GEARMAND_TABLE`). They are numbered from
+    /// `first_sequence`, or from the first unused number if that is larger.
     ///
     /// # Errors
-    /// `StoreError`: see there.
+    /// `StoreError` if the file can't be used, or is another program's.
     pub fn open(
         lock: Lock,
         import_table: Option<&str>,
@@ -141,13 +141,13 @@ impl Sqlite {
         let wal = Wal::new(path, LOG_BYTES_KEPT.cast_unsigned());
         let connection = Some(connection);
         let mut store = Self { connection, file, generation, owns: false, wal, lock };
-        // Whether it is the locked file that was opened.
+        // Checks that the file that was opened is the locked one.
         store.with(|_| Ok(()))?;
         Ok(store)
     }
 
-    /// What is on record in the file at `path`, which may be another server's; `None` if it can't
-    /// be read or has none.
+    /// The record in the file at `path`, which another server may own; `None` if it can't be read
+    /// or has none.
     pub(super) fn peek(path: &Path) -> Option<Record> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).ok()?;
@@ -155,14 +155,14 @@ impl Sqlite {
         read_record(&connection).ok()
     }
 
-    /// Runs `work` on the connection, explains its error, and gives a doubtful connection up.
+    /// Runs `work` on the connection. Drops the connection after an error that may have broken it.
     fn with<T>(
         &mut self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let path = self.lock.database();
-        // What goes to a file without a name is gone with the last program that has it open. What
-        // goes to another file, or is read from it, mixes with the log of the one that we know.
+        // A file without a name is lost once the last program closes it. SQLite finds the log by
+        // the file's name, so another file under this name would mix with the log of the first.
         match file_at(path) {
             Ok(file) if file == self.file => {}
             Ok(_) => return Err(misplaced(path, "another file has its name")),
@@ -188,14 +188,14 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    /// Changes the file, provided that it is still this server's.
+    /// Runs a transaction, provided that this server still owns the file.
     fn transact<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let expected = self.generation;
         let changed = self.with(|connection| {
-            // Dropped on the way out, it takes everything back.
+            // Rolled back if it is dropped without a commit.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             if generation(&transaction)? != expected {
@@ -231,7 +231,7 @@ impl Store for Sqlite {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         self.with(|connection| {
             let mut select = connection.prepare(SELECT)?;
-            // SQLite's integers have a sign: the numbers of the upper half come as negative ones.
+            // SQLite's integers are signed: numbers above 2^63 are negative, and come last.
             for (low, high) in [(0, i64::MAX), (i64::MIN, -1)] {
                 let mut rows = select.query([low, high])?;
                 while let Some(row) = rows.next()? {
@@ -267,13 +267,13 @@ impl Store for Sqlite {
     }
 }
 
-/// Counts the servers that have had the file. The locks keep a second one away from it wherever the
-/// file system keeps locks; where it doesn't, this tells the first one.
+/// The generation, which counts the servers that owned the file. On a file system without working
+/// locks it shows a server that another one has taken over the file.
 fn generation(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(GENERATION)?.query_row([], |row| row.get(0))
 }
 
-/// Gives the number of rows that are changed.
+/// Applies operations and returns the number of changed rows.
 fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<usize> {
     let mut keep = transaction.prepare_cached(INSERT)?;
     let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
@@ -291,7 +291,7 @@ fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::R
     Ok(changed)
 }
 
-/// Opens the file; writes nothing to it.
+/// Opens the file without writing to it.
 fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -300,14 +300,14 @@ fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-    // Damaged pages are noticed when they are read. `load` reads all that hold jobs, so nothing
-    // else checks the file when it is opened.
+    // Damaged pages are detected when they are read. `load` reads all pages with jobs, so no other
+    // check is made when the file is opened.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
 
-/// Makes sure that the file is ours, or makes it ours if it is empty or gearmand's.
+/// Checks that the file is ringgear's. Creates the tables in an empty file or one of gearmand's.
 fn claim(
     path: &Path,
     connection: &mut Connection,
@@ -350,7 +350,7 @@ fn claim(
     log_ahead(path, connection)
 }
 
-/// Brings a file to this version.
+/// Upgrades a file to this version.
 fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in steps {
@@ -373,7 +373,7 @@ fn read_record(connection: &Connection) -> rusqlite::Result<Record> {
     Ok(Record { prefix, mark, last: last.map(i64::cast_unsigned) })
 }
 
-/// Makes sure that the file is one of ours.
+/// Checks that the file is ringgear's and of this version.
 fn check(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     let name = path.display();
     match identity(connection).map_err(|error| explain(path, &error))? {
@@ -388,13 +388,13 @@ fn check(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
-/// The numbers of the program and of the schema in the file's head.
+/// The numbers of the program and of the schema in the file's header.
 fn identity(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
     Ok((number("application_id")?, number("user_version")?))
 }
 
-/// Switches the write-ahead log on. Stays on in the file.
+/// Enables the write-ahead log, for good.
 fn log_ahead(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
     let mode: String = mode.map_err(|error| explain(path, &error))?;
@@ -430,7 +430,7 @@ fn misplaced(path: &Path, reason: &str) -> StoreError {
     StoreError::Unavailable(format!("{name} is gone ({reason}): put it back, or restart ringgeard"))
 }
 
-/// What to tell the operator.
+/// The error with cause and remedy.
 fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
     let name = path.display();
     match error.sqlite_error_code() {

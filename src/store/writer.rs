@@ -1,12 +1,12 @@
-//! Operations of all cores in, outcomes of the commits that hold them out: the store's own thread.
+//! The thread that drives the store: operations of all cores in, outcomes of their commits out.
 //!
-//! A commit covers what arrived while the last one was being written. While the store is down,
-//! clients that wait are refused after a while; what nobody waits for is kept in memory and goes
-//! first when the store is back. Knows no database (`Store`) and no queues.
+//! A commit covers all operations that arrived while the commit before it was being written. While
+//! the store is down, Inserts that clients wait for fail after a timeout; all other operations stay
+//! in memory and are written first when the store is back. Knows no database (`Store`), no queues.
 //!
-//! Invariant: operations reach the store in the order in which they were handed over, each at least
-//! once unless it is an Insert reported as Failed, whose number is removed instead; and an Insert
-//! that somebody waits for gets one outcome, or the whole writer ends (`Lost`, `stop`).
+//! Invariant: operations reach the store in the order in which they were sent, each at least once,
+//! but for an Insert reported as Failed, whose number is removed instead. An Insert that a client
+//! waits for gets one outcome, unless the writer ends (`Lost`, `stop`).
 
 mod outage;
 
@@ -26,95 +26,95 @@ use super::namespace::next_mark;
 use super::{ROW_BYTES_MAX, Store, StoreError};
 use crate::engine::record::Operation;
 
-/// Most operations in one commit.
+/// Largest number of operations in a commit.
 pub const COMMIT_OPERATIONS_MAX: usize = 4096;
-/// A commit takes no further operation once its rows have this many bytes.
+/// Size of a commit's rows from which no further operation is added.
 pub const COMMIT_BYTES_MAX: usize = 8 << 20;
-/// Pause after a failed commit; it doubles with each further one.
+/// Pause after a failed commit; doubled with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause between two tries. It also ends in time for Inserts that came meanwhile.
+/// Longest pause between two attempts. It ends early if an Insert's timeout expires.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How much longer than asked for `stop` waits for a commit that is under way.
+/// How much longer than its limit `stop` waits for a commit in progress.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// What a core hands over at once, in order.
+/// Operations of a core, in order.
 #[derive(Debug)]
 pub struct Batch {
-    /// Who gets the outcomes.
+    /// The core that gets the outcomes.
     pub core: usize,
-    /// What is to be done.
+    /// The operations.
     pub operations: Vec<Operation>,
 }
 
-/// What a core is told. Numbers are those of Inserts that were not answered yet, in their order.
+/// A report to a core. Numbers are those of Inserts that were not answered yet, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// On disk.
+    /// The jobs are on disk.
     Stored {
         /// The jobs.
         numbers: Vec<u64>,
     },
-    /// Refused: not kept, or forgotten again before a later start could see them.
+    /// The jobs are refused: they are not stored, or removed before a later start can load them.
     Failed {
         /// The jobs.
         numbers: Vec<u64>,
         /// One sentence.
         reason: Arc<str>,
     },
-    /// Sequence numbers up to here are reserved; every core is told.
+    /// Sequence numbers below `mark` are reserved; reported to every core.
     Reserved {
-        /// The first that isn't.
+        /// The first number that isn't reserved.
         mark: u64,
     },
-    /// The store has lost these jobs of any core, which it had kept: the core that has one hands it
-    /// over again.
+    /// The store has lost these committed jobs; reported to every core, and each core sends those
+    /// that it has again.
     Missing {
         /// The jobs.
         numbers: Arc<[u64]>,
     },
-    /// Another server owns the store; each core is told once and nothing follows. Nobody knows what
-    /// became of the Inserts without an outcome.
+    /// Another server owns the store; reported once to every core, and nothing after it. Inserts
+    /// without an outcome may have been stored or not.
     Lost(Arc<str>),
 }
 
-/// How a writer behaves.
+/// Settings of a writer.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Number of cores: they are told when the store is lost.
+    /// Number of cores, for reports to all of them.
     pub cores: usize,
-    /// How long an Insert that a client waits for is tried while the store is unavailable. Zero =
-    /// it fails with its commit, and at once while the store is known to be down.
+    /// How long an Insert that a client waits for is retried while the store is unavailable. With
+    /// zero it fails with its commit, and immediately while the store is down.
     pub timeout: Duration,
-    /// What handles start with, for the store's record.
+    /// Prefix of handles, for the store's record.
     pub prefix: Box<[u8]>,
-    /// Sequence numbers below are reserved.
+    /// The first sequence number that isn't reserved.
     pub mark: u64,
-    /// Whether more of them are needed at once.
+    /// Whether to reserve more sequence numbers with the next commit.
     pub needs_sequences: bool,
 }
 
-/// What the writer has done, for metrics.
+/// Numbers of commits and operations.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Commits that succeeded.
     pub commits: AtomicU64,
-    /// Operations done, those included that needed no commit.
+    /// Operations done, including those that needed no commit.
     pub operations: AtomicU64,
-    /// Commits that failed, each try counted.
+    /// Failed attempts to commit.
     pub failures: AtomicU64,
-    /// Operations handed over and not done.
+    /// Operations sent and not done.
     pub waiting: AtomicU64,
 }
 
 enum Message {
     Batch(Batch),
-    /// Reserve more sequence numbers than those below.
+    /// Reserve sequence numbers beyond this mark.
     Reserve(u64),
-    /// Do what was handed over before, until this time at most.
+    /// Do what was sent before, until this time at most.
     Stop(Instant),
 }
 
-/// Hands operations over. Cheap to clone, one for each core.
+/// Sends operations to the thread. Cheap to clone, one for each core.
 #[derive(Clone, Debug)]
 pub struct Sender {
     messages: mpsc::Sender<Message>,
@@ -122,7 +122,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Hands a batch over. Nothing becomes of it once the store is lost or the writer stopped.
+    /// Sends a batch. It is dropped once the store is lost or the writer has stopped.
     pub fn send(&self, batch: Batch) {
         let count = batch.operations.len() as u64;
         self.counters.waiting.fetch_add(count, Ordering::Relaxed);
@@ -133,9 +133,9 @@ impl Sender {
 }
 
 impl Sender {
-    /// Asks for sequence numbers beyond those below `mark`.
+    /// Requests sequence numbers beyond `mark`.
     pub fn reserve(&self, mark: u64) {
-        // A thread that has ended doesn't listen.
+        // Fails if the thread has ended.
         let _ = self.messages.send(Message::Reserve(mark));
     }
 }
@@ -149,10 +149,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `report` is called on it with a core and what that core is to be told.
+    /// Starts the thread. `report` is called on it with a core and an outcome for it.
     ///
     /// # Errors
-    /// The kernel's, when it has no thread to give.
+    /// The kernel's, if it can't create a thread.
     pub fn start(
         store: Box<dyn Store>,
         settings: Settings,
@@ -161,7 +161,7 @@ impl Writer {
         let counters = Arc::new(Counters::default());
         let (messages, receiver) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        let work = Work {
+        let writer = WriterThread {
             store,
             settings,
             report,
@@ -172,35 +172,35 @@ impl Writer {
             attempt: Attempt::default(),
             down: None,
             outage: None,
-            seen: Instant::now(),
+            checked: Instant::now(),
             stop: None,
         };
         let run = move || {
-            work.run();
-            // Nobody listens if the writer was dropped.
+            writer.run();
+            // Fails if the writer was dropped.
             let _ = end.send(());
         };
         let thread = thread::Builder::new().name("store".into()).spawn(run)?;
         Ok(Self { sender: Sender { messages, counters }, thread, ended })
     }
 
-    /// A way to hand operations over.
+    /// A sender of operations.
     #[must_use]
     pub fn sender(&self) -> Sender {
         self.sender.clone()
     }
 
-    /// What it has done so far.
+    /// The counters.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         self.sender.counters.clone()
     }
 
-    /// Does what was handed over before this call and ends the thread. Returns how many operations
-    /// are left undone because the store was unavailable for `within` or is lost; their Inserts get
-    /// no outcome.
+    /// Does what was sent before this call and ends the thread. Returns the number of operations
+    /// that are not done because the store was unavailable for `within`, or is lost; their Inserts
+    /// get no outcome.
     pub fn stop(self, within: Duration) -> u64 {
-        // A thread that has ended doesn't listen.
+        // Fails if the thread has ended.
         let _ = self.sender.messages.send(Message::Stop(Instant::now() + within));
         match self.ended.recv_timeout(within + STOP_GRACE) {
             Err(RecvTimeoutError::Timeout) => error!("the store doesn't come back from a commit"),
@@ -215,61 +215,61 @@ impl Writer {
     }
 }
 
-/// An operation that no commit has held yet.
+/// An operation that is in no commit yet.
 struct Entry {
     core: usize,
     operation: Operation,
     arrived: Instant,
 }
 
-/// A commit, tried until it succeeds.
+/// A commit that is attempted until it succeeds.
 #[derive(Default)]
 struct Attempt {
     operations: Vec<Operation>,
-    /// Core and number of the Inserts that somebody waits for.
+    /// Core and number of the Inserts that clients wait for.
     awaited: Vec<(usize, u64)>,
-    /// Operations that it stands for.
+    /// Number of operations that the commit completes, including those that it needn't write.
     count: usize,
 }
 
-/// The store fails.
+/// State while the store fails.
 struct Down {
     since: Instant,
     next_try: Instant,
     pause: Duration,
-    /// How long Inserts are tried.
+    /// How long Inserts are retried.
     timeout: Duration,
     reason: Arc<str>,
 }
 
 impl Down {
-    /// When an Insert that arrived then fails.
+    /// When an Insert fails that arrived at `arrived`.
     fn expiry(&self, arrived: Instant) -> Instant {
         arrived.max(self.since) + self.timeout
     }
 }
 
-/// All that the thread has.
-struct Work<R> {
+/// State of the thread.
+struct WriterThread<R> {
     store: Box<dyn Store>,
     settings: Settings,
     report: R,
     receiver: Receiver<Message>,
     counters: Arc<Counters>,
     queue: VecDeque<Entry>,
-    /// Entries at the head of the queue that nobody waits for, as far as was looked.
+    /// Number of entries at the head of the queue whose timeout has expired.
     examined: usize,
     attempt: Attempt,
     down: Option<Down>,
-    /// Outlasts `down` where commits that write nothing succeed.
+    /// Not ended by commits that write nothing, as `down` is.
     outage: Option<Outage>,
-    /// When the store was last known to be ours.
-    seen: Instant,
-    /// When to give up; `None` before it is told to stop.
+    /// When the ownership of the store was last checked, by a commit or by `Store::check`.
+    checked: Instant,
+    /// When to stop even if operations are left; `None` before `Message::Stop`.
     stop: Option<Instant>,
 }
 
-impl<R: Fn(usize, Outcome)> Work<R> {
+impl<R: Fn(usize, Outcome)> WriterThread<R> {
     fn run(mut self) {
         loop {
             self.receive();
@@ -291,18 +291,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         self.queue.is_empty() && self.attempt.count == 0
     }
 
-    /// Takes what was handed over; waits if there is nothing else to do.
+    /// Receives messages; waits for them if there is nothing else to do.
     fn receive(&mut self) {
         let now = Instant::now();
         let wake = match &self.down {
             Some(down) => {
                 Some(self.next_expiry(down).map_or(down.next_try, |at| at.min(down.next_try)))
             }
-            None if self.is_idle() => Some(self.seen + self.store.check_interval()),
+            None if self.is_idle() => Some(self.checked + self.store.check_interval()),
             None => Some(now),
         };
         if let Some(deadline) = self.stop {
-            // All that came before was taken when the stop was.
+            // All messages before the stop have been received; those after it are not.
             if let Some(wake) = wake.filter(|_| !self.is_idle()) {
                 thread::park_timeout(wake.min(deadline).saturating_duration_since(now));
             }
@@ -313,7 +313,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         for _ in 0..COMMIT_OPERATIONS_MAX {
             match message {
                 Ok(Message::Batch(batch)) => self.take(batch),
-                // Other cores may have asked for the same.
+                // Several cores may request the same block.
                 Ok(Message::Reserve(mark)) => {
                     self.settings.needs_sequences |= mark == self.settings.mark;
                 }
@@ -321,7 +321,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => return self.stopping(now),
             }
-            // While the store is down, all are taken, so that they may be refused in time.
+            // While the store is down, all messages are received, so that Inserts fail in time.
             if self.down.is_none() && self.queue.len() >= COMMIT_OPERATIONS_MAX {
                 return;
             }
@@ -345,7 +345,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             if let Operation::Insert { row, answered } = &operation {
                 let large = row.bytes() > ROW_BYTES_MAX;
                 if large {
-                    // It would keep all that comes after it from the store.
+                    // Its commit would fail for ever, and with it all later ones.
                     warn!(number = row.number, bytes = row.bytes(), "too large to be kept");
                 }
                 if large || (down.is_some() && !answered) {
@@ -365,10 +365,13 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             }
             None => "the job is too large to be kept".into(),
         };
-        self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
+        self.report_to_cores(&refused, |numbers| Outcome::Failed {
+            numbers,
+            reason: reason.clone(),
+        });
     }
 
-    /// When the next Insert that somebody waits for may fail.
+    /// When the next Insert that a client waits for fails.
     fn next_expiry(&self, down: &Down) -> Option<Instant> {
         if !self.attempt.awaited.is_empty() {
             return Some(down.expiry(down.since));
@@ -376,7 +379,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         self.queue.get(self.examined).map(|entry| down.expiry(entry.arrived))
     }
 
-    /// Refuses Inserts that were tried for long enough.
+    /// Fails Inserts whose timeout has expired.
     fn expire(&mut self) {
         let Some(down) = &self.down else { return };
         let now = Instant::now();
@@ -397,10 +400,13 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         }
         let reason = down.reason.clone();
         self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
-        self.tell(&refused, |numbers| Outcome::Failed { numbers, reason: reason.clone() });
+        self.report_to_cores(&refused, |numbers| Outcome::Failed {
+            numbers,
+            reason: reason.clone(),
+        });
     }
 
-    /// Makes the next commit of what waits, unless there is one to be tried again.
+    /// Forms the next commit from the queue, unless a commit is to be retried.
     fn gather(&mut self) {
         if self.attempt.count > 0 {
             return;
@@ -419,7 +425,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
                         awaited.push((entry.core, row.number));
                     }
                 }
-                // Came and went: no commit that may have succeeded has held its Insert.
+                // Inserted by this very commit, which hasn't been attempted: neither is written.
                 Operation::Remove { number } if inserted.contains(number) => {
                     gone.insert(*number);
                 }
@@ -434,7 +440,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         self.examined = self.examined.saturating_sub(*count);
     }
 
-    /// Tries the commit if it is time; returns false once the store is lost.
+    /// Attempts the commit if it is time; returns `false` if the store is lost.
     fn try_commit(&mut self) -> bool {
         let early = self.down.as_ref().is_some_and(|down| Instant::now() < down.next_try);
         if self.attempt.count == 0 && !self.settings.needs_sequences {
@@ -449,22 +455,25 @@ impl<R: Fn(usize, Outcome)> Work<R> {
             }
             Ok(reserved + self.store.commit(&self.attempt.operations)?)
         });
-        self.seen = Instant::now();
+        self.checked = Instant::now();
         match result {
             Ok(changed) => {
                 self.succeeded(changed > 0);
-                self.ask_again();
+                self.report_missing();
             }
             Err(StoreError::Unavailable(reason)) => self.failed(&reason, self.settings.timeout),
-            // Waiting doesn't help; what nobody waits for is kept all the same.
+            // Waiting doesn't help clients, but all other operations stay in memory.
             Err(StoreError::Unusable(reason)) => self.failed(&reason, Duration::ZERO),
-            Err(StoreError::Lost(reason)) => return self.lost(reason),
+            Err(StoreError::Lost(reason)) => {
+                self.report_lost(reason);
+                return false;
+            }
         }
         true
     }
 
-    /// Reserves the next block of sequence numbers, if more are needed; gives the number of rows
-    /// that are changed.
+    /// Reserves the next block of sequence numbers if it is needed; returns the number of changed
+    /// rows.
     fn reserve(&mut self) -> Result<u64, StoreError> {
         let Settings { cores, prefix, mark, needs_sequences, .. } = &mut self.settings;
         if !*needs_sequences {
@@ -477,26 +486,29 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         Ok(1)
     }
 
-    /// Asks the store, when nothing has been committed for a while, whether it is still ours;
-    /// returns false if not. Other troubles show at the next commit.
+    /// Checks the ownership of the store if there was no commit for a while; returns `false` if it
+    /// is lost. Other errors show at the next commit.
     fn check(&mut self) -> bool {
-        if self.down.is_some() || self.seen.elapsed() < self.store.check_interval() {
+        if self.down.is_some() || self.checked.elapsed() < self.store.check_interval() {
             return true;
         }
         let checked = self.store.check();
-        self.seen = Instant::now();
+        self.checked = Instant::now();
         match checked {
-            Err(StoreError::Lost(reason)) => self.lost(reason),
+            Err(StoreError::Lost(reason)) => {
+                self.report_lost(reason);
+                false
+            }
             Err(_) => true,
             Ok(()) => {
-                self.ask_again();
+                self.report_missing();
                 true
             }
         }
     }
 
-    /// Asks every core for jobs that the store has lost.
-    fn ask_again(&mut self) {
+    /// Reports jobs that the store has lost to every core.
+    fn report_missing(&mut self) {
         let numbers: Arc<[u64]> = self.store.take_missing().into();
         if numbers.is_empty() {
             return;
@@ -506,18 +518,17 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         }
     }
 
-    /// Tells every core that the store is another server's. Always false.
-    fn lost(&self, reason: String) -> bool {
+    /// Reports to every core that another server owns the store.
+    fn report_lost(&self, reason: String) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         error!(reason, "the store is lost: no more jobs are taken");
         let reason: Arc<str> = reason.into();
         for core in 0..self.settings.cores {
             (self.report)(core, Outcome::Lost(reason.clone()));
         }
-        false
     }
 
-    /// `written`: something had to be written, so the store can do that.
+    /// After a successful commit. `written`: it changed rows, so the store is able to write.
     fn succeeded(&mut self, written: bool) {
         let Attempt { operations, awaited, count } = std::mem::take(&mut self.attempt);
         if !operations.is_empty() {
@@ -525,16 +536,18 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         }
         self.counters.operations.fetch_add(count as u64, Ordering::Relaxed);
         let waiting = self.counters.waiting.fetch_sub(count as u64, Ordering::Relaxed);
-        // What comes next is tried in any case, or nothing would show that it can be written again.
+        // Also after a commit that wrote nothing: only the next attempt shows whether writes
+        // succeed.
         self.down = None;
         if written && let Some(outage) = self.outage.take() {
             outage.end(waiting, Instant::now());
         }
-        // Bodies go first: a core that is told looks once whether their memory came back.
+        // Freed before the report, as the core checks the free memory when it handles that.
         drop(operations);
-        self.tell(&awaited, |numbers| Outcome::Stored { numbers });
+        self.report_to_cores(&awaited, |numbers| Outcome::Stored { numbers });
     }
 
+    /// After a failed commit: schedules the next attempt.
     fn failed(&mut self, reason: &str, timeout: Duration) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
@@ -546,15 +559,15 @@ impl<R: Fn(usize, Outcome)> Work<R> {
         };
         let waiting = self.counters.waiting.load(Ordering::Relaxed);
         match &mut self.outage {
-            Some(outage) => outage.go_on(reason, waiting, now),
+            Some(outage) => outage.continues(reason, waiting, now),
             none => *none = Some(Outage::begin(reason, waiting, now)),
         }
         let next_try = now + pause;
         self.down = Some(Down { since, next_try, pause, timeout, reason: reason.into() });
     }
 
-    /// Tells each core about its numbers.
-    fn tell(&self, awaited: &[(usize, u64)], outcome: impl Fn(Vec<u64>) -> Outcome) {
+    /// Reports an outcome to each core, with the numbers of its Inserts.
+    fn report_to_cores(&self, awaited: &[(usize, u64)], outcome: impl Fn(Vec<u64>) -> Outcome) {
         let mut cores: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for &(core, number) in awaited {
             cores.entry(core).or_default().push(number);
@@ -565,7 +578,7 @@ impl<R: Fn(usize, Outcome)> Work<R> {
     }
 }
 
-/// Turns an Insert that somebody waits for into a Remove: a failed commit may have kept it.
+/// Turns an Insert that a client waits for into a Remove, as a failed commit may have stored it.
 fn refuse(operation: &mut Operation) -> bool {
     let Operation::Insert { row, answered: false } = operation else { return false };
     *operation = Operation::Remove { number: row.number };

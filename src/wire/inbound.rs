@@ -70,7 +70,7 @@ pub enum Arrival<'a> {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum State {
     /// At a frame boundary, or inside a frame that is short enough for `partial`.
     #[default]
@@ -88,7 +88,7 @@ enum State {
 }
 
 /// The receiving side of one connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Inbound {
     /// An incomplete frame, or whole frames that had to wait. Bytes before `start` are used up.
     partial: Vec<u8>,

@@ -23,7 +23,7 @@ const KEPT_BYTES_MAX: usize = 4 << 10;
 const HELD_KEPT_MAX: usize = 16;
 
 /// Bytes for one send.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Chunk {
     /// Small packets, one behind another.
     Packets(Vec<u8>),
@@ -41,7 +41,7 @@ impl AsRef<[u8]> for Chunk {
 }
 
 /// A batch of encoded packets, in the order of sending.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PacketBatch {
     /// Closed chunks, the oldest first.
     chunks: VecDeque<Chunk>,
@@ -112,14 +112,14 @@ impl PacketBatch {
 pub type Slot = u32;
 
 /// A slot and the packets behind it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Held {
     reply: Option<PacketBatch>,
     behind: PacketBatch,
 }
 
 /// The sending side of one connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outbox {
     ready: PacketBatch,
     /// Slots, the oldest first; the first is never filled.

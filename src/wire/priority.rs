@@ -37,6 +37,13 @@ impl PrioritySet {
         Self(bits & Self::ALL_BITS)
     }
 
+    /// The priorities whose flag is set, in the order of `Priority::ALL`.
+    #[inline]
+    #[must_use]
+    pub const fn from_flags([high, normal, low]: [bool; 3]) -> Self {
+        Self(high as u8 | (normal as u8) << 1 | (low as u8) << 2)
+    }
+
     /// One bit for each priority, for atomics.
     #[inline]
     #[must_use]
@@ -109,6 +116,7 @@ mod tests {
             assert!(members.is_sorted(), "{members:?}");
             assert_eq!(members.into_iter().collect::<PrioritySet>(), set);
             assert_eq!(set.bits(), bits);
+            assert_eq!(PrioritySet::from_flags(Priority::ALL.map(|p| set.contains(p))), set);
             assert_eq!(set.most_urgent(), set.iter().min());
             assert_eq!(
                 (set.is_empty(), set.iter().count()),

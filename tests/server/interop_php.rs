@@ -1,4 +1,4 @@
-//! php-gearman, which is libgearman: scripts of `tests/interop` against every contender.
+//! php-gearman, which is libgearman: scripts of `interop/scripts` against every contender.
 
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_contender, wait_until};

@@ -28,6 +28,6 @@ mod interop_python;
 mod process;
 
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
-#[path = "../store_postgres/server.rs"]
+#[path = "../support/postgres.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod postgresql;

@@ -47,9 +47,10 @@ fn what_is_left_out_is_told_at_the_end() {
     assert!(!run("true").status.success(), "continuous integration lacks nothing");
 }
 
-/// A script of `tests/interop`.
+/// A script of `tests/server/interop/scripts`.
 pub(crate) fn script(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/interop/scripts").join(name);
     path.to_str().expect("the checkout's path is text").to_owned()
 }
 

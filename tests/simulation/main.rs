@@ -11,12 +11,12 @@
 
 mod admin;
 mod audit;
-mod drift;
+mod delayed_messages;
 mod ledger;
 mod mesh;
 mod model;
-mod naps;
 mod peer;
+mod sleep_wakeup;
 mod store;
 mod wire;
 mod world;
@@ -25,14 +25,14 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::panic::resume_unwind;
 
-use drift::Drift;
-use naps::Naps;
+use delayed_messages::DelayedMessages;
+use sleep_wakeup::SleepWakeup;
 use world::World;
 
 const SEEDS: u64 = 300;
 const STEPS: u64 = 500;
 /// Small worlds for each large one.
-const NAPS_PER_SEED: u64 = 20;
+const SLEEP_WAKEUP_RUNS_PER_SEED: u64 = 20;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -139,18 +139,18 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn shards_keep_their_promises_however_slow_their_letters() {
-    let drift = |seed| {
-        let mut drift = Drift::new(seed);
-        drift.run(setting("SIMULATION_STEPS").unwrap_or(STEPS));
-        std::mem::take(&mut drift.events)
+    let run_delayed = |seed| {
+        let mut world = DelayedMessages::new(seed);
+        world.run(setting("SIMULATION_STEPS").unwrap_or(STEPS));
+        std::mem::take(&mut world.events)
     };
     if let Some(seed) = setting("SIMULATION_SEED") {
-        drift(seed);
+        run_delayed(seed);
         return;
     }
     let mut events: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 0..setting("SIMULATION_SEEDS").unwrap_or(SEEDS) / 2 {
-        for (what, count) in drift(seed) {
+        for (what, count) in run_delayed(seed) {
             *events.entry(what).or_default() += count;
         }
     }
@@ -161,15 +161,15 @@ fn shards_keep_their_promises_however_slow_their_letters() {
 #[test]
 fn no_wake_up_is_lost_or_left_to_a_timer() {
     if let Some(seed) = setting("SIMULATION_SEED") {
-        return Naps::new(seed).run();
+        return SleepWakeup::new(seed).run();
     }
-    let seeds = setting("SIMULATION_SEEDS").unwrap_or(SEEDS) * NAPS_PER_SEED;
+    let seeds = setting("SIMULATION_SEEDS").unwrap_or(SEEDS) * SLEEP_WAKEUP_RUNS_PER_SEED;
     let (mut woken, mut in_vain) = (0, 0);
     for seed in 0..seeds {
-        let mut naps = Naps::new(seed);
-        naps.run();
-        woken += naps.woken;
-        in_vain += naps.in_vain;
+        let mut world = SleepWakeup::new(seed);
+        world.run();
+        woken += world.woken;
+        in_vain += world.in_vain;
     }
     println!("{woken} times a worker was woken, {in_vain} times in vain");
     assert!(woken > seeds, "hardly anybody sleeps: the simulation has gone dull");

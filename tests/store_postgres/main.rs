@@ -11,6 +11,8 @@ mod handles;
 mod owners;
 mod proxy;
 mod rows;
+/// A PostgreSQL server of the tests.
+#[path = "../support/postgres.rs"]
 mod server;
 /// What this machine lacks.
 #[path = "../server/skips.rs"]

@@ -13,14 +13,11 @@ use std::path::{Path, PathBuf};
 use self::imports::Crate;
 
 /// Folders whose files follow the rules.
-const FOLDERS: [&str; 2] = ["src", "tests"];
+const FOLDERS: [&str; 4] = ["src", "tests", "loadgen", "bench-harness"];
 /// Crates whose files import from each other in no circle.
-const CRATES: [&str; 1] = ["src"];
-/// Imports from a room above that are still to be turned round: the importing file and the room.
-const KNOWN_UPWARD_IMPORTS: &[(&str, &str)] =
-    &[("src/io/log.rs", "config"), ("src/io/mod.rs", "config")];
-/// Circles that are still to be opened: each by its first file.
-const KNOWN_CIRCLES: &[&str] = &["src/shard/connections/connection.rs"];
+const CRATES: [&str; 3] = ["src", "loadgen/src", "bench-harness/src"];
+/// Folders that may hold unsafe code: the server's, and the floor that it is measured against.
+const UNSAFE_FOLDERS: [&str; 2] = ["src/io/", "bench-harness/src/relay/"];
 /// The rooms of the server, the lowest first: a room imports only from those before it.
 const ROOMS: [&str; 7] = ["wire", "engine", "protocol", "store", "shard", "io", "config"];
 
@@ -145,7 +142,8 @@ fn unsafe_code_stands_in_io_and_gives_its_reason() {
         let explained = line.contains("// SAFETY:")
             || reasons.clone().any(|line| line.contains("SAFETY:"))
             || reasons.clone().any(|line| line.contains("# Safety"));
-        !source.path.starts_with("src/io/") || !explained
+        let may = UNSAFE_FOLDERS.iter().any(|folder| source.path.starts_with(folder));
+        !may || !explained
     });
     assert!(found.is_empty(), "outside src/io, or without a SAFETY reason:\n{}", found.join("\n"));
 }
@@ -164,7 +162,9 @@ fn every_file_opens_with_a_comment_that_can_be_read_at_a_glance() {
 fn files_and_lines_are_short() {
     for source in all_sources() {
         let lines = source.text.lines().count();
-        assert!(lines <= 900, "{} has {lines} lines", source.path);
+        let is_test = source.path.starts_with("tests/") || source.path.contains("/tests/");
+        let lines_max = if is_test { 900 } else { 800 };
+        assert!(lines <= lines_max, "{} has {lines} lines", source.path);
     }
     let found = breaches(&all_sources(), |_, _, line| {
         // Tables in comments may be as wide as they are.
@@ -223,8 +223,7 @@ fn a_room_imports_only_from_rooms_below_it() {
         let Some(from_rank) = rank(&from) else { continue };
         let Some(to) = import.path.first() else { continue };
         let to_rank = rank(to).unwrap_or_else(|| panic!("{}: `{to}` is no room", import.from));
-        let is_known = KNOWN_UPWARD_IMPORTS.contains(&(&*import.from, to));
-        if to_rank > from_rank && !is_known {
+        if to_rank > from_rank {
             found.push(format!("{} -> crate::{}", import.from, import.path.join("::")));
         }
     }
@@ -237,7 +236,6 @@ fn a_room_imports_only_from_rooms_below_it() {
 #[test]
 fn no_files_import_from_each_other_in_a_circle() {
     let circles = CRATES.map(|folder| Crate::read(folder).circles()).concat();
-    let unknown = circles.iter().filter(|files| !KNOWN_CIRCLES.contains(&files[0].as_str()));
-    let circles: Vec<String> = unknown.map(|files| files.join("\n    ")).collect();
+    let circles: Vec<String> = circles.iter().map(|files| files.join("\n    ")).collect();
     assert!(circles.is_empty(), "circles of imports:\n    {}", circles.join("\nand\n    "));
 }

@@ -1,296 +1,316 @@
-//! Who is measured: how each is found, started and recognised, and which protocol it speaks.
+//! The servers that are measured: how each is found and started, and which protocol it speaks.
 //!
 //! A contender that can't be had here says why in one sentence; it then stands in every table as
-//! absent. One file per kind of server; they know programs and options, and nothing of scenarios.
+//! absent. `installed` knows how servers of other projects are called, `ringgear` and `postgres`
+//! this one's.
 
-mod beanstalkd;
-pub(crate) mod gearmand;
-mod perl;
+pub(crate) mod installed;
 mod postgres;
-mod redis;
-mod relay;
 pub(crate) mod ringgear;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result};
 
+use crate::data_dir::disk_bytes;
+use crate::locate::{self, first_line};
 use crate::options::{EventLoop, RunOptions};
-use crate::process::{Cores, Server};
-use crate::scenario::Scenario;
-use crate::scratch::disk_bytes;
+use crate::process::{Server, Start};
+use crate::scenario::{Scenario, Work, plan};
+use crate::wire_protocol::Protocol;
 
-/// What a contender speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// The Gearman protocol.
-    Gearman,
-    /// put, reserve, delete.
-    Beanstalk,
-    /// LPUSH, BLMOVE, LREM.
-    Redis,
-}
-
-/// Where a server keeps background jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep<'a> {
-    /// In memory.
-    Memory,
-    /// In files of this folder, on disk before the answer.
-    Disk(&'a Path),
-    /// In such files, on disk at some time where the server knows that: to fill them fast.
-    Lazily(&'a Path),
-}
-
-impl<'a> Keep<'a> {
-    /// The folder, if there is one.
-    fn folder(self) -> Option<&'a Path> {
-        match self {
-            Self::Memory => None,
-            Self::Disk(folder) | Self::Lazily(folder) => Some(folder),
-        }
-    }
-}
-
-/// What a server is started with besides its options.
+/// A server that can be measured.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Start<'a> {
-    /// Where it runs.
-    pub(crate) cores: &'a Cores,
-    /// Where it keeps jobs.
-    pub(crate) keep: Keep<'a>,
-    /// Threads that serve connections, where it can be told.
-    pub(crate) threads: usize,
-    /// How long it may take until it listens.
-    pub(crate) patience: Duration,
+pub(crate) struct Contender {
+    /// Its name in options and tables.
+    pub(crate) name: &'static str,
+    /// What it is, for readers of the results.
+    pub(crate) about: &'static str,
+    kind: Kind,
 }
 
-/// Somebody who can be measured.
+/// How it is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Contender {
-    /// This project's server.
-    Ringgear(EventLoop),
-    /// Likewise on glommio.
-    RinggearGlommio,
-    /// The same, looking for something to do before it sleeps, where latency counts.
-    RinggearPolling,
+enum Kind {
+    /// This project's server on an event loop, with these options.
+    Ringgear(&'static str, &'static [&'static str]),
     /// The same with its jobs in PostgreSQL, where jobs are stored.
-    RinggearPostgres,
-    /// The C server as it comes, or with options that help it.
-    Gearmand { tuned: bool },
-    /// Likewise another version of it, beside the installed one.
-    GearmandBuilt { tuned: bool },
+    Postgres,
+    /// The C server, or the one of `--gearmand-built`; as it comes, or with options that help it.
+    Gearmand {
+        built: bool,
+        tuned: bool,
+    },
     /// The Perl server.
     Perl,
-    /// beanstalkd.
     Beanstalkd,
-    /// Redis lists.
     Redis,
     /// The floor.
     Relay(EventLoop),
 }
 
+const fn contender(name: &'static str, about: &'static str, kind: Kind) -> Contender {
+    Contender { name, about, kind }
+}
+
 impl Contender {
     /// All of them, in the order of tables.
     pub(crate) const ALL: [Self; 14] = [
-        Self::Ringgear(EventLoop::Uring),
-        Self::Ringgear(EventLoop::Epoll),
-        Self::RinggearGlommio,
-        Self::RinggearPolling,
-        Self::RinggearPostgres,
-        Self::Gearmand { tuned: false },
-        Self::Gearmand { tuned: true },
-        Self::GearmandBuilt { tuned: false },
-        Self::GearmandBuilt { tuned: true },
-        Self::Perl,
-        Self::Beanstalkd,
-        Self::Redis,
-        Self::Relay(EventLoop::Uring),
-        Self::Relay(EventLoop::Epoll),
+        contender(
+            "ringgear-uring",
+            "ringgeard --io uring, and in `durable` --store sqlite:PATH",
+            Kind::Ringgear("uring", &[]),
+        ),
+        contender(
+            "ringgear-epoll",
+            "ringgeard --io epoll, and in `durable` --store sqlite:PATH",
+            Kind::Ringgear("epoll", &[]),
+        ),
+        contender(
+            "ringgear-glommio",
+            "ringgeard --io glommio, and in `durable` --store sqlite:PATH",
+            Kind::Ringgear("glommio", &[]),
+        ),
+        contender(
+            "ringgear-polling",
+            "ringgeard --io uring --busy-poll 200, which is always busy; in `latency` only",
+            Kind::Ringgear("uring", &["--busy-poll", "200"]),
+        ),
+        contender(
+            "ringgear-pg",
+            "ringgeard --io uring --store with the database of --postgres, wherever that runs",
+            Kind::Postgres,
+        ),
+        contender(
+            "gearmand",
+            "C gearmand with --backlog=1024, else its defaults, and in `durable` \
+             --queue-type=libsqlite3",
+            Kind::Gearmand { built: false, tuned: false },
+        ),
+        contender(
+            "gearmand-tuned",
+            "C gearmand with --worker-wakeup=1 --hashtable-buckets=1000003 and a thread for each \
+             core",
+            Kind::Gearmand { built: false, tuned: true },
+        ),
+        contender(
+            "gearmand-built",
+            "as gearmand: the binary of --gearmand-built",
+            Kind::Gearmand { built: true, tuned: false },
+        ),
+        contender(
+            "gearmand-built-tuned",
+            "as gearmand-tuned: that binary",
+            Kind::Gearmand { built: true, tuned: true },
+        ),
+        contender("gearman-server", "the Perl server (Gearman::Server), defaults", Kind::Perl),
+        contender(
+            "beanstalkd",
+            "put, reserve, delete; nothing is answered to the submitter; no binlog, but in \
+             `durable` -b with -f 0",
+            Kind::Beanstalkd,
+        ),
+        contender(
+            "redis",
+            "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence, \
+             but in `durable` appendonly with appendfsync always",
+            Kind::Redis,
+        ),
+        contender("floor-uring", FLOOR, Kind::Relay(EventLoop::Uring)),
+        contender("floor-epoll", FLOOR, Kind::Relay(EventLoop::Epoll)),
     ];
 
-    /// Its name in options and tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ringgear(EventLoop::Uring) => "ringgear-uring",
-            Self::Ringgear(EventLoop::Epoll) => "ringgear-epoll",
-            Self::RinggearGlommio => "ringgear-glommio",
-            Self::RinggearPolling => "ringgear-polling",
-            Self::RinggearPostgres => "ringgear-pg",
-            Self::Gearmand { tuned: false } => "gearmand",
-            Self::Gearmand { tuned: true } => "gearmand-tuned",
-            Self::GearmandBuilt { tuned: false } => "gearmand-built",
-            Self::GearmandBuilt { tuned: true } => "gearmand-built-tuned",
-            Self::Perl => "gearman-server",
-            Self::Beanstalkd => "beanstalkd",
-            Self::Redis => "redis",
-            Self::Relay(EventLoop::Uring) => "floor-uring",
-            Self::Relay(EventLoop::Epoll) => "floor-epoll",
-        }
+    /// The C server with its defaults.
+    pub(crate) fn gearmand() -> Self {
+        let defaults = Kind::Gearmand { built: false, tuned: false };
+        contender("gearmand", "", defaults)
     }
 
-    /// What it is, for readers of the results.
-    pub(crate) fn about(self) -> &'static str {
-        match self {
-            Self::Ringgear(EventLoop::Uring) => {
-                "ringgeard --io uring, and in `durable` --store sqlite:PATH"
-            }
-            Self::Ringgear(EventLoop::Epoll) => {
-                "ringgeard --io epoll, and in `durable` --store sqlite:PATH"
-            }
-            Self::RinggearGlommio => "ringgeard --io glommio, and in `durable` --store sqlite:PATH",
-            Self::RinggearPolling => ringgear::POLLING_ABOUT,
-            Self::RinggearPostgres => {
-                "ringgeard --io uring --store with the database of --postgres, wherever that runs"
-            }
-            Self::Gearmand { tuned: false } => {
-                "C gearmand with --backlog=1024, else its defaults, and in `durable` --queue-type=libsqlite3"
-            }
-            Self::Gearmand { tuned: true } => gearmand::TUNED_ABOUT,
-            Self::GearmandBuilt { tuned: false } => "as gearmand: the binary of --gearmand-built",
-            Self::GearmandBuilt { tuned: true } => "as gearmand-tuned: that binary",
-            Self::Perl => "the Perl server (Gearman::Server), defaults",
-            Self::Beanstalkd => {
-                "put, reserve, delete; nothing is answered to the submitter; no binlog, but in `durable` \
-                 -b with -f 0"
-            }
-            Self::Redis => {
-                "LPUSH, BLMOVE, LREM on lists; nothing is answered to the submitter; no persistence, \
-                 but in `durable` appendonly with appendfsync always"
-            }
-            Self::Relay(_) => "the floor: the same bytes between the same sockets, no job queue",
-        }
-    }
-
-    /// What it speaks.
     pub(crate) fn protocol(self) -> Protocol {
-        match self {
-            Self::Beanstalkd => Protocol::Beanstalk,
-            Self::Redis => Protocol::Redis,
+        match self.kind {
+            Kind::Beanstalkd => Protocol::Beanstalk,
+            Kind::Redis => Protocol::Redis,
             _ => Protocol::Gearman,
         }
     }
 
+    /// Whether it is a C gearmand, whose queue can be filled from here.
+    pub(crate) fn is_gearmand(self) -> bool {
+        matches!(self.kind, Kind::Gearmand { .. })
+    }
+
+    /// Whether connections are descriptors of its rings, of which each thread has one, and not of
+    /// its process.
+    pub(crate) fn has_rings(self) -> bool {
+        matches!(self.kind, Kind::Ringgear("uring", _))
+    }
+
+    /// Its program, or how to get it.
+    fn program(self, options: &RunOptions) -> Result<PathBuf, String> {
+        let (path, package) = match self.kind {
+            Kind::Ringgear(..) | Kind::Postgres => {
+                return locate::find("ringgeard", options.places.ringgeard.as_deref());
+            }
+            Kind::Relay(_) => return std::env::current_exe().map_err(|error| error.to_string()),
+            Kind::Gearmand { built: true, .. } => {
+                let path = options.gearmand_built.as_ref();
+                (path.ok_or("--gearmand-built isn't given")?, "gearman-job-server")
+            }
+            Kind::Gearmand { built: false, .. } => (&options.gearmand, "gearman-job-server"),
+            Kind::Perl => (&options.gearman_server, "gearman-server"),
+            Kind::Beanstalkd => (&options.beanstalkd, "beanstalkd"),
+            Kind::Redis => (&options.redis, "redis-server"),
+        };
+        locate::installed(path, package)
+    }
+
     /// Why it can't be started here, if so.
     pub(crate) fn absent(self, options: &RunOptions) -> Option<String> {
-        match self {
-            Self::Ringgear(io) => ringgear::absent(options, io),
-            Self::RinggearGlommio | Self::RinggearPolling => {
-                ringgear::absent(options, EventLoop::Uring)
-            }
-            Self::RinggearPostgres => postgres::absent(options),
-            Self::Gearmand { .. } => gearmand::absent(&options.gearmand),
-            Self::GearmandBuilt { .. } => match &options.gearmand_built {
-                Some(path) => gearmand::absent(path),
-                None => Some("--gearmand-built isn't given".to_owned()),
-            },
-            Self::Perl => perl::absent(options),
-            Self::Beanstalkd => beanstalkd::absent(options),
-            Self::Redis => redis::absent(options),
-            Self::Relay(io) => relay::absent(io),
+        let program = match self.program(options) {
+            Ok(program) => program,
+            Err(why) => return Some(why),
+        };
+        let needs_uring = match self.kind {
+            Kind::Ringgear(io, _) => io != EventLoop::Epoll.name(),
+            Kind::Relay(io) => io == EventLoop::Uring,
+            kind => kind == Kind::Postgres,
+        };
+        if needs_uring && let Err(error) = io_uring::IoUring::new(2) {
+            return Some(format!("the kernel refuses io_uring: {error}"));
+        }
+        match self.kind {
+            Kind::Perl => installed::not_perl(&program),
+            Kind::Postgres => postgres::absent(options),
+            _ => None,
         }
     }
 
     /// Why it can't keep jobs on disk here, if so.
     pub(crate) fn absent_on_disk(self, options: &RunOptions) -> Option<String> {
-        match self {
-            Self::Gearmand { .. } => gearmand::absent_on_disk(&options.gearmand),
-            Self::GearmandBuilt { .. } => {
-                options.gearmand_built.as_deref().and_then(gearmand::absent_on_disk)
-            }
-            Self::Perl => Some("it keeps jobs in memory only".to_owned()),
-            Self::Relay(_) => Some("it keeps no jobs".to_owned()),
+        match self.kind {
+            Kind::Gearmand { .. } => installed::no_queue_in_sqlite(&self.program(options).ok()?),
+            Kind::Perl => Some("it keeps jobs in memory only".to_owned()),
+            Kind::Relay(_) => Some("it keeps no jobs".to_owned()),
             _ => None,
         }
     }
 
     /// Whether it is measured in a scenario; absent ones stand in the tables, others don't.
     pub(crate) fn takes_part(self, scenario: &Scenario, options: &RunOptions) -> bool {
-        match self {
-            Self::GearmandBuilt { .. } => options.gearmand_built.is_some(),
-            Self::RinggearPostgres => scenario.stores(),
-            Self::RinggearPolling => scenario.is_open(),
+        match self.kind {
+            Kind::Gearmand { built: true, .. } => options.gearmand_built.is_some(),
+            Kind::Postgres => scenario.stores(),
+            Kind::Ringgear(_, more) => more.is_empty() || matches!(scenario.work, Work::Open(_)),
             _ => true,
+        }
+    }
+
+    /// Why a scenario says nothing about it, if so.
+    pub(crate) fn absent_in(self, scenario: &Scenario) -> Option<&'static str> {
+        let gearman = self.protocol() == Protocol::Gearman;
+        let floor = matches!(self.kind, Kind::Relay(_));
+        let why = match scenario.work {
+            Work::Open(_) if !gearman => "its driver here has no open loop",
+            Work::Load(words) if !gearman && plan(words).is_ok_and(|it| it.extra_functions > 0) => {
+                "its workers have no functions"
+            }
+            Work::Load(words) if floor && plan(words).is_ok_and(|it| it.workers == 0) => {
+                "without a queue there is nowhere to put jobs that nobody takes"
+            }
+            Work::QueueDepth(_) if floor => "without a queue it has no depth",
+            Work::Large(_) if floor => "it passes payloads on only when all is there",
+            Work::Cores(..) if floor => "it has one thread",
+            Work::Cores(..) if !gearman => "its driver here has one thread",
+            _ => return None,
+        };
+        Some(why)
+    }
+
+    /// What differs for it in a scenario, if anything.
+    pub(crate) fn note_in(self, scenario: &Scenario) -> &'static str {
+        match scenario.work {
+            _ if self.protocol() == Protocol::Gearman => "",
+            Work::Load(words) if plan(words).is_ok_and(|it| it.functions > 1) => {
+                "one queue instead of many functions"
+            }
+            Work::QueueDepth(_) | Work::Durable(_) => "no unique keys",
+            Work::Large(_) => "nothing goes back: half of the bytes",
+            _ => "",
         }
     }
 
     /// What the jobs take of the disk that a server left in a folder, bytes.
     pub(crate) fn disk_bytes(self, options: &RunOptions, folder: &Path) -> Result<u64> {
-        match self {
-            Self::RinggearPostgres => postgres::disk_bytes(options),
+        match self.kind {
+            Kind::Postgres => postgres::disk_bytes(options),
             _ => disk_bytes(folder),
         }
     }
 
     /// A server, ready for connections; a fresh one unless there are files in its folder.
     pub(crate) fn start(self, options: &RunOptions, start: &Start<'_>) -> Result<Server> {
-        match self {
-            Self::Ringgear(io) => ringgear::start(options, io.name(), &[], start),
-            Self::RinggearGlommio => ringgear::start(options, "glommio", &[], start),
-            Self::RinggearPolling => ringgear::start(options, "uring", &ringgear::POLLING, start),
-            Self::RinggearPostgres => postgres::start(options, start),
-            Self::Gearmand { tuned } => gearmand::start(&options.gearmand, tuned, start),
-            Self::GearmandBuilt { tuned } => match &options.gearmand_built {
-                Some(path) => gearmand::start(path, tuned, start),
-                None => bail!("--gearmand-built isn't given"),
-            },
-            Self::Perl => perl::start(options, start),
-            Self::Beanstalkd => beanstalkd::start(options, start),
-            Self::Redis => redis::start(options, start),
-            Self::Relay(io) => relay::start(io, start),
-        }
+        let program = self.program(options).map_err(Error::msg)?;
+        let mut command = match self.kind {
+            Kind::Ringgear(io, more) => {
+                let mut command = ringgear::command(&program, io, start);
+                command.args(more);
+                command
+            }
+            Kind::Postgres => postgres::command(&program, options, start)?,
+            Kind::Relay(io) => {
+                let mut command = Command::new(program);
+                command.args(["relay", "--io", io.name(), "--port", "0"]);
+                command
+            }
+            kind => {
+                let command = |port: u16| installed::command(kind, &program, port, start);
+                return Server::start_told(command, start);
+            }
+        };
+        Server::start_announced(&mut command, start)
     }
 
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
-        match self {
-            Self::Ringgear(_) | Self::RinggearGlommio | Self::RinggearPolling => {
-                ringgear::version(options)
-            }
-            Self::RinggearPostgres => postgres::version(options),
-            Self::Gearmand { .. } => gearmand::version(&options.gearmand),
-            Self::GearmandBuilt { .. } => {
-                options.gearmand_built.as_deref().map_or_else(String::new, gearmand::version)
-            }
-            Self::Perl => perl::version(),
-            Self::Beanstalkd => beanstalkd::version(options),
-            Self::Redis => redis::version(options),
-            Self::Relay(_) => format!("bench-harness {}", env!("CARGO_PKG_VERSION")),
+        let program = self.program(options);
+        let said = |argument: &str| match &program {
+            Ok(program) => first_line(program, &[argument]),
+            Err(why) => why.clone(),
+        };
+        match self.kind {
+            Kind::Postgres => format!("{} on {}", said("--version"), postgres::version(options)),
+            Kind::Perl => installed::perl_version(),
+            Kind::Beanstalkd => said("-v"),
+            Kind::Relay(_) => format!("bench-harness {}", env!("CARGO_PKG_VERSION")),
+            _ => said("--version"),
         }
     }
 }
 
-/// Why there is no `io_uring` here, if so.
-fn no_uring(io: EventLoop) -> Option<String> {
-    let error = match io {
-        EventLoop::Uring => io_uring::IoUring::new(2).err()?,
-        EventLoop::Epoll => return None,
-    };
-    Some(format!("the kernel refuses io_uring: {error}"))
-}
-
-/// The first line with letters that a program prints.
-fn first_line(program: &Path, arguments: &[&str]) -> String {
-    let Ok(output) = Command::new(program).args(arguments).output() else {
-        return "unknown".to_owned();
-    };
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    line.unwrap_or("unknown").to_owned()
-}
+const FLOOR: &str = "the floor: the same bytes between the same sockets, no job queue";
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::scenario;
 
     #[test]
-    fn names_are_unique() {
-        let names: HashSet<&str> = Contender::ALL.iter().map(|one| one.name()).collect();
+    fn names_are_unique_and_ringgear_is_in_all_scenarios() {
+        let names: HashSet<&str> = Contender::ALL.iter().map(|it| it.name).collect();
         assert_eq!(names.len(), Contender::ALL.len());
+        for scenario in scenario::ALL {
+            assert_eq!(Contender::ALL[0].absent_in(&scenario), None);
+        }
+    }
+
+    #[test]
+    fn the_description_of_the_tuned_gearmand_names_its_options() {
+        let tuned = Contender::ALL.iter().find(|it| it.name == "gearmand-tuned").unwrap();
+        for option in installed::TUNED {
+            assert!(tuned.about.contains(option), "{option}");
+        }
     }
 }

@@ -1,18 +1,18 @@
-//! This project's server with its jobs in a PostgreSQL database that somebody else runs.
+//! This project's server with its jobs in a PostgreSQL database that runs elsewhere.
 //!
 //! The database must be free for this. A folder stands for one set of jobs: a server that gets a
 //! new one finds empty tables.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Start, ringgear};
-use crate::options::{EventLoop, RunOptions};
-use crate::process::Server;
+use super::ringgear;
+use crate::options::RunOptions;
+use crate::process::Start;
 
-const IO: EventLoop = EventLoop::Uring;
 const EMPTY: &str = "SET client_min_messages = warning; DROP TABLE IF EXISTS ringgear_job, \
                      ringgear_owner; CHECKPOINT";
 /// Marks a folder whose jobs the tables hold.
@@ -22,28 +22,26 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
     if options.postgres.is_none() {
         return Some("no database was given by --postgres".to_owned());
     }
-    ringgear::absent(options, IO)
-        .or_else(|| psql(options, "SELECT 1").err().map(|it| one_line(&it)))
+    psql(options, "SELECT 1").err().map(|error| one_line(&error))
 }
 
-pub(super) fn start(options: &RunOptions, start: &Start<'_>) -> Result<Server> {
-    let Some(folder) = start.keep.folder() else {
-        return ringgear::start(options, IO.name(), &[], start);
-    };
-    let mark = folder.join(MARK);
-    if !mark.exists() {
-        psql(options, EMPTY)?;
-        fs::write(mark, "")?;
+/// How the server is called; empties the tables for a new folder.
+pub(super) fn command(program: &Path, options: &RunOptions, start: &Start<'_>) -> Result<Command> {
+    let mut command = ringgear::without_store(program, "uring");
+    if let Some(folder) = start.persistence.folder() {
+        let mark = folder.join(MARK);
+        if !mark.exists() {
+            psql(options, EMPTY)?;
+            fs::write(mark, "")?;
+        }
+        command.args(["--store", options.postgres.as_deref().unwrap_or_default()]);
     }
-    let url = options.postgres.as_deref().unwrap_or_default();
-    let mut command = ringgear::command(options.places.ringgeard.as_deref(), IO.name())?;
-    command.args(["--store", url]);
-    Server::start_announced(&mut command, start)
+    Ok(command)
 }
 
 pub(super) fn version(options: &RunOptions) -> String {
     let server = psql(options, "SHOW server_version").unwrap_or_else(|error| one_line(&error));
-    format!("{} on PostgreSQL {}", ringgear::version(options), server.trim())
+    format!("PostgreSQL {}", server.trim())
 }
 
 /// What the table of jobs takes, bytes.

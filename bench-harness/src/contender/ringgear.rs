@@ -3,59 +3,22 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use crate::process::Start;
 
-use super::{Keep, Start, first_line, no_uring};
-use crate::beside;
-use crate::options::{EventLoop, RunOptions};
-use crate::process::Server;
-
-pub(super) const POLLING: [&str; 2] = ["--busy-poll", "200"];
-pub(super) const POLLING_ABOUT: &str =
-    "ringgeard --io uring --busy-poll 200, which is always busy; in `latency` only";
-
-pub(super) fn absent(options: &RunOptions, io: EventLoop) -> Option<String> {
-    beside::find("ringgeard", options.places.ringgeard.as_deref()).err().or_else(|| no_uring(io))
-}
-
-pub(super) fn start(
-    options: &RunOptions,
-    io: &str,
-    more: &[&str],
-    start: &Start<'_>,
-) -> Result<Server> {
-    let mut command = command(options.places.ringgeard.as_deref(), io)?;
-    command.args(more);
+/// How it is called, with a store in SQLite if it is to keep jobs on disk.
+pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
+    let mut command = without_store(program, io);
     if start.threads > 1 {
         command.args(["--threads", &start.threads.to_string()]);
     }
-    keep_in(&mut command, start.keep);
-    Server::start_announced(&mut command, start)
-}
-
-/// Says where jobs are kept.
-pub(crate) fn keep_in(command: &mut Command, keep: Keep<'_>) {
-    if let Some(folder) = keep.folder() {
+    if let Some(folder) = start.persistence.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }
+    command
 }
 
-/// How it is called, without a store.
-pub(crate) fn command(given: Option<&Path>, io: &str) -> Result<Command> {
-    let path = beside::find("ringgeard", given).map_err(|error| anyhow!(error))?;
-    let mut command = Command::new(path);
+pub(super) fn without_store(program: &Path, io: &str) -> Command {
+    let mut command = Command::new(program);
     command.args(["--io", io, "--port", "0", "--listen", "127.0.0.1"]);
-    Ok(command)
-}
-
-pub(super) fn version(options: &RunOptions) -> String {
-    version_of(options.places.ringgeard.as_deref())
-}
-
-/// Of the server that stands there, or beside this binary.
-pub(crate) fn version_of(given: Option<&Path>) -> String {
-    match beside::find("ringgeard", given) {
-        Ok(path) => first_line(&path, &["--version"]),
-        Err(error) => error,
-    }
+    command
 }

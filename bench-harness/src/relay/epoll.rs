@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-use super::Relay;
+use super::{Outgoing, Relay};
 
 const EVENTS_PER_TURN: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
@@ -20,9 +20,7 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: TcpStream,
-    /// What is being written, and how much of it has been.
-    sending: Vec<u8>,
-    sent: usize,
+    sending: Outgoing,
 }
 
 struct Epoll {
@@ -54,9 +52,8 @@ pub(super) fn run(listener: TcpListener, relay: Relay, ready: impl FnOnce()) -> 
                     if event.is_readable() || event.is_read_closed() {
                         epoll.read(conn);
                     }
-                    let waits =
-                        epoll.connections.get(conn).is_some_and(|it| !it.sending.is_empty());
-                    if event.is_writable() && waits {
+                    let connection = epoll.connections.get(conn);
+                    if event.is_writable() && connection.is_some_and(|it| it.sending.waits()) {
                         epoll.write(conn);
                     }
                 }
@@ -77,7 +74,7 @@ impl Epoll {
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     self.poll.registry().register(&mut stream, Token(entry.key()), interest)?;
                     self.relay.connect(entry.key());
-                    entry.insert(Connection { stream, sending: Vec::new(), sent: 0 });
+                    entry.insert(Connection { stream, sending: Outgoing::default() });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -111,16 +108,13 @@ impl Epoll {
     fn write(&mut self, conn: usize) {
         loop {
             let Some(connection) = self.connections.get_mut(conn) else { return };
-            let Connection { stream, sending, sent } = connection;
-            if *sent == sending.len() {
-                *sending = self.relay.take(conn, std::mem::take(sending));
-                *sent = 0;
-                if sending.is_empty() {
-                    return;
-                }
+            let Connection { stream, sending } = connection;
+            let rest = sending.rest(conn, &mut self.relay);
+            if rest.is_empty() {
+                return;
             }
-            match stream.write(&sending[*sent..]) {
-                Ok(bytes) => *sent += bytes,
+            match stream.write(rest) {
+                Ok(bytes) => sending.sent += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return self.close(conn),

@@ -14,7 +14,7 @@ mod uring;
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, bail};
 use ringgear::wire::frame::{self, Cut};
@@ -33,15 +33,11 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     let descriptors = raise_descriptors();
     let listener = listen(options.port)?;
     let address = listener.local_addr()?;
-    let relay = Relay::default();
+    let (relay, ready) = (Relay::default(), || eprintln!("listening on {address}"));
     match options.io {
-        EventLoop::Epoll => epoll::run(listener, relay, || announce(address)),
-        EventLoop::Uring => uring::run(&listener, relay, descriptors, || announce(address)),
+        EventLoop::Epoll => epoll::run(listener, relay, ready),
+        EventLoop::Uring => uring::run(&listener, relay, descriptors, ready),
     }
-}
-
-fn announce(address: std::net::SocketAddr) {
-    eprintln!("listening on {address}");
 }
 
 fn listen(port: u16) -> Result<TcpListener> {
@@ -49,7 +45,7 @@ fn listen(port: u16) -> Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
     socket.set_tcp_nodelay(true)?;
-    let address = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     socket.bind(&address.into()).with_context(|| format!("can't listen on {address}"))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -65,6 +61,28 @@ struct Peer {
     /// Has been woken and hasn't asked yet.
     is_woken: bool,
     is_dirty: bool,
+}
+
+/// What is being written to a connection, and how much of it has been.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outgoing {
+    fn waits(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// What is left of it, or else all that the relay has for the connection.
+    fn rest(&mut self, conn: usize, relay: &mut Relay) -> &[u8] {
+        if self.sent == self.bytes.len() {
+            self.bytes = relay.take(conn, std::mem::take(&mut self.bytes));
+            self.sent = 0;
+        }
+        &self.bytes[self.sent..]
+    }
 }
 
 /// Everything that the relay knows.
@@ -84,6 +102,10 @@ pub(super) struct Relay {
 }
 
 impl Relay {
+    fn peer(&mut self, conn: usize) -> Option<&mut Peer> {
+        self.peers.get_mut(conn)?.as_mut()
+    }
+
     pub(super) fn connect(&mut self, conn: usize) {
         if self.peers.len() <= conn {
             self.peers.resize_with(conn + 1, || None);
@@ -99,7 +121,7 @@ impl Relay {
 
     /// Handles some bytes of a connection.
     pub(super) fn received(&mut self, conn: usize, bytes: &[u8]) -> Result<()> {
-        let Some(Some(peer)) = self.peers.get_mut(conn) else { return Ok(()) };
+        let Some(peer) = self.peer(conn) else { return Ok(()) };
         let mut inbox = std::mem::take(&mut peer.inbox);
         if inbox.is_empty() {
             let used = self.handle_all(conn, bytes)?;
@@ -109,7 +131,7 @@ impl Relay {
             let used = self.handle_all(conn, &inbox)?;
             inbox.drain(..used);
         }
-        if let Some(peer) = &mut self.peers[conn] {
+        if let Some(peer) = self.peer(conn) {
             peer.inbox = inbox;
         }
         Ok(())
@@ -118,7 +140,7 @@ impl Relay {
     /// The next connection that has bytes to be sent.
     pub(super) fn next_dirty(&mut self) -> Option<usize> {
         while let Some(conn) = self.dirty.pop() {
-            if let Some(peer) = &mut self.peers[conn] {
+            if let Some(peer) = self.peer(conn) {
                 peer.is_dirty = false;
                 return Some(conn);
             }
@@ -128,7 +150,7 @@ impl Relay {
 
     /// All bytes to be sent to a connection, for an emptied buffer.
     pub(super) fn take(&mut self, conn: usize, mut emptied: Vec<u8>) -> Vec<u8> {
-        let Some(Some(peer)) = self.peers.get_mut(conn) else { return Vec::new() };
+        let Some(peer) = self.peer(conn) else { return Vec::new() };
         emptied.clear();
         if emptied.capacity() > KEPT_BYTES_MAX {
             emptied = Vec::new();
@@ -152,7 +174,7 @@ impl Relay {
             Command::PreSleep => {
                 self.end_wake(conn);
                 self.sleepers.push(conn);
-                if let Some(peer) = &mut self.peers[conn] {
+                if let Some(peer) = self.peer(conn) {
                     peer.is_asleep = true;
                 }
                 self.wake();
@@ -178,7 +200,7 @@ impl Relay {
 
     fn submit(&mut self, conn: usize, command: Command, body: &[u8]) -> Result<()> {
         let arguments = Arguments::split(command, body)?;
-        let Some(Some(peer)) = self.peers.get_mut(conn) else { return Ok(()) };
+        let Some(peer) = self.peer(conn) else { return Ok(()) };
         peer.submitted += 1;
         let number = peer.submitted;
         let mut handle = std::mem::take(&mut self.handle);
@@ -209,12 +231,12 @@ impl Relay {
         self.wake();
     }
 
-    /// Wakes as many sleepers as there are assignments that nobody is on the way for.
+    /// Wakes as many sleepers as there are assignments without a worker on its way.
     fn wake(&mut self) {
         while self.woken < self.waiting.len()
             && let Some(worker) = self.sleepers.pop()
         {
-            if let Some(Some(peer)) = self.peers.get_mut(worker)
+            if let Some(peer) = self.peer(worker)
                 && std::mem::take(&mut peer.is_asleep)
             {
                 peer.is_woken = true;
@@ -225,13 +247,12 @@ impl Relay {
     }
 
     fn end_wake(&mut self, conn: usize) {
-        if let Some(Some(peer)) = self.peers.get_mut(conn) {
-            self.woken -= usize::from(std::mem::take(&mut peer.is_woken));
-        }
+        let was_woken = self.peer(conn).is_some_and(|peer| std::mem::take(&mut peer.is_woken));
+        self.woken -= usize::from(was_woken);
     }
 
     fn push(&mut self, conn: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(Some(peer)) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.peer(conn) else { return };
         write(&mut peer.outbox);
         if !peer.is_dirty {
             peer.is_dirty = true;
@@ -301,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_somebody_is_on_the_way_for_wakes_nobody_else() {
+    fn a_job_that_a_woken_worker_will_take_wakes_no_other() {
         let mut relay = Relay::default();
         for conn in 0..4 {
             relay.connect(conn);
@@ -319,7 +340,7 @@ mod tests {
         assert_eq!(sent(&mut relay, 1).0, []);
         relay.received(0, &submit).unwrap();
         assert_eq!(sent(&mut relay, 1).0, [Command::Noop], "one more than are on the way");
-        // Whoever leaves isn't on the way any more.
+        // A worker that leaves isn't on the way any more.
         sent(&mut relay, 3);
         relay.received(3, &request(Command::PreSleep, &[], &[])).unwrap();
         assert_eq!(sent(&mut relay, 3).0, []);
@@ -328,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sleeps_beside_a_job() {
+    fn no_worker_sleeps_beside_a_job() {
         let mut relay = Relay::default();
         relay.connect(0);
         relay.received(0, &request(Command::SubmitJob, &[b"f", b""], b"")).unwrap();

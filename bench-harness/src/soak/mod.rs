@@ -1,40 +1,40 @@
 //! A soak: one server under everything at once for long, and whether anything grows or is lost.
 //!
 //! ```text
-//! server ◀── mix (load generators: foreground, background, delayed, large)
+//! server ◀── workload (load generators: foreground, background, delayed, large)
 //!    ▲
-//!    └────── watch (status, workers, /proc) ─▶ rows ─▶ verdict ─▶ report
+//!    └────── watch (status, workers, /proc) ─▶ rows ─▶ checks ─▶ report
 //! ```
 //!
-//! Nothing is measured here that others who run beside could spoil: the load keeps a rate.
+//! Nothing is measured here that other processes could spoil: the load keeps a rate.
 
-mod mix;
+mod checks;
 mod report;
-mod verdict;
 mod watch;
+mod workload;
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::sched::sched_getaffinity;
-use nix::unistd::Pid;
+use anyhow::{Context, Error, Result, bail};
+use loadgen::LiveCounts;
+use ringgear::io::machine::processors;
 use ringgear::wire::{Command, Magic, encode};
 
-use self::mix::{Counts, Mix};
-use self::verdict::Row;
+use self::checks::Row;
 use self::watch::Admin;
-use crate::beside;
-use crate::contender::{Keep, Protocol, Start, ringgear as ours};
-use crate::deep::Wire;
-use crate::dialect::Event;
-use crate::folder;
+use self::workload::Workload;
+use crate::contender::ringgear as ours;
+use crate::data_dir::DataDir;
+use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
-use crate::process::{Cores, Cpu, Memory, Server, raise_descriptors};
-use crate::scratch::Scratch;
+use crate::process::{Cores, Cpu, Memory, Persistence, Server, Start, raise_descriptors};
+use crate::run_dir;
+use crate::sample;
+use crate::wire::Wire;
+use crate::wire_protocol::{Event, Protocol};
 
 /// How long a server may take to start.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -42,51 +42,45 @@ const START_TIME: Duration = Duration::from_secs(20);
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// How long connecting and the last answers may take.
 const BESIDE_TIME: Duration = Duration::from_secs(180);
-/// How long the server may take to notice that all have left.
+/// How long the server may take to notice that all connections are closed.
 const LEAVE_TIME: Duration = Duration::from_secs(30);
 
 /// Loads and watches a server; answers whether all held that must.
 pub(crate) fn run(options: &SoakOptions) -> Result<bool> {
     check(options)?;
-    let find =
-        |name: &str, given: Option<&Path>| beside::find(name, given).map_err(|it| anyhow!(it));
-    let loadgen = find("loadgen", options.places.loadgen.as_deref())?;
+    let places = &options.places;
     raise_descriptors();
-    let scratch = match options.store {
-        Some(_) => {
-            Some(Scratch::find(options.places.scratch.as_deref()).map_err(|why| anyhow!(why))?)
-        }
-        None => None,
-    };
-    let store = scratch.as_ref().map(Scratch::folder).transpose()?;
-    let keep = store.as_ref().map_or(Keep::Memory, |folder| Keep::Disk(folder.path()));
-    let folder = folder::fresh(options.places.out.as_deref(), &options.name, report::SAMPLES)?;
+    let data_dir = options.store.map(|_| DataDir::find(places.scratch.as_deref())).transpose();
+    let data_dir = data_dir.map_err(Error::msg)?;
+    let store = data_dir.as_ref().map(DataDir::folder).transpose()?;
+    let persistence =
+        store.as_ref().map_or(Persistence::Memory, |folder| Persistence::Disk(folder.path()));
+    let folder = run_dir::fresh(places.out.as_deref(), &options.name, report::SAMPLES)?;
 
-    let mut soak = Soak::start(options, keep)?;
+    let mut soak = Soak::start(options, persistence)?;
     let before = soak.row(false)?;
-    let (sender, ended) = mpsc::channel();
     soak.start = Instant::now();
-    let mix = Mix::start(&loadgen, soak.server.address, options, &sender)?;
-    let watched = soak.watch(&mix, &ended, &folder);
+    let workload = Workload::start(soak.server.address, options)?;
+    let watched = soak.watch(&workload, &folder);
     // What was seen up to a failure is worth keeping.
-    report::write_samples(&folder, &soak.rows)?;
+    sample::write(&folder.join(report::SAMPLES), &soak.rows)?;
     watched?;
-    let outcomes = mix.outcomes()?;
+    let outcomes = workload.outcomes()?;
     let left = soak.drain()?;
     let after = soak.settle(&before)?;
-    report::write_samples(&folder, &soak.rows)?;
+    sample::write(&folder.join(report::SAMPLES), &soak.rows)?;
 
     let growth_max_bytes = options.growth_max * 1024.0 * 1024.0;
-    let checks = verdict::checks(&soak.rows, &outcomes, (&before, &after), growth_max_bytes);
+    let checks = checks::checks(&soak.rows, &outcomes, (&before, &after), growth_max_bytes);
     let mut text = report::verdict(&checks);
-    let _ = writeln!(text, "\n{}", verdict::memory_words(&soak.rows, &before, &after));
+    let _ = writeln!(text, "\n{}", checks::memory_words(&soak.rows, &before, &after));
     if left > 0 {
         let _ = writeln!(
             text,
             "{left} jobs whose key others had, too, were in the queue when the workers left."
         );
     }
-    report::write(&folder, &soak.heading(scratch.as_ref()), &soak.rows, &outcomes, &text)?;
+    report::write(&folder, &soak.heading(data_dir.as_ref()), &soak.rows, &outcomes, &text)?;
     println!("{text}");
     eprintln!("written to {}", folder.display());
     Ok(checks.iter().all(|check| check.holds))
@@ -107,44 +101,44 @@ fn check(options: &SoakOptions) -> Result<()> {
 struct Soak<'a> {
     options: &'a SoakOptions,
     server: Server,
+    version: String,
     admin: Admin,
     start: Instant,
     rows: Vec<Row>,
     /// The slowest answer to the lists since the last row.
     slowest: Duration,
-    counts: Counts,
+    counts: LiveCounts,
 }
 
 impl<'a> Soak<'a> {
-    fn start(options: &'a SoakOptions, keep: Keep<'_>) -> Result<Self> {
-        let mut command = ours::command(options.places.ringgeard.as_deref(), options.io.name())?;
-        command.args(["--threads", &options.threads.to_string()]);
-        ours::keep_in(&mut command, keep);
+    fn start(options: &'a SoakOptions, persistence: Persistence<'_>) -> Result<Self> {
         // Nothing is measured that needs a core for itself.
-        let all = all_cores();
-        let cores = Cores { server: all.clone(), load: all };
-        let start = Start { cores: &cores, keep, threads: options.threads, patience: START_TIME };
+        let cores = Cores { server: processors(), load: processors() };
+        let threads = options.threads;
+        let start = Start { cores: &cores, persistence, threads, patience: START_TIME };
+        let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
+        let mut command = ours::command(&program, options.io.name(), &start);
         let server = Server::start_announced(&mut command, &start)?;
-        let admin = Admin::connect(server.address)?;
-        let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, Counts::default());
-        Ok(Self { options, server, admin, start: Instant::now(), rows, slowest, counts })
+        let (admin, version) =
+            (Admin::connect(server.address)?, first_line(&program, &["--version"]));
+        let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, LiveCounts::default());
+        Ok(Self { options, server, version, admin, start: Instant::now(), rows, slowest, counts })
     }
 
     /// Asks and samples until all loads have ended.
-    fn watch(&mut self, mix: &Mix, ended: &Receiver<()>, folder: &Path) -> Result<()> {
+    fn watch(&mut self, workload: &Workload, folder: &Path) -> Result<()> {
         let under_load = Duration::from_secs_f64(self.options.minutes * 60.0);
         let deadline = self.start + under_load + BESIDE_TIME;
         let mut next_row = self.start;
-        let mut running = mix.len();
-        while running > 0 {
+        while workload.is_running() {
             let now = Instant::now();
             if now >= next_row {
                 next_row += self.options.every;
-                self.counts = mix.counts();
+                self.counts = workload.counts();
                 let row = self.row(self.start.elapsed() < under_load)?;
                 eprintln!("{}", progress(&row));
                 self.rows.push(row);
-                report::write_samples(folder, &self.rows)?;
+                sample::write(&folder.join(report::SAMPLES), &self.rows)?;
             } else {
                 self.ask()?;
             }
@@ -152,11 +146,7 @@ impl<'a> Soak<'a> {
                 bail!("the load doesn't end");
             }
             let pause = next_row.saturating_duration_since(Instant::now()).min(ASK_TIME);
-            match ended.recv_timeout(pause) {
-                Ok(()) => running -= 1,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+            self.server.wait(pause);
         }
         Ok(())
     }
@@ -168,10 +158,7 @@ impl<'a> Soak<'a> {
                 self.slowest = self.slowest.max(time);
                 Ok(lists)
             }
-            Err(error) => match self.server.ended() {
-                Some(status) => bail!("the server ended ({status}): {}", self.server.log().trim()),
-                None => Err(error),
-            },
+            Err(error) => Err(self.server.explain(error)),
         }
     }
 
@@ -183,7 +170,6 @@ impl<'a> Soak<'a> {
         let counts = self.counts;
         let seconds = self.start.elapsed().as_secs_f64();
         let last = self.rows.last().copied().unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
         let answered = counts.answered.saturating_sub(last.answered) as f64;
         Ok(Row {
             seconds,
@@ -204,14 +190,14 @@ impl<'a> Soak<'a> {
         })
     }
 
-    /// Runs what the loads left: background jobs with a common key are nobody's, so no load
-    /// generator waits for the last of them. Answers with how many there were.
+    /// Runs what the loads left: no load generator waits for the last background jobs with a common
+    /// key. Answers with how many there were.
     fn drain(&mut self) -> Result<u64> {
         let protocol = Protocol::Gearman;
         let deadline = Instant::now() + LEAVE_TIME;
         let mut left = 0;
         loop {
-            let names = self.admin.busy_functions()?;
+            let names = self.ask()?.busy;
             if names.is_empty() || Instant::now() > deadline {
                 return Ok(left);
             }
@@ -235,10 +221,9 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// Waits until nobody is connected but the one who watches, as it was `before`, or no longer;
-    /// answers with what is left then.
+    /// Waits until only the watching connection is left, as it was `before`, or no longer; answers
+    /// with what is left then.
     fn settle(&mut self, before: &Row) -> Result<Row> {
-        let (_sender, never) = mpsc::channel::<()>();
         let deadline = Instant::now() + LEAVE_TIME;
         loop {
             let row = self.row(false)?;
@@ -249,17 +234,17 @@ impl<'a> Soak<'a> {
                 self.rows.push(row);
                 return Ok(row);
             }
-            let _ = never.recv_timeout(ASK_TIME / 10);
+            self.server.wait(ASK_TIME / 10);
         }
     }
 
-    fn heading(&self, scratch: Option<&Scratch>) -> String {
+    fn heading(&self, data_dir: Option<&DataDir>) -> String {
         let SoakOptions { minutes, rate, churn, worker_crash, io, threads, .. } = self.options;
         let mut text = format!(
             "# {} {}\n\n```sh\n{}\n```\n\n{}",
-            folder::today(),
+            run_dir::today(),
             self.options.name,
-            folder::command_line(),
+            run_dir::command_line(),
             Machine::this().lines()
         );
         let _ = writeln!(
@@ -267,18 +252,18 @@ impl<'a> Soak<'a> {
             "* {}, `--io {} --threads {threads}`; {minutes} minutes of {rate} jobs/s, {churn} \
              connections replaced a second, {} % of jobs lose their worker; `status` and `workers` \
              once a second.",
-            ours::version_of(self.options.places.ringgeard.as_deref()),
+            self.version,
             io.name(),
             worker_crash * 100.0
         );
-        if let Some(scratch) = scratch {
-            let _ = writeln!(text, "* Background jobs are stored in SQLite on {}.", scratch.about);
+        if let Some(data_dir) = data_dir {
+            let _ = writeln!(text, "* Background jobs are stored in SQLite on {}.", data_dir.about);
         }
         text
     }
 }
 
-/// One row in one line, for whoever watches.
+/// One row in one line.
 fn progress(row: &Row) -> String {
     format!(
         "{:>6.0} s {:>8.0} jobs/s {:>8.1} MiB {:>4} descriptors {:>5} connections {:>6} jobs \
@@ -291,11 +276,4 @@ fn progress(row: &Row) -> String {
         row.jobs,
         row.faults
     )
-}
-
-/// The cores that this process may use.
-fn all_cores() -> Vec<usize> {
-    let set = sched_getaffinity(Pid::from_raw(0));
-    let is_ours = |core: &usize| set.is_ok_and(|set| set.is_set(*core).unwrap_or(false));
-    (0..nix::sched::CpuSet::count()).filter(is_ours).collect()
 }

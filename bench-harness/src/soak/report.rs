@@ -5,14 +5,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use serde::Serialize;
 
-use super::mix::Outcome;
-use super::verdict::{Check, Row};
-use crate::report::{number, time};
+use super::checks::{Check, Row};
+use super::workload::Outcome;
+use crate::format::{number, time};
+use crate::sample;
 
 /// The file of the raw samples.
 pub(super) const SAMPLES: &str = "soak.csv";
@@ -24,20 +24,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 const SIZE: (u32, u32) = (1000, 640);
 const FONT: &str = "sans-serif";
 
-/// Writes the samples so far.
-pub(super) fn write_samples(folder: &Path, rows: &[Row]) -> Result<()> {
-    write_csv(&folder.join(SAMPLES), rows)
-}
-
-fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
-    let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
-    for row in rows {
-        writer.serialize(row)?;
-    }
-    Ok(writer.flush()?)
-}
-
-/// Writes all the rest; `heading` says what ran, and where.
+/// Writes all but the samples; `heading` says what ran, and where.
 pub(super) fn write(
     folder: &Path,
     heading: &str,
@@ -45,7 +32,7 @@ pub(super) fn write(
     outcomes: &[Outcome],
     verdict: &str,
 ) -> Result<()> {
-    write_csv(&folder.join(LOADS), outcomes)?;
+    sample::write(&folder.join(LOADS), outcomes)?;
     draw(&folder.join(PLOT), rows).map_err(|error| anyhow!("{error}"))?;
     let mut text = format!("{heading}\n## Verdict\n\n{verdict}\n## Loads\n\n{}", loads(outcomes));
     let _ = write!(text, "\n![Memory and jobs per second over time]({PLOT})\n");
@@ -68,18 +55,13 @@ fn loads(outcomes: &[Outcome]) -> String {
          faults |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for it in outcomes {
+        let Outcome { name, about, jobs, reruns, replaced, .. } = it;
+        let [p50, p99, max] = [it.p50_us, it.p99_us, it.max_us].map(time);
+        let faults = it.faults();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            it.name,
-            it.about,
-            it.jobs,
-            time(it.p50_us),
-            time(it.p99_us),
-            time(it.max_us),
-            it.reruns,
-            it.replaced,
-            it.faults()
+            "| {name} | {about} | {jobs} | {p50} | {p99} | {max} | {reruns} | {replaced} | \
+             {faults} |"
         );
     }
     text

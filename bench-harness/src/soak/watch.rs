@@ -1,137 +1,126 @@
 //! A server watched from outside: what it says over the text protocol, and what the kernel says of
 //! its process and of its port.
 //!
-//! The kernel's own count of sockets is the one to trust: io_uring's connections are no descriptors
-//! of the process, and one that the server forgot is not in its list either.
+//! The kernel's own count of sockets is the figure to trust: io_uring's connections are no
+//! descriptors of the process, and a connection that the server forgot is not in its list either.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use procfs::net::{TcpNetEntry, TcpState};
 
-/// Longest silence of the server.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// States of /proc/net/tcp that are no connection of a server: LISTEN, and TIME_WAIT, which the
-/// kernel keeps without it.
-const NO_CONNECTION: [&str; 2] = ["0A", "06"];
+use crate::process::process;
+use crate::wire::{ask, connect};
 
 /// A connection that speaks the text protocol.
-pub(super) struct Admin {
-    stream: BufReader<TcpStream>,
-}
+pub(super) struct Admin(TcpStream);
 
 /// Sums over the lists that a server gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lists {
     /// Jobs of all functions, the running ones included.
     pub(super) jobs: u64,
     /// Jobs that run.
     pub(super) running: u64,
+    /// Names of all functions that have jobs.
+    pub(super) busy: Vec<String>,
     /// Connections, the asking one included.
     pub(super) connections: u64,
 }
 
 impl Admin {
     pub(super) fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).context("a connection to the server")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self(connect(address)?))
     }
 
     /// Asks for both lists; answers with the time that took, too.
-    pub(super) fn ask(&mut self) -> Result<(Lists, Duration)> {
+    pub(super) fn ask(&self) -> Result<(Lists, Duration)> {
         let start = Instant::now();
-        self.stream.get_mut().write_all(b"status\nworkers\n")?;
-        let mut lists = Lists::default();
-        self.list(|line| {
-            let (jobs, running) = status(line).with_context(|| format!("status: {line:?}"))?;
-            lists.jobs += jobs;
-            lists.running += running;
-            Ok(())
-        })?;
-        self.list(|_| {
-            lists.connections += 1;
-            Ok(())
-        })?;
+        let lists = ask(&self.0, b"status\nworkers\n", lists)?;
         Ok((lists, start.elapsed()))
-    }
-
-    /// Names of all functions that have jobs.
-    pub(super) fn busy_functions(&mut self) -> Result<Vec<String>> {
-        self.stream.get_mut().write_all(b"status\n")?;
-        let mut names = Vec::new();
-        self.list(|line| {
-            if status(line).is_some_and(|(jobs, _)| jobs > 0) {
-                names.extend(line.rsplitn(4, '\t').nth(3).map(str::to_owned));
-            }
-            Ok(())
-        })?;
-        Ok(names)
-    }
-
-    fn list(&mut self, mut row: impl FnMut(&str) -> Result<()>) -> Result<()> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.stream.read_line(&mut line).context("the server doesn't answer")? == 0 {
-                bail!("the server closed the connection that watched it");
-            }
-            match line.trim_end() {
-                "." => return Ok(()),
-                line => row(line)?,
-            }
-        }
     }
 }
 
-/// Jobs and running jobs of a line `function TAB total TAB running TAB workers`.
-fn status(line: &str) -> Option<(u64, u64)> {
-    let mut fields = line.rsplit('\t').skip(1);
+/// Both lists, once they are whole: lines, and a full stop behind each list.
+fn lists(answer: &[u8]) -> Option<Result<Lists>> {
+    let text = String::from_utf8_lossy(answer.strip_suffix(b".\n")?).into_owned();
+    let mut parts = text.split_inclusive('\n').collect::<Vec<_>>();
+    let end = parts.iter().position(|line| *line == ".\n")?;
+    let connections = parts.drain(end..).skip(1).count() as u64;
+    let sums =
+        parts.iter().try_fold(Lists { connections, ..Lists::default() }, |mut sums, line| {
+            let (name, jobs, running) =
+                status(line.trim_end()).with_context(|| format!("{line:?}"))?;
+            sums.jobs += jobs;
+            sums.running += running;
+            sums.busy.extend((jobs > 0).then(|| name.to_owned()));
+            Ok(sums)
+        });
+    Some(sums)
+}
+
+/// Name, jobs and running jobs of a line `function TAB total TAB running TAB workers`.
+fn status(line: &str) -> Option<(&str, u64, u64)> {
+    let mut fields = line.rsplitn(4, '\t').skip(1);
     let running = fields.next()?.parse().ok()?;
-    Some((fields.next()?.parse().ok()?, running))
+    let jobs = fields.next()?.parse().ok()?;
+    Some((fields.next()?, jobs, running))
 }
 
 /// Open descriptors of a process.
 pub(super) fn descriptors(pid: u32) -> Option<u64> {
-    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+    Some(process(pid)?.fd_count().ok()? as u64)
 }
 
 /// The server's ends of connections to a port of 127.0.0.1, by the kernel.
 pub(super) fn sockets(port: u16) -> Option<u64> {
-    Some(count_sockets(&fs::read_to_string("/proc/net/tcp").ok()?, port))
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let table = procfs::net::tcp().ok()?;
+    Some(table.iter().filter(|entry| is_end(entry, address)).count() as u64)
 }
 
-fn count_sockets(table: &str, port: u16) -> u64 {
-    let local = format!("0100007F:{port:04X}");
-    let is_end = |line: &&str| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        fields.next() == Some(&*local)
-            && fields.nth(1).is_some_and(|state| !NO_CONNECTION.contains(&state))
-    };
-    table.lines().filter(is_end).count() as u64
+/// Whether an entry is a server's end of a connection: neither a listener nor one that the kernel
+/// keeps without the server.
+fn is_end(entry: &TcpNetEntry, address: SocketAddr) -> bool {
+    entry.local_address == address && !matches!(entry.state, TcpState::Listen | TcpState::TimeWait)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn names_with_tabs_spoil_no_figures() {
-        assert_eq!(status("a\tb\t12\t3\t7"), Some((12, 3)));
+        assert_eq!(status("a\tb\t12\t3\t7"), Some(("a\tb", 12, 3)));
         assert_eq!(status("OK"), None);
     }
 
     #[test]
+    fn lists_are_read_when_both_are_whole() {
+        let answer = b"f\t3\t1\t2\ng\t0\t0\t0\n.\n5 127.0.0.1 - : f\n6 127.0.0.1 - :\n.\n";
+        for end in 0..answer.len() {
+            assert!(lists(&answer[..end]).is_none(), "{end}");
+        }
+        let busy = vec!["f".to_owned()];
+        let whole = Lists { jobs: 3, running: 1, busy, connections: 2 };
+        assert_eq!(lists(answer).unwrap().unwrap(), whole);
+        assert_eq!(lists(b".\n.\n").unwrap().unwrap(), Lists::default());
+        assert!(lists(b"f\t3\n.\n.\n").unwrap().is_err());
+    }
+
+    #[test]
     fn only_the_servers_living_ends_count() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
-            0: 0100007F:1F90 00000000:0000 0A 0 0\n\
-            1: 0100007F:1F90 0100007F:C001 01 0 0\n\
-            2: 0100007F:1F90 0200007F:C002 08 0 0\n\
-            3: 0100007F:1F90 0100007F:C003 06 0 0\n\
-            4: 0100007F:C001 0100007F:1F90 01 0 0\n";
-        assert_eq!(count_sockets(table, 8080), 2, "an open one and one that only the peer closed");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(sockets(address.port()), Some(0));
+        let client = TcpStream::connect(address).unwrap();
+        let server = listener.accept().unwrap();
+        assert_eq!(sockets(address.port()), Some(1));
+        drop(client);
+        assert_eq!(sockets(address.port()), Some(1), "one that only the peer closed");
+        drop(server);
     }
 }

@@ -380,7 +380,7 @@ mod tests {
         while next <= messages {
             let batch = received(&mut other, 100);
             assert!(!batch.is_empty());
-            // What was sent later stands behind what waits.
+            // Messages that were sent later are behind those that waited.
             batch.into_iter().for_each(|(_, message)| {
                 assert_eq!(message, next);
                 next += 1;

@@ -24,7 +24,7 @@ pub use self::uring_error::UringError;
 use crate::io::runtime::CoreRuntime;
 use crate::io::store_link::StoreLost;
 
-/// Descriptors that are kept for other things than connections.
+/// Descriptors that are reserved for other uses than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// Which event loop to run.
@@ -40,24 +40,24 @@ pub enum Driver {
     Glommio,
 }
 
-/// Why an event loop can't start, or can't go on.
+/// Why an event loop can't start, or ended.
 #[derive(Debug, Error)]
 pub enum DriverError {
-    /// io_uring was asked for and can't be had.
+    /// io_uring was chosen and isn't available.
     #[error("{0}; choose --io epoll, or --io auto to do so by itself")]
     Uring(#[from] UringError),
-    /// glommio was asked for and can't be had.
+    /// glommio was chosen and isn't available.
     #[error("{0}; choose --io epoll, or --io auto for the best that can be had")]
     Glommio(#[from] GlommioError),
     /// Another server owns the store.
     #[error(transparent)]
     StoreLost(#[from] StoreLost),
-    /// A system call of the event loop failed that never should.
+    /// A system call of the event loop failed.
     #[error("the event loop failed: {0}")]
     Loop(#[from] std::io::Error),
 }
 
-/// An event loop for each core that can run here, with what was made to find that out.
+/// An event loop for each core that can run here, with the rings that were made to find that out.
 pub struct EventLoop {
     driver: Driver,
     /// With io_uring one for each core; none otherwise.
@@ -85,7 +85,7 @@ impl EventLoop {
 
     /// Whether the drivers can ask the kernel about the output of each connection.
     pub(crate) fn queries_sockets(&self) -> bool {
-        self.rings.iter().all(Ring::lends_descriptors)
+        self.rings.iter().all(Ring::installs_descriptors)
     }
 
     /// The event loops of `cores` cores, in the cores' order.
@@ -119,12 +119,12 @@ impl CoreLoop {
     }
 }
 
-/// Finds out whether so many cores can run on a driver here; `Auto` becomes the best that can. Says
-/// in the log what and why. Each ring has room for `ring_entries` submissions, by which it takes
-/// locked memory.
+/// Finds out whether `cores` cores can run on a driver here; `Auto` becomes the best that can. Logs
+/// the choice and the reason. Each ring has room for `ring_entries` submissions, which decides how
+/// much locked memory it takes.
 ///
 /// # Errors
-/// `DriverError::Uring` or `DriverError::Glommio` if that is asked for and can't be had.
+/// `DriverError::Uring` or `DriverError::Glommio` if that driver was chosen and can't run.
 pub fn choose(driver: Driver, cores: usize, ring_entries: u32) -> Result<EventLoop, DriverError> {
     let event_loop = |driver, rings| Ok(EventLoop { driver, rings, ring_entries });
     match driver {

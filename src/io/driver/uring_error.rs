@@ -8,7 +8,7 @@ use std::io::Error;
 use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error as ThisError;
 
-/// Why there is no io_uring here.
+/// Why this host has no io_uring.
 #[derive(Debug, ThisError)]
 pub enum UringError {
     /// The kernel was built without it, or is older than it.
@@ -20,8 +20,8 @@ pub enum UringError {
          kernel.io_uring_disabled to 0"
     )]
     Refused,
-    /// The rings' memory counts against RLIMIT_MEMLOCK on some kernels, for all processes of a user
-    /// together.
+    /// The rings' memory counts against RLIMIT_MEMLOCK on some kernels, summed over all processes
+    /// of a user.
     #[error(
         "too little locked memory for io_uring on {cores} cores ({have_kib} KiB for all processes \
          of this user): raise it with `ulimit -l` or LimitMEMLOCK=, or lower --threads"
@@ -29,13 +29,13 @@ pub enum UringError {
     LockedMemory {
         /// Cores that need a ring each.
         cores: usize,
-        /// The limit as it is.
+        /// The limit.
         have_kib: u64,
     },
     /// RLIMIT_NOFILE bounds the direct descriptors, too.
     #[error("too few descriptors for io_uring: raise them with --file-descriptors")]
     Descriptors,
-    /// A feature that this server is built on is missing.
+    /// A feature that the server needs is missing.
     #[error("the kernel's io_uring is too old (Linux 6.1 has all that it takes): no {0}")]
     Feature(&'static str),
     /// Anything else.
@@ -43,7 +43,7 @@ pub enum UringError {
     Other(Error),
 }
 
-/// What a refusal of the kernel means; `name` is what it refused if it doesn't know it.
+/// The meaning of the kernel's error; `name` is the feature that is missing if it is EINVAL.
 pub(crate) fn explain(error: Error, name: &'static str) -> UringError {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => UringError::Missing,

@@ -1,7 +1,7 @@
-//! The clocks, as the engine wants them: milliseconds that never go back, and milliseconds since
+//! The clocks, as the engine takes them: milliseconds that never go back, and milliseconds since
 //! 1970.
 //!
-//! The only place of the server that asks the kernel for the time. Drivers ask once a loop turn.
+//! Drivers read them once a turn.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,30 +9,27 @@ use crate::engine::Now;
 
 /// Reads both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    /// A clock whose monotonic side starts at 0 now.
-    #[must_use]
-    pub fn start() -> Self {
+    /// A clock whose monotonic time starts at 0 now.
+    pub(crate) fn start() -> Self {
         Self { start: Instant::now() }
     }
 
     /// The time.
     #[inline]
-    #[must_use]
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: millis(self.start.elapsed()), unix_ms: millis(since_epoch) }
     }
 
-    /// The monotonic side, as finely as it goes.
+    /// The monotonic time in the clock's full resolution.
     #[inline]
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 }

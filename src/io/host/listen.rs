@@ -1,7 +1,7 @@
 //! Host names and a port in, listening sockets out.
 //!
-//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, what finds hosts that
-//! are gone) are set here once, so that accepting costs no further system calls.
+//! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, those that detect lost
+//! hosts) are set here once, so that accepting costs no further system calls.
 //!
 //! Invariant: all listeners share one port, also when the kernel chose it.
 
@@ -14,15 +14,16 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{liveness, patience};
+use super::liveness;
+use super::retry::retry;
 
-/// How often a port that the kernel chose for the first address may be taken for the second.
+/// Tries to find a port that is free for all addresses, where the kernel chooses it.
 const EPHEMERAL_TRIES: usize = 16;
 
-/// No socket to listen on.
+/// Why there is no socket to listen on.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The host's name or the port's means nothing here.
+    /// The host's or the port's name is unknown.
     #[error(
         "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this \
          host and --port a number or a name of /etc/services"
@@ -32,10 +33,10 @@ pub enum ListenError {
         host: String,
         /// The port.
         port: String,
-        /// What the resolver says.
+        /// The resolver's error.
         cause: std::io::Error,
     },
-    /// Somebody has the port.
+    /// Another process listens on the port.
     #[error(
         "cannot listen on {0}: the port is taken; stop the other server (is gearmand running?) or \
          choose another port with --port"
@@ -49,12 +50,12 @@ pub enum ListenError {
     Other {
         /// The address.
         address: SocketAddr,
-        /// What the kernel says.
+        /// The kernel's error.
         cause: std::io::Error,
     },
 }
 
-/// When a silent peer is probed, and when it is given up.
+/// When a silent peer is probed, and when its connection is ended.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
     /// Silence before the first probe.
@@ -76,7 +77,7 @@ pub struct Sockets {
     pub keep_alive: Option<KeepAlive>,
 }
 
-/// Sockets that are bound, and listen once they are told to.
+/// Sockets that are bound; `listen` has them listen.
 #[derive(Debug)]
 pub struct Listeners {
     /// By core; each has one for every address.
@@ -86,13 +87,13 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Takes every address of `host`; without a host loopback of both families. The port is a
-    /// number or a service's name; 0 lets the kernel choose. Who connects is refused until
+    /// Binds every address of `host`; without a host loopback of both families. The port is a
+    /// number or a service's name; 0 lets the kernel choose. The kernel refuses connections until
     /// `listen`.
     ///
     /// # Errors
-    /// `ListenError` if an address can't be had. Where a host has no IPv6, loopback of IPv4 will
-    /// do.
+    /// `ListenError` if an address can't be bound. Without a host, loopback of IPv4 is enough where
+    /// there is no IPv6.
     pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
         let addresses = resolve(host, port)?;
         let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
@@ -100,21 +101,21 @@ impl Listeners {
         let bind = || bind_all(&addresses, host.is_none(), options);
         loop {
             tries_left -= 1;
-            match if is_chosen_by_kernel { bind() } else { patiently(bind) } {
+            match if is_chosen_by_kernel { bind() } else { retry_while_taken(bind) } {
                 Err(ListenError::Taken(_)) if tries_left > 0 => {}
                 result => return result,
             }
         }
     }
 
-    /// Lets connections come.
+    /// Listens on all sockets.
     ///
     /// # Errors
-    /// `ListenError` if somebody else listens there by now.
+    /// `ListenError` if another process listens there by now.
     pub fn listen(&self) -> Result<(), ListenError> {
         for sockets in &self.sockets {
             for (socket, &address) in sockets.iter().zip(&self.addresses) {
-                patiently(|| {
+                retry_while_taken(|| {
                     socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
                         true => ListenError::Taken(address),
                         false => ListenError::Other { address, cause },
@@ -125,17 +126,22 @@ impl Listeners {
         Ok(())
     }
 
-    /// Prepares for finding hosts that have been gone for `timeout`: by looking at what they
-    /// acknowledge, or else by the kernel, which takes peers that don't read for such.
+    /// Sets the options that detect hosts that have been gone for `timeout`. `queries_sockets`: the
+    /// driver asks the kernel what they acknowledged; otherwise the kernel itself ends connections,
+    /// also those of peers that don't read.
     ///
     /// # Errors
     /// If the kernel refuses an option that it has had since Linux 2.6.37.
-    pub(crate) fn find_lost_hosts(&self, timeout: Duration, looks: bool) -> std::io::Result<()> {
+    pub(crate) fn find_lost_hosts(
+        &self,
+        timeout: Duration,
+        queries_sockets: bool,
+    ) -> std::io::Result<()> {
         if timeout.is_zero() {
             return Ok(());
         }
         for socket in self.sockets.iter().flatten() {
-            if looks {
+            if queries_sockets {
                 liveness::probe_often(socket, timeout);
             } else {
                 socket.set_tcp_user_timeout(Some(timeout))?;
@@ -144,14 +150,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Where they listen.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// Says in the log where they listen.
-    pub fn announce(&self) {
+    /// Logs where they listen.
+    pub fn log_addresses(&self) {
         for address in &self.addresses {
             info!("listening on {address}");
         }
@@ -163,14 +163,14 @@ impl Listeners {
         }
     }
 
-    /// Moves the sockets themselves out, by core.
+    /// The sockets, by core.
     pub(crate) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
         let of_core = |sockets: Vec<Socket>| sockets.into_iter().map(TcpListener::from).collect();
         self.sockets.into_iter().map(of_core).collect()
     }
 }
 
-/// Refuses a port that is neither a number nor a known name. Takes no socket and asks for no host.
+/// Refuses a port that is neither a number nor a known name. Opens no socket and resolves no host.
 ///
 /// # Errors
 /// `ListenError::Resolve`.
@@ -178,9 +178,9 @@ pub fn check_port(port: &str) -> Result<(), ListenError> {
     resolve(None, port).map(drop)
 }
 
-/// All addresses of a host and a port, either of which may be a name; IPv4 first.
+/// All addresses of a host and a port, both of which may be names; IPv4 first.
 fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenError> {
-    // "[::1]" is how addresses with ports are written; the brackets are welcome here, too.
+    // Brackets, as in "[::1]:4730", are accepted here, too.
     let bare = |host: &'_ str| {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         inner.unwrap_or(host).to_owned()
@@ -204,9 +204,9 @@ fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenErro
     Ok(addresses)
 }
 
-/// Tries again while the port is taken, for a while.
-fn patiently<T>(attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
-    patience::patiently(|error| matches!(error, ListenError::Taken(_)), attempt)
+/// Repeats an attempt while the port is taken, for a while.
+fn retry_while_taken<T>(attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
+    retry(|error| matches!(error, ListenError::Taken(_)), attempt)
 }
 
 fn bind_all(
@@ -244,18 +244,18 @@ fn is_taken(cause: &std::io::Error) -> bool {
     cause.kind() == ErrorKind::AddrInUse
 }
 
-/// A socket for each core, all at one address: the kernel spreads connections over them.
+/// A socket for each core, all at one address: the kernel distributes connections over them.
 fn bind_cores(
     address: SocketAddr,
     options: &Sockets,
 ) -> std::io::Result<(Vec<Socket>, SocketAddr)> {
-    // Sharing a port is shared with whoever else asks for it: whether another server has it shows
-    // only without.
-    let (alone, bound) = bind(address, false, options)?;
+    // With SO_REUSEPORT, binding succeeds although another server with the option has the port. So
+    // the first attempt is made without it.
+    let (exclusive, bound) = bind(address, false, options)?;
     if options.cores == 1 {
-        return Ok((vec![alone], bound));
+        return Ok((vec![exclusive], bound));
     }
-    drop(alone);
+    drop(exclusive);
     let sockets = (0..options.cores).map(|_| Ok(bind(bound, true, options)?.0));
     Ok((sockets.collect::<std::io::Result<_>>()?, bound))
 }
@@ -267,10 +267,10 @@ fn bind(
 ) -> std::io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // IPv4 has a socket of its own.
+        // IPv4 gets a socket of its own.
         socket.set_only_v6(true)?;
     }
-    // A server that was just stopped leaves connections in TIME_WAIT; they don't keep the port.
+    // Otherwise connections in TIME_WAIT of a server that has just stopped would hold the port.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;

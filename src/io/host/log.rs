@@ -1,7 +1,7 @@
 //! Log events in, lines out: to standard error, a file, syslog, or nowhere.
 //!
-//! The level is the only filter and is known to every call site as a constant once set, so that
-//! what isn't logged isn't evaluated. Knows nothing of what is logged.
+//! The level is the only filter, and every call site knows it as a constant once it is set, so that
+//! values that aren't logged aren't evaluated. Knows nothing of what is logged.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -145,7 +145,8 @@ impl Log {
         Ok(Self { file })
     }
 
-    /// Opens the log file anew, after a rotation moved it away. If that fails the old one is kept.
+    /// Reopens the log file, after a rotation moved it away. If that fails the old one stays in
+    /// use.
     pub fn reopen(&self) {
         if let Some(file) = &self.file
             && let Err(error) = file.reopen()
@@ -155,7 +156,7 @@ impl Log {
     }
 }
 
-/// gearmand's words are syslog's; NOTICE is where a server says what it does as a whole.
+/// gearmand's levels are syslog's; the messages about the server as a whole are at NOTICE.
 fn level(settings: LogSettings<'_>) -> LevelFilter {
     match settings.verbosity {
         _ if settings.packets => LevelFilter::TRACE,

@@ -1,8 +1,9 @@
 //! Facts about the host that defaults depend on: its name, its memory and its processors.
 //!
-//! Reads and decides nothing, but keeps a thread on a processor.
-//! Invariant: memory is the least of what the host has and what any control group above this
-//! process allows, so that a container's or a service's limit counts.
+//! Reads, decides nothing, and pins a thread to a processor.
+//!
+//! Invariant: the memory is the least of what the host has and what the control groups of this
+//! process and those above them allow, so that a container's or a service's limit counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,21 +26,21 @@ pub fn processors() -> Vec<usize> {
     (0..CpuSet::count()).filter(|&at| set.is_set(at).unwrap_or(false)).collect()
 }
 
-/// Keeps the calling thread on one processor. Where that isn't allowed it runs as well.
-pub fn stay_on(processor: usize) {
+/// Pins the calling thread to one processor. If the kernel refuses, it runs on any.
+pub fn pin_thread(processor: usize) {
     let mut set = CpuSet::new();
     if set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
-        info!(processor, "the kernel doesn't keep a core's thread in its place");
+        info!(processor, "a core's thread can't be pinned to its processor");
     }
 }
 
-/// Memory that this process may take, in bytes.
+/// Memory that this process may use, in bytes.
 #[must_use]
 pub fn memory_bytes() -> u64 {
     memory_bytes_below(Path::new("/"))
 }
 
-/// The memory that this process may have; `root` is `/` but for tests.
+/// The memory that this process may use; `root` is `/` except in tests.
 fn memory_bytes_below(root: &Path) -> u64 {
     let machine = meminfo_total(root).unwrap_or(u64::MAX);
     control_group_limits(root).into_iter().fold(machine, u64::min)

@@ -6,7 +6,8 @@
 //! a body of 1 GiB took 3.5 GiB instead of 2. mimalloc's huge pages are off (its feature
 //! `no_thp`): clearing 2 MiB at a time is a pause, and made filling a queue slower.
 //!
-//! Invariant: a block's size, which whoever frees it must name, tells whose it is.
+//! Invariant: the size in the layout that `dealloc` is given decides which allocator owns the
+//! block.
 
 #![allow(unsafe_code)]
 
@@ -14,19 +15,19 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use mimalloc::MiMalloc;
 
-/// Blocks from here on are the C library's, which gives each a mapping of its own.
+/// Blocks of this size and more are the C library's, which gives each a mapping of its own.
 const LARGE_BYTES: usize = 1 << LARGE_BITS;
 const LARGE_BITS: i32 = 17;
-/// mimalloc's `purge_delay` in its `mi_option_t`, which its crate doesn't name.
+/// `purge_delay` in mimalloc's `mi_option_t`, for which the crate has no name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Lets freed memory go back to the system at once; call it before there is a second thread.
+/// Makes freed memory return to the system at once; to be called before a second thread starts.
 ///
-/// Left alone, mimalloc looks for old pages when it is next asked for one: a server that has just
-/// drained its queue and rests keeps them all. Measured: no job gets slower, as a page (64 KiB)
-/// holds some hundreds. And the C library, once it has freed a block of up to 32 MiB, carves blocks
-/// up to that size out of one heap, whose memory goes back only from its end: of 1 GiB of bodies
-/// all stayed when one in fifty did.
+/// By default mimalloc looks for old pages when it is next asked for one: a server that has drained
+/// its queue and is idle keeps them all. Measured: no job gets slower, as a page (64 KiB) holds
+/// some hundreds. And the C library, once it has freed a block of up to 32 MiB, allocates blocks up
+/// to that size in one heap, whose memory returns only from its end: of 1 GiB of bodies all stayed
+/// when one in fifty did.
 pub fn free_at_once() {
     // SAFETY: the option exists in this version, takes a number of milliseconds, and no other
     // thread reads or writes options meanwhile; mallopt(3) takes any size up to 32 MiB.
@@ -36,7 +37,7 @@ pub fn free_at_once() {
     }
 }
 
-/// To be the `#[global_allocator]` of a program.
+/// The `#[global_allocator]` of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator;
 
@@ -44,13 +45,13 @@ const fn is_large(bytes: usize) -> bool {
     bytes >= LARGE_BYTES
 }
 
-// SAFETY: both allocators keep the contract, and each gets those blocks back that it gave: the
-// layout at the end is the one of the allocation, or has the size of the last reallocation.
+// SAFETY: both allocators keep the contract, and each frees the blocks that it allocated: the
+// layout given to `dealloc` is that of the allocation, or has the size of the last reallocation.
 unsafe impl GlobalAlloc for Allocator {
     // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that both ask for.
+        // SAFETY: the caller keeps the trait's contract, which is what both ask for.
         unsafe {
             if is_large(layout.size()) { System.alloc(layout) } else { MiMalloc.alloc(layout) }
         }
@@ -72,7 +73,7 @@ unsafe impl GlobalAlloc for Allocator {
     // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block has this layout, whose size says who gave it.
+        // SAFETY: the block has this layout, whose size says which allocator owns it.
         unsafe {
             if is_large(layout.size()) {
                 System.dealloc(block, layout);
@@ -85,8 +86,8 @@ unsafe impl GlobalAlloc for Allocator {
     // SAFETY: asks of its caller what the trait asks.
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
-        // SAFETY: as in `dealloc`; a block that changes hands is copied as far as both sizes go,
-        // and the old one is freed only when there is a new one.
+        // SAFETY: as in `dealloc`; a block that changes allocators is copied as far as both sizes
+        // go, and the old one is freed only when there is a new one.
         unsafe {
             match (is_large(layout.size()), is_large(new_bytes)) {
                 (true, true) => System.realloc(block, layout, new_bytes),
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_keep_their_bytes_when_they_change_hands() {
+    fn blocks_keep_their_bytes_when_they_change_allocators() {
         let sizes = [1, 100, LARGE_BYTES - 1, LARGE_BYTES, 8 * LARGE_BYTES, LARGE_BYTES - 1, 7];
         for align in [1, 8, 64, 4096] {
             let mut layout = Layout::from_size_align(sizes[0], align).expect("a layout");

@@ -11,6 +11,6 @@ pub(crate) mod liveness;
 pub mod log;
 pub mod machine;
 pub mod memory;
-pub(crate) mod patience;
 pub mod process;
+pub(crate) mod retry;
 pub(crate) mod signals;

@@ -1,7 +1,7 @@
 //! The process itself: its limits, its user, its place in the background, its pid file.
 //!
-//! Each function does one thing to the process; `main` calls them in the order of a start. Knows
-//! nothing of sockets and jobs.
+//! Each function changes one property of the process; `main` calls them in the order of a start.
+//! Knows nothing of sockets and jobs.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, User, fork, setgid, setgroups, setsid, setuid};
 use thiserror::Error;
 
-/// What a start can fail on.
+/// Why the process can't be set up.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ProcessError {
@@ -31,11 +31,11 @@ pub enum ProcessError {
     PidFile { path: PathBuf, cause: std::io::Error },
 }
 
-/// Raises the limit of descriptors to `wanted`, or to the hard limit; answers with the soft limits
+/// Raises the limit of descriptors to `wanted`, or to the hard limit; returns the soft limits
 /// before and after.
 ///
 /// # Errors
-/// `ProcessError::Descriptors` if so many were asked for and can't be had.
+/// `ProcessError::Descriptors` if the kernel refuses the `wanted` number.
 pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError> {
     let resource = Resource::RLIMIT_NOFILE;
     let failed = |wanted, cause| ProcessError::Descriptors { wanted, cause };
@@ -51,7 +51,7 @@ pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError
 /// Allows core dumps up to the hard limit.
 pub fn allow_core_dumps() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        // Without them the server runs as well.
+        // The server runs without them, too.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
 }
@@ -59,14 +59,14 @@ pub fn allow_core_dumps() {
 /// Becomes another user and gives up root's groups.
 ///
 /// # Errors
-/// `ProcessError`: not root, no such user, or the kernel's no.
+/// `ProcessError`: not root, no such user, or the kernel's refusal.
 pub fn switch_user(name: &str) -> Result<(), ProcessError> {
     if !nix::unistd::geteuid().is_root() && !nix::unistd::getuid().is_root() {
         return Err(ProcessError::NotRoot);
     }
     let user = User::from_name(name).ok().flatten();
     let user = user.ok_or_else(|| ProcessError::NoSuchUser(name.to_owned()))?;
-    // Groups first: the user may not change them any more.
+    // Groups first: the new user may not change them.
     let switched =
         setgroups(&[user.gid]).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
     switched.map_err(|cause| ProcessError::Switch { name: name.to_owned(), cause })
@@ -78,19 +78,19 @@ pub struct Background {
     parent: UnixStream,
 }
 
-/// Forks; the parent stays until the child is ready or dead, and ends with 0 or 1.
+/// Forks; the parent waits until the child is ready or has ended, and exits with 0 or 1.
 ///
 /// # Errors
 /// `ProcessError::Fork`.
 pub fn go_to_background() -> Result<Background, ProcessError> {
     let (mut parent, child) = UnixStream::pair().map_err(ProcessError::Fork)?;
-    // SAFETY: no thread has been started yet, so the child may do anything.
+    // SAFETY: the process has one thread, so the child may call anything.
     #[allow(unsafe_code)]
     let forked = unsafe { fork() };
     match forked.map_err(|cause| ProcessError::Fork(cause.into()))? {
         ForkResult::Parent { .. } => {
             drop(child);
-            // A child that dies closes its end without a word; what was wrong it has said itself.
+            // A child that ends early closes its end; it has printed the reason itself.
             let ready = matches!(parent.read(&mut [0]), Ok(1));
             std::process::exit(i32::from(!ready));
         }
@@ -102,7 +102,7 @@ pub fn go_to_background() -> Result<Background, ProcessError> {
 }
 
 impl Background {
-    /// Lets go of the terminal and of the parent.
+    /// Detaches from the terminal and lets the parent exit.
     ///
     /// # Errors
     /// `ProcessError::Fork` if there is no /dev/null.
@@ -113,7 +113,7 @@ impl Background {
             .and_then(|()| nix::unistd::dup2_stdout(&null))
             .and_then(|()| nix::unistd::dup2_stderr(&null));
         redirected.map_err(|cause| ProcessError::Fork(cause.into()))?;
-        // A parent that was killed meanwhile needs no answer.
+        // The write fails if the parent was killed; it needs no answer then.
         let _ = self.parent.write_all(b"!");
         Ok(())
     }
@@ -126,7 +126,7 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes the file, in the place of one that a killed server left.
+    /// Writes the file; replaces one that a killed server left.
     ///
     /// # Errors
     /// `ProcessError::PidFile`.
@@ -147,7 +147,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another server may have put its own file there meanwhile, or somebody tidied up.
+        // Another server may have written its own file there meanwhile, or it was removed.
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         if text.trim() == std::process::id().to_string() {
             let _ = fs::remove_file(&self.path);

@@ -1,7 +1,8 @@
-//! Signals in, "go on", "take no more" or "stop" out: the part of a run that both drivers share.
+//! Signals in, "go on", "drain" or "stop" out.
 //!
-//! SIGTERM and SIGINT stop the server: nothing more is read, what can be sent is sent for half a
-//! second. SIGUSR1 drains it: no new jobs, an end when none is left. SIGHUP reopens the log.
+//! SIGTERM and SIGINT stop the server: it reads nothing more, and sends what it can for half a
+//! second. SIGUSR1 drains it: it accepts no new jobs, and ends when none is left. SIGHUP reopens
+//! the log.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -17,16 +18,16 @@ use tracing::info;
 use crate::engine::Now;
 use crate::shard::Shard;
 
-/// How long replies may take to leave after the signal to stop.
+/// How long replies are sent after the signal to stop.
 const FLUSH_MS: u64 = 500;
 
-/// How often a core that drains looks whether the others are done.
-const DRAIN_LOOK_MS: u64 = 50;
+/// Time between two looks of a draining core at whether the others are done.
+const DRAIN_POLL_MS: u64 = 50;
 
-/// Opens the log anew.
+/// Reopens the log.
 pub type ReopenLog = Box<dyn Fn() + Send>;
 
-/// The signals that the server takes.
+/// The signals that the server handles, for one core.
 #[derive(Debug)]
 pub struct Signals {
     pipe: UnixStream,
@@ -37,7 +38,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes them from now on, for each of so many cores.
+    /// Installs the handlers, for each of `cores` cores.
     ///
     /// # Errors
     /// If the kernel has no descriptors left for the pipes.
@@ -63,7 +64,7 @@ impl Signals {
             (SIGUSR1, &signals.drain),
             (SIGHUP, &signals.reopen),
         ] {
-            // The flag first: whoever the pipe wakes finds it set.
+            // Handlers run in this order: the flag is set before the pipe wakes the core.
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
         }
@@ -72,13 +73,13 @@ impl Signals {
 }
 
 impl Signals {
-    /// Whether the signal to stop has come before anybody runs.
+    /// Whether a signal to stop or drain came before the cores run.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.drain.load(Ordering::Relaxed)
     }
 
-    /// What stops this core as the signal would.
+    /// A handle that stops this core as the signal would.
     pub(crate) fn stopper(&self) -> Stopper {
         Stopper { stop: Arc::clone(&self.stop), writer: Arc::clone(&self.writer) }
     }
@@ -92,18 +93,18 @@ pub(crate) struct Stopper {
 }
 
 impl Stopper {
-    /// Stops it.
+    /// Stops the core.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
-        // A pipe that is full wakes it as well.
+        // The write fails if the pipe is full, and then the core wakes anyway.
         let _ = (&*self.writer).write(b"!");
     }
 }
 
-/// Where a run is between start and end.
+/// How far a core's run is between start and end.
 pub(crate) struct Lifecycle {
     signals: Signals,
-    /// What only one of the cores does.
+    /// The first core's only.
     reopen_log: Option<ReopenLog>,
     draining: bool,
     stops_at_ms: Option<u64>,
@@ -119,7 +120,7 @@ impl Lifecycle {
         &self.signals.pipe
     }
 
-    /// The pipe has something to say.
+    /// Handles the signals that came; the pipe was readable.
     pub(crate) fn handle_signals(&mut self, now: Now) {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
@@ -129,7 +130,7 @@ impl Lifecycle {
             reopen_log();
             info!("SIGHUP, log reopened");
         }
-        // What one core only says, the first does.
+        // Every core gets the signal; the first one logs it.
         let is_first = self.reopen_log.is_some();
         if self.signals.drain.swap(false, Ordering::Relaxed) && !self.draining {
             if is_first {
@@ -150,12 +151,12 @@ impl Lifecycle {
         self.stops_at_ms.is_none()
     }
 
-    /// Whether the server takes no more jobs and ends when none is left.
+    /// Whether the server refuses jobs and ends when none is left.
     pub(crate) fn drains(&self) -> bool {
         self.draining && self.stops_at_ms.is_none()
     }
 
-    /// No job is left: the run ends when what is to be sent has left.
+    /// No job is left: the run ends when all replies were sent.
     pub(crate) fn stop(&mut self, now: Now) {
         self.stops_at_ms = Some(now.mono_ms + FLUSH_MS);
     }
@@ -165,14 +166,14 @@ impl Lifecycle {
         self.stops_at_ms.is_none()
     }
 
-    /// When `is_over` has to be asked at the latest.
+    /// When `is_over` is to be called at the latest.
     pub(crate) fn deadline_ms(&self, now: Now) -> Option<u64> {
-        // Other cores may get rid of their last jobs without a word.
-        let look_ms = now.mono_ms + DRAIN_LOOK_MS;
-        self.stops_at_ms.or(if self.draining { Some(look_ms) } else { None })
+        // Other cores finish their last jobs without waking this one.
+        let poll_ms = now.mono_ms + DRAIN_POLL_MS;
+        self.stops_at_ms.or(if self.draining { Some(poll_ms) } else { None })
     }
 
-    /// Whether the run has come to its end.
+    /// Whether the run has ended.
     pub(crate) fn is_over(&self, shard: &Shard, now: Now) -> bool {
         self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
     }

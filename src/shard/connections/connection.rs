@@ -36,7 +36,7 @@ pub(in crate::shard) enum Closing {
 }
 
 /// A connection, or the proxy of another core's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct Connection {
     pub(in crate::shard) origin: Origin,
     pub(super) session: Session,

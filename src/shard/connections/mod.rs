@@ -23,7 +23,7 @@ use crate::wire::inbound::Inbound;
 use crate::wire::outbox::{Chunk, Outbox, Slot};
 
 /// Connections and proxies by number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct Connections {
     cores: Cores,
     table: Table<ConnId, Connection>,
@@ -125,6 +125,18 @@ impl Connections {
         self.table.iter().filter(|(_, connection)| connection.is_local())
     }
 
+    /// The same and all proxies. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn iter_all(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        self.table.iter()
+    }
+
+    /// Connections whose requests may go on. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn resumed(&self) -> &[ConnId] {
+        &self.resumed
+    }
+
     /// Changes a connection's outbox.
     #[inline]
     pub(in crate::shard) fn with_outbox<T>(
@@ -217,12 +229,6 @@ impl Connections {
     /// A connection as other cores know it.
     pub(in crate::shard) fn key(&self, conn: ConnId) -> ConnKey {
         ConnKey { conn: HomeConnId::of(conn), generation: self[conn].generation }
-    }
-
-    /// The same, for a message after which `owner` knows of the connection.
-    pub(in crate::shard) fn known_key(&mut self, owner: Core, conn: ConnId) -> ConnKey {
-        self.with_remote(conn, |remote| remote.note_known(owner));
-        self.key(conn)
     }
 
     /// A connection has nothing to do with other cores any more. Returns what it had.

@@ -21,7 +21,7 @@ pub(in crate::shard) const LIST_PIECE_BYTES: usize = 64 << 10;
 const ROUNDS_MAX: u32 = 100;
 
 /// How far a list has been written, core by core.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct Progress {
     pub(in crate::shard) core: Core,
     /// What this core is asked for next, or was; nothing is left once it has given its last rows.
@@ -37,7 +37,7 @@ pub(in crate::shard) struct Progress {
 /// between cores meanwhile. The first asks all cores for all rows, the others for those of
 /// connections that have come since. It is complete when all that had arrived in one round is all
 /// that had departed in the next: then none was on its way between the two.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Census {
     /// Numbers of the connections that were named.
     named: HashSet<i32>,

@@ -14,7 +14,7 @@ use crate::shard::Shard;
 use crate::wire::outbox::{PacketBatch, Slot};
 
 /// A question to all cores, as far as they have answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct FanOut {
     key: ConnKey,
     slot: Slot,

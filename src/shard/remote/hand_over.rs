@@ -145,7 +145,8 @@ impl Shard {
         let conn = self.proxy(from, key);
         self.connections[conn].migration = Migration::Incoming;
         // Until its own session comes.
-        self.connections.replace_session(conn, Session::new(exceptions));
+        let id = self.connections[conn].session().client_id().map(Box::from);
+        self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
         self.outgoing.send(from, Message::MigrationAccepted(key));
     }
 

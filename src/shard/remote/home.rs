@@ -6,19 +6,17 @@
 //!
 //! Invariant: a request that has a reply holds a slot until an owner's `Reply` fills it.
 
-use bytes::Bytes;
-use tracing::warn;
-
 use super::message::{ConnKey, HomeConnId, Message, Rows};
-use super::state::entry_bytes;
+use super::state::{RemoteState, entry_bytes};
 use crate::engine::{ConnId, Now};
 use crate::protocol::admin::Listing;
 use crate::shard::Shard;
 use crate::shard::connections::Closing;
-use crate::shard::cores::Core;
+use crate::shard::cores::{Core, CoreSet};
 use crate::wire::outbox::Slot;
 use crate::wire::text::c_string;
 use crate::wire::{Command, ErrorReply, Header, Magic, Payload, Request, Response, Work};
+use bytes::Bytes;
 
 /// Requests of connections.
 impl Shard {
@@ -48,7 +46,7 @@ impl Shard {
     /// Passes a text line about one function or job on to its owner.
     pub(in crate::shard) fn ask_line(&mut self, owner: Core, conn: ConnId, line: &[u8]) {
         let slot = self.connections.hold(conn);
-        let key = self.connections.known_key(owner, conn);
+        let key = self.introduce(owner, conn);
         self.outgoing.send(owner, Message::Line { key, slot, line: line.into() });
     }
 
@@ -103,17 +101,40 @@ impl Shard {
     }
 
     pub(in crate::shard) fn refuse_registration(&mut self, conn: ConnId, now: Now) {
-        let peer = self.connections[conn].origin.peer;
         self.push(conn, &Response::Error(ErrorReply::OutOfMemoryToRegister), now);
-        self.complaints.log(
-            now,
-            || warn!(conn = conn.number(), %peer, "CAN_DO refused: --memory-max is reached"),
-        );
+        self.note_refusal(conn, ErrorReply::OutOfMemoryToRegister, now);
     }
 
     /// The job that a worker speaks of.
     pub(in crate::shard) fn number_of(&self, work: &Work<'_>) -> Option<u64> {
         self.settings.handles.number(c_string(work.handle))
+    }
+
+    /// A connection as other cores know it, for a message after which `owner` knows of it: that
+    /// core hears first where it comes from.
+    pub(in crate::shard) fn introduce(&mut self, owner: Core, conn: ConnId) -> ConnKey {
+        let key = self.connections.key(conn);
+        if self.connections.with_remote(conn, |remote| remote.note_known(owner)) {
+            self.outgoing.send(owner, self.introduction(conn));
+        }
+        key
+    }
+
+    /// A connection has set its client id: the cores that know of it hear of that.
+    pub(in crate::shard) fn introduce_anew(&mut self, conn: ConnId) {
+        let known = self.connections[conn].remote().map(RemoteState::known);
+        for core in known.into_iter().flat_map(CoreSet::iter) {
+            self.outgoing.send(core, self.introduction(conn));
+        }
+    }
+
+    fn introduction(&self, conn: ConnId) -> Message {
+        let connection = &self.connections[conn];
+        Message::Introduced {
+            key: self.connections.key(conn),
+            peer: connection.origin.peer,
+            id: connection.session().client_id().map(Box::from),
+        }
     }
 
     fn pass_on(
@@ -125,7 +146,7 @@ impl Shard {
         body: Payload<'_>,
     ) {
         let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
-        let key = self.connections.known_key(owner, conn);
+        let key = self.introduce(owner, conn);
         self.outgoing.send(owner, Message::Request { key, slot, header, body });
     }
 }

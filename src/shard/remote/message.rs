@@ -11,6 +11,7 @@
 //! moves.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -34,7 +35,8 @@ impl HomeConnId {
     }
 
     /// The connection, at its home; means nothing on any other core.
-    pub(in crate::shard) const fn at_home(self) -> ConnId {
+    #[must_use]
+    pub const fn at_home(self) -> ConnId {
         self.0
     }
 }
@@ -66,8 +68,18 @@ pub enum Rest {
 }
 
 /// What one core sends to another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Message {
+    /// To the owner: where a connection comes from. Precedes the first message about it, and
+    /// follows each change of its client id.
+    Introduced {
+        /// The connection.
+        key: ConnKey,
+        /// Its peer's address and port.
+        peer: SocketAddr,
+        /// Its client id.
+        id: Option<Box<[u8]>>,
+    },
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
         /// The connection.
@@ -250,6 +262,7 @@ impl Message {
                 | Self::Push { packets, .. }
                 | Self::Assigned { packets, .. } => packets.bytes(),
                 Self::Line { line, .. } => line.len(),
+                Self::Introduced { id, .. } => id.as_ref().map_or(0, |id| id.len()),
                 Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask {
                     question: Question::StatusUnique(text) | Question::Line(text), ..
@@ -274,7 +287,7 @@ impl Message {
 }
 
 /// One core's next rows of a list.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The rows.
     pub text: Vec<u8>,

@@ -149,7 +149,7 @@ impl HandOver {
 }
 
 /// A connection between two cores, without its socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MigratingConnection {
     pub(in crate::shard) key: ConnKey,
     pub(in crate::shard) origin: Origin,
@@ -163,7 +163,7 @@ pub struct MigratingConnection {
 }
 
 /// What the new home of an offloaded connection has to know of the core of its jobs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::shard) struct RemoteInterest {
     /// Its number there, a proxy's from now on.
     pub(in crate::shard) proxy: ConnId,

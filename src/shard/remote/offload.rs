@@ -22,7 +22,7 @@ use crate::shard::connections::{Closing, Connection};
 use crate::shard::cores::Core;
 
 /// Connections that are still to be offloaded.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Offload {
     to: Core,
     left: usize,
@@ -41,6 +41,12 @@ impl Offload {
     /// Proxies whose connection's new home hasn't written yet.
     pub(in crate::shard) fn awaiting_home(&self) -> usize {
         self.awaiting_home
+    }
+
+    /// Where connections are to go and how many, and those that were chosen. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn plan(&self) -> (Option<(Core, usize)>, &[ConnId]) {
+        ((self.left > 0).then_some((self.to, self.left)), &self.chosen)
     }
 }
 
@@ -119,7 +125,9 @@ impl Shard {
         let inbound = self.connections.take_inbound(conn);
         self.outgoing.count_detached(inbound.held_bytes());
         let exceptions = self.connections[conn].session().exceptions();
-        let session = self.connections.replace_session(conn, Session::new(exceptions));
+        let id = self.connections[conn].session().client_id().map(Box::from);
+        let proxy = Session::of_proxy(id, exceptions);
+        let session = self.connections.replace_session(conn, proxy);
         let connection = &mut self.connections[conn];
         let (origin, ended) = (connection.origin, std::mem::take(&mut connection.ended));
         connection.migration = Migration::Offloaded;
@@ -145,7 +153,8 @@ impl Shard {
         debug_assert_eq!(self.connections[conn].migration, Migration::Offloaded);
         self.connections.set_proxy_for(conn, Some((home, key)));
         self.connections[conn].generation = key.generation;
-        self.connections.replace_session(conn, Session::new(false));
+        let id = self.connections[conn].session().client_id().map(Box::from);
+        self.connections.replace_session(conn, Session::of_proxy(id, false));
         let earlier = self.proxies[home].insert(key.conn, conn);
         debug_assert_eq!(earlier, None, "a connection of that number has yet to go, or to come");
         self.offload.awaiting_home -= 1;

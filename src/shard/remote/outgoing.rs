@@ -21,7 +21,7 @@ use crate::shard::cores::{Core, CoreSet};
 pub(in crate::shard) const MESSAGES_PAUSE: usize = 4096;
 
 /// Messages on their way out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Outgoing {
     /// Those that the driver hasn't taken yet.
     untaken: Vec<(Core, Message)>,
@@ -83,6 +83,12 @@ impl Outgoing {
     /// A connection is gone.
     pub(in crate::shard) fn forget(&mut self, conn: ConnId) {
         self.blocked.retain(|&(other, _)| other != conn);
+    }
+
+    /// The messages that the driver hasn't taken yet. For tests.
+    #[cfg(debug_assertions)]
+    pub(in crate::shard) fn untaken_messages(&self) -> &[(Core, Message)] {
+        &self.untaken
     }
 
     /// How many messages the driver hasn't taken yet.

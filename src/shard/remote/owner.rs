@@ -24,6 +24,12 @@ impl Shard {
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
         self.outgoing.count_received(&message);
         match message {
+            Message::Introduced { key, peer, id } => {
+                let conn = self.proxy(from, key);
+                self.connections[conn].origin.peer = peer;
+                let exceptions = self.connections[conn].session().exceptions();
+                self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
+            }
             Message::Request { key, slot, header, body } => {
                 self.serve(from, key, slot, header, &body, now);
             }
@@ -44,6 +50,8 @@ impl Shard {
             Message::Gone(conn) => {
                 if let Some(conn) = self.proxies[from].remove(&conn) {
                     self.engine.disconnect(conn, now);
+                    // While the log can still name it.
+                    self.log_jobs(now);
                     self.connections.remove(conn);
                     self.deliver(None, now);
                 }

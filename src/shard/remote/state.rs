@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use crate::shard::cores::{Core, CoreSet, Cores};
 use crate::shard::remote::message::Rest;
 use crate::shard::remote::urgency::Urgency;
-use crate::wire::{Grab, Priority, PrioritySet};
+use crate::wire::{Command, Grab, Priority, PrioritySet};
 
 /// A connection's relations with the cores that aren't its home.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub(in crate::shard) struct RemoteState {
     grabbing: Option<Grab>,
     /// Cores that have no job for it.
     asked: CoreSet,
+    /// Jobs of other cores that it has got and not finished, for the log.
+    jobs: u32,
 }
 
 /// What a home does next about a grab.
@@ -94,6 +96,7 @@ impl RemoteState {
             is_multi_core: false,
             grabbing: None,
             asked: CoreSet::default(),
+            jobs: 0,
         }
     }
 
@@ -145,9 +148,10 @@ impl RemoteState {
         self.known
     }
 
-    /// A message goes to `owner`, after which that core knows of the connection.
-    pub(in crate::shard) fn note_known(&mut self, owner: Core) {
-        self.known.insert(owner);
+    /// A message goes to `owner`, after which that core knows of the connection. Returns whether
+    /// it didn't before.
+    pub(in crate::shard) fn note_known(&mut self, owner: Core) -> bool {
+        self.known.insert(owner)
     }
 
     /// The connection stays where it is from now on.
@@ -282,6 +286,7 @@ impl RemoteState {
         self.unheard.remove(core);
         self.submitted.remove(core);
         if found {
+            self.jobs += u32::from(core != self.cores.own);
             self.grabbing = None;
             return self.woken_by.take().filter(|&by| by != core);
         }
@@ -290,6 +295,19 @@ impl RemoteState {
         }
         self.woken_by = self.woken_by.filter(|&by| by != core);
         None
+    }
+
+    /// A packet about a job of another core goes there.
+    pub(in crate::shard) fn note_result(&mut self, command: Command) {
+        let is_last =
+            matches!(command, Command::WorkComplete | Command::WorkFail | Command::WorkException);
+        self.jobs = self.jobs.saturating_sub(u32::from(is_last));
+    }
+
+    /// Jobs of other cores that it has got and not finished. A worker that names jobs that aren't
+    /// its own may make it less.
+    pub(in crate::shard) fn jobs(&self) -> u32 {
+        self.jobs
     }
 
     /// The most promising core to ask, and the least urgent priority that makes it so. Of cores

@@ -111,7 +111,7 @@ impl Shard {
                     self.grab_at_home(conn, grab, least, now);
                 }
                 Some(GrabStep::Ask(core, least, grab)) => {
-                    let key = self.connections.known_key(core, conn);
+                    let key = self.introduce(core, conn);
                     return self.outgoing.send(core, Message::Grab { key, grab, least });
                 }
             }

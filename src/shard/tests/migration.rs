@@ -1,5 +1,5 @@
 //! Tests of connections that move between cores, to their jobs and to make room; see `cluster` for
-//! the rig.
+//! the fixture.
 
 use foldhash::HashSet;
 

@@ -1,11 +1,11 @@
-//! Operations in, the parameters of as few statements as possible out.
+//! The statement of a commit: operations in, the parameters of as few statements as possible out.
 //!
-//! Operations on the same job are folded into its final state, so one statement may insert, count
-//! and delete without caring about their order, and a job that came and went is never written.
-//! Knows the statement's columns, not the connection.
+//! Operations on the same job are folded into one change, so that one statement inserts, updates
+//! and deletes in any order, and a job that is inserted and removed is never written. Knows the
+//! statement's columns, not the connection.
 //!
-//! Invariant: applying all chunks has the effect of the operations in their order, also when some
-//! or all of them were applied before: a commit whose answer got lost may be repeated.
+//! Invariant: applying all chunks has the effect of the operations in order, even if some or all of
+//! them were applied before: a commit without an answer is repeated.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -14,15 +14,15 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::engine::record::{Operation, Row};
 
-/// Payload bytes in one statement, above which another one is begun: bounds the memory that a
-/// commit takes here and on the server. One larger payload has a statement of its own.
+/// Payload bytes from which another statement is begun; limits the memory that a commit needs here
+/// and at PostgreSQL. A larger payload gets a statement of its own.
 const CHUNK_BYTES: usize = 16 << 20;
-/// What a job takes in a statement beside its texts.
+/// Size of a job in a statement, beside its texts.
 const JOB_BYTES: usize = 64;
 
-/// Applies one chunk and says whether generation `$1` still owns the store: without it nothing is
-/// touched, and no other server can take the store over before the transaction has ended. The
-/// other answer is the number of rows that are changed.
+/// Applies one chunk if generation `$1` owns the tables. The row lock keeps another server from
+/// taking them over before the transaction ends. Returns 1 or 0 for the ownership, and the number
+/// of changed rows.
 pub(super) const STATEMENT: &str = "\
 WITH owner AS MATERIALIZED (
     SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE
@@ -63,14 +63,14 @@ pub(super) const TYPES: [Type; 12] = [
     Type::INT8_ARRAY,
 ];
 
-/// What becomes of a job.
+/// The effect of all operations on one job.
 enum Change<'a> {
     Insert { row: &'a Row, attempts: u32 },
     SetAttempts(u32),
     Remove,
 }
 
-/// What one statement changes, column by column.
+/// Parameters of one statement, column by column.
 #[derive(Debug, Default)]
 pub(super) struct Chunk<'a> {
     number: Vec<i64>,
@@ -84,12 +84,12 @@ pub(super) struct Chunk<'a> {
     counted: Vec<i64>,
     counts: Vec<i32>,
     removed: Vec<i64>,
-    /// Roughly what it takes on the wire.
+    /// Approximate size of the statement in bytes.
     pub(super) bytes: usize,
 }
 
 impl<'a> Chunk<'a> {
-    /// Parameters of the statement, in their order.
+    /// Parameters of the statement, in order.
     pub(super) fn parameters<'b>(&'b self, generation: &'b i64) -> [&'b (dyn ToSql + Sync); 12] {
         [
             generation,
@@ -148,7 +148,7 @@ impl Change<'_> {
 
 /// The statements that have the effect of `operations`.
 pub(super) fn chunks(operations: &[Operation]) -> Vec<Chunk<'_>> {
-    // Ordered: neighbours on disk are written together.
+    // Ordered by number, so that rows that are adjacent on disk are written together.
     let mut changes = BTreeMap::new();
     for operation in operations {
         match *operation {
@@ -164,7 +164,7 @@ pub(super) fn chunks(operations: &[Operation]) -> Vec<Chunk<'_>> {
                     changes.insert(number, Change::SetAttempts(attempts));
                 }
             },
-            // Also for a job of this very commit: an earlier attempt may have kept it.
+            // Also for a job that this commit inserts: an earlier attempt may have inserted it.
             Operation::Remove { number } => {
                 changes.insert(number, Change::Remove);
             }

@@ -1,10 +1,10 @@
-//! A connection string and libpq's environment variables in, where and as whom to connect out.
+//! Connection strings: libpq's words and environment variables in, hosts to connect to out.
 //!
-//! Takes what gearmand's `--libpq-conninfo` takes: `key=value` words or a `postgres://` address.
-//! What it leaves open is filled from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`,
-//! then from libpq's defaults. Knows no connection; the environment is given to it.
+//! Reads what gearmand's `--libpq-conninfo` reads: `key=value` words or a `postgres://` address.
+//! Missing values come from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, then from
+//! libpq's defaults. Knows no connection; the environment is an argument.
 //!
-//! Invariant: a string that asks for encryption is refused, not answered with an open connection.
+//! Invariant: a string that requires encryption is refused, and never leads to an open connection.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,23 +14,22 @@ use tokio_postgres::config::{Host, SslMode};
 
 use crate::store::StoreError;
 
-/// How long one address may take to answer unless the string says otherwise (`connect_timeout`).
+/// Time limit for connecting to one address, unless the string has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence after which the kernel asks whether the other side is still there, how often it asks
-/// again, and how many times.
+/// Idle time before the first keepalive probe, time between probes, and their number.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// Unacknowledged bytes older than this end the connection.
+/// Time after which unacknowledged bytes end the connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Where Debian's servers and libpq meet.
+/// Folder of the Unix sockets on Debian.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 const PORT: u16 = 5432;
 
-/// What the server's lists of sessions call this one.
+/// Name of the sessions in PostgreSQL's lists.
 const APPLICATION: &str = "ringgeard";
 
-/// Reads `conninfo`; `variable` looks names up in the environment.
+/// Parses `conninfo`; `variable` returns environment variables.
 ///
 /// # Errors
 /// `StoreError::Unusable` for text that isn't a connection string, and for `sslmode=require`.
@@ -114,21 +113,21 @@ pub(super) fn config(
 /// One of the hosts of a connection string.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// How to connect to it and to no other host.
+    /// Configuration with this host only.
     pub(super) config: Config,
-    /// Words for messages: the database and where it is, no secrets.
+    /// Database, host and port for messages; no secrets.
     pub(super) place: String,
 }
 
 impl Target {
-    /// How long connecting may take.
+    /// Time limit for connecting.
     pub(super) fn connect_limit(&self) -> Duration {
         self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
     }
 }
 
-/// The hosts of a connection string in its order, at least one. Each is connected to by itself:
-/// the library tells neither which host it took nor why it passed over the others.
+/// The hosts of a connection string in order, at least one. Each gets a configuration of its own,
+/// as the library reports neither which host it chose nor why it skipped the others.
 pub(super) fn targets(config: &Config) -> Vec<Target> {
     let count = config.get_hosts().len().max(config.get_hostaddrs().len());
     (0..count).map(|at| target(config, at)).collect()
@@ -163,7 +162,7 @@ fn target(config: &Config, at: usize) -> Target {
     Target { config: alone, place: format!("PostgreSQL {database}at {name} port {port}") }
 }
 
-/// Everything but where: the library can add hosts to a `Config`, not take them away.
+/// A copy without hosts, which the library can add to a `Config`, but not remove.
 fn without_hosts(config: &Config) -> Config {
     let mut copy = Config::new();
     if let Some(user) = config.get_user() {
@@ -203,7 +202,7 @@ fn without_hosts(config: &Config) -> Config {
     copy
 }
 
-/// Refuses numbers of hosts, addresses and ports that don't fit together.
+/// Refuses numbers of hosts, addresses and ports that don't match.
 fn check_counts(config: &Config) -> Result<(), StoreError> {
     let (hosts, addresses) = (config.get_hosts().len(), config.get_hostaddrs().len());
     let (count, ports) = (hosts.max(addresses), config.get_ports().len());

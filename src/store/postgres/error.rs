@@ -14,18 +14,18 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::StoreError;
 
-/// What came instead of an answer.
+/// Why a statement, or a connection attempt, failed.
 #[derive(Debug)]
 pub(super) enum SessionError {
-    /// Nothing, for so long.
+    /// No answer within this time.
     Timeout(Duration),
-    /// A refusal, or the end of the connection.
+    /// PostgreSQL refused a statement, or the connection ended.
     Error(tokio_postgres::Error),
-    /// A warning with the answer to a commit: it may not outlive a failover.
+    /// The commit was answered with a warning: it may not survive a failover.
     Warned(String),
-    /// Something that a sentence was found for.
+    /// An error with its sentence.
     Explained(StoreError),
-    /// None of several hosts could be used: for each its place and what came from there.
+    /// No host could be used: the place and the error of each.
     Hosts(Vec<(String, Self)>),
 }
 
@@ -36,13 +36,13 @@ impl From<StoreError> for SessionError {
 }
 
 impl SessionError {
-    /// Whether the server refused a statement and the session goes on.
+    /// Whether PostgreSQL refused a statement and the session is still usable.
     pub(super) fn is_refusal(&self) -> bool {
         let Self::Error(error) = self else { return false };
         error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
     }
 
-    /// What to say while jobs are being served: everything may still turn out well.
+    /// The error while jobs are served: anything but damage may be temporary.
     pub(super) fn in_service(self, place: &str) -> StoreError {
         let error = match self {
             Self::Explained(error) => return error,
@@ -80,7 +80,7 @@ impl SessionError {
         })
     }
 
-    /// What to say at the start: what won't mend itself is for the user to mend.
+    /// The error at the start: errors of the configuration are `Unusable`, with a remedy.
     pub(super) fn at_start(self, place: &str) -> StoreError {
         let error = match self {
             Self::Error(error) => error,
@@ -110,7 +110,7 @@ impl SessionError {
                 "ringgear_job and ringgear_owner aren't what ringgear made: restore them from a \
                  backup, or drop both to start without jobs"
             }
-            // Neither the server nor the kernel said it, so it is about what was configured.
+            // Reported by neither PostgreSQL nor the kernel, so the configuration is wrong.
             None if !is_broken_connection(&error) => {
                 "check the connection string and what the server asks for"
             }
@@ -120,13 +120,13 @@ impl SessionError {
     }
 }
 
-/// What to say about several hosts. Waiting mends it if it mends one of them.
+/// The error of several hosts: `Unavailable` if that of one host is.
 fn of_each(
     hosts: Vec<(String, SessionError)>,
-    say: impl Fn(SessionError, &str) -> StoreError,
+    explain: impl Fn(SessionError, &str) -> StoreError,
 ) -> StoreError {
     let errors: Vec<StoreError> =
-        hosts.into_iter().map(|(place, trouble)| say(trouble, &place)).collect();
+        hosts.into_iter().map(|(place, error)| explain(error, &place)).collect();
     let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let sentence = sentences.join("; ");
     if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
@@ -144,7 +144,7 @@ fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
     error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
-/// An error with everything that led to it. What a server says stands by itself.
+/// An error with its causes; an error of PostgreSQL with its details.
 pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         return message(error);
@@ -158,7 +158,7 @@ pub(super) fn with_causes(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// All that the server says.
+/// Message, detail and hint of PostgreSQL.
 pub(super) fn message(said: &DbError) -> String {
     let mut text = said.message().to_owned();
     for more in [said.detail(), said.hint()].into_iter().flatten() {

@@ -1,10 +1,10 @@
-//! Which jobs the table is believed to have: commits in, what a failover took or gave back out.
+//! The jobs that the table should have: commits in, jobs that a failover lost or restored out.
 //!
-//! A primary that is replaced without synchronous replication takes its last commits along. Knows
-//! numbers, neither rows nor connections; asked after each new session.
+//! A failover without synchronous replication loses the last commits. Knows numbers only, neither
+//! rows nor connections; compared with the table after each reconnection.
 //!
-//! Invariant: `numbers` has what all successful commits left, but for what is reported as missing,
-//! until a commit has it again. It takes about 20 bytes a job.
+//! Invariant: `numbers` has the jobs that all successful commits left, except those reported as
+//! missing until they are committed again. It needs about 20 bytes per job.
 
 use std::collections::btree_set::Iter;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -12,24 +12,24 @@ use std::iter::Peekable;
 
 use crate::engine::record::Operation;
 
-/// Removals that are remembered: more than a standby falls behind while it is connected.
+/// Number of removals that are remembered: more than a connected replica falls behind.
 const REMOVED_MAX: usize = 1 << 17;
 
-/// What is believed.
+/// Numbers of the jobs that the table should have.
 #[derive(Debug, Default)]
 pub(super) struct ExpectedJobs {
     numbers: BTreeSet<u64>,
-    /// The last ones that were removed.
+    /// The last removed jobs, the oldest first.
     removed: VecDeque<u64>,
 }
 
 impl ExpectedJobs {
-    /// The table has this job.
+    /// Adds a job that the table has.
     pub(super) fn insert(&mut self, number: u64) {
         self.numbers.insert(number);
     }
 
-    /// These are in the table's last commit.
+    /// Applies a successful commit.
     pub(super) fn committed(&mut self, operations: &[Operation]) {
         for operation in operations {
             match operation {
@@ -46,14 +46,14 @@ impl ExpectedJobs {
         }
     }
 
-    /// Forgets those that the table has lost; gives those that are to be expected all the same. A
-    /// commit in between may have removed some.
+    /// Forgets the missing jobs, and returns those that are still to be stored: a commit since the
+    /// comparison may have removed some.
     pub(super) fn take_missing(&mut self, mut missing: Vec<u64>) -> Vec<u64> {
         missing.retain(|number| self.numbers.remove(number));
         missing
     }
 
-    /// Begins to compare with the table.
+    /// Begins a comparison with the table.
     pub(super) fn compare(&self) -> Comparison<'_> {
         Comparison {
             expected: self.numbers.iter().peekable(),
@@ -63,17 +63,17 @@ impl ExpectedJobs {
     }
 }
 
-/// How the table differs from what is believed.
+/// How the table differs from what it should have.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Jobs that it has lost.
+    /// Jobs that the table has lost.
     pub(super) missing: Vec<u64>,
-    /// Jobs that were removed and are there again.
-    pub(super) back: Vec<u64>,
+    /// Jobs that were removed and are in the table again.
+    pub(super) restored: Vec<u64>,
 }
 
-/// A comparison under way. Jobs that are neither believed to be there nor known to be removed stay
-/// as they are: a commit without an answer may have left them, and is about to be made again.
+/// A comparison in progress. Jobs that are neither expected nor known to be removed are left alone:
+/// they may be of a commit without an answer, which will be repeated.
 pub(super) struct Comparison<'a> {
     expected: Peekable<Iter<'a, u64>>,
     removed: HashSet<u64>,
@@ -81,7 +81,7 @@ pub(super) struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// The table has this job. The lowest number comes first.
+    /// Adds a job of the table. To be called in ascending order.
     pub(super) fn found(&mut self, number: u64) {
         while let Some(missing) = self.expected.next_if(|expected| **expected < number) {
             self.difference.missing.push(*missing);
@@ -89,11 +89,11 @@ impl Comparison<'_> {
         if self.expected.next_if(|expected| **expected == number).is_none()
             && self.removed.contains(&number)
         {
-            self.difference.back.push(number);
+            self.difference.restored.push(number);
         }
     }
 
-    /// The table has no more jobs.
+    /// Ends the comparison after the last job of the table.
     pub(super) fn finish(mut self) -> Difference {
         self.difference.missing.extend(self.expected);
         self.difference
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(compare(&expected, &[1, 4, 5, 7, 9]), Difference::default());
         // 3 and 8 are of a commit whose answer got lost.
         let difference = compare(&expected, &[1, 2, 3, 5, 8]);
-        assert_eq!(difference, Difference { missing: vec![4, 7, 9], back: vec![2] });
+        assert_eq!(difference, Difference { missing: vec![4, 7, 9], restored: vec![2] });
         assert_eq!(compare(&expected, &[]).missing, [1, 4, 5, 7, 9]);
 
         // The commit that came first after it removed one of them.
@@ -151,6 +151,6 @@ mod tests {
         let count = REMOVED_MAX as u64 + 10;
         expected.committed(&(1..=count).map(remove).collect::<Vec<_>>());
         let table: Vec<u64> = (1..=count).collect();
-        assert_eq!(compare(&expected, &table).back, table[10..]);
+        assert_eq!(compare(&expected, &table).restored, table[10..]);
     }
 }

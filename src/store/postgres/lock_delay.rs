@@ -1,42 +1,41 @@
-//! When a server that waits for the lock may try to get it: generations and the time in, yes or no
-//! out.
+//! When a standby may try to get the lock after a reconnection: generations and the time in, yes or
+//! no out.
 //!
-//! A database that fails over ends the sessions of all servers at once, and the lock would go to
-//! the first that connects again. The server that owned the jobs is likely to be healthy and has
-//! jobs in memory that no other server knows: it gets some time to be the first. Knows no
-//! database.
+//! A failover of the database ends the sessions of all servers at once, and the first to reconnect
+//! would get the lock. The previous owner is probably healthy and has jobs in memory that no other
+//! server knows, so it gets a head start. Knows no database.
 //!
-//! Invariant: a wait ends after `HEAD_START` at the latest, however often generations change.
+//! Invariant: a delay ends after `HEAD_START` at the latest, however often generations change.
 
 use std::time::{Duration, Instant};
 
-/// How long a server that lost its own session leaves the lock to the one that owned the jobs. That
-/// one looks after its session once a second.
+/// How long a standby that lost its session leaves the lock to the previous owner, which checks its
+/// session once a second.
 const HEAD_START: Duration = Duration::from_secs(3);
 
-/// What a server that waits knows about the owner.
+/// The delay of a standby.
 #[derive(Debug)]
 pub(super) struct LockDelay {
-    /// The last generation that was seen.
+    /// The last generation read.
     known: i64,
-    /// Until then the lock is the earlier owner's to take.
+    /// Until then the lock is left to the previous owner.
     left_until: Option<Instant>,
 }
 
 impl LockDelay {
-    /// A server with a first session.
+    /// No delay, for a first session.
     pub(super) fn new(generation: i64) -> Self {
         Self { known: generation, left_until: None }
     }
 
-    /// The server lost its session and has another one, where it finds this generation. What it
-    /// knew before counts for nothing: the owner may have connected again a moment before the end,
-    /// and a failover without synchronous replication may have taken generations back.
+    /// The delay after a reconnection, with the generation found then. An earlier generation is of
+    /// no use: the owner may have reconnected just before the session ended, and a failover without
+    /// synchronous replication may have undone generations.
     pub(super) fn reconnected(generation: i64, now: Instant) -> Self {
         Self { known: generation, left_until: Some(now + HEAD_START) }
     }
 
-    /// Whether the lock may be tried, now that this generation was found.
+    /// Whether the standby may try to get the lock; `generation` is the current one.
     pub(super) fn is_over(&mut self, generation: i64, now: Instant) -> bool {
         let is_left = generation == self.known && self.left_until.is_some_and(|until| now < until);
         self.known = generation;

@@ -1,6 +1,7 @@
-//! The row of `ringgear_owner` in, what it has on record about handles out, and back.
+//! Reads and writes the record about handles in the row of `ringgear_owner`.
 //!
-//! Knows the columns that version 2 of the tables added, not what the record means (`namespace`).
+//! Knows the columns that version 2 of the tables added, not the meaning of the record
+//! (`namespace`).
 //!
 //! Invariant: only the generation that owns the tables changes the record.
 
@@ -10,32 +11,34 @@ use super::error::SessionError;
 use super::session::{ANSWER_TIMEOUT, Session, answer};
 use crate::store::namespace::Record;
 
-/// Brings tables of version 1 to version 2.
+/// Upgrades tables of version 1 to version 2.
 pub(super) const UPGRADE: &str = "\
 ALTER TABLE ringgear_owner ADD COLUMN handle_prefix bytea, ADD COLUMN next_sequence bigint;
 UPDATE ringgear_owner SET version = 2;";
 
-/// A number of the upper half, which is a negative one here, is larger than all others.
+/// Numbers above 2^63 are negative in the table, and larger than all others.
 const SELECT: &str = "\
 SELECT handle_prefix, next_sequence, coalesce(
     (SELECT max(number) FROM ringgear_job WHERE number < 0),
     (SELECT max(number) FROM ringgear_job))
 FROM ringgear_owner";
 
-/// The mark never goes back, also when the record is of an earlier time than this server's.
+/// The mark never decreases, even if this server's is older than the recorded one.
 const UPDATE: &str = "\
 UPDATE ringgear_owner SET handle_prefix = $2, next_sequence = greatest(next_sequence, $3)
 WHERE generation = $1";
 
-/// What is on record.
+/// Reads the record.
 pub(super) async fn read(session: &Session) -> Result<Record, SessionError> {
     let row = answer(ANSWER_TIMEOUT, session.client.query_one(SELECT, &[])).await?;
     let number = |column| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
     Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
 }
 
-/// Changes the record; false, and nothing changed, if `generation` is over. `SessionError::Warned`
-/// if the change may not outlive a failover.
+/// Writes the record; `false`, and nothing changed, if `generation` is not the latest.
+///
+/// # Errors
+/// `SessionError::Warned` if the change may not survive a failover.
 pub(super) async fn write(
     session: &Session,
     generation: i64,

@@ -1,10 +1,10 @@
-//! One connection to PostgreSQL: opened, set up and watched, its errors put into sentences.
+//! One connection to PostgreSQL: opened, configured, and watched for warnings.
 //!
-//! Every question has a limit on this side, too: a server that has stopped can't keep its own.
-//! Knows the lock that makes one server the owner, not the jobs.
+//! Each statement has a time limit on this side, too, as a stopped server can't enforce its own.
+//! Knows the lock that makes one ringgear the owner, not the jobs.
 //!
-//! Invariant: a session that may have a question in flight is never used again. The lock belongs
-//! to the session and goes with it.
+//! Invariant: a session with a statement in progress is never used again. The lock belongs to the
+//! session and is released with it.
 
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,21 +22,20 @@ use super::conninfo::Target;
 use super::error::{SessionError, message, read_only};
 use crate::store::StoreError;
 
-/// How long the server may take to answer, plus a second for every `SLOW_BYTES` sent.
+/// Time limit for an answer, plus a second for every `SLOW_BYTES` sent.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW_BYTES: usize = 1 << 20;
-/// How much earlier the server itself gives up: its own refusal leaves the session usable.
+/// How much shorter PostgreSQL's own limit is: its error leaves the session usable.
 const HEAD_START: Duration = Duration::from_secs(2);
-/// Oldest server with all that is used: `plan_cache_mode`, `tcp_user_timeout`.
+/// Oldest PostgreSQL with `plan_cache_mode` and `tcp_user_timeout`.
 const SERVER_VERSION_MIN: i32 = 12_00_00;
 /// First half of the lock's key, `rngr` in ASCII; the other half is the table's object id.
 const LOCK_CLASS: i32 = 0x726e_6772;
 
-/// What a session is told once. Plans are made for tables of any size: this one is empty when they
-/// are made and may have millions of rows a minute later. What is switched off makes plans look
-/// expensive, and compiling them would cost 100 ms a commit. The server's side of the keepalives
-/// frees
-/// the lock of an owner whose host is gone.
+/// Settings of a session. Plans must suit tables of any size: the table may be empty when they are
+/// made and have millions of rows a minute later. Disabled scans and joins make plans look
+/// expensive, and compiling those would cost 100 ms per commit, so `jit` is off. PostgreSQL's
+/// keepalives release the lock of an owner whose host is unreachable.
 const SETTINGS: &str = "\
 SET synchronous_commit = on;
 SET default_transaction_isolation = 'read committed';
@@ -53,17 +52,17 @@ SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s';
 SET client_min_messages = warning;";
 
-/// How long a statement with so many bytes may take.
+/// Time limit for a statement of this size.
 pub(super) fn limit(bytes: usize) -> Duration {
     ANSWER_TIMEOUT + Duration::from_secs((bytes / SLOW_BYTES) as u64)
 }
 
-/// Sets the limit that the server keeps itself.
+/// The setting of PostgreSQL's own limit.
 pub(super) fn statement_timeout(scope: &str, limit: Duration) -> String {
     format!("SET {scope} statement_timeout = {};", limit.saturating_sub(HEAD_START).as_millis())
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer within the limit.
 pub(super) async fn answer<T>(
     limit: Duration,
     question: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -74,7 +73,7 @@ pub(super) async fn answer<T>(
     }
 }
 
-/// A server process that serves a session; its number alone may be given to another one.
+/// The process of PostgreSQL that serves a session, with its start, as process ids are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Backend {
     pub(super) pid: i32,
@@ -84,25 +83,25 @@ pub(super) struct Backend {
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
-    /// Where it leads, for messages.
+    /// Server and database, for messages.
     pub(super) place: String,
     pub(super) backend: Backend,
-    /// Whether commits wait for a standby.
+    /// Whether commits wait for a replica.
     pub(super) is_synchronous: bool,
     connection: JoinHandle<()>,
-    /// What the server warned of last, since it was last asked for.
+    /// The last warning since the last `check_warning`.
     warning: Arc<Mutex<Option<String>>>,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Whatever is in flight is given up; the socket closes.
+        // Cancels a statement in progress and closes the socket.
         self.connection.abort();
     }
 }
 
 impl Session {
-    /// Connects to the first host that can be written to.
+    /// Connects to the first host that accepts writes.
     pub(super) async fn connect(targets: &[Target]) -> Result<Self, SessionError> {
         let mut errors = Vec::new();
         for target in targets {
@@ -150,24 +149,24 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the server or the network ended it.
+    /// Whether PostgreSQL or the network closed the connection.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// Tries to become the owner of the tables.
+    /// Tries to get the lock of the tables' owner.
     pub(super) async fn lock(&self) -> Result<bool, SessionError> {
         let sql = "SELECT pg_try_advisory_lock($1, 'ringgear_owner'::regclass::oid::int4)";
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[&LOCK_CLASS])).await?.get(0))
     }
 
-    /// The generation of the last owner.
+    /// The current generation.
     pub(super) async fn generation(&self) -> Result<i64, SessionError> {
         let sql = "SELECT generation FROM ringgear_owner";
         Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[])).await?.get(0))
     }
 
-    /// Who has the lock, and where from.
+    /// The process that holds the lock, and its client's address.
     pub(super) async fn holder(&self) -> Result<Option<(Backend, String)>, SessionError> {
         let sql = "SELECT l.pid, a.backend_start, \
                    coalesce(a.client_addr::text, 'the server''s own host') \
@@ -181,7 +180,7 @@ impl Session {
             .map(|row| (Backend { pid: row.get(0), started: row.get(1) }, row.get(2))))
     }
 
-    /// Ends the server process of a session that was given up.
+    /// Ends PostgreSQL's process of an earlier session.
     pub(super) async fn terminate(&self, backend: Backend) -> Result<(), SessionError> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE pid = $1 AND backend_start = $2";
@@ -190,25 +189,25 @@ impl Session {
             .map(|_| ())
     }
 
-    /// Plans the statement that every commit runs.
+    /// Prepares the statement of commits.
     pub(super) async fn prepare(&self) -> Result<Statement, SessionError> {
         answer(ANSWER_TIMEOUT, self.client.prepare_typed(change::STATEMENT, &change::TYPES)).await
     }
 
-    /// Ends a transaction, which is certain to be kept if no warning came since
-    /// `forget_warning`.
+    /// Commits a transaction; fails if there was a warning since `forget_warning`, as the commit
+    /// may not survive a failover then.
     pub(super) async fn commit(&self, limit: Duration) -> Result<(), SessionError> {
         self.run(limit, "COMMIT").await?;
         self.check_warning()
     }
 
-    /// What the server has said so far is of no concern.
+    /// Discards earlier warnings.
     pub(super) fn forget_warning(&self) {
         let _ = self.check_warning();
     }
 
-    /// Asked when a commit was answered. The server answers that it has committed when it gives up
-    /// waiting for its standby, and warns beforehand.
+    /// To be called after the answer to a commit. PostgreSQL reports success even if it gave up
+    /// waiting for its replica, but sends a warning before.
     pub(super) fn check_warning(&self) -> Result<(), SessionError> {
         let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
         warning.map_or(Ok(()), |warning| Err(SessionError::Warned(warning)))
@@ -220,13 +219,13 @@ impl Session {
     }
 }
 
-/// Reads and writes for a session until it ends. A notice is here before the end of the answer that
-/// it came with.
+/// Reads and writes for a session until it ends. A warning is stored before the answer that follows
+/// it is returned.
 async fn drive(
     mut connection: Connection<Socket, NoTlsStream>,
     warning: Arc<Mutex<Option<String>>>,
 ) {
-    // An error also ends the question that is being asked.
+    // An error also ends the statement in progress.
     while let Some(Ok(said)) = poll_fn(|cx| connection.poll_message(cx)).await {
         let AsyncMessage::Notice(notice) = said else { continue };
         info!("PostgreSQL says {}: {}", notice.severity(), message(&notice));

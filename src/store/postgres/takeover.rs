@@ -1,10 +1,10 @@
-//! Jobs in gearmand's own PostgreSQL table in, the same jobs in ringgear's tables out.
+//! Imports the jobs of gearmand's PostgreSQL table into ringgear's tables.
 //!
-//! Runs on the server alone, whatever the number of jobs: only the names of functions travel, as
-//! a job's number depends on its function. Knows gearmand's columns.
+//! The jobs are moved within PostgreSQL; only the names of functions are transferred, as a job's
+//! number depends on its function. Knows gearmand's columns.
 //!
-//! Invariant: one transaction moves all jobs or none, and a table with any other columns is
-//! somebody else's and stays as it is.
+//! Invariant: one transaction moves all jobs or none. A table with other columns than gearmand's is
+//! not changed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::store::StoreError;
 
 /// gearmand's default for `--libpq-table`.
 const TABLE: &str = "queue";
-/// How long the move may take.
+/// Time limit for each statement that moves jobs.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The columns of gearmand's table, by name.
@@ -31,7 +31,7 @@ const COLUMNS: [&str; 5] = [
     "when_to_run integer",
 ];
 
-/// A table by its name, found as an unquoted name in SQL would be, and its columns.
+/// Finds a table by its name, as an unquoted name in SQL is found, and lists its columns.
 const FIND: &str = "\
 SELECT format('%I.%I', n.nspname, c.relname), ARRAY(
     SELECT a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a
@@ -40,11 +40,11 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r'
 AND c.oid = coalesce(to_regclass(quote_ident($1)), to_regclass(quote_ident(lower($1))))";
 
-/// A text column's bytes as gearmand sent them.
+/// The function's name, with the bytes that gearmand sent.
 const FUNCTION: &str = "convert_to(coalesce(function_name, ''), getdatabaseencoding())";
 
-/// Moves what is in `table`, numbered from `first_sequence` or above what is kept already; gives
-/// the sequence after the last one. gearmand's `queue` unless a name is given.
+/// Moves all jobs of `table` (by default `queue`), numbered from `first_sequence` or above the
+/// stored jobs; returns the sequence number after the last one.
 pub(super) async fn take_over(
     session: &Session,
     generation: i64,

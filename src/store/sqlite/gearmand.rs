@@ -1,7 +1,7 @@
-//! The table of C gearmand's sqlite queue in, its jobs in ours out.
+//! Imports the table of C gearmand's sqlite queue: its rows in, rows of `ringgear_job` out.
 //!
-//! gearmand keeps no numbers and no order but that of the rows, and writes NULL for what is empty.
-//! The table stays, empty, so that gearmand can have the file again. Knows nothing of files.
+//! gearmand stores no numbers and no order but that of the rows, and writes NULL for empty values.
+//! The emptied table stays, so that gearmand can use the file again. Knows nothing of files.
 //!
 //! Invariant: within the caller's transaction each row moves once, in the order of the rows.
 
@@ -13,20 +13,20 @@ use super::rows::{INSERT, bytes_of, insert, integer_of, priority_of};
 use crate::engine::handle::{job_number, slot};
 use crate::engine::record::Row;
 
-/// Columns without which a table is none of gearmand's. `when_to_run` came later.
+/// Columns of every version of gearmand's table. `when_to_run` was added later.
 const COLUMNS: [&str; 4] = ["unique_key", "function_name", "priority", "data"];
 
-/// A table as gearmand's queue made it.
+/// A table that gearmand's queue created.
 #[derive(Debug)]
 pub(super) struct Table {
     quoted: String,
     delays: bool,
-    /// The first column that a queue has and this table hasn't.
+    /// The first of `COLUMNS` that this table doesn't have.
     pub(super) lacks: Option<&'static str>,
 }
 
 impl Table {
-    /// Looks for a table of this name, in any case, as SQLite does.
+    /// Finds the table of this name; upper and lower case are equal, as in SQLite.
     pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
         let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
         if connection.query_row(sql, [name], |_| Ok(())).optional()?.is_none() {
@@ -43,7 +43,7 @@ impl Table {
         }))
     }
 
-    /// Moves all rows, numbered from `sequence` on, and returns how many there were.
+    /// Moves all rows, numbered from `sequence` on, and returns their number.
     pub(super) fn take_over(
         &self,
         transaction: &Transaction<'_>,

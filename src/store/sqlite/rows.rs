@@ -13,7 +13,7 @@ use rusqlite::{Statement, ToSql, params};
 use crate::engine::record::Row;
 use crate::wire::Priority;
 
-/// A commit that is tried again may have reached the disk the first time.
+/// Replaces the row of a commit that is retried, as it may have reached the disk the first time.
 pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
     (number, function, unique_key, reducer, priority, run_at, attempts, payload)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -32,7 +32,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resu
     ])
 }
 
-/// Any bytes, as text where a shell can show them as such.
+/// Any bytes, stored as text if a shell can show them.
 pub(super) struct Name<'a>(pub(super) &'a [u8]);
 
 impl ToSql for Name<'_> {
@@ -43,7 +43,7 @@ impl ToSql for Name<'_> {
     }
 }
 
-/// What a value holds, whatever type another program gave it.
+/// A value of any type as bytes.
 pub(super) fn bytes_of(value: ValueRef<'_>) -> Bytes {
     match value {
         ValueRef::Null => Bytes::new(),
@@ -53,7 +53,7 @@ pub(super) fn bytes_of(value: ValueRef<'_>) -> Bytes {
     }
 }
 
-/// The same for numbers; 0 for what is none.
+/// A value of any type as a number; 0 if it is none.
 pub(super) fn integer_of(value: ValueRef<'_>) -> i64 {
     match value {
         ValueRef::Integer(number) => number,
@@ -64,7 +64,7 @@ pub(super) fn integer_of(value: ValueRef<'_>) -> i64 {
     }
 }
 
-/// Numbers as gearmand has them too; normal for any other.
+/// The priority of a number, which is gearmand's, too; `Normal` for an unknown one.
 pub(super) fn priority_of(number: i64) -> Priority {
     Priority::ALL
         .into_iter()

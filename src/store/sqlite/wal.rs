@@ -1,10 +1,10 @@
-//! The size of a write-ahead log in, a warning out when another program keeps it from being reset.
+//! Watches the size of a write-ahead log, and warns if another program prevents its reset.
 //!
-//! SQLite begins the log anew when all of it has been moved to the database and no transaction
-//! reads from it. A read transaction that is forgotten in a shell makes it grow on and on. Knows
-//! the log's file, not what is in it.
+//! SQLite restarts the log once all of it is in the database and no transaction reads from it. A
+//! read transaction that is left open in a shell makes the log grow without limit. Knows the log's
+//! file, not its contents.
 //!
-//! Invariant: between two warnings the log has doubled, or has been within its bound.
+//! Invariant: between two warnings the log has doubled, or was within its limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tracing::{info, warn};
 
-/// What there is to say about the log.
+/// A change that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    /// It has so many bytes, and a reader keeps it.
-    Kept(u64),
-    /// It is as short again as it should be.
+enum Change {
+    /// A reader prevents the reset of the log, which has this size in bytes.
+    Blocked(u64),
+    /// The log is within its limit again.
     Reset,
 }
 
@@ -25,52 +25,52 @@ enum News {
 #[derive(Debug)]
 pub(super) struct Wal {
     path: PathBuf,
-    /// Bytes that it may have.
-    bound: u64,
-    /// Bytes of the last warning; 0 = none since it was short.
-    told_at: u64,
+    /// Size in bytes from which warnings are logged.
+    bytes_max: u64,
+    /// Size in bytes at the last warning; 0 = none since the log was within its limit.
+    warned_bytes: u64,
 }
 
 impl Wal {
-    /// The log of the database at `path`, which may have so many bytes.
-    pub(super) fn new(path: &Path, bound: u64) -> Self {
+    /// The log of the database at `path`, which may have `bytes_max` bytes.
+    pub(super) fn new(path: &Path, bytes_max: u64) -> Self {
         let mut path = path.as_os_str().to_owned();
         path.push("-wal");
-        Self { path: path.into(), bound, told_at: 0 }
+        Self { path: path.into(), bytes_max, warned_bytes: 0 }
     }
 
-    /// Says in the log of the server how it is. Comes after a commit.
+    /// Logs a change of the log's state. To be called after a commit.
     pub(super) fn watch(&mut self, connection: &Connection) {
-        let news = self.news(connection);
+        let change = self.change(connection);
         let file = self.path.display();
-        match news {
-            Some(News::Kept(bytes)) => warn!(
+        match change {
+            Some(Change::Blocked(bytes)) => warn!(
                 mebibytes = bytes >> 20,
                 "{file} grows: another program has a read transaction on the database that doesn't \
                  end; find the program with fuser or lsof and end its transaction, or the disk \
                  fills up"
             ),
-            Some(News::Reset) => info!("{file} is short again"),
+            Some(Change::Reset) => info!("{file} is short again"),
             None => {}
         }
     }
 
-    fn news(&mut self, connection: &Connection) -> Option<News> {
+    fn change(&mut self, connection: &Connection) -> Option<Change> {
         let bytes = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
-        if bytes <= self.bound {
-            return (std::mem::take(&mut self.told_at) > 0).then_some(News::Reset);
+        if bytes <= self.bytes_max {
+            return (std::mem::take(&mut self.warned_bytes) > 0).then_some(Change::Reset);
         }
-        if bytes < self.told_at.saturating_mul(2) || !is_kept(connection) {
+        if bytes < self.warned_bytes.saturating_mul(2) || !is_blocked(connection) {
             return None;
         }
-        self.told_at = bytes;
-        Some(News::Kept(bytes))
+        self.warned_bytes = bytes;
+        Some(Change::Blocked(bytes))
     }
 }
 
-/// Whether there is something in the log that can't be moved to the database, because a reader
-/// needs what is there. A large commit leaves a long log, too, but one that the next one resets.
-fn is_kept(connection: &Connection) -> bool {
+/// Whether a part of the log can't be moved to the database because a reader needs the state before
+/// it. After a large commit the log is long, too, but the next commit resets it.
+fn is_blocked(connection: &Connection) -> bool {
     let frames = connection.query_row("PRAGMA wal_checkpoint(passive)", [], |row| {
         Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
     });
@@ -103,7 +103,7 @@ mod tests {
         let mut commit = |bytes: u64| {
             let insert = "INSERT INTO job VALUES (zeroblob(?1))";
             connection.execute(insert, [bytes.cast_signed()]).unwrap();
-            wal.news(&connection)
+            wal.change(&connection)
         };
         // Large for a moment only.
         assert_eq!(commit(3 * BOUND), None);
@@ -113,7 +113,7 @@ mod tests {
         reader.execute_batch("BEGIN; SELECT count(*) FROM job").unwrap();
         let told: Vec<u64> = (0..20)
             .filter_map(|_| match commit(BOUND / 2) {
-                Some(News::Kept(bytes)) => Some(bytes),
+                Some(Change::Blocked(bytes)) => Some(bytes),
                 other => {
                     assert_eq!(other, None);
                     None
@@ -125,7 +125,7 @@ mod tests {
         assert!(ratios.clone().all(|ratio| (2.0..3.0).contains(&ratio)), "{told:?}");
         reader.execute_batch("COMMIT").unwrap();
         connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
-        assert_eq!(commit(1), Some(News::Reset));
+        assert_eq!(commit(1), Some(Change::Reset));
         assert_eq!(commit(1), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Failures, refusals and commits of a store in, what the log is told of them out.
+//! Outages of a store: failures and commits in, lines of the log out.
 //!
-//! A store may fail and succeed by turns: on a full disk every Insert is refused, and the removal
-//! of the row, which isn't there, goes well. Knows neither the store nor what is refused.
+//! A store may fail and succeed in turns: on a full disk every Insert fails, and the removal of its
+//! row, which doesn't exist, succeeds. Knows neither the store nor the operations.
 //!
 //! Invariant: an outage lasts from a failure to the next commit that has written something.
 
@@ -9,52 +9,52 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-/// Time between two lines about an outage that lasts.
+/// Time between two lines about the same outage.
 const NEWS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A time in which the store fails and writes nothing.
+/// A period in which the store writes nothing.
 #[derive(Debug)]
 pub(super) struct Outage {
     since: Instant,
-    /// When the log was told last.
-    told: Instant,
-    /// Jobs that were refused.
+    /// Time of the last line.
+    logged: Instant,
+    /// Number of jobs that were refused.
     refused: u64,
 }
 
 impl Outage {
-    /// The first failure.
+    /// Begins with the first failure.
     pub(super) fn begin(reason: &str, waiting: u64, now: Instant) -> Self {
         warn!(reason, waiting, "the store is down; trying again until it is back");
-        Self { since: now, told: now, refused: 0 }
+        Self { since: now, logged: now, refused: 0 }
     }
 
-    /// So many jobs are refused because of it.
+    /// Counts jobs that were refused during the outage.
     pub(super) fn refuse(&mut self, count: usize) {
         self.refused += count as u64;
     }
 
-    /// It lasts: another failure.
-    pub(super) fn go_on(&mut self, reason: &str, waiting: u64, now: Instant) {
-        if self.is_news(now) {
+    /// Continues after another failure.
+    pub(super) fn continues(&mut self, reason: &str, waiting: u64, now: Instant) {
+        if self.is_due(now) {
             let (seconds, refused) = ((now - self.since).as_secs(), self.refused);
             warn!(reason, seconds, refused, waiting, "the store is still down");
         }
     }
 
-    /// A commit has written something.
+    /// Ends with a commit that wrote something.
     pub(super) fn end(self, waiting: u64, now: Instant) {
         let (seconds, refused) = ((now - self.since).as_secs(), self.refused);
         info!(seconds, refused, waiting, "the store is back; what waited is written now");
     }
 
-    /// Whether the log has been told nothing for long enough; then it is now.
-    fn is_news(&mut self, now: Instant) -> bool {
-        let is_news = now.saturating_duration_since(self.told) >= NEWS_INTERVAL;
-        if is_news {
-            self.told = now;
+    /// Whether the next line is due; assumes that it is logged then.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now.saturating_duration_since(self.logged) >= NEWS_INTERVAL;
+        if is_due {
+            self.logged = now;
         }
-        is_news
+        is_due
     }
 }
 
@@ -63,12 +63,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_news_once_a_minute() {
+    fn an_outage_is_logged_once_a_minute() {
         let start = Instant::now();
         let mut outage = Outage::begin("full", 1, start);
         let after = |seconds| start + Duration::from_secs(seconds);
-        let told: Vec<u64> = (0..300).filter(|&seconds| outage.is_news(after(seconds))).collect();
-        assert_eq!(told, [60, 120, 180, 240]);
-        assert!(!outage.is_news(after(299)));
+        let logged: Vec<u64> = (0..300).filter(|&seconds| outage.is_due(after(seconds))).collect();
+        assert_eq!(logged, [60, 120, 180, 240]);
+        assert!(!outage.is_due(after(299)));
     }
 }

@@ -19,13 +19,13 @@ const CORES: usize = 3;
 const FUNCTIONS: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
 const TURNS_MAX: usize = 100_000;
 
-/// A connection, and what it has been sent that hasn't been looked at.
+/// A connection, and whether its last request is unanswered.
 struct Peer {
     conn: ConnId,
     waits: bool,
 }
 
-struct Station {
+struct CoreUnderTest {
     shard: Shard,
     gauges: Gauges,
     mailbox: Mailbox<Message>,
@@ -46,13 +46,13 @@ fn packet(command: Command, arguments: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-impl Station {
+impl CoreUnderTest {
     fn load(&self) -> Load {
         let jobs = self.shard.unfinished() + self.mailbox.overflow();
         Load { jobs, ..Load::default() }
     }
 
-    fn hear(&mut self, conn: ConnId, now: Now) -> Vec<(u32, Vec<u8>)> {
+    fn take_replies(&mut self, conn: ConnId, now: Now) -> Vec<(u32, Vec<u8>)> {
         let mut bytes = Vec::new();
         while let Some((chunk, _)) = self.shard.take(conn) {
             bytes.extend_from_slice(chunk.as_ref());
@@ -69,7 +69,7 @@ impl Station {
         packets
     }
 
-    /// What a driver does in a turn: messages, requests, replies, messages, and whether it is over.
+    /// One turn, as a driver runs it.
     fn turn(&mut self, rng: &mut Rng, now: Now) {
         let Self { shard, mailbox, .. } = self;
         mailbox.receive(rng.usize(1..8), |from, message| shard.receive_message(from, message, now));
@@ -77,7 +77,7 @@ impl Station {
             self.read(rng, now);
         }
         while self.shard.poll_dirty(now).is_some() {}
-        for (kind, _) in self.hear(self.client.conn, now) {
+        for (kind, _) in self.take_replies(self.client.conn, now) {
             match kind {
                 8 => self.created += 1,
                 19 => self.refused += 1,
@@ -85,7 +85,7 @@ impl Station {
             }
             self.client.waits = kind == 8;
         }
-        for (kind, body) in self.hear(self.worker.conn, now) {
+        for (kind, body) in self.take_replies(self.worker.conn, now) {
             // NO_JOB or an assignment; a busy worker asks again at once.
             self.worker.waits = false;
             if kind == 11 {
@@ -121,9 +121,9 @@ impl Station {
     }
 }
 
-fn stations(now: Now) -> Vec<Station> {
+fn cores_under_test(now: Now) -> Vec<CoreUnderTest> {
     let mailboxes = crate::io::cores::mesh::mesh(CORES, Message::bytes).unwrap();
-    let station = |(mailbox, (drain, gauges)): (Mailbox<Message>, (Drain, Gauges))| {
+    let core = |(mailbox, (drain, gauges)): (Mailbox<Message>, (Drain, Gauges))| {
         let cores = Cores { own: mailbox.core(), count: CORES };
         let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
         let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
@@ -134,7 +134,7 @@ fn stations(now: Now) -> Vec<Station> {
         }
         let (signalled, stops, ended) = (false, false, false);
         let (created, refused, done) = (0, 0, 0);
-        Station {
+        CoreUnderTest {
             shard,
             gauges,
             mailbox,
@@ -150,11 +150,11 @@ fn stations(now: Now) -> Vec<Station> {
         }
     };
     let drains = Drain::of(CORES).into_iter().zip(Gauges::of(CORES));
-    mailboxes.into_iter().zip(drains).map(station).collect()
+    mailboxes.into_iter().zip(drains).map(core).collect()
 }
 
-/// A core without jobs ended by itself, another one got a job and waited for messages of the dead
-/// one: with several threads and a client that submits on and on, SIGUSR1 hung for ever.
+/// A core without jobs ended by itself; another one got a job and waited for messages of the ended
+/// one: with several threads and a client that submits without a pause, SIGUSR1 hung for ever.
 #[test]
 fn cores_that_drain_under_load_all_end_with_everything_done() {
     let owners: std::collections::BTreeSet<usize> =
@@ -164,39 +164,39 @@ fn cores_that_drain_under_load_all_end_with_everything_done() {
     for seed in 0..300 {
         let mut rng = Rng::with_seed(seed);
         let now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
-        let mut stations = stations(now);
+        let mut cores_under_test = cores_under_test(now);
         let signalled_at: Vec<usize> = (0..CORES).map(|_| rng.usize(50..400)).collect();
         for turn in 0.. {
             assert!(turn < TURNS_MAX, "seed {seed}: it never ends");
             let at = rng.usize(0..CORES);
-            stations[at].signalled |= turn >= signalled_at[at];
-            if !stations[at].ended {
-                stations[at].turn(&mut rng, now);
+            cores_under_test[at].signalled |= turn >= signalled_at[at];
+            if !cores_under_test[at].ended {
+                cores_under_test[at].turn(&mut rng, now);
             }
-            if stations.iter().all(|station| station.ended) {
+            if cores_under_test.iter().all(|core| core.ended) {
                 break;
             }
         }
-        for station in &stations {
-            assert!(!station.client.waits, "seed {seed}: a submission without an answer");
-            assert_eq!(station.created, station.done, "seed {seed}: accepted, and not done");
-            assert!(station.shard.is_idle());
+        for core in &cores_under_test {
+            assert!(!core.client.waits, "seed {seed}: a submission without an answer");
+            assert_eq!(core.created, core.done, "seed {seed}: accepted, and not done");
+            assert!(core.shard.is_idle());
         }
-        refused += stations.iter().map(|station| station.refused).sum::<usize>();
+        refused += cores_under_test.iter().map(|core| core.refused).sum::<usize>();
     }
     assert!(refused > 100, "new work came meanwhile");
 }
 
-/// The messages that a core had for one that had just ended found no room there, and waited: they
-/// count as jobs, and so that core waited for itself.
+/// The messages of a core to one that had just ended found no space there, and waited: they count
+/// as jobs, so that core waited for itself.
 #[test]
-fn a_core_ends_though_one_that_has_ended_takes_none_of_its_messages_any_more() {
+fn a_core_ends_though_another_ended_without_receiving_its_messages() {
     let mut mailboxes = crate::io::cores::mesh::mesh::<()>(2, |()| 0).unwrap();
     let (mut drains, gauges) = (Drain::of(2), Gauges::of(2));
     drains.iter_mut().for_each(Drain::join);
     assert!(drains[1].is_done(Load::default(), &gauges[1], &mailboxes[1]));
     drop(mailboxes.pop());
-    // Its peers asked for much in the very turn.
+    // Requests of the same turn.
     (0..10_000).for_each(|_| mailboxes[0].send(1, ()));
     mailboxes[0].flush();
     let own = Load { jobs: mailboxes[0].overflow(), ..Load::default() };

@@ -1,7 +1,9 @@
-//! Makes glommio's executor, or says in one sentence why this host can't have it.
+//! Makes glommio's executor, or says in one sentence why this host has none.
 //!
-//! Glommio ends the process where the kernel lacks an operation that it needs, and says little of
-//! too low a limit, so both are asked for before.
+//! Glommio ends the process if the kernel lacks an operation that it needs, and explains a limit
+//! that is too low badly, so both are checked before.
+//!
+//! Invariant: glommio is asked for an executor only after these checks have passed.
 
 use std::time::Duration;
 
@@ -11,22 +13,22 @@ use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
 use crate::io::driver::uring_error::{UringError, explain};
-use crate::io::host::patience::patiently;
+use crate::io::host::retry::retry;
 
-/// For each of the submissions that a ring of the other driver has room for. A ring has room for
-/// twice as many completions. After as many completions as it has submissions, too, glommio stops
-/// running tasks.
+/// Submissions of a glommio ring for each one that a ring of the io_uring driver has room for. A
+/// ring has room for twice as many completions. After as many completions as it has submissions,
+/// too, glommio stops running tasks.
 pub(super) const SUBMISSIONS_FACTOR: usize = 4;
-/// Registered memory is for files, which this server doesn't read with glommio: its least.
+/// Registered memory, in bytes: the least, as it is for files, which the server doesn't read here.
 const FILE_BUFFER_BYTES: usize = 64 << 10;
-/// How long tasks may run before glommio looks for news. If that time is over before the first of
-/// them runs, glommio 0.9 goes to sleep instead, with tasks to run: so it never is, and the driver
-/// itself sees to it that tasks end.
+/// How long tasks may run before glommio looks at its ring. If that time is over before the first
+/// task runs, glommio 0.9 sleeps with tasks to run: so it is never over, and the driver limits what
+/// its tasks do.
 const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// RLIMIT_MEMLOCK that glommio won't start without.
+/// The least RLIMIT_MEMLOCK that glommio starts with.
 const LOCKED_BYTES_MIN: u64 = 512 << 10;
-/// Operations that it won't start without.
+/// Operations that it doesn't start without.
 const OPERATIONS: [(u8, &str); 23] = [
     (opcode::Nop::CODE, "nop"),
     (opcode::Readv::CODE, "readv"),
@@ -53,7 +55,7 @@ const OPERATIONS: [(u8, &str); 23] = [
     (opcode::Recv::CODE, "receive"),
 ];
 
-/// Why there is no glommio here.
+/// Why glommio can't run on this host.
 #[derive(Debug, Error)]
 pub enum GlommioError {
     /// The kernel refuses any ring.
@@ -64,16 +66,15 @@ pub enum GlommioError {
         "the kernel's io_uring is too old for glommio (Linux 5.8 has all that it takes): no {0}"
     )]
     Operation(&'static str),
-    /// Glommio asks for this much RLIMIT_MEMLOCK, whether the kernel counts rings against it or
-    /// not.
+    /// Glommio demands this much RLIMIT_MEMLOCK, whether or not the kernel counts rings against it.
     #[error(
         "glommio needs {need_kib} KiB of locked memory and may have {have_kib}: raise it with \
          `ulimit -l {need_kib}` or LimitMEMLOCK={need_kib}K"
     )]
     LockedMemory {
-        /// The limit as it is.
+        /// The limit.
         have_kib: u64,
-        /// The least that will do.
+        /// The least that it takes.
         need_kib: u64,
     },
     /// Anything else.
@@ -81,8 +82,8 @@ pub enum GlommioError {
     Other(String),
 }
 
-/// Whether so many cores can run on glommio here: makes an executor for each, all at once, and
-/// drops them. They can't be kept, as an executor belongs to the thread that made it.
+/// Tests whether `cores` cores can run on glommio here: makes an executor for each, all at once,
+/// and drops them. They can't be kept, as an executor belongs to the thread that made it.
 pub(crate) fn probe(cores: usize, ring_entries: u32) -> Result<(), GlommioError> {
     let executors: Result<Vec<LocalExecutor>, _> =
         (0..cores).map(|_| executor(Duration::ZERO, ring_entries)).collect();
@@ -94,9 +95,9 @@ pub(crate) fn probe(cores: usize, ring_entries: u32) -> Result<(), GlommioError>
     })
 }
 
-/// An executor for this thread, which stays on whatever cores it may run on, and looks for so long
-/// for something to do before it waits. Locked memory of executors that were dropped comes free
-/// some time later, so it is waited for.
+/// Makes an executor for this thread, which it doesn't pin; it polls for `busy_poll` before it
+/// waits. The locked memory of executors that were dropped is freed some time later, so this
+/// retries.
 pub(super) fn executor(
     busy_poll: Duration,
     ring_entries: u32,
@@ -105,7 +106,7 @@ pub(super) fn executor(
     let lacks_memory = |error: &GlommioError| {
         matches!(error, GlommioError::Uring(UringError::LockedMemory { .. }))
     };
-    patiently(lacks_memory, || make(busy_poll, ring_entries))
+    retry(lacks_memory, || make(busy_poll, ring_entries))
 }
 
 fn make(busy_poll: Duration, ring_entries: u32) -> Result<LocalExecutor, GlommioError> {

@@ -1,8 +1,8 @@
 //! Rings of receive buffers: the kernel takes a buffer for each receive that has bytes, the driver
 //! reads it and gives it back. There is one ring of small buffers and one of large ones.
 //!
-//! Invariant: a buffer is either the kernel's (published in the ring) or the driver's (between its
-//! completion and `give_back`); the driver reads only those that are its own.
+//! Invariant: a buffer is owned by the kernel (while published in the ring) or by the driver (from
+//! its completion to `give_back`); the driver reads only buffers that it owns.
 
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::io::Error;
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-/// What a ring of buffers holds.
+/// Number and size of a ring's buffers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// The number under which receives name the ring.
+    /// The number by which receives refer to the ring.
     pub(super) group: u16,
     /// Number of buffers, a power of two.
     pub(super) count: u16,
@@ -23,35 +23,35 @@ pub(super) struct Shape {
     pub(super) bytes: usize,
 }
 
-/// For most packets: a buffer takes dozens of small ones, and a turn's completions a few hundred
+/// For most packets: dozens of small ones fit a buffer, and a turn's completions take a few hundred
 /// buffers at most. A receive that finds none is armed again.
 pub(super) const SMALL: Shape = Shape { group: 0, count: 512, bytes: 4 << 10 };
-/// For connections that send more than that at a time: few, so that they stay in the cache.
+/// For connections that send more than fits a small one: few, so that they stay in the cache.
 pub(super) const LARGE: Shape = Shape { group: 1, count: 16, bytes: 32 << 10 };
 const PAGE_BYTES: usize = 4 << 10;
 
-/// The buffers and their ring. The memory is never freed: it lives as long as the process.
+/// A ring and its buffers. The memory is never freed: it lives as long as the process.
 pub(super) struct Buffers {
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     shape: Shape,
-    /// Counts the buffers that were ever given to the kernel, modulo 2^16.
+    /// Number of buffers given to the kernel so far, modulo 2^16.
     tail: u16,
 }
 
-// SAFETY: only it points to its memory, beside the kernel, which the thread doesn't matter to.
+// SAFETY: besides the kernel, which no thread owns, only this value points to its memory.
 #[allow(unsafe_code)]
 unsafe impl Send for Buffers {}
 
 #[allow(unsafe_code)]
 impl Buffers {
-    /// Makes a ring of buffers known to the kernel, all of them in it.
+    /// Registers a ring with the kernel, with all buffers in it.
     pub(super) fn register(ring: &IoUring, shape: Shape) -> Result<Self, Error> {
         let Shape { group, count, bytes } = shape;
         assert!(count.is_power_of_two(), "the ring's positions are masked");
         let entries = allocate::<BufRingEntry>(usize::from(count) * size_of::<BufRingEntry>());
         let memory = allocate::<u8>(usize::from(count) * bytes);
-        // SAFETY: `entries` has room for all entries, is aligned to a page and never freed.
+        // SAFETY: `entries` holds `count` entries, is aligned to a page and never freed.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.as_ptr() as u64,
@@ -68,12 +68,12 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// The first `bytes` bytes of a buffer that a completion has named.
+    /// The first `bytes` bytes of the buffer that a completion returned.
     pub(super) fn bytes(&self, buffer: u16, bytes: usize) -> &[u8] {
         let bytes = bytes.min(self.shape.bytes);
-        assert!(buffer < self.shape.count, "the kernel knows no other buffers");
-        // SAFETY: within `memory`; the kernel wrote to the buffer and won't before it is given
-        // back, which takes the buffers mutably.
+        assert!(buffer < self.shape.count, "the kernel was given no other buffers");
+        // SAFETY: the range is within `memory`. The kernel doesn't write to the buffer before
+        // `give_back`, which takes `self` mutably.
         unsafe {
             let start = self.memory.add(usize::from(buffer) * self.shape.bytes);
             std::slice::from_raw_parts(start.as_ptr(), bytes)
@@ -83,12 +83,12 @@ impl Buffers {
     /// Puts a buffer in the ring; the kernel sees it after `publish`.
     pub(super) fn give_back(&mut self, buffer: u16) {
         let at = usize::from(self.tail & (self.shape.count - 1));
-        // SAFETY: both are within their allocations. The kernel doesn't read entries beyond the
-        // published tail.
+        // SAFETY: the buffer and the entry are within their allocations, and the kernel doesn't
+        // read entries beyond the published tail.
         unsafe {
             let address = self.memory.add(usize::from(buffer) * self.shape.bytes);
-            // Integers all, of which `set_*` writes each; the ring's tail, which lies in the first
-            // entry, is neither of them.
+            // The setters write one integer each; the ring's tail, in the first entry, is another
+            // one.
             let entry = self.ring.add(at).as_mut();
             entry.set_addr(address.as_ptr() as u64);
             entry.set_len(u32::try_from(self.shape.bytes).unwrap_or(0));
@@ -97,9 +97,9 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel what was given back.
+    /// Publishes to the kernel the buffers that were given back.
     pub(super) fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry, aligned for 16 bits, and only the kernel reads
+        // SAFETY: the tail is in the first entry, aligned for 16 bits, and only the kernel reads
         // it.
         unsafe {
             let tail = BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>();
@@ -108,7 +108,7 @@ impl Buffers {
     }
 }
 
-/// Whole pages, with nothing in them yet: memory is taken as the kernel writes to it.
+/// Allocates whole pages, uninitialised: they take memory only once the kernel writes to them.
 fn allocate<T>(bytes: usize) -> NonNull<T> {
     let Ok(layout) = Layout::from_size_align(bytes.max(PAGE_BYTES), PAGE_BYTES) else {
         unreachable!("constants make a valid layout");

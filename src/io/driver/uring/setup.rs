@@ -1,10 +1,10 @@
 //! Makes the rings of all cores, or says in one sentence why this host has none.
 //!
-//! Asks for each feature by using it, never for a kernel's version: vendors move features both
-//! ways. Locked memory is asked for likewise: by making all rings that the server will run on.
+//! Tests for each feature by using it, not by the kernel's version, as vendors backport and disable
+//! features. Locked memory is tested the same way: by making all rings that the server runs on.
 //!
-//! Invariant: a ring that was made here is the one that a core runs on, so nothing that was found
-//! to be there can be gone when the core starts.
+//! Invariant: a core runs on a ring that was made here, so nothing that was found available can be
+//! missing when the core starts.
 
 use std::io::{Error, Write};
 use std::os::fd::AsRawFd;
@@ -15,28 +15,28 @@ use io_uring::{IoUring, Probe, cqueue, opcode};
 
 use super::buffers::{Buffers, LARGE, SMALL};
 use crate::io::driver::uring_error::{UringError, explain};
-use crate::io::host::patience::patiently;
+use crate::io::host::retry::retry;
 
-/// Completions that fit for each submission before the kernel has to set some aside.
+/// Places in the completion queue for each one in the submission queue.
 const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 
-/// Direct descriptors that the kernel lets a ring have, however many the process may
+/// Most direct descriptors of a ring, whatever the process's limit
 /// (`IORING_MAX_FIXED_FILES`).
 pub(crate) const FILES_MAX: u32 = 1 << 20;
 
-/// A ring with its buffers, which the thread that calls `start` runs on.
+/// A ring with its buffers; the thread that calls `start` is the one that submits.
 pub(crate) struct Ring {
     ring: IoUring,
     small_buffers: Buffers,
     large_buffers: Buffers,
-    lends_descriptors: bool,
+    installs_descriptors: bool,
 }
 
 impl Ring {
-    /// A turn gathers so many submissions before it must hand some of them over.
+    /// A turn queues up to `submissions` submissions before some must be given to the kernel.
     fn make(submissions: u32) -> Result<Self, UringError> {
         let mut builder = builder();
-        // The thread that enables it is the one that may submit.
+        // The thread that enables the ring is the one that may submit.
         builder.setup_r_disabled().setup_cqsize(submissions * COMPLETIONS_PER_SUBMISSION);
         let ring = build(&builder, submissions)?;
         let buffers = |shape| {
@@ -45,18 +45,18 @@ impl Ring {
         let (small_buffers, large_buffers) = (buffers(SMALL)?, buffers(LARGE)?);
         let mut operations = Probe::new();
         let known = ring.submitter().register_probe(&mut operations).is_ok();
-        let lends_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
-        Ok(Self { ring, small_buffers, large_buffers, lends_descriptors })
+        let installs_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        Ok(Self { ring, small_buffers, large_buffers, installs_descriptors })
     }
 
-    /// Whether a direct descriptor can be had as one of the process's, to ask the kernel about it:
-    /// since Linux 6.8.
-    pub(crate) fn lends_descriptors(&self) -> bool {
-        self.lends_descriptors
+    /// Whether the ring can install a descriptor of the process for a direct one, so that the
+    /// kernel can be asked about it: since Linux 6.8.
+    pub(crate) fn installs_descriptors(&self) -> bool {
+        self.installs_descriptors
     }
 
-    /// The ring for this thread, with room for `files` direct descriptors; its small buffers and
-    /// its large ones.
+    /// Enables the ring for this thread, with room for `files` direct descriptors; returns it, its
+    /// small buffers and its large ones.
     pub(super) fn start(self, files: u32) -> Result<(IoUring, Buffers, Buffers), Error> {
         let Self { ring, small_buffers, large_buffers, .. } = self;
         ring.submitter().register_enable_rings()?;
@@ -67,11 +67,11 @@ impl Ring {
     }
 }
 
-/// The rings of so many cores, each with room for so many submissions, if a server can run on
-/// io_uring here.
+/// Makes the rings of `cores` cores, each with room for `submissions` submissions, if a server can
+/// run on io_uring here.
 pub(crate) fn rings(cores: usize, submissions: u32) -> Result<Vec<Ring>, UringError> {
     let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
-    let make = |_| patiently(lacks_memory, || Ring::make(submissions));
+    let make = |_| retry(lacks_memory, || Ring::make(submissions));
     let rings = probe().and_then(|()| (0..cores).map(make).collect());
     rings.map_err(|error| match error {
         UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },
@@ -79,10 +79,10 @@ pub(crate) fn rings(cores: usize, submissions: u32) -> Result<Vec<Ring>, UringEr
     })
 }
 
-/// Whether the kernel has what a server needs: receives something with a small ring.
+/// Tests whether the kernel has what a server needs, by receiving a byte with a small ring.
 fn probe() -> Result<(), UringError> {
     let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
-    let mut ring = patiently(lacks_memory, || build(&builder(), 2))?;
+    let mut ring = retry(lacks_memory, || build(&builder(), 2))?;
     ring.submitter()
         .register_files_sparse(1)
         .map_err(|error| explain(error, "direct descriptors"))?;
@@ -94,7 +94,7 @@ fn probe() -> Result<(), UringError> {
         .map_err(|error| explain(error, "direct descriptors"))?;
     peer.write_all(b"?").map_err(UringError::Other)?;
     let receive = opcode::RecvMulti::new(Fixed(0), SMALL.group).build();
-    // SAFETY: the entry points to no memory; the buffers it takes are never freed.
+    // SAFETY: the entry points to no memory, and the buffers that it takes are never freed.
     #[allow(unsafe_code)]
     let pushed = unsafe { ring.submission().push(&receive) };
     pushed.map_err(|error| UringError::Other(Error::other(error)))?;
@@ -112,7 +112,7 @@ fn builder() -> io_uring::Builder {
     builder
         .setup_single_issuer()
         .setup_defer_taskrun()
-        // Says in shared memory that there is work, for those who look before they wait.
+        // Sets a flag in shared memory when there is work, for `poll_for_work`.
         .setup_taskrun_flag()
         .setup_submit_all();
     builder

@@ -1,0 +1,247 @@
+//! Settings of the server: options and facts about the host in, `shard::Settings` out.
+//!
+//! Refuses options that contradict each other or the host, and those that this build can't honour.
+//! Touches no kernel: the caller collects `HostInfo`.
+//!
+//! Invariant: an option is honoured, documented as having no effect, or refused with the remedy.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::options::Options;
+use crate::engine::function::{Durabilities, Durability};
+use crate::engine::handle::{self, Handles, PrefixError};
+use crate::engine::{self, Wakeup};
+use crate::io::ConnectionLimits;
+use crate::protocol::admin::Identity;
+use crate::shard::Settings;
+use crate::shard::cores::Cores;
+use crate::shard::remote::urgency::Urgency;
+use crate::store::open::StoreChoice;
+use crate::wire::buffer_pool::BufferPool;
+use crate::wire::{ARGUMENTS_BYTES_MAX, HEADER_BYTES};
+
+/// Largest body of a submission: an assignment adds a handle to it and must fit a packet, too.
+const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
+/// The first sequence number grows by this per millisecond since `NUMBERS_START_MS`, so that a run
+/// starts above every number of an earlier one, unless that created more jobs per millisecond
+/// throughout.
+const NUMBERS_PER_MS: u64 = 1 << 10;
+/// 2026-01-01 in milliseconds since 1970.
+pub(super) const NUMBERS_START_MS: u64 = 1_767_225_600_000;
+/// Default of `--memory-max` in percent of the host's memory.
+const MEMORY_PERCENT: u64 = 75;
+/// Smallest `--memory-max`.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+
+const _: () = assert!(BODY_BYTES_MAX > (ARGUMENTS_BYTES_MAX + HEADER_BYTES) as u64);
+
+/// Why options are refused: they contradict each other, the host, or this build.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SettingsError {
+    #[error("{0}; choose another with --job-handle-prefix")]
+    Prefix(#[from] PrefixError),
+    #[error(
+        "this build has no TLS and --ssl must not be ignored: leave it out and keep the port on \
+         loopback or behind a TLS proxy"
+    )]
+    Tls,
+    #[error("this build doesn't speak \"{0}\": leave --protocol out")]
+    Protocol(String),
+    #[error(
+        "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
+         for background jobs that must survive a restart, or leave it out"
+    )]
+    QueueType(String),
+    #[error("--store \"{0}\" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE")]
+    Store(String),
+    #[error("--queue-type libsqlite3 needs a file: name it with --libsqlite3-db")]
+    SqliteFile,
+    #[error("--store and --queue-type both say where to keep jobs: leave one of them out")]
+    TwoStores,
+    #[error("--{0} needs a store: add --store sqlite:PATH or --store postgres://…")]
+    NoStore(&'static str),
+    #[error("--job-size-max must be at least 1024 bytes")]
+    JobSize,
+    #[error("--outbox-max must be at least 64 KiB")]
+    Outbox,
+    #[error(
+        "--memory-max {0} leaves no room for jobs: give at least 1m, 0 for no limit, or leave it \
+         out for three quarters of the host's memory"
+    )]
+    Memory(u64),
+    #[error(
+        "--connections-max 0 lets no connection in: give at least 1, or leave it out for as many \
+         as the descriptors allow"
+    )]
+    Connections,
+    #[error("there are too few descriptors ({0}) to serve: raise them with --file-descriptors")]
+    Descriptors(u64),
+}
+
+/// What settings depend on beside the options.
+#[derive(Clone, Debug)]
+pub struct HostInfo {
+    /// The host's name.
+    pub nodename: String,
+    /// Memory of the host or the container, in bytes.
+    pub memory_bytes: u64,
+    /// Limit of the process's descriptors.
+    pub descriptors: u64,
+    /// Limits of connections that follow from it.
+    pub connections: ConnectionLimits,
+    /// A random number.
+    pub random: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The process's id.
+    pub pid: u32,
+}
+
+/// First sequence number of a run that begins at this time; with a store it may be larger.
+#[must_use]
+pub fn first_sequence(unix_ms: u64) -> u64 {
+    unix_ms.saturating_sub(NUMBERS_START_MS).saturating_mul(NUMBERS_PER_MS).saturating_add(1)
+}
+
+impl Options {
+    /// The settings of the shards.
+    ///
+    /// # Errors
+    /// `SettingsError` if the options contradict the host, or `check` fails.
+    pub fn settings(&self, host: &HostInfo) -> Result<Settings, SettingsError> {
+        self.check()?;
+        let limits = host.connections;
+        let connections_max = self.connections_max.unwrap_or(limits.total).min(limits.total);
+        if connections_max == 0 {
+            return Err(SettingsError::Descriptors(host.descriptors));
+        }
+        let prefix = match &self.job_handle_prefix {
+            Some(prefix) => prefix.clone(),
+            None => default_prefix(&host.nodename),
+        };
+        let memory_max = match self.memory_max {
+            Some(0) => u64::MAX,
+            Some(bytes) => bytes,
+            None => host.memory_bytes / 100 * MEMORY_PERCENT,
+        };
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Settings {
+            engine: engine::Settings {
+                lease_ms: self.wakeup_lease,
+                wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
+                attempts_max: u32::try_from(self.job_retries).ok(),
+                hash_seed: self.seed.unwrap_or(host.random),
+                first_sequence: first_sequence(host.unix_ms),
+                durabilities: self.durabilities(),
+            },
+            handles: Handles::new(prefix.as_bytes())?,
+            identity: Identity {
+                version: env!("CARGO_PKG_VERSION"),
+                verbosity: self.verbosity().name(),
+                pid: host.pid,
+            },
+            exceptions: self.exceptions,
+            body_bytes_max: bytes(self.job_size_max.min(BODY_BYTES_MAX)),
+            memory_bytes_max: bytes(memory_max),
+            buffer_pool: BufferPool::new(bytes(memory_max)),
+            outbox_bytes_max: bytes(self.outbox_max),
+            connections_max: bytes(connections_max),
+            core_connections_max: bytes(connections_max.min(limits.per_core)),
+            cores: Cores::default(),
+            urgency: Urgency::default(),
+            move_after: self.move_after,
+        })
+    }
+
+    /// Checks the options alone, without the host.
+    ///
+    /// # Errors
+    /// `SettingsError` for options that contradict each other, or that this build can't honour.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        if let Some(prefix) = &self.job_handle_prefix {
+            Handles::new(prefix.as_bytes())?;
+        }
+        if self.ssl {
+            return Err(SettingsError::Tls);
+        }
+        if let Some(protocol) = &self.protocol {
+            return Err(SettingsError::Protocol(protocol.clone()));
+        }
+        self.store_choice()?;
+        if self.job_size_max < 1024 {
+            return Err(SettingsError::JobSize);
+        }
+        if self.outbox_max < 64 << 10 {
+            return Err(SettingsError::Outbox);
+        }
+        if let Some(bytes @ 1..MEMORY_BYTES_MIN) = self.memory_max {
+            return Err(SettingsError::Memory(bytes));
+        }
+        if self.connections_max == Some(0) {
+            return Err(SettingsError::Connections);
+        }
+        Ok(())
+    }
+
+    /// Where background jobs are stored; `None` = in memory only.
+    ///
+    /// # Errors
+    /// `SettingsError` if the options about the store contradict each other.
+    pub fn store_choice(&self) -> Result<Option<StoreChoice>, SettingsError> {
+        let is_type = |name: &str| self.queue_type.eq_ignore_ascii_case(name);
+        let sqlite = |path: &str| StoreChoice::Sqlite {
+            path: path.into(),
+            table: self.libsqlite3_table.clone(),
+        };
+        let postgres = |conninfo: &str| StoreChoice::Postgres {
+            conninfo: conninfo.to_owned(),
+            table: self.libpq_table.clone(),
+        };
+        match &self.store {
+            Some(_) if !is_type("builtin") => Err(SettingsError::TwoStores),
+            Some(url) => match url.split_once(':') {
+                Some(("sqlite", path)) if !path.is_empty() => Ok(Some(sqlite(path))),
+                Some(("postgres" | "postgresql", _)) => Ok(Some(postgres(url))),
+                _ => Err(SettingsError::Store(url.clone())),
+            },
+            None if is_type("libsqlite3") => {
+                let path = self.libsqlite3_db.as_deref().ok_or(SettingsError::SqliteFile)?;
+                Ok(Some(sqlite(path)))
+            }
+            None if is_type("postgres") => {
+                Ok(Some(postgres(self.libpq_conninfo.as_deref().unwrap_or_default())))
+            }
+            None if !is_type("builtin") => Err(SettingsError::QueueType(self.queue_type.clone())),
+            None if self.standby => Err(SettingsError::NoStore("standby")),
+            None if !self.durability.is_empty() => Err(SettingsError::NoStore("durability")),
+            None => Ok(None),
+        }
+    }
+
+    /// The durability of every function: none without a store.
+    fn durabilities(&self) -> Durabilities {
+        if !matches!(self.store_choice(), Ok(Some(_))) {
+            return Durabilities::default();
+        }
+        let mut durabilities = Durabilities { default: Durability::Fsync, named: BTreeMap::new() };
+        for (function, durability) in &self.durability {
+            match function {
+                None => durabilities.default = *durability,
+                Some(name) => {
+                    durabilities.named.insert(name.as_bytes().to_vec(), *durability);
+                }
+            }
+        }
+        durabilities
+    }
+}
+
+/// The default prefix: the host's name without invalid characters, cut to the longest prefix.
+fn default_prefix(nodename: &str) -> String {
+    let is_plain = |c: &char| c.is_ascii_graphic();
+    let name = nodename.chars().filter(is_plain).take(handle::PREFIX_BYTES_MAX - 2);
+    format!("H:{}", name.collect::<String>())
+}

@@ -1,0 +1,162 @@
+//! Golden logs: a conversation with every step of a job's life gives exactly these lines at each
+//! level, wherever client, function and worker are.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::cluster::{CORES, Cluster, Peer, function};
+use super::*;
+
+/// What was logged.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The lines of `talk` up to `level`.
+fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
+    // The levels of all subscribers of a process meet in one maximum, and while one begins or ends
+    // another may miss a line.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(lines.clone())
+        .with_max_level(level)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .finish();
+    tracing::subscriber::with_default(subscriber, talk);
+    let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+fn complete(cluster: &mut Cluster, worker: Peer, command: Command, handle: &[u8]) {
+    cluster.packet(worker, command, &[handle], b"");
+    cluster.hear(worker);
+}
+
+/// Every step that a job can take without a store.
+fn conversation(client_core: usize, owner: usize, worker_core: usize) {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    for shard in &mut cluster.shards {
+        shard.engine.settings.attempts_max = Some(2);
+    }
+    let name = function(owner);
+    let client = cluster.connect(client_core);
+    let worker = cluster.connect(worker_core);
+    cluster.packet(worker, Command::SetClientId, &[b"w1"], b"");
+    cluster.packet(worker, Command::CanDo, &[name.as_bytes()], b"");
+    // Done, joined on the way; failed.
+    cluster.submit(client, Command::SubmitJobBg, &name, "first");
+    cluster.submit(client, Command::SubmitJobBg, &name, "first");
+    let handle = cluster.grab(worker).unwrap();
+    complete(&mut cluster, worker, Command::WorkComplete, &handle);
+    cluster.submit(client, Command::SubmitJobBg, &name, "second");
+    let handle = cluster.grab(worker).unwrap();
+    complete(&mut cluster, worker, Command::WorkFail, &handle);
+    // Lost twice, which is once too often.
+    cluster.submit(client, Command::SubmitJobBg, &name, "third");
+    cluster.grab(worker).unwrap();
+    cluster.leave(worker);
+    let worker = cluster.connect(worker_core);
+    cluster.packet(worker, Command::CanDo, &[name.as_bytes()], b"");
+    cluster.grab(worker).unwrap();
+    cluster.packet(worker, Command::CantDo, &[name.as_bytes()], b"");
+    // Cancelled, dropped with its function, and given up with its client.
+    let handle = cluster.submit(client, Command::SubmitJobBg, &name, "fourth");
+    cluster.say(client, &[b"cancel job ", &handle[..], b"\n"].concat());
+    assert_eq!(cluster.hear(client), b"OK\r\n");
+    cluster.submit(client, Command::SubmitJobBg, &name, "fifth");
+    cluster.say(client, format!("drop function {name}\n").as_bytes());
+    cluster.hear(client);
+    cluster.submit(client, Command::SubmitJob, &name, "sixth");
+    cluster.leave(client);
+}
+
+/// Lines without what differs between cores: numbers of connections, and functions' names.
+fn golden(level: Level, cores: (usize, usize, usize)) -> Vec<String> {
+    let (client, owner, worker) = cores;
+    let lines = lines_of(level, || conversation(client, owner, worker));
+    let name = function(owner);
+    let without_conn = |line: String| {
+        let words = line.split(' ').filter(|word| !word.starts_with("conn=") && !word.is_empty());
+        words.collect::<Vec<&str>>().join(" ").replace(&format!("function={name}"), "function=f")
+    };
+    let is_whole = |line: &String| !line.contains("moved") && !line.contains("handle=-");
+    let handle = |line: String| match line.split_once("handle=") {
+        Some((head, tail)) => {
+            let rest = tail.split_once(' ').map_or("", |(_, rest)| rest);
+            format!("{head}handle=H {rest}")
+        }
+        None => line,
+    };
+    lines.into_iter().map(without_conn).filter(is_whole).map(handle).collect()
+}
+
+/// The lines of the conversation that are written at this level.
+fn expected(level: Level) -> Vec<&'static str> {
+    let is_written = |line: &&str| match line.split_once(' ').unwrap().0 {
+        "WARN" => true,
+        "INFO" => level >= Level::INFO,
+        _ => level >= Level::DEBUG,
+    };
+    LINES.lines().filter(is_written).collect()
+}
+
+const LINES: &str = include_str!("log.txt");
+
+#[test]
+fn a_jobs_life_gives_the_same_lines_on_one_core_and_on_three() {
+    for level in [Level::WARN, Level::INFO, Level::DEBUG] {
+        for n in 0..CORES * CORES * CORES {
+            let cores = (n % CORES, n / CORES % CORES, n / 9 % CORES);
+            assert_eq!(golden(level, cores), expected(level), "{cores:?}");
+        }
+    }
+}
+
+/// Packets and text lines, both ways.
+#[test]
+fn every_packet_is_written_at_trace_with_shortened_arguments_and_without_payloads() {
+    let lines = lines_of(Level::TRACE, || {
+        let mut desk = Desk::new(settings());
+        let conn = desk.connect();
+        desk.say(conn, &packet(Command::SubmitJobBg, &[b"resize", &[b'k'; 64]], b"a payload"));
+        desk.send_all(conn);
+        desk.say(conn, b"maxqueue resize 5\n");
+        desk.send_all(conn);
+    });
+    let packets: Vec<&String> = lines.iter().filter(|line| line.starts_with("TRACE")).collect();
+    let (key, handle) = ("k".repeat(64), String::from_utf8(handle(1)).unwrap());
+    let bytes = handle.len();
+    let submit = format!("packet=\"SUBMIT_JOB_BG\" arguments=\"resize\" \"{key}\" body_bytes=81");
+    let created = format!("packet=\"JOB_CREATED\" arguments=\"{handle}\" body_bytes={bytes}");
+    let expected = [
+        format!("TRACE received conn=0 {submit}"),
+        format!("TRACE sent conn=0 {created}"),
+        "TRACE received conn=0 line=maxqueue resize 5".to_owned(),
+        "TRACE sent conn=0 line=OK".to_owned(),
+    ];
+    assert_eq!(packets, expected.iter().collect::<Vec<&String>>());
+}
