@@ -19,7 +19,7 @@ use crate::engine::event::{Event, JOBS, Loss, Step};
 use crate::engine::{ConnId, Now};
 
 /// Target of the log lines about connections, by which the level NOTICE leaves out those at INFO.
-pub(super) const PEERS: &str = "peers";
+pub const PEERS: &str = "peers";
 
 /// A connection as the log names it: `192.0.2.7:50321`, and its client id if it gave one.
 #[derive(Debug)]
