@@ -246,6 +246,8 @@ impl CoreRuntime {
     pub(crate) fn note_broken(&mut self, conn: ConnId, error: &Error, sent_bytes: usize, now: Now) {
         if is_unreachable(error) {
             self.shard.note_lost(conn, -sent_bytes.cast_signed(), HOST_SILENT, now);
+        } else {
+            self.shard.note_reset(conn);
         }
     }
 

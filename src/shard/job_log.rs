@@ -126,7 +126,8 @@ impl Shard {
         {
             let elsewhere = self.connections[conn].remote().map_or(0, RemoteState::jobs);
             let jobs = self.engine.running_of(conn) + elsewhere;
-            info!(target: PEERS, conn, %peer, jobs, "disconnected");
+            let reason = self.connections[conn].end_reason.text();
+            info!(target: PEERS, conn, %peer, jobs, reason, "disconnected");
         }
     }
 

@@ -14,7 +14,7 @@ mod connection;
 use slab::Slab;
 
 pub use self::connection::CONNECTION_BYTES;
-pub(in crate::shard) use self::connection::{Closing, Connection};
+pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
 use crate::engine::ConnId;
 use crate::protocol::session::Session;
 use crate::shard::cores::{Core, Cores};
