@@ -95,6 +95,7 @@ fn serve_logged(
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
+    settings.identity.log_level = log.level();
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -131,7 +132,7 @@ fn serve_logged(
         store_timeout: Duration::from_millis(options.store_timeout),
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
-        reopen_log: Box::new(move || log.reopen()),
+        log_control: Box::new(log),
     };
     io::run(server, || background.map_or(Ok(()), Background::ready))?;
     Ok(())
@@ -143,7 +144,6 @@ fn log_settings(options: &Options) -> LogSettings<'_> {
         format: options.log_format,
         syslog: options.syslog,
         verbosity: options.verbosity(),
-        packets: options.more_verbose > 2,
     }
 }
 

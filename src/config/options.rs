@@ -293,7 +293,8 @@ impl Options {
         let counted = match self.more_verbose {
             0 => return self.verbose,
             1 => Verbosity::Info,
-            _ => Verbosity::Debug,
+            2 => Verbosity::Debug,
+            _ => Verbosity::Trace,
         };
         counted.max(self.verbose)
     }

@@ -6,6 +6,7 @@
 //! Invariant: an option is honoured, documented as having no effect, or refused with the remedy.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -15,6 +16,7 @@ use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
 use crate::io::ConnectionLimits;
 use crate::protocol::admin::Identity;
+use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
@@ -140,7 +142,7 @@ impl Options {
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
                 version: env!("CARGO_PKG_VERSION"),
-                verbosity: self.verbosity().name(),
+                log_level: Arc::new(FixedLevel(self.verbosity().name())),
                 pid: host.pid,
             },
             exceptions: self.exceptions,

@@ -50,6 +50,12 @@ impl Engine {
         self.drain.kept
     }
 
+    /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
+    #[must_use]
+    pub fn unstored(&self) -> usize {
+        self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| !job.stored || job.storing).count()
+    }
+
     /// Jobs assigned to workers.
     #[must_use]
     pub fn running(&self) -> usize {

@@ -15,6 +15,7 @@ mod runtime;
 mod store_link;
 
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_p
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
-pub use self::host::signals::{ReopenLog, Signals};
+pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, process};
 use self::runtime::{CoreRuntime, Envelope, OtherCoresMemory, Rings};
 pub use self::store_link::StoreLost;
@@ -94,8 +95,8 @@ pub struct Server {
     pub busy_poll: Duration,
     /// Whether connections leave a core that has no time left.
     pub offload: bool,
-    /// Reopens the log.
-    pub reopen_log: ReopenLog,
+    /// Reopens the log, and changes its level.
+    pub log_control: Box<dyn LogControl>,
 }
 
 /// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
@@ -128,15 +129,16 @@ pub fn run(
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
     let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
     let numbers = Numbers::new(count);
+    let lost_jobs = Arc::<AtomicUsize>::default();
     let mut sockets = listeners.into_sockets().into_iter();
     let mut links = links.into_iter().flatten();
-    let mut reopen_log = Some(server.reopen_log);
+    let mut log_control = Some(server.log_control);
     let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
         shard,
         listeners: sockets.next().unwrap_or_default(),
-        lifecycle: Lifecycle::new(signals, reopen_log.take()),
+        lifecycle: Lifecycle::new(signals, log_control.take()),
         drain,
         clock,
         mailbox,
@@ -150,6 +152,7 @@ pub fn run(
         connections_max: settings.core_connections_max,
         memory: OtherCoresMemory::default(),
         meter: has_meter.then(Meter::default),
+        lost_jobs: Arc::clone(&lost_jobs),
         offloads: server.offload,
         alarm: Alarm::default(),
         liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
@@ -160,6 +163,10 @@ pub fn run(
         writer.stop(STORE_GRACE);
     }
     ended?;
+    let jobs = lost_jobs.load(Ordering::Relaxed);
+    if jobs > 0 {
+        warn!(jobs, "jobs are lost: only memory had them; a server with --store keeps them");
+    }
     info!("stopped");
     Ok(())
 }

@@ -10,6 +10,7 @@
 use std::io::Error;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub(crate) struct CoreRuntime {
     /// None with one core, where connections don't migrate, and where cores poll: these are always
     /// busy.
     pub(crate) meter: Option<Meter>,
+    /// Jobs of cores that have ended, which only memory had; summed over all cores.
+    pub(crate) lost_jobs: Arc<AtomicUsize>,
     /// Whether connections leave this core when it has no time left.
     pub(crate) offloads: bool,
     pub(crate) alarm: Alarm,
@@ -243,6 +246,8 @@ impl CoreRuntime {
     pub(crate) fn note_broken(&mut self, conn: ConnId, error: &Error, sent_bytes: usize, now: Now) {
         if is_unreachable(error) {
             self.shard.note_lost(conn, -sent_bytes.cast_signed(), HOST_SILENT, now);
+        } else {
+            self.shard.note_reset(conn);
         }
     }
 
@@ -306,7 +311,11 @@ impl CoreRuntime {
                 lifecycle.stop(now);
             }
         }
-        lifecycle.is_over(shard, now)
+        let is_over = lifecycle.is_over(shard, now);
+        if is_over {
+            self.lost_jobs.fetch_add(shard.engine().unstored(), Ordering::Relaxed);
+        }
+        is_over
     }
 }
 
@@ -332,6 +341,7 @@ impl CoreRuntime {
             connections_max: 100,
             memory: OtherCoresMemory::default(),
             meter: None,
+            lost_jobs: Arc::default(),
             offloads: false,
             alarm: Alarm::default(),
             liveness: Liveness::new(Duration::ZERO),

@@ -8,7 +8,9 @@
 //! time when it is written.
 
 use std::io::Write;
+use std::sync::Arc;
 
+use super::log_level::LogLevel;
 use crate::engine::handle::Handles;
 use crate::engine::job::{Job, State};
 use crate::engine::{ConnId, Engine, FunctionId, JobId};
@@ -25,13 +27,17 @@ const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
 /// Reply if there is no function to drop.
 const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
 
+/// Reply to `verbose` with an unknown level.
+const UNKNOWN_LEVEL: &[u8] = b"ERR UNKNOWN_LEVEL FATAL+ALERT+CRITICAL+ERROR+WARNING+NOTICE+INFO+\
+    DEBUG+or+TRACE\r\n";
+
 /// What the server reports about itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// Version of the server.
     pub version: &'static str,
-    /// Name of the log level, in gearmand's words.
-    pub verbosity: &'static str,
+    /// The level of the log.
+    pub log_level: Arc<dyn LogLevel>,
     /// Process id.
     pub pid: u32,
 }
@@ -102,7 +108,7 @@ pub fn answer(
     } else if is("version") {
         text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
     } else if is("verbose") {
-        text(out, &[b"OK ", identity.verbosity.as_bytes(), b"\n"]);
+        verbose(arguments, &*identity.log_level, out);
     } else if is("getpid") {
         text(out, &[b"OK ", itoa::Buffer::new().format(identity.pid).as_bytes(), b"\n"]);
     } else if is("show") && !arguments.is_empty() {
@@ -267,6 +273,16 @@ fn show(arguments: &[&[u8]], out: &mut Vec<u8>) -> Option<Listing> {
         _ => out.extend_from_slice(b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
     }
     None
+}
+
+fn verbose(arguments: &[&[u8]], log_level: &dyn LogLevel, out: &mut Vec<u8>) {
+    if let [name, ..] = *arguments {
+        let is_set = std::str::from_utf8(name).is_ok_and(|name| log_level.set(name));
+        if !is_set {
+            return out.extend_from_slice(UNKNOWN_LEVEL);
+        }
+    }
+    text(out, &[b"OK ", log_level.name().as_bytes(), b"\n"]);
 }
 
 fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut Vec<u8>) {

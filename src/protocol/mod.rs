@@ -6,4 +6,5 @@
 
 pub mod access;
 pub mod admin;
+pub mod log_level;
 pub mod session;

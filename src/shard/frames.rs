@@ -8,7 +8,7 @@
 use tracing::warn;
 
 use super::Shard;
-use super::connections::Closing;
+use super::connections::{Closing, EndReason};
 use super::limits::{INBOUND_PAUSE_BYTES, OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES, SLOTS_PAUSE};
 use super::remote::migration::Migration;
 use crate::engine::{ConnId, Now};
@@ -127,6 +127,7 @@ impl Shard {
     ) {
         let connection = &mut self.connections[conn];
         connection.closing = Closing::Flushing;
+        connection.end_reason = EndReason::Malformed;
         let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.connections.mark_dirty(conn);

@@ -19,7 +19,7 @@ use crate::engine::event::{Event, JOBS, Loss, Step};
 use crate::engine::{ConnId, Now};
 
 /// Target of the log lines about connections, by which the level NOTICE leaves out those at INFO.
-pub(super) const PEERS: &str = "peers";
+pub const PEERS: &str = "peers";
 
 /// A connection as the log names it: `192.0.2.7:50321`, and its client id if it gave one.
 #[derive(Debug)]
@@ -126,7 +126,8 @@ impl Shard {
         {
             let elsewhere = self.connections[conn].remote().map_or(0, RemoteState::jobs);
             let jobs = self.engine.running_of(conn) + elsewhere;
-            info!(target: PEERS, conn = conn.number(), %peer, jobs, "disconnected");
+            let reason = self.connections[conn].end_reason.text();
+            info!(target: PEERS, conn = conn.number(), %peer, jobs, reason, "disconnected");
         }
     }
 

@@ -40,7 +40,7 @@ pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections};
 pub use self::counters::Counters;
 pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
-use self::job_log::PEERS;
+pub use self::job_log::PEERS;
 use self::losses::Complaints;
 use self::refusals::{Kind, Refusals};
 use self::remote::fan_out::FanOut;

@@ -4,9 +4,12 @@
 //!
 //! Invariant: all cores of a server have the same settings but for `cores.own` and `engine`.
 
+use std::sync::Arc;
+
 use crate::engine;
 use crate::engine::handle::Handles;
 use crate::protocol::admin::Identity;
+use crate::protocol::log_level::FixedLevel;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
 use crate::wire::buffer_pool::BufferPool;
@@ -49,7 +52,7 @@ impl Default for Settings {
         Self {
             engine: engine::Settings::default(),
             handles: Handles::default(),
-            identity: Identity { version: "0.1", verbosity: "ERROR", pid: 1 },
+            identity: Identity { version: "0.1", log_level: Arc::new(FixedLevel("ERROR")), pid: 1 },
             exceptions: false,
             body_bytes_max: 1 << 30,
             memory_bytes_max: 1 << 30,

@@ -12,7 +12,7 @@
 use tracing::warn;
 
 use super::Shard;
-use super::connections::Closing;
+use super::connections::{Closing, EndReason};
 use super::limits::{OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES};
 use crate::engine::{ConnId, Now};
 
@@ -177,6 +177,7 @@ impl Shard {
     fn close_unread(&mut self, conn: ConnId, why: &str, now: Now) {
         let connection = &mut self.connections[conn];
         connection.closing = Closing::Now;
+        connection.end_reason = EndReason::Unread;
         let (peer, outbox) = (connection.origin.peer, connection.outbox().bytes());
         self.counters.slow_readers += 1;
         self.connections.mark_dirty(conn);

@@ -10,6 +10,7 @@ mod draining;
 mod durable;
 mod harness;
 mod limits;
+mod log_level;
 mod lost_hosts;
 mod moving;
 mod pattern;

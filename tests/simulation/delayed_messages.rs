@@ -14,12 +14,14 @@ mod power;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use ringgear::engine::function::{Durabilities, Durability};
 use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, FunctionId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
+use ringgear::protocol::log_level::FixedLevel;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 use ringgear::wire::Command as C;
 
@@ -87,7 +89,7 @@ impl DelayedMessages {
                 ..engine::Settings::default()
             },
             handles: Handles::new(b"H:sim").unwrap(),
-            identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
+            identity: Identity { version: "sim", log_level: Arc::new(FixedLevel("ERROR")), pid: 1 },
             connections_max: CONNECTIONS_MAX,
             move_after: [0, 1, 2, 3][rng.usize(0..4)],
             ..Settings::default()

@@ -9,11 +9,13 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, FunctionId, Now};
 use ringgear::protocol::admin::Identity;
+use ringgear::protocol::log_level::FixedLevel;
 use ringgear::shard::{Origin, Settings, Shard};
 use ringgear::wire::Command as C;
 
@@ -93,7 +95,7 @@ impl SleepWakeup {
         let settings = Settings {
             engine: engine::Settings { lease_ms: LEASE_MS, ..engine::Settings::default() },
             handles: Handles::new(b"H:sim").unwrap(),
-            identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
+            identity: Identity { version: "sim", log_level: Arc::new(FixedLevel("ERROR")), pid: 1 },
             ..Settings::default()
         };
         let mesh = Mesh::new(&settings, 2 + usize::from(rng.u32(0..3) == 0), true, seed, now);

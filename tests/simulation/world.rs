@@ -14,11 +14,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
+use ringgear::protocol::log_level::FixedLevel;
 use ringgear::shard::cores::Cores;
 use ringgear::shard::{Intake, Origin, Settings, Shard};
 use ringgear::wire::outbox::Chunk;
@@ -832,7 +834,7 @@ fn settings(rng: &mut Rng) -> Settings {
             ..engine::Settings::default()
         },
         handles: Handles::new(b"H:sim").unwrap(),
-        identity: Identity { version: "sim", verbosity: "ERROR", pid: 1 },
+        identity: Identity { version: "sim", log_level: Arc::new(FixedLevel("ERROR")), pid: 1 },
         exceptions: rng.u32(0..4) == 0,
         body_bytes_max: if rng.u32(0..4) == 0 { 50_000 } else { 1 << 30 },
         memory_bytes_max: if tight { rng.usize(60_000..300_000) } else { 1 << 30 },

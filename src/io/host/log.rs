@@ -12,12 +12,19 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use syslog_tracing::{Facility, Syslog};
 use thiserror::Error;
+use tracing::info;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use super::signals::LogControl;
+use crate::engine::event::JOBS;
+use crate::protocol::log_level::LogLevel;
+use crate::shard::PEERS;
 
 /// What gearmand calls its log levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,9 +38,46 @@ pub enum Verbosity {
     Notice,
     Info,
     Debug,
+    /// Every packet, too; gearmand has no such level.
+    Trace,
 }
 
 impl Verbosity {
+    const ALL: [Self; 9] = [
+        Self::Fatal,
+        Self::Alert,
+        Self::Critical,
+        Self::Error,
+        Self::Warning,
+        Self::Notice,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
+
+    /// The level of this name, in any case.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
+    }
+
+    /// What is logged. NOTICE leaves out the lines about single jobs and connections at INFO.
+    fn filter(self) -> Targets {
+        let level = match self {
+            Self::Fatal | Self::Alert | Self::Critical | Self::Error => LevelFilter::ERROR,
+            Self::Warning => LevelFilter::WARN,
+            Self::Notice | Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        };
+        let filter = Targets::new().with_default(level);
+        match self {
+            Self::Notice => {
+                filter.with_target(JOBS, LevelFilter::WARN).with_target(PEERS, LevelFilter::WARN)
+            }
+            _ => filter,
+        }
+    }
+
     /// The level's name, upper case.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -46,22 +90,14 @@ impl Verbosity {
             Self::Notice => "NOTICE",
             Self::Info => "INFO",
             Self::Debug => "DEBUG",
+            Self::Trace => "TRACE",
         }
     }
 }
 
 impl ValueEnum for Verbosity {
     fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Self::Fatal,
-            Self::Alert,
-            Self::Critical,
-            Self::Error,
-            Self::Warning,
-            Self::Notice,
-            Self::Info,
-            Self::Debug,
-        ]
+        &Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -89,8 +125,6 @@ pub struct LogSettings<'a> {
     pub syslog: bool,
     /// Least urgent level to log.
     pub verbosity: Verbosity,
-    /// Log every packet, too.
-    pub packets: bool,
 }
 
 /// Why there is no log.
@@ -103,10 +137,50 @@ pub enum LogError {
     Syslog,
 }
 
-/// The log, to be reopened.
+/// The log, to be reopened, and its level.
 #[derive(Clone, Debug)]
 pub struct Log {
     file: Option<Arc<LogFile>>,
+    level: Arc<Level>,
+}
+
+/// The level of the log.
+#[derive(Debug)]
+struct Level {
+    at_start: Verbosity,
+    current: Mutex<Verbosity>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
+impl Level {
+    fn change(&self, to: Verbosity) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = || info!("the log level is {} now", to.name());
+        // The line is written while the less urgent of the two levels is in force.
+        if to < *current {
+            report();
+        }
+        // The filter is gone only when the log is.
+        let _ = self.filter.reload(to.filter());
+        if to > *current {
+            report();
+        }
+        *current = to;
+    }
+
+    fn current(&self) -> Verbosity {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogLevel for Level {
+    fn name(&self) -> &'static str {
+        self.current().name()
+    }
+
+    fn set(&self, name: &str) -> bool {
+        Verbosity::named(name).map(|level| self.change(level)).is_some()
+    }
 }
 
 impl Log {
@@ -141,31 +215,35 @@ impl Log {
                     .boxed(),
             );
         }
-        tracing_subscriber::registry().with(layers.with_filter(level(settings))).init();
-        Ok(Self { file })
+        let (filter, handle) = reload::Layer::new(settings.verbosity.filter());
+        tracing_subscriber::registry().with(layers.with_filter(filter)).init();
+        let at_start = settings.verbosity;
+        let level = Level { at_start, current: Mutex::new(at_start), filter: handle };
+        Ok(Self { file, level: Arc::new(level) })
     }
 
+    /// The level, to be read and set.
+    #[must_use]
+    pub fn level(&self) -> Arc<dyn LogLevel> {
+        Arc::clone(&self.level) as Arc<dyn LogLevel>
+    }
+}
+
+impl LogControl for Log {
     /// Reopens the log file, after a rotation moved it away. If that fails the old one stays in
     /// use.
-    pub fn reopen(&self) {
+    fn reopen(&self) {
         if let Some(file) = &self.file
             && let Err(error) = file.reopen()
         {
             tracing::error!(%error, "the old log file is kept");
         }
     }
-}
 
-/// gearmand's levels are syslog's; the messages about the server as a whole are at NOTICE.
-fn level(settings: LogSettings<'_>) -> LevelFilter {
-    match settings.verbosity {
-        _ if settings.packets => LevelFilter::TRACE,
-        Verbosity::Fatal | Verbosity::Alert | Verbosity::Critical | Verbosity::Error => {
-            LevelFilter::ERROR
-        }
-        Verbosity::Warning => LevelFilter::WARN,
-        Verbosity::Notice | Verbosity::Info => LevelFilter::INFO,
-        Verbosity::Debug => LevelFilter::DEBUG,
+    fn raise_level(&self) {
+        let current = self.level.current();
+        let next = Verbosity::ALL.into_iter().find(|&level| level > current);
+        self.level.change(next.unwrap_or(self.level.at_start));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop the server: it reads nothing more, and sends what it can for half a
 //! second. SIGUSR1 drains it: it accepts no new jobs, and ends when none is left. SIGHUP reopens
-//! the log.
+//! the log, SIGUSR2 raises its level.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use tracing::info;
 
 use crate::engine::Now;
@@ -24,8 +24,14 @@ const FLUSH_MS: u64 = 500;
 /// Time between two looks of a draining core at whether the others are done.
 const DRAIN_POLL_MS: u64 = 50;
 
-/// Reopens the log.
-pub type ReopenLog = Box<dyn Fn() + Send>;
+/// What signals do to the log.
+pub trait LogControl: Send {
+    /// Opens the log file anew.
+    fn reopen(&self);
+
+    /// Logs one level more; after the last level, as much as at the start.
+    fn raise_level(&self);
+}
 
 /// The signals that the server handles, for one core.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ pub struct Signals {
     stop: Arc<AtomicBool>,
     drain: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
+    raise_level: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -57,12 +64,14 @@ impl Signals {
             stop: Arc::default(),
             drain: Arc::default(),
             reopen: Arc::default(),
+            raise_level: Arc::default(),
         };
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
             (SIGUSR1, &signals.drain),
             (SIGHUP, &signals.reopen),
+            (SIGUSR2, &signals.raise_level),
         ] {
             // Handlers run in this order: the flag is set before the pipe wakes the core.
             signal_hook::flag::register(signal, Arc::clone(flag))?;
@@ -105,14 +114,14 @@ impl Stopper {
 pub(crate) struct Lifecycle {
     signals: Signals,
     /// The first core's only.
-    reopen_log: Option<ReopenLog>,
+    log_control: Option<Box<dyn LogControl>>,
     draining: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
-    pub(crate) fn new(signals: Signals, reopen_log: Option<ReopenLog>) -> Self {
-        Self { signals, reopen_log, draining: false, stops_at_ms: None }
+    pub(crate) fn new(signals: Signals, log_control: Option<Box<dyn LogControl>>) -> Self {
+        Self { signals, log_control, draining: false, stops_at_ms: None }
     }
 
     /// The pipe to poll for reading.
@@ -125,13 +134,18 @@ impl Lifecycle {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
         if self.signals.reopen.swap(false, Ordering::Relaxed)
-            && let Some(reopen_log) = &self.reopen_log
+            && let Some(log_control) = &self.log_control
         {
-            reopen_log();
+            log_control.reopen();
             info!("SIGHUP, log reopened");
         }
+        if self.signals.raise_level.swap(false, Ordering::Relaxed)
+            && let Some(log_control) = &self.log_control
+        {
+            log_control.raise_level();
+        }
         // Every core gets the signal; the first one logs it.
-        let is_first = self.reopen_log.is_some();
+        let is_first = self.log_control.is_some();
         if self.signals.drain.swap(false, Ordering::Relaxed) && !self.draining {
             if is_first {
                 info!("SIGUSR1, draining: submissions are refused; stopping when no job is left");

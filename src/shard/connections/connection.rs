@@ -35,6 +35,30 @@ pub(in crate::shard) enum Closing {
     Now,
 }
 
+/// Why a connection ends, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::shard) enum EndReason {
+    #[default]
+    PeerClosed,
+    Reset,
+    HostGone,
+    Malformed,
+    Unread,
+}
+
+impl EndReason {
+    /// The reason as a line shows it.
+    pub(in crate::shard) fn text(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "the peer closed it",
+            Self::Reset => "the connection broke",
+            Self::HostGone => "the peer's host is gone",
+            Self::Malformed => "malformed bytes",
+            Self::Unread => "too much unread output",
+        }
+    }
+}
+
 /// A connection, or the proxy of another core's.
 #[derive(Clone, Debug)]
 pub(in crate::shard) struct Connection {
@@ -56,6 +80,7 @@ pub(in crate::shard) struct Connection {
     /// here.
     pub(in crate::shard) arrived: u64,
     pub(in crate::shard) closing: Closing,
+    pub(in crate::shard) end_reason: EndReason,
     /// The peer will send nothing more.
     pub(in crate::shard) ended: bool,
     /// Requests wait for replies to come or to leave, and nothing is received meanwhile.
@@ -84,6 +109,7 @@ impl Connection {
             listing: None,
             arrived: 0,
             closing: Closing::No,
+            end_reason: EndReason::default(),
             ended: false,
             paused: false,
             throttled: None,

@@ -12,7 +12,7 @@
 mod connection;
 
 pub use self::connection::CONNECTION_BYTES;
-pub(in crate::shard) use self::connection::{Closing, Connection};
+pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
 use crate::engine::ConnId;
 use crate::engine::table::Table;
 use crate::protocol::session::Session;

@@ -2,9 +2,9 @@
 //! level, wherever client, function and worker are.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use tracing::Level;
+use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::cluster::{CORES, Cluster, Peer, function};
@@ -34,10 +34,10 @@ impl<'a> MakeWriter<'a> for Lines {
 
 /// The lines of `talk` up to `level`.
 fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
-    // The levels of all subscribers of a process meet in one maximum, and while one begins or ends
-    // another may miss a line.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // While a process has one subscriber, a line's place in the code is switched on or off by the
+    // first thread that comes to it, and other tests' threads have none. So there is a second.
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
