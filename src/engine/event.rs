@@ -6,8 +6,10 @@
 //!
 //! Invariant: a job that leaves the engine has noted why, at the level of `Step::level`.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, enabled};
 
 use super::ids::{ConnId, JobId};
 use super::{Engine, Outcome};
@@ -74,18 +76,32 @@ impl Step {
             | Self::SetAside => Level::DEBUG,
         }
     }
+}
 
-    /// Whether lines of this level about jobs are written.
-    #[inline]
-    fn is_logged(self) -> bool {
-        // The current maximum is one load; the rest is for lines that few ask for.
-        LevelFilter::current() >= self.level()
-            && match self.level() {
-                Level::WARN => enabled!(target: JOBS, Level::WARN),
-                Level::INFO => enabled!(target: JOBS, Level::INFO),
-                _ => enabled!(target: JOBS, Level::DEBUG),
-            }
+/// The rank of the least urgent level that lines about jobs and packets are written at; 0 = none.
+/// A copy of what the log's filter says, as asking that costs each step of a job some instructions.
+static RANK: AtomicU8 = AtomicU8::new(0);
+
+const fn rank(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
     }
+}
+
+/// Sets the least urgent level that lines about jobs and packets are written at.
+pub fn set_level(filter: LevelFilter) {
+    RANK.store(filter.into_level().map_or(0, rank), Ordering::Relaxed);
+}
+
+/// Whether lines of a level about jobs or packets are written.
+#[inline]
+#[must_use]
+pub fn is_on(level: Level) -> bool {
+    RANK.load(Ordering::Relaxed) >= rank(level)
 }
 
 /// A step, and what the job was then.
@@ -109,7 +125,7 @@ impl Engine {
     /// Notes a step of a job, unless its level is off.
     #[inline]
     pub(super) fn note(&mut self, step: Step, id: JobId, conn: Option<ConnId>) {
-        if step.is_logged() {
+        if is_on(step.level()) {
             self.add_event(step, id, conn);
         }
     }

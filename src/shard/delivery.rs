@@ -169,15 +169,14 @@ impl Shard {
 
     /// A reply that was waited for has come, and `fill` puts it into its place.
     pub(super) fn fill(&mut self, conn: ConnId, fill: impl FnOnce(&mut Outbox)) {
-        self.connections.with_outbox(conn, fill);
+        let ((), bytes) = self.connections.with_outbox(conn, fill);
         let connection = &self.connections[conn];
-        let is_large = connection.outbox().bytes() > OUTBOX_PAUSE_BYTES;
         if connection.may_resume() {
             self.connections.resume(conn);
         }
         // Not `check_outbox`: what waited for this reply couldn't be read, and tells nothing of the
         // peer.
-        if is_large {
+        if bytes > OUTBOX_PAUSE_BYTES {
             self.list_unread(conn);
         }
         self.connections.mark_dirty(conn);
@@ -186,8 +185,8 @@ impl Shard {
     /// Writes to a connection of this core.
     #[inline]
     fn write(&mut self, conn: ConnId, now: Now, write: impl FnOnce(&mut Outbox)) {
-        self.connections.with_outbox(conn, write);
-        self.check_outbox(conn, now);
+        let ((), bytes) = self.connections.with_outbox(conn, write);
+        self.check_outbox(conn, bytes, now);
         self.connections.mark_dirty(conn);
     }
 }

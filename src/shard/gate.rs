@@ -19,10 +19,11 @@ use crate::protocol::access::{self, Action};
 use crate::protocol::admin;
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
-use crate::wire::{Command, Header, Payload, Request, Response};
+use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
 
 impl Shard {
     /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
+    #[inline(always)]
     pub(super) fn handle_arrival(
         &mut self,
         conn: ConnId,
@@ -42,7 +43,7 @@ impl Shard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn handle_packet(
         &mut self,
         conn: ConnId,
@@ -52,42 +53,46 @@ impl Shard {
         now: Now,
     ) {
         log_received(conn, header, body.bytes());
-        let request = match Request::parse(header, body) {
+        let parsed = Request::parse(header, body);
+        let request = match &parsed {
             Ok(request) => request,
-            Err(error) => {
-                let is_usable = self
-                    .connections
-                    .with_session(conn, |session, outbox| session.handle_bad_packet(error, outbox));
-                self.check_outbox(conn, now);
-                if !is_usable {
-                    self.close_malformed(conn, &error, now);
-                }
-                return;
-            }
+            Err(error) => return self.handle_bad_packet(conn, *error, now),
         };
-        if !self.is_authorised(conn, Action::Request(&request), now) {
+        if !self.is_authorised(conn, Action::Request(request), now) {
             return;
-        }
-        if let Request::CanDo { function } | Request::CanDoTimeout { function, .. } = request
-            && !self.may_register(conn, function)
-        {
-            return self.refuse_registration(conn, now);
         }
         if let Request::CanDo { function }
         | Request::CanDoTimeout { function, .. }
         | Request::CantDo { function } = request
         {
+            if header.command != Command::CantDo && !self.may_register(conn, function) {
+                return self.refuse_registration(conn, now);
+            }
             self.log_registration(conn, header.command, function);
         }
-        match self.router(conn).route(&request) {
-            Route::Here => self.handle_here(conn, &request, memory_left, now),
-            route => {
-                self.handle_elsewhere(conn, route, header, body, &request, now);
-                self.check_outbox(conn, now);
+        if self.settings.cores.count > 1 {
+            match self.router(conn).route(request) {
+                Route::Here => {}
+                route => {
+                    self.handle_elsewhere(conn, route, header, body, request, now);
+                    return self.check_unread_of(conn, now);
+                }
             }
         }
-        if let Request::SetClientId { .. } = request {
+        self.handle_here(conn, request, memory_left, now);
+        if header.command == Command::SetClientId {
             self.introduce_anew(conn);
+        }
+    }
+
+    #[cold]
+    fn handle_bad_packet(&mut self, conn: ConnId, error: PacketError, now: Now) {
+        let (is_usable, bytes) = self
+            .connections
+            .with_session(conn, |session, outbox| session.handle_bad_packet(error, outbox));
+        self.check_outbox(conn, bytes, now);
+        if !is_usable {
+            self.close_malformed(conn, &error, now);
         }
     }
 
@@ -101,12 +106,13 @@ impl Shard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn handle_here(&mut self, conn: ConnId, request: &Request<'_>, memory_left: usize, now: Now) {
         let late = self.engine.counters.late;
         self.with_context(conn, None, memory_left, now, |session, cx| session.handle(request, cx));
-        self.check_outbox(conn, now);
-        if let Request::Submit(_) = request {
+        if self.settings.cores.count > 1
+            && let Request::Submit(_) = request
+        {
             self.count_submission(conn, self.settings.cores.own);
         }
         let work = if let Request::Work(work) = request { Some(*work) } else { None };
@@ -172,6 +178,7 @@ impl Shard {
     }
 
     /// A line of the text protocol.
+    #[inline(never)]
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
         log_line(conn, line);
         if !self.is_authorised(conn, Action::Line(line), now) {
@@ -180,11 +187,11 @@ impl Shard {
         match self.router(conn).route_line(line) {
             Route::Owner(owner) => {
                 self.ask_line(owner, conn, line);
-                self.check_outbox(conn, now);
+                self.check_unread_of(conn, now);
             }
             Route::AllCores => {
                 self.ask_all(conn, Question::Line(line.into()), now);
-                self.check_outbox(conn, now);
+                self.check_unread_of(conn, now);
             }
             Route::Here | Route::WorkersCores => self.handle_line_here(conn, line, now),
         }
@@ -208,6 +215,7 @@ impl Shard {
     }
 
     /// A packet whose body is too large, or for which there is no memory.
+    #[inline(never)]
     fn handle_refused(
         &mut self,
         conn: ConnId,
@@ -222,7 +230,6 @@ impl Shard {
         let work = self.with_context(conn, None, 0, now, |session, cx| {
             session.handle_refused(command, head, why, cx)
         });
-        self.check_outbox(conn, now);
         self.deliver(work, now);
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {

@@ -16,6 +16,7 @@ use crate::engine::{ConnId, Now};
 use crate::protocol::admin::{self, Listing, WorkerRow};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Rows;
+use crate::wire::outbox::Outbox;
 
 impl Shard {
     /// Writes the next part of a list, or has another core do so.
@@ -39,8 +40,9 @@ impl Shard {
                 }
                 None if progress.go_on(count) => {}
                 None => {
-                    self.connections.with_outbox(conn, |outbox| outbox.push_text(b".\n"));
-                    return self.check_outbox(conn, now);
+                    let push = |outbox: &mut Outbox| outbox.push_text(b".\n");
+                    let ((), bytes) = self.connections.with_outbox(conn, push);
+                    return self.check_outbox(conn, bytes, now);
                 }
             }
         }

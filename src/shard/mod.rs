@@ -193,8 +193,7 @@ impl Shard {
     /// A chunk has been sent whole.
     #[inline]
     pub fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
-        self.connections.sent(conn, chunk);
-        let connection = &mut self.connections[conn];
+        let connection = self.connections.sent(conn, chunk);
         connection.note_read(now.mono_ms);
         if connection.may_resume() {
             self.handle_frames(conn, &[], now);
@@ -425,9 +424,8 @@ impl Shard {
 
 impl Shard {
     /// Lets a session, or a part of the engine on behalf of a connection, do something. `slot` is
-    /// the place of its replies at the connection's home, for a proxy. `check_outbox` follows for
-    /// connections of this core.
-    #[inline]
+    /// the place of its replies at the connection's home, for a proxy.
+    #[inline(always)]
     fn with_context<T>(
         &mut self,
         conn: ConnId,
@@ -437,7 +435,7 @@ impl Shard {
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
     ) -> T {
         let Self { engine, connections, settings, .. } = self;
-        let (result, refusal) = connections.with_session(conn, |session, outbox| {
+        let ((result, refusal), bytes) = connections.with_session(conn, |session, outbox| {
             let handles = &settings.handles;
             let refusal = None;
             let mut cx = Context { conn, engine, handles, outbox, slot, memory_left, now, refusal };
@@ -447,6 +445,8 @@ impl Shard {
         if let Some(error) = refusal {
             self.note_refusal(conn, error, now);
         }
+        // A proxy keeps none.
+        self.check_outbox(conn, bytes, now);
         result
     }
 

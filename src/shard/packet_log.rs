@@ -8,9 +8,10 @@
 
 use std::fmt;
 
-use tracing::{Level, enabled, trace};
+use tracing::{Level, trace};
 
 use crate::engine::ConnId;
+use crate::engine::event::is_on;
 use crate::wire::frame::{Cut, cut};
 use crate::wire::{Arguments, Command, HEADER_BYTES, Header};
 
@@ -42,7 +43,7 @@ impl fmt::Display for Shortened<'_> {
 /// A packet or line that came.
 #[inline]
 pub(super) fn log_received(conn: ConnId, header: Header, body: &[u8]) {
-    if enabled!(Level::TRACE) {
+    if is_on(Level::TRACE) {
         log_packet(conn, "received", header, body);
     }
 }
@@ -56,7 +57,7 @@ pub(super) fn log_line(conn: ConnId, line: &[u8]) {
 /// Bytes that leave: whole packets, or text; the body of a last packet may leave separately.
 #[inline]
 pub(super) fn log_sent(conn: ConnId, bytes: &[u8]) {
-    if enabled!(Level::TRACE) {
+    if is_on(Level::TRACE) {
         log_chunk(conn, bytes);
     }
 }

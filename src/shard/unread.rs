@@ -57,14 +57,18 @@ impl Shard {
         self.unread.largest_bytes
     }
 
-    /// A connection was sent something, or has a request whose reply is to come: what it hasn't
-    /// read is within its bounds, or it is listed or closed.
+    /// A connection was sent something, or has a request whose reply is to come, and has `bytes`
+    /// unread now: that is within its bounds, or it is listed or closed.
     #[inline]
-    pub(super) fn check_outbox(&mut self, conn: ConnId, now: Now) {
-        let bytes = self.connections[conn].outbox().bytes();
+    pub(super) fn check_outbox(&mut self, conn: ConnId, bytes: usize, now: Now) {
         if bytes > OUTBOX_PAUSE_BYTES.min(self.settings.outbox_bytes_max) {
             self.check_large_outbox(conn, now);
         }
+    }
+
+    /// The same, after a request of the connection has gone to another core.
+    pub(super) fn check_unread_of(&mut self, conn: ConnId, now: Now) {
+        self.check_outbox(conn, self.connections[conn].outbox().bytes(), now);
     }
 
     #[inline(never)]

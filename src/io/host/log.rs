@@ -22,7 +22,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::signals::LogControl;
-use crate::engine::event::JOBS;
+use crate::engine::event::{self, JOBS};
 use crate::protocol::log_level::LogLevel;
 use crate::shard::PEERS;
 
@@ -60,22 +60,29 @@ impl Verbosity {
         Self::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
     }
 
-    /// What is logged. NOTICE leaves out the lines about single jobs and connections at INFO.
-    fn filter(self) -> Targets {
-        let level = match self {
+    fn level(self) -> LevelFilter {
+        match self {
             Self::Fatal | Self::Alert | Self::Critical | Self::Error => LevelFilter::ERROR,
             Self::Warning => LevelFilter::WARN,
             Self::Notice | Self::Info => LevelFilter::INFO,
             Self::Debug => LevelFilter::DEBUG,
             Self::Trace => LevelFilter::TRACE,
-        };
-        let filter = Targets::new().with_default(level);
-        match self {
-            Self::Notice => {
-                filter.with_target(JOBS, LevelFilter::WARN).with_target(PEERS, LevelFilter::WARN)
-            }
-            _ => filter,
         }
+    }
+
+    /// The level of lines about single jobs and connections, which NOTICE leaves out at INFO.
+    fn level_of_jobs(self) -> LevelFilter {
+        if self == Self::Notice { LevelFilter::WARN } else { self.level() }
+    }
+
+    /// What is logged; the engine's and the shards' copy of it is set along with it.
+    fn filter(self) -> Targets {
+        let of_jobs = self.level_of_jobs();
+        event::set_level(of_jobs);
+        Targets::new()
+            .with_default(self.level())
+            .with_target(JOBS, of_jobs)
+            .with_target(PEERS, of_jobs)
     }
 
     /// The level's name, upper case.

@@ -137,35 +137,36 @@ impl Connections {
         &self.resumed
     }
 
-    /// Changes a connection's outbox.
+    /// Changes a connection's outbox. Returns what `change` does, and the bytes that wait to leave.
     #[inline]
     pub(in crate::shard) fn with_outbox<T>(
         &mut self,
         conn: ConnId,
         change: impl FnOnce(&mut Outbox) -> T,
-    ) -> T {
+    ) -> (T, usize) {
         self.with_session(conn, |_, outbox| change(outbox))
     }
 
-    /// Lets a session handle something, and write to its outbox.
+    /// Lets a session handle something, and write to its outbox. Returns likewise.
     #[inline]
     pub(in crate::shard) fn with_session<T>(
         &mut self,
         conn: ConnId,
         change: impl FnOnce(&mut Session, &mut Outbox) -> T,
-    ) -> T {
+    ) -> (T, usize) {
         let Connection { session, outbox, .. } = &mut self.table[conn];
         self.outbox_bytes -= outbox.bytes();
         self.slots -= outbox.held();
         let result = change(session, outbox);
-        self.outbox_bytes += outbox.bytes();
+        let bytes = outbox.bytes();
+        self.outbox_bytes += bytes;
         self.slots += outbox.held();
-        result
+        (result, bytes)
     }
 
     /// Keeps the place of a reply that is to come.
     pub(in crate::shard) fn hold(&mut self, conn: ConnId) -> Slot {
-        self.with_outbox(conn, Outbox::hold)
+        self.with_outbox(conn, Outbox::hold).0
     }
 
     /// What is to be sent next, and whether more waits behind it. It counts until `sent`.
@@ -174,11 +175,13 @@ impl Connections {
         self.table[conn].outbox.take()
     }
 
-    /// A chunk has been sent whole.
+    /// A chunk has been sent whole. Returns its connection.
     #[inline]
-    pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) {
+    pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) -> &mut Connection {
         self.outbox_bytes -= chunk.as_ref().len();
-        self.table[conn].outbox.sent(chunk);
+        let connection = &mut self.table[conn];
+        connection.outbox.sent(chunk);
+        connection
     }
 
     /// Takes a connection's inbound side out, to hand its frames to what changes the rest of it;

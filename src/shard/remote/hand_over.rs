@@ -166,7 +166,7 @@ impl Shard {
         let connection = &mut self.connections[conn];
         connection.migration = Migration::No;
         connection.closing = Closing::No;
-        let packets = self.connections.with_outbox(conn, |outbox| outbox.take_batch());
+        let (packets, _) = self.connections.with_outbox(conn, |outbox| outbox.take_batch());
         if packets.bytes() > 0 {
             self.outgoing.send(home, Message::Push { key, packets });
         }

@@ -123,7 +123,6 @@ impl Shard {
         let found = self.with_context(conn, None, memory_left, now, |_, cx| {
             session::grab_urgent(grab, least, cx)
         });
-        self.check_outbox(conn, now);
         self.connections.mark_dirty(conn);
         let ready = self.engine.ready(conn);
         self.note_answer(conn, self.settings.cores.own, ready, found);

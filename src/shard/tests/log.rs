@@ -4,11 +4,13 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
+use crate::engine::event::set_level;
 
 /// What was logged.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,7 @@ fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
     // first thread that comes to it, and other tests' threads have none. So there is a second.
     static SECOND: OnceLock<Dispatch> = OnceLock::new();
     SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
+    set_level(LevelFilter::TRACE);
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
