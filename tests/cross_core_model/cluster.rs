@@ -481,10 +481,10 @@ impl Cluster {
     }
 
     /// The priority of the most urgent job that a worker has submitted itself, if no other worker
-    /// could have taken it. One that withdraws a function has its home forget what it submitted.
+    /// could have taken it.
     fn most_urgent_own(&self, scenario: &Scenario, id: PeerId) -> Option<u8> {
         let workers = scenario.peers.iter().filter(|spec| !spec.functions.is_empty());
-        let is_alone = workers.count() == 1 && scenario.withdrawals == 0;
+        let is_alone = workers.count() == 1;
         let own = self.open_jobs().map(|job| scenario.jobs[job]).filter(|job| {
             let mut able = self.able(scenario, id);
             is_alone && job.client == id && able.any(|function| function == job.function)

@@ -32,19 +32,20 @@ mod worker;
 /// Per worker (`state::RemoteState`) it keeps whether the worker sleeps, `woken_by` (the owner
 /// whose NOOP woke it, or none), and of each owner: `hints`, the priorities that may have jobs;
 /// `told`, the owner takes the worker for asleep; `unheard`, the owner may have jobs without a
-/// hint; `submitted`, the worker has submitted to it since its last answer; `asked`, it has nothing
-/// for the grab that is open.
+/// hint; `changed`, the connection has submitted to it or withdrawn a function since its last
+/// answer; `asked`, it has nothing for the grab that is open.
 ///
 /// * CAN_DO: the packet goes to the owner, which becomes `unheard`. If the worker sleeps and the
 ///   owner isn't `told`, `Sleep` follows and it is.
-/// * CANT_DO: the packet goes to the owner. With the last function of an owner, `told`, `unheard`
-///   and `submitted` end, and `woken_by` if it is this owner; `hints` stay. RESET_ABILITIES: the
+/// * CANT_DO: the packet goes to the owner, which is `changed`. With the last function of an owner,
+///   `told` and `unheard` end, and `woken_by` if it is this owner; `hints` and `changed` stay, the
+///   latter without effect until the owner has a function of the worker again. RESET_ABILITIES: the
 ///   same for all.
 /// * End of the connection: `Gone` to every core that knows of it; everything is forgotten.
 /// * GRAB_JOB: the worker is awake; its own core hears that at once, other owners don't: those that
 ///   are `told` become `unheard`. The home asks the owner with the most urgent priority of its
 ///   `hints`, of what `Urgency` says if it is `unheard`, and of the most urgent one if it is
-///   `submitted`; `woken_by` comes before its equals, then they take turns. `told` ends and `Grab`
+///   `changed`; `woken_by` comes before its equals, then they take turns. `told` ends and `Grab`
 ///   goes to the owner. If no owner has a priority, each one is asked once, as a hint may be on its
 ///   way. When all are `asked`, the answer is NO_JOB. Later requests wait until the grab is
 ///   answered.
@@ -54,9 +55,9 @@ mod worker;
 /// * `Noop{ready}`: `told` ends. If the worker sleeps and the owner was `told`, the worker is awake
 ///   and gets NOOP, it is `woken_by` this owner, and `ready` is added to `hints`. Else `Declined`
 ///   goes back; if the worker is awake, `ready` is added, too, and it isn't `woken_by` this owner.
-/// * `Assigned{ready}`: `ready` replaces `hints`; `unheard` and `submitted` end. The worker gets
+/// * `Assigned{ready}`: `ready` replaces `hints`; `unheard` and `changed` end. The worker gets
 ///   its job. If `woken_by` is another owner, that gets `Declined`; it is none now.
-/// * `Empty{ready}`: the same of `hints`, `unheard` and `submitted`; without `ready` the owner is
+/// * `Empty{ready}`: the same of `hints`, `unheard` and `changed`; without `ready` the owner is
 ///   `asked`; `woken_by` ends if it is this owner. The next owner is asked.
 /// * Messages to a home bear the connection's generation; those of an earlier one are dropped.
 ///

@@ -37,9 +37,10 @@ pub(in crate::shard) struct RemoteState {
     /// Cores that may have jobs without a hint: it has registered there since they last answered,
     /// or they take it for asleep.
     unheard: CoreSet,
-    /// Cores of its functions that it has submitted to since they last answered: what they had
-    /// before says nothing of that job.
-    submitted: CoreSet,
+    /// Cores whose queues it has changed since they last answered a grab: it submitted a job there,
+    /// or withdrew a function, which returns its jobs. What they had before says nothing of these.
+    /// Kept when the worker withdraws a function, as it may name it again at once.
+    changed: CoreSet,
     /// Cores that take it for asleep.
     told: CoreSet,
     /// The core whose NOOP woke it, until that was asked or it got a job.
@@ -88,7 +89,7 @@ impl RemoteState {
             able: vec![0; cores.count].into(),
             hints: vec![PrioritySet::default(); cores.count].into(),
             unheard: CoreSet::default(),
-            submitted: CoreSet::default(),
+            changed: CoreSet::default(),
             told: CoreSet::default(),
             woken_by: None,
             turn: 0,
@@ -170,9 +171,7 @@ impl RemoteState {
             self.submissions_in_row = 0;
         } else {
             self.submissions_in_row += 1;
-            if self.able[owner] > 0 {
-                self.submitted.insert(owner);
-            }
+            self.changed.insert(owner);
         }
         self.submissions_in_row
     }
@@ -218,6 +217,7 @@ impl RemoteState {
             return false;
         }
         self.function_bytes -= entry_bytes(function);
+        self.changed.insert(owner);
         self.able[owner] -= 1;
         if self.able[owner] == 0 {
             self.forget_owner(owner);
@@ -232,8 +232,8 @@ impl RemoteState {
         let owners: CoreSet = (0..self.cores.count).filter(|&owner| self.able[owner] > 0).collect();
         self.able.fill(0);
         owners.iter().for_each(|owner| self.forget_owner(owner));
+        self.changed = self.changed | owners;
         self.unheard.clear();
-        self.submitted.clear();
         owners
     }
 
@@ -241,7 +241,6 @@ impl RemoteState {
     fn forget_owner(&mut self, owner: Core) {
         self.told.remove(owner);
         self.unheard.remove(owner);
-        self.submitted.remove(owner);
         self.woken_by = self.woken_by.filter(|&by| by != owner);
     }
 }
@@ -284,7 +283,7 @@ impl RemoteState {
     ) -> Option<Core> {
         self.hints[core] = ready;
         self.unheard.remove(core);
-        self.submitted.remove(core);
+        self.changed.remove(core);
         if found {
             self.jobs += u32::from(core != self.cores.own);
             self.grabbing = None;
@@ -311,18 +310,17 @@ impl RemoteState {
     }
 
     /// The most promising core to ask, and the least urgent priority that makes it so. Of cores
-    /// that weren't heard `urgency` tells what they may have; those that it has submitted to may
+    /// that weren't heard `urgency` tells what they may have; those that it has changed may
     /// have anything. Without hints every owner is asked once: the message with a hint may be on
     /// its way.
     fn best(&self, urgency: &Urgency) -> Option<(Core, Priority)> {
         let (own, count) = (self.cores.own, self.cores.count);
         let promise = |core: Core| {
-            let is_unheard = self.unheard.contains(core) && self.able[core] > 0;
-            let mut promised = self.hints[core];
-            if is_unheard {
+            let (mut promised, is_owner) = (self.hints[core], self.able[core] > 0);
+            if is_owner && self.unheard.contains(core) {
                 promised = promised | urgency.of(core);
             }
-            if self.submitted.contains(core) {
+            if is_owner && self.changed.contains(core) {
                 promised.insert(Priority::High);
             }
             promised.most_urgent()

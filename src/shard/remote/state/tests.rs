@@ -93,6 +93,31 @@ fn an_owner_that_the_worker_has_submitted_to_may_have_anything() {
     assert_eq!(state.next_step(&Urgency::default()), Some(step));
 }
 
+/// A worker that submitted a job for its own function, withdrew the function and named it again in
+/// one write got a less urgent job of another core.
+#[test]
+fn a_job_on_its_way_counts_though_the_worker_has_withdrawn_the_function_meanwhile() {
+    for submits_first in [false, true] {
+        let mut state = worker();
+        if submits_first {
+            assert!(state.unregister(1, b"f"));
+        }
+        state.count_submission(1);
+        if !submits_first {
+            assert!(state.unregister(1, b"f"));
+        }
+        state.hint(2, NORMAL);
+        state.grab(Grab::Plain);
+        let step = GrabStep::Ask(2, Priority::Normal, Grab::Plain);
+        assert_eq!(state.next_step(&Urgency::default()), Some(step), "1 owns no function of it");
+        state.answered(2, NORMAL, true);
+        assert!(!state.register(1, b"f"));
+        state.grab(Grab::Plain);
+        let step = GrabStep::Ask(1, Priority::High, Grab::Plain);
+        assert_eq!(state.next_step(&Urgency::default()), Some(step), "{submits_first}");
+    }
+}
+
 #[test]
 fn a_worker_with_any_hint_is_not_put_to_sleep() {
     let mut state = worker();
