@@ -48,7 +48,7 @@ pub struct Options {
     pub threads: u8,
 
     /// With several cores: submissions in a row to the functions of one core after which a client
-    /// moves there; a worker whose functions are all of one core does at once. 0 = nobody moves
+    /// moves there; a worker whose functions are all of one core does at once. 0 = none moves
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub move_after: u32,
 

@@ -20,7 +20,7 @@ impl Engine {
         true
     }
 
-    /// Ends a job that nobody is to run any more.
+    /// Ends a job that no worker is to run any more.
     fn end(&mut self, id: JobId) {
         let number = self.jobs[id].number;
         self.counters.abandoned += u64::from(!self.jobs[id].cancelled);

@@ -227,21 +227,7 @@ impl Message {
     /// Whether it is about a connection of its sender.
     #[must_use]
     pub fn is_to_owner(&self) -> bool {
-        matches!(
-            self,
-            Self::Request { .. }
-                | Self::Grab { .. }
-                | Self::Sleep(_)
-                | Self::Introduced { .. }
-                | Self::Declined(_)
-                | Self::Gone(_)
-                | Self::Line { .. }
-                | Self::List { .. }
-                | Self::MigrationRequested { .. }
-                | Self::MigrationCancelled(_)
-                | Self::Offloaded { .. }
-                | Self::Ask { .. }
-        )
+        self.key().is_none() && !matches!(self, Self::Answer { .. })
     }
 
     /// The connection that it is about, if it names its generation.

@@ -13,6 +13,7 @@ use tracing::field::display;
 use tracing::{Level, debug, enabled, info, warn};
 
 use super::Shard;
+use super::connections::Connections;
 use super::remote::state::RemoteState;
 use crate::engine::Outcome;
 use crate::engine::event::{Event, JOBS, Loss, Step};
@@ -26,6 +27,15 @@ pub const PEERS: &str = "peers";
 pub(super) struct PeerName {
     peer: SocketAddr,
     id: Option<Box<[u8]>>,
+}
+
+impl PeerName {
+    /// How the log names a connection; `None` for a connection that is gone.
+    pub(super) fn of(connections: &Connections, conn: ConnId) -> Option<Self> {
+        let connection = connections.get(conn)?;
+        let id = connection.session().client_id().map(Box::from);
+        Some(Self { peer: connection.origin.peer, id })
+    }
 }
 
 impl fmt::Display for PeerName {
@@ -133,8 +143,6 @@ impl Shard {
 
     /// How the log names a connection; `None` for a connection that is gone.
     pub(super) fn peer_name(&self, conn: ConnId) -> Option<PeerName> {
-        let connection = self.connections.get(conn)?;
-        let id = connection.session().client_id().map(Box::from);
-        Some(PeerName { peer: connection.origin.peer, id })
+        PeerName::of(&self.connections, conn)
     }
 }

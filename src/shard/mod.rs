@@ -41,6 +41,7 @@ use self::connections::{Connection, Connections};
 pub use self::counters::Counters;
 pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
 pub use self::job_log::PEERS;
+use self::job_log::PeerName;
 use self::losses::Complaints;
 use self::refusals::{Kind, Refusals};
 use self::remote::fan_out::FanOut;
@@ -150,7 +151,7 @@ impl Shard {
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.refusals.add(Kind::Connections, &origin.peer.to_string(), now);
+            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -453,11 +454,13 @@ impl Shard {
     /// A request was answered with an error.
     #[cold]
     fn note_refusal(&mut self, conn: ConnId, error: ErrorReply, now: Now) {
-        let peer = self.peer_name(conn).map(|peer| peer.to_string()).unwrap_or_default();
+        let Self { connections, refusals, .. } = self;
+        let peer = || PeerName::of(connections, conn).map_or_else(String::new, |it| it.to_string());
         if let Some(kind) = Kind::of(error) {
-            self.refusals.add(kind, &peer, now);
+            refusals.add(kind, peer, now);
         }
-        debug!(conn = conn.number(), peer, code = error.code(), text = error.text(), "error reply");
+        let (code, text) = (error.code(), error.text());
+        debug!(conn = conn.number(), peer = peer(), code, text, "error reply");
     }
 }
 

@@ -89,15 +89,15 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Counts a refusal. `about` is the peer or the function that the line names.
+    /// Counts a refusal. `peer` is asked for when a line is written, which under load is seldom.
     #[cold]
-    pub(super) fn add(&mut self, kind: Kind, about: &str, now: Now) {
+    pub(super) fn add(&mut self, kind: Kind, peer: impl FnOnce() -> String, now: Now) {
         let tally = &mut self.tallies[kind as usize];
         tally.count += 1;
         if now.mono_ms >= tally.next_ms {
             let count = std::mem::take(&mut tally.count);
             tally.next_ms = now.mono_ms + PERIOD_MS;
-            warn!(count, last = about, "{}", kind.line());
+            warn!(count, last = peer(), "{}", kind.line());
         }
     }
 
@@ -139,12 +139,12 @@ mod tests {
         let at = |mono_ms| Now { mono_ms, unix_ms: 0 };
         let mut refusals = Refusals::default();
         assert_eq!(refusals.deadline_ms(), None);
-        refusals.add(Kind::Memory, "f", at(5));
+        refusals.add(Kind::Memory, String::new, at(5));
         assert_eq!(refusals.deadline_ms(), None, "it is reported");
         for ms in 6..9 {
-            refusals.add(Kind::Memory, "f", at(ms));
+            refusals.add(Kind::Memory, String::new, at(ms));
         }
-        refusals.add(Kind::Store, "f", at(9));
+        refusals.add(Kind::Store, String::new, at(9));
         assert_eq!(refusals.deadline_ms(), Some(5 + PERIOD_MS));
         refusals.report(at(4 + PERIOD_MS));
         assert_eq!(refusals.tallies[Kind::Memory as usize].count, 3, "its period isn't over");

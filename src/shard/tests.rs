@@ -194,7 +194,7 @@ fn packets_that_are_no_requests_are_answered_and_the_connection_stays() {
 #[test]
 fn a_result_that_is_refused_fails_its_job() {
     // With the server's memory used up, the very first bytes of a result were refused, so that
-    // nobody knew whose it was: the job stayed with its worker and its client waited for ever.
+    // no core knew whose it was: the job stayed with its worker and its client waited for ever.
     for announced_first in [false, true] {
         let mut desk = Desk::new(Settings { memory_bytes_max: 4000, ..settings() });
         let (client, worker) = (desk.connect(), desk.connect());

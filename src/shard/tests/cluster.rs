@@ -504,7 +504,7 @@ fn a_worker_that_has_said_all_is_not_heard_of_again() {
 #[test]
 fn a_worker_that_was_woken_at_home_gives_that_lease_back_when_it_works_elsewhere() {
     // A worker of one core, woken there, named its first function of another core and got its job
-    // from that. Its home didn't know that it had been woken at home, so nobody declined: the job
+    // from that. Its home didn't know that it had been woken at home, so no core declined: the job
     // that it was woken for lay beside a sleeper until the lease ran out.
     let mut cluster = Cluster::new(Durability::None, 1);
     let names: Vec<String> = (0..CORES).map(function).collect();

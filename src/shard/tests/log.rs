@@ -163,3 +163,26 @@ fn every_packet_is_written_at_trace_with_shortened_arguments_and_without_payload
     ];
     assert_eq!(packets, expected.iter().collect::<Vec<&String>>());
 }
+
+/// Refusals left no line.
+#[test]
+fn refusals_at_a_limit_are_a_line_at_once_and_one_with_the_sum_of_the_next_ten_seconds() {
+    let lines = lines_of(Level::WARN, || {
+        let mut desk = Desk::new(settings());
+        let conn = desk.connect();
+        let submit = packet(Command::SubmitJobBg, &[b"resize", b""], b"");
+        desk.say(conn, &submit);
+        desk.say(conn, b"maxqueue resize 1\n");
+        desk.say(conn, &submit.repeat(3));
+        desk.now.mono_ms += 10_000;
+        assert!(desk.shard.deadline_ms().is_some_and(|at_ms| at_ms <= desk.now.mono_ms));
+        desk.shard.tick(desk.now);
+    });
+    let counts: Vec<&str> = lines
+        .iter()
+        .filter(|line| line.contains("maxqueue allows; start more workers, or raise it"))
+        .filter_map(|line| line.split("count=").nth(1)?.split(' ').next())
+        .collect();
+    assert_eq!(counts, ["1", "2"], "{lines:?}");
+    assert!(lines[0].contains("last=\"127.0.0.1:4001\""), "{lines:?}");
+}
