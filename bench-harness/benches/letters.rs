@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::engine::ConnId;
 use ringgear::shard::cores::Cores;
 use ringgear::shard::remote::message::Message;
-use ringgear::shard::{Settings, Shard};
+use ringgear::shard::{Service, Settings, Shard};
 use ringgear::wire::{Command, Magic, encode};
 
 use common::{NOW, connect, packet};
