@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringgear::io::Driver;
 
 /// Measured time of a sample.
 const FULL_TIME: Duration = Duration::from_secs(10);
@@ -125,8 +126,8 @@ pub(crate) struct SoakOptions {
     #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
     pub(crate) worker_crash: f64,
     /// Event loop
-    #[arg(long, value_enum, default_value_t = EventLoop::Uring)]
-    pub(crate) io: EventLoop,
+    #[arg(long, value_enum, default_value = "uring")]
+    pub(crate) io: Driver,
     /// Threads of the server
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
@@ -166,30 +167,11 @@ pub(crate) struct ReportOptions {
 #[derive(Args, Debug)]
 pub(crate) struct RelayOptions {
     /// Event loop
-    #[arg(long, value_enum, default_value_t = EventLoop::Epoll)]
-    pub(crate) io: EventLoop,
+    #[arg(long, value_enum, default_value = "epoll")]
+    pub(crate) io: Driver,
     /// Port on loopback; 0 takes a free one and says which
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
-}
-
-/// Event loop of a relay or of ringgear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EventLoop {
-    /// `io_uring`
-    Uring,
-    /// epoll, through mio
-    Epoll,
-}
-
-impl EventLoop {
-    /// As `--io` spells it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Epoll => "epoll",
-        }
-    }
 }
 
 impl RunOptions {

@@ -11,12 +11,14 @@ pub(crate) mod ringgear;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::ringgear::io::{self, Driver};
 use anyhow::{Error, Result};
 
 use crate::data_dir::disk_bytes;
 use crate::locate::{self, first_line};
-use crate::options::{EventLoop, RunOptions};
+use crate::options::RunOptions;
 use crate::process::{Server, Start};
+use crate::relay::RING_ENTRIES;
 use crate::scenario::{Scenario, Work, plan};
 use crate::wire_protocol::Protocol;
 
@@ -47,7 +49,7 @@ enum Kind {
     Beanstalkd,
     Redis,
     /// The floor.
-    Relay(EventLoop),
+    Relay(&'static str),
 }
 
 const fn contender(name: &'static str, about: &'static str, kind: Kind) -> Contender {
@@ -117,8 +119,8 @@ impl Contender {
              but in `durable` appendonly with appendfsync always",
             Kind::Redis,
         ),
-        contender("floor-uring", FLOOR, Kind::Relay(EventLoop::Uring)),
-        contender("floor-epoll", FLOOR, Kind::Relay(EventLoop::Epoll)),
+        contender("floor-uring", FLOOR, Kind::Relay("uring")),
+        contender("floor-epoll", FLOOR, Kind::Relay("epoll")),
     ];
 
     /// The C server with its defaults.
@@ -172,12 +174,11 @@ impl Contender {
             Err(why) => return Some(why),
         };
         let needs_uring = match self.kind {
-            Kind::Ringgear(io, _) => io != EventLoop::Epoll.name(),
-            Kind::Relay(io) => io == EventLoop::Uring,
+            Kind::Ringgear(io, _) | Kind::Relay(io) => io != "epoll",
             kind => kind == Kind::Postgres,
         };
-        if needs_uring && let Err(error) = io_uring::IoUring::new(2) {
-            return Some(format!("the kernel refuses io_uring: {error}"));
+        if needs_uring && let Err(error) = io::choose(Driver::Uring, 1, RING_ENTRIES) {
+            return Some(error.to_string());
         }
         match self.kind {
             Kind::Perl => installed::not_perl(&program),
@@ -260,7 +261,7 @@ impl Contender {
             Kind::Postgres => postgres::command(&program, options, start)?,
             Kind::Relay(io) => {
                 let mut command = Command::new(program);
-                command.args(["relay", "--io", io.name(), "--port", "0"]);
+                command.args(["relay", "--io", io, "--port", "0"]);
                 command
             }
             kind => {

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
+use clap::ValueEnum as _;
 use loadgen::LiveCounts;
 use ringgear::io::machine::processors;
 use ringgear::wire::{Command, Magic, encode};
@@ -117,7 +118,7 @@ impl<'a> Soak<'a> {
         let threads = options.threads;
         let start = Start { cores: &cores, persistence, threads, patience: START_TIME };
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
-        let mut command = ours::command(&program, options.io.name(), &start);
+        let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;
         let (admin, version) =
             (Admin::connect(server.address)?, first_line(&program, &["--version"]));
@@ -239,7 +240,7 @@ impl<'a> Soak<'a> {
     }
 
     fn heading(&self, data_dir: Option<&DataDir>) -> String {
-        let SoakOptions { minutes, rate, churn, worker_crash, io, threads, .. } = self.options;
+        let SoakOptions { minutes, rate, churn, worker_crash, threads, .. } = self.options;
         let mut text = format!(
             "# {} {}\n\n```sh\n{}\n```\n\n{}",
             run_dir::today(),
@@ -253,7 +254,7 @@ impl<'a> Soak<'a> {
              connections replaced a second, {} % of jobs lose their worker; `status` and `workers` \
              once a second.",
             self.version,
-            io.name(),
+            io_name(self.options),
             worker_crash * 100.0
         );
         if let Some(data_dir) = data_dir {
@@ -261,6 +262,11 @@ impl<'a> Soak<'a> {
         }
         text
     }
+}
+
+/// As `--io` spells it.
+fn io_name(options: &SoakOptions) -> String {
+    options.io.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
 }
 
 /// One row in one line.
