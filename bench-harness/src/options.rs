@@ -17,12 +17,10 @@ const QUICK_WARM_UP: Duration = Duration::from_millis(300);
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Options {
-    /// What to do.
     #[command(subcommand)]
     pub(crate) action: Action,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Measure, and write a folder of results
@@ -37,7 +35,6 @@ pub(crate) enum Action {
     List,
 }
 
-/// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunOptions {
     /// Scenario to run; all unless given
@@ -73,7 +70,6 @@ pub(crate) struct RunOptions {
     /// Longest time that filling or draining one queue may take before it is cut short
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) phase_limit: Duration,
-    /// Where things are.
     #[command(flatten)]
     pub(crate) places: Places,
     /// Database for ringgear's store on PostgreSQL: its tables there are dropped again and again
@@ -110,7 +106,6 @@ pub(crate) struct Places {
     pub(crate) ringgeard: Option<PathBuf>,
 }
 
-/// Options of `soak`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakOptions {
     /// Time under load
@@ -143,7 +138,6 @@ pub(crate) struct SoakOptions {
     /// Name of the run, for its folder and heading
     #[arg(long, default_value = "soak")]
     pub(crate) name: String,
-    /// Where things are.
     #[command(flatten)]
     pub(crate) places: Places,
 }
@@ -155,7 +149,6 @@ pub(crate) enum SoakStore {
     Sqlite,
 }
 
-/// Options of `report`.
 #[derive(Args, Debug)]
 pub(crate) struct ReportOptions {
     /// Folder of an earlier run
@@ -163,7 +156,6 @@ pub(crate) struct ReportOptions {
     pub(crate) folder: PathBuf,
 }
 
-/// Options of `relay`.
 #[derive(Args, Debug)]
 pub(crate) struct RelayOptions {
     /// Event loop

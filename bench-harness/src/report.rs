@@ -30,9 +30,7 @@ const LOAD_LIMIT_SHARE: f64 = 0.97;
 /// A scenario or contender, as readers should know it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
-    /// Its name in tables.
     pub(crate) name: String,
-    /// What it is.
     pub(crate) about: String,
     /// Its version, or why it is absent.
     pub(crate) version: String,
@@ -41,23 +39,19 @@ pub(crate) struct Known {
 /// What a run was, besides its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
-    /// What the run is called.
     pub(crate) name: String,
     /// Its day, UTC.
     pub(crate) date: String,
     /// The command line that makes it.
     pub(crate) command: String,
-    /// Where it ran.
     pub(crate) machine: Machine,
-    /// Cores of the server.
     pub(crate) server_cores: Vec<usize>,
-    /// Cores of the load.
     pub(crate) load_cores: Vec<usize>,
     /// Fresh servers for each contender and scenario.
     pub(crate) repeats: usize,
-    /// Measured seconds of a sample.
+    /// Of a sample.
     pub(crate) duration_s: f64,
-    /// Seconds under load before.
+    /// Under load before.
     pub(crate) warm_up_s: f64,
     /// Jobs a second of the open loop.
     pub(crate) latency_rate: Option<u64>,
@@ -66,9 +60,7 @@ pub(crate) struct Facts {
     /// The file system of stores, if there were any.
     #[serde(default)]
     pub(crate) scratch: Option<String>,
-    /// Which contenders were measured.
     pub(crate) contenders: Vec<Known>,
-    /// What was measured.
     pub(crate) scenarios: Vec<Known>,
 }
 

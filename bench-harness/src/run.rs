@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use loadgen::distributions::Span;
 
 use crate::bench_target::BenchTarget;
@@ -223,7 +223,7 @@ impl<'a> Harness<'a> {
     /// The rate of the open loop.
     #[expect(clippy::cast_possible_truncation, reason = "a rate")]
     fn calibrate(&self, words: &str) -> Result<u64> {
-        let gearmand = Contender::gearmand();
+        let gearmand = Contender::named("gearmand").context("no gearmand")?;
         if let Some(why) = gearmand.absent(self.options) {
             bail!("no rate without gearmand ({why}): give --latency-rate");
         }

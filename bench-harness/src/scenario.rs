@@ -21,14 +21,12 @@ pub(crate) enum Work {
     Durable(u64),
 }
 
-/// Something to be measured.
+/// Something to be measured: its name in options and tables, and what happens, for readers of the
+/// results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
-    /// Its name in options and tables.
     pub(crate) name: &'static str,
-    /// What happens, for readers of the results.
     pub(crate) what: &'static str,
-    /// How it is run.
     pub(crate) work: Work,
     /// The same, short and small.
     pub(crate) quick: Work,

@@ -22,12 +22,11 @@ use crate::relay::RING_ENTRIES;
 use crate::scenario::{Scenario, Work, plan};
 use crate::wire_protocol::Protocol;
 
-/// A server that can be measured.
+/// A server that can be measured: its name in options and tables, and what it is, for readers of
+/// the results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contender {
-    /// Its name in options and tables.
     pub(crate) name: &'static str,
-    /// What it is, for readers of the results.
     pub(crate) about: &'static str,
     kind: Kind,
 }
@@ -123,10 +122,9 @@ impl Contender {
         contender("floor-epoll", FLOOR, Kind::Relay("epoll")),
     ];
 
-    /// The C server with its defaults.
-    pub(crate) fn gearmand() -> Self {
-        let defaults = Kind::Gearmand { built: false, tuned: false };
-        contender("gearmand", "", defaults)
+    /// The contender of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name == name)
     }
 
     pub(crate) fn protocol(self) -> Protocol {
@@ -275,13 +273,18 @@ impl Contender {
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         let program = self.program(options);
+        let unknown = || "unknown".to_owned();
         let said = |argument: &str| match &program {
-            Ok(program) => first_line(program, &[argument]),
+            Ok(program) => first_line(program, &[argument]).unwrap_or_else(unknown),
             Err(why) => why.clone(),
         };
         match self.kind {
             Kind::Postgres => format!("{} on {}", said("--version"), postgres::version(options)),
-            Kind::Perl => installed::perl_version(),
+            Kind::Perl => {
+                let program =
+                    "use Gearman::Server; print 'Gearman::Server ', Gearman::Server->VERSION";
+                first_line("perl", &["-e", program]).unwrap_or_else(unknown)
+            }
             Kind::Beanstalkd => said("-v"),
             Kind::Relay(_) => format!("bench-harness {}", env!("CARGO_PKG_VERSION")),
             _ => said("--version"),
@@ -309,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_description_of_the_tuned_gearmand_names_its_options() {
-        let tuned = Contender::ALL.iter().find(|it| it.name == "gearmand-tuned").unwrap();
+        let tuned = Contender::named("gearmand-tuned").unwrap();
         for option in installed::TUNED {
             assert!(tuned.about.contains(option), "{option}");
         }

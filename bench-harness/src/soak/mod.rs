@@ -120,8 +120,8 @@ impl<'a> Soak<'a> {
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
         let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;
-        let (admin, version) =
-            (Admin::connect(server.address)?, first_line(&program, &["--version"]));
+        let admin = Admin::connect(server.address)?;
+        let version = first_line(&program, &["--version"]).unwrap_or_default();
         let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, LiveCounts::default());
         Ok(Self { options, server, version, admin, start: Instant::now(), rows, slowest, counts })
     }
