@@ -15,6 +15,7 @@ use loadgen::options::Spacing;
 use crate::bench_target::BenchTarget;
 use crate::contender::installed::fill_gearmand;
 use crate::data_dir::DataDir;
+use crate::format::number;
 use crate::load_generator::NO_JOB;
 use crate::process::{Cpu, Memory, Persistence, Server};
 use crate::sample::{Sample, Status};
@@ -147,7 +148,7 @@ impl Run<'_> {
         let mut server = target.start(Persistence::Disk(folder.path()), 1)?;
         if !self.has_jobs_in_time(&mut server)? {
             let time = target.patience.as_secs();
-            let why = format!("{} jobs weren't back after {time} s", self.jobs);
+            let why = format!("{} jobs weren't back after {time} s", number(self.jobs as f64));
             return Ok(Sample::without(Status::Absent, why));
         }
         let sample = Sample::of(self.jobs, server.start.elapsed().as_secs_f64());
@@ -182,7 +183,10 @@ impl Run<'_> {
                 Ok(jobs) if jobs == self.jobs => return Ok(true),
                 // It may be about to end, which its log would say.
                 _ if Instant::now() < deadline => server.wait(ASK_TIME),
-                Ok(jobs) => bail!("{jobs} of {} jobs came back", self.jobs),
+                Ok(jobs) => {
+                    let (back, all) = (number(jobs as f64), number(self.jobs as f64));
+                    bail!("{back} of {all} jobs came back")
+                }
                 Err(_) => return Ok(false),
             }
         }

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::contender::Contender;
 use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
 use crate::format::{bytes, number, time};
 use crate::machine::Machine;
@@ -100,7 +101,8 @@ pub(crate) fn write(folder: &Path, facts: &Facts, samples: &[Sample]) -> Result<
 /// One sample in one line.
 pub(crate) fn progress(sample: &Sample) -> String {
     let Sample { contender, point, repeat, .. } = sample;
-    let mut text = format!("{contender:<16} {point:<10} #{repeat} ");
+    let width = Contender::ALL.iter().map(|it| it.name.len()).max().unwrap_or(0);
+    let mut text = format!("{contender:<width$}  {point:<12}  #{repeat}  ");
     let note = if sample.note.is_empty() { String::new() } else { format!("  ({})", sample.note) };
     match sample.status {
         Status::Absent => text.push_str("absent"),
@@ -108,7 +110,7 @@ pub(crate) fn progress(sample: &Sample) -> String {
         Status::Ok => {
             let _ = write!(text, "{:>12} jobs/s", number(sample.jobs_per_second));
             if let Some(cpu) = sample.cpu_us_per_job {
-                let _ = write!(text, "  {} µs CPU/job", number(cpu));
+                let _ = write!(text, "  CPU/job {}", time(cpu));
             }
             if let Some(p99) = sample.p99_us {
                 let _ = write!(text, "  p99 {}", time(p99));
@@ -148,8 +150,9 @@ fn heading(facts: &Facts) -> String {
         facts.duration_s,
         facts.warm_up_s,
     );
-    let rate =
-        facts.latency_rate.map(|it| format!("The open loop of `latency` runs at {it} jobs/s"));
+    let rate = facts
+        .latency_rate
+        .map(|it| format!("The open loop of `latency` runs at {} jobs/s", number(it as f64)));
     let stores = facts.scratch.as_ref().map(|it| format!("Stores lie on {it}"));
     let calls = (!facts.counts_calls)
         .then(|| "System calls weren't counted: perf isn't here, or may not".to_owned());
@@ -174,11 +177,11 @@ const RATE: Column = ("jobs/s", |group, _| {
 });
 const P50: Column = ("p50", |group, _| group.figure(|it| it.p50_us, time));
 const P99: Column = ("p99", |group, _| group.figure(|it| it.p99_us, time));
-const CPU: Column = ("CPU µs/job", |group, _| {
-    let user = group.figure(|it| it.cpu_user_us_per_job, number);
-    let system = group.figure(|it| it.cpu_system_us_per_job, number);
+const CPU: Column = ("CPU/job", |group, _| {
+    let user = group.figure(|it| it.cpu_user_us_per_job, time);
+    let system = group.figure(|it| it.cpu_system_us_per_job, time);
     let split = user.zip(system).map(|(user, system)| format!(" ({user} + {system})"));
-    Some(number(group.cpu()?.median) + &split.unwrap_or_default())
+    Some(time(group.cpu()?.median) + &split.unwrap_or_default())
 });
 const MEMORY: Column = ("memory", |group, _| group.figure(|it| it.rss_peak_bytes, bytes));
 const TIMES_GEARMAND: Column = ("× gearmand", times_gearmand);
@@ -466,12 +469,12 @@ mod tests {
         assert_eq!(
             text,
             "## steady\n\n50 clients, 8 workers.\n\n\
-             | contender | jobs/s | p50 | p99 | p99.9 | CPU µs/job | × floor | calls/job | \
+             | contender | jobs/s | p50 | p99 | p99.9 | CPU/job | × floor | calls/job | \
              memory |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n\
              | ringgear-uring | 95_000 (90_000–100_000) | 120 µs | 1.50 ms | – | \
-             10.0 (2.50 + 7.50) | 1.25 | – | 4.00 MiB |\n\
-             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8.00 (2.00 + 6.00) | 1.00 | – | \
+             10.0 µs (2.50 µs + 7.50 µs) | 1.25 | – | 4.00 MiB |\n\
+             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8.00 µs (2.00 µs + 6.00 µs) | 1.00 | – | \
              4.00 MiB |\n\
              | perl | **failed** | – | – | – | – | – | – | – |\n\
              | redis | absent | – | – | – | – | – | – | – |\n\n\

@@ -28,10 +28,12 @@ use self::watch::Admin;
 use self::workload::Workload;
 use crate::contender::ringgear as ours;
 use crate::data_dir::DataDir;
+use crate::format::{bytes, number};
 use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
 use crate::process::{Cores, Cpu, Memory, Persistence, Server, Start, raise_descriptors};
+use crate::progress::span;
 use crate::run_dir;
 use crate::sample;
 use crate::wire::Wire;
@@ -137,7 +139,7 @@ impl<'a> Soak<'a> {
                 next_row += self.options.every;
                 self.counts = workload.counts();
                 let row = self.row(self.start.elapsed() < under_load)?;
-                eprintln!("{}", progress(&row));
+                eprintln!("{}", progress(&row, under_load));
                 self.rows.push(row);
                 sample::write(&folder.join(report::SAMPLES), &self.rows)?;
             } else {
@@ -240,7 +242,7 @@ impl<'a> Soak<'a> {
     }
 
     fn heading(&self, data_dir: Option<&DataDir>) -> String {
-        let SoakOptions { minutes, rate, churn, worker_crash, threads, .. } = self.options;
+        let SoakOptions { minutes, churn, worker_crash, threads, .. } = self.options;
         let mut text = format!(
             "# {} {}\n\n```sh\n{}\n```\n\n{}",
             run_dir::today(),
@@ -250,11 +252,12 @@ impl<'a> Soak<'a> {
         );
         let _ = writeln!(
             text,
-            "* {}, `--io {} --threads {threads}`; {minutes} minutes of {rate} jobs/s, {churn} \
+            "* {}, `--io {} --threads {threads}`; {minutes} minutes of {} jobs/s, {churn} \
              connections replaced a second, {} % of jobs lose their worker; `status` and `workers` \
              once a second.",
             self.version,
             io_name(self.options),
+            number(self.options.rate),
             worker_crash * 100.0
         );
         if let Some(data_dir) = data_dir {
@@ -269,17 +272,19 @@ fn io_name(options: &SoakOptions) -> String {
     options.io.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
 }
 
-/// One row in one line.
-fn progress(row: &Row) -> String {
+/// One row in one line, and how much of the time under load is left.
+fn progress(row: &Row, under_load: Duration) -> String {
+    let whole = under_load.as_secs_f64();
     format!(
-        "{:>6.0} s {:>8.0} jobs/s {:>8.1} MiB {:>4} descriptors {:>5} connections {:>6} jobs \
-         {} faults",
-        row.seconds,
-        row.jobs_per_second,
-        row.rss_bytes / 1024.0 / 1024.0,
+        "{} of {}, {} left: {} jobs/s  {}  {} descriptors  {} connections  {} jobs  {} faults",
+        span(row.seconds),
+        span(whole),
+        span((whole - row.seconds).max(0.0)),
+        number(row.jobs_per_second),
+        bytes(row.rss_bytes),
         row.descriptors,
         row.connections,
-        row.jobs,
+        number(row.jobs as f64),
         row.faults
     )
 }

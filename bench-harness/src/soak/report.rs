@@ -55,7 +55,9 @@ fn loads(outcomes: &[Outcome]) -> String {
          faults |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for it in outcomes {
-        let Outcome { name, about, jobs, reruns, replaced, .. } = it;
+        let Outcome { name, about, .. } = it;
+        let [jobs, reruns, replaced] =
+            [it.jobs, it.reruns, it.replaced].map(|count| number(count as f64));
         let [p50, p99, max] = [it.p50_us, it.p99_us, it.max_us].map(time);
         let faults = it.faults();
         let _ = writeln!(
