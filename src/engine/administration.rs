@@ -7,7 +7,7 @@
 
 use super::event::Step;
 use super::ids::{FunctionId, JobId};
-use super::job::State;
+use super::job::{Demand, State, Storage};
 use super::{Effect, Engine, FunctionBusy};
 
 impl Engine {
@@ -23,15 +23,14 @@ impl Engine {
     /// Ends a job that no worker is to run any more.
     fn end(&mut self, id: JobId) {
         let number = self.jobs[id].number;
-        self.counters.abandoned += u64::from(!self.jobs[id].cancelled);
+        self.counters.abandoned += u64::from(self.jobs[id].demand != Demand::Cancelled);
         self.fail(id);
         let job = &mut self.jobs[id];
         if job.state == State::Running {
-            job.cancelled = true;
-            job.background = false;
+            job.demand = Demand::Cancelled;
             // Removed from the store now, so that a restart before the worker is done doesn't
             // restore it.
-            if std::mem::take(&mut job.stored) {
+            if std::mem::replace(&mut job.storage, Storage::Memory) != Storage::Memory {
                 self.effects.push(Effect::Remove { number });
             }
             self.leave_unique_index(id);

@@ -53,7 +53,7 @@ pub use self::ids::{
     AbilityId, AttachmentId, ConnId, FunctionId, Id, JobId, Now, Ticket, UNIQUE_BYTES_MAX,
 };
 use self::index::Index;
-use self::job::{Job, Jobs, State};
+use self::job::{Demand, Job, Jobs, State};
 use self::list::List;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
@@ -267,7 +267,7 @@ impl Engine {
             self.counters.coalesced += 1;
             self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
-                self.jobs[id].background = true;
+                self.jobs[id].demand = Demand::Always;
                 self.store(id, function)
             } else {
                 self.attach(conn, id, None);
@@ -283,7 +283,7 @@ impl Engine {
         }
         let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
         let number = handle::job_number(sequence, self.functions[function].slot);
-        let mut job = Job::new(number, function, submit);
+        let mut job = Job::new(number, function, submit, now);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
         }
@@ -469,7 +469,11 @@ impl Engine {
     /// Whether a job's outcome still matters: a client waits for it, or it is a background job.
     #[must_use]
     pub fn is_wanted(&self, job: &Job) -> bool {
-        !job.cancelled && (job.background || !job.clients.is_empty())
+        match job.demand {
+            Demand::Always => true,
+            Demand::Clients => !job.clients.is_empty(),
+            Demand::Cancelled => false,
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::event::{Loss, Step};
 use super::ids::JobId;
-use super::job::State;
+use super::job::{Demand, State};
 use super::{ConnId, Effect, Engine, Now};
 
 /// Which end of its queue a job goes to.
@@ -34,8 +34,9 @@ impl Engine {
             .settings
             .attempts_max
             .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
-        if job.cancelled || (!job.background && job.clients.is_empty()) {
-            self.counters.abandoned += u64::from(!job.cancelled);
+        let is_cancelled = job.demand == Demand::Cancelled;
+        if is_cancelled || (!job.is_background() && job.clients.is_empty()) {
+            self.counters.abandoned += u64::from(!is_cancelled);
             self.note(Step::Abandoned, id, Some(worker));
             self.remove(id);
         } else if exhausted {
@@ -48,7 +49,7 @@ impl Engine {
             self.note(Step::Requeued(loss), id, Some(worker));
             let job = &mut self.jobs[id];
             (job.numerator, job.denominator) = (0, 0);
-            if job.stored {
+            if job.is_stored() {
                 let (number, attempts) = (job.number, job.attempts.into());
                 self.effects.push(Effect::SetAttempts { number, attempts });
             }
@@ -132,7 +133,7 @@ impl Engine {
         }
         let job = self.jobs.remove(id);
         self.leave_indexes(id, &job);
-        if job.stored {
+        if job.is_stored() {
             self.effects.push(Effect::Remove { number: job.number });
         }
         self.job_bytes -= job.bytes();
