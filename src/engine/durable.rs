@@ -14,7 +14,7 @@ use super::handle;
 use super::ids::{FunctionId, JobId};
 use super::job::{Demand, Job, State, Storage};
 use super::record::Row;
-use super::{ConnId, Effect, Engine, Now, Ticket};
+use super::{ConnId, Effect, Ending, Engine, Now, Ticket};
 
 /// Larger jobs wait for the store even with policy `Async`, as it may be unable to store them.
 const ASYNC_BYTES_MAX: usize = 1 << 20;
@@ -59,7 +59,7 @@ impl Engine {
             self.unqueue(id);
             self.start(id, now);
         }
-        self.drop_if_abandoned(id);
+        self.drop_if_abandoned(id, Ending::NotStored);
     }
 
     /// The store lost a job: stores it again. No submission waits for that.
@@ -84,6 +84,7 @@ impl Engine {
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
+        self.counters.recovered += 1;
         self.start(id, now);
         true
     }

@@ -29,6 +29,9 @@ impl Engine {
             assert!(may_wait || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
+        let come = self.counters.submitted + self.counters.recovered;
+        let gone = self.counters.all_ended();
+        assert_eq!(come, self.jobs.len() as u64 + gone, "each job is counted once");
         let delayed =
             self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Delayed);
         assert_eq!(delayed.count(), self.clock.delayed);

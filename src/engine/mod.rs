@@ -43,7 +43,7 @@ use foldhash::quality::SeedableRandomState;
 
 pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
-pub use self::counters::Counters;
+pub use self::counters::{Counters, Ending};
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
@@ -238,7 +238,7 @@ impl Engine {
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
-            self.drop_if_abandoned(job);
+            self.drop_if_abandoned(job, Ending::Abandoned);
         }
         self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
@@ -264,7 +264,7 @@ impl Engine {
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
-            self.counters.coalesced += 1;
+            self.counters.joined += 1;
             self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
                 self.jobs[id].demand = Demand::Always;
@@ -288,7 +288,7 @@ impl Engine {
             job.run_at_s = job::start_s(run_at_s);
         }
         let id = self.insert(job, unique_hash);
-        self.counters.created += 1;
+        self.counters.submitted += 1;
         self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
             self.store(id, function)
@@ -357,8 +357,14 @@ impl Engine {
         } else {
             self.unqueue(id);
         }
-        self.remove(id);
-        self.counters.finished += 1;
+        self.remove(
+            id,
+            match outcome {
+                Outcome::Complete => Ending::Completed,
+                Outcome::Fail => Ending::Failed,
+                Outcome::Exception => Ending::Exception,
+            },
+        );
         Ok(())
     }
 
