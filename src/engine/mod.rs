@@ -31,6 +31,7 @@ mod ids;
 mod invariants;
 mod late;
 mod lookup;
+mod next_due;
 mod registry;
 mod sequences;
 mod settings;
@@ -43,7 +44,7 @@ use foldhash::quality::SeedableRandomState;
 
 pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
-pub use self::counters::Counters;
+pub use self::counters::{Counters, Ending};
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
@@ -53,8 +54,10 @@ pub use self::ids::{
     AbilityId, AttachmentId, ConnId, FunctionId, Id, JobId, Now, Ticket, UNIQUE_BYTES_MAX,
 };
 use self::index::Index;
-use self::job::{Job, Jobs, State};
+use self::job::{Demand, Job, Jobs, State};
 use self::list::List;
+pub use self::next_due::DuePass;
+use self::next_due::NextDues;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
@@ -151,6 +154,7 @@ pub struct Engine {
     by_unique: Index<JobId>,
     pub(crate) timers: Timers<Due>,
     clock: ClockWatch,
+    next_dues: NextDues,
     drain: Drain,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
@@ -187,6 +191,7 @@ impl Engine {
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
             clock: ClockWatch::default(),
+            next_dues: NextDues::default(),
             drain: Drain::default(),
             running: 0,
             queued: [0; 3],
@@ -238,7 +243,7 @@ impl Engine {
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
-            self.drop_if_abandoned(job);
+            self.drop_if_abandoned(job, Ending::Abandoned);
         }
         self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
@@ -264,10 +269,10 @@ impl Engine {
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
-            self.counters.coalesced += 1;
+            self.counters.joined += 1;
             self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
-                self.jobs[id].background = true;
+                self.jobs[id].demand = Demand::Always;
                 self.store(id, function)
             } else {
                 self.attach(conn, id, None);
@@ -283,12 +288,12 @@ impl Engine {
         }
         let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
         let number = handle::job_number(sequence, self.functions[function].slot);
-        let mut job = Job::new(number, function, submit);
+        let mut job = Job::new(number, function, submit, now);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
         }
         let id = self.insert(job, unique_hash);
-        self.counters.created += 1;
+        self.counters.submitted += 1;
         self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
             self.store(id, function)
@@ -357,8 +362,14 @@ impl Engine {
         } else {
             self.unqueue(id);
         }
-        self.remove(id);
-        self.counters.finished += 1;
+        self.remove(
+            id,
+            match outcome {
+                Outcome::Complete => Ending::Completed,
+                Outcome::Fail => Ending::Failed,
+                Outcome::Exception => Ending::Exception,
+            },
+        );
         Ok(())
     }
 
@@ -466,10 +477,28 @@ impl Engine {
         &self.functions[job.function]
     }
 
+    /// The worker that runs a job.
+    #[must_use]
+    pub fn worker_of(&self, job: &Job) -> ConnId {
+        self.abilities.records[job.ability()].conn
+    }
+
+    /// Since when the oldest of the jobs at the heads of a function's queues could have been
+    /// started, in milliseconds since 1970.
+    #[must_use]
+    pub fn oldest_ms(&self, function: &Function) -> Option<u64> {
+        let heads = function.queues.iter().filter_map(|queue| queue.jobs.front());
+        heads.map(|id| self.jobs[id].ready_since_ms()).min()
+    }
+
     /// Whether a job's outcome still matters: a client waits for it, or it is a background job.
     #[must_use]
     pub fn is_wanted(&self, job: &Job) -> bool {
-        !job.cancelled && (job.background || !job.clients.is_empty())
+        match job.demand {
+            Demand::Always => true,
+            Demand::Clients => !job.clients.is_empty(),
+            Demand::Cancelled => false,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ mod packet_log;
 mod refusals;
 mod route;
 mod settings;
+pub mod stats;
 mod unread;
 
 use std::net::SocketAddr;
@@ -103,6 +104,8 @@ pub struct Shard {
     published_priorities: PrioritySet,
     complaints: Complaints,
     refusals: Refusals,
+    /// When it was made.
+    started: Now,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -128,6 +131,7 @@ impl Shard {
             published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
             refusals: Refusals::default(),
+            started: now,
             counters: Counters::default(),
             settings,
         }
@@ -136,6 +140,29 @@ impl Shard {
     /// Takes no more jobs: the server is to end when none is left.
     pub fn drain(&mut self, now: Now) {
         self.engine.drain(now);
+    }
+
+    #[inline]
+    fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
+        loop {
+            while let Some(conn) = self.connections.pop_resumed() {
+                self.handle_frames(conn, &[], now);
+            }
+            // All that came together has been handled.
+            if self.engine.wake_sleepers(now) {
+                self.deliver(None, now);
+            }
+            if let Some(conn) = self.connections.pop_dirty() {
+                return Some(conn);
+            }
+            if self.unread.is_empty() {
+                return None;
+            }
+            self.check_unread(now);
+            if !self.connections.has_dirty() && !self.connections.has_resumed() {
+                return None;
+            }
+        }
     }
 }
 
@@ -152,7 +179,7 @@ impl Service for Shard {
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
-        let session = Session::new(self.settings.exceptions);
+        let session = Session::new(self.settings.exceptions, now);
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.counters.connected += 1;
@@ -221,25 +248,11 @@ impl Service for Shard {
     /// Requests that waited go on in here, and sleeping workers are woken.
     #[inline]
     fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
-        loop {
-            while let Some(conn) = self.connections.pop_resumed() {
-                self.handle_frames(conn, &[], now);
-            }
-            // All that came together has been handled.
-            if self.engine.wake_sleepers(now) {
-                self.deliver(None, now);
-            }
-            if let Some(conn) = self.connections.pop_dirty() {
-                return Some(conn);
-            }
-            if self.unread.is_empty() {
-                return None;
-            }
-            self.check_unread(now);
-            if !self.connections.has_dirty() && !self.connections.has_resumed() {
-                return None;
-            }
+        let dirty = self.next_dirty(now);
+        if dirty.is_none() {
+            self.connections.end_turn();
         }
+        dirty
     }
 
     #[inline]
