@@ -426,6 +426,13 @@ impl Engine {
         }
     }
 
+    /// Whether `take_effects` has any.
+    #[inline]
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Moves all effects since the last call into `effects`, which must be empty.
     #[inline]
     pub fn take_effects(&mut self, effects: &mut Vec<Effect>) {

@@ -115,9 +115,9 @@ impl Shard {
         {
             self.count_submission(conn, self.settings.cores.own);
         }
-        let work = if let Request::Work(work) = request { Some(*work) } else { None };
+        let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
-            && let Some(number) = work.and_then(|work| self.number_of(&work))
+            && let Some(number) = work.and_then(|work| self.number_of(work))
         {
             self.note_late(conn, number, now);
         }
@@ -230,7 +230,7 @@ impl Shard {
         let work = self.with_context(conn, None, 0, now, |session, cx| {
             session.handle_refused(command, head, why, cx)
         });
-        self.deliver(work, now);
+        self.deliver(work.as_ref(), now);
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {
             self.fail_at_owner(conn, c_string(head));
