@@ -345,11 +345,10 @@ impl Engine {
         number: u64,
         outcome: Outcome,
     ) -> Result<(), NotRunning> {
-        let attempt = self.find_attempt(conn, number);
-        let (id, is_running) = attempt.inspect_err(|NotRunning| {
-            // The sender knows the handle, so it had the job until its attempt timed out.
-            self.counters.late += u64::from(self.is_running(number));
-        })?;
+        let Ok((id, is_running)) = self.find_attempt(conn, number) else {
+            self.count_late(number);
+            return Err(NotRunning);
+        };
         self.note(Step::Finished(outcome), id, Some(conn));
         self.forward(id);
         if is_running {
