@@ -138,7 +138,7 @@ impl Connections {
     }
 
     /// Changes a connection's outbox. Returns what `change` does, and the bytes that wait to leave.
-    #[inline]
+    #[inline(always)]
     pub(in crate::shard) fn with_outbox<T>(
         &mut self,
         conn: ConnId,
@@ -148,7 +148,7 @@ impl Connections {
     }
 
     /// Lets a session handle something, and write to its outbox. Returns likewise.
-    #[inline]
+    #[inline(always)]
     pub(in crate::shard) fn with_session<T>(
         &mut self,
         conn: ConnId,
