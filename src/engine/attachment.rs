@@ -70,7 +70,15 @@ impl Engine {
     }
 
     /// Forwards the packet that is being handled to the job's clients.
+    #[inline(always)]
     pub(super) fn forward(&mut self, id: JobId) {
+        if !self.jobs[id].clients.is_empty() {
+            self.forward_to_clients(id);
+        }
+    }
+
+    #[inline(never)]
+    fn forward_to_clients(&mut self, id: JobId) {
         for attachment in self.jobs[id].clients.iter(&self.attachments, OF_JOB) {
             let conn = self.attachments[attachment].conn;
             self.effects.push(Effect::Forward { conn });

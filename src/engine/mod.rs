@@ -349,8 +349,8 @@ impl Engine {
             self.count_late(number);
             return Err(NotRunning);
         };
-        self.note(Step::Finished(outcome), id, Some(conn));
         self.forward(id);
+        self.note(Step::Finished(outcome), id, Some(conn));
         if is_running {
             self.release(id);
         } else {
