@@ -22,7 +22,7 @@ use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 impl Shard {
     /// Brings the engine's effects to the connections they are for. `work` is the packet that was
     /// handled, if clients are to get it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deliver(&mut self, work: Option<&Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
         while let Some(conn) = self.declined.pop() {
@@ -42,7 +42,7 @@ impl Shard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn deliver_effects(&mut self, work: Option<&Work<'_>>, now: Now) {
         self.log_jobs(now);
         // Most packets have none.
