@@ -12,6 +12,7 @@ use super::Shard;
 use super::job_log::PEERS;
 use super::listing::progress::Progress;
 use super::packet_log::{log_line, log_received};
+use super::refusals::Kind;
 use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
@@ -20,6 +21,11 @@ use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
 use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
+
+/// Whether a text line is the first one of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    matches!(line.last_chunk::<9>(), Some(b" HTTP/1.1" | b" HTTP/1.0" | b" HTTP/2.0"))
+}
 
 impl Shard {
     /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
@@ -183,6 +189,9 @@ impl Shard {
     #[inline(never)]
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
         log_line(conn, line);
+        if is_http(line) {
+            self.count_refusal(Kind::Http, conn, now);
+        }
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }
