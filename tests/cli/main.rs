@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 /// What this machine or user lacks.
-#[path = "server/skips.rs"]
+#[path = "../server/skips.rs"]
 mod skips;
 
 const DEADLINE: Duration = Duration::from_secs(20);
