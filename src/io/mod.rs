@@ -30,8 +30,8 @@ use self::cores::numbers::Numbers;
 use self::cores::utilization::Meter;
 use self::driver::CoreLoop;
 pub use self::driver::{
-    ConnectionLimits, Driver, DriverError, EventLoop, GlommioError, UringError, choose,
-    connection_limits,
+    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, GlommioError,
+    UringError, choose, connection_limits,
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;

@@ -186,6 +186,11 @@ impl Postgres {
         Ok(Self { link, runtime, next_sequence })
     }
 
+    /// Checks a connection string without connecting.
+    pub(super) fn check_conninfo(conninfo: &str) -> Result<(), StoreError> {
+        conninfo::config(conninfo, |name| std::env::var(name).ok()).map(drop)
+    }
+
     /// The record in the tables, which another server may own; `None` if it can't be read or there
     /// is none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {

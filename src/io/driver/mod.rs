@@ -25,7 +25,7 @@ use crate::io::runtime::CoreRuntime;
 use crate::io::store_link::StoreLost;
 
 /// Descriptors that are reserved for other uses than connections.
-const DESCRIPTORS_RESERVED: u64 = 64;
+pub const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// Which event loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
