@@ -16,7 +16,7 @@ use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, KeepAlive, Listeners, Server, Signals, Sockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Server, Signals, Sockets,
 };
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{self, Opened};
@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         Err(EarlyExit::Print(text)) => {
             return match std::io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&format!("cannot print: {error}")),
+                Err(error) => {
+                    fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
+                }
             };
         }
         Err(EarlyExit::Error(problem)) => return fail(&problem),
@@ -87,7 +89,7 @@ fn serve_logged(
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
-    let signals = Signals::install(cores(options))?;
+    let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
@@ -183,7 +185,9 @@ fn host_info(descriptors: u64, connections: ConnectionLimits) -> Result<HostInfo
         memory_bytes: machine::memory_bytes(),
         descriptors,
         connections,
-        random: getrandom::u64()?,
+        random: getrandom::u64().map_err(|cause| {
+            format!("the kernel gives no random bytes: {cause}; allow getrandom(2) to the server")
+        })?,
         unix_ms: unix_ms(),
         pid: std::process::id(),
     })

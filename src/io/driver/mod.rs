@@ -53,7 +53,7 @@ pub enum DriverError {
     #[error(transparent)]
     StoreLost(#[from] StoreLost),
     /// A system call of the event loop failed.
-    #[error("the event loop failed: {0}")]
+    #[error("the event loop failed: {0}; choose another with --io")]
     Loop(#[from] std::io::Error),
 }
 

@@ -58,6 +58,12 @@ pub enum ListenError {
          `ip address` lists, or 0.0.0.0 for all"
     )]
     NotLocal(SocketAddr),
+    /// No descriptor is left for another socket.
+    #[error(
+        "cannot listen on {0}: there are too few descriptors for so many cores; give more with \
+         --file-descriptors or LimitNOFILE=, or lower --threads"
+    )]
+    Descriptors(SocketAddr),
     /// Anything else.
     #[error(
         "cannot listen on {address}: {cause}; give --listen another address or --port another port"
@@ -249,6 +255,9 @@ fn bind_all(
             Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address)),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
                 return Err(ListenError::Permission(address));
+            }
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                return Err(ListenError::Descriptors(address));
             }
             Err(cause) if cause.kind() == ErrorKind::AddrNotAvailable => {
                 return Err(ListenError::NotLocal(address));

@@ -55,7 +55,10 @@ impl SessionError {
             }
             Self::Timeout(limit) => {
                 let limit_s = limit.as_secs();
-                return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
+                return StoreError::Unavailable(format!(
+                    "{place} didn't answer for {limit_s} s: look after its load, its disk and the \
+                     network"
+                ));
             }
             Self::Error(error) => error,
         };
@@ -76,8 +79,22 @@ impl SessionError {
                          there, and whether its disk keeps up"
                 )
             }
-            Some(_) => format!("{place} refused a statement: {}", with_causes(&error)),
-            None => format!("no connection to {place}: {}", with_causes(&error)),
+            Some(&SqlState::CANNOT_CONNECT_NOW) => {
+                format!("{place} isn't ready: {}; wait until it is", with_causes(&error))
+            }
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => format!(
+                "{place} has no connection left: {}; raise max_connections there, or end sessions",
+                with_causes(&error)
+            ),
+            Some(_) => format!(
+                "{place} refused a statement: {}; its log has more about it",
+                with_causes(&error)
+            ),
+            None => format!(
+                "no connection to {place}: {}; see whether PostgreSQL runs there and the network \
+                 is up",
+                with_causes(&error)
+            ),
         })
     }
 
