@@ -13,7 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use toml::de::{DeTable, DeValue};
 
-use super::mistakes::{Spelling, meant, option, sentence, single_dash};
+use super::mistakes::{Spelling, meant, option as option_named, sentence, single_dash};
 use super::options::{COMMAND_LINE_ONLY, Options, command};
 use super::values::shown;
 
@@ -49,6 +49,8 @@ impl File<'_> {
 /// A configuration file as command-line arguments. A file whose first line begins with a dash is in
 /// gearmand's format, any other one is TOML; lines that begin with `#` are comments in both.
 pub(super) fn file_arguments(text: &str) -> Result<Vec<OsString>, Mistake> {
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.lines().map(str::trim_start);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
     match first {
@@ -122,7 +124,7 @@ fn toml(file: File<'_>) -> Result<Vec<OsString>, Mistake> {
     let mut arguments = Vec::new();
     for (key, value) in entries {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
-        let Some(option) = option(name) else {
+        let Some(option) = option_named(name) else {
             // `--port=4731` is TOML, too.
             let sentence = match name.starts_with('-') {
                 true => not_toml(file.0, at, ""),
@@ -198,7 +200,7 @@ fn not_toml(text: &str, at: usize, message: &str) -> String {
         Some((name, value)) => (name.trim(), value.trim_start_matches(['=', ' ', '\t'])),
         None => (line.trim_start_matches('-'), ""),
     };
-    let Some(option) = option(&name.replace('_', "-")) else {
+    let Some(option) = option_named(&name.replace('_', "-")) else {
         let message = message.lines().collect::<Vec<_>>().join(", ");
         return format!("this line isn't TOML ({message}): ringgeard --print-config prints a file");
     };
@@ -214,7 +216,11 @@ fn not_toml(text: &str, at: usize, message: &str) -> String {
         value if value.parse::<i64>().is_ok() => format!("{name} = {value}"),
         value => format!("{name} = \"{value}\""),
     };
-    if value.contains(['=', ' ']) {
+    let is_option = |word: &str| {
+        let name = word.split('=').next().unwrap_or_default().trim_start_matches('-');
+        word.contains('=') && option_named(name).is_some()
+    };
+    if value.split_whitespace().any(is_option) {
         return format!("this line isn't TOML: give {name} and every other key a line of its own");
     }
     if is_of_gearmand {
@@ -222,6 +228,10 @@ fn not_toml(text: &str, at: usize, message: &str) -> String {
             "this line is in gearmand's format, and the first is TOML: write {toml}, or all lines \
              with dashes"
         );
+    }
+    if value.contains(' ') {
+        // gearmand's format has no quotes.
+        return format!("this line isn't TOML: write {toml}");
     }
     let words = if takes_value { format!("--{name}={value}") } else { format!("--{name}") };
     format!(

@@ -122,6 +122,9 @@ fn unknown(argument: &str, suggested: Option<&str>, spelling: Spelling) -> Strin
 }
 
 fn stray(word: &str) -> String {
+    if word.len() > 1 && word.starts_with('@') {
+        return "a second file is named with @: leave one of them out".to_owned();
+    }
     let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
     let written = without_password(word);
     match (option(&name.replace('_', "-")), value) {

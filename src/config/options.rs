@@ -43,7 +43,8 @@ pub struct Options {
     ///
     /// All of its addresses are bound. Loopback of both families unless given; "" means every
     /// address of this host.
-    #[arg(short = 'L', long, value_name = "HOST", help_heading = LISTENING)]
+    #[arg(short = 'L', long, value_name = "HOST", help_heading = LISTENING,
+        value_parser = values::host)]
     pub listen: Option<String>,
 
     /// Port to listen on

@@ -64,7 +64,7 @@ fn reason(path: &Path, error: &io::Error) -> String {
     let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = parent.unwrap_or_else(|| Path::new(".")).display();
     match error.kind() {
-        ErrorKind::NotFound => {
+        ErrorKind::NotFound if !parent.is_some_and(Path::is_dir) => {
             format!("there is no folder {folder}; create it, or name another file")
         }
         ErrorKind::NotADirectory => {
