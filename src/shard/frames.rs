@@ -10,10 +10,15 @@ use tracing::warn;
 use super::Shard;
 use super::connections::{Closing, EndReason};
 use super::limits::{INBOUND_PAUSE_BYTES, OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES, SLOTS_PAUSE};
+use super::refusals::Kind;
 use super::remote::migration::Migration;
 use crate::engine::{ConnId, Now};
 use crate::wire::inbound::{Bounds, Inbound};
 use crate::wire::{ErrorReply, FrameError, Response};
+
+/// A TLS record: the fatal alert handshake_failure (RFC 5246, 7.2), of version 1.0, which peers of
+/// any version read.
+const TLS_HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
 
 impl Shard {
     /// Handles `input` and what waited before it, as far as the outbox allows.
@@ -49,10 +54,14 @@ impl Shard {
                     break;
                 }
                 Err(error) => {
-                    if error == FrameError::Body {
-                        self.push(conn, &Response::Error(ErrorReply::BodyTooLarge), now);
+                    match error {
+                        FrameError::Tls => self.refuse_tls(conn, now),
+                        FrameError::Body => {
+                            self.push(conn, &Response::Error(ErrorReply::BodyTooLarge), now);
+                            self.close_malformed(conn, &error, now);
+                        }
+                        error => self.close_malformed(conn, &error, now),
                     }
-                    self.close_malformed(conn, &error, now);
                     break;
                 }
             }
@@ -116,6 +125,18 @@ impl Shard {
             throttled || connection.blocked || connection.outbox().held() >= SLOTS_PAUSE;
         // What is left of a list goes on when its last part has left.
         connection.paused || connection.listing.is_some()
+    }
+
+    /// Closes a connection whose peer begins a TLS handshake, once the alert that says so has left.
+    #[cold]
+    fn refuse_tls(&mut self, conn: ConnId, now: Now) {
+        self.push_text(conn, TLS_HANDSHAKE_FAILURE.to_vec(), now);
+        let connection = &mut self.connections[conn];
+        connection.closing = Closing::Flushing;
+        connection.end_reason = EndReason::Tls;
+        self.counters.malformed += 1;
+        self.connections.mark_dirty(conn);
+        self.count_refusal(Kind::Tls, conn, now);
     }
 
     /// Closes a connection whose bytes aren't Gearman's, once its replies have left.

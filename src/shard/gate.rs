@@ -12,14 +12,20 @@ use super::Shard;
 use super::job_log::PEERS;
 use super::listing::progress::Progress;
 use super::packet_log::{log_line, log_received};
+use super::refusals::Kind;
 use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::{self, Action};
-use crate::protocol::admin;
+use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
 use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
+
+/// Whether a text line is the first one of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    matches!(line.last_chunk::<9>(), Some(b" HTTP/1.1" | b" HTTP/1.0" | b" HTTP/2.0"))
+}
 
 impl Shard {
     /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
@@ -181,6 +187,9 @@ impl Shard {
     #[inline(never)]
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
         log_line(conn, line);
+        if is_http(line) {
+            self.count_refusal(Kind::Http, conn, now);
+        }
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }
@@ -202,10 +211,15 @@ impl Shard {
         let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         match admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text) {
-            Ok(listing) => {
-                self.connections[conn].listing = listing.map(|it| Box::new(Progress::of(it)));
+            Ok(answer) => {
                 self.push_text(conn, text, now);
-                self.deliver(None, now);
+                match answer {
+                    Answer::Text => self.deliver(None, now),
+                    Answer::List(listing) => {
+                        self.connections[conn].listing = Some(Box::new(Progress::of(listing)));
+                    }
+                    Answer::Stats => self.ask_all(conn, Question::Stats, now),
+                }
             }
             Err(error) => {
                 self.text = text;

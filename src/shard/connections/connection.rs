@@ -43,6 +43,7 @@ pub(in crate::shard) enum EndReason {
     Reset,
     HostGone,
     Malformed,
+    Tls,
     Unread,
 }
 
@@ -54,6 +55,7 @@ impl EndReason {
             Self::Reset => "the connection broke",
             Self::HostGone => "the peer's host is gone",
             Self::Malformed => "malformed bytes",
+            Self::Tls => "a TLS handshake on a port without TLS",
             Self::Unread => "too much unread output",
         }
     }
@@ -122,7 +124,7 @@ impl Connection {
     /// The proxy of a connection that came in on another core.
     pub(in crate::shard) fn proxy(from: Core, key: ConnKey) -> Self {
         let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let connection = Self::new(origin, Session::new(false), key.generation);
+        let connection = Self::new(origin, Session::of_proxy(None, false), key.generation);
         Self { proxy_for: Some((from, key)), ..connection }
     }
 
