@@ -335,7 +335,8 @@ impl<L: Links> Epoll<L> {
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(conn.index()), interest)
         {
-            warn!(%error, "connection dropped: it can't be polled");
+            let remedy = "raise the sysctl fs.epoll.max_user_watches";
+            warn!(%error, "connection dropped: it can't be polled; {remedy}");
             self.service().disconnect(conn, now);
             return;
         }
