@@ -1,9 +1,9 @@
 //! The kernel's side of the server: starts it, and runs each core's shard on an event loop.
 //!
-//! `host` wraps the host (sockets, signals, clocks, the log), `cores` is what cores share,
-//! `runtime` is one core's part of both around its shard, and `driver` has the event loops that a
-//! runtime runs on. They know sockets and the service's contract, and nothing of Gearman; the shard
-//! calls none of them.
+//! `host` wraps the host (sockets, signals, clocks, the log), `cores` is what cores share, `links`
+//! is what one core exchanges with other threads, `runtime` decides when it acts, and `driver` has
+//! the event loops that a runtime runs on. They know sockets and the service's contract, and
+//! nothing of Gearman; the shard calls none of them.
 //!
 //! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
 //! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
