@@ -84,6 +84,7 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     );
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
+    assert!(errors.contains(" measurements, about ") && errors.contains(", 0 s left"), "{errors}");
     let table = String::from_utf8(output.stdout).unwrap();
     for text in [
         "## steady",
