@@ -353,6 +353,11 @@ fn one_line(note: &str) -> String {
     note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
 }
 
+/// A figure in units of another one, if that is more than nothing.
+fn times(figure: f64, unit: f64) -> Option<String> {
+    (unit > 0.0).then(|| number(figure / unit))
+}
+
 /// CPU per job in units of the cheapest floor's.
 fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     let floors = groups
@@ -360,7 +365,7 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .filter(|it| it.scenario == group.scenario && it.contender.starts_with("floor-"))
         .filter_map(Group::cpu);
     let floor = floors.map(|cpu| cpu.median).min_by(f64::total_cmp)?;
-    Some(format!("{:.2}", group.cpu()?.median / floor))
+    times(group.cpu()?.median, floor)
 }
 
 /// A figure in units of the same contender's where the scenario's `x` is least.
@@ -374,7 +379,7 @@ fn times_least<'a>(
         .filter(|it| it.is_of_same(group))
         .filter_map(|it| Some((it.x()?, spread(it)?.median)))
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("{:.2}", spread(group)?.median / least))
+    times(spread(group)?.median, least)
 }
 
 /// Jobs a second in units of the faster gearmand's.
@@ -384,9 +389,8 @@ fn times_gearmand(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .filter(|it| (it.scenario, it.point) == (group.scenario, group.point))
         .filter(|it| it.contender.starts_with("gearmand"))
         .filter_map(|it| Some(it.rate()?.median))
-        .max_by(f64::total_cmp)
-        .filter(|&rate| rate > 0.0)?;
-    Some(number(group.rate()?.median / theirs))
+        .max_by(f64::total_cmp)?;
+    times(group.rate()?.median, theirs)
 }
 
 /// p50 and p99 beside jobs that are stored in units of those beside as many that aren't.
@@ -397,7 +401,7 @@ fn times_memory(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     let mut same = groups.iter().filter(|it| it.is_of_same(group));
     let memory = same.find(|it| it.point == BESIDE_MEMORY)?;
     let ratio = |percentile: fn(&Sample) -> Option<f64>| {
-        Some(number(group.spread(percentile)?.median / memory.spread(percentile)?.median))
+        times(group.spread(percentile)?.median, memory.spread(percentile)?.median)
     };
     Some(format!("{} / {}", ratio(|it| it.p50_us)?, ratio(|it| it.p99_us)?))
 }
@@ -482,6 +486,14 @@ mod tests {
              * perl: 1 of 1 samples failed and don't count.\n\
              * redis: not installed.\n\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_measured_in_units_of_nothing() {
+        let samples = [sample("ringgear-uring", 0.0, 9.0), sample("floor-uring", 0.0, 0.0)];
+        let groups = Group::all(&samples);
+        assert_eq!(times_floor(&groups[0], &groups), None);
+        assert_eq!(times_least(&groups[0], &groups, Group::rate), None);
     }
 
     #[test]
