@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     pub(crate) memory_gib: f64,
     pub(crate) kernel: String,
     pub(crate) system: String,
-    /// The one that was measured, if it is known, and whether there were changes.
+    /// Of what was measured, if it is known, and whether there were changes.
     pub(crate) commit: String,
     pub(crate) compiler: String,
 }
