@@ -135,7 +135,7 @@ impl Server {
     /// Starts a server with more options.
     pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
         match contender {
-            Contender::Gearmand => Self::start_gearmand(options),
+            Contender::Gearmand => Self::start_gearmand(options, &[]),
             ringgear => {
                 let (driver, cores) = ringgear.driver();
                 let options = [&["--threads", cores], options].concat();
@@ -169,7 +169,8 @@ impl Server {
         self.address.set_port(port);
     }
 
-    fn start_gearmand(options: &[&str]) -> Option<Self> {
+    /// Starts gearmand with these variables in its environment; `None` if it isn't installed.
+    pub(crate) fn start_gearmand(options: &[&str], variables: &[(&str, &str)]) -> Option<Self> {
         let path = tool("gearmand")?;
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -179,6 +180,7 @@ impl Server {
             let port = port.to_string();
             command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
             forget_environment(&mut command);
+            command.envs(variables.iter().copied());
             let (child, log) = spawn(&mut command);
             let mut server = Self { child, address, log, _share: None };
             loop {
