@@ -40,7 +40,7 @@ impl Live {
         self.next_seconds = counts.seconds + every.as_secs_f64();
         let line = serde_json::to_string(counts).unwrap_or_default();
         writeln!(std::io::stderr(), "{line}")
-            .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
+            .map_err(|cause| Error::Unread { stream: "standard error", cause })
     }
 }
 
