@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -356,11 +356,14 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     (child, log)
 }
 
-/// Where a tool is; `None` if this machine lacks it, for which the test is skipped.
+/// Where a tool is; `None` if this machine lacks it, for which the test is skipped. Searches the
+/// folders of PATH and the `sbin` beside each, which users don't have in theirs: nothing else, so
+/// that another PATH is another set of tools.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
-    let found = places.map(|place| Path::new(place).join(name)).find(|path| path.is_file());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path);
+    let places = folders.flat_map(|folder| [folder.clone(), folder.with_file_name("sbin")]);
+    let found = places.map(|place| place.join(name)).find(|path| path.is_file());
     if found.is_none() {
         skip(&format!("{name} is not installed"));
     }
