@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,8 @@ impl Drop for Share {
 struct Log {
     text: Mutex<String>,
     grown: Condvar,
+    /// Whether all of it has been read.
+    is_read: AtomicBool,
 }
 
 impl Server {
@@ -300,9 +303,12 @@ impl Server {
         sentence
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the end of the process and of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait_until("the server to end", || self.child.try_wait().expect("a child"))
+        let status = wait_until("the server to end", || self.child.try_wait().expect("a child"));
+        let is_read = || self.log.is_read.load(Ordering::Acquire).then_some(());
+        wait_until("the end of its log", is_read);
+        status
     }
 }
 
@@ -352,6 +358,7 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
             writer.grown.notify_all();
             line.clear();
         }
+        writer.is_read.store(true, Ordering::Release);
     });
     (child, log)
 }
