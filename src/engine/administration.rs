@@ -7,8 +7,8 @@
 
 use super::event::Step;
 use super::ids::{FunctionId, JobId};
-use super::job::State;
-use super::{Effect, Engine, FunctionBusy};
+use super::job::{Demand, State, Storage};
+use super::{Effect, Ending, Engine, FunctionBusy};
 
 impl Engine {
     /// Cancels a job and reports it to its clients as failed. A running job stays until its worker
@@ -16,28 +16,26 @@ impl Engine {
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
         self.note(Step::Cancelled, id, None);
-        self.end(id);
+        self.end(id, Ending::Cancelled);
         true
     }
 
     /// Ends a job that no worker is to run any more.
-    fn end(&mut self, id: JobId) {
+    fn end(&mut self, id: JobId, ending: Ending) {
         let number = self.jobs[id].number;
-        self.counters.abandoned += u64::from(!self.jobs[id].cancelled);
         self.fail(id);
         let job = &mut self.jobs[id];
         if job.state == State::Running {
-            job.cancelled = true;
-            job.background = false;
+            job.demand = Demand::Cancelled;
             // Removed from the store now, so that a restart before the worker is done doesn't
             // restore it.
-            if std::mem::take(&mut job.stored) {
+            if std::mem::replace(&mut job.storage, Storage::Memory) != Storage::Memory {
                 self.effects.push(Effect::Remove { number });
             }
             self.leave_unique_index(id);
         } else {
             self.unqueue(id);
-            self.remove(id);
+            self.remove(id, ending);
         }
     }
 
@@ -62,7 +60,7 @@ impl Engine {
             let jobs = self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.function == id);
             for id in jobs.map(|(id, _)| id).collect::<Vec<JobId>>() {
                 self.note(Step::Dropped, id, None);
-                self.end(id);
+                self.end(id, Ending::Dropped);
             }
         }
         self.functions.remove(id);

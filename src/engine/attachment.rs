@@ -10,7 +10,7 @@ use super::event::Step;
 use super::ids::{AttachmentId, JobId};
 use super::job::State;
 use super::list::{Linked, Links};
-use super::{ConnId, Effect, Engine, Ticket};
+use super::{ConnId, Effect, Ending, Engine, Ticket};
 
 /// One waiting submission: without a ticket it waits for the job's outcome, with one for the job to
 /// be on disk.
@@ -60,13 +60,12 @@ impl Engine {
 
     /// Removes a job whose outcome matters no more. A running job stays until its worker is done: a
     /// submission may still join it.
-    pub(super) fn drop_if_abandoned(&mut self, id: JobId) {
+    pub(super) fn drop_if_abandoned(&mut self, id: JobId, ending: Ending) {
         let job = &self.jobs[id];
         if job.state != State::Running && !self.is_wanted(job) {
-            self.counters.abandoned += 1;
             self.note(Step::Abandoned, id, None);
             self.unqueue(id);
-            self.remove(id);
+            self.remove(id, ending);
         }
     }
 

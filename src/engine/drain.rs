@@ -7,7 +7,7 @@
 
 use super::event::Step;
 use super::ids::JobId;
-use super::job::State;
+use super::job::{State, Storage};
 use super::{Due, Engine, Now};
 
 /// Jobs visited at a time.
@@ -53,7 +53,7 @@ impl Engine {
     /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
     #[must_use]
     pub fn unstored(&self) -> usize {
-        self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| !job.stored || job.storing).count()
+        self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.storage != Storage::Stored).count()
     }
 
     /// Jobs assigned to workers.
@@ -69,7 +69,7 @@ impl Engine {
         let jobs: Vec<(JobId, bool)> = jobs
             .map(|(id, job)| {
                 let waits = matches!(job.state, State::Queued | State::Delayed);
-                (id, job.stored && waits)
+                (id, job.is_stored() && waits)
             })
             .collect();
         if let Some(&(last, _)) = jobs.last() {
@@ -86,7 +86,7 @@ impl Engine {
     /// Whether a job is to be set aside instead of queued.
     #[inline]
     pub(super) fn is_for_next(&self, id: JobId) -> bool {
-        self.drain.is_on && self.jobs[id].stored
+        self.drain.is_on && self.jobs[id].is_stored()
     }
 
     /// Leaves a job that is in no place to the next server.

@@ -4,7 +4,7 @@
 //! (`State::Storing`), unless its function's policy is `Async`. Knows no store; the caller passes
 //! the effects on.
 //!
-//! Invariant: a job is `stored` between its `Effect::Insert` and its `Effect::Remove`, and each
+//! Invariant: a job `is_stored` between its `Effect::Insert` and its `Effect::Remove`, and each
 //! submission that waits for the store gets one answer, even if the job is removed meanwhile.
 
 use super::attachment::Attachment;
@@ -12,9 +12,9 @@ use super::event::Step;
 use super::function::Durability;
 use super::handle;
 use super::ids::{FunctionId, JobId};
-use super::job::{Job, State};
+use super::job::{Demand, Job, State, Storage};
 use super::record::Row;
-use super::{ConnId, Effect, Engine, Now, Ticket};
+use super::{ConnId, Effect, Ending, Engine, Now, Ticket};
 
 /// Larger jobs wait for the store even with policy `Async`, as it may be unable to store them.
 const ASYNC_BYTES_MAX: usize = 1 << 20;
@@ -28,7 +28,10 @@ impl Engine {
     /// A job is on disk: its waiting submissions are accepted, and it may start.
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
-        self.jobs[id].storing = false;
+        let job = &mut self.jobs[id];
+        if job.storage == Storage::Awaited {
+            job.storage = Storage::Stored;
+        }
         self.note(Step::Stored, id, None);
         self.accept(id);
         if self.jobs[id].state == State::Storing {
@@ -48,19 +51,22 @@ impl Engine {
             self.detach(attachment);
         }
         let job = &mut self.jobs[id];
-        (job.storing, job.stored, job.background) = (false, false, false);
+        job.storage = Storage::Memory;
+        if job.demand == Demand::Always {
+            job.demand = Demand::Clients;
+        }
         if !job.clients.is_empty() && matches!(job.state, State::Storing | State::Kept) {
             self.unqueue(id);
             self.start(id, now);
         }
-        self.drop_if_abandoned(id);
+        self.drop_if_abandoned(id, Ending::NotStored);
     }
 
     /// The store lost a job: stores it again. No submission waits for that.
     pub fn keep_again(&mut self, number: u64) {
         let Some(id) = self.find(number) else { return };
         let job = &self.jobs[id];
-        if job.stored && !job.storing {
+        if job.storage == Storage::Stored {
             self.effects.push(Effect::Insert { job: id, answered: true });
         }
     }
@@ -72,12 +78,13 @@ impl Engine {
         }
         self.sequences.skip(row.number >> handle::SLOT_BITS);
         let function = self.functions.find_or_create(&row.function);
-        let job = Job::restored(function, row);
+        let job = Job::restored(function, row, now);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
         // Another program may have stored two jobs with one unique key; submissions join the first.
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
+        self.counters.recovered += 1;
         self.start(id, now);
         true
     }
@@ -96,14 +103,13 @@ impl Engine {
             return false;
         }
         let job = &mut self.jobs[id];
-        if !job.stored {
+        if !job.is_stored() {
             let small = job.bytes() <= ASYNC_BYTES_MAX;
             let answered = durability == Durability::Async && self.async_allowed && small;
-            job.stored = true;
-            job.storing = !answered;
+            job.storage = if answered { Storage::Stored } else { Storage::Awaited };
             self.effects.push(Effect::Insert { job: id, answered });
         }
-        job.storing
+        job.storage == Storage::Awaited
     }
 
     /// Accepts the submissions that wait for a job to be on disk.

@@ -4,7 +4,7 @@
 
 use super::Engine;
 use super::ids::{FunctionId, JobId};
-use super::job::State;
+use super::job::{Demand, State, Storage};
 
 impl Engine {
     /// Checks all invariants between the engine's parts.
@@ -23,10 +23,15 @@ impl Engine {
             }
             let waits = job.timer.is_some() && job.state != State::Running;
             assert_eq!(job.state == State::Delayed, waits);
-            assert!(job.state != State::Storing || (job.storing && job.stored && job.background));
-            assert!(job.storing || job.waiting.is_empty(), "a submission waits for a job on disk");
+            let is_storing = job.storage == Storage::Awaited && job.is_background();
+            assert!(job.state != State::Storing || is_storing);
+            let may_wait = job.storage == Storage::Awaited || job.demand == Demand::Cancelled;
+            assert!(may_wait || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
+        let come = self.counters.submitted + self.counters.recovered;
+        let gone = self.counters.all_ended();
+        assert_eq!(come, self.jobs.len() as u64 + gone, "each job is counted once");
         let delayed =
             self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Delayed);
         assert_eq!(delayed.count(), self.clock.delayed);
@@ -41,7 +46,9 @@ impl Engine {
         let jobs = || self.jobs.iter_from(JobId::FIRST).map(|(_, job)| job);
         assert_eq!(jobs().filter(|job| job.state == State::Kept).count(), self.drain.kept);
         assert_eq!(jobs().filter(|job| job.state == State::Running).count(), self.running);
-        assert!(jobs().all(|job| job.state != State::Kept || job.stored && self.is_draining()));
+        assert!(
+            jobs().all(|job| job.state != State::Kept || job.is_stored() && self.is_draining())
+        );
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
         let functions =

@@ -13,7 +13,7 @@ use std::ops::{Index, IndexMut};
 use bytes::Bytes;
 use slab::Slab;
 
-use super::ids::{AbilityId, AttachmentId, FunctionId, JobId, UNIQUE_BYTES_MAX};
+use super::ids::{AbilityId, AttachmentId, FunctionId, JobId, Now, UNIQUE_BYTES_MAX};
 use super::list::{Linked, Links, Stack};
 use super::record::Row;
 use super::timer::TimerId;
@@ -38,6 +38,28 @@ pub enum State {
     Running,
     /// Stored and left to the next server, in no queue.
     Kept,
+}
+
+/// For whom a job is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// For the clients that wait for its outcome.
+    Clients,
+    /// The job is run even if no client waits: a background job.
+    Always,
+    /// It was cancelled while running: its worker's packets are not forwarded.
+    Cancelled,
+}
+
+/// Whether a job is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Memory alone has it.
+    Memory,
+    /// Its insertion was requested and isn't on disk yet, and submissions may wait for it.
+    Awaited,
+    /// It is in the store, or its insertion was requested and no submission waits for it.
+    Stored,
 }
 
 /// A job's unique key, reducer and payload in this order, the first two terminated by NUL.
@@ -84,20 +106,22 @@ pub struct Job {
     pub priority: Priority,
     /// State.
     pub state: State,
-    /// The job is run even if no client waits for the result.
-    pub background: bool,
-    /// Cancelled while running: its worker's packets are not forwarded.
-    pub cancelled: bool,
-    /// The job is in the store, or its insertion was requested.
-    pub stored: bool,
-    /// The insertion isn't on disk yet, and submissions may wait for it.
-    pub storing: bool,
+    /// For whom it is run.
+    pub demand: Demand,
+    /// Whether it is in the store.
+    pub storage: Storage,
+    /// The high bits of `submitted_ms`.
+    submitted_high: u16,
     /// Number of workers that lost the job, at most `u16::MAX`.
     pub attempts: u16,
     /// Numerator of the worker's last WORK_STATUS.
     pub numerator: u32,
     /// Denominator of the worker's last WORK_STATUS.
     pub denominator: u32,
+    /// The low bits of `submitted_ms`.
+    submitted_low: u32,
+    /// When the job was assigned to its worker, the low bits of `Now::mono_ms`; see `run_ms`.
+    started_ms: u32,
     /// Hash in the index of unique keys; `None` if the job isn't in it.
     pub unique_hash: Option<NonZero<u32>>,
     /// Id of the function.
@@ -125,39 +149,49 @@ impl Linked for Job {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "times are kept in 48 and in 32 bits")]
 impl Job {
     /// The job of a submission. The lengths of unique key and reducer have been checked.
     #[must_use]
-    pub fn new(number: u64, function: FunctionId, submit: &Submit<'_>) -> Self {
+    pub fn new(number: u64, function: FunctionId, submit: &Submit<'_>, now: Now) -> Self {
         let body = Body::of(submit.body.from(usize::from(submit.unique_at)));
         Self {
             unique_bytes: short(submit.unique),
             reducer_bytes: short(submit.reducer),
             payload_at: submit.payload_at - submit.unique_at,
-            background: submit.background,
-            ..Self::bare(number, function, submit.priority, body)
+            demand: if submit.background { Demand::Always } else { Demand::Clients },
+            ..Self::bare(number, function, submit.priority, body, now.unix_ms)
         }
     }
 
-    /// A job recovered from the store.
+    /// A job recovered from the store. It counts as submitted now if the store doesn't know when it
+    /// was.
     #[must_use]
-    pub fn restored(function: FunctionId, row: &Row) -> Self {
+    pub fn restored(function: FunctionId, row: &Row, now: Now) -> Self {
         let Row { unique, reducer, payload, .. } = row;
         let (unique, reducer) = (cut(unique), cut(reducer));
-        let body = [unique, b"\0", reducer, b"\0", &payload[..]].concat().into();
+        let body = Bytes::from([unique, b"\0", reducer, b"\0", &payload[..]].concat());
+        let body = Body::of(Payload::shared(&body));
+        let submitted_ms = if row.submitted_ms == 0 { now.unix_ms } else { row.submitted_ms };
         Self {
             unique_bytes: short(unique),
             reducer_bytes: short(reducer),
             payload_at: u16::from(short(unique)) + u16::from(short(reducer)) + 2,
             run_at_s: start_s(row.run_at_s),
-            background: true,
-            stored: true,
+            demand: Demand::Always,
+            storage: Storage::Stored,
             attempts: u16::try_from(row.attempts).unwrap_or(u16::MAX),
-            ..Self::bare(row.number, function, row.priority, Body::of(Payload::shared(&body)))
+            ..Self::bare(row.number, function, row.priority, body, submitted_ms)
         }
     }
 
-    fn bare(number: u64, function: FunctionId, priority: Priority, body: Body) -> Self {
+    fn bare(
+        number: u64,
+        function: FunctionId,
+        priority: Priority,
+        body: Body,
+        submitted_ms: u64,
+    ) -> Self {
         Self {
             number,
             run_at_s: 0,
@@ -167,10 +201,11 @@ impl Job {
             payload_at: 0,
             priority,
             state: State::Queued,
-            background: false,
-            cancelled: false,
-            stored: false,
-            storing: false,
+            demand: Demand::Clients,
+            storage: Storage::Memory,
+            submitted_high: (submitted_ms >> 32) as u16,
+            submitted_low: submitted_ms as u32,
+            started_ms: 0,
             attempts: 0,
             numerator: 0,
             denominator: 0,
@@ -202,9 +237,45 @@ impl Job {
 
     /// The job runs by this ability from now on.
     #[inline]
-    pub fn run_by(&mut self, ability: AbilityId) {
+    pub fn run_by(&mut self, ability: AbilityId, now: Now) {
         self.state = State::Running;
         self.ability = ability.number();
+        self.started_ms = now.mono_ms as u32;
+    }
+
+    /// How long the job's worker has had it, in milliseconds; the job must be running. Wrong beyond
+    /// 49 days.
+    #[must_use]
+    pub fn run_ms(&self, now: Now) -> u32 {
+        debug_assert_eq!(self.state, State::Running);
+        (now.mono_ms as u32).wrapping_sub(self.started_ms)
+    }
+
+    /// When the job was submitted, in milliseconds since 1970.
+    #[inline]
+    #[must_use]
+    pub fn submitted_ms(&self) -> u64 {
+        u64::from(self.submitted_high) << 32 | u64::from(self.submitted_low)
+    }
+
+    /// Since when the job could have been started, in milliseconds since 1970.
+    #[must_use]
+    pub fn ready_since_ms(&self) -> u64 {
+        self.submitted_ms().max(self.run_at_ms())
+    }
+
+    /// Whether the job is in the store, or its insertion was requested.
+    #[inline]
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.storage != Storage::Memory
+    }
+
+    /// Whether the job is run without clients that wait for it.
+    #[inline]
+    #[must_use]
+    pub fn is_background(&self) -> bool {
+        self.demand == Demand::Always
     }
 
     /// The job's worker doesn't run it any more. Returns the ability by which it did.
@@ -272,6 +343,7 @@ impl Job {
             priority: self.priority,
             run_at_s: self.run_at_s.into(),
             attempts: self.attempts.into(),
+            submitted_ms: self.submitted_ms(),
         }
     }
 
@@ -404,7 +476,7 @@ impl IndexMut<JobId> for Jobs {
 }
 
 // With 64 bytes of payload, a unique key and the tables, a queued job takes about 200 bytes.
-const _: () = assert!(size_of::<Job>() == 80);
+const _: () = assert!(size_of::<Job>() == 88);
 const _: () = assert!(size_of::<Slab<Job>>() == 40 && size_of::<Body>() == 16);
 
 #[cfg(test)]
@@ -417,7 +489,7 @@ mod tests {
         let header = Header { magic: Magic::Request, command: Command::SubmitJob, body_bytes: 18 };
         let request = Request::parse(header, Payload::borrowed(body));
         let Ok(Request::Submit(submit)) = request else { panic!("{request:?}") };
-        Job::new(number, FunctionId::FIRST, &submit)
+        Job::new(number, FunctionId::FIRST, &submit, Now::default())
     }
 
     #[test]
@@ -427,7 +499,7 @@ mod tests {
         let header = Header { magic: Magic::Request, command, body_bytes: 21 };
         for payload in [Payload::borrowed(&body), Payload::shared(&body)] {
             let Ok(Request::Submit(submit)) = Request::parse(header, payload) else { panic!() };
-            let job = Job::new(1, FunctionId::FIRST, &submit);
+            let job = Job::new(1, FunctionId::FIRST, &submit, Now::default());
             assert_eq!(job.unique(), b"key");
             assert_eq!(job.reducer(), b"sum");
             assert_eq!(job.payload().bytes(), b"payload");

@@ -43,7 +43,7 @@ use foldhash::quality::SeedableRandomState;
 
 pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
-pub use self::counters::Counters;
+pub use self::counters::{Counters, Ending};
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
@@ -53,7 +53,7 @@ pub use self::ids::{
     AbilityId, AttachmentId, ConnId, FunctionId, Id, JobId, Now, Ticket, UNIQUE_BYTES_MAX,
 };
 use self::index::Index;
-use self::job::{Job, Jobs, State};
+use self::job::{Demand, Job, Jobs, State};
 use self::list::List;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
@@ -238,7 +238,7 @@ impl Engine {
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
-            self.drop_if_abandoned(job);
+            self.drop_if_abandoned(job, Ending::Abandoned);
         }
         self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
@@ -264,10 +264,10 @@ impl Engine {
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
-            self.counters.coalesced += 1;
+            self.counters.joined += 1;
             self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
-                self.jobs[id].background = true;
+                self.jobs[id].demand = Demand::Always;
                 self.store(id, function)
             } else {
                 self.attach(conn, id, None);
@@ -283,12 +283,12 @@ impl Engine {
         }
         let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
         let number = handle::job_number(sequence, self.functions[function].slot);
-        let mut job = Job::new(number, function, submit);
+        let mut job = Job::new(number, function, submit, now);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
         }
         let id = self.insert(job, unique_hash);
-        self.counters.created += 1;
+        self.counters.submitted += 1;
         self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
             self.store(id, function)
@@ -357,8 +357,14 @@ impl Engine {
         } else {
             self.unqueue(id);
         }
-        self.remove(id);
-        self.counters.finished += 1;
+        self.remove(
+            id,
+            match outcome {
+                Outcome::Complete => Ending::Completed,
+                Outcome::Fail => Ending::Failed,
+                Outcome::Exception => Ending::Exception,
+            },
+        );
         Ok(())
     }
 
@@ -469,7 +475,11 @@ impl Engine {
     /// Whether a job's outcome still matters: a client waits for it, or it is a background job.
     #[must_use]
     pub fn is_wanted(&self, job: &Job) -> bool {
-        !job.cancelled && (job.background || !job.clients.is_empty())
+        match job.demand {
+            Demand::Always => true,
+            Demand::Clients => !job.clients.is_empty(),
+            Demand::Cancelled => false,
+        }
     }
 }
 

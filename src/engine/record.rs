@@ -28,6 +28,8 @@ pub struct Row {
     pub run_at_s: u64,
     /// Number of workers that lost the job.
     pub attempts: u32,
+    /// When the job was submitted, in milliseconds since 1970; 0 = not known.
+    pub submitted_ms: u64,
 }
 
 impl Row {

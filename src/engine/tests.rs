@@ -116,7 +116,7 @@ fn equal_uniques_of_one_function_are_one_job() {
     let without = fixture.submit(1, Command::SubmitJob, "resize\0\0payload");
     assert_ne!(fixture.submit(1, Command::SubmitJob, "resize\0\0payload"), without);
     assert_eq!(fixture.engine.status(job).unwrap().clients, 2);
-    assert_eq!(fixture.engine.counters.coalesced, 1);
+    assert_eq!(fixture.engine.counters.joined, 1);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_running_job_whose_client_left_may_be_joined_and_else_is_not_run_again() {
     fixture.disconnect(5);
     fixture.can_do(6, "resize");
     assert_eq!((fixture.grab(6), fixture.grab(6)), (Some(joined), None));
-    assert_eq!(fixture.engine.counters.abandoned, 1);
+    assert_eq!(fixture.engine.counters.ended(Ending::Abandoned), 1);
 }
 
 #[test]
@@ -234,7 +234,10 @@ fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
             }
         }
         assert_eq!(fixture.effects(), [Effect::Fail { conn: conn_id(0), number: job }]);
-        assert_eq!((fixture.engine.status(job), fixture.engine.counters.exhausted), (None, 1));
+        assert_eq!(
+            (fixture.engine.status(job), fixture.engine.counters.ended(Ending::Exhausted)),
+            (None, 1)
+        );
     }
 }
 

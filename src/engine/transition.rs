@@ -8,8 +8,8 @@
 
 use super::event::{Loss, Step};
 use super::ids::JobId;
-use super::job::State;
-use super::{ConnId, Effect, Engine, Now};
+use super::job::{Demand, State};
+use super::{ConnId, Effect, Ending, Engine, Now};
 
 /// Which end of its queue a job goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +34,19 @@ impl Engine {
             .settings
             .attempts_max
             .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
-        if job.cancelled || (!job.background && job.clients.is_empty()) {
-            self.counters.abandoned += u64::from(!job.cancelled);
+        if job.demand == Demand::Cancelled || (!job.is_background() && job.clients.is_empty()) {
             self.note(Step::Abandoned, id, Some(worker));
-            self.remove(id);
+            self.remove(id, Ending::Abandoned);
         } else if exhausted {
-            self.counters.exhausted += 1;
             self.note(Step::Exhausted(loss), id, Some(worker));
             self.fail(id);
-            self.remove(id);
+            self.remove(id, Ending::Exhausted);
         } else {
             self.counters.requeued += 1;
             self.note(Step::Requeued(loss), id, Some(worker));
             let job = &mut self.jobs[id];
             (job.numerator, job.denominator) = (0, 0);
-            if job.stored {
+            if job.is_stored() {
                 let (number, attempts) = (job.number, job.attempts.into());
                 self.effects.push(Effect::SetAttempts { number, attempts });
             }
@@ -121,8 +119,9 @@ impl Engine {
     }
 
     /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
-    /// on disk are accepted: the job was finished before that.
-    pub(super) fn remove(&mut self, id: JobId) {
+    /// on disk are accepted: the job was finished before that. A cancelled job counts as cancelled,
+    /// however its worker ended it.
+    pub(super) fn remove(&mut self, id: JobId, ending: Ending) {
         let job = &self.jobs[id];
         if !job.waiting.is_empty() || !job.clients.is_empty() {
             self.accept(id);
@@ -131,8 +130,10 @@ impl Engine {
             }
         }
         let job = self.jobs.remove(id);
+        let is_cancelled = job.demand == Demand::Cancelled;
+        self.counters.end(if is_cancelled { Ending::Cancelled } else { ending });
         self.leave_indexes(id, &job);
-        if job.stored {
+        if job.is_stored() {
             self.effects.push(Effect::Remove { number: job.number });
         }
         self.job_bytes -= job.bytes();

@@ -184,7 +184,7 @@ impl Engine {
         let timer = (timeout_ms > 0)
             .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));
         let job = &mut self.jobs[id];
-        job.run_by(ability_id);
+        job.run_by(ability_id, now);
         job.timer = timer;
         self.counters.assigned += 1;
         self.note(Step::Assigned, id, Some(conn));

@@ -176,7 +176,10 @@ pub fn list<'a>(
                 engine.jobs().iter_from(at).take_while(|&(at, _)| has_space(Listing::Jobs(at)))
             {
                 text(out, &[handles.text(job.number).as_ref(), b"\t"]);
-                numbers(out, &[job.attempts.into(), ignored(engine, job), job.background.into()]);
+                numbers(
+                    out,
+                    &[job.attempts.into(), ignored(engine, job), job.is_background().into()],
+                );
             }
         }
         Listing::UniqueJobs(at) => {

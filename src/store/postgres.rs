@@ -45,12 +45,17 @@ use crate::wire::Priority;
 /// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
 ///    generation (counts the sessions of owners) and the owner's token (random for each process).
 /// 2. `ringgear_owner` also has the record about handles.
+/// 3. `ringgear_job` also has the time of each job's submission, in milliseconds since 1970; 0 for
+///    jobs from before.
 ///
 /// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
 /// let `Link::own` alter tables of each older version before it takes the next generation, in the
 /// same transaction. Older servers refuse newer tables. Unsigned numbers are stored as signed ones
 /// with the same bits; they reach 2^63 after a thousand years.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
+
+/// Upgrade the tables by one version each, from the first on.
+const UPGRADES: [&str; 2] = [record::UPGRADE, change::UPGRADE];
 
 /// Creates the tables. Payloads are stored uncompressed: compression costs more than it saves.
 const SCHEMA: &str = "\
@@ -62,7 +67,8 @@ CREATE TABLE ringgear_job (
     priority smallint NOT NULL,
     run_at bigint NOT NULL,
     attempts integer NOT NULL,
-    payload bytea NOT NULL
+    payload bytea NOT NULL,
+    submitted_ms bigint NOT NULL DEFAULT 0
 );
 ALTER TABLE ringgear_job ALTER payload SET STORAGE EXTERNAL;
 CREATE TABLE ringgear_owner (
@@ -78,7 +84,7 @@ CREATE TABLE ringgear_owner (
 const SCHEMA_LOCK: i64 = 0x7269_6e67_6765_6172;
 
 const LOAD: &str = "\
-SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts
+SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts, submitted_ms
 FROM ringgear_job ORDER BY number";
 
 /// No time limit for the statement: each row has its own, `ROW_TIMEOUT`.
@@ -384,13 +390,21 @@ impl Link {
         Err(SessionError::Explained(StoreError::Unusable(sentence)))
     }
 
+    /// Brings the tables to this server's version.
+    async fn upgrade(&self, session: &Session, lock: &str) -> Result<(), SessionError> {
+        let version = self.check_version(session, lock).await?;
+        let steps = usize::try_from(version - 1).ok().and_then(|done| UPGRADES.get(done..));
+        for step in steps.unwrap_or_default() {
+            session.run(ANSWER_TIMEOUT, step).await?;
+        }
+        Ok(())
+    }
+
     /// Becomes the owner with the next generation; earlier generations can't commit from now on.
     async fn own(&mut self, session: &Session) -> Result<i64, SessionError> {
         session.forget_warning();
         session.run(ANSWER_TIMEOUT, "BEGIN").await?;
-        if self.check_version(session, "FOR UPDATE").await? < 2 {
-            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
-        }
+        self.upgrade(session, "FOR UPDATE").await?;
         let sql = "SELECT generation, owner FROM ringgear_owner";
         let before = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
         self.previous = (before.get(0), before.get(1));
@@ -477,9 +491,7 @@ impl Link {
 
     /// Writes again what a failover may have undone: the record, and the columns that `own` added.
     async fn record_again(&self, session: &Session) -> Result<(), SessionError> {
-        if self.check_version(session, "").await? < 2 {
-            session.run(ANSWER_TIMEOUT, record::UPGRADE).await?;
-        }
+        self.upgrade(session, "").await?;
         let Some((prefix, mark)) = &self.reserved else { return Ok(()) };
         match record::write(session, self.generation, prefix, *mark).await {
             // The next commit that the replica confirms includes this one.
@@ -673,6 +685,7 @@ async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Sessio
             },
             run_at_s: row.get::<_, i64>(6).cast_unsigned(),
             attempts: row.get::<_, i32>(7).cast_unsigned(),
+            submitted_ms: row.get::<_, i64>(8).cast_unsigned(),
         });
     }
     session.run(ANSWER_TIMEOUT, "COMMIT").await

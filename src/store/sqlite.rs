@@ -43,7 +43,8 @@ const APPLICATION_ID: i64 = 0x7269_6e67;
 ///
 /// 1. `ringgear_job` has a row for each job.
 /// 2. `ringgear_owner` has one row with the record about handles.
-const VERSION: i64 = 2;
+/// 3. `ringgear_job` has the time of each job's submission.
+const VERSION: i64 = 3;
 
 /// The table of version 1. The comments are stored in the file, and `.schema` shows them.
 const SCHEMA: &str = "
@@ -68,6 +69,14 @@ CREATE TABLE ringgear_owner (
 );
 INSERT INTO ringgear_owner VALUES (1, 0, NULL, NULL)";
 
+/// The addition of version 3.
+const SCHEMA_3: &str = "
+ALTER TABLE ringgear_job ADD COLUMN submitted_ms INTEGER NOT NULL
+    /* milliseconds since 1970; 0 = before version 3 */ DEFAULT 0";
+
+/// What each version added, from the first on.
+const STEPS: [&str; 3] = [SCHEMA, SCHEMA_2, SCHEMA_3];
+
 const OUR_TABLES: [&str; 2] = ["ringgear_job", "ringgear_owner"];
 
 const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
@@ -81,7 +90,7 @@ const GENERATION: &str = "SELECT generation FROM ringgear_owner";
 const SET_ATTEMPTS: &str = "UPDATE ringgear_job SET attempts = ?2 WHERE number = ?1";
 const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
 const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
-    payload FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
+    payload, submitted_ms FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
 
 /// Time between two checks of the generation while nothing is committed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -244,6 +253,7 @@ impl Store for Sqlite {
                         run_at_s: integer_of(row.get_ref(5)?).cast_unsigned(),
                         attempts: integer_of(row.get_ref(6)?).try_into().unwrap_or(u32::MAX),
                         payload: bytes_of(row.get_ref(7)?),
+                        submitted_ms: integer_of(row.get_ref(8)?).cast_unsigned(),
                     });
                 }
             }
@@ -340,11 +350,12 @@ fn claim(
             return Err(StoreError::Unusable(text));
         }
         log_ahead(path, connection)?;
-        return upgrade(connection, &[SCHEMA, SCHEMA_2]).map_err(explain);
+        return upgrade(connection, &STEPS).map_err(explain);
     }
-    if (application, version) == (APPLICATION_ID, 1) {
+    if application == APPLICATION_ID && (1..VERSION).contains(&version) {
         log_ahead(path, connection)?;
-        return upgrade(connection, &[SCHEMA_2]).map_err(explain);
+        let steps = usize::try_from(version).ok().and_then(|version| STEPS.get(version..));
+        return upgrade(connection, steps.unwrap_or_default()).map_err(explain);
     }
     check(path, connection)?;
     log_ahead(path, connection)

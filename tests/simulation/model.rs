@@ -86,6 +86,8 @@ pub(crate) struct Job {
     /// Earliest start in seconds since 1970; 0 = at once.
     run_at_s: u64,
     pub(crate) attempts: u32,
+    /// When it was submitted, in milliseconds since 1970; kept over restarts.
+    submitted_ms: u64,
     /// The store keeps it, or will.
     pub(crate) stored: bool,
     /// It isn't on disk yet, and those who submit it in the background wait for that.
@@ -479,6 +481,7 @@ impl Model {
             late: None,
             run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
             attempts: 0,
+            submitted_ms: self.now.unix_ms,
             stored: false,
             storing: false,
             promised: false,

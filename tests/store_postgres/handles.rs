@@ -8,12 +8,17 @@ use ringgear::store::namespace::Record;
 use ringgear::store::postgres::Postgres;
 use ringgear::store::{Store as _, StoreError};
 
-use super::server::{Server, backend, insert, insist, numbers, wait_for};
+use super::server::{Server, backend, insert, insist, load, numbers, wait_for};
 
-/// Takes the columns of the second version away.
+/// Takes the columns of the second and the third version away.
 const FIRST_VERSION: &str = "\
+ALTER TABLE ringgear_job DROP COLUMN submitted_ms;
 ALTER TABLE ringgear_owner DROP COLUMN handle_prefix, DROP COLUMN next_sequence;
 UPDATE ringgear_owner SET version = 1;";
+/// Takes the column of the third version away.
+const SECOND_VERSION: &str = "\
+ALTER TABLE ringgear_job DROP COLUMN submitted_ms;
+UPDATE ringgear_owner SET version = 2;";
 
 fn record(mark: u64, last: Option<u64>) -> Record {
     Record { prefix: Some("H:ü".into()), mark: Some(mark), last }
@@ -57,22 +62,25 @@ fn only_the_owner_changes_it_and_does_so_again_after_a_failover_lost_it() {
 }
 
 #[test]
-fn tables_of_the_first_version_get_one() {
+fn tables_of_each_earlier_version_are_brought_up_to_date() {
     let Some(server) = Server::start() else { return };
     let mut admin = server.admin("jobs");
-    let mut store = server.open();
-    store.commit(&[insert(512)]).unwrap();
-    drop(store);
-    admin.batch_execute(FIRST_VERSION).unwrap();
-    for _ in 0..2 {
+    for earlier in [FIRST_VERSION, SECOND_VERSION] {
         let mut store = server.open();
-        assert_eq!(numbers(&mut store), [512]);
-        let expected = Record { last: Some(512), ..Record::default() };
-        assert_eq!(store.record().unwrap(), expected);
-        assert_eq!(store.next_sequence(), 3);
+        store.commit(&[insert(512)]).unwrap();
+        drop(store);
+        admin.batch_execute(earlier).unwrap();
+        for _ in 0..2 {
+            let mut store = server.open();
+            assert_eq!(numbers(&mut store), [512]);
+            assert_eq!(load(&mut store)[0].submitted_ms, 0, "not known");
+            let expected = Record { last: Some(512), ..Record::default() };
+            assert_eq!(store.record().unwrap(), expected);
+            assert_eq!(store.next_sequence(), 3);
+        }
+        let version = admin.query_one("SELECT version FROM ringgear_owner", &[]).unwrap();
+        assert_eq!(version.get::<_, i32>(0), 3);
     }
-    let version: i32 = admin.query_one("SELECT version FROM ringgear_owner", &[]).unwrap().get(0);
-    assert_eq!(version, 2);
 }
 
 /// A server that had brought tables to this version couldn't go on where a failover without

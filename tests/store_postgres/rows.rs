@@ -24,6 +24,7 @@ fn any_bytes_come_back_in_the_order_of_numbers() {
         priority: Priority::High,
         run_at_s: u64::MAX,
         attempts: u32::MAX,
+        submitted_ms: u64::MAX,
     };
     let empty = Row {
         number: i64::MAX.cast_unsigned(),
@@ -34,6 +35,7 @@ fn any_bytes_come_back_in_the_order_of_numbers() {
         priority: Priority::Low,
         run_at_s: 1,
         attempts: 1,
+        submitted_ms: 0,
     };
     // Together they are too large for one statement.
     let second = Row { number: 2, payload: first.payload.clone(), ..row(2) };

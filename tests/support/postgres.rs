@@ -319,6 +319,7 @@ pub(crate) fn row(number: u64) -> Row {
         priority: Priority::Normal,
         run_at_s: 0,
         attempts: 0,
+        submitted_ms: 1_700_000_000_123,
     }
 }
 

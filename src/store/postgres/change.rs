@@ -20,6 +20,11 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// Size of a job in a statement, beside its texts.
 const JOB_BYTES: usize = 64;
 
+/// Upgrades tables of version 2 to version 3.
+pub(super) const UPGRADE: &str = "\
+ALTER TABLE ringgear_job ADD COLUMN submitted_ms bigint NOT NULL DEFAULT 0;
+UPDATE ringgear_owner SET version = 3;";
+
 /// Applies one chunk if generation `$1` owns the tables. The row lock keeps another server from
 /// taking them over before the transaction ends. Returns 1 or 0 for the ownership, and the number
 /// of changed rows.
@@ -28,27 +33,28 @@ WITH owner AS MATERIALIZED (
     SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE
 ), kept AS (
     INSERT INTO ringgear_job
-        (number, function, unique_key, reducer, priority, run_at, attempts, payload)
-    SELECT job.* FROM owner, unnest($2, $3, $4, $5, $6, $7, $8, $9) AS job
+        (number, function, unique_key, reducer, priority, run_at, attempts, payload, submitted_ms)
+    SELECT job.* FROM owner, unnest($2, $3, $4, $5, $6, $7, $8, $9, $10) AS job
     ON CONFLICT (number) DO UPDATE SET
         function = excluded.function, unique_key = excluded.unique_key,
         reducer = excluded.reducer, priority = excluded.priority, run_at = excluded.run_at,
-        attempts = excluded.attempts, payload = excluded.payload
+        attempts = excluded.attempts, payload = excluded.payload,
+        submitted_ms = excluded.submitted_ms
     RETURNING 1
 ), counted AS (
     UPDATE ringgear_job SET attempts = count.attempts
-    FROM owner, unnest($10, $11) AS count (number, attempts)
+    FROM owner, unnest($11, $12) AS count (number, attempts)
     WHERE ringgear_job.number = count.number
     RETURNING 1
 ), removed AS (
-    DELETE FROM ringgear_job USING owner WHERE number = ANY ($12)
+    DELETE FROM ringgear_job USING owner WHERE number = ANY ($13)
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM owner), (SELECT count(*) FROM kept) + (SELECT count(*) FROM counted)
     + (SELECT count(*) FROM removed)";
 
 /// Types of the parameters.
-pub(super) const TYPES: [Type; 12] = [
+pub(super) const TYPES: [Type; 13] = [
     Type::INT8,
     Type::INT8_ARRAY,
     Type::BYTEA_ARRAY,
@@ -58,6 +64,7 @@ pub(super) const TYPES: [Type; 12] = [
     Type::INT8_ARRAY,
     Type::INT4_ARRAY,
     Type::BYTEA_ARRAY,
+    Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::INT4_ARRAY,
     Type::INT8_ARRAY,
@@ -81,6 +88,7 @@ pub(super) struct Chunk<'a> {
     run_at_s: Vec<i64>,
     attempts: Vec<i32>,
     payload: Vec<&'a [u8]>,
+    submitted_ms: Vec<i64>,
     counted: Vec<i64>,
     counts: Vec<i32>,
     removed: Vec<i64>,
@@ -90,7 +98,7 @@ pub(super) struct Chunk<'a> {
 
 impl<'a> Chunk<'a> {
     /// Parameters of the statement, in order.
-    pub(super) fn parameters<'b>(&'b self, generation: &'b i64) -> [&'b (dyn ToSql + Sync); 12] {
+    pub(super) fn parameters<'b>(&'b self, generation: &'b i64) -> [&'b (dyn ToSql + Sync); 13] {
         [
             generation,
             &self.number,
@@ -101,6 +109,7 @@ impl<'a> Chunk<'a> {
             &self.run_at_s,
             &self.attempts,
             &self.payload,
+            &self.submitted_ms,
             &self.counted,
             &self.counts,
             &self.removed,
@@ -124,6 +133,7 @@ impl<'a> Chunk<'a> {
                 self.run_at_s.push(row.run_at_s.cast_signed());
                 self.attempts.push(attempts.cast_signed());
                 self.payload.push(&row.payload);
+                self.submitted_ms.push(row.submitted_ms.cast_signed());
             }
             Change::SetAttempts(attempts) => {
                 self.counted.push(number);
@@ -201,6 +211,7 @@ mod tests {
             priority: Priority::Normal,
             run_at_s: 0,
             attempts: 0,
+            submitted_ms: 0,
         }
     }
 

@@ -112,7 +112,18 @@ mod tests {
         let text = Bytes::new;
         let (function, unique, reducer, payload) = (text(), text(), text(), text());
         let (priority, run_at_s, attempts) = (Priority::Normal, 0, 0);
-        let row = Row { number, function, unique, reducer, payload, priority, run_at_s, attempts };
+        let submitted_ms = 0;
+        let row = Row {
+            number,
+            function,
+            unique,
+            reducer,
+            payload,
+            priority,
+            run_at_s,
+            attempts,
+            submitted_ms,
+        };
         Operation::Insert { row, answered: false }
     }
 

@@ -87,11 +87,13 @@ pub(super) async fn take_over(
     debug_assert_eq!(slot_of(first), 0);
     let sql = format!(
         "INSERT INTO ringgear_job
-             (number, function, unique_key, reducer, priority, run_at, attempts, payload)
+             (number, function, unique_key, reducer, priority, run_at, attempts, payload,
+              submitted_ms)
          SELECT $1 + (row_number() OVER (ORDER BY old.ctid) - 1) * $2 + name.slot,
              name.function, convert_to(coalesce(unique_key, ''), getdatabaseencoding()), '',
              CASE WHEN priority IN (0, 2) THEN priority ELSE 1 END,
-             greatest(coalesce(when_to_run, 0), 0), 0, coalesce(data, '')
+             greatest(coalesce(when_to_run, 0), 0), 0, coalesce(data, ''),
+             trunc(extract(epoch FROM now()) * 1000)
          FROM {table} AS old JOIN unnest($3, $4) AS name (function, slot)
          ON {FUNCTION} = name.function"
     );

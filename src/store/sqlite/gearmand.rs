@@ -57,6 +57,9 @@ impl Table {
         let mut keep = transaction.prepare(INSERT)?;
         let mut rows = select.query([])?;
         let mut taken = 0;
+        // gearmand doesn't store when a job was submitted.
+        let now = "SELECT unixepoch() * 1000";
+        let now_ms: i64 = transaction.query_row(now, [], |row| row.get(0))?;
         while let Some(row) = rows.next()? {
             let function = bytes_of(row.get_ref(1)?);
             insert(
@@ -73,6 +76,7 @@ impl Table {
                     },
                     run_at_s: integer_of(row.get_ref(4)?).try_into().unwrap_or(0),
                     attempts: 0,
+                    submitted_ms: now_ms.cast_unsigned(),
                 },
             )?;
             sequence += 1;

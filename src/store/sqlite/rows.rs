@@ -15,8 +15,8 @@ use crate::wire::Priority;
 
 /// Replaces the row of a commit that is retried, as it may have reached the disk the first time.
 pub(super) const INSERT: &str = "INSERT OR REPLACE INTO ringgear_job
-    (number, function, unique_key, reducer, priority, run_at, attempts, payload)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    (number, function, unique_key, reducer, priority, run_at, attempts, payload,
+    submitted_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 /// Runs `INSERT` for a row.
 pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<usize> {
@@ -29,6 +29,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resu
         row.run_at_s.cast_signed(),
         row.attempts,
         &*row.payload,
+        row.submitted_ms.cast_signed(),
     ])
 }
 

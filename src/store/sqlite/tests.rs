@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -57,6 +58,7 @@ fn row(number: u64, payload: &[u8]) -> Row {
         priority: Priority::Normal,
         run_at_s: 0,
         attempts: 0,
+        submitted_ms: 1_700_000_000_123,
     }
 }
 
@@ -67,6 +69,19 @@ fn keep(row: Row) -> Operation {
 fn rows(store: &mut Sqlite) -> Vec<Row> {
     let mut rows = Vec::new();
     store.load(&mut |row| rows.push(row)).unwrap();
+    rows
+}
+
+/// The rows of jobs that gearmand left: submitted when they were taken over, which is read as what
+/// `row` has.
+fn taken_over(store: &mut Sqlite) -> Vec<Row> {
+    let start = SystemTime::now() - Duration::from_secs(60);
+    let start_ms = start.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let mut rows = rows(store);
+    for Row { submitted_ms, .. } in &mut rows {
+        assert!(u128::from(*submitted_ms) >= start_ms, "{submitted_ms}");
+        *submitted_ms = row(1, b"").submitted_ms;
+    }
     rows
 }
 
@@ -91,9 +106,15 @@ fn unavailable(result: Result<u64, StoreError>) -> String {
 fn any_row() -> impl Strategy<Value = Row> {
     let bytes = || prop_oneof![vec(any::<u8>(), 0..40), "[ -~é\\x00]{0,20}".prop_map(Vec::from)];
     let payload = prop_oneof![9 => vec(any::<u8>(), 0..100), 1 => vec(any::<u8>(), 5000..20_000)];
-    let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), 0..3_usize);
+    let numbers = (any::<[u64; 3]>(), any::<u32>(), 0..3_usize);
     (numbers, bytes(), bytes(), bytes(), payload).prop_map(
-        |((number, run_at_s, attempts, priority), function, unique, reducer, payload)| Row {
+        |(
+            ([number, run_at_s, submitted_ms], attempts, priority),
+            function,
+            unique,
+            reducer,
+            payload,
+        )| Row {
             number,
             function: function.into(),
             unique: unique.into(),
@@ -102,6 +123,7 @@ fn any_row() -> impl Strategy<Value = Row> {
             priority: Priority::ALL[priority],
             run_at_s,
             attempts,
+            submitted_ms,
         },
     )
 }
@@ -231,7 +253,7 @@ fn takes_over_what_gearmand_left_in_the_order_of_its_rows() {
         expected(502, "crop", "", b"text"),
         expected(503, "crop", "n", b"42"),
     ];
-    assert_eq!(rows(&mut store), kept);
+    assert_eq!(taken_over(&mut store), kept);
     let left = "SELECT count(*) FROM gearman_queue";
     let left: i64 = place.shell().query_row(left, [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0, "the table stays, empty");
@@ -240,7 +262,7 @@ fn takes_over_what_gearmand_left_in_the_order_of_its_rows() {
     // gearmand had the file again, and time went backwards.
     place.sql("INSERT INTO gearman_queue VALUES ('b', 'crop', 1, 'x', 0)");
     let mut store = place.open();
-    assert_eq!(rows(&mut store).last(), Some(&expected(504, "crop", "b", b"x")));
+    assert_eq!(taken_over(&mut store).last(), Some(&expected(504, "crop", "b", b"x")));
     assert_eq!(rows(&mut store).len(), 5);
 }
 
@@ -257,7 +279,7 @@ fn takes_over_an_old_table_of_another_name() {
     let reason = unusable(place.try_open(None));
     assert!(reason.contains("none named gearman_queue"), "{reason}");
     let mut store = place.try_open(Some(name)).unwrap();
-    assert_eq!(rows(&mut store), [row(job_number(1, slot(b"reverse")), b"p")]);
+    assert_eq!(taken_over(&mut store), [row(job_number(1, slot(b"reverse")), b"p")]);
 }
 
 #[test]
@@ -280,8 +302,8 @@ fn tables_that_gearmand_did_not_write_are_left_alone() {
 fn files_of_other_programs_and_versions_are_refused_untouched() {
     let cases = [
         ("PRAGMA application_id = 77; CREATE TABLE t (x);", "another program"),
-        ("PRAGMA user_version = 3; CREATE TABLE gearman_queue (x);", "has no column"),
-        (&format!("PRAGMA user_version = 3; {GEARMAND}"), "another program"),
+        ("PRAGMA user_version = 4; CREATE TABLE gearman_queue (x);", "has no column"),
+        (&format!("PRAGMA user_version = 4; {GEARMAND}"), "another program"),
         ("CREATE TABLE places (x);", "other tables"),
     ];
     for (sql, expected) in cases {
@@ -295,9 +317,9 @@ fn files_of_other_programs_and_versions_are_refused_untouched() {
 
     let place = Place::new();
     drop(place.open());
-    place.sql("PRAGMA user_version = 3");
+    place.sql("PRAGMA user_version = 4");
     let reason = unusable(place.try_open(None));
-    assert!(reason.contains("version 3"), "{reason}");
+    assert!(reason.contains("version 4"), "{reason}");
 
     let place = Place::new();
     fs::write(&place.path, "# a text file that is longer than SQLite's head of a file\n".repeat(9))
@@ -307,20 +329,24 @@ fn files_of_other_programs_and_versions_are_refused_untouched() {
 }
 
 #[test]
-fn a_file_of_the_first_version_is_brought_up_to_date() {
-    let place = Place::new();
-    place.sql(&format!(
-        "PRAGMA journal_mode = wal; PRAGMA application_id = {APPLICATION_ID};
-        PRAGMA user_version = 1; {SCHEMA};
-        INSERT INTO ringgear_job (number, function, unique_key, payload)
-            VALUES (1, 'reverse', 'u', x'61'), ({}, 'reverse', 'u', x'62')",
-        job_number(7, 9)
-    ));
-    for _ in 0..2 {
-        let mut store = place.open();
-        assert_eq!(rows(&mut store), [row(1, b"a"), row(job_number(7, 9), b"b")]);
-        let record = Record { last: Some(job_number(7, 9)), ..Record::default() };
-        assert_eq!(store.record().unwrap(), record);
+fn a_file_of_each_earlier_version_is_brought_up_to_date() {
+    for version in 1..VERSION {
+        let place = Place::new();
+        let steps = STEPS[..usize::try_from(version).unwrap()].join(";");
+        place.sql(&format!(
+            "PRAGMA journal_mode = wal; PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = {version}; {steps};
+            INSERT INTO ringgear_job (number, function, unique_key, payload)
+                VALUES (1, 'reverse', 'u', x'61'), ({}, 'reverse', 'u', x'62')",
+            job_number(7, 9)
+        ));
+        let row = |number, payload| Row { submitted_ms: 0, ..row(number, payload) };
+        for _ in 0..2 {
+            let mut store = place.open();
+            assert_eq!(rows(&mut store), [row(1, b"a"), row(job_number(7, 9), b"b")]);
+            let record = Record { last: Some(job_number(7, 9)), ..Record::default() };
+            assert_eq!(store.record().unwrap(), record, "version {version}");
+        }
     }
 }
 

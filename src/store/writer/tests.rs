@@ -90,6 +90,7 @@ fn row(number: u64) -> Row {
         priority: Priority::Normal,
         run_at_s: 0,
         attempts: 0,
+        submitted_ms: 0,
     }
 }
 

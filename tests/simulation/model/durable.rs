@@ -275,6 +275,7 @@ impl Job {
             priority: Priority::ALL[self.priority],
             run_at_s: self.run_at_s,
             attempts: self.attempts,
+            submitted_ms: self.submitted_ms,
         }
     }
 
@@ -292,6 +293,7 @@ impl Job {
             late: None,
             run_at_s: row.run_at_s,
             attempts: row.attempts,
+            submitted_ms: row.submitted_ms,
             stored: true,
             storing: false,
             promised: true,
