@@ -6,8 +6,8 @@
 //!
 //! Invariant: a delayed job has a timer, and `ClockWatch` has one exactly while there are any.
 
-use super::ids::{FunctionId, JobId};
-use super::job::State;
+use super::ids::JobId;
+use super::job::{Job, State};
 use super::timer::TimerId;
 use super::{Due, Engine, Now};
 
@@ -43,6 +43,7 @@ impl Engine {
         job.state = State::Delayed;
         self.functions[job.function].delayed += 1;
         self.clock.delayed += 1;
+        self.note_due(id);
         if self.clock.timer.is_none() {
             self.clock.lead_ms = now.lead_ms();
             self.clock.timer = Some(self.timers.insert(now.mono_ms + CLOCK_MS, Due::Clock));
@@ -57,13 +58,15 @@ impl Engine {
     }
 
     pub(super) fn start_delayed(&mut self, id: JobId, now: Now) {
-        self.end_delay(self.jobs[id].function);
+        self.end_delay(id);
         self.start(id, now);
     }
 
-    /// Counts one delayed job of a function less.
-    pub(super) fn end_delay(&mut self, function: FunctionId) {
+    /// Counts a job as delayed no more.
+    pub(super) fn end_delay(&mut self, id: JobId) {
+        let Job { function, run_at_s, .. } = self.jobs[id];
         self.functions[function].delayed -= 1;
+        self.forget_due(function, run_at_s);
         self.clock.delayed -= 1;
         if self.clock.delayed == 0 {
             self.clock.resume_at = None;

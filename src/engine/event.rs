@@ -117,6 +117,8 @@ pub struct Event {
     pub unique: Box<[u8]>,
     /// Workers that lost it.
     pub attempts: u16,
+    /// When it was submitted, in milliseconds since 1970.
+    pub submitted_ms: u64,
     /// The worker or the client, where there is one.
     pub conn: Option<ConnId>,
 }
@@ -139,6 +141,7 @@ impl Engine {
             function: self.functions[job.function].name.clone(),
             unique: job.unique().into(),
             attempts: job.attempts,
+            submitted_ms: job.submitted_ms(),
             conn,
         });
     }

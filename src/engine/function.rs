@@ -82,6 +82,9 @@ pub struct Function {
     pub queued: u32,
     /// Jobs whose start time is in the future.
     pub delayed: u32,
+    /// Earliest start of a delayed job in seconds since 1970; `u32::MAX` if there is none, or if it
+    /// isn't known: see `Engine::due_pass`.
+    pub next_due_s: u32,
     /// Jobs that start once they are on disk.
     pub storing: u32,
     /// Jobs assigned to workers.
@@ -120,6 +123,7 @@ impl Function {
             queues: Default::default(),
             queued: 0,
             delayed: 0,
+            next_due_s: u32::MAX,
             storing: 0,
             running: 0,
             kept: 0,

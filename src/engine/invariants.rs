@@ -36,6 +36,14 @@ impl Engine {
             self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Delayed);
         assert_eq!(delayed.count(), self.clock.delayed);
         assert_eq!(self.clock.timer.is_some(), self.clock.delayed > 0);
+        if self.due_pass().is_none() {
+            for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
+                let jobs = self.jobs.iter_from(JobId::FIRST).map(|(_, job)| job);
+                let delayed = jobs.filter(|job| job.function == id && job.state == State::Delayed);
+                let earliest = delayed.map(|job| job.run_at_s).min();
+                assert_eq!(function.next_due_s, earliest.unwrap_or(u32::MAX), "the next start");
+            }
+        }
         let storing = self
             .functions
             .iter_from(FunctionId::FIRST)

@@ -31,6 +31,7 @@ mod ids;
 mod invariants;
 mod late;
 mod lookup;
+mod next_due;
 mod registry;
 mod sequences;
 mod settings;
@@ -55,6 +56,8 @@ pub use self::ids::{
 use self::index::Index;
 use self::job::{Demand, Job, Jobs, State};
 use self::list::List;
+pub use self::next_due::DuePass;
+use self::next_due::NextDues;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
@@ -151,6 +154,7 @@ pub struct Engine {
     by_unique: Index<JobId>,
     pub(crate) timers: Timers<Due>,
     clock: ClockWatch,
+    next_dues: NextDues,
     drain: Drain,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
@@ -187,6 +191,7 @@ impl Engine {
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
             clock: ClockWatch::default(),
+            next_dues: NextDues::default(),
             drain: Drain::default(),
             running: 0,
             queued: [0; 3],
@@ -470,6 +475,20 @@ impl Engine {
     #[must_use]
     pub fn function_of(&self, job: &Job) -> &Function {
         &self.functions[job.function]
+    }
+
+    /// The worker that runs a job.
+    #[must_use]
+    pub fn worker_of(&self, job: &Job) -> ConnId {
+        self.abilities.records[job.ability()].conn
+    }
+
+    /// Since when the oldest of the jobs at the heads of a function's queues could have been
+    /// started, in milliseconds since 1970.
+    #[must_use]
+    pub fn oldest_ms(&self, function: &Function) -> Option<u64> {
+        let heads = function.queues.iter().filter_map(|queue| queue.jobs.front());
+        heads.map(|id| self.jobs[id].ready_since_ms()).min()
     }
 
     /// Whether a job's outcome still matters: a client waits for it, or it is a background job.

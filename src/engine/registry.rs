@@ -17,6 +17,12 @@ pub(super) const UNUSED_MAX: usize = 1000;
 const ABILITY_BYTES: usize = size_of::<Ability>() + 16;
 
 impl Engine {
+    /// Functions that connections are registered for, each counted once a connection.
+    #[must_use]
+    pub fn registrations(&self) -> usize {
+        self.abilities.records.len()
+    }
+
     /// Memory of functions and abilities, in bytes.
     #[inline]
     #[must_use]

@@ -47,6 +47,12 @@ impl<I: Id, R> Table<I, R> {
         self.slab.is_empty()
     }
 
+    /// Numbers below this one may have records; all others have none.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.slab.capacity()).unwrap_or(u32::MAX)
+    }
+
     /// Stores a record.
     #[inline]
     pub fn insert(&mut self, record: R) -> I {

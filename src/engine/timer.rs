@@ -86,6 +86,18 @@ impl<K: Copy> Timers<K> {
         self.timers.is_empty()
     }
 
+    /// Places of timers, some of them empty, for `key_at`.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.timers.places()
+    }
+
+    /// The key of the timer at a place, if there is one.
+    #[must_use]
+    pub fn key_at(&self, place: u32) -> Option<K> {
+        self.timers.get(RecordId::from_number(place)).map(|timer| timer.key)
+    }
+
     /// Sets a timer; a deadline in the past is due at once.
     pub fn insert(&mut self, deadline_ms: u64, key: K) -> TimerId {
         let timer = Timer { deadline_ms, key, place: 0, links: Links::LOOSE };

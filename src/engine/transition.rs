@@ -106,8 +106,7 @@ impl Engine {
                 if let Some(timer) = job.timer.take() {
                     self.timers.remove(timer);
                 }
-                let function = job.function;
-                self.end_delay(function);
+                self.end_delay(id);
             }
             State::Storing => function.storing -= 1,
             State::Kept => {

@@ -3,29 +3,56 @@
 //! Knows the commands and their exact replies; line ends differ from command to command, and
 //! monitoring scripts depend on them. Knows nothing of packets and sockets.
 //!
-//! Invariant: a reply has a bounded size. A list of jobs, functions or connections is written in
-//! parts of `ROWS_MAX` rows, each after the part before it was sent; a row shows the state at the
-//! time when it is written.
+//! Invariant: a reply has a bounded size. A list is written in parts (`list`), each after the part
+//! before it was sent.
 
-use std::io::Write;
+pub mod columns;
+pub mod list;
+
 use std::sync::Arc;
 
+use self::columns::text;
+use self::list::{ConnectionsAt, FunctionsAt, Listing};
 use super::log_level::LogLevel;
 use crate::engine::handle::Handles;
-use crate::engine::job::{Job, State};
-use crate::engine::{ConnId, Engine, FunctionId, JobId};
+use crate::engine::{Engine, FunctionId, JobId};
 use crate::wire::text::decimal;
 
 /// Largest number of words; with more the connection is closed, as in gearmand.
 const WORDS_MAX: usize = 5;
 
-/// Rows of a list that are written before other connections are served.
-const ROWS_MAX: usize = 4096;
+/// The last word of a command that asks for the names of the columns.
+const TITLES: &[u8] = b"#";
 
 /// Reply if memory is too short for a new function.
 const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
 /// Reply if there is no function to drop.
 const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
+
+/// Reply to `show` with other words than it knows.
+const UNKNOWN_SHOW: &[u8] = b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n";
+
+/// The commands, with what they answer.
+const COMMANDS: [(&str, &str); 18] = [
+    ("status", "a line a function: name, jobs, running jobs, workers"),
+    ("prioritystatus", "a line a function: name, queued jobs by priority, workers"),
+    ("workers", "a line a connection: number, address, client id, functions"),
+    ("show jobs", "a line a job: handle, lost attempts, ignored, background"),
+    ("show unique jobs", "a line a job: its unique key"),
+    ("show running", "a line a running job, with its worker and since when"),
+    ("show functions", "a line a function, with the age of its oldest waiting job"),
+    ("show connections", "a line a connection: address, client id, functions, jobs"),
+    ("stats", "a line a number: its name and value since the start"),
+    ("cancel job HANDLE", "OK, or an error if there is no such job"),
+    ("create function NAME", "OK"),
+    ("drop function NAME", "OK, and its waiting jobs are cancelled"),
+    ("maxqueue NAME N", "OK; submissions beyond N jobs are refused, 0 = no limit"),
+    ("maxqueue NAME HIGH NORMAL LOW", "the same by priority"),
+    ("version", "OK and the version"),
+    ("verbose [LEVEL]", "OK and the level of the log, after setting it to LEVEL"),
+    ("getpid", "OK and the process id"),
+    ("help", "this list; lists take # as the last word, for the names of columns"),
+];
 
 /// Reply to `verbose` with an unknown level.
 const UNKNOWN_LEVEL: &[u8] = b"ERR UNKNOWN_LEVEL FATAL+ALERT+CRITICAL+ERROR+WARNING+NOTICE+INFO+\
@@ -47,43 +74,18 @@ pub struct Identity {
 #[error("text line has more than {WORDS_MAX} words")]
 pub struct TooManyWords;
 
-/// A list that is being written, and the number of its next row.
+/// What a line is answered with, beside the text that `answer` has appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listing {
-    /// `status`
-    Status(FunctionId),
-    /// `prioritystatus`
-    PriorityStatus(FunctionId),
-    /// `show jobs`
-    Jobs(JobId),
-    /// `show unique jobs`
-    UniqueJobs(JobId),
-    /// `workers`
-    Workers {
-        /// Number of the next connection.
-        at: ConnId,
-        /// Number of connections that had moved to the core at an earlier time: list only those
-        /// that moved there since; `None` = all.
-        since: Option<u64>,
-    },
+pub enum Answer {
+    /// Nothing.
+    Text,
+    /// A list.
+    List(Listing),
+    /// The numbers of all cores together.
+    Stats,
 }
 
-/// A row of `workers`.
-#[derive(Debug)]
-pub struct WorkerRow<'a> {
-    /// Number of the connection.
-    pub conn: ConnId,
-    /// A number that is unique in the server: the descriptor, or the driver's substitute for it.
-    pub fd: i32,
-    /// Address of the peer.
-    pub ip: std::net::IpAddr,
-    /// Client id.
-    pub id: &'a [u8],
-    /// Functions of other cores that the connection is registered for.
-    pub elsewhere: Vec<&'a [u8]>,
-}
-
-/// Appends the reply to a line to `out`, or returns the list that is the reply.
+/// Appends the reply to a line to `out`, and returns what is to follow.
 ///
 /// # Errors
 /// `TooManyWords`: the connection is to be closed.
@@ -94,17 +96,23 @@ pub fn answer(
     identity: &Identity,
     memory_left: usize,
     out: &mut Vec<u8>,
-) -> Result<Option<Listing>, TooManyWords> {
+) -> Result<Answer, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
     let words = split(line, &mut storage)?;
-    let Some((&command, arguments)) = words.split_first() else { return Ok(None) };
+    let Some((&command, arguments)) = words.split_first() else { return Ok(Answer::Text) };
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
-    if is("status") {
-        return Ok(Some(Listing::Status(FunctionId::FIRST)));
-    } else if is("prioritystatus") {
-        return Ok(Some(Listing::PriorityStatus(FunctionId::FIRST)));
-    } else if is("workers") {
-        return Ok(Some(Listing::Workers { at: ConnId::FIRST, since: None }));
+    if let Some(listing) = listing(command, arguments) {
+        if arguments.last().is_some_and(|&word| word == TITLES) {
+            text(out, &[b"# ", listing.titles().as_bytes(), b"\n"]);
+        }
+        return Ok(Answer::List(listing));
+    } else if is("stats") && matches!(arguments, [] | [TITLES]) {
+        if !arguments.is_empty() {
+            text(out, &[b"# NAME\tVALUE\n"]);
+        }
+        return Ok(Answer::Stats);
+    } else if is("help") && matches!(arguments, [] | [TITLES]) {
+        help(!arguments.is_empty(), out);
     } else if is("version") {
         text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
     } else if is("verbose") {
@@ -112,7 +120,7 @@ pub fn answer(
     } else if is("getpid") {
         text(out, &[b"OK ", itoa::Buffer::new().format(identity.pid).as_bytes(), b"\n"]);
     } else if is("show") && !arguments.is_empty() {
-        return Ok(show(arguments, out));
+        text(out, &[UNKNOWN_SHOW]);
     } else if is("cancel") && arguments.len() >= 2 {
         cancel(arguments, engine, handles, out);
     } else if is("create") {
@@ -125,87 +133,42 @@ pub fn answer(
         // gearmand glues the word on without a separator, and its tests expect that.
         text(out, &[b"ERR UNKNOWN_COMMAND Unknown+server+command", command, b"\r\n"]);
     }
-    Ok(None)
+    Ok(Answer::Text)
 }
 
-/// Appends the next rows of a list to `out`, and the number and the end of each connection's row to
-/// `named`. Returns the rest of the list, if any. The caller writes the dot after the last row.
-pub fn list<'a>(
-    listing: Listing,
-    engine: &Engine,
-    handles: &Handles,
-    conns: impl Iterator<Item = WorkerRow<'a>>,
-    out: &mut Vec<u8>,
-    named: &mut Vec<(i32, usize)>,
-) -> Option<Listing> {
-    let (mut rows, mut next) = (0..ROWS_MAX, None);
-    // Called before each row: `false` ends this part, and the next part begins with that row.
-    let mut has_space = |from: Listing| {
-        let is_in_part = rows.next().is_some();
-        if !is_in_part {
-            next = Some(from);
-        }
-        is_in_part
-    };
-    match listing {
-        Listing::Status(at) => {
-            for (_, function) in engine
-                .functions()
-                .iter_from(at)
-                .take_while(|&(at, _)| has_space(Listing::Status(at)))
-            {
-                let (total, running) = (function.total(), function.running);
-                text(out, &[&function.name, b"\t"]);
-                numbers(out, &[total, running, function.workers]);
-            }
-        }
-        Listing::PriorityStatus(at) => {
-            for (_, function) in engine
-                .functions()
-                .iter_from(at)
-                .take_while(|&(at, _)| has_space(Listing::PriorityStatus(at)))
-            {
-                let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
-                text(out, &[&function.name, b"\t"]);
-                // Delayed jobs are all of normal priority.
-                numbers(out, &[high, normal + function.delayed, low, function.workers]);
-            }
-        }
-        Listing::Jobs(at) => {
-            for (_, job) in
-                engine.jobs().iter_from(at).take_while(|&(at, _)| has_space(Listing::Jobs(at)))
-            {
-                text(out, &[handles.text(job.number).as_ref(), b"\t"]);
-                numbers(
-                    out,
-                    &[job.attempts.into(), ignored(engine, job), job.is_background().into()],
-                );
-            }
-        }
-        Listing::UniqueJobs(at) => {
-            for (_, job) in engine
-                .jobs()
-                .iter_from(at)
-                .take_while(|&(at, _)| has_space(Listing::UniqueJobs(at)))
-            {
-                text(out, &[job.unique(), b"\n"]);
-            }
-        }
-        Listing::Workers { at, since } => {
-            let from = conns.skip_while(|row| row.conn < at);
-            for row in from.take_while(|row| has_space(Listing::Workers { at: row.conn, since })) {
-                // Writing to memory can't fail.
-                let _ = write!(out, "{} {} ", row.fd, row.ip);
-                text(out, &[row.id, b" :"]);
-                for function in engine.functions_of(row.conn).chain(row.elsewhere) {
-                    text(out, &[b" ", function]);
-                }
-                out.push(b'\n');
-                named.push((row.fd, out.len()));
-            }
-        }
+/// The list that a line asks for. gearmand takes no notice of words behind its one-word commands.
+fn listing(command: &[u8], arguments: &[&[u8]]) -> Option<Listing> {
+    let equal = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+    if equal(command, "status") {
+        return Some(Listing::Status(FunctionId::FIRST));
+    } else if equal(command, "prioritystatus") {
+        return Some(Listing::PriorityStatus(FunctionId::FIRST));
+    } else if equal(command, "workers") {
+        return Some(Listing::Workers(ConnectionsAt::START));
+    } else if !equal(command, "show") {
+        return None;
     }
-    next
+    Some(match arguments.strip_suffix(&[TITLES]).unwrap_or(arguments) {
+        [what] if equal(what, "jobs") => Listing::Jobs(JobId::FIRST),
+        [unique, jobs] if equal(unique, "unique") && equal(jobs, "jobs") => {
+            Listing::UniqueJobs(JobId::FIRST)
+        }
+        [what] if equal(what, "running") => Listing::Running(JobId::FIRST),
+        [what] if equal(what, "functions") => Listing::Functions(FunctionsAt::Start),
+        [what] if equal(what, "connections") => Listing::Connections(ConnectionsAt::START),
+        _ => return None,
+    })
+}
+
+/// Appends the commands and what they answer.
+fn help(has_titles: bool, out: &mut Vec<u8>) {
+    if has_titles {
+        out.extend_from_slice(b"# COMMAND\tANSWER\n");
+    }
+    for (command, answer) in COMMANDS {
+        text(out, &[command.as_bytes(), b"\t", answer.as_bytes(), b"\n"]);
+    }
+    out.extend_from_slice(b".\n");
 }
 
 /// Which cores can answer a line.
@@ -264,18 +227,6 @@ fn split<'l, 's>(
         }
     }
     Err(TooManyWords)
-}
-
-fn show(arguments: &[&[u8]], out: &mut Vec<u8>) -> Option<Listing> {
-    let is = |at: usize, name: &str| {
-        arguments.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
-    };
-    match arguments.len() {
-        1 if is(0, "jobs") => return Some(Listing::Jobs(JobId::FIRST)),
-        2 if is(0, "unique") && is(1, "jobs") => return Some(Listing::UniqueJobs(JobId::FIRST)),
-        _ => out.extend_from_slice(b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"),
-    }
-    None
 }
 
 fn verbose(arguments: &[&[u8]], log_level: &dyn LogLevel, out: &mut Vec<u8>) {
@@ -358,31 +309,22 @@ fn invalid_arguments(out: &mut Vec<u8>, command: &[u8]) {
     text(out, &[b"ERR INVALID_ARGUMENTS ", message, command, b"\r\n"]);
 }
 
-/// gearmand marks jobs without clients as ignored; here they are removed unless they are running.
-fn ignored(engine: &Engine, job: &Job) -> u32 {
-    u32::from(job.state == State::Running && !engine.is_wanted(job))
-}
-
-fn text(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-/// Appends numbers separated by tabs, and a line end.
-fn numbers(out: &mut Vec<u8>, numbers: &[u32]) {
-    for (at, &number) in numbers.iter().enumerate() {
-        if at > 0 {
-            out.push(b'\t');
-        }
-        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    }
-    out.push(b'\n');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The manual lists every command that `help` does.
+    #[test]
+    fn the_manual_has_every_command() {
+        let manual = include_str!("../../docs/operating.md");
+        for (command, _) in COMMANDS {
+            let is_listed = manual
+                .lines()
+                .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+                .any(|cell| cell.split(", ").any(|it| it.trim_matches('`') == command));
+            assert!(is_listed, "{command} isn't in the table of text commands");
+        }
+    }
 
     #[test]
     fn words_are_split_as_gearmand_splits_them() {

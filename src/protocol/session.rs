@@ -56,20 +56,22 @@ pub struct Context<'a> {
 #[derive(Clone, Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
+    since_s: u32,
     exceptions: bool,
 }
 
 impl Session {
-    /// A session, with the option `exceptions` set or not.
+    /// The session of a new connection, with the option `exceptions` set or not.
     #[must_use]
-    pub fn new(exceptions: bool) -> Self {
-        Self { id: None, exceptions }
+    pub fn new(exceptions: bool, now: Now) -> Self {
+        let since_s = u32::try_from(now.unix_ms / 1000).unwrap_or(u32::MAX);
+        Self { id: None, since_s, exceptions }
     }
 
     /// The session of a connection at another core: what that core has told of it.
     #[must_use]
     pub fn of_proxy(id: Option<Box<[u8]>>, exceptions: bool) -> Self {
-        Self { id, exceptions }
+        Self { id, since_s: 0, exceptions }
     }
 
     /// The client id, `-` if none was set.
@@ -82,6 +84,12 @@ impl Session {
     #[must_use]
     pub fn client_id(&self) -> Option<&[u8]> {
         self.id.as_deref()
+    }
+
+    /// When the connection came, in seconds since 1970; 0 for the proxy of another core's.
+    #[must_use]
+    pub fn since_s(&self) -> u32 {
+        self.since_s
     }
 
     /// Whether the connection receives WORK_EXCEPTION, instead of WORK_FAIL.

@@ -1,8 +1,10 @@
 //! Events of a shard, counted since the start.
 //!
-//! The shard counts, metrics and tests read. Knows nothing of how the events come about.
+//! The shard counts, `stats` and tests read. Knows nothing of how the events come about.
 //!
 //! Invariant: counters never go down.
+
+use std::ops::AddAssign;
 
 /// Events since the start, beside the engine's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,5 +32,18 @@ impl Counters {
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.moved + self.took_in
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.connected += other.connected;
+        self.refused += other.refused;
+        self.malformed += other.malformed;
+        self.slow_readers += other.slow_readers;
+        self.frames += other.frames;
+        self.moved += other.moved;
+        self.took_in += other.took_in;
+        self.departed += other.departed;
     }
 }

@@ -16,7 +16,7 @@ use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::{self, Action};
-use crate::protocol::admin;
+use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
 use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
@@ -202,10 +202,15 @@ impl Shard {
         let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         match admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text) {
-            Ok(listing) => {
-                self.connections[conn].listing = listing.map(|it| Box::new(Progress::of(it)));
+            Ok(answer) => {
                 self.push_text(conn, text, now);
-                self.deliver(None, now);
+                match answer {
+                    Answer::Text => self.deliver(None, now),
+                    Answer::List(listing) => {
+                        self.connections[conn].listing = Some(Box::new(Progress::of(listing)));
+                    }
+                    Answer::Stats => self.ask_all(conn, Question::Stats, now),
+                }
             }
             Err(error) => {
                 self.text = text;

@@ -3,8 +3,8 @@
 //! Adds what the engine doesn't know: the handle as clients see it, and the address and client id
 //! of the worker or client. Lines at WARN and INFO are throttled like all lines about peers.
 //!
-//! Invariant: a line names handle, function, unique key and attempts, and why the job is gone or
-//! back in its queue.
+//! Invariant: a line names handle, function, unique key, attempts and age, and why the job is gone
+//! or back in its queue.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -114,11 +114,14 @@ impl Shard {
         let function = event.function.escape_ascii();
         let unique = (!event.unique.is_empty()).then(|| display(event.unique.escape_ascii()));
         let (attempts, message) = (event.attempts, message(event.step));
+        // In seconds, with one decimal.
+        let age_s = (now.unix_ms.saturating_sub(event.submitted_ms) / 100) as f64 / 10.0;
         let reason = reason(event.step);
         macro_rules! line {
             ($level:ident) => {
                 $level!(
-                    target: JOBS, %handle, %function, unique, attempts, peer, reason, "{message}"
+                    target: JOBS, %handle, %function, unique, attempts, age_s, peer, reason,
+                    "{message}"
                 )
             };
         }

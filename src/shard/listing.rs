@@ -1,4 +1,4 @@
-//! Lists of the admin protocol, written part by part and core by core.
+//! Lists of the text protocol, written part by part and core by core.
 //!
 //! A part is written when the last one has left, so that no list stops a core or fills an outbox;
 //! what other cores have to add comes as a message. Knows how far a list has come; the rows
@@ -8,12 +8,12 @@ pub(super) mod progress;
 
 use self::progress::Progress;
 use super::Shard;
-use super::connections::Connection;
+use super::connections::{Connection, Connections};
 use super::driver::Origin;
 use super::limits::OUTBOX_PAUSE_BYTES;
 use super::remote::state::RemoteState;
 use crate::engine::{ConnId, Now};
-use crate::protocol::admin::{self, Listing, WorkerRow};
+use crate::protocol::admin::list::{ConnectionRow, ConnectionRows, ConnectionsAt, Listing, Source};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Rows;
 use crate::wire::outbox::Outbox;
@@ -26,11 +26,16 @@ impl Shard {
             let listing = progress.next;
             match listing {
                 Some(listing) if progress.core == own => {
-                    let (rows, next) = self.list_rows(listing);
+                    let (rows, next) = self.list_rows(listing, now);
                     let text = progress.take_in(rows, next);
+                    let is_empty = text.is_empty();
                     self.push_text(conn, text, now);
                     if progress.next.is_some() {
-                        // Others have their turn before the next part.
+                        // Others have their turn before the next part, which follows when this one
+                        // has left, if there is anything to leave.
+                        if is_empty {
+                            self.connections.resume_next_turn(conn);
+                        }
                         break;
                     }
                 }
@@ -50,27 +55,47 @@ impl Shard {
     }
 
     /// This core's next rows of a list, and what is left of them.
-    pub(super) fn list_rows(&self, listing: Listing) -> (Rows, Option<Listing>) {
+    pub(super) fn list_rows(&mut self, listing: Listing, now: Now) -> (Rows, Option<Listing>) {
         let arrived = self.counters.arrived();
         let mut rows = Rows { arrived, departed: self.counters.departed, ..Rows::default() };
-        let mut since = None;
-        if let Listing::Workers { since: Some(count), .. } = listing {
-            if count == arrived {
-                return (rows, None);
-            }
-            since = Some(count);
+        if let Listing::Workers(at) | Listing::Connections(at) = listing
+            && at.since == Some(arrived)
+        {
+            return (rows, None);
         }
-        let own = self.connections.iter_local();
-        let own = own.filter(|(_, connection)| since.is_none_or(|it| connection.arrived > it));
-        let Rows { text, named, .. } = &mut rows;
-        let (engine, handles) = (&self.engine, &self.settings.handles);
-        let next = admin::list(listing, engine, handles, own.map(worker_row), text, named);
+        let Self { engine, connections, settings, .. } = self;
+        let handles = &settings.handles;
+        let mut source = Source { engine, handles, connections: &*connections, now };
+        let next = listing.write(&mut source, &mut rows.text, &mut rows.named);
         (rows, next)
     }
 }
 
-fn worker_row((conn, connection): (ConnId, &Connection)) -> WorkerRow<'_> {
+impl ConnectionRows for Connections {
+    fn rows(&self, at: ConnectionsAt) -> impl Iterator<Item = ConnectionRow<'_>> {
+        let ConnectionsAt { conn, since } = at;
+        let rows = self.iter_local().skip_while(move |&(at, _)| at < conn);
+        rows.filter(move |(_, connection)| since.is_none_or(|it| connection.arrived > it)).map(row)
+    }
+
+    fn row(&self, conn: ConnId) -> Option<ConnectionRow<'_>> {
+        self.get(conn).map(|connection| row((conn, connection)))
+    }
+}
+
+fn row((conn, connection): (ConnId, &Connection)) -> ConnectionRow<'_> {
     let Origin { fd, peer } = connection.origin;
-    let elsewhere = connection.remote().into_iter().flat_map(RemoteState::functions).collect();
-    WorkerRow { conn, fd, ip: peer.ip(), id: connection.session().id(), elsewhere }
+    ConnectionRow {
+        conn,
+        fd,
+        peer,
+        session: connection.session(),
+        functions_elsewhere: connection
+            .remote()
+            .into_iter()
+            .flat_map(RemoteState::functions)
+            .collect(),
+        jobs_elsewhere: connection.remote().map_or(0, RemoteState::jobs),
+        unsent_bytes: connection.outbox().bytes(),
+    }
 }

@@ -28,6 +28,7 @@ mod packet_log;
 mod refusals;
 mod route;
 mod settings;
+pub mod stats;
 mod unread;
 
 use std::net::SocketAddr;
@@ -108,6 +109,8 @@ pub struct Shard {
     published_priorities: PrioritySet,
     complaints: Complaints,
     refusals: Refusals,
+    /// When it was made.
+    started: Now,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -134,6 +137,7 @@ impl Shard {
             published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
             refusals: Refusals::default(),
+            started: now,
             counters: Counters::default(),
             settings,
         }
@@ -155,7 +159,7 @@ impl Shard {
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
-        let session = Session::new(self.settings.exceptions);
+        let session = Session::new(self.settings.exceptions, now);
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.counters.connected += 1;
@@ -242,6 +246,15 @@ impl Shard {
     /// sleeping workers are woken. A connection that was disconnected meanwhile is never named.
     #[inline]
     pub fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
+        let dirty = self.next_dirty(now);
+        if dirty.is_none() {
+            self.connections.end_turn();
+        }
+        dirty
+    }
+
+    #[inline]
+    fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
         loop {
             while let Some(conn) = self.connections.pop_resumed() {
                 self.handle_frames(conn, &[], now);

@@ -26,9 +26,33 @@ pub(super) enum Kind {
     Draining,
 }
 
-const KINDS: usize = 7;
+/// Number of kinds.
+pub(super) const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
+    pub(super) const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::Memory,
+        Self::Registrations,
+        Self::Store,
+        Self::PayloadSize,
+        Self::Connections,
+        Self::Draining,
+    ];
+
+    /// What the count of its refusals is called.
+    pub(super) fn counter(self) -> &'static str {
+        match self {
+            Self::QueueFull => "refused_queue_full_total",
+            Self::Memory => "refused_memory_total",
+            Self::Registrations => "refused_registrations_total",
+            Self::Store => "refused_store_total",
+            Self::PayloadSize => "refused_size_total",
+            Self::Connections => "refused_connections_total",
+            Self::Draining => "refused_draining_total",
+        }
+    }
+
     /// The kind of an error reply; `None` for mistakes of the peer's.
     pub(super) fn of(error: ErrorReply) -> Option<Self> {
         Some(match error {
@@ -76,7 +100,10 @@ impl Kind {
 /// Refusals of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
+    /// Since the last line.
     count: u64,
+    /// Since the start.
+    total: u64,
     /// When the next line may be written.
     next_ms: u64,
 }
@@ -94,11 +121,17 @@ impl Refusals {
     pub(super) fn add(&mut self, kind: Kind, peer: impl FnOnce() -> String, now: Now) {
         let tally = &mut self.tallies[kind as usize];
         tally.count += 1;
+        tally.total += 1;
         if now.mono_ms >= tally.next_ms {
             let count = std::mem::take(&mut tally.count);
             tally.next_ms = now.mono_ms + PERIOD_MS;
             warn!(count, last = peer(), "{}", kind.line());
         }
+    }
+
+    /// Refusals of each kind since the start.
+    pub(super) fn totals(&self) -> [u64; KINDS] {
+        self.tallies.map(|tally| tally.total)
     }
 
     /// When `report` has something to write.
@@ -110,16 +143,7 @@ impl Refusals {
 
     /// Writes the lines of kinds whose period is over.
     pub(super) fn report(&mut self, now: Now) {
-        let kinds = [
-            Kind::QueueFull,
-            Kind::Memory,
-            Kind::Registrations,
-            Kind::Store,
-            Kind::PayloadSize,
-            Kind::Connections,
-            Kind::Draining,
-        ];
-        for kind in kinds {
+        for kind in Kind::ALL {
             let tally = &mut self.tallies[kind as usize];
             if tally.count > 0 && now.mono_ms >= tally.next_ms {
                 let count = std::mem::take(&mut tally.count);

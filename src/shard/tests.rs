@@ -12,6 +12,7 @@ use crate::engine::handle::{self, Handles};
 use crate::wire::{Command, Magic, Response, encode, header_bytes};
 
 mod cluster;
+mod lists;
 mod log;
 mod migration;
 mod unread;

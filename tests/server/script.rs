@@ -28,7 +28,7 @@ pub(crate) enum Action {
     SendRaw(Pattern),
     Expect(u32, Pattern),
     ExpectText(Pattern),
-    ExpectLinesInAnyOrder(Vec<String>),
+    ExpectLinesInAnyOrder(Vec<Pattern>),
     Until(Pattern, Vec<Pattern>),
     Quiet,
     Closed,
@@ -103,7 +103,8 @@ fn action(text: &str) -> Result<Action, String> {
         ">>" => Action::SendRaw(Pattern::parse(rest)?),
         "<<" => Action::ExpectText(Pattern::parse(rest)?),
         "<~" => {
-            Action::ExpectLinesInAnyOrder(rest.split_inclusive("\\n").map(str::to_owned).collect())
+            let lines = rest.split_inclusive("\\n").map(Pattern::parse);
+            Action::ExpectLinesInAnyOrder(lines.collect::<Result<_, _>>()?)
         }
         "until" => {
             let (command, answer) = rest.split_once(" == ").ok_or("no ==")?;

@@ -31,6 +31,8 @@ pub(in crate::shard) struct Connections {
     dirty: Vec<ConnId>,
     /// Connections whose requests may go on.
     resumed: Vec<ConnId>,
+    /// Connections whose requests may go on in the next turn.
+    later: Vec<ConnId>,
     proxies: usize,
     /// Connections that this core has taken in so far; the last one's generation.
     generation: u32,
@@ -49,6 +51,7 @@ impl Connections {
             table: Table::default(),
             dirty: Vec::new(),
             resumed: Vec::new(),
+            later: Vec::new(),
             proxies: 0,
             generation: 0,
             inbound_bytes: 0,
@@ -291,6 +294,19 @@ impl Connections {
     #[inline]
     pub(in crate::shard) fn resume(&mut self, conn: ConnId) {
         self.resumed.push(conn);
+    }
+
+    /// Requests of a connection may go on when all others have had their turn.
+    pub(in crate::shard) fn resume_next_turn(&mut self, conn: ConnId) {
+        self.later.push(conn);
+    }
+
+    /// The turn is over: what was to go on in the next one may.
+    #[inline]
+    pub(in crate::shard) fn end_turn(&mut self) {
+        if !self.later.is_empty() {
+            self.resumed.append(&mut self.later);
+        }
     }
 
     /// The next connection whose requests may go on.

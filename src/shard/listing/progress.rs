@@ -8,7 +8,7 @@
 use foldhash::HashSet;
 
 use crate::engine::ConnId;
-use crate::protocol::admin::Listing;
+use crate::protocol::admin::list::{ConnectionsAt, Listing};
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Rows;
 
@@ -58,10 +58,12 @@ impl Progress {
     /// A core has given its next rows of the list, and has `next` left: those to be written.
     pub(in crate::shard) fn take_in(&mut self, rows: Rows, next: Option<Listing>) -> Vec<u8> {
         let listing = std::mem::replace(&mut self.next, next);
-        let Some(Listing::Workers { at, .. }) = listing else { return rows.text };
+        let Some(Listing::Workers(at) | Listing::Connections(at)) = listing else {
+            return rows.text;
+        };
         let Census { named, arrived, departed, .. } = &mut self.census;
         // A connection that comes while a core gives its rows may stand behind the last row.
-        if at == ConnId::FIRST {
+        if at.conn == ConnId::FIRST {
             arrived.resize(arrived.len().max(self.core + 1), 0);
             arrived[self.core] = rows.arrived;
             *departed += rows.departed;
@@ -82,20 +84,23 @@ impl Progress {
     pub(in crate::shard) fn go_on(&mut self, cores: usize) -> bool {
         self.core += 1;
         let Census { arrived, departed, arrived_before, rounds, .. } = &mut self.census;
-        let is_workers = matches!(self.listing, Listing::Workers { .. });
+        let has_census = matches!(self.listing, Listing::Workers(_) | Listing::Connections(_));
         if self.core == cores {
             let is_complete = *arrived_before == Some(*departed) || *rounds >= ROUNDS_MAX;
-            if cores == 1 || !is_workers || is_complete {
+            if cores == 1 || !has_census || is_complete {
                 return false;
             }
             self.core = 0;
             *arrived_before = Some(arrived.iter().sum());
             (*departed, *rounds) = (0, *rounds + 1);
         }
+        let newcomers = || {
+            let since = arrived.get(self.core).copied();
+            ConnectionsAt { since, ..ConnectionsAt::START }
+        };
         self.next = Some(match self.listing {
-            Listing::Workers { .. } if *rounds > 0 => {
-                Listing::Workers { at: ConnId::FIRST, since: arrived.get(self.core).copied() }
-            }
+            Listing::Workers(_) if *rounds > 0 => Listing::Workers(newcomers()),
+            Listing::Connections(_) if *rounds > 0 => Listing::Connections(newcomers()),
             listing => listing,
         });
         true

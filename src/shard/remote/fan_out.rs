@@ -11,6 +11,7 @@ use super::message::{Answer, ConnKey, Message, Question};
 use crate::engine::{ConnId, Now, Status};
 use crate::protocol::{admin, session};
 use crate::shard::Shard;
+use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
 
 /// A question to all cores, as far as they have answered.
@@ -23,11 +24,12 @@ pub(in crate::shard) struct FanOut {
     left: usize,
     latest: Option<(u64, Status)>,
     texts: Vec<Vec<u8>>,
+    stats: Option<Box<Stats>>,
 }
 
 impl FanOut {
     fn new(key: ConnKey, slot: Slot, question: Question, cores: usize) -> Self {
-        Self { key, slot, question, left: cores, latest: None, texts: Vec::new() }
+        Self { key, slot, question, left: cores, latest: None, texts: Vec::new(), stats: None }
     }
 
     /// Adds one core's part. Returns whether it was the last.
@@ -38,18 +40,26 @@ impl FanOut {
                 self.latest = both.max_by_key(|(number, _)| *number);
             }
             Answer::Text(text) => self.texts.push(text),
+            Answer::Stats(stats) => match &mut self.stats {
+                Some(sum) => **sum += *stats,
+                none => *none = Some(stats),
+            },
         }
         self.left -= 1;
         self.left == 0
     }
 
-    fn reply(&self) -> PacketBatch {
+    fn reply(&self, shard: &Shard, now: Now) -> PacketBatch {
         let mut packets = PacketBatch::default();
         match &self.question {
             Question::StatusUnique(unique) => {
                 packets.push(&session::status_unique(unique, self.latest));
             }
             Question::Line(_) => packets.push_text(&admin::join(&self.texts)),
+            Question::Stats => {
+                let sums = self.stats.as_deref().copied().unwrap_or_default();
+                packets.push_text(&shard.stats_text(&sums, now));
+            }
         }
         packets
     }
@@ -65,17 +75,18 @@ impl Shard {
             self.outgoing.send(core, Message::Ask { fan_out, question: question.clone() });
         }
         let answer = self.answer_question(&question, now);
-        self.add_answer(fan_out, answer);
+        self.add_answer(fan_out, answer, now);
     }
 
     /// A core has answered a question to all.
-    pub(in crate::shard) fn add_answer(&mut self, fan_out: usize, answer: Answer) {
+    pub(in crate::shard) fn add_answer(&mut self, fan_out: usize, answer: Answer, now: Now) {
         if !self.fan_outs[fan_out].add(answer) {
             return;
         }
         let fan_out = self.fan_outs.remove(fan_out);
         if let Some(conn) = self.find_key(fan_out.key) {
-            self.fill(conn, |outbox| outbox.fill_with(fan_out.slot, fan_out.reply()));
+            let reply = fan_out.reply(self, now);
+            self.fill(conn, |outbox| outbox.fill_with(fan_out.slot, reply));
         }
     }
 }

@@ -9,7 +9,7 @@
 use super::message::{ConnKey, HomeConnId, Message, Rows};
 use super::state::{RemoteState, entry_bytes};
 use crate::engine::{ConnId, Now};
-use crate::protocol::admin::Listing;
+use crate::protocol::admin::list::Listing;
 use crate::shard::Shard;
 use crate::shard::connections::Closing;
 use crate::shard::cores::{Core, CoreSet};
@@ -156,7 +156,7 @@ impl Shard {
     /// Handles a message that comes back to a connection's home.
     pub(in crate::shard) fn receive_at_home(&mut self, from: Core, message: Message, now: Now) {
         if let Message::Answer { fan_out, answer } = message {
-            return self.add_answer(fan_out, answer);
+            return self.add_answer(fan_out, answer, now);
         }
         // A connection that has gone meanwhile has told the owner so.
         let Some(conn) = message.key().and_then(|key| self.find_key(key)) else { return };

@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::engine::{ConnId, Id, Status};
-use crate::protocol::admin::Listing;
+use crate::protocol::admin::list::Listing;
+use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
 
@@ -268,7 +269,9 @@ impl Message {
                     question: Question::StatusUnique(text) | Question::Line(text), ..
                 } => text.len(),
                 Self::Answer { answer: Answer::Text(text), .. } => text.len(),
-                Self::Answer { answer: Answer::Status(_), .. }
+                Self::Answer { answer: Answer::Stats(_), .. } => size_of::<Stats>(),
+                Self::Ask { question: Question::Stats, .. }
+                | Self::Answer { answer: Answer::Status(_), .. }
                 | Self::Grab { .. }
                 | Self::Sleep(_)
                 | Self::Declined(_)
@@ -312,6 +315,8 @@ pub enum Question {
     StatusUnique(Box<[u8]>),
     /// An admin command about functions whose names differ in case only.
     Line(Box<[u8]>),
+    /// The text command `stats`.
+    Stats,
 }
 
 /// One core's part of an answer.
@@ -321,4 +326,6 @@ pub enum Answer {
     Status(Option<(u64, Status)>),
     /// The reply.
     Text(Vec<u8>),
+    /// The core's numbers.
+    Stats(Box<Stats>),
 }

@@ -37,7 +37,7 @@ pub(in crate::shard) struct Outgoing {
 
 impl Outgoing {
     pub(in crate::shard) fn send(&mut self, to: Core, message: Message) {
-        trace!(to, ?message, "message");
+        trace!(to, content = ?message, "message to another core");
         self.bytes += message.bytes().cast_signed();
         self.pressed.insert(to);
         self.untaken.push((to, message));

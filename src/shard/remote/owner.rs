@@ -67,7 +67,7 @@ impl Shard {
                 self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
             Message::List { key, listing } => {
-                let (rows, next) = self.list_rows(listing);
+                let (rows, next) = self.list_rows(listing, now);
                 self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Ask { fan_out, question } => {
@@ -87,6 +87,7 @@ impl Shard {
                 Answer::Status(session::find_unique(unique, &self.engine))
             }
             Question::Line(line) => Answer::Text(self.answer_line(line, now)),
+            Question::Stats => Answer::Stats(Box::new(self.stats())),
         }
     }
 

@@ -34,8 +34,17 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The lines of `talk` up to `level`.
+/// The lines of `talk` up to `level`, as text.
 fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
+    logged(level, talk, false)
+}
+
+/// The same as JSON.
+fn json_lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
+    logged(level, talk, true)
+}
+
+fn logged(level: Level, talk: impl FnOnce(), is_json: bool) -> Vec<String> {
     // While a process has one subscriber, a line's place in the code is switched on or off by the
     // first thread that comes to it, and other tests' threads have none. So there is a second.
     static SECOND: OnceLock<Dispatch> = OnceLock::new();
@@ -47,9 +56,13 @@ fn lines_of(level: Level, talk: impl FnOnce()) -> Vec<String> {
         .with_max_level(level)
         .without_time()
         .with_target(false)
-        .with_ansi(false)
-        .finish();
-    tracing::subscriber::with_default(subscriber, talk);
+        .with_ansi(false);
+    if is_json {
+        let subscriber = subscriber.json().flatten_event(true).finish();
+        tracing::subscriber::with_default(subscriber, talk);
+    } else {
+        tracing::subscriber::with_default(subscriber.finish(), talk);
+    }
     let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
@@ -136,6 +149,33 @@ fn a_jobs_life_gives_the_same_lines_on_one_core_and_on_three() {
             let cores = (n % CORES, n / CORES % CORES, n / 9 % CORES);
             assert_eq!(golden(level, cores), expected(level), "{cores:?}");
         }
+    }
+}
+
+/// The lines as JSON have the same fields as those that people read.
+#[test]
+fn json_lines_have_the_fields_of_text_lines() {
+    let text = lines_of(Level::TRACE, || conversation(0, 1, 2));
+    let json = json_lines_of(Level::TRACE, || conversation(0, 1, 2));
+    assert_eq!(text.len(), json.len());
+    for (text, json) in text.iter().zip(&json) {
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(json).unwrap();
+        let mut rest = text.clone();
+        for (key, value) in &object {
+            let shown = match (&**key, value) {
+                ("target", _) => continue,
+                ("level" | "message", serde_json::Value::String(value)) => value.clone(),
+                (_, serde_json::Value::String(value)) => {
+                    let (plain, quoted) = (format!("{key}={value}"), format!("{key}={value:?}"));
+                    if rest.contains(&plain) { plain } else { quoted }
+                }
+                (_, value) => format!("{key}={value}"),
+            };
+            assert!(rest.contains(&shown), "{shown} of {json} isn't in {text}");
+            rest = rest.replacen(&shown, "", 1);
+        }
+        assert_eq!(rest.trim(), "", "{json} lacks it, and {text} has it");
     }
 }
 

@@ -283,6 +283,12 @@ fn one_that_makes_room_awake_hears_of_what_came_meanwhile() {
 /// any core to any other, at any two moments of a list.
 #[test]
 fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
+    for list in ["workers", "show connections"] {
+        check_list(list);
+    }
+}
+
+fn check_list(list: &str) {
     const LETTERS: usize = 14;
     let moves = (0..CORES).flat_map(|from| (0..CORES).map(move |to| (from, to)));
     let mut moved_meanwhile = 0;
@@ -300,7 +306,7 @@ fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
             cluster.shards[from].start_offload(to, 1);
             cluster.say(mover, b"");
             cluster.slow = true;
-            cluster.say(monitor, b"workers\n");
+            cluster.say(monitor, format!("{list}\n").as_bytes());
             let (mut text, mut migrating, mut messages) = (String::new(), None, 0);
             loop {
                 if messages == departs {
@@ -322,13 +328,16 @@ fn a_list_names_each_connection_once_whatever_moves_meanwhile() {
                 text += &cluster.hear_text(monitor);
             }
             text += &cluster.hear_text(monitor);
-            let (numbers, names): (Vec<&str>, Vec<&str>) =
-                text.lines().filter_map(|row| row.split_once(' ')).unzip();
+            let (numbers, rows): (Vec<&str>, Vec<&str>) =
+                text.lines().filter_map(|row| row.split_once([' ', '\t'])).unzip();
             let case = format!("from {from} to {to}, {departs} to {arrives}:\n{text}");
             assert_eq!(numbers.len(), CORES + 2, "{case}");
             assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), CORES + 2, "{case}");
-            let mover = format!("127.0.0.1 mover : {}", function(from));
-            assert_eq!(names.iter().filter(|name| **name == mover).count(), 1, "{case}");
+            let is_mover = |row: &&&str| match list {
+                "workers" => **row == format!("127.0.0.1 mover : {}", function(from)),
+                _ => row.contains("\tmover\t") && row.ends_with("\t1\t0\t0"),
+            };
+            assert_eq!(rows.iter().filter(is_mover).count(), 1, "{case}");
             assert!(text.ends_with("\n.\n"), "{case}");
         }
     }

@@ -1,0 +1,351 @@
+//! The lists of the text protocol, row by row: where a list has come to in, its next rows out.
+//!
+//! gearmand's lists keep its exact columns; the others have a tab between columns and get more at
+//! their end only. Knows the engine's records and what a connection tells of itself, and no other
+//! core.
+//!
+//! Invariant: one call writes at most `ROWS_MAX` rows and looks at `RECORDS_MAX` records, so that
+//! no list stops its core; a row shows the state at the time when it is written.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use super::columns::{age, moment, name, number, numbers, text};
+use crate::engine::function::Function;
+use crate::engine::handle::Handles;
+use crate::engine::job::{Job, State};
+use crate::engine::{ConnId, DuePass, Engine, FunctionId, JobId, Now};
+use crate::protocol::session::Session;
+
+/// Rows of a list that are written before other connections are served.
+const ROWS_MAX: usize = 4096;
+/// Records that are looked at before other connections are served, where few of them have a row.
+const RECORDS_MAX: usize = 32_768;
+
+/// A list that is being written, and where it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// `status`
+    Status(FunctionId),
+    /// `prioritystatus`
+    PriorityStatus(FunctionId),
+    /// `show functions`
+    Functions(FunctionsAt),
+    /// `show jobs`
+    Jobs(JobId),
+    /// `show unique jobs`
+    UniqueJobs(JobId),
+    /// `show running`
+    Running(JobId),
+    /// `workers`
+    Workers(ConnectionsAt),
+    /// `show connections`
+    Connections(ConnectionsAt),
+}
+
+/// How far `show functions` has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionsAt {
+    /// Nothing is written.
+    Start,
+    /// The starts of delayed jobs are being looked for.
+    Dues(DuePass),
+    /// The next row.
+    Row(FunctionId),
+}
+
+/// How far a list of connections has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionsAt {
+    /// Number of the next connection.
+    pub conn: ConnId,
+    /// Number of connections that had moved to the core at an earlier time: list only those that
+    /// moved there since; `None` = all.
+    pub since: Option<u64>,
+}
+
+impl ConnectionsAt {
+    /// All connections.
+    pub const START: Self = Self { conn: ConnId::FIRST, since: None };
+}
+
+/// A connection, as lists show it.
+#[derive(Debug)]
+pub struct ConnectionRow<'a> {
+    /// Number of the connection.
+    pub conn: ConnId,
+    /// A number that is unique in the server: the descriptor, or the driver's substitute for it.
+    pub fd: i32,
+    /// Address and port of the peer.
+    pub peer: SocketAddr,
+    /// Its client id, and since when it is there.
+    pub session: &'a Session,
+    /// Functions of other cores that it is registered for.
+    pub functions_elsewhere: Vec<&'a [u8]>,
+    /// Jobs of other cores that it runs.
+    pub jobs_elsewhere: u32,
+    /// Bytes that wait to leave.
+    pub unsent_bytes: usize,
+}
+
+/// The connections of a core.
+pub trait ConnectionRows {
+    /// Those that came in on this core, in the order of their numbers.
+    fn rows(&self, at: ConnectionsAt) -> impl Iterator<Item = ConnectionRow<'_>>;
+
+    /// One of them, or of another core's that has to do with this core's jobs.
+    fn row(&self, conn: ConnId) -> Option<ConnectionRow<'_>>;
+}
+
+/// What lists are made from.
+#[derive(Debug)]
+pub struct Source<'a, C> {
+    /// The queues.
+    pub engine: &'a mut Engine,
+    /// Converts job numbers to handles.
+    pub handles: &'a Handles,
+    /// The connections.
+    pub connections: &'a C,
+    /// The time.
+    pub now: Now,
+}
+
+/// Counts the rows of one part of a list.
+struct Part {
+    rows_left: usize,
+    records_left: usize,
+    next: Option<Listing>,
+}
+
+impl Part {
+    fn new() -> Self {
+        Self { rows_left: ROWS_MAX, records_left: RECORDS_MAX, next: None }
+    }
+
+    /// Whether a record still belongs to this part; if not, the next part begins with it.
+    fn takes(&mut self, record: Listing) -> bool {
+        if self.rows_left == 0 || self.records_left == 0 {
+            self.next = Some(record);
+            return false;
+        }
+        self.records_left -= 1;
+        true
+    }
+
+    /// A row has been written.
+    fn count_row(&mut self) {
+        self.rows_left -= 1;
+    }
+}
+
+impl Listing {
+    /// The names of its columns.
+    #[must_use]
+    pub fn titles(self) -> &'static str {
+        match self {
+            Self::Status(_) => "FUNCTION\tTOTAL\tRUNNING\tWORKERS",
+            Self::PriorityStatus(_) => "FUNCTION\tHIGH\tNORMAL\tLOW\tWORKERS",
+            Self::Functions(_) => {
+                "FUNCTION\tHIGH\tNORMAL\tLOW\tRUNNING\tWORKERS\tOLDEST\tDELAYED\tNEXT_DUE\t\
+                 STORING\tKEPT"
+            }
+            Self::Jobs(_) => "HANDLE\tATTEMPTS\tIGNORED\tBACKGROUND",
+            Self::UniqueJobs(_) => "UNIQUE",
+            Self::Running(_) => "HANDLE\tFUNCTION\tADDRESS\tID\tSINCE\tSUBMITTED\tATTEMPTS\tUNIQUE",
+            Self::Workers(_) => "FD IP ID : FUNCTIONS",
+            Self::Connections(_) => "FD\tADDRESS\tID\tSINCE\tFUNCTIONS\tRUNNING\tUNSENT",
+        }
+    }
+
+    /// Appends the next rows to `out`, and for a list of connections the number and the end of each
+    /// row to `named`. Returns what is left of the list. The caller writes the dot after the last
+    /// row.
+    pub fn write(
+        self,
+        source: &mut Source<'_, impl ConnectionRows>,
+        out: &mut Vec<u8>,
+        named: &mut Vec<(i32, usize)>,
+    ) -> Option<Self> {
+        let mut part = Part::new();
+        match self {
+            Self::Status(at) => {
+                each_function(source.engine, at, &mut part, Self::Status, |function| {
+                    text(out, &[&function.name, b"\t"]);
+                    numbers(out, &[function.total(), function.running, function.workers]);
+                });
+            }
+            Self::PriorityStatus(at) => {
+                each_function(source.engine, at, &mut part, Self::PriorityStatus, |function| {
+                    let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
+                    text(out, &[&function.name, b"\t"]);
+                    // Delayed jobs are all of normal priority.
+                    numbers(out, &[high, normal + function.delayed, low, function.workers]);
+                });
+            }
+            Self::Functions(at) => return functions(at, source, out),
+            Self::Jobs(at) => {
+                let Source { engine, handles, .. } = source;
+                for (at, job) in engine.jobs().iter_from(at) {
+                    if !part.takes(Self::Jobs(at)) {
+                        break;
+                    }
+                    text(out, &[handles.text(job.number).as_ref(), b"\t"]);
+                    let is_background = job.is_background().into();
+                    numbers(out, &[job.attempts.into(), ignored(engine, job), is_background]);
+                    part.count_row();
+                }
+            }
+            Self::UniqueJobs(at) => {
+                for (at, job) in source.engine.jobs().iter_from(at) {
+                    if !part.takes(Self::UniqueJobs(at)) {
+                        break;
+                    }
+                    text(out, &[job.unique(), b"\n"]);
+                    part.count_row();
+                }
+            }
+            Self::Running(at) => {
+                for (at, job) in source.engine.jobs().iter_from(at) {
+                    if !part.takes(Self::Running(at)) {
+                        break;
+                    }
+                    if job.state == State::Running {
+                        running(source, job, out);
+                        part.count_row();
+                    }
+                }
+            }
+            Self::Workers(at) => {
+                let resume = |conn| Self::Workers(ConnectionsAt { conn, ..at });
+                for row in source.connections.rows(at) {
+                    if !part.takes(resume(row.conn)) {
+                        break;
+                    }
+                    // Writing to memory can't fail.
+                    let _ = write!(out, "{} {} ", row.fd, row.peer.ip());
+                    text(out, &[row.session.id(), b" :"]);
+                    let functions = source.engine.functions_of(row.conn);
+                    for function in functions.chain(row.functions_elsewhere) {
+                        text(out, &[b" ", function]);
+                    }
+                    out.push(b'\n');
+                    named.push((row.fd, out.len()));
+                    part.count_row();
+                }
+            }
+            Self::Connections(at) => {
+                let resume = |conn| Self::Connections(ConnectionsAt { conn, ..at });
+                for row in source.connections.rows(at) {
+                    if !part.takes(resume(row.conn)) {
+                        break;
+                    }
+                    connection(source.engine, &row, out);
+                    named.push((row.fd, out.len()));
+                    part.count_row();
+                }
+            }
+        }
+        part.next
+    }
+}
+
+/// Writes a row for each function from `at` on.
+fn each_function(
+    engine: &Engine,
+    at: FunctionId,
+    part: &mut Part,
+    listing: impl Fn(FunctionId) -> Listing,
+    mut write: impl FnMut(&Function),
+) {
+    for (at, function) in engine.functions().iter_from(at) {
+        if !part.takes(listing(at)) {
+            break;
+        }
+        write(function);
+        part.count_row();
+    }
+}
+
+/// The next part of `show functions`.
+fn functions<C>(at: FunctionsAt, source: &mut Source<'_, C>, out: &mut Vec<u8>) -> Option<Listing> {
+    let Source { engine, now, .. } = source;
+    let pass = match at {
+        FunctionsAt::Start => engine.due_pass(),
+        FunctionsAt::Dues(pass) => Some(pass),
+        FunctionsAt::Row(_) => None,
+    };
+    if let Some(rest) = pass.and_then(|pass| engine.find_next_dues(pass)) {
+        return Some(Listing::Functions(FunctionsAt::Dues(rest)));
+    }
+    let at = if let FunctionsAt::Row(at) = at { at } else { FunctionId::FIRST };
+    let mut part = Part::new();
+    let listing = |at| Listing::Functions(FunctionsAt::Row(at));
+    each_function(engine, at, &mut part, listing, |function| {
+        name(out, &function.name);
+        for queue in &function.queues {
+            out.push(b'\t');
+            number(out, queue.len);
+        }
+        text(out, &[b"\t"]);
+        number(out, function.running);
+        text(out, &[b"\t"]);
+        number(out, function.workers);
+        text(out, &[b"\t"]);
+        let oldest_ms = engine.oldest_ms(function);
+        age(out, oldest_ms.map(|since_ms| now.unix_ms.saturating_sub(since_ms)));
+        text(out, &[b"\t"]);
+        number(out, function.delayed);
+        text(out, &[b"\t"]);
+        let due_s = (function.next_due_s < u32::MAX).then_some(function.next_due_s);
+        moment(out, due_s.map(|due_s| u64::from(due_s) * 1000));
+        text(out, &[b"\t"]);
+        numbers(out, &[function.storing, function.kept]);
+    });
+    part.next
+}
+
+/// A row of `show running`.
+fn running(source: &Source<'_, impl ConnectionRows>, job: &Job, out: &mut Vec<u8>) {
+    let Source { engine, handles, connections, now } = source;
+    text(out, &[handles.text(job.number).as_ref(), b"\t"]);
+    name(out, &engine.function_of(job).name);
+    out.push(b'\t');
+    match connections.row(engine.worker_of(job)) {
+        Some(row) => {
+            // Writing to memory can't fail.
+            let _ = write!(out, "{}\t", row.peer);
+            name(out, row.session.id());
+        }
+        None => out.extend_from_slice(b"-\t-"),
+    }
+    out.push(b'\t');
+    moment(out, Some(now.unix_ms.saturating_sub(job.run_ms(*now).into())));
+    out.push(b'\t');
+    moment(out, Some(job.submitted_ms()));
+    out.push(b'\t');
+    number(out, job.attempts);
+    out.push(b'\t');
+    name(out, job.unique());
+    out.push(b'\n');
+}
+
+/// A row of `show connections`.
+fn connection(engine: &Engine, row: &ConnectionRow<'_>, out: &mut Vec<u8>) {
+    // Writing to memory can't fail.
+    let _ = write!(out, "{}\t{}\t", row.fd, row.peer);
+    name(out, row.session.id());
+    out.push(b'\t');
+    number(out, row.session.since_s());
+    out.push(b'\t');
+    number(out, engine.functions_of(row.conn).count() + row.functions_elsewhere.len());
+    out.push(b'\t');
+    number(out, engine.running_of(row.conn) + row.jobs_elsewhere);
+    out.push(b'\t');
+    number(out, row.unsent_bytes);
+    out.push(b'\n');
+}
+
+/// gearmand marks jobs without clients as ignored; here they are removed unless they are running.
+fn ignored(engine: &Engine, job: &Job) -> u32 {
+    u32::from(job.state == State::Running && !engine.is_wanted(job))
+}

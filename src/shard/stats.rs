@@ -1,0 +1,159 @@
+//! The numbers that the text command `stats` gives: each core's in, the sums' text out.
+//!
+//! Knows the counters of shard and engine. Names follow those of metrics.
+//!
+//! Invariant: the submitted and recovered jobs of an answer are those that there are, by their
+//! states, and those that ended, by their reasons.
+
+use std::ops::AddAssign;
+
+use super::Shard;
+use super::counters::Counters;
+use super::refusals::{KINDS, Kind};
+use crate::engine::{self, Ending, FunctionId, Now};
+use crate::protocol::admin::columns;
+
+/// One core's numbers, or the sums of several.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    counters: Counters,
+    engine: engine::Counters,
+    refused: [u64; KINDS],
+    cores: u64,
+    connections: u64,
+    functions: u64,
+    registrations: u64,
+    queued: [u64; 3],
+    delayed: u64,
+    storing: u64,
+    running: u64,
+    kept: u64,
+    job_bytes: u64,
+    used_bytes: i64,
+    outbox_bytes: u64,
+    /// Since when the oldest job has waited, in milliseconds since 1970.
+    oldest_ms: Option<u64>,
+}
+
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.counters += other.counters;
+        self.engine += other.engine;
+        self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
+        self.cores += other.cores;
+        self.connections += other.connections;
+        self.functions += other.functions;
+        self.registrations += other.registrations;
+        self.queued.iter_mut().zip(other.queued).for_each(|(sum, more)| *sum += more);
+        self.delayed += other.delayed;
+        self.storing += other.storing;
+        self.running += other.running;
+        self.kept += other.kept;
+        self.job_bytes += other.job_bytes;
+        self.used_bytes += other.used_bytes;
+        self.outbox_bytes += other.outbox_bytes;
+        self.oldest_ms = [self.oldest_ms, other.oldest_ms].into_iter().flatten().min();
+    }
+}
+
+impl Shard {
+    /// This core's numbers.
+    pub(super) fn stats(&self) -> Stats {
+        let Self { engine, connections, counters, refusals, .. } = self;
+        let mut stats = Stats {
+            counters: *counters,
+            engine: engine.counters,
+            refused: refusals.totals(),
+            cores: 1,
+            connections: connections.len() as u64,
+            functions: engine.functions().len() as u64,
+            registrations: engine.registrations() as u64,
+            job_bytes: engine.job_bytes() as u64,
+            used_bytes: self.load_bytes() as i64,
+            outbox_bytes: connections.outbox_bytes() as u64,
+            ..Stats::default()
+        };
+        for (_, function) in engine.functions().iter_from(FunctionId::FIRST) {
+            for (sum, queue) in stats.queued.iter_mut().zip(&function.queues) {
+                *sum += u64::from(queue.len);
+            }
+            stats.delayed += u64::from(function.delayed);
+            stats.storing += u64::from(function.storing);
+            stats.running += u64::from(function.running);
+            stats.kept += u64::from(function.kept);
+            let oldest = [stats.oldest_ms, engine.oldest_ms(function)];
+            stats.oldest_ms = oldest.into_iter().flatten().min();
+        }
+        stats
+    }
+
+    /// The answer to `stats` by the sums of all cores.
+    pub(super) fn stats_text(&self, stats: &Stats, now: Now) -> Vec<u8> {
+        let Stats { counters, engine, queued, .. } = stats;
+        let [high, normal, low] = *queued;
+        let ended = |ending| engine.ended(ending);
+        let used_bytes = u64::try_from(stats.used_bytes).unwrap_or(0);
+        let uptime_ms = now.mono_ms.saturating_sub(self.started.mono_ms);
+        let mut out = Vec::new();
+        let mut line = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'\t');
+            value(&mut out);
+            out.push(b'\n');
+        };
+        let version = self.settings.identity.version;
+        line("version", &|out| columns::name(out, version.as_bytes()));
+        line("start_time_seconds", &|out| columns::moment(out, Some(self.started.unix_ms)));
+        line("uptime_seconds", &|out| columns::age(out, Some(uptime_ms)));
+        let oldest_ms = stats.oldest_ms.map(|since_ms| now.unix_ms.saturating_sub(since_ms));
+        line("queue_oldest_age_seconds", &|out| columns::age(out, oldest_ms));
+        let numbers = [
+            ("cores", stats.cores),
+            ("connections", stats.connections),
+            ("functions", stats.functions),
+            ("registrations", stats.registrations),
+            ("jobs_queued_high", high),
+            ("jobs_queued_normal", normal),
+            ("jobs_queued_low", low),
+            ("jobs_delayed", stats.delayed),
+            ("jobs_storing", stats.storing),
+            ("jobs_running", stats.running),
+            ("jobs_kept", stats.kept),
+            ("memory_job_bytes", stats.job_bytes),
+            ("memory_used_bytes", used_bytes),
+            ("memory_limit_bytes", self.settings.memory_bytes_max as u64),
+            ("outbox_bytes", stats.outbox_bytes),
+            ("frames_total", counters.frames),
+            ("connections_accepted_total", counters.connected),
+            ("connections_refused_total", counters.refused),
+            ("connections_malformed_total", counters.malformed),
+            ("connections_unread_total", counters.slow_readers),
+            ("connections_moved_total", counters.departed),
+            ("jobs_submitted_total", engine.submitted),
+            ("jobs_joined_total", engine.joined),
+            ("jobs_recovered_total", engine.recovered),
+            ("jobs_assigned_total", engine.assigned),
+            ("jobs_requeued_total", engine.requeued),
+            ("jobs_timed_out_total", engine.timed_out),
+            ("jobs_completed_total", ended(Ending::Completed)),
+            ("jobs_failed_total", ended(Ending::Failed)),
+            ("jobs_exception_total", ended(Ending::Exception)),
+            ("jobs_lost_total", ended(Ending::Exhausted)),
+            ("jobs_abandoned_total", ended(Ending::Abandoned)),
+            ("jobs_cancelled_total", ended(Ending::Cancelled)),
+            ("jobs_dropped_total", ended(Ending::Dropped)),
+            ("jobs_not_stored_total", ended(Ending::NotStored)),
+            ("results_late_total", engine.late),
+            ("wakeup_leases_expired_total", engine.leases_ended),
+        ];
+        for (name, value) in numbers {
+            line(name, &|out| columns::number(out, value));
+        }
+        for kind in Kind::ALL {
+            let value = stats.refused[kind as usize];
+            line(kind.counter(), &|out| columns::number(out, value));
+        }
+        out.extend_from_slice(b".\n");
+        out
+    }
+}
