@@ -12,6 +12,7 @@ use super::Shard;
 use super::job_log::PEERS;
 use super::listing::progress::Progress;
 use super::packet_log::{log_line, log_received};
+use super::refusals::Kind;
 use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
@@ -20,6 +21,11 @@ use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
 use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
+
+/// Whether a text line is the first one of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    matches!(line.last_chunk::<9>(), Some(b" HTTP/1.1" | b" HTTP/1.0" | b" HTTP/2.0"))
+}
 
 impl Shard {
     /// Handles one frame of a connection. `memory_left` are the bytes that may be allocated.
@@ -43,7 +49,9 @@ impl Shard {
         }
     }
 
-    #[inline(always)]
+    /// A packet. Not inlined into the loop over frames, which would prepare all that any packet may
+    /// need.
+    #[inline(never)]
     fn handle_packet(
         &mut self,
         conn: ConnId,
@@ -53,7 +61,7 @@ impl Shard {
         now: Now,
     ) {
         log_received(conn, header, body.bytes());
-        let parsed = Request::parse(header, body);
+        let parsed = parse(header, body);
         let request = match &parsed {
             Ok(request) => request,
             Err(error) => return self.handle_bad_packet(conn, *error, now),
@@ -115,9 +123,9 @@ impl Shard {
         {
             self.count_submission(conn, self.settings.cores.own);
         }
-        let work = if let Request::Work(work) = request { Some(*work) } else { None };
+        let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
-            && let Some(number) = work.and_then(|work| self.number_of(&work))
+            && let Some(number) = work.and_then(|work| self.number_of(work))
         {
             self.note_late(conn, number, now);
         }
@@ -181,6 +189,9 @@ impl Shard {
     #[inline(never)]
     fn handle_line(&mut self, conn: ConnId, line: &[u8], now: Now) {
         log_line(conn, line);
+        if is_http(line) {
+            self.count_refusal(Kind::Http, conn, now);
+        }
         if !self.is_authorised(conn, Action::Line(line), now) {
             return;
         }
@@ -235,7 +246,7 @@ impl Shard {
         let work = self.with_context(conn, None, 0, now, |session, cx| {
             session.handle_refused(command, head, why, cx)
         });
-        self.deliver(work, now);
+        self.deliver(work.as_ref(), now);
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {
             self.fail_at_owner(conn, c_string(head));
@@ -253,4 +264,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// `Request::parse` as a function of its own: inlined, it would write the fields of all variants
+/// for each packet.
+#[inline(never)]
+fn parse(header: Header, body: Payload<'_>) -> Result<Request<'_>, PacketError> {
+    Request::parse(header, body)
 }

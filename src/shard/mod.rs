@@ -467,13 +467,19 @@ impl Shard {
     /// A request was answered with an error.
     #[cold]
     fn note_refusal(&mut self, conn: ConnId, error: ErrorReply, now: Now) {
-        let Self { connections, refusals, .. } = self;
-        let peer = || PeerName::of(connections, conn).map_or_else(String::new, |it| it.to_string());
         if let Some(kind) = Kind::of(error) {
-            refusals.add(kind, peer, now);
+            self.count_refusal(kind, conn, now);
         }
+        let peer = || self.peer_name(conn).map_or_else(String::new, |it| it.to_string());
         let (code, text) = (error.code(), error.text());
         debug!(conn = conn.number(), peer = peer(), code, text, "error reply");
+    }
+
+    /// Something of a connection's was refused.
+    fn count_refusal(&mut self, kind: Kind, conn: ConnId, now: Now) {
+        let Self { connections, refusals, .. } = self;
+        let peer = || PeerName::of(connections, conn).map_or_else(String::new, |it| it.to_string());
+        refusals.add(kind, peer, now);
     }
 }
 

@@ -24,13 +24,15 @@ pub(super) enum Kind {
     PayloadSize,
     Connections,
     Draining,
+    Tls,
+    Http,
 }
 
 /// Number of kinds.
 pub(super) const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::Memory,
         Self::Registrations,
@@ -38,6 +40,8 @@ impl Kind {
         Self::PayloadSize,
         Self::Connections,
         Self::Draining,
+        Self::Tls,
+        Self::Http,
     ];
 
     /// What the count of its refusals is called.
@@ -50,6 +54,8 @@ impl Kind {
             Self::PayloadSize => "refused_size_total",
             Self::Connections => "refused_connections_total",
             Self::Draining => "refused_draining_total",
+            Self::Tls => "refused_tls_total",
+            Self::Http => "refused_http_total",
         }
     }
 
@@ -92,6 +98,14 @@ impl Kind {
             Self::Draining => {
                 "submissions refused: the server finishes its jobs after SIGUSR1; clients are to \
                  use another server"
+            }
+            Self::Tls => {
+                "TLS handshakes refused: this port speaks plain Gearman; leave the client's TLS \
+                 option out"
+            }
+            Self::Http => {
+                "HTTP requests refused: this port speaks Gearman; health checks may connect and \
+                 close, or send the line version"
             }
         }
     }

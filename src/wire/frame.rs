@@ -12,6 +12,9 @@ use super::command::{ARGUMENTS_BYTES_MAX, LINE_BYTES_MAX};
 use super::header::{FrameError, HEADER_BYTES, Header, header};
 use memchr::memchr;
 
+/// The first bytes of a TLS handshake: its record type, and the first byte of its version.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+
 /// What `cut` found at the start of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut<'a> {
@@ -68,6 +71,9 @@ pub fn cut(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
 }
 
 fn cut_line(bytes: &[u8], scanned: usize) -> Result<Cut<'_>, FrameError> {
+    if bytes.starts_with(&TLS_HANDSHAKE) {
+        return Err(FrameError::Tls);
+    }
     let unseen = bytes.get(scanned..).unwrap_or_default();
     let Some(at) = memchr(b'\n', unseen).map(|at| scanned + at) else {
         // The byte after the longest line may be a CR.
@@ -141,6 +147,16 @@ mod tests {
     fn what_was_scanned_is_not_searched_again() {
         // A line end that an earlier call must have seen is proof that it isn't looked at twice.
         assert_eq!(cut(b"a\nb", 2), Ok(Cut::Partial));
+    }
+
+    #[test]
+    fn a_tls_handshake_is_an_error_as_soon_as_it_can_be_told() {
+        let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
+        for end in 2..hello.len() {
+            assert_eq!(cut(&hello[..end], 0), Err(FrameError::Tls));
+        }
+        assert_eq!(cut(&hello[..1], 0), Ok(Cut::Partial));
+        assert_eq!(cut(b"\x16\n", 0), Ok(Cut::Line { line: b"\x16", used: 2 }));
     }
 
     #[test]

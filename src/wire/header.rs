@@ -52,6 +52,9 @@ pub enum FrameError {
     /// An admin line without an end within `LINE_BYTES_MAX`.
     #[error("text line exceeds {LINE_BYTES_MAX} bytes")]
     Line,
+    /// The start of a TLS handshake. It is answered with an alert.
+    #[error("a TLS handshake")]
+    Tls,
 }
 
 /// Reads a header.

@@ -1,5 +1,7 @@
 //! The level of the log, at the start and while the server runs.
 
+use std::io::{Read, Write};
+
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear};
 
@@ -7,6 +9,7 @@ each_ringgear!(
     the_level_changes_while_the_server_runs,
     the_default_leaves_out_single_jobs,
     jobs_that_only_memory_had_are_counted_at_the_end,
+    a_tls_client_gets_an_alert_and_the_log_a_line,
 );
 
 /// A background job is submitted and done.
@@ -19,7 +22,9 @@ fn do_a_job(server: &Server, function: &[u8]) {
     let Ok(Item::Packet(11, body)) = conn.next() else { panic!("no job") };
     let handle = body.split(|&byte| byte == 0).next().expect("a handle");
     conn.packet("WORK_FAIL", &[handle]);
-    conn.sync().expect("done");
+    // Answered by the core that has the job, behind its end.
+    conn.packet("GET_STATUS", &[handle]);
+    assert!(matches!(conn.next(), Ok(Item::Packet(20, _))));
 }
 
 fn the_level_changes_while_the_server_runs(contender: Contender) {
@@ -68,4 +73,15 @@ fn jobs_that_only_memory_had_are_counted_at_the_end(contender: Contender) {
     let log = server.log();
     assert!(log.contains("jobs are lost: only memory had them"), "{log}");
     assert!(log.contains("jobs=3"), "{log}");
+}
+
+/// It got no answer for as long as it cared to wait, and the log said nothing.
+fn a_tls_client_gets_an_alert_and_the_log_a_line(contender: Contender) {
+    let Some(server) = Server::start(contender) else { return };
+    let mut stream = server.connect();
+    stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("the server reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the alert, then the end");
+    assert_eq!(answer, [21, 3, 1, 0, 2, 2, 40]);
+    server.wait_for_log("TLS handshakes refused", |_| Some(()));
 }

@@ -43,6 +43,7 @@ pub(in crate::shard) enum EndReason {
     Reset,
     HostGone,
     Malformed,
+    Tls,
     Unread,
 }
 
@@ -54,6 +55,7 @@ impl EndReason {
             Self::Reset => "the connection broke",
             Self::HostGone => "the peer's host is gone",
             Self::Malformed => "malformed bytes",
+            Self::Tls => "a TLS handshake on a port without TLS",
             Self::Unread => "too much unread output",
         }
     }

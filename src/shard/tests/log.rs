@@ -226,3 +226,19 @@ fn refusals_at_a_limit_are_a_line_at_once_and_one_with_the_sum_of_the_next_ten_s
     assert_eq!(counts, ["1", "2"], "{lines:?}");
     assert!(lines[0].contains("last=\"127.0.0.1:4001\""), "{lines:?}");
 }
+
+/// They left three lines of errors or none at all.
+#[test]
+fn a_tls_handshake_and_an_http_request_are_a_line_each_that_says_what_to_do() {
+    let lines = lines_of(Level::WARN, || {
+        let mut desk = Desk::new(settings());
+        let conn = desk.connect();
+        desk.say(conn, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        desk.say(conn, b"\x16\x03\x01");
+        assert!(desk.send_all(conn).ends_with(&[21, 3, 1, 0, 2, 2, 40]));
+        assert_eq!(desk.shard.intake(conn), Intake::Close);
+    });
+    let [http, tls] = &lines[..] else { panic!("{lines:?}") };
+    assert!(http.contains("HTTP requests refused: this port speaks Gearman"), "{http}");
+    assert!(tls.contains("TLS handshakes refused: this port speaks plain Gearman"), "{tls}");
+}
