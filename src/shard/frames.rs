@@ -183,7 +183,11 @@ impl Shard {
         let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.connections.mark_dirty(conn);
-        self.complaints
-            .log(now, || warn!(conn = conn.number(), %peer, %error, "closed: malformed bytes"));
+        self.complaints.log(now, || {
+            warn!(
+                conn = conn.number(), %peer, %error,
+                "closed: malformed bytes; mend the program at that address, or point it elsewhere"
+            );
+        });
     }
 }
