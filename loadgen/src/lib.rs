@@ -29,6 +29,7 @@ mod server_stats;
 mod shared;
 mod spawn;
 mod thread;
+mod units;
 mod worker;
 
 pub use error::Error;
