@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use loadgen::options::Spacing;
+use loadgen::units::count;
 
 use crate::bench_target::BenchTarget;
 use crate::contender::installed::fill_gearmand;
 use crate::data_dir::DataDir;
-use crate::format::number;
 use crate::load_generator::NO_JOB;
 use crate::process::{Cpu, Memory, Persistence, Server};
 use crate::sample::{Sample, Status};
@@ -148,7 +148,7 @@ impl Run<'_> {
         let mut server = target.start(Persistence::Disk(folder.path()), 1)?;
         if !self.has_jobs_in_time(&mut server)? {
             let time = target.patience.as_secs();
-            let why = format!("{} jobs weren't back after {time} s", number(self.jobs as f64));
+            let why = format!("{} jobs weren't back after {time} s", count(self.jobs));
             return Ok(Sample::without(Status::Absent, why));
         }
         let sample = Sample::of(self.jobs, server.start.elapsed().as_secs_f64());
@@ -184,7 +184,7 @@ impl Run<'_> {
                 // It may be about to end, which its log would say.
                 _ if Instant::now() < deadline => server.wait(ASK_TIME),
                 Ok(jobs) => {
-                    let (back, all) = (number(jobs as f64), number(self.jobs as f64));
+                    let (back, all) = (count(jobs), count(self.jobs));
                     bail!("{back} of {all} jobs came back")
                 }
                 Err(_) => return Ok(false),

@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use loadgen::units::{bytes, time};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::contender::Contender;
-use crate::format::{bytes, number, time};
+use crate::format::number;
 use crate::sample::Sample;
 use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};

@@ -10,11 +10,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use loadgen::units::{bytes, count, time};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
 use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
-use crate::format::{bytes, number, time};
+use crate::format::number;
 use crate::machine::Machine;
 use crate::plot;
 use crate::sample::{self, Sample, Status};
@@ -152,7 +153,7 @@ fn heading(facts: &Facts) -> String {
     );
     let rate = facts
         .latency_rate
-        .map(|it| format!("The open loop of `latency` runs at {} jobs/s", number(it as f64)));
+        .map(|it| format!("The open loop of `latency` runs at {} jobs/s", count(it)));
     let stores = facts.scratch.as_ref().map(|it| format!("Stores lie on {it}"));
     let calls = (!facts.counts_calls)
         .then(|| "System calls weren't counted: perf isn't here, or may not".to_owned());
@@ -477,9 +478,9 @@ mod tests {
              memory |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n\
              | ringgear-uring | 95_000 (90_000–100_000) | 120 µs | 1.50 ms | – | \
-             10.0 µs (2.50 µs + 7.50 µs) | 1.25 | – | 4.00 MiB |\n\
-             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8.00 µs (2.00 µs + 6.00 µs) | \
-             1.00 | – | 4.00 MiB |\n\
+             10 µs (2.50 µs + 7.50 µs) | 1.25 | – | 4 MiB |\n\
+             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8 µs (2 µs + 6 µs) | \
+             1.00 | – | 4 MiB |\n\
              | perl | **failed** | – | – | – | – | – | – | – |\n\
              | redis | absent | – | – | – | – | – | – | – |\n\n\
              * perl: 3 lost.\n\

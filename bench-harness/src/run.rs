@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use loadgen::distributions::Span;
+use loadgen::units::count;
 
 use crate::bench_target::BenchTarget;
 use crate::connections;
@@ -276,7 +277,7 @@ impl<'a> Harness<'a> {
             bail!("no rate from gearmand: {}", sample.note);
         }
         let rate = (sample.jobs_per_second * LATENCY_SHARE).round().max(1.0) as u64;
-        let (rate_words, whole) = (number(rate as f64), number(sample.jobs_per_second));
+        let (rate_words, whole) = (count(rate), number(sample.jobs_per_second));
         eprintln!("  rate: {rate_words} jobs/s, a quarter of gearmand's {whole}");
         Ok(rate)
     }

@@ -14,6 +14,7 @@ pub mod distributions;
 pub mod options;
 pub mod payload;
 pub mod report;
+pub mod units;
 
 mod client;
 mod clock;
@@ -29,7 +30,6 @@ mod server_stats;
 mod shared;
 mod spawn;
 mod thread;
-mod units;
 mod worker;
 
 pub use error::Error;

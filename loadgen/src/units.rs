@@ -1,6 +1,6 @@
 //! Figures for people: numbers in, words with a unit out.
 //!
-//! Every text of this program writes times, bytes and rates with these. Programs get plain numbers
+//! Every text of this program and of bench-harness writes times, bytes and rates with these. Programs get plain numbers
 //! in one unit for each field, as JSON. Knows nothing of what the figures mean.
 
 /// Steps of times, in µs: the unit and how many µs it has.
@@ -12,22 +12,26 @@ const SIZES: [(f64, &str); 4] =
 const RATES: [(f64, &str); 3] = [(1e6, " M"), (1e3, " k"), (1.0, "")];
 
 /// `193 ms` for 193 069 µs: three digits and the unit that fits.
-pub(crate) fn time(us: f64) -> String {
+#[must_use]
+pub fn time(us: f64) -> String {
     scaled(us, &TIMES, 3, " ")
 }
 
 /// `11.9 MiB`.
-pub(crate) fn bytes(size: f64) -> String {
+#[must_use]
+pub fn bytes(size: f64) -> String {
     scaled(size, &SIZES, 3, " ")
 }
 
 /// `105.1 k jobs/s` for 105 140 `jobs`.
-pub(crate) fn rate(per_second: f64, jobs: &str) -> String {
+#[must_use]
+pub fn rate(per_second: f64, jobs: &str) -> String {
     format!("{} {jobs}/s", scaled(per_second, &RATES, 4, ""))
 }
 
 /// `1 234 567`: an exact number, its digits in groups of three.
-pub(crate) fn count(number: u64) -> String {
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

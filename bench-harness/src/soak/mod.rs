@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, bail};
 use clap::ValueEnum as _;
 use loadgen::LiveCounts;
+use loadgen::units::{bytes, count};
 use ringgear::io::machine::processors;
 use ringgear::wire::{Command, Magic, encode};
 
@@ -28,7 +29,7 @@ use self::watch::Admin;
 use self::workload::Workload;
 use crate::contender::ringgear as ours;
 use crate::data_dir::DataDir;
-use crate::format::{bytes, number};
+use crate::format::number;
 use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
@@ -284,7 +285,7 @@ fn progress(row: &Row, under_load: Duration) -> String {
         bytes(row.rss_bytes),
         row.descriptors,
         row.connections,
-        number(row.jobs as f64),
+        count(row.jobs),
         row.faults
     )
 }
