@@ -1,7 +1,7 @@
 //! Figures for people: numbers in, words with a unit out.
 //!
-//! Every text of this program and of bench-harness writes times, bytes and rates with these. Programs get plain numbers
-//! in one unit for each field, as JSON. Knows nothing of what the figures mean.
+//! Every text of this program and of bench-harness writes times, bytes and rates with these.
+//! Programs get plain numbers in one unit for each field. Knows nothing of what the figures mean.
 
 /// Steps of times, in µs: the unit and how many µs it has.
 const TIMES: [(f64, &str); 3] = [(1e6, "s"), (1e3, "ms"), (1.0, "µs")];
