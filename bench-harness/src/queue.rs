@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use loadgen::distributions::Size;
+use loadgen::report::Latency;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -59,13 +60,6 @@ struct Driver<'a> {
     done: u64,
     submitted: u64,
     start_time: Instant,
-}
-
-/// Where a measurement starts.
-struct Start {
-    at: Instant,
-    cpu: Option<Cpu>,
-    own_cpu_us: f64,
 }
 
 /// Loads a server, from the load's cores.
@@ -136,32 +130,23 @@ impl<'a> Driver<'a> {
     /// Measures until the load's time is over or its jobs are done.
     fn measure(mut self, pid: u32) -> Result<Sample> {
         self.is_measuring = true;
-        let start = Start { at: Instant::now(), cpu: Cpu::of(pid), own_cpu_us: thread_cpu_us() };
+        let (start, cpu, own_cpu_us) = (Instant::now(), Cpu::of(pid), thread_cpu_us());
         let before = if self.load.jobs.is_some() { 0 } else { self.done };
         match self.load.jobs {
             Some(jobs) => self.turn_until(|driver| driver.done >= jobs)?,
-            None => self.turn_until(|driver| start.at.elapsed() >= driver.load.duration.0)?,
+            None => self.turn_until(|driver| start.elapsed() >= driver.load.duration.0)?,
         }
-        let seconds = start.at.elapsed().as_secs_f64();
-        Ok(self.sample(&start, seconds, self.done - before, pid))
-    }
-
-    fn sample(&self, start: &Start, seconds: f64, jobs: u64, pid: u32) -> Sample {
-        let percentile = |share| Some(self.latency.value_at_quantile(share) as f64 / 1000.0);
+        let (seconds, jobs) = (start.elapsed().as_secs_f64(), self.done - before);
         let sample = Sample::of(jobs, seconds);
         let sample = Sample {
             status: if jobs > 0 { Status::Ok } else { Status::Failed },
             note: if jobs > 0 { String::new() } else { NO_JOB.to_owned() },
             bytes_per_second: Some(sample.jobs_per_second * self.payload.len() as f64),
-            p50_us: percentile(0.5),
-            p90_us: percentile(0.9),
-            p99_us: percentile(0.99),
-            p999_us: percentile(0.999),
-            max_us: Some(self.latency.max() as f64 / 1000.0),
-            load_cpu_share: Some((thread_cpu_us() - start.own_cpu_us) / (seconds * 1e6)),
+            load_cpu_share: Some((thread_cpu_us() - own_cpu_us) / (seconds * 1e6)),
             ..sample
         };
-        sample.with_memory(Memory::of(pid)).with_cpu(Cpu::since(start.cpu, pid))
+        let sample = sample.with_latency(Some(Latency::of(&self.latency)));
+        Ok(sample.with_memory(Memory::of(pid)).with_cpu(Cpu::since(cpu, pid)))
     }
 
     fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) -> Result<()> {

@@ -347,7 +347,8 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
     }
 }
 
-fn one_line(note: &str) -> String {
+/// Without line breaks and the full stop at its end.
+pub(crate) fn one_line(note: &str) -> String {
     note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
 }
 

@@ -138,7 +138,11 @@ impl<'a> Harness<'a> {
     fn absent(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
         let absent = contender.absent_in(scenario).map(str::to_owned);
         let absent = absent.or_else(|| contender.absent(self.options));
-        absent.or_else(|| self.absent_on_disk(scenario, contender))
+        if absent.is_some() || !scenario.stores() {
+            return absent;
+        }
+        let absent = contender.absent_on_disk(self.options);
+        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 
     /// Everything that is to be measured, and about how many seconds each takes.
@@ -280,15 +284,6 @@ impl<'a> Harness<'a> {
         let (rate_words, whole) = (count(rate), number(sample.jobs_per_second));
         eprintln!("  rate: {rate_words} jobs/s, a quarter of gearmand's {whole}");
         Ok(rate)
-    }
-
-    /// Why a contender can't be measured with a store, if it is to be.
-    fn absent_on_disk(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
-        if !scenario.stores() {
-            return None;
-        }
-        let absent = contender.absent_on_disk(self.options);
-        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 }
 
