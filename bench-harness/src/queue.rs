@@ -196,11 +196,7 @@ impl<'a> Driver<'a> {
         let mut used = 0;
         while let Some((event, bytes)) = self.protocol.cut(&inbox[used..])? {
             used += bytes;
-            if at < self.load.clients {
-                self.handle_kept(at, event)?;
-            } else {
-                self.handle_work(at, event)?;
-            }
+            self.handle(at, event)?;
         }
         let mut rest = inbox;
         rest.drain(..used);
@@ -208,38 +204,28 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// A producer's job is kept, which is all that is waited for where there are no workers.
-    fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
-        let job = self.peers[producer].waiting.pop_front();
-        match (event, job) {
-            (Event::Ok, Some(job)) if self.load.workers == 0 => {
-                self.finish(job);
-                Ok(())
-            }
-            (Event::Ok, Some(_)) => Ok(()),
-            _ => bail!("a producer got an answer that it didn't wait for: {event:?}"),
-        }
-    }
-
-    fn handle_work(&mut self, worker: usize, event: Event<'_>) -> Result<()> {
+    fn handle(&mut self, at: usize, event: Event<'_>) -> Result<()> {
+        let is_worker = at >= self.load.clients;
         match event {
-            Event::Job { id, payload } => {
+            Event::Job { id, payload } if is_worker => {
                 let stamp = payload.get(..STAMP_BYTES).and_then(|it| str::from_utf8(it).ok());
                 let job = stamp.and_then(|stamp| usize::from_str_radix(stamp, 16).ok());
                 let Some(job) = job.filter(|&job| self.jobs.contains(job)) else {
                     bail!("a worker got a job that nobody submitted, or got it twice");
                 };
-                let peer = &mut self.peers[worker];
+                let peer = &mut self.peers[at];
                 peer.waiting.push_back(job);
-                self.protocol.done(&mut peer.outbox, worker, id, payload);
-                self.protocol.take(&mut peer.outbox, worker);
-                self.mark(worker);
+                self.protocol.done(&mut peer.outbox, at, id, payload);
+                self.protocol.take(&mut peer.outbox, at);
+                self.mark(at);
             }
-            Event::Ok => match self.peers[worker].waiting.pop_front() {
-                Some(job) => self.finish(job),
-                None => bail!("a worker got an acknowledgement that it didn't wait for"),
+            Event::Ok => match self.peers[at].waiting.pop_front() {
+                // A producer's job is kept, which is all that is waited for without workers.
+                Some(job) if is_worker || self.load.workers == 0 => self.finish(job),
+                Some(_) => {}
+                None => bail!("the server acknowledged what nothing waits for"),
             },
-            _ => bail!("a worker got an answer that it didn't wait for: {event:?}"),
+            _ => bail!("the server gave an answer that nothing waits for: {event:?}"),
         }
         Ok(())
     }

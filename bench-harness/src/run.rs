@@ -22,7 +22,7 @@ use crate::large;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Persistence, Server, raise_descriptors};
+use crate::process::{Cores, Persistence, START_TIME, Server, raise_descriptors};
 use crate::progress::Progress;
 use crate::queue_depth;
 use crate::report::{self, Facts, Known};
@@ -30,8 +30,6 @@ use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
 
-/// How long a server may take to start.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How long system calls are counted, after the measurement.
 const COUNT_TIME: Duration = Duration::from_secs(1);
 /// The open loop runs at this share of what gearmand manages in a closed one.

@@ -33,15 +33,15 @@ use crate::format::number;
 use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
-use crate::process::{Cores, Cpu, Memory, Persistence, Server, Start, raise_descriptors};
+use crate::process::{
+    Cores, Cpu, Memory, Persistence, START_TIME, Server, Start, raise_descriptors,
+};
 use crate::progress::span;
 use crate::run_dir;
 use crate::sample;
 use crate::wire::{self, Wire};
 use crate::wire_protocol::{Event, Protocol};
 
-/// How long a server may take to start.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How often the lists of the server are asked for.
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// How long connecting and the last answers may take.
