@@ -5,7 +5,7 @@
 //! 1.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -132,6 +132,10 @@ fn serve_logged(
             Some(store)
         }
     };
+    // For a person who has started it by hand.
+    let is_watched =
+        background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
+    let addresses: Vec<_> = listeners.addresses().iter().map(ToString::to_string).collect();
     let server = Server {
         settings,
         event_loop,
@@ -144,7 +148,12 @@ fn serve_logged(
         offload: options.offload,
         log_control: Box::new(log),
     };
-    io::run(server, || background.map_or(Ok(()), Background::ready))?;
+    io::run(server, || {
+        if is_watched {
+            info!("ready on {}; Ctrl-C stops it", addresses.join(" and "));
+        }
+        background.map_or(Ok(()), Background::ready)
+    })?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use tracing::info;
 
 use crate::engine::Now;
-use crate::shard::Shard;
+use crate::shard::Service;
 
 /// How long replies are sent after the signal to stop.
 const FLUSH_MS: u64 = 500;
@@ -188,7 +188,7 @@ impl Lifecycle {
     }
 
     /// Whether the run has ended.
-    pub(crate) fn is_over(&self, shard: &Shard, now: Now) -> bool {
-        self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
+    pub(crate) fn is_over(&self, service: &impl Service, now: Now) -> bool {
+        self.stops_at_ms.is_some_and(|at_ms| service.is_flushed() || now.mono_ms >= at_ms)
     }
 }
