@@ -85,8 +85,8 @@ impl Engine {
         jobs.len()
     }
 
-    /// Sets aside the stored jobs at the heads of a worker's queues, at most `JOBS_AT_ONCE` of them,
-    /// as draining may not have visited them yet. `false` if more may be left: the worker gets no
+    /// Sets aside the stored jobs at the heads of a worker's queues, at most `JOBS_AT_ONCE`, as
+    /// draining may not have visited them yet. `false` if more may be left: the worker gets no
     /// job then, and asks again.
     pub(super) fn set_heads_aside(&mut self, conn: ConnId, least: Priority) -> bool {
         for _ in 0..JOBS_AT_ONCE {

@@ -687,8 +687,8 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     fixture.engine.check_invariants();
 }
 
-/// Between the signal and the first look at the jobs a worker could get one that the next server was
-/// to have.
+/// Between the signal and the first look at the jobs a worker could get one that was the next
+/// server's.
 #[test]
 fn a_draining_engine_assigns_no_stored_job_before_it_has_looked_at_all() {
     let mut fixture = durable(Durability::Fsync);
