@@ -10,16 +10,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, EarlyExit, HostInfo, Options};
+use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError};
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, KeepAlive, Listeners, Server, Signals, Sockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Server, Signals, Sockets,
 };
 use ringgear::store::namespace::Wanted;
-use ringgear::store::open::{Opened, open};
+use ringgear::store::open::{self, Opened};
 use tracing::{error, info, warn};
 
 #[global_allocator]
@@ -27,12 +27,16 @@ static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     memory::free_at_once();
-    let options = match config::parse(std::env::args_os(), |path| std::fs::read_to_string(path)) {
+    let read_file = |path: &str| std::fs::read_to_string(path);
+    let parsed = config::parse(std::env::args_os(), read_file, |name| std::env::var_os(name));
+    let options = match parsed {
         Ok(options) => options,
         Err(EarlyExit::Print(text)) => {
             return match std::io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&format!("cannot print: {error}")),
+                Err(error) => {
+                    fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
+                }
             };
         }
         Err(EarlyExit::Error(problem)) => return fail(&problem),
@@ -50,11 +54,15 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
+    io::check_port(&options.port)?;
+    options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
-        io::check_port(&options.port)?;
         return Ok(());
     }
     let descriptors = process::raise_descriptors(options.file_descriptors)?;
+    if io::connection_limits(Driver::Epoll, descriptors.1, 1).total == 0 {
+        return Err(SettingsError::Descriptors(descriptors.1).into());
+    }
     if options.coredump {
         process::allow_core_dumps();
     }
@@ -81,7 +89,7 @@ fn serve_logged(
     log: Log,
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
-    let signals = Signals::install(cores(options))?;
+    let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
@@ -90,7 +98,9 @@ fn serve_logged(
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
-    log_ignored_options(options);
+    for remark in options.remarks() {
+        warn!("{remark}");
+    }
     let event_loop = io::choose(options.io, cores(options), options.ring_entries)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
     let host = HostInfo { connections, ..host };
@@ -115,7 +125,7 @@ fn serve_logged(
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
             let opened =
-                open(&choice, &wanted, || config::first_sequence(unix_ms()), keep_waiting)?;
+                open::open(&choice, &wanted, || config::first_sequence(unix_ms()), keep_waiting)?;
             let Some(Opened { store, namespace }) = opened else { return Ok(()) };
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;
@@ -175,7 +185,9 @@ fn host_info(descriptors: u64, connections: ConnectionLimits) -> Result<HostInfo
         memory_bytes: machine::memory_bytes(),
         descriptors,
         connections,
-        random: getrandom::u64()?,
+        random: getrandom::u64().map_err(|cause| {
+            format!("the kernel gives no random bytes: {cause}; allow getrandom(2) to the server")
+        })?,
         unix_ms: unix_ms(),
         pid: std::process::id(),
     })
@@ -185,11 +197,4 @@ fn host_info(descriptors: u64, connections: ConnectionLimits) -> Result<HostInfo
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Logs options of gearmand that have no effect here.
-fn log_ignored_options(options: &Options) {
-    if options.hashtable_buckets.is_some() {
-        info!("--hashtable-buckets has nothing to do: tables grow by themselves");
-    }
 }

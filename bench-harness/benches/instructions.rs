@@ -35,7 +35,7 @@ struct Workload(&'static str, fn(u64), u64, u64);
 const WORKLOADS: [Workload; 7] = [
     Workload("frame", cut_frames, 20_000, 80),
     Workload("frame and packet", parse_packets, 20_000, 270),
-    Workload("echo", echo, 5000, 1300),
+    Workload("echo", echo, 5000, 1250),
     Workload("foreground job", work_foreground, 5000, 10_300),
     Workload("background submit", flood, 20_000, 2850),
     Workload("engine cycle", cycle, 10_000, 2230),

@@ -1,25 +1,33 @@
-//! Command line and configuration file in, options out, and settings from them.
+//! Command line, configuration file and environment in, options out, and settings from them.
 //!
-//! Two steps: `parse` reads the arguments and the file's text, and depends on nothing else;
-//! `Options::settings` derives the server's settings from them and from facts about the host. Both
-//! get all input as arguments and touch no kernel.
+//! Two steps: `parse` reads the arguments, the file's text and the variable, and depends on nothing
+//! else; `Options::settings` derives the server's settings from them and from facts about the host.
+//! Both get all input as arguments and touch no kernel.
 //!
 //! Invariant: the command line overrides the file, the file the environment, and that the defaults.
 
 mod file;
+mod mistakes;
 mod options;
+mod remarks;
 mod settings;
+mod values;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 
-use clap::FromArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches};
 use thiserror::Error;
 
 use self::file::{as_arguments, default_file, file_arguments};
+use self::mistakes::{Spelling, sentence, single_dash, unfit};
 pub use self::options::Options;
-use self::options::{COMMAND_LINE_ONLY, command};
+use self::options::command;
 pub use self::settings::{HostInfo, SettingsError, first_sequence};
+
+/// The variable that gives the port unless the command line or the file does.
+const PORT_VARIABLE: &str = "GEARMAND_PORT";
 
 /// The program ends after parsing.
 #[derive(Debug, Error)]
@@ -32,17 +40,19 @@ pub enum EarlyExit {
     Error(String),
 }
 
-/// Parses a command line; `read_file` returns the text of the configuration file that it names.
+/// Parses a command line; `read_file` returns the text of the configuration file that it names,
+/// `variable` an environment variable.
 ///
 /// # Errors
 /// `EarlyExit` for `--help`, `--version` and the like, and for invalid arguments.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
+    variable: impl FnOnce(&str) -> Option<OsString>,
 ) -> Result<Options, EarlyExit> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let matches = command().try_get_matches_from(&arguments).map_err(|error| early_exit(&error))?;
-    let options = Options::from_arg_matches(&matches).map_err(|error| early_exit(&error))?;
+    let mut words: Vec<OsString> = arguments.into_iter().collect();
+    let typed = matches(&words)?;
+    let options = Options::from_arg_matches(&typed).map_err(|error| early_exit(&error, &words))?;
     if options.print_config {
         return Err(EarlyExit::Print(default_file()));
     }
@@ -50,40 +60,85 @@ pub fn parse(
         let version = format!("\nringgeard {}\n", env!("CARGO_PKG_VERSION"));
         return Err(EarlyExit::Print(version));
     }
-    let Some(path) = &options.config_file else { return Ok(options) };
-    let text = read_file(path).map_err(|cause| {
-        EarlyExit::Error(format!("Could not open configuration file. {path}: {cause}"))
-    })?;
-    let in_file = |problem: String| EarlyExit::Error(format!("{path}: {problem}"));
-    let from_file = file_arguments(&text).map_err(in_file)?;
-    let file_matches = command()
-        .try_get_matches_from(std::iter::once("ringgeard".into()).chain(from_file))
-        .map_err(|error| in_file(early_exit(&error).to_string()))?;
-    // The command line, followed by the file's options that it doesn't have.
-    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let mut merged = arguments;
-    for id in file_matches.ids().map(clap::Id::as_str) {
-        if file_matches.value_source(id) != Some(ValueSource::CommandLine) || is_typed(id) {
-            continue;
+    let path = match (&options.config_file, &options.at_file) {
+        (Some(_), Some(_)) => {
+            let twice = "--config-file and @FILE both name a file: leave one of them out";
+            return Err(EarlyExit::Error(twice.to_owned()));
         }
-        if COMMAND_LINE_ONLY.contains(&id.replace('_', "-").as_str()) {
-            return Err(in_file(format!("{id} can't be set in a configuration file")));
-        }
-        merged.extend(as_arguments(&file_matches, id));
+        (path, at_file) => path.as_deref().or(at_file.as_deref()),
+    };
+    if let Some(path) = path {
+        words.extend(from_file(path, read_file, &typed)?);
     }
-    let matches = command().try_get_matches_from(merged).map_err(|error| early_exit(&error))?;
-    Options::from_arg_matches(&matches).map_err(|error| early_exit(&error))
+    let has_port = is_given(&matches(&words)?, "port");
+    if !has_port && let Some(port) = variable(PORT_VARIABLE) {
+        let port = port.to_string_lossy();
+        values::port(&port).map_err(|reason| EarlyExit::Error(bad_variable(&port, &reason)))?;
+        words.push(format!("--port={port}").into());
+    }
+    let matches = matches(&words)?;
+    let parsed = Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
+    Ok(Options { ignored: options::ignored(&matches), ..parsed })
 }
 
-/// The first line of clap's message, as one sentence.
-fn early_exit(error: &clap::Error) -> EarlyExit {
-    let text = error.render().to_string();
-    if error.exit_code() == 0 {
-        return EarlyExit::Print(text);
+fn matches(words: &[OsString]) -> Result<ArgMatches, EarlyExit> {
+    command().try_get_matches_from(words).map_err(|error| early_exit(&error, words))
+}
+
+/// Whether the option of this id was given.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
+}
+
+/// The arguments of the file at `path` for options that weren't typed.
+fn from_file(
+    path: &str,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+    typed: &ArgMatches,
+) -> Result<Vec<OsString>, EarlyExit> {
+    let text = read_file(path).map_err(|cause| {
+        let remedy = match cause.kind() {
+            ErrorKind::NotFound => "name another file, or write it with ringgeard --print-config",
+            ErrorKind::PermissionDenied => "let the user that starts the server read it",
+            ErrorKind::InvalidData => "save it as UTF-8",
+            _ => "name another file with --config-file",
+        };
+        EarlyExit::Error(format!("Could not open configuration file. {path}: {cause}; {remedy}"))
+    })?;
+    let in_file = |mistake: file::Mistake| EarlyExit::Error(format!("{path}:{mistake}"));
+    let mut words = vec!["ringgeard".into()];
+    words.extend(file_arguments(&text).map_err(in_file)?);
+    let in_file = matches(&words)?;
+    let ids = in_file.ids().map(clap::Id::as_str);
+    let new = ids.filter(|id| is_given(&in_file, id) && !is_given(typed, id));
+    Ok(new.flat_map(|id| as_arguments(&in_file, id)).collect())
+}
+
+/// The sentence about a port in the environment.
+fn bad_variable(port: &str, reason: &str) -> String {
+    if port.contains("://") {
+        // As in tcp://10.0.0.1:4730.
+        let number = port.rsplit(':').next().filter(|number| number.parse::<u16>().is_ok());
+        let number = number.unwrap_or("4730");
+        return unfit(
+            PORT_VARIABLE,
+            port,
+            &format!(
+                "Kubernetes sets it for a service named gearmand, so give --port {number}, or set \
+                 enableServiceLinks: false in the pod"
+            ),
+        );
     }
-    let line = text.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    EarlyExit::Error(format!("{line}; see --help"))
+    unfit(PORT_VARIABLE, port, &format!("{reason}, or --port"))
+}
+
+/// The text to end with after clap's error.
+fn early_exit(error: &clap::Error, words: &[OsString]) -> EarlyExit {
+    if error.exit_code() == 0 {
+        return EarlyExit::Print(error.render().to_string());
+    }
+    let dashes = single_dash(words.iter().skip(1).filter_map(|word| word.to_str()));
+    EarlyExit::Error(dashes.unwrap_or_else(|| sentence(error, Spelling::Dashes)))
 }
 
 #[cfg(test)]

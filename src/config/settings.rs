@@ -6,15 +6,17 @@
 //! Invariant: an option is honoured, documented as having no effect, or refused with the remedy.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::options::Options;
+use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
-use crate::io::ConnectionLimits;
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
@@ -32,10 +34,19 @@ const BODY_BYTES_MAX: u64 = u32::MAX as u64 - 64;
 const NUMBERS_PER_MS: u64 = 1 << 10;
 /// 2026-01-01 in milliseconds since 1970.
 pub(super) const NUMBERS_START_MS: u64 = 1_767_225_600_000;
+/// gearmand's names of `--queue-type`.
+const QUEUE_TYPES: [&str; 8] = [
+    "builtin",
+    "libsqlite3",
+    "Postgres",
+    "MySQL",
+    "libdrizzle",
+    "libmemcached",
+    "redis",
+    "libtokyocabinet",
+];
 /// Default of `--memory-max` in percent of the host's memory.
 const MEMORY_PERCENT: u64 = 75;
-/// Smallest `--memory-max`.
-const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 const _: () = assert!(BODY_BYTES_MAX > (ARGUMENTS_BYTES_MAX + HEADER_BYTES) as u64);
 
@@ -54,32 +65,20 @@ pub enum SettingsError {
     Protocol(String),
     #[error(
         "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
-         for background jobs that must survive a restart, or leave it out"
+         for background jobs that must survive a restart, or leave it out{1}"
     )]
-    QueueType(String),
-    #[error("--store \"{0}\" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE")]
-    Store(String),
+    QueueType(String, String),
     #[error("--queue-type libsqlite3 needs a file: name it with --libsqlite3-db")]
     SqliteFile,
     #[error("--store and --queue-type both say where to keep jobs: leave one of them out")]
     TwoStores,
     #[error("--{0} needs a store: add --store sqlite:PATH or --store postgres://…")]
     NoStore(&'static str),
-    #[error("--job-size-max must be at least 1024 bytes")]
-    JobSize,
-    #[error("--outbox-max must be at least 64 KiB")]
-    Outbox,
     #[error(
-        "--memory-max {0} leaves no room for jobs: give at least 1m, 0 for no limit, or leave it \
-         out for three quarters of the host's memory"
+        "{0} descriptors are too few, as the server needs {DESCRIPTORS_RESERVED} beside those of \
+         connections: give more with --file-descriptors, or raise the limit with `ulimit -n` or \
+         LimitNOFILE="
     )]
-    Memory(u64),
-    #[error(
-        "--connections-max 0 lets no connection in: give at least 1, or leave it out for as many \
-         as the descriptors allow"
-    )]
-    Connections,
-    #[error("there are too few descriptors ({0}) to serve: raise them with --file-descriptors")]
     Descriptors(u64),
 }
 
@@ -173,18 +172,6 @@ impl Options {
             return Err(SettingsError::Protocol(protocol.clone()));
         }
         self.store_choice()?;
-        if self.job_size_max < 1024 {
-            return Err(SettingsError::JobSize);
-        }
-        if self.outbox_max < 64 << 10 {
-            return Err(SettingsError::Outbox);
-        }
-        if let Some(bytes @ 1..MEMORY_BYTES_MIN) = self.memory_max {
-            return Err(SettingsError::Memory(bytes));
-        }
-        if self.connections_max == Some(0) {
-            return Err(SettingsError::Connections);
-        }
         Ok(())
     }
 
@@ -194,7 +181,7 @@ impl Options {
     /// `SettingsError` if the options about the store contradict each other.
     pub fn store_choice(&self) -> Result<Option<StoreChoice>, SettingsError> {
         let is_type = |name: &str| self.queue_type.eq_ignore_ascii_case(name);
-        let sqlite = |path: &str| StoreChoice::Sqlite {
+        let sqlite = |path: &Path| StoreChoice::Sqlite {
             path: path.into(),
             table: self.libsqlite3_table.clone(),
         };
@@ -204,23 +191,34 @@ impl Options {
         };
         match &self.store {
             Some(_) if !is_type("builtin") => Err(SettingsError::TwoStores),
-            Some(url) => match url.split_once(':') {
-                Some(("sqlite", path)) if !path.is_empty() => Ok(Some(sqlite(path))),
-                Some(("postgres" | "postgresql", _)) => Ok(Some(postgres(url))),
-                _ => Err(SettingsError::Store(url.clone())),
-            },
+            Some(StoreChoice::Sqlite { path, .. }) => Ok(Some(sqlite(path))),
+            Some(StoreChoice::Postgres { conninfo, .. }) => Ok(Some(postgres(conninfo))),
             None if is_type("libsqlite3") => {
                 let path = self.libsqlite3_db.as_deref().ok_or(SettingsError::SqliteFile)?;
-                Ok(Some(sqlite(path)))
+                Ok(Some(sqlite(Path::new(path))))
             }
             None if is_type("postgres") => {
                 Ok(Some(postgres(self.libpq_conninfo.as_deref().unwrap_or_default())))
             }
-            None if !is_type("builtin") => Err(SettingsError::QueueType(self.queue_type.clone())),
+            None if !is_type("builtin") => Err(self.unknown_queue_type()),
             None if self.standby => Err(SettingsError::NoStore("standby")),
             None if !self.durability.is_empty() => Err(SettingsError::NoStore("durability")),
             None => Ok(None),
         }
+    }
+
+    fn unknown_queue_type(&self) -> SettingsError {
+        let name = &self.queue_type;
+        let more = match similar(name, QUEUE_TYPES) {
+            Some("MySQL" | "libdrizzle") => {
+                format!("; {MIGRATION_PAGE} tells how a MySQL queue is carried over")
+            }
+            Some(meant @ ("builtin" | "libsqlite3" | "Postgres")) => {
+                format!("; did you mean {meant}?")
+            }
+            _ => String::new(),
+        };
+        SettingsError::QueueType(name.clone(), more)
     }
 
     /// The durability of every function: none without a store.

@@ -10,7 +10,7 @@ use crate::store::open::StoreChoice;
 
 fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {
     let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
-    parse(words.map(OsString::from), |_| Ok(file.to_owned()))
+    parse(words.map(OsString::from), |_| Ok(file.to_owned()), |_| None)
 }
 
 fn host() -> HostInfo {
@@ -51,27 +51,38 @@ fn the_printed_configuration_changes_nothing() {
 
 #[test]
 fn the_command_line_wins_over_the_file_of_either_format() {
-    for file in ["port = 5000\nbacklog = 9\nexceptions = true", "--port 5000\n-b9 --exceptions\n"] {
-        let options = parse_words("--config-file f -p 6000", file).unwrap();
-        assert_eq!((options.port.as_str(), options.backlog), ("6000", 9), "{file}");
-        assert!(options.exceptions, "{file}");
+    for file in [
+        "port = 5000\nbacklog = 9\nexceptions = true",
+        "--port 5000\n-b9 --exceptions\n",
+        "# Ports\n\n  --port\n  5000\n# -b 8\n\t-b9 --exceptions",
+    ] {
+        for words in ["--config-file f -p 6000", "-p 6000 @f"] {
+            let options = parse_words(words, file).unwrap();
+            assert_eq!((options.port.as_str(), options.backlog), ("6000", 9), "{file}");
+            assert!(options.exceptions, "{file}");
+        }
     }
 }
 
 #[test]
 fn mistakes_are_one_sentence() {
     for (words, file, expected) in [
-        ("--nonsense", "", "unexpected argument '--nonsense' found"),
-        ("positional", "", "unexpected argument 'positional' found"),
-        ("-b 1 -b 2", "", "cannot be used multiple times"),
-        ("-j 256", "", "job-retries must be"),
-        ("--verbose info", "", "invalid value 'info'"),
-        ("--hashtable-buckets 0", "", "0 is not in"),
-        ("--config-file f", "prot = 1", "unexpected argument '--prot' found"),
-        ("--config-file f", "backlog = [1, 2]", "cannot be used multiple times"),
-        ("--config-file f", "backlog = [{}]", "backlog can't be a table"),
-        ("--durability mail=sometimes", "", "must be none, async or fsync"),
-        ("--config-file f", "check-args = true", "can't be set in a configuration file"),
+        ("--nonsense", "", "there is no option --nonsense: "),
+        ("positional", "", "\"positional\" is no option: "),
+        ("-b 1 -b 2", "", "--backlog is given twice: "),
+        ("-j 256", "", "--job-retries can't be \"256\": give a whole number from -1 to 255"),
+        ("--verbose info", "", "or TRACE; did you mean INFO?"),
+        ("--hashtable-buckets 0", "", "--hashtable-buckets can't be \"0\": "),
+        ("--config-file f", "prot = 1", "f:1:1: there is no key prot: did you mean port?"),
+        ("--config-file f", "\n  backlog = [1, 2]", "f:2:13: backlog has one value: "),
+        ("--config-file f", "backlog = [{}]", "f:1:11: backlog has one value: "),
+        ("--durability mail=sometimes", "", "give none, async or fsync"),
+        ("--config-file f", "check-args = true", "f:1:1: --check-args can't stand in a file"),
+        ("--config-file f", "--port 1\n -b 2 --check-args", "f:2:7: --check-args can't stand"),
+        ("--config-file f", "--help", "f:1:1: --help can't stand in a file"),
+        ("--config-file f", "@g", "f:1:1: this line isn't TOML"),
+        ("--config-file f", "--port 1 @g", "f:1:10: @FILE can't stand in a file"),
+        ("--config-file f @g", "", "both name a file"),
     ] {
         let EarlyExit::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
         assert!(problem.contains(expected), "{problem}");
@@ -83,7 +94,7 @@ fn mistakes_are_one_sentence() {
 fn numbers_that_make_no_sense_are_refused() {
     // `-p 99999` listened on 34463 and `-p 70266` on 4730: the resolver keeps the low 16 bits of
     // any number. A server with room for no connection or for no job started, too.
-    let port = "a port is a number from 0 to 65535, or a name of /etc/services";
+    let port = "give a number from 0 to 65535, or a name of /etc/services";
     for (words, file, expected) in [
         ("-p 99999", "", port),
         ("-p 70266", "", port),
@@ -93,20 +104,99 @@ fn numbers_that_make_no_sense_are_refused() {
         ("--config-file f", "port = 99999", port),
         ("--config-file f", "port = \"70266\"", port),
         ("--config-file f", "--port=70266", port),
-        ("-t -1", "", "-1 is not in 0..="),
+        ("-t -1", "", "give a whole number from 0 to "),
+        ("--connections-max 0", "", "of at least 1"),
+        ("--memory-max 1k", "", "that leaves no room for jobs, so give at least 1m"),
+        ("--config-file f", "memory-max = \"1k\"", "f:1:14: memory-max can't be \"1k\": "),
+        ("--outbox-max 65535", "", "give at least 64k"),
+        ("--job-size-max 1", "", "give at least 1k"),
     ] {
         let EarlyExit::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
         assert!(problem.contains(expected), "{words} {file}: {problem}");
     }
-    for (words, expected) in [
-        ("--connections-max 0", "give at least 1,"),
-        ("--memory-max 1k", "--memory-max 1024 leaves no room for jobs: give at least 1m"),
-    ] {
-        let problem = parse_words(words, "").unwrap().check().unwrap_err().to_string();
-        assert!(problem.contains(expected), "{words}: {problem}");
-    }
     for words in ["-p 0", "-p 65535", "-p gearman", "--memory-max 1m", "--connections-max 1"] {
         assert!(parse_words(words, "").unwrap().check().is_ok(), "{words}");
+    }
+}
+
+fn with_variable(words: &str, file: &str, value: &str) -> Result<Options, EarlyExit> {
+    let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
+    let variable = |name: &str| (name == "GEARMAND_PORT").then(|| value.into());
+    parse(words.map(OsString::from), |_| Ok(file.to_owned()), variable)
+}
+
+#[test]
+fn the_variable_counts_where_no_port_is_given() {
+    let port = |words, file| with_variable(words, file, "5000").unwrap().port;
+    assert_eq!(port("", ""), "5000");
+    assert_eq!(port("-p 6000", ""), "6000");
+    assert_eq!(port("--config-file f", "port = 7000"), "7000");
+    assert_eq!(port("--config-file f", "threads = 2"), "5000");
+    // A variable of Kubernetes ended a start whose file had a port.
+    let kubernetes = "tcp://10.0.0.1:4730";
+    assert_eq!(with_variable("@f", "--port 7000", kubernetes).unwrap().port, "7000");
+    let EarlyExit::Error(problem) = with_variable("", "", kubernetes).unwrap_err() else {
+        panic!()
+    };
+    assert!(problem.starts_with("GEARMAND_PORT can't be \"tcp://10.0.0.1:4730\""), "{problem}");
+}
+
+#[test]
+fn passwords_are_in_no_sentence() {
+    for (words, file) in [
+        ("--store mysql://user:secret@host/db", ""),
+        ("--store postgres://user:a@secret@host/db", ""),
+        ("--store mysql://user:a@secret@host/db", ""),
+        ("--store dbname=jobs;password=secret", ""),
+        ("mysql://user:secret@host/db", ""),
+        ("--stor=mysql://user:secret@host/db", ""),
+        ("store=mysql://user:secret@host/db", ""),
+        ("--config-file f", "store = mysql://user:secret@host/db"),
+        ("--config-file f", "store = \"mysql://user:secret@host/db\""),
+        ("--config-file f", "--store=mysql://user:secret@host/db"),
+        ("--config-file f", "stor = \"mysql://user:secret@host/db\""),
+        ("--config-file f", "--port 1 store=mysql://user:secret@host/db"),
+        ("--config-file f", "libpq-conninfo = host=db password=secret"),
+        ("--config-file f", "redis-password = secret"),
+        ("--config-file f", "--port 1 redis-password=secret"),
+        ("--config-file f", "port = 1\n--mysql-password secret"),
+    ] {
+        let EarlyExit::Error(problem) = parse_words(words, file).unwrap_err() else { panic!() };
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+}
+
+#[test]
+fn options_without_effect_have_a_remark_with_the_reason() {
+    for (words, file, expected) in [
+        ("--redis-server a", "", "--redis-server has no effect: this build has no Redis"),
+        ("--config-file f", "redis-port = 6379", "--redis-port has no effect: "),
+        ("--config-file f", "--http-port=80", "--http-port has no effect: "),
+        ("--store-queue-on-shutdown", "", "--store-queue-on-shutdown has no effect: a store has"),
+        ("--hashtable-buckets 7", "", "--hashtable-buckets has no effect: hash tables grow"),
+        ("-R", "", "--round-robin has no effect: "),
+        ("--keepalive", "", "--keepalive has no effect: "),
+        ("--libsqlite3-db f", "", "--libsqlite3-db has no effect: it takes -q libsqlite3"),
+        ("--libpq-conninfo f", "", "--libpq-conninfo has no effect: "),
+        ("--libpq-table t --store sqlite:f", "", "--libpq-table has no effect: "),
+        ("--libsqlite3-table t", "", "--libsqlite3-table has no effect: "),
+        ("--store-timeout 5", "", "--store-timeout has no effect: "),
+        ("--offload", "", "--offload has no effect: "),
+        ("-j 0", "", "--job-retries 0 fails a job when its first worker is lost"),
+    ] {
+        let remarks = parse_words(words, file).unwrap().remarks();
+        let [remark] = &remarks[..] else { panic!("{words}: {remarks:?}") };
+        assert!(remark.starts_with(expected), "{remark}");
+    }
+    let EarlyExit::Print(file) = parse_words("--print-config", "").unwrap_err() else { panic!() };
+    for (words, file) in [
+        ("", ""),
+        ("--config-file f", file.as_str()),
+        ("-q libsqlite3 --libsqlite3-db f --libsqlite3-table t --store-timeout 5", ""),
+        ("-q Postgres --libpq-conninfo host=h --libpq-table t", ""),
+        ("--offload -t 2 -j 1", ""),
+    ] {
+        assert_eq!(parse_words(words, file).unwrap().remarks(), [""; 0], "{words}");
     }
 }
 
@@ -142,9 +232,6 @@ fn what_this_build_lacks_is_refused() {
         "-r http",
         "-q libsqlite3",
         "-q MySQL",
-        "--job-size-max 1",
-        "--store mysql://host",
-        "--store sqlite:",
         "--store sqlite:f -q libsqlite3",
         "--standby",
         "--durability async",
@@ -166,6 +253,7 @@ fn stores_are_named_in_our_words_and_in_gearmands() {
     assert_eq!(choice(theirs), sqlite(Some("t")));
     let postgres =
         |conninfo: &str| Some(StoreChoice::Postgres { conninfo: conninfo.into(), table: None });
+    assert_eq!(choice("--store sqlite:///q.db"), sqlite(None));
     assert_eq!(choice("--store postgres://h/d"), postgres("postgres://h/d"));
     assert_eq!(choice("-q Postgres --libpq-conninfo host=h"), postgres("host=h"));
     assert_eq!(choice(""), None);

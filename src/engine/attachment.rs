@@ -70,10 +70,19 @@ impl Engine {
     }
 
     /// Forwards the packet that is being handled to the job's clients.
+    #[inline(always)]
     pub(super) fn forward(&mut self, id: JobId) {
-        let clients = self.jobs[id].clients.iter(&self.attachments, OF_JOB);
-        let conns = clients.map(|at| self.attachments[at].conn);
-        self.effects.extend(conns.map(|conn| Effect::Forward { conn }));
+        if !self.jobs[id].clients.is_empty() {
+            self.forward_to_clients(id);
+        }
+    }
+
+    #[inline(never)]
+    fn forward_to_clients(&mut self, id: JobId) {
+        for attachment in self.jobs[id].clients.iter(&self.attachments, OF_JOB) {
+            let conn = self.attachments[attachment].conn;
+            self.effects.push(Effect::Forward { conn });
+        }
     }
 
     /// Reports a job to its clients as failed, and detaches them.

@@ -97,11 +97,14 @@ impl Engine {
 
     /// Stores a background job if its function is durable and it isn't stored. Returns whether its
     /// submission must wait until the job is on disk.
+    #[inline(always)]
     pub(super) fn store(&mut self, id: JobId, function: FunctionId) -> bool {
         let durability = self.functions[function].durability;
-        if durability == Durability::None {
-            return false;
-        }
+        durability != Durability::None && self.store_durable(id, durability)
+    }
+
+    #[inline(never)]
+    fn store_durable(&mut self, id: JobId, durability: Durability) -> bool {
         let job = &mut self.jobs[id];
         if !job.is_stored() {
             let small = job.bytes() <= ASYNC_BYTES_MAX;

@@ -27,13 +27,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn is_running(&self, number: u64) -> bool {
-        self.find(number).is_some_and(|id| self.jobs[id].state == State::Running)
+    /// A worker has finished a job that it may not finish. It knows the handle, so it had the job
+    /// until its attempt timed out.
+    #[cold]
+    pub(super) fn count_late(&mut self, number: u64) {
+        let is_running = |id: JobId| self.jobs[id].state == State::Running;
+        self.counters.late += u64::from(self.find(number).is_some_and(is_running));
     }
 
     /// A job that `conn` runs (`true`), or ran until the attempt timed out, if no other worker has
     /// started it since (`false`).
-    #[inline]
+    #[inline(always)]
     pub(super) fn find_attempt(
         &self,
         conn: ConnId,

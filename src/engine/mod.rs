@@ -350,13 +350,12 @@ impl Engine {
         number: u64,
         outcome: Outcome,
     ) -> Result<(), NotRunning> {
-        let attempt = self.find_attempt(conn, number);
-        let (id, is_running) = attempt.inspect_err(|NotRunning| {
-            // The sender knows the handle, so it had the job until its attempt timed out.
-            self.counters.late += u64::from(self.is_running(number));
-        })?;
-        self.note(Step::Finished(outcome), id, Some(conn));
+        let Ok((id, is_running)) = self.find_attempt(conn, number) else {
+            self.count_late(number);
+            return Err(NotRunning);
+        };
         self.forward(id);
+        self.note(Step::Finished(outcome), id, Some(conn));
         if is_running {
             self.release(id);
         } else {
@@ -435,6 +434,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether `take_effects` has any.
+    #[inline]
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// Moves all effects since the last call into `effects`, which must be empty.

@@ -58,12 +58,17 @@ impl Engine {
     }
 
     /// To be called when a function may have lost its last job or its last worker.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_unused(&mut self, id: FunctionId) {
         if self.functions[id].is_unused() {
-            self.functions.list_unused(id);
-            self.forget_unused();
+            self.list_unused(id);
         }
+    }
+
+    #[inline(never)]
+    fn list_unused(&mut self, id: FunctionId) {
+        self.functions.list_unused(id);
+        self.forget_unused();
     }
 
     /// Removes the longest unused functions beyond `UNUSED_MAX`.

@@ -84,7 +84,7 @@ impl Engine {
         while let Some(conn) = self.new_sleepers.pop() {
             self.check_new_sleeper(conn, now);
         }
-        !self.effects.is_empty()
+        self.has_effects()
     }
 
     /// Wakes a worker that fell asleep in this batch if a job is queued for it that no lease

@@ -30,8 +30,8 @@ use self::cores::numbers::Numbers;
 use self::cores::utilization::Meter;
 use self::driver::CoreLoop;
 pub use self::driver::{
-    ConnectionLimits, Driver, DriverError, EventLoop, GlommioError, UringError, choose,
-    connection_limits,
+    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, GlommioError,
+    UringError, choose, connection_limits,
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
@@ -71,7 +71,10 @@ pub enum IoError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The kernel refuses a thread, a descriptor or a socket option.
-    #[error("the server can't start: {0}")]
+    #[error(
+        "the kernel refuses a thread, a descriptor or a socket option: {0}; raise the limits of \
+         threads (TasksMax=) and descriptors (LimitNOFILE=), or lower --threads"
+    )]
     Start(#[from] std::io::Error),
 }
 
@@ -259,7 +262,11 @@ fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result
     })?;
     let ms = clock.now().mono_ms - start.mono_ms;
     if doubles > 0 {
-        warn!(doubles, "jobs of the store that have the handle of another were left out");
+        warn!(
+            doubles,
+            "jobs of the store that have the handle of another were left out: look for rows \
+             that something else than ringgeard wrote"
+        );
     }
     info!(jobs = restored, ms, "recovered");
     Ok(())
@@ -273,7 +280,10 @@ fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, boo
     match store.reserve(prefix, mark) {
         Ok(()) => Ok((mark, false)),
         Err(StoreError::Unavailable(reason)) => {
-            warn!(reason, "no job numbers can be reserved: submissions are refused until then");
+            warn!(
+                reason,
+                "no job numbers can be reserved: submissions are refused until the store can write"
+            );
             Ok((first, true))
         }
         Err(error) => Err(error),

@@ -22,8 +22,8 @@ use crate::wire::{Command, ErrorReply, Payload, Response, Work};
 impl Shard {
     /// Brings the engine's effects to the connections they are for. `work` is the packet that was
     /// handled, if clients are to get it.
-    #[inline]
-    pub(super) fn deliver(&mut self, work: Option<Work<'_>>, now: Now) {
+    #[inline(always)]
+    pub(super) fn deliver(&mut self, work: Option<&Work<'_>>, now: Now) {
         self.deliver_effects(work, now);
         while let Some(conn) = self.declined.pop() {
             self.engine.end_lease(conn);
@@ -42,9 +42,16 @@ impl Shard {
         }
     }
 
-    #[inline]
-    fn deliver_effects(&mut self, work: Option<Work<'_>>, now: Now) {
+    #[inline(always)]
+    fn deliver_effects(&mut self, work: Option<&Work<'_>>, now: Now) {
         self.log_jobs(now);
+        // Most packets have none.
+        if self.engine.has_effects() {
+            self.deliver_each(work, now);
+        }
+    }
+
+    fn deliver_each(&mut self, work: Option<&Work<'_>>, now: Now) {
         let mut effects = std::mem::take(&mut self.effects);
         self.engine.take_effects(&mut effects);
         for effect in effects.drain(..) {
@@ -57,7 +64,7 @@ impl Shard {
                     self.push(conn, &Response::Work { command: Command::WorkFail, body }, now);
                 }
                 Effect::Forward { conn } => {
-                    if let Some(work) = &work {
+                    if let Some(work) = work {
                         self.forward(conn, work, now);
                     }
                 }

@@ -20,17 +20,28 @@ use crate::wire::{ErrorReply, FrameError, Response};
 /// any version read.
 const TLS_HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
 
+/// Whether a connection's next request may be handled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// It is kept until something has come or left.
+    Waiting,
+    /// It is dropped.
+    Closing,
+}
+
 impl Shard {
     /// Handles `input` and what waited before it, as far as the outbox allows.
     pub(super) fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let mut inbound = self.connections.take_inbound(conn);
         loop {
-            if self.connections[conn].closing != Closing::No {
-                break;
-            }
-            if self.must_wait(conn, &inbound, now) {
-                inbound.stash(input);
-                break;
+            match self.readiness(conn, &inbound, now) {
+                Readiness::Ready => {}
+                Readiness::Waiting => {
+                    inbound.stash(input);
+                    break;
+                }
+                Readiness::Closing => break,
             }
             if input.is_empty() && inbound.is_empty() {
                 self.finish_if_ended(conn, now);
@@ -74,7 +85,6 @@ impl Shard {
             self.reconsider_migration(conn);
         }
         self.consider_offload(conn);
-        self.connections.mark_dirty(conn);
     }
 
     /// Everything that the peer sent is handled. If it will send nothing more and waits for no
@@ -96,25 +106,24 @@ impl Shard {
         self.deliver(None, now);
     }
 
-    /// Goes on with a list, if one is being written, and with a migration. Returns whether requests
-    /// have to wait.
-    fn must_wait(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> bool {
-        let connection = &mut self.connections[conn];
-        if connection.outbox().bytes() <= OUTBOX_PAUSE_BYTES
-            && let Some(progress) = connection.listing.take()
-        {
-            self.go_on_listing(conn, progress, now);
+    /// Whether a connection's next request may be handled. Goes on with a list, if one is being
+    /// written, and with a migration.
+    #[inline(always)]
+    fn readiness(&mut self, conn: ConnId, inbound: &Inbound, now: Now) -> Readiness {
+        let mut connection = &mut self.connections[conn];
+        if connection.closing != Closing::No {
+            return Readiness::Closing;
         }
-        if self.connections[conn].migration != Migration::No && self.advance_migration(conn) {
-            let connection = &mut self.connections[conn];
-            connection.paused = connection.blocked;
-            return true;
+        if connection.listing.is_some() || connection.migration != Migration::No {
+            if self.advance(conn, now) {
+                return Readiness::Waiting;
+            }
+            connection = &mut self.connections[conn];
         }
-        let connection = &mut self.connections[conn];
         if connection.is_grabbing() {
             // A reply away; it isn't worth telling the driver, unless the peer sends on and on.
             connection.paused = false;
-            return true;
+            return Readiness::Waiting;
         }
         if connection.outbox().bytes() <= OUTBOX_RESUME_BYTES {
             connection.throttled = None;
@@ -124,7 +133,29 @@ impl Shard {
         connection.paused =
             throttled || connection.blocked || connection.outbox().held() >= SLOTS_PAUSE;
         // What is left of a list goes on when its last part has left.
-        connection.paused || connection.listing.is_some()
+        match connection.paused || connection.listing.is_some() {
+            true => Readiness::Waiting,
+            false => Readiness::Ready,
+        }
+    }
+
+    /// Goes on with a list and with a migration. Returns whether requests have to wait for the
+    /// migration.
+    #[inline(never)]
+    fn advance(&mut self, conn: ConnId, now: Now) -> bool {
+        let connection = &mut self.connections[conn];
+        if connection.outbox().bytes() <= OUTBOX_PAUSE_BYTES
+            && let Some(progress) = connection.listing.take()
+        {
+            self.go_on_listing(conn, progress, now);
+        }
+        let waits =
+            self.connections[conn].migration != Migration::No && self.advance_migration(conn);
+        if waits {
+            let connection = &mut self.connections[conn];
+            connection.paused = connection.blocked;
+        }
+        waits
     }
 
     /// Closes a connection whose peer begins a TLS handshake, once the alert that says so has left.
@@ -152,7 +183,11 @@ impl Shard {
         let peer = connection.origin.peer;
         self.counters.malformed += 1;
         self.connections.mark_dirty(conn);
-        self.complaints
-            .log(now, || warn!(conn = conn.number(), %peer, %error, "closed: malformed bytes"));
+        self.complaints.log(now, || {
+            warn!(
+                conn = conn.number(), %peer, %error,
+                "closed: malformed bytes; mend the program at that address, or point it elsewhere"
+            );
+        });
     }
 }

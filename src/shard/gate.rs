@@ -49,7 +49,9 @@ impl Shard {
         }
     }
 
-    #[inline(always)]
+    /// A packet. Not inlined into the loop over frames, which would prepare all that any packet may
+    /// need.
+    #[inline(never)]
     fn handle_packet(
         &mut self,
         conn: ConnId,
@@ -59,7 +61,7 @@ impl Shard {
         now: Now,
     ) {
         log_received(conn, header, body.bytes());
-        let parsed = Request::parse(header, body);
+        let parsed = parse(header, body);
         let request = match &parsed {
             Ok(request) => request,
             Err(error) => return self.handle_bad_packet(conn, *error, now),
@@ -121,9 +123,9 @@ impl Shard {
         {
             self.count_submission(conn, self.settings.cores.own);
         }
-        let work = if let Request::Work(work) = request { Some(*work) } else { None };
+        let work = if let Request::Work(work) = request { Some(work) } else { None };
         if self.engine.counters.late > late
-            && let Some(number) = work.and_then(|work| self.number_of(&work))
+            && let Some(number) = work.and_then(|work| self.number_of(work))
         {
             self.note_late(conn, number, now);
         }
@@ -244,7 +246,7 @@ impl Shard {
         let work = self.with_context(conn, None, 0, now, |session, cx| {
             session.handle_refused(command, head, why, cx)
         });
-        self.deliver(work, now);
+        self.deliver(work.as_ref(), now);
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {
             self.fail_at_owner(conn, c_string(head));
@@ -262,4 +264,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// `Request::parse` as a function of its own: inlined, it would write the fields of all variants
+/// for each packet.
+#[inline(never)]
+fn parse(header: Header, body: Payload<'_>) -> Result<Request<'_>, PacketError> {
+    Request::parse(header, body)
 }

@@ -81,7 +81,8 @@ impl Shard {
         self.complaints.log(now, || {
             warn!(
                 conn = conn.number(), %peer, %handle,
-                "result refused: its time was over, another worker has it"
+                "result refused: its time was over, another worker has it; the function needs a \
+                 longer CAN_DO_TIMEOUT"
             );
         });
     }

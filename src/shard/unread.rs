@@ -93,7 +93,8 @@ impl Shard {
         if connection.outbox().bytes_before_last() > self.settings.outbox_bytes_max
             && connection.may_be_closed()
         {
-            let why = "the peer doesn't read its replies, its outbox has reached --outbox-max";
+            let why = "the peer doesn't read its replies, its outbox has reached --outbox-max; \
+                       mend the peer, or raise the limit";
             self.close_unread(conn, why, now);
         }
     }
@@ -144,7 +145,7 @@ impl Shard {
             }
             Some(read_ms) if now.mono_ms >= read_ms + READ_NOTHING_MS => {
                 let why = "memory is short, and the peer has read nothing of its outbox for a \
-                           minute";
+                           minute; mend the peer, or raise --memory-max";
                 return self.close_unread(conn, why, now);
             }
             _ => {}
@@ -162,7 +163,8 @@ impl Shard {
             && let Some((conn, bytes)) = self.find_largest()
             && bytes >= self.other_cores.largest_unread_bytes
         {
-            let why = "--memory-max is reached, and no other peer has so much unread in its outbox";
+            let why = "--memory-max is reached, and no other peer has so much unread in its \
+                       outbox; mend the peer, or raise the limit";
             self.close_unread(conn, why, now);
             excess = excess.saturating_sub(bytes);
         }

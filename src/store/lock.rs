@@ -50,16 +50,36 @@ pub enum LockError {
         names: u64,
     },
     /// The lock file or the database can't be created or locked.
-    #[error(
-        "{} can't be locked ({error}): check the owner and mode of it and of its folder",
-        path.display()
-    )]
+    #[error("jobs can't be kept in {}: {}", path.display(), reason(path, error))]
     Failed {
         /// The file.
         path: PathBuf,
         /// The kernel's reason.
         error: io::Error,
     },
+}
+
+/// Why a file can't be opened, and the remedy.
+fn reason(path: &Path, error: &io::Error) -> String {
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = parent.unwrap_or_else(|| Path::new(".")).display();
+    match error.kind() {
+        ErrorKind::NotFound if !parent.is_some_and(Path::is_dir) => {
+            format!("there is no folder {folder}; create it, or name another file")
+        }
+        ErrorKind::NotADirectory => {
+            format!("{folder} is no folder; name a file in one")
+        }
+        ErrorKind::IsADirectory => "it is a folder; name a file in it".to_owned(),
+        ErrorKind::PermissionDenied => {
+            format!("no permission; let the server's user write to it and to the folder {folder}")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "its file system can only be read; name a file on another one".to_owned()
+        }
+        ErrorKind::StorageFull => "its disk is full; free some room on it".to_owned(),
+        _ => format!("{error}; check the owner and mode of it and of the folder {folder}"),
+    }
 }
 
 /// Ownership of a database, released when dropped.
@@ -136,6 +156,10 @@ impl Drop for Lock {
 fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
     let failed = |error| LockError::Failed { path: path.into(), error };
     let database = true_path(path).map_err(failed)?;
+    if database.is_dir() {
+        // Otherwise a lock file would be left beside the folder.
+        return Err(failed(ErrorKind::IsADirectory.into()));
+    }
     let mut lock_path = database.clone().into_os_string();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);

@@ -90,6 +90,17 @@ pub fn open(
     Ok(Some(Opened { store, namespace }))
 }
 
+/// Checks what can be checked of the choice without opening the store.
+///
+/// # Errors
+/// `StoreError::Unusable` if PostgreSQL's connection string can't be used.
+pub fn check(choice: &StoreChoice) -> Result<(), StoreError> {
+    match choice {
+        StoreChoice::Sqlite { .. } => Ok(()),
+        StoreChoice::Postgres { conninfo, .. } => Postgres::check_conninfo(conninfo),
+    }
+}
+
 /// The record of a store that another server may own; `None` if it can't be read.
 fn peek(choice: &StoreChoice) -> Option<Record> {
     match choice {

@@ -192,6 +192,11 @@ impl Postgres {
         Ok(Self { link, runtime, next_sequence })
     }
 
+    /// Checks a connection string without connecting.
+    pub(super) fn check_conninfo(conninfo: &str) -> Result<(), StoreError> {
+        conninfo::config(conninfo, |name| std::env::var(name).ok()).map(drop)
+    }
+
     /// The record in the tables, which another server may own; `None` if it can't be read or there
     /// is none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {
@@ -256,7 +261,8 @@ impl Store for Postgres {
             warn!(
                 jobs = missing.len(),
                 "{place} has lost jobs that were committed, as after a failover without \
-                 synchronous replication: they are written again"
+                 synchronous replication: they are written again; set synchronous_standby_names \
+                 there"
             );
         }
         missing
@@ -505,7 +511,7 @@ impl Link {
         if self.targets.len() > 1 && !session.is_synchronous {
             warn!(
                 "several PostgreSQL hosts are listed, and synchronous_standby_names is empty in \
-                 {}: a failover to another one loses the last commits",
+                 {}: a failover to another one loses the last commits; name the standbys in it",
                 self.place
             );
         }
@@ -530,7 +536,12 @@ impl Link {
             return Ok(());
         }
         let jobs = difference.restored.len();
-        warn!(jobs, "{} has jobs again that are done: they are removed", self.place);
+        warn!(
+            jobs,
+            "{} has jobs again that are done, as after a failover without synchronous \
+             replication: they are removed; set synchronous_standby_names there",
+            self.place
+        );
         let operations: Vec<Operation> =
             difference.restored.into_iter().map(|number| Operation::Remove { number }).collect();
         if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
@@ -543,7 +554,11 @@ impl Link {
     fn lose(&mut self) -> StoreError {
         self.lost = true;
         self.ready = None;
-        StoreError::Lost(format!("another server has taken over the jobs in {}", self.place))
+        StoreError::Lost(format!(
+            "another server has taken over the jobs in {}: stop one of the two, or start it with \
+             --standby",
+            self.place
+        ))
     }
 
     async fn record(&mut self) -> Result<Record, StoreError> {

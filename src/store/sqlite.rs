@@ -219,7 +219,10 @@ impl Sqlite {
 
     fn lost(&self) -> StoreError {
         let name = self.lock.database().display();
-        StoreError::Lost(format!("another server has taken over the jobs in {name}"))
+        StoreError::Lost(format!(
+            "another server has taken over the jobs in {name}: stop one of the two, or start it \
+             with --standby"
+        ))
     }
 }
 

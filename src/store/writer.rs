@@ -203,13 +203,23 @@ impl Writer {
         // Fails if the thread has ended.
         let _ = self.sender.messages.send(Message::Stop(Instant::now() + within));
         match self.ended.recv_timeout(within + STOP_GRACE) {
-            Err(RecvTimeoutError::Timeout) => error!("the store doesn't come back from a commit"),
-            _ if self.thread.join().is_err() => error!("the store's thread has panicked"),
+            Err(RecvTimeoutError::Timeout) => error!(
+                "the store hasn't answered a commit in time, which is given up: look after its \
+                 disk or the network"
+            ),
+            _ if self.thread.join().is_err() => error!(
+                "the store's thread has panicked, which is an error in ringgeard: report it with \
+                 the message on standard error"
+            ),
             _ => {}
         }
         let left = self.sender.counters.waiting.load(Ordering::Relaxed);
         if left > 0 {
-            error!(left, "stopped with changes that are not in the store");
+            error!(
+                left,
+                "stopped with changes that are not in the store: jobs that were done since may run \
+                 again; end an outage of the store before a stop"
+            );
         }
         left
     }
@@ -346,7 +356,12 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 let large = row.bytes() > ROW_BYTES_MAX;
                 if large {
                     // Its commit would fail for ever, and with it all later ones.
-                    warn!(number = row.number, bytes = row.bytes(), "too large to be kept");
+                    warn!(
+                        number = row.number,
+                        bytes = row.bytes(),
+                        "job refused, as a store keeps {ROW_BYTES_MAX} bytes at most: lower \
+                         --job-size-max, or leave its function out with --durability FUNCTION=none"
+                    );
                 }
                 if large || (down.is_some() && !answered) {
                     self.counters.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -168,16 +168,22 @@ impl Inbound {
     }
 
     /// Memory for this connection's incomplete frames, in bytes.
+    #[inline]
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let body_bytes = match &self.state {
+        let body_bytes = if let State::Frames = self.state { 0 } else { self.body_bytes() };
+        self.partial.len() + body_bytes
+    }
+
+    /// Memory for a large body.
+    fn body_bytes(&self) -> usize {
+        match &self.state {
             State::Body { body, .. } => body.capacity(),
             State::Lent { capacity, .. } => *capacity,
             State::Whole { body, .. } => body.len(),
             State::Refused { head, .. } => head.len(),
             State::Frames | State::Skipping { .. } => 0,
-        };
-        self.partial.len() + body_bytes
+        }
     }
 
     /// Whether the driver should receive straight into a body: `DIRECT_BYTES_MIN` or more of it are

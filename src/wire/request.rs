@@ -30,10 +30,12 @@ pub enum PacketError {
     MissingArgument(Command),
 }
 
-/// The arguments of one packet and what follows them, as slices of its body.
+/// The arguments of one packet and what follows them, as places in its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Arguments<'a> {
-    parts: [&'a [u8]; ARGUMENTS_MAX],
+    body: &'a [u8],
+    /// Where each argument ends; 0 for those that the command doesn't have.
+    ends: [usize; ARGUMENTS_MAX],
     payload_at: usize,
 }
 
@@ -42,32 +44,34 @@ impl<'a> Arguments<'a> {
     ///
     /// # Errors
     /// `PacketError::MissingArgument` if a NUL is missing within `ARGUMENTS_BYTES_MAX`.
-    #[inline]
+    #[inline(always)]
     pub fn split(command: Command, body: &'a [u8]) -> Result<Self, PacketError> {
         let count = command.arguments();
         let terminated = if command.has_payload() { count } else { count.saturating_sub(1) };
-        let mut parts: [&[u8]; ARGUMENTS_MAX] = [&[]; ARGUMENTS_MAX];
+        let mut ends = [0; ARGUMENTS_MAX];
         let searched = body.get(..ARGUMENTS_BYTES_MAX).unwrap_or(body);
         let mut at = 0;
-        for part in parts.iter_mut().take(terminated) {
+        for end in ends.iter_mut().take(terminated) {
             let rest = searched.get(at..).unwrap_or_default();
             let length = memchr(0, rest).ok_or(PacketError::MissingArgument(command))?;
-            *part = rest.get(..length).unwrap_or_default();
+            *end = at + length;
             at += length + 1;
         }
         if terminated < count
-            && let Some(part) = parts.get_mut(terminated)
+            && let Some(end) = ends.get_mut(terminated)
         {
-            *part = body.get(at..).unwrap_or_default();
+            *end = body.len();
         }
-        Ok(Self { parts, payload_at: at })
+        Ok(Self { body, ends, payload_at: at })
     }
 
     /// Argument `index`, counted from 0; empty beyond the command's last.
     #[inline]
     #[must_use]
     pub fn part(&self, index: usize) -> &'a [u8] {
-        self.parts.get(index).copied().unwrap_or_default()
+        let ends = |index: usize| self.ends.get(index).copied().unwrap_or_default();
+        let start = if index == 0 { 0 } else { ends(index - 1) + 1 };
+        self.body.get(start..ends(index)).unwrap_or_default()
     }
 
     /// Where the payload starts in the body.

@@ -332,7 +332,8 @@ impl Epoll {
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(conn.index()), interest)
         {
-            warn!(%error, "connection dropped: it can't be polled");
+            let remedy = "raise the sysctl fs.epoll.max_user_watches";
+            warn!(%error, "connection dropped: it can't be polled; {remedy}");
             self.shard().disconnect(conn, now);
             return;
         }

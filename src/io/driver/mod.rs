@@ -25,7 +25,7 @@ use crate::io::runtime::CoreRuntime;
 use crate::io::store_link::StoreLost;
 
 /// Descriptors that are reserved for other uses than connections.
-const DESCRIPTORS_RESERVED: u64 = 64;
+pub const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// Which event loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,7 +53,7 @@ pub enum DriverError {
     #[error(transparent)]
     StoreLost(#[from] StoreLost),
     /// A system call of the event loop failed.
-    #[error("the event loop failed: {0}")]
+    #[error("the event loop failed: {0}; choose another with --io")]
     Loop(#[from] std::io::Error),
 }
 

@@ -37,7 +37,12 @@ impl AcceptPause {
             return false;
         }
         if !std::mem::replace(&mut self.is_logged, true) {
-            warn!(%error, "accepting pauses: raise the limit with --file-descriptors");
+            let remedy = match error.raw_os_error() {
+                Some(libc::EMFILE) => "raise the limit with --file-descriptors or LimitNOFILE=",
+                Some(libc::ENFILE) => "the whole host has none left: raise the sysctl fs.file-max",
+                _ => "free memory on this host",
+            };
+            warn!(%error, "accepting pauses: {remedy}");
         }
         self.ends_at_ms = Some(now_ms + PAUSE_MS);
         true

@@ -23,19 +23,23 @@ const EPHEMERAL_TRIES: usize = 16;
 /// Why there is no socket to listen on.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The host's or the port's name is unknown.
+    /// The host's name is unknown.
     #[error(
-        "cannot listen on \"{host}\" port \"{port}\": {cause}; give --listen an address of this \
-         host and --port a number or a name of /etc/services"
+        "cannot listen on \"{host}\": {cause}; give --listen an address of this host, or a name \
+         that leads to one"
     )]
-    Resolve {
+    Host {
         /// The host.
         host: String,
-        /// The port.
-        port: String,
         /// The resolver's error.
         cause: std::io::Error,
     },
+    /// The port's name is unknown.
+    #[error(
+        "there is no port \"{0}\": give --port or GEARMAND_PORT a number from 0 to 65535, or a \
+         name of /etc/services"
+    )]
+    Port(String),
     /// Another process listens on the port.
     #[error(
         "cannot listen on {0}: the port is taken; stop the other server (is gearmand running?) or \
@@ -43,10 +47,27 @@ pub enum ListenError {
     )]
     Taken(SocketAddr),
     /// Ports below 1024.
-    #[error("cannot listen on {0}: no permission; choose a port above 1023 with --port")]
+    #[error(
+        "cannot listen on {0}: no permission; choose a port above 1023 with --port, start as root \
+         with --user, or let systemd give AmbientCapabilities=CAP_NET_BIND_SERVICE"
+    )]
     Permission(SocketAddr),
+    /// No interface has the address.
+    #[error(
+        "cannot listen on {0}: no interface of this host has that address; give --listen one that \
+         `ip address` lists, or 0.0.0.0 for all"
+    )]
+    NotLocal(SocketAddr),
+    /// No descriptor is left for another socket.
+    #[error(
+        "cannot listen on {0}: there are too few descriptors for so many cores; give more with \
+         --file-descriptors or LimitNOFILE=, or lower --threads"
+    )]
+    Descriptors(SocketAddr),
     /// Anything else.
-    #[error("cannot listen on {address}: {cause}; give --listen an address of this host")]
+    #[error(
+        "cannot listen on {address}: {cause}; give --listen another address or --port another port"
+    )]
     Other {
         /// The address.
         address: SocketAddr,
@@ -92,8 +113,8 @@ impl Listeners {
     /// `listen`.
     ///
     /// # Errors
-    /// `ListenError` if an address can't be bound. Without a host, loopback of IPv4 is enough where
-    /// there is no IPv6.
+    /// `ListenError` if the host is unknown, or an address can't be bound. Without a host, loopback
+    /// of IPv4 is enough where there is no IPv6.
     pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
         let addresses = resolve(host, port)?;
         let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
@@ -173,35 +194,36 @@ impl Listeners {
 /// Refuses a port that is neither a number nor a known name. Opens no socket and resolves no host.
 ///
 /// # Errors
-/// `ListenError::Resolve`.
+/// `ListenError::Port`.
 pub fn check_port(port: &str) -> Result<(), ListenError> {
-    resolve(None, port).map(drop)
+    look_up(None, port, 0).map(drop).map_err(|_| ListenError::Port(port.to_owned()))
 }
 
 /// All addresses of a host and a port, both of which may be names; IPv4 first.
 fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenError> {
+    check_port(port)?;
     // Brackets, as in "[::1]:4730", are accepted here, too.
     let bare = |host: &'_ str| {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         inner.unwrap_or(host).to_owned()
     };
     // Without a host, getaddrinfo(3) gives loopback, or with AI_PASSIVE every address.
-    let hints = AddrInfoHints {
-        flags: if host.is_some() { libc::AI_PASSIVE } else { 0 },
-        socktype: SockType::Stream.into(),
-        ..AddrInfoHints::default()
-    };
+    let flags = if host.is_some() { libc::AI_PASSIVE } else { 0 };
     let name = host.filter(|host| !host.is_empty()).map(bare);
-    let found = getaddrinfo(name.as_deref(), Some(port), Some(hints)).map_err(std::io::Error::from);
-    let found = found.and_then(|found| found.map(|info| Ok(info?.sockaddr)).collect());
-    let mut addresses: Vec<SocketAddr> = found.map_err(|cause| ListenError::Resolve {
+    let found = look_up(name.as_deref(), port, flags);
+    let mut addresses = found.map_err(|cause| ListenError::Host {
         host: name.unwrap_or_else(|| "loopback".to_owned()),
-        port: port.to_owned(),
         cause,
     })?;
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+fn look_up(host: Option<&str>, port: &str, flags: i32) -> std::io::Result<Vec<SocketAddr>> {
+    let hints = AddrInfoHints { flags, socktype: SockType::Stream.into(), ..Default::default() };
+    let found = getaddrinfo(host, Some(port), Some(hints)).map_err(std::io::Error::from)?;
+    found.map(|info| Ok(info?.sockaddr)).collect()
 }
 
 /// Repeats an attempt while the port is taken, for a while.
@@ -233,6 +255,12 @@ fn bind_all(
             Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address)),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
                 return Err(ListenError::Permission(address));
+            }
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                return Err(ListenError::Descriptors(address));
+            }
+            Err(cause) if cause.kind() == ErrorKind::AddrNotAvailable => {
+                return Err(ListenError::NotLocal(address));
             }
             Err(cause) => return Err(ListenError::Other { address, cause }),
         }

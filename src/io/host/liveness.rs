@@ -28,9 +28,11 @@ const RTO_MAX_MS_MIN: u64 = 1000;
 const RTO_MAX_MS_MAX: u64 = 120_000;
 
 /// What the log says of a connection whose peer's host is gone.
-pub(crate) const HOST_GONE: &str = "the peer's host acknowledges nothing any more";
+pub(crate) const HOST_GONE: &str =
+    "the peer's host acknowledges nothing any more; look after that host and the network";
 /// The same when the kernel gave up on the host.
-pub(crate) const HOST_SILENT: &str = "the peer's host doesn't answer";
+pub(crate) const HOST_SILENT: &str =
+    "the peer's host doesn't answer; look after that host and the network";
 
 /// Whether a connection broke because the kernel gave up on its peer's host.
 pub(crate) fn is_unreachable(error: &Error) -> bool {

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use syslog_tracing::{Facility, Syslog};
 use thiserror::Error;
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
@@ -138,7 +138,10 @@ pub struct LogSettings<'a> {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum LogError {
-    #[error("cannot open the log file {path}: {cause}; choose another with --log-file")]
+    #[error(
+        "cannot open the log file {path}: {cause}; choose another with --log-file, in a folder \
+         that the server's user may write to"
+    )]
     Open { path: PathBuf, cause: io::Error },
     #[error("cannot reach syslog; leave --syslog out")]
     Syslog,
@@ -243,7 +246,9 @@ impl LogControl for Log {
         if let Some(file) = &self.file
             && let Err(error) = file.reopen()
         {
-            tracing::error!(%error, "the old log file is kept");
+            error!(
+                "SIGHUP, and the log can't be opened again, so it goes on in the old file: {error}"
+            );
         }
     }
 

@@ -17,17 +17,28 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ProcessError {
-    #[error("cannot have {wanted} descriptors: {cause}; start as root or ask for fewer")]
-    Descriptors { wanted: u64, cause: nix::Error },
-    #[error("Must be root to switch users.")]
+    #[error(
+        "cannot have {wanted} descriptors: {}; give --file-descriptors {hard} at most, or raise \
+         the hard limit with `ulimit -Hn`, LimitNOFILE= or the sysctl fs.nr_open",
+        cause.desc()
+    )]
+    Descriptors { wanted: u64, hard: u64, cause: nix::Error },
+    #[error("Must be root to switch users: start as root, or leave --user out")]
     NotRoot,
     #[error("there is no user \"{0}\"; create it or choose another with --user")]
     NoSuchUser(String),
-    #[error("cannot become user \"{name}\": {cause}; start as root")]
+    #[error(
+        "cannot become user \"{name}\": {}; start as root with CAP_SETUID and CAP_SETGID, or leave \
+         --user out",
+        cause.desc()
+    )]
     Switch { name: String, cause: nix::Error },
     #[error("cannot go to the background: {0}; start without --daemon")]
     Fork(std::io::Error),
-    #[error("cannot write the pid file {path}: {cause}; choose another with --pid-file")]
+    #[error(
+        "cannot write the pid file {path}: {cause}; choose another with --pid-file, in a folder \
+         that the server's user may write to"
+    )]
     PidFile { path: PathBuf, cause: std::io::Error },
 }
 
@@ -38,12 +49,13 @@ pub enum ProcessError {
 /// `ProcessError::Descriptors` if the kernel refuses the `wanted` number.
 pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError> {
     let resource = Resource::RLIMIT_NOFILE;
-    let failed = |wanted, cause| ProcessError::Descriptors { wanted, cause };
-    let (soft, hard) = getrlimit(resource).map_err(|cause| failed(wanted.unwrap_or(0), cause))?;
+    let failed = |wanted, hard, cause| ProcessError::Descriptors { wanted, hard, cause };
+    let (soft, hard) =
+        getrlimit(resource).map_err(|cause| failed(wanted.unwrap_or(0), 0, cause))?;
     let target = wanted.unwrap_or(hard);
     match setrlimit(resource, target, target.max(hard)) {
         Ok(()) => Ok((soft, target)),
-        Err(cause) if wanted.is_some() => Err(failed(target, cause)),
+        Err(cause) if wanted.is_some() => Err(failed(target, hard, cause)),
         Err(_) => Ok((soft, soft)),
     }
 }

@@ -141,7 +141,7 @@ impl Connections {
     }
 
     /// Changes a connection's outbox. Returns what `change` does, and the bytes that wait to leave.
-    #[inline]
+    #[inline(always)]
     pub(in crate::shard) fn with_outbox<T>(
         &mut self,
         conn: ConnId,
@@ -151,7 +151,7 @@ impl Connections {
     }
 
     /// Lets a session handle something, and write to its outbox. Returns likewise.
-    #[inline]
+    #[inline(always)]
     pub(in crate::shard) fn with_session<T>(
         &mut self,
         conn: ConnId,
@@ -196,12 +196,14 @@ impl Connections {
         inbound
     }
 
-    /// Puts it back. Returns the bytes that it holds.
+    /// Puts it back, for the driver to look at the connection. Returns the bytes that it holds.
     #[inline]
     pub(in crate::shard) fn return_inbound(&mut self, conn: ConnId, inbound: Inbound) -> usize {
         let held_bytes = inbound.held_bytes();
         self.inbound_bytes += held_bytes;
-        self.table[conn].inbound = inbound;
+        let connection = &mut self.table[conn];
+        connection.inbound = inbound;
+        mark_dirty(&mut self.dirty, conn, connection);
         held_bytes
     }
 
@@ -264,11 +266,7 @@ impl Connections {
     /// The driver is to look at a connection; it knows no proxies.
     #[inline]
     pub(in crate::shard) fn mark_dirty(&mut self, conn: ConnId) {
-        let connection = &mut self.table[conn];
-        if !connection.dirty && connection.is_local() {
-            connection.dirty = true;
-            self.dirty.push(conn);
-        }
+        mark_dirty(&mut self.dirty, conn, &mut self.table[conn]);
     }
 
     /// The driver needn't look at a connection any more.
@@ -346,6 +344,15 @@ impl Connections {
         self.slots -= connection.outbox.held();
         self.remote_bytes -= connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies -= usize::from(!connection.is_local());
+    }
+}
+
+/// Adds a connection to those that the driver is to look at.
+#[inline]
+fn mark_dirty(dirty: &mut Vec<ConnId>, conn: ConnId, connection: &mut Connection) {
+    if !connection.dirty && connection.is_local() {
+        connection.dirty = true;
+        dirty.push(conn);
     }
 }
 

@@ -126,9 +126,9 @@ impl Shard {
         {
             self.outgoing.send(from, Message::Reply { key, slot, packets });
         }
-        let work = if let Request::Work(work) = request { Some(work) } else { None };
+        let work = if let Request::Work(work) = &request { Some(work) } else { None };
         if self.engine.counters.late > late
-            && let Some(number) = work.and_then(|work| self.number_of(&work))
+            && let Some(number) = work.and_then(|work| self.number_of(work))
         {
             // Its home knows where the worker is.
             self.outgoing.send(from, Message::Late { key, number });

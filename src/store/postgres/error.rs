@@ -8,6 +8,7 @@
 
 use std::error::Error as _;
 use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
@@ -54,7 +55,10 @@ impl SessionError {
             }
             Self::Timeout(limit) => {
                 let limit_s = limit.as_secs();
-                return StoreError::Unavailable(format!("{place} didn't answer for {limit_s} s"));
+                return StoreError::Unavailable(format!(
+                    "{place} didn't answer for {limit_s} s: look after its load, its disk and the \
+                     network"
+                ));
             }
             Self::Error(error) => error,
         };
@@ -75,8 +79,22 @@ impl SessionError {
                          there, and whether its disk keeps up"
                 )
             }
-            Some(_) => format!("{place} refused a statement: {}", with_causes(&error)),
-            None => format!("no connection to {place}: {}", with_causes(&error)),
+            Some(&SqlState::CANNOT_CONNECT_NOW) => {
+                format!("{place} isn't ready: {}; wait until it is", with_causes(&error))
+            }
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => format!(
+                "{place} has no connection left: {}; raise max_connections there, or end sessions",
+                with_causes(&error)
+            ),
+            Some(_) => format!(
+                "{place} refused a statement: {}; its log has more about it",
+                with_causes(&error)
+            ),
+            None => format!(
+                "no connection to {place}: {}; see whether PostgreSQL runs there and the network \
+                 is up",
+                with_causes(&error)
+            ),
         })
     }
 
@@ -85,6 +103,13 @@ impl SessionError {
         let error = match self {
             Self::Error(error) => error,
             Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
+            Self::Timeout(limit) => {
+                let limit_s = limit.as_secs();
+                return StoreError::Unavailable(format!(
+                    "{place} didn't answer for {limit_s} s; check the network and firewalls on the \
+                     way, or correct host and port"
+                ));
+            }
             other => return other.in_service(place),
         };
         let causes = with_causes(&error);
@@ -110,10 +135,14 @@ impl SessionError {
                 "ringgear_job and ringgear_owner aren't what ringgear made: restore them from a \
                  backup, or drop both to start without jobs"
             }
-            // Reported by neither PostgreSQL nor the kernel, so the configuration is wrong.
-            None if !is_broken_connection(&error) => {
-                "check the connection string and what the server asks for"
+            None if is_broken_connection(&error) => {
+                let remedy = remedy_of_connection(&error);
+                return StoreError::Unavailable(format!(
+                    "no connection to {place}: {causes}; {remedy}"
+                ));
             }
+            // Reported by neither PostgreSQL nor the kernel, so the configuration is wrong.
+            None => "check the connection string and what the server asks for",
             _ => return Self::Error(error).in_service(place),
         };
         StoreError::Unusable(format!("can't use {place}: {causes}; {remedy}"))
@@ -140,8 +169,26 @@ pub(super) fn read_only(place: &str) -> String {
     format!("{place} is read-only: connect to the primary server")
 }
 
+/// What to do at the start about a server that wasn't reached.
+fn remedy_of_connection(error: &tokio_postgres::Error) -> &'static str {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+            "start PostgreSQL there, have it listen on that address (listen_addresses), or correct \
+             host and port"
+        }
+        Some(ErrorKind::PermissionDenied) => {
+            "let the server's user into the folder of PostgreSQL's socket, or give a host"
+        }
+        Some(ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+            "check the network and firewalls on the way, or correct host and port"
+        }
+        _ => "check the host's name and the port, and that PostgreSQL is what answers there",
+    }
+}
+
 fn is_broken_connection(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
+    error.is_closed() || error.source().is_some_and(|cause| cause.is::<io::Error>())
 }
 
 /// An error with its causes; an error of PostgreSQL with its details.

@@ -140,7 +140,10 @@ impl Session {
             return Err(SessionError::Explained(StoreError::Unavailable(read_only(place))));
         }
         if facts.get::<_, &str>(2) != "on" {
-            warn!("{place} has fsync off: jobs are lost when its host stops");
+            warn!(
+                "{place} has fsync off: jobs are lost when its host stops; set fsync = on in its \
+                 postgresql.conf"
+            );
         }
         session.backend = Backend { pid: facts.get(3), started: facts.get(4) };
         session.is_synchronous = facts.get(5);

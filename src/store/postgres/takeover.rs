@@ -75,7 +75,9 @@ pub(super) async fn take_over(
     let owner = "SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE";
     if answer(ANSWER_TIMEOUT, client.query_opt(owner, &[&generation])).await?.is_none() {
         return Err(SessionError::Explained(StoreError::Lost(
-            "another server took the jobs over while this one started".to_owned(),
+            "another server took the jobs over while this one started: stop one of the two, or \
+             start it with --standby"
+                .to_owned(),
         )));
     }
     let sql = format!("SELECT DISTINCT {FUNCTION} FROM {table}");

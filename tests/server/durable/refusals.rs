@@ -146,7 +146,7 @@ fn what_may_not_be_written_is_named_with_a_remedy() {
         let sentence = refusal(&[&["--store", &database.store], user].concat());
         mode(folder, 0o755);
         assert!(sentence.contains("jobs.db"), "{sentence}");
-        assert!(sentence.contains("check the owner and mode"), "{sentence}");
+        assert!(sentence.contains("no permission; let the server's user write"), "{sentence}");
         assert!(fs::read(database.path()).expect("a file") == before);
     }
 }

@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -18,8 +17,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
+mod mistakes;
+mod postgresql_starts;
+
+/// PostgreSQL as the store's own tests start it, which need more of it than these do.
+#[path = "../support/postgres.rs"]
+#[allow(dead_code)]
+mod postgresql;
 /// What this machine or user lacks.
-#[path = "server/skips.rs"]
+#[path = "../server/skips.rs"]
 mod skips;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -145,7 +151,21 @@ fn help_version_and_defaults_go_to_stdout() {
         stdout_of_success("--version"),
         concat!("\nringgeard ", env!("CARGO_PKG_VERSION"), "\n")
     );
-    assert!(stdout_of_success("--help").contains("--job-retries"));
+    let (short, long) = (stdout_of_success("-h"), stdout_of_success("--help"));
+    assert!(short.lines().count() <= 40 && short.lines().all(|line| line.len() <= 100), "{short}");
+    for (part, is_short) in [
+        ("Listening and peers:", true),
+        ("Limits:", true),
+        ("--memory-max <BYTES>", true),
+        ("--listen <HOST>", true),
+        ("For gearmand's sake:", false),
+        ("--wakeup-lease <MS>", false),
+        ("--keepalive-idle <SECONDS>", false),
+    ] {
+        assert!(long.contains(part), "{part} is missing in:\n{long}");
+        assert_eq!(short.contains(part), is_short, "{part} in:\n{short}");
+    }
+    assert!(!long.contains("\nOptions:"), "an option without a heading:\n{long}");
     assert!(stdout_of_success("--print-config").contains("\nport = 4730\n"));
     assert_eq!(stdout_of_success("--check-args --version -p 1 -d"), "");
 }
@@ -156,40 +176,6 @@ fn the_printed_defaults_are_a_configuration_file() {
     let file = path.join("ringgear.toml");
     fs::write(&file, stdout_of_success("--print-config")).unwrap();
     stdout_of_success(&format!("--check-args --config-file {}", at(&file)));
-}
-
-#[test]
-fn mistakes_exit_with_1_and_one_sentence() {
-    for (line, part) in [
-        ("--bogus", "--bogus"),
-        ("stray", "stray"),
-        ("--port 1 --port 2", "--port"),
-        ("--job-retries 256", "job-retries must be"),
-        ("--verbose LOUD", "LOUD"),
-        ("--ssl", "TLS"),
-        ("-q MySQL", "--store sqlite:PATH"),
-        ("-q libsqlite3", "--libsqlite3-db"),
-        ("--config-file /nonexistent/file", "Could not open configuration file. /nonexistent"),
-        ("--file-descriptors 9000000000000000000", "cannot have 9000000000000000000 descriptors"),
-        ("--listen no.such.host.invalid", "cannot listen on \"no.such.host.invalid\""),
-        ("--log-file /nonexistent/log", "cannot open the log file /nonexistent/log"),
-        ("--file-descriptors 30", "too few"),
-        ("-p 99999", "from 0 to 65535"),
-        ("-t -1", "-1 is not in"),
-        ("--connections-max 0", "give at least 1,"),
-        ("--memory-max 1k", "give at least 1m"),
-        // Ended with 0, as if that were a port.
-        ("--check-args -p abc", "cannot listen on \"loopback\" port \"abc\""),
-    ] {
-        let output = output(ringgeard(line));
-        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(stderr.starts_with("ringgeard: ") && stderr.contains(part), "{line}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
-    }
-    let mut by_variable = ringgeard("");
-    by_variable.env("GEARMAND_PORT", "70266");
-    assert!(refusal(by_variable).contains("from 0 to 65535"));
 }
 
 #[test]
@@ -335,11 +321,19 @@ fn json_and_levels_reach_the_log() {
 
 #[test]
 fn options_without_effect_are_told() {
-    let line = "-L 127.0.0.1 -p 0 -t 4 --hashtable-buckets 7";
+    let line = "-L 127.0.0.1 -p 0 -t 4 --hashtable-buckets 7 -R --redis-server cache -j 0";
     let mut server = Server::start(ringgeard(line));
     server.port();
-    let part = "--hashtable-buckets has nothing to do";
-    assert!(server.said.contains(part), "{part} is missing in:\n{}", server.said);
+    for part in [
+        " WARN --redis-server has no effect: this build has no Redis queue, and keeps background \
+         jobs with --store\n",
+        " WARN --hashtable-buckets has no effect: hash tables grow by themselves\n",
+        " WARN --round-robin has no effect: a worker's functions always take turns\n",
+        " WARN --job-retries 0 fails a job when its first worker is lost, as in gearmand 2.0; \
+         gearmand 1.1 took 0 for no limit, which is -1 here and the default\n",
+    ] {
+        assert!(server.said.contains(part), "{part} is missing in:\n{}", server.said);
+    }
 }
 
 #[test]
@@ -455,25 +449,6 @@ fn a_daemon_is_ready_when_its_parent_has_left() {
     assert_eq!(session.as_raw(), number, "it is still in our session");
     kill(daemon.0, Signal::SIGTERM).unwrap();
     until("the pid file is gone", || !pid.exists());
-}
-
-#[test]
-fn switching_users_needs_root() {
-    if Uid::effective().is_root() {
-        // The binary may lie where only root can reach it.
-        let (_directory, path) = directory();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = path.join("ringgeard");
-        // By another process: a file open for writing here would be inherited by the children
-        // of tests beside this one, and a file that is being written cannot be run.
-        let binary = env!("CARGO_BIN_EXE_ringgeard");
-        assert!(Command::new("cp").arg(binary).arg(&copy).status().unwrap().success());
-        let mut command = with_words(Command::new(copy), "-p 0 --user nobody");
-        command.uid(65534).current_dir("/");
-        assert_eq!(refusal(command), "Must be root to switch users.");
-    } else {
-        assert_eq!(refusal(ringgeard("-p 0 --user nobody")), "Must be root to switch users.");
-    }
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! Options that have no effect, or another one than in gearmand 1.1: options in, sentences out.
+//!
+//! Each sentence names the option and the reason, for a line of the log at the start. Options that
+//! can't be honoured are refused by `settings`.
+//!
+//! Invariant: an option that was given is honoured, refused, or has a sentence here.
+
+use super::options::Options;
+use crate::store::open::StoreChoice;
+
+impl Options {
+    /// A sentence for each option that was given without effect, and for `--job-retries 0`.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let mut idle = |is_given: bool, name: &str, reason: &str| {
+            if is_given {
+                remarks.push(format!("--{name} has no effect: {reason}"));
+            }
+        };
+        for ignored in &self.ignored {
+            idle(true, ignored.name, ignored.reason);
+        }
+        let has_buckets = self.hashtable_buckets.is_some();
+        idle(has_buckets, "hashtable-buckets", "hash tables grow by themselves");
+        idle(self.round_robin, "round-robin", "a worker's functions always take turns");
+        idle(self.keepalive, "keepalive", "silent peers are always probed");
+        self.store_remarks(&mut idle);
+        let is_single = self.threads <= 1;
+        idle(is_single && self.offload, "offload", "it takes two --threads and more");
+        if self.job_retries == 0 {
+            remarks.push(
+                "--job-retries 0 fails a job when its first worker is lost, as in gearmand 2.0; \
+                 gearmand 1.1 took 0 for no limit, which is -1 here and the default"
+                    .to_owned(),
+            );
+        }
+        remarks
+    }
+
+    fn store_remarks(&self, idle: &mut impl FnMut(bool, &str, &str)) {
+        let choice = self.store_choice().ok().flatten();
+        let is_sqlite = matches!(choice, Some(StoreChoice::Sqlite { .. }));
+        let is_postgres = matches!(choice, Some(StoreChoice::Postgres { .. }));
+        let is_type = |name: &str| self.queue_type.eq_ignore_ascii_case(name);
+        idle(
+            self.libsqlite3_db.is_some() && !is_type("libsqlite3"),
+            "libsqlite3-db",
+            "it takes -q libsqlite3, or give --store sqlite:PATH instead",
+        );
+        idle(
+            self.libpq_conninfo.is_some() && !is_type("postgres"),
+            "libpq-conninfo",
+            "it takes -q Postgres, or give --store postgres://USER@HOST/DATABASE instead",
+        );
+        idle(
+            self.libsqlite3_table.is_some() && !is_sqlite,
+            "libsqlite3-table",
+            "it takes a SQLite store, as with --store sqlite:PATH",
+        );
+        idle(
+            self.libpq_table.is_some() && !is_postgres,
+            "libpq-table",
+            "it takes a PostgreSQL store, as with --store postgres://USER@HOST/DATABASE",
+        );
+        idle(
+            self.store_timeout > 0 && choice.is_none(),
+            "store-timeout",
+            "jobs are in memory only, unless --store is given",
+        );
+    }
+}
