@@ -84,7 +84,7 @@ impl Shard {
     pub(in crate::shard) fn answer_question(&mut self, question: &Question, now: Now) -> Answer {
         match question {
             Question::StatusUnique(unique) => {
-                Answer::Status(session::find_unique(unique, &self.engine))
+                Answer::Status(session::find_unique(unique, &self.engine, |_| true))
             }
             Question::Line(line) => Answer::Text(self.answer_line(line, now)),
             Question::Stats => Answer::Stats(Box::new(self.stats())),
