@@ -22,28 +22,5 @@ pub use self::peer::{Certificate, Fingerprint, NoFingerprint, Peer, User};
 pub use self::right::{RIGHTS, Right, Rights};
 pub use self::rule::{CertificatePattern, Rule, UserPattern, Who};
 
-use super::session::Session;
-use crate::wire::{Command, ErrorReply, Request};
-
-/// What a connection wants done.
-#[derive(Clone, Copy, Debug)]
-pub enum Action<'a> {
-    /// A packet.
-    Request(&'a Request<'a>),
-    /// A packet whose body isn't taken in: it is answered with an error, and may fail a job.
-    RefusedPacket(Command),
-    /// A line of the text protocol.
-    Line(&'a [u8]),
-}
-
-/// Whether a session may have something done.
-///
-/// # Errors
-/// The reply to a refusal.
-#[inline]
-pub fn authorise(_session: &Session, _action: Action<'_>) -> Result<(), ErrorReply> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests;

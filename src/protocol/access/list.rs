@@ -6,6 +6,7 @@
 //!
 //! Invariant: the permissions of a peer give the same verdicts as its rules, tried one by one.
 
+use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -32,19 +33,32 @@ pub struct Verdict {
 }
 
 /// An access list.
-#[derive(Debug, PartialEq)]
 pub struct AccessList {
     rules: Vec<Rule>,
 }
 
 /// What an access list says of one peer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Permissions {
     list: Arc<AccessList>,
     /// What the peer is called.
     peer: Box<str>,
     /// By right, the rules that may decide about it, in their order.
     rules: [Box<[u16]>; RIGHTS],
+}
+
+/// Its size: what travels between cores is written to the log.
+impl fmt::Debug for AccessList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessList of {} rules", self.rules.len())
+    }
+}
+
+/// Its peer.
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permissions of {}", self.peer)
+    }
 }
 
 /// Most rules of a list: their numbers fit `Permissions`.
@@ -177,6 +191,17 @@ impl Hits {
         if let Some(hits) = self.rules.get_mut(number) {
             *hits += 1;
         }
+    }
+
+    /// Begins anew, for another list.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Memory that they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&self.rules[..])
     }
 
     /// How often a rule has decided.
