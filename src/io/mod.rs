@@ -39,7 +39,7 @@ pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_p
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
-pub use self::host::signals::{LogControl, Signals};
+pub use self::host::signals::{LogControl, ReloadAccess, Signals};
 pub use self::host::{log, machine, memory, process};
 use self::runtime::{CoreRuntime, Envelope, OtherCoresMemory, Rings};
 pub use self::store_link::StoreLost;
@@ -100,6 +100,8 @@ pub struct Server {
     pub offload: bool,
     /// Reopens the log, and changes its level.
     pub log_control: Box<dyn LogControl>,
+    /// Reads the access list anew, if there is one.
+    pub reload_access: Option<ReloadAccess>,
 }
 
 /// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
@@ -136,12 +138,13 @@ pub fn run(
     let mut sockets = listeners.into_sockets().into_iter();
     let mut links = links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
+    let mut reload_access = server.reload_access;
     let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
         shard,
         listeners: sockets.next().unwrap_or_default(),
-        lifecycle: Lifecycle::new(signals, log_control.take()),
+        lifecycle: Lifecycle::new(signals, log_control.take()).with_access(reload_access.take()),
         drain,
         clock,
         mailbox,

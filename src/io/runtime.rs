@@ -166,6 +166,15 @@ impl CoreRuntime {
         });
     }
 
+    /// Handles the signals that came. A new access list is used at once here, and by the other
+    /// cores when the turn's messages reach them.
+    pub(crate) fn handle_signals(&mut self, now: Now) {
+        self.lifecycle.handle_signals(now);
+        if let Some(list) = self.lifecycle.take_access_list() {
+            self.shard.set_access_list(&list, now);
+        }
+    }
+
     /// Fires timers that are due. Comes after the turn's reads and messages.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.alarm.poll_due(self.shard.deadline_ms(), now.mono_ms) {

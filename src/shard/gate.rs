@@ -4,7 +4,8 @@
 //! Whole frames in; what they cause is in outboxes, messages and operations. Proxies don't come
 //! by: what they ask for came through the gate of another core.
 //!
-//! Invariant: no request reaches a session, the engine or another core that `access` hasn't allowed.
+//! Invariant: nothing reaches a session, the engine or another core that `access` hasn't allowed,
+//! but results of jobs that a connection runs.
 
 use tracing::{Level, enabled, info};
 
@@ -239,8 +240,8 @@ impl Shard {
         }
     }
 
-    /// A packet whose body is too large, or for which there is no memory: it may fail a job that its
-    /// connection runs, which needs no right.
+    /// A packet whose body is too large, or for which there is no memory: it may fail a job that
+    /// its connection runs, which needs no right.
     #[inline(never)]
     fn handle_refused(
         &mut self,

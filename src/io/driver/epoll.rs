@@ -293,7 +293,7 @@ impl Epoll {
     }
 
     fn handle_signals(&mut self, now: Now) {
-        self.runtime.lifecycle.handle_signals(now);
+        self.runtime.handle_signals(now);
         if !self.runtime.lifecycle.accepts() {
             self.listeners.clear();
             self.accept_pause.cancel();

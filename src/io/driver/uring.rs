@@ -384,7 +384,7 @@ impl Uring {
                 self.connections.remove(key);
             }
             Some(Operation::Signal) => {
-                self.runtime.lifecycle.handle_signals(now);
+                self.runtime.handle_signals(now);
                 if !self.runtime.lifecycle.accepts() {
                     self.stop_accepting();
                 }

@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop the server: it reads nothing more, and sends what it can for half a
 //! second. SIGUSR1 drains it: it accepts no new jobs, and ends when none is left. SIGHUP reopens
-//! the log, SIGUSR2 raises its level.
+//! the log and reads the access list anew, SIGUSR2 raises the log's level.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use tracing::info;
 
 use crate::engine::Now;
+use crate::protocol::access::AccessList;
 use crate::shard::Shard;
 
 /// How long replies are sent after the signal to stop.
@@ -32,6 +33,9 @@ pub trait LogControl: Send {
     /// Logs one level more; after the last level, as much as at the start.
     fn raise_level(&self);
 }
+
+/// Reads the access list anew, and logs that; `None` if it can't be used, and the old one stays.
+pub type ReloadAccess = Box<dyn FnMut() -> Option<Arc<AccessList>> + Send>;
 
 /// The signals that the server handles, for one core.
 #[derive(Debug)]
@@ -115,13 +119,34 @@ pub(crate) struct Lifecycle {
     signals: Signals,
     /// The first core's only.
     log_control: Option<Box<dyn LogControl>>,
+    /// The first core's only, if there is an access list.
+    reload_access: Option<ReloadAccess>,
+    /// An access list that was read and isn't used yet.
+    new_access_list: Option<Arc<AccessList>>,
     draining: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
     pub(crate) fn new(signals: Signals, log_control: Option<Box<dyn LogControl>>) -> Self {
-        Self { signals, log_control, draining: false, stops_at_ms: None }
+        Self {
+            signals,
+            log_control,
+            reload_access: None,
+            new_access_list: None,
+            draining: false,
+            stops_at_ms: None,
+        }
+    }
+
+    /// The same, and SIGHUP reads the access list anew.
+    pub(crate) fn with_access(self, reload_access: Option<ReloadAccess>) -> Self {
+        Self { reload_access, ..self }
+    }
+
+    /// An access list that was read since the last call.
+    pub(crate) fn take_access_list(&mut self) -> Option<Arc<AccessList>> {
+        self.new_access_list.take()
     }
 
     /// The pipe to poll for reading.
@@ -138,6 +163,7 @@ impl Lifecycle {
         {
             log_control.reopen();
             info!("SIGHUP, log reopened");
+            self.new_access_list = self.reload_access.as_mut().and_then(|reload| reload());
         }
         if self.signals.raise_level.swap(false, Ordering::Relaxed)
             && let Some(log_control) = &self.log_control

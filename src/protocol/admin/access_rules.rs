@@ -1,5 +1,5 @@
-//! The text command `show access`: rules of the access list and how often each has decided in, their
-//! rows out.
+//! The text command `show access`: the rules of the access list, and how often each has decided,
+//! in; their rows out.
 //!
 //! Knows no cores: the numbers are their sums.
 //!

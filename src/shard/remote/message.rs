@@ -283,11 +283,8 @@ impl Message {
                 Self::Line { line, .. } => line.len(),
                 Self::Introduced { id, .. } => id.as_ref().map_or(0, |id| id.len()),
                 Self::Rows { rows, .. } => rows.bytes(),
-                Self::Ask {
-                    question:
-                        Question::StatusUnique { unique: text, .. } | Question::Line { line: text, .. },
-                    ..
-                } => text.len(),
+                Self::Ask { question: Question::StatusUnique { unique, .. }, .. } => unique.len(),
+                Self::Ask { question: Question::Line { line, .. }, .. } => line.len(),
                 Self::Revoke { function, .. } => function.len(),
                 Self::Answer { answer: Answer::Hits(hits), .. } => hits.bytes(),
                 Self::Answer { answer: Answer::Refusals(refusals), .. } => {
