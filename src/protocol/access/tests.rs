@@ -326,3 +326,21 @@ fn random_lists_say_what_their_rules_say_one_by_one() {
         }
     }
 }
+
+#[test]
+fn the_list_in_the_manual_is_one() {
+    let manual = include_str!("../../../docs/security.md");
+    let blocks: Vec<&str> = manual.split("```toml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 1);
+    let text = blocks[0].split("```").next().unwrap();
+    let list = Arc::new(parse(text, Conditions::default()).unwrap());
+    for (peer, right, function, expected) in [
+        ("10.1.0.7", Right::Work, "billing", "+3"),
+        ("10.2.0.7", Right::Work, "billing", "-2"),
+        ("10.2.0.7", Right::Submit, "billing", "+3"),
+        ("10.3.0.7", Right::Observe, "x", "-"),
+    ] {
+        let scope = Scope::Function(function.as_bytes());
+        assert_eq!(answer(&list, peer, right, scope), expected, "{peer} {right} {function}");
+    }
+}
