@@ -12,7 +12,7 @@
 //! Bytes come in, frames are cut, each becomes a borrowed request, the session turns it into an
 //! engine command, the engine changes job state and yields effects, effects are encoded straight
 //! into outboxes, and after the whole batch the driver flushes each dirty outbox once. `shard`
-//! holds one core's sessions, engine and outboxes together and is the only type a driver touches.
+//! holds one core's sessions, engine and outboxes together and is what the drivers run.
 //!
 //! A function belongs to one core; a packet about another core's travels there as a message, and
 //! its reply keeps its place in the outbox meanwhile. A background job of a durable function is

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IsTerminal as _, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -178,6 +178,10 @@ fn serve_logged(
             Some(store)
         }
     };
+    // For a person who has started it by hand.
+    let is_watched =
+        background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
+    let addresses: Vec<_> = listeners.addresses().iter().map(ToString::to_string).collect();
     let server = Server {
         settings,
         event_loop,
@@ -194,7 +198,12 @@ fn serve_logged(
             .clone()
             .map(|path| -> ReloadAccess { Box::new(move || reload_access(&path)) }),
     };
-    io::run(server, || background.map_or(Ok(()), Background::ready))?;
+    io::run(server, || {
+        if is_watched {
+            info!("ready on {}; Ctrl-C stops it", addresses.join(" and "));
+        }
+        background.map_or(Ok(()), Background::ready)
+    })?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use allocation_counter::measure;
 use ringgear::engine::{ConnId, Now};
-use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::shard::{Origin, Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::{self, Arguments, Command as C, HEADER_BYTES, Magic, Payload, Request};
 

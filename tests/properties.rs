@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use ringgear::engine::handle::{self, Handles};
 use ringgear::engine::{ConnId, Now};
-use ringgear::shard::{Intake, Origin, Settings, Shard};
+use ringgear::shard::{Intake, Origin, Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
 use ringgear::wire::{

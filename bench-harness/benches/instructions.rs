@@ -13,7 +13,7 @@ use std::process::{Command as Program, ExitCode};
 
 use ringgear::engine::ConnId;
 use ringgear::io::memory::Allocator;
-use ringgear::shard::{Settings, Shard};
+use ringgear::shard::{Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
 use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, Payload, Request, encode};
 

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> Contender {
-        Contender::ALL.into_iter().find(|it| it.name == name).unwrap()
+        Contender::named(name).unwrap()
     }
 
     #[test]

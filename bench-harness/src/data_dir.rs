@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use loadgen::units::time;
 use procfs::process::{MountInfo, Process};
 use tempfile::TempDir;
-
-use crate::format::time;
 
 /// What is written to learn how long the disk takes.
 const PROBE_BYTES: usize = 4096;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use loadgen::options::Spacing;
+use loadgen::units::count;
 
 use crate::bench_target::BenchTarget;
 use crate::contender::installed::fill_gearmand;
@@ -147,7 +148,7 @@ impl Run<'_> {
         let mut server = target.start(Persistence::Disk(folder.path()), 1)?;
         if !self.has_jobs_in_time(&mut server)? {
             let time = target.patience.as_secs();
-            let why = format!("{} jobs weren't back after {time} s", self.jobs);
+            let why = format!("{} jobs weren't back after {time} s", count(self.jobs));
             return Ok(Sample::without(Status::Absent, why));
         }
         let sample = Sample::of(self.jobs, server.start.elapsed().as_secs_f64());
@@ -182,7 +183,10 @@ impl Run<'_> {
                 Ok(jobs) if jobs == self.jobs => return Ok(true),
                 // It may be about to end, which its log would say.
                 _ if Instant::now() < deadline => server.wait(ASK_TIME),
-                Ok(jobs) => bail!("{jobs} of {} jobs came back", self.jobs),
+                Ok(jobs) => {
+                    let (back, all) = (count(jobs), count(self.jobs));
+                    bail!("{back} of {all} jobs came back")
+                }
                 Err(_) => return Ok(false),
             }
         }

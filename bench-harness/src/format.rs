@@ -1,4 +1,4 @@
-//! Figures as readers see them: three digits that count, in a unit that suits them.
+//! Figures without a unit as readers see them: three digits that count.
 
 /// Three digits that count, thousands apart.
 pub(crate) fn number(value: f64) -> String {
@@ -19,27 +19,6 @@ pub(crate) fn number(value: f64) -> String {
     out
 }
 
-/// Microseconds, in a unit that suits them.
-pub(crate) fn time(micros: f64) -> String {
-    match micros {
-        1e6.. => format!("{} s", number(micros / 1e6)),
-        1e3.. => format!("{} ms", number(micros / 1e3)),
-        _ => format!("{} µs", number(micros)),
-    }
-}
-
-/// Bytes, in a unit that suits them.
-pub(crate) fn bytes(bytes: f64) -> String {
-    const KIB: f64 = 1024.0;
-    const MIB: f64 = KIB * KIB;
-    const GIB: f64 = MIB * KIB;
-    match bytes {
-        GIB.. => format!("{} GiB", number(bytes / GIB)),
-        MIB.. => format!("{} MiB", number(bytes / MIB)),
-        _ => format!("{} KiB", number(bytes / KIB)),
-    }
-}
-
 /// A round number, short: 10 k, 1 M.
 pub(crate) fn short(number: u64) -> String {
     match number {
@@ -58,8 +37,6 @@ mod tests {
         let numbers = [0.123, 1.234, 12.34, 123.4, 1234.0, 12345.6, 1_234_567.0];
         let texts = numbers.map(|value| number(value).replace('\u{202f}', "_"));
         assert_eq!(texts, ["0.12", "1.23", "12.3", "123", "1234", "12_346", "1_234_567"]);
-        assert_eq!([time(12.0), time(1200.0), time(2.5e6)], ["12.0 µs", "1.20 ms", "2.50 s"]);
-        assert_eq!([bytes(512.0), bytes(3e9)], ["0.50 KiB", "2.79 GiB"]);
         assert_eq!([short(500), short(10_000), short(1_000_000)], ["500", "10 k", "1 M"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Programs: where they are, which package has them, and what they say in one line.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,10 +27,15 @@ pub(crate) fn installed(path: &Path, package: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The first line with letters that a program prints.
-pub(crate) fn first_line(program: &Path, arguments: &[&str]) -> String {
+/// All that a program prints.
+pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The first line of that which isn't empty.
+pub(crate) fn first_line(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
+    let text = output(program, arguments);
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -1,31 +1,23 @@
 //! What the figures were measured on: processor, memory, kernel, and the versions of everything.
 
-use std::process::Command;
-
 use nix::sys::utsname::uname;
 use procfs::{CpuInfo, Current, Meminfo};
 use serde::{Deserialize, Serialize};
 
+use crate::locate::first_line;
+
 const GIB: f64 = (1 << 30) as f64;
 
-/// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// Model of the processor.
     pub(crate) cpu: String,
-    /// Cores that the system shows.
     pub(crate) cores: usize,
-    /// Whether it is a guest of a hypervisor.
     pub(crate) is_virtual: bool,
-    /// Memory in GiB.
     pub(crate) memory_gib: f64,
-    /// Release of the kernel.
     pub(crate) kernel: String,
-    /// Name of the system.
     pub(crate) system: String,
-    /// The commit that was measured, if it is known.
+    /// Of what was measured, if it is known, and whether there were changes.
     pub(crate) commit: String,
-    /// Version of the compiler.
     pub(crate) compiler: String,
 }
 
@@ -38,9 +30,10 @@ impl Machine {
         let memory_bytes = Meminfo::current().map_or(0, |memory| memory.mem_total);
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-        let commit = first_line("git", &["rev-parse", "--short", "HEAD"]);
+        let said = |program, arguments: &[&str]| first_line(program, arguments).unwrap_or_default();
+        let commit = said("git", &["rev-parse", "--short", "HEAD"]);
         let status = ["status", "--porcelain", "-uno"];
-        let changed = !first_line("git", &status).is_empty();
+        let changed = !said("git", &status).is_empty();
         Self {
             cpu: cpus.and_then(|cpus| cpus.model_name(0)).unwrap_or_default().to_owned(),
             cores: cpus.map_or(0, CpuInfo::num_cores),
@@ -50,7 +43,7 @@ impl Machine {
                 .map_or_else(|_| String::new(), |it| it.release().to_string_lossy().into_owned()),
             system: system.unwrap_or_default().trim_matches('"').to_owned(),
             commit: if changed { format!("{commit} and changes") } else { commit },
-            compiler: first_line("rustc", &["--version"]),
+            compiler: said("rustc", &["--version"]),
         }
     }
 
@@ -63,12 +56,6 @@ impl Machine {
              Linux {kernel}.\n* Commit {commit}, built by {compiler}.\n"
         )
     }
-}
-
-fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default().lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

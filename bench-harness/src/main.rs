@@ -24,6 +24,7 @@ mod options;
 mod perf;
 mod plot;
 mod process;
+mod progress;
 mod queue;
 mod queue_depth;
 mod relay;

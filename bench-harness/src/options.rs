@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringgear::io::Driver;
 
 /// Measured time of a sample.
 const FULL_TIME: Duration = Duration::from_secs(10);
@@ -16,12 +17,10 @@ const QUICK_WARM_UP: Duration = Duration::from_millis(300);
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Options {
-    /// What to do.
     #[command(subcommand)]
     pub(crate) action: Action,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Measure, and write a folder of results
@@ -36,7 +35,6 @@ pub(crate) enum Action {
     List,
 }
 
-/// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunOptions {
     /// Scenario to run; all unless given
@@ -72,7 +70,6 @@ pub(crate) struct RunOptions {
     /// Longest time that filling or draining one queue may take before it is cut short
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     pub(crate) phase_limit: Duration,
-    /// Where things are.
     #[command(flatten)]
     pub(crate) places: Places,
     /// Database for ringgear's store on PostgreSQL: its tables there are dropped again and again
@@ -109,7 +106,6 @@ pub(crate) struct Places {
     pub(crate) ringgeard: Option<PathBuf>,
 }
 
-/// Options of `soak`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakOptions {
     /// Time under load
@@ -125,8 +121,8 @@ pub(crate) struct SoakOptions {
     #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
     pub(crate) worker_crash: f64,
     /// Event loop
-    #[arg(long, value_enum, default_value_t = EventLoop::Uring)]
-    pub(crate) io: EventLoop,
+    #[arg(long, value_enum, default_value = "uring")]
+    pub(crate) io: Driver,
     /// Threads of the server
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
@@ -142,7 +138,6 @@ pub(crate) struct SoakOptions {
     /// Name of the run, for its folder and heading
     #[arg(long, default_value = "soak")]
     pub(crate) name: String,
-    /// Where things are.
     #[command(flatten)]
     pub(crate) places: Places,
 }
@@ -154,7 +149,6 @@ pub(crate) enum SoakStore {
     Sqlite,
 }
 
-/// Options of `report`.
 #[derive(Args, Debug)]
 pub(crate) struct ReportOptions {
     /// Folder of an earlier run
@@ -162,34 +156,14 @@ pub(crate) struct ReportOptions {
     pub(crate) folder: PathBuf,
 }
 
-/// Options of `relay`.
 #[derive(Args, Debug)]
 pub(crate) struct RelayOptions {
     /// Event loop
-    #[arg(long, value_enum, default_value_t = EventLoop::Epoll)]
-    pub(crate) io: EventLoop,
+    #[arg(long, value_enum, default_value = "epoll")]
+    pub(crate) io: Driver,
     /// Port on loopback; 0 takes a free one and says which
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
-}
-
-/// Event loop of a relay or of ringgear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EventLoop {
-    /// `io_uring`
-    Uring,
-    /// epoll, through mio
-    Epoll,
-}
-
-impl EventLoop {
-    /// As `--io` spells it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Epoll => "epoll",
-        }
-    }
 }
 
 impl RunOptions {

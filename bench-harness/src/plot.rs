@@ -7,29 +7,31 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use loadgen::units::{bytes, time};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::contender::Contender;
-use crate::format::{bytes, number, time};
+use crate::format::number;
 use crate::sample::Sample;
 use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};
 
-type Text = fn(f64) -> String;
+type Words = fn(f64) -> String;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-const WIDTH: u32 = 1000;
 const COLUMNS: usize = 2;
 /// Of a panel or chart.
-const COLUMN_WIDTH: i32 = 500;
-const BAR: i32 = 22;
-const TITLE: i32 = 34;
-const LABELS: i32 = 120;
-const FIGURES: i32 = 120;
-const CHART_HEIGHT: i32 = 300;
+const COLUMN_WIDTH: u32 = 500;
+const CHART_HEIGHT: u32 = 300;
+const BAR: u32 = 22;
+/// Above the bars of a panel.
+const CAPTION: u32 = 40;
+const HEAD: u32 = 86;
+const LABELS: u32 = 120;
+const FIGURES: u32 = 110;
 const FONT: &str = "sans-serif";
 /// Ours in greens, the C server in reds, the others each in a colour of its own, the floors in
 /// greys.
@@ -58,7 +60,7 @@ pub(crate) fn write(
     folder: &Path,
     groups: &[Group<'_>],
 ) -> Result<Vec<(&'static str, &'static str)>> {
-    let bars: [(&str, &str, Figure, Text); 3] = [
+    let bars: [(&str, &str, Figure, Words); 3] = [
         (
             "throughput.svg",
             "Throughput, jobs per second",
@@ -87,20 +89,25 @@ pub(crate) fn write(
         ("cores.svg", "Jobs per second against cores of the server", cores_charts(groups)),
     ];
     let mut written = Vec::new();
-    let mut add = |file, title, drawn: Drawn| {
-        written.push((file, title));
-        drawn.map_err(|error| anyhow!("{file}: {error}"))
-    };
     for (file, title, figure, text) in bars {
         let panels = panels(groups, figure);
-        if !panels.is_empty() {
-            add(file, title, draw_bars(&folder.join(file), title, &panels, text))?;
-        }
+        let most = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+        let height = CAPTION + BAR * u32::try_from(most)?;
+        let draw = |area: &Area<'_>, panel: &Panel<'_>| draw_panel(area, panel, most, text);
+        draw_all(folder, (file, title), &[], &panels, height, draw, &mut written)?;
     }
     for (file, title, charts) in lines {
-        if !charts.is_empty() {
-            add(file, title, draw_charts(&folder.join(file), title, &charts))?;
-        }
+        let contenders: Vec<&str> =
+            charts.iter().flat_map(|chart| &chart.lines).map(|line| line.0).collect();
+        draw_all(
+            folder,
+            (file, title),
+            &contenders,
+            &charts,
+            CHART_HEIGHT,
+            draw_chart,
+            &mut written,
+        )?;
     }
     Ok(written)
 }
@@ -136,78 +143,87 @@ fn colour(contender: &str) -> RGBColor {
     place.and_then(|place| COLOURS.get(place)).copied().unwrap_or(BLACK)
 }
 
-fn pixels(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX / 64)
-}
-
 /// Black text, bold or not.
 fn style(size: u32, style: FontStyle) -> TextStyle<'static> {
     (FONT, size).into_font().style(style).color(&BLACK)
 }
 
-fn draw_bars(path: &Path, title: &str, panels: &[Panel<'_>], text: Text) -> Drawn {
-    let rows: Vec<&[Panel<'_>]> = panels.chunks(COLUMNS).collect();
-    let height_of = |row: &[Panel<'_>]| {
-        let bars = row.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
-        TITLE + BAR * pixels(bars) + 14
-    };
-    let mut top = TITLE + 8;
-    let root = root(path, title, top + rows.iter().map(|row| height_of(row)).sum::<i32>())?;
-    for row in rows {
-        for (panel, column) in row.iter().zip(0..) {
-            draw_panel(&root, (column * COLUMN_WIDTH, top), panel, text)?;
-        }
-        top += height_of(row);
+/// Writes a file with a title, the colours of some contenders, and all panels or charts, if there
+/// are any.
+fn draw_all<T>(
+    folder: &Path,
+    (file, title): (&'static str, &'static str),
+    contenders: &[&str],
+    all: &[T],
+    height: u32,
+    draw: impl Fn(&Area<'_>, &T) -> Drawn,
+    written: &mut Vec<(&'static str, &'static str)>,
+) -> Result<()> {
+    if all.is_empty() {
+        return Ok(());
     }
-    Ok(root.present()?)
+    let rows = all.len().div_ceil(COLUMNS);
+    let path = folder.join(file);
+    let drawn = || -> Drawn {
+        let size = (2 * COLUMN_WIDTH, HEAD + height * u32::try_from(rows)?);
+        let root = SVGBackend::new(&path, size).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (head, body) = root.split_vertically(HEAD);
+        head.draw_text(title, &style(20, FontStyle::Bold), (12, 10))?;
+        let is_drawn = |it: &Contender| contenders.contains(&it.name);
+        let label = style(12, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
+        for (Contender { name, .. }, at) in Contender::ALL.into_iter().filter(is_drawn).zip(0..) {
+            let (x, y) = (20 + at % 7 * 138, 52 + at / 7 * 18);
+            head.draw(&Rectangle::new([(x, y - 4), (x + 14, y + 4)], colour(name).filled()))?;
+            head.draw_text(name, &label, (x + 20, y))?;
+        }
+        for (area, one) in body.split_evenly((rows, COLUMNS)).iter().zip(all) {
+            draw(area, one)?;
+        }
+        Ok(root.present()?)
+    };
+    drawn().map_err(|error| anyhow!("{file}: {error}"))?;
+    written.push((file, title));
+    Ok(())
 }
 
-fn root<'a>(path: &'a Path, title: &str, height: i32) -> Drawn<Area<'a>> {
-    let root = SVGBackend::new(path, (WIDTH, u32::try_from(height)?)).into_drawing_area();
-    root.fill(&WHITE)?;
-    root.draw_text(title, &style(20, FontStyle::Bold), (12, 10))?;
-    Ok(root)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "pixels within the picture")]
-fn draw_panel(root: &Area<'_>, (left, top): (i32, i32), panel: &Panel<'_>, text: Text) -> Drawn {
-    root.draw_text(&panel.title, &style(14, FontStyle::Bold), (left + LABELS, top + 10))?;
+/// Bars, with room for `most`.
+fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, most: usize, text: Words) -> Drawn {
     let longest = panel.bars.iter().map(|bar| bar.1.max).fold(f64::MIN_POSITIVE, f64::max);
-    let room = f64::from(COLUMN_WIDTH - LABELS - FIGURES);
+    let mut chart = ChartBuilder::on(area)
+        .caption(&panel.title, style(14, FontStyle::Bold))
+        .margin_left(LABELS)
+        .margin_right(FIGURES)
+        .build_cartesian_2d(0.0..longest, most as f64..0.0)?;
     let label = |side| style(12, FontStyle::Normal).pos(Pos::new(side, VPos::Center));
     for ((contender, value, dark), place) in panel.bars.iter().zip(0..) {
-        let y = top + TITLE + place * BAR;
-        let middle = y + BAR / 2 - 2;
-        let start = left + LABELS;
-        let at = |value: f64| start + (value / longest * room).round() as i32;
+        let y = f64::from(place) + 0.4;
         let colour = colour(contender);
-        root.draw_text(contender, &label(HPos::Right), (start - 6, middle))?;
-        let (dark, end) = (at(*dark), at(value.median));
-        let boxed = |from: i32, to: i32| [(from, y + 2), (to.max(from + 1), y + BAR - 5)];
-        if dark < end {
-            root.draw(&Rectangle::new(boxed(dark, end), colour.mix(0.45).filled()))?;
-        }
-        root.draw(&Rectangle::new(boxed(start, dark), colour.filled()))?;
-        let (least, greatest) = (at(value.min), at(value.max));
-        if least < greatest {
+        let bar = |from, to, style| Rectangle::new([(from, y - 0.35), (to, y + 0.35)], style);
+        chart.draw_series([
+            bar(*dark, value.median, colour.mix(0.45).filled()),
+            bar(0.0, *dark, colour.filled()),
+        ])?;
+        if value.min < value.max {
             let line = |from, to| PathElement::new([from, to], BLACK.mix(0.7));
-            root.draw(&line((least, middle), (greatest, middle)))?;
-            for x in [least, greatest] {
-                root.draw(&line((x, middle - 4), (x, middle + 4)))?;
-            }
+            let end = |x| line((x, y - 0.2), (x, y + 0.2));
+            let whisker = line((value.min, y), (value.max, y));
+            chart.draw_series([whisker, end(value.min), end(value.max)])?;
         }
-        let figure = text(value.median);
-        root.draw_text(&figure, &label(HPos::Left), (end.max(greatest) + 6, middle))?;
+        let name = Text::new(contender.to_string(), (-6, 0), label(HPos::Right));
+        chart.draw_series([EmptyElement::at((0.0, y)) + name])?;
+        let figure = Text::new(text(value.median), (6, 0), label(HPos::Left));
+        chart.draw_series([EmptyElement::at((value.max, y)) + figure])?;
     }
     Ok(())
 }
 
-/// Lines of contenders, in coordinates of which `x_labels` name some.
+/// Lines of contenders through points that lie at the places of `x_labels`.
 struct Chart<'a> {
     title: String,
-    lines: Vec<(&'a str, Vec<(f64, f64)>)>,
-    x_labels: Vec<(f64, String)>,
-    y_text: Text,
+    lines: Vec<(&'a str, Vec<(i32, f64)>)>,
+    x_labels: Vec<String>,
+    y_text: Words,
 }
 
 type Percentile = (&'static str, fn(&Sample) -> Option<f64>);
@@ -226,9 +242,8 @@ fn latency_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
     for group in groups {
         let median = |&(_, figure): &Percentile| group.spread(figure).map(|it| it.median);
         let values: Option<Vec<f64>> = PERCENTILES.iter().map(median).collect();
-        for (at, value) in values.into_iter().flatten().enumerate() {
-            let label = (at as f64, PERCENTILES[at].0.to_owned());
-            add_point(&mut charts, panel_title(group), group, label, value, time);
+        for ((name, _), value) in PERCENTILES.iter().zip(values.into_iter().flatten()) {
+            add_point(&mut charts, panel_title(group), group, (*name).to_owned(), value, time);
         }
     }
     charts
@@ -240,7 +255,7 @@ fn depth_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
     for group in groups.iter().filter(|group| group.scenario == "deep") {
         let (Some(x), Some(y)) = (group.x(), group.cpu()) else { continue };
         let phase = group.point.split(' ').next().unwrap_or_default().to_owned();
-        add_point(&mut charts, phase, group, (x.log10(), number(x)), y.median, number);
+        add_point(&mut charts, phase, group, number(x), y.median, number);
     }
     charts
 }
@@ -251,7 +266,7 @@ fn cores_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
     for group in groups.iter().filter(|group| Scenario::is_of_cores(group.scenario)) {
         let (Some(x), Some(y)) = (group.x(), group.rate()) else { continue };
         let title = group.scenario.to_owned();
-        add_point(&mut charts, title, group, (x.log10(), x.to_string()), y.median, number);
+        add_point(&mut charts, title, group, x.to_string(), y.median, number);
     }
     charts
 }
@@ -260,43 +275,24 @@ fn add_point<'a>(
     charts: &mut Vec<Chart<'a>>,
     title: String,
     group: &Group<'a>,
-    label: (f64, String),
+    label: String,
     y: f64,
-    y_text: Text,
+    y_text: Words,
 ) {
     let at = charts.iter().position(|chart| chart.title == title).unwrap_or_else(|| {
         charts.push(Chart { title, lines: Vec::new(), x_labels: Vec::new(), y_text });
         charts.len() - 1
     });
     let Chart { lines, x_labels, .. } = &mut charts[at];
-    let point = (label.0, y);
-    if !x_labels.contains(&label) {
+    let place = x_labels.iter().position(|it| *it == label).unwrap_or_else(|| {
         x_labels.push(label);
-    }
+        x_labels.len() - 1
+    });
+    let point = (i32::try_from(place).unwrap_or(i32::MAX), y);
     match lines.iter_mut().find(|(contender, _)| *contender == group.contender) {
         Some((_, points)) => points.push(point),
         None => lines.push((group.contender, vec![point])),
     }
-}
-
-fn draw_charts(path: &Path, title: &str, charts: &[Chart<'_>]) -> Drawn {
-    let top = TITLE + 8 + 2 * BAR;
-    let root = root(path, title, top + pixels(charts.len().div_ceil(COLUMNS)) * CHART_HEIGHT)?;
-    let is_drawn = |it: &Contender| {
-        charts.iter().any(|chart| chart.lines.iter().any(|(contender, _)| *contender == it.name))
-    };
-    let label = style(12, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
-    for (Contender { name, .. }, at) in Contender::ALL.into_iter().filter(is_drawn).zip(0..) {
-        let (x, y) = (20 + at % 7 * 138, TITLE + 18 + at / 7 * 18);
-        let swatch = [(x, y - 4), (x + 14, y + 4)];
-        root.draw(&Rectangle::new(swatch, colour(name).filled()))?;
-        root.draw_text(name, &label, (x + 20, y))?;
-    }
-    for (chart, at) in charts.iter().zip(0..) {
-        let (column, row) = (at % pixels(COLUMNS), at / pixels(COLUMNS));
-        draw_chart(&root, (column * COLUMN_WIDTH, top + row * CHART_HEIGHT), chart)?;
-    }
-    Ok(root.present()?)
 }
 
 /// Some decades that hold all values.
@@ -304,43 +300,32 @@ fn decades(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let positive = values.filter(|&value| value > 0.0).map(f64::log10);
     let low = positive.clone().fold(f64::MAX, f64::min).floor();
     let high = positive.fold(f64::MIN, f64::max).ceil();
-    if low > high { 0.0..1.0 } else { low..high.max(low + 1.0) }
+    if low > high { 1.0..10.0 } else { 10f64.powf(low)..10f64.powf(high.max(low + 1.0)) }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "pixels within the picture, and decades")]
-fn draw_chart(root: &Area<'_>, (left, top): (i32, i32), chart: &Chart<'_>) -> Drawn {
-    root.draw_text(&chart.title, &style(14, FontStyle::Bold), (left + 80, top + 8))?;
-    let label = |x, y| style(11, FontStyle::Normal).pos(Pos::new(x, y));
-    let y_range = decades(chart.lines.iter().flat_map(|(_, points)| points).map(|point| point.1));
-    let xs = || chart.x_labels.iter().map(|label| label.0);
-    let (x_low, x_high) = (xs().fold(f64::MAX, f64::min), xs().fold(f64::MIN, f64::max));
-    let x_span = (x_high - x_low).max(1.0);
-    let (x0, x1) = (left + 80, left + COLUMN_WIDTH - 30);
-    let (y0, y1) = (top + CHART_HEIGHT - 40, top + 36);
-    let x_at = |x: f64| x0 + ((x - x_low) / x_span * f64::from(x1 - x0)).round() as i32;
-    let y_span = y_range.end - y_range.start;
-    let y_at = |y: f64| {
-        y0 - ((y.max(1e-9).log10() - y_range.start) / y_span * f64::from(y0 - y1)).round() as i32
+fn draw_chart(area: &Area<'_>, chart: &Chart<'_>) -> Drawn {
+    let ys = decades(chart.lines.iter().flat_map(|(_, points)| points).map(|point| point.1));
+    let x_last = i32::try_from(chart.x_labels.len())?.saturating_sub(1).max(1);
+    let x_text = |x: &i32| {
+        let place = usize::try_from(*x).ok();
+        place.and_then(|place| chart.x_labels.get(place)).cloned().unwrap_or_default()
     };
-    let grid = |from, to| PathElement::new([from, to], BLACK.mix(0.15));
-    for decade in y_range.start as i32..=y_range.end as i32 {
-        let value = 10f64.powi(decade);
-        let y = y_at(value);
-        root.draw(&grid((x0, y), (x1, y)))?;
-        root.draw_text(&(chart.y_text)(value), &label(HPos::Right, VPos::Center), (x0 - 6, y))?;
-    }
-    for (x, text) in &chart.x_labels {
-        let x = x_at(*x);
-        root.draw(&grid((x, y0), (x, y1)))?;
-        root.draw_text(text, &label(HPos::Center, VPos::Top), (x, y0 + 6))?;
-    }
+    let mut drawn = ChartBuilder::on(area)
+        .caption(&chart.title, style(14, FontStyle::Bold))
+        .margin_right(30)
+        .x_label_area_size(40)
+        .y_label_area_size(80)
+        .build_cartesian_2d(0..x_last, ys.log_scale())?;
+    drawn
+        .configure_mesh()
+        .bold_line_style(BLACK.mix(0.15))
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&x_text)
+        .y_label_formatter(&|y| (chart.y_text)(*y))
+        .draw()?;
     for (contender, points) in &chart.lines {
-        let points: Vec<(i32, i32)> = points.iter().map(|&(x, y)| (x_at(x), y_at(y))).collect();
-        let colour = colour(contender);
-        root.draw(&PathElement::new(points.clone(), colour.stroke_width(2)))?;
-        for point in points {
-            root.draw(&Circle::new(point, 3, colour.filled()))?;
-        }
+        let line = colour(contender).stroke_width(2);
+        drawn.draw_series(LineSeries::new(points.iter().copied(), line).point_size(3))?;
     }
     Ok(())
 }
@@ -351,9 +336,9 @@ mod tests {
 
     #[test]
     fn decades_hold_all_values() {
-        assert_eq!(decades([3.0, 250.0].into_iter()), 0.0..3.0);
-        assert_eq!(decades([100.0].into_iter()), 2.0..3.0);
-        assert_eq!(decades([].into_iter()), 0.0..1.0);
+        assert_eq!(decades([3.0, 250.0].into_iter()), 1.0..1000.0);
+        assert_eq!(decades([100.0].into_iter()), 100.0..1000.0);
+        assert_eq!(decades([].into_iter()), 1.0..10.0);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use loadgen::units::count;
 
 use crate::bench_target::BenchTarget;
 use crate::format::short;
@@ -60,7 +61,7 @@ impl Run {
         let left = seen.iter().filter(|&&seen| !seen).count();
         if left as u64 != fill.jobs - drain.jobs {
             drain.status = Status::Failed;
-            drain.note = format!("{left} of {} jobs never came out", fill.jobs);
+            drain.note = format!("{left} of {} jobs never came out", count(fill.jobs));
         }
         let fill = Sample { bytes_per_queued_job, ..fill };
         Ok(vec![self.at("fill", fill), self.at("drain", drain)])
@@ -84,7 +85,7 @@ impl Run {
         let cpu = Cpu::since(before, pid);
         let own_cpu_us = thread_cpu_us() - own_before_us;
         let seconds = start.elapsed().as_secs_f64();
-        let cut_short = format!("cut short at {jobs} jobs after {seconds:.0} s");
+        let cut_short = format!("cut short at {} jobs after {seconds:.0} s", count(jobs));
         let sample = Sample {
             note: if jobs < jobs_max { cut_short } else { String::new() },
             bytes_per_second: Some(jobs as f64 * PAYLOAD_BYTES as f64 / seconds),

@@ -10,10 +10,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use loadgen::units::{bytes, count, time};
 use serde::{Deserialize, Serialize};
 
+use crate::contender::Contender;
 use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
-use crate::format::{bytes, number, time};
+use crate::format::number;
 use crate::machine::Machine;
 use crate::plot;
 use crate::sample::{self, Sample, Status};
@@ -30,9 +32,7 @@ const LOAD_LIMIT_SHARE: f64 = 0.97;
 /// A scenario or contender, as readers should know it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
-    /// Its name in tables.
     pub(crate) name: String,
-    /// What it is.
     pub(crate) about: String,
     /// Its version, or why it is absent.
     pub(crate) version: String,
@@ -41,23 +41,19 @@ pub(crate) struct Known {
 /// What a run was, besides its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
-    /// What the run is called.
     pub(crate) name: String,
     /// Its day, UTC.
     pub(crate) date: String,
     /// The command line that makes it.
     pub(crate) command: String,
-    /// Where it ran.
     pub(crate) machine: Machine,
-    /// Cores of the server.
     pub(crate) server_cores: Vec<usize>,
-    /// Cores of the load.
     pub(crate) load_cores: Vec<usize>,
     /// Fresh servers for each contender and scenario.
     pub(crate) repeats: usize,
-    /// Measured seconds of a sample.
+    /// Of a sample.
     pub(crate) duration_s: f64,
-    /// Seconds under load before.
+    /// Under load before.
     pub(crate) warm_up_s: f64,
     /// Jobs a second of the open loop.
     pub(crate) latency_rate: Option<u64>,
@@ -66,9 +62,7 @@ pub(crate) struct Facts {
     /// The file system of stores, if there were any.
     #[serde(default)]
     pub(crate) scratch: Option<String>,
-    /// Which contenders were measured.
     pub(crate) contenders: Vec<Known>,
-    /// What was measured.
     pub(crate) scenarios: Vec<Known>,
 }
 
@@ -108,7 +102,8 @@ pub(crate) fn write(folder: &Path, facts: &Facts, samples: &[Sample]) -> Result<
 /// One sample in one line.
 pub(crate) fn progress(sample: &Sample) -> String {
     let Sample { contender, point, repeat, .. } = sample;
-    let mut text = format!("{contender:<16} {point:<10} #{repeat} ");
+    let width = Contender::ALL.iter().map(|it| it.name.len()).max().unwrap_or(0);
+    let mut text = format!("{contender:<width$}  {point:<12}  #{repeat}  ");
     let note = if sample.note.is_empty() { String::new() } else { format!("  ({})", sample.note) };
     match sample.status {
         Status::Absent => text.push_str("absent"),
@@ -116,7 +111,7 @@ pub(crate) fn progress(sample: &Sample) -> String {
         Status::Ok => {
             let _ = write!(text, "{:>12} jobs/s", number(sample.jobs_per_second));
             if let Some(cpu) = sample.cpu_us_per_job {
-                let _ = write!(text, "  {} µs CPU/job", number(cpu));
+                let _ = write!(text, "  CPU/job {}", time(cpu));
             }
             if let Some(p99) = sample.p99_us {
                 let _ = write!(text, "  p99 {}", time(p99));
@@ -156,8 +151,9 @@ fn heading(facts: &Facts) -> String {
         facts.duration_s,
         facts.warm_up_s,
     );
-    let rate =
-        facts.latency_rate.map(|it| format!("The open loop of `latency` runs at {it} jobs/s"));
+    let rate = facts
+        .latency_rate
+        .map(|it| format!("The open loop of `latency` runs at {} jobs/s", count(it)));
     let stores = facts.scratch.as_ref().map(|it| format!("Stores lie on {it}"));
     let calls = (!facts.counts_calls)
         .then(|| "System calls weren't counted: perf isn't here, or may not".to_owned());
@@ -182,11 +178,11 @@ const RATE: Column = ("jobs/s", |group, _| {
 });
 const P50: Column = ("p50", |group, _| group.figure(|it| it.p50_us, time));
 const P99: Column = ("p99", |group, _| group.figure(|it| it.p99_us, time));
-const CPU: Column = ("CPU µs/job", |group, _| {
-    let user = group.figure(|it| it.cpu_user_us_per_job, number);
-    let system = group.figure(|it| it.cpu_system_us_per_job, number);
+const CPU: Column = ("CPU/job", |group, _| {
+    let user = group.figure(|it| it.cpu_user_us_per_job, time);
+    let system = group.figure(|it| it.cpu_system_us_per_job, time);
     let split = user.zip(system).map(|(user, system)| format!(" ({user} + {system})"));
-    Some(number(group.cpu()?.median) + &split.unwrap_or_default())
+    Some(time(group.cpu()?.median) + &split.unwrap_or_default())
 });
 const MEMORY: Column = ("memory", |group, _| group.figure(|it| it.rss_peak_bytes, bytes));
 const TIMES_GEARMAND: Column = ("× gearmand", times_gearmand);
@@ -358,6 +354,11 @@ fn one_line(note: &str) -> String {
     note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
 }
 
+/// A figure in units of another one, if that is more than nothing.
+fn times(figure: f64, unit: f64) -> Option<String> {
+    (unit > 0.0).then(|| number(figure / unit))
+}
+
 /// CPU per job in units of the cheapest floor's.
 fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     let floors = groups
@@ -365,7 +366,7 @@ fn times_floor(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .filter(|it| it.scenario == group.scenario && it.contender.starts_with("floor-"))
         .filter_map(Group::cpu);
     let floor = floors.map(|cpu| cpu.median).min_by(f64::total_cmp)?;
-    Some(format!("{:.2}", group.cpu()?.median / floor))
+    times(group.cpu()?.median, floor)
 }
 
 /// A figure in units of the same contender's where the scenario's `x` is least.
@@ -379,7 +380,7 @@ fn times_least<'a>(
         .filter(|it| it.is_of_same(group))
         .filter_map(|it| Some((it.x()?, spread(it)?.median)))
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("{:.2}", spread(group)?.median / least))
+    times(spread(group)?.median, least)
 }
 
 /// Jobs a second in units of the faster gearmand's.
@@ -389,9 +390,8 @@ fn times_gearmand(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
         .filter(|it| (it.scenario, it.point) == (group.scenario, group.point))
         .filter(|it| it.contender.starts_with("gearmand"))
         .filter_map(|it| Some(it.rate()?.median))
-        .max_by(f64::total_cmp)
-        .filter(|&rate| rate > 0.0)?;
-    Some(number(group.rate()?.median / theirs))
+        .max_by(f64::total_cmp)?;
+    times(group.rate()?.median, theirs)
 }
 
 /// p50 and p99 beside jobs that are stored in units of those beside as many that aren't.
@@ -402,7 +402,7 @@ fn times_memory(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
     let mut same = groups.iter().filter(|it| it.is_of_same(group));
     let memory = same.find(|it| it.point == BESIDE_MEMORY)?;
     let ratio = |percentile: fn(&Sample) -> Option<f64>| {
-        Some(number(group.spread(percentile)?.median / memory.spread(percentile)?.median))
+        times(group.spread(percentile)?.median, memory.spread(percentile)?.median)
     };
     Some(format!("{} / {}", ratio(|it| it.p50_us)?, ratio(|it| it.p99_us)?))
 }
@@ -474,19 +474,27 @@ mod tests {
         assert_eq!(
             text,
             "## steady\n\n50 clients, 8 workers.\n\n\
-             | contender | jobs/s | p50 | p99 | p99.9 | CPU µs/job | × floor | calls/job | \
+             | contender | jobs/s | p50 | p99 | p99.9 | CPU/job | × floor | calls/job | \
              memory |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n\
              | ringgear-uring | 95_000 (90_000–100_000) | 120 µs | 1.50 ms | – | \
-             10.0 (2.50 + 7.50) | 1.25 | – | 4.00 MiB |\n\
-             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8.00 (2.00 + 6.00) | 1.00 | – | \
-             4.00 MiB |\n\
+             10 µs (2.50 µs + 7.50 µs) | 1.25 | – | 4 MiB |\n\
+             | floor-uring | 120_000 | 120 µs | 1.50 ms | – | 8 µs (2 µs + 6 µs) | \
+             1.00 | – | 4 MiB |\n\
              | perl | **failed** | – | – | – | – | – | – | – |\n\
              | redis | absent | – | – | – | – | – | – | – |\n\n\
              * perl: 3 lost.\n\
              * perl: 1 of 1 samples failed and don't count.\n\
              * redis: not installed.\n\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_measured_in_units_of_nothing() {
+        let samples = [sample("ringgear-uring", 0.0, 9.0), sample("floor-uring", 0.0, 0.0)];
+        let groups = Group::all(&samples);
+        assert_eq!(times_floor(&groups[0], &groups), None);
+        assert_eq!(times_least(&groups[0], &groups, Group::rate), None);
     }
 
     #[test]

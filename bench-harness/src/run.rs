@@ -5,10 +5,11 @@
 //! What can't be measured becomes a sample too, with its reason.
 
 use std::cmp::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use loadgen::distributions::Span;
+use loadgen::units::count;
 
 use crate::bench_target::BenchTarget;
 use crate::connections;
@@ -16,11 +17,13 @@ use crate::contender::Contender;
 use crate::cores;
 use crate::data_dir::DataDir;
 use crate::durable;
+use crate::format::number;
 use crate::large;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
 use crate::process::{Cores, Persistence, Server, raise_descriptors};
+use crate::progress::Progress;
 use crate::queue_depth;
 use crate::report::{self, Facts, Known};
 use crate::run_dir;
@@ -40,8 +43,10 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     let folder = run_dir::fresh(options.places.out.as_deref(), options.name(), report::SAMPLES)?;
     let mut facts = harness.facts();
     let mut samples: Vec<Sample> = Vec::new();
+    let mut progress = Progress::new(harness.steps());
+    eprintln!("{}", progress.plan());
     for scenario in &harness.scenarios {
-        samples.extend(harness.scenario(scenario, &mut facts));
+        samples.extend(harness.scenario(scenario, &mut facts, &mut progress));
         sample::write(&folder.join(report::SAMPLES), &samples)?;
         report::write_facts(&folder, &facts)?;
     }
@@ -53,14 +58,14 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
 
 /// Prints what there is.
 pub(crate) fn list() {
-    println!("Scenarios:");
-    for Scenario { name, what, .. } in &scenario::ALL {
-        println!("  {name:<16} {what}");
-    }
-    println!("Contenders:");
-    for Contender { name, about, .. } in Contender::ALL {
-        println!("  {name:<16} {about}");
-    }
+    print!("Scenarios:\n{}", columns(&scenario::ALL.map(|it| (it.name, it.what))));
+    print!("Contenders:\n{}", columns(&Contender::ALL.map(|it| (it.name, it.about))));
+}
+
+/// Lines of two columns, however long the words in them are.
+fn columns(rows: &[(&str, &str)]) -> String {
+    let width = rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0);
+    rows.iter().map(|(name, about)| format!("  {name:<width$}  {about}\n")).collect()
 }
 
 struct Harness<'a> {
@@ -129,7 +134,39 @@ impl<'a> Harness<'a> {
         }
     }
 
-    fn scenario(&self, scenario: &Scenario, facts: &mut Facts) -> Vec<Sample> {
+    /// Why a contender can't be measured in a scenario, if so.
+    fn absent(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
+        let absent = contender.absent_in(scenario).map(str::to_owned);
+        let absent = absent.or_else(|| contender.absent(self.options));
+        absent.or_else(|| self.absent_on_disk(scenario, contender))
+    }
+
+    /// Everything that is to be measured, and about how many seconds each takes.
+    fn steps(&self) -> Vec<((&'static str, &'static str), f64)> {
+        let options = self.options;
+        let (measured, warm_up) = (options.duration(), options.warm_up());
+        let mut steps = Vec::new();
+        for scenario in &self.scenarios {
+            let work = scenario.work(options.quick);
+            let seconds = work.seconds(measured.as_secs_f64(), warm_up.as_secs_f64());
+            let is_there = |contender: &&Contender| {
+                contender.takes_part(scenario, options)
+                    && self.absent(scenario, **contender).is_none()
+            };
+            let there: Vec<&Contender> = self.contenders.iter().filter(is_there).collect();
+            for _ in 0..options.repeats() {
+                steps.extend(there.iter().map(|it| ((scenario.name, it.name), seconds)));
+            }
+        }
+        steps
+    }
+
+    fn scenario(
+        &self,
+        scenario: &Scenario,
+        facts: &mut Facts,
+        progress: &mut Progress,
+    ) -> Vec<Sample> {
         eprintln!("{}: {}", scenario.name, scenario.what);
         let mut samples = Vec::new();
         for repeat in 1..=self.options.repeats() {
@@ -138,9 +175,8 @@ impl<'a> Harness<'a> {
                 if !contender.takes_part(scenario, self.options) {
                     continue;
                 }
-                let absent = contender.absent_in(scenario).map(str::to_owned);
-                let absent = absent.or_else(|| contender.absent(self.options));
-                let absent = absent.or_else(|| self.absent_on_disk(scenario, contender));
+                let (start, absent) = (Instant::now(), self.absent(scenario, contender));
+                let is_measured = absent.is_none();
                 let results = match absent {
                     Some(_) if repeat > 1 => continue,
                     Some(why) => vec![Sample::without(Status::Absent, why)],
@@ -155,6 +191,11 @@ impl<'a> Harness<'a> {
                     }
                     eprintln!("  {}", report::progress(&sample));
                     samples.push(sample);
+                }
+                if is_measured {
+                    let kind = (scenario.name, contender.name);
+                    progress.finish(kind, start.elapsed().as_secs_f64());
+                    eprintln!("  {}", progress.line());
                 }
             }
         }
@@ -173,7 +214,7 @@ impl<'a> Harness<'a> {
         facts: &mut Facts,
     ) -> Vec<Sample> {
         let target = self.target(contender);
-        match if self.options.quick { scenario.quick } else { scenario.work } {
+        match scenario.work(self.options.quick) {
             Work::Load(words) => {
                 let sample = target.plan(words).and_then(|load| self.load(&target, &load, repeat));
                 vec![Sample::or_failed(sample)]
@@ -223,7 +264,7 @@ impl<'a> Harness<'a> {
     /// The rate of the open loop.
     #[expect(clippy::cast_possible_truncation, reason = "a rate")]
     fn calibrate(&self, words: &str) -> Result<u64> {
-        let gearmand = Contender::gearmand();
+        let gearmand = Contender::named("gearmand").context("no gearmand")?;
         if let Some(why) = gearmand.absent(self.options) {
             bail!("no rate without gearmand ({why}): give --latency-rate");
         }
@@ -236,7 +277,8 @@ impl<'a> Harness<'a> {
             bail!("no rate from gearmand: {}", sample.note);
         }
         let rate = (sample.jobs_per_second * LATENCY_SHARE).round().max(1.0) as u64;
-        eprintln!("  rate: {rate} jobs/s, a quarter of gearmand's {:.0}", sample.jobs_per_second);
+        let (rate_words, whole) = (count(rate), number(sample.jobs_per_second));
+        eprintln!("  rate: {rate_words} jobs/s, a quarter of gearmand's {whole}");
         Ok(rate)
     }
 
@@ -294,6 +336,12 @@ mod tests {
         assert_eq!(order(1), [0, 1, 2, 3]);
         assert_eq!(order(2), [2, 1, 0, 3]);
         assert_eq!(order(3), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn columns_never_run_into_each_other() {
+        let text = columns(&[("a", "one"), ("a-very-long-name", "two")]);
+        assert_eq!(text, "  a                 one\n  a-very-long-name  two\n");
     }
 
     #[test]

@@ -21,14 +21,12 @@ pub(crate) enum Work {
     Durable(u64),
 }
 
-/// Something to be measured.
+/// Something to be measured: its name in options and tables, and what happens, for readers of the
+/// results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
-    /// Its name in options and tables.
     pub(crate) name: &'static str,
-    /// What happens, for readers of the results.
     pub(crate) what: &'static str,
-    /// How it is run.
     pub(crate) work: Work,
     /// The same, short and small.
     pub(crate) quick: Work,
@@ -120,6 +118,32 @@ pub(crate) const ALL: [Scenario; 18] = [
     },
 ];
 
+/// About how long a server takes to start and a load to connect and to end, in seconds.
+const BESIDE_S: f64 = 0.7;
+
+impl Work {
+    /// About how long one contender takes, in seconds, where a sample is measured for `measured_s`
+    /// behind its warm-up. Kinds that end with their jobs are taken to be as fast as most are.
+    pub(crate) fn seconds(self, measured_s: f64, warm_up_s: f64) -> f64 {
+        let each = warm_up_s + measured_s + BESIDE_S;
+        match self {
+            Self::Load(words) if words.contains("--jobs=") => 3.0 + BESIDE_S,
+            Self::Load(_) | Self::Open(_) => each,
+            Self::QueueDepth(depths) => {
+                depths.iter().map(|&depth| BESIDE_S + depth as f64 / 1e5).sum()
+            }
+            Self::Large(sizes) => {
+                sizes.iter().map(|&(bytes, count)| BESIDE_S + (bytes * count) as f64 / 5e8).sum()
+            }
+            Self::Connections(counts) => {
+                counts.iter().map(|&count| each + count as f64 / 5e3).sum()
+            }
+            Self::Cores(_, counts) => counts.len() as f64 * each,
+            Self::Durable(jobs) => 6.0 * each + jobs as f64 / 1e5,
+        }
+    }
+}
+
 /// The load generator's defaults: 50 clients with a foreground job of 64 bytes in flight each, 8
 /// workers, one function.
 pub(crate) const STEADY: &str = "";
@@ -139,6 +163,11 @@ pub(crate) fn plan(words: &str) -> Result<Load, loadgen::Error> {
 }
 
 impl Scenario {
+    /// How it is run, short and small or as it is.
+    pub(crate) fn work(&self, quick: bool) -> Work {
+        if quick { self.quick } else { self.work }
+    }
+
     /// Whether jobs go to disk.
     pub(crate) fn stores(&self) -> bool {
         matches!(self.work, Work::Durable(_))
@@ -158,6 +187,7 @@ mod tests {
     fn all_plans_are_options_of_the_load_generator() {
         for scenario in ALL {
             for work in [scenario.work, scenario.quick] {
+                assert!((0.5..600.0).contains(&work.seconds(10.0, 1.0)), "{work:?}");
                 if let Work::Load(words) | Work::Open(words) | Work::Cores(words, _) = work {
                     plan(words).unwrap().check().unwrap();
                 }

@@ -14,6 +14,7 @@ pub mod distributions;
 pub mod options;
 pub mod payload;
 pub mod report;
+pub mod units;
 
 mod client;
 mod clock;

@@ -1,21 +1,16 @@
 //! `loadgen`: parse, run, print, exit code (0 clean, 1 faults, 2 no run).
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use loadgen::Error;
-use loadgen::options::Options;
+use loadgen::options::{Options, sentence};
+use loadgen::{Error, report};
 
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
-        Err(error) if error.use_stderr() => {
-            // The first paragraph is the sentence; usage and hints follow it.
-            let text = error.render().to_string();
-            let sentence = text.split("\n\n").next().unwrap_or_default();
-            let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
-            return complain(&sentence.split_whitespace().collect::<Vec<_>>().join(" "));
-        }
+        Err(error) if error.use_stderr() => return complain(&sentence(&error)),
         Err(help) => help.exit(),
     };
     match measure(&options) {
@@ -25,16 +20,21 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Result<u8, Error> {
+    if let Some(path) = &options.hdr {
+        // Else a run would be lost that can't be written down.
+        report::check_writable(path)?;
+    }
     let report = loadgen::run(options)?;
     if let Some(path) = &options.hdr {
         report.write_distribution(path)?;
     }
-    if options.json {
-        let json = serde_json::to_string(&report);
-        println!("{}", json.map_err(|cause| Error::Usage(cause.to_string()))?);
-    } else {
-        print!("{report}");
-    }
+    let text = match options.json {
+        true => report.to_json() + "\n",
+        false => report.to_string(),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|cause| Error::Unread { stream: "standard output", cause })?;
     Ok(report.exit_code())
 }
 

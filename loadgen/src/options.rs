@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -14,6 +15,14 @@ pub const THREADS_MAX: usize = 256;
 
 /// Value of `--spawn` that stands for the server beside this program.
 pub const BESIDE: &str = "ringgeard";
+
+/// Headings of `--help`.
+const SERVER: &str = "Server";
+const PACE: &str = "Connections and pace";
+const JOBS: &str = "Jobs";
+const WORKERS: &str = "Workers";
+const RUN: &str = "Run";
+const OUTPUT: &str = "Output";
 
 /// How jobs are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -56,133 +65,148 @@ pub enum IdleFor {
 #[command(name = "loadgen", version, args_override_self = true)]
 pub struct Options {
     /// Job server to load.
-    #[arg(long, default_value = "127.0.0.1:4730", value_name = "HOST:PORT")]
+    #[arg(help_heading = SERVER, long, default_value = "127.0.0.1:4730", value_name = "HOST:PORT")]
     pub addr: String,
     /// Start a ringgeard on a free port, load it and stop it (default: the one beside loadgen).
-    #[arg(long, num_args = 0..=1, default_missing_value = BESIDE, value_name = "PATH")]
+    #[arg(
+        help_heading = SERVER, long, num_args = 0..=1, default_missing_value = BESIDE,
+        value_name = "PATH", conflicts_with_all = ["addr", "server_pid"]
+    )]
     pub spawn: Option<PathBuf>,
     /// Option for the spawned ringgeard, such as --spawn-arg=--io=epoll; may be repeated.
-    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    #[arg(
+        help_heading = SERVER, long, value_name = "OPTION", allow_hyphen_values = true,
+        requires = "spawn"
+    )]
     pub spawn_arg: Vec<String>,
     /// Process whose CPU and memory are reported (default: the one that listens on the port).
-    #[arg(long, value_name = "PID")]
+    #[arg(help_heading = SERVER, long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// Address that connections come from; of several, each takes its turn (default: the kernel's
     /// choice, and for a server on loopback as many addresses as the ports take).
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(help_heading = SERVER, long, value_name = "ADDRESS")]
     pub source: Vec<IpAddr>,
 
     /// Client connections.
-    #[arg(long, default_value_t = 50)]
+    #[arg(help_heading = PACE, long, default_value_t = 50)]
     pub clients: usize,
     /// Worker connections.
-    #[arg(long, default_value_t = 8)]
+    #[arg(help_heading = PACE, long, default_value_t = 8)]
     pub workers: usize,
     /// Jobs that each client keeps in flight (closed loop).
-    #[arg(long, default_value_t = 1, value_name = "JOBS", conflicts_with = "rate")]
+    #[arg(
+        help_heading = PACE, long, default_value_t = 1, value_name = "JOBS",
+        conflicts_with = "rate"
+    )]
     pub pipeline: usize,
     /// Jobs per second in all, due at fixed moments whatever the server does (open loop); latency
     /// counts from the moment a job was due.
-    #[arg(long, value_name = "JOBS_PER_SECOND")]
+    #[arg(help_heading = PACE, long, value_name = "JOBS_PER_SECOND")]
     pub rate: Option<f64>,
     /// Gaps between the jobs of an open loop.
-    #[arg(long, value_enum, default_value = "poisson")]
+    #[arg(help_heading = PACE, long, value_enum, default_value = "poisson", requires = "rate")]
     pub spacing: Spacing,
     /// Jobs of an open loop that are due at the same moment, one such burst after the other.
-    #[arg(long, default_value_t = 1, value_name = "JOBS", requires = "rate")]
+    #[arg(help_heading = PACE, long, default_value_t = 1, value_name = "JOBS", requires = "rate")]
     pub burst: u32,
     /// How jobs are submitted.
-    #[arg(long, value_enum, default_value = "foreground")]
+    #[arg(help_heading = PACE, long, value_enum, default_value = "foreground")]
     pub mode: Mode,
     /// How far ahead delayed jobs lie; whole seconds.
-    #[arg(long, default_value = "1s", value_name = "TIME")]
+    #[arg(help_heading = PACE, long, default_value = "1s", value_name = "TIME")]
     pub delay: Span,
 
     /// Payload bytes: 64, 1k, 64..1024 (uniform) or exp:1k (exponential).
-    #[arg(long, default_value = "64")]
+    #[arg(help_heading = JOBS, long, default_value = "64")]
     pub size: Size,
     /// Result bytes, in the same words (default: as the job's payload).
-    #[arg(long, value_name = "SIZE")]
+    #[arg(help_heading = JOBS, long, value_name = "SIZE")]
     pub result_size: Option<Size>,
     /// Functions that the jobs are spread over; every worker registers all of them.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(help_heading = JOBS, long, default_value_t = 1, value_name = "N")]
     pub functions: usize,
     /// Each connection has one of them: a worker registers one, a client submits to one.
-    #[arg(long)]
+    #[arg(help_heading = JOBS, long)]
     pub dedicated: bool,
     /// Functions that every worker registers around the used ones and no client submits to.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(help_heading = JOBS, long, default_value_t = 0, value_name = "N")]
     pub extra_functions: usize,
     /// Start of all function names; loads that run on one server at a time need different ones.
-    #[arg(long, default_value = "loadgen", value_name = "NAME")]
+    #[arg(help_heading = JOBS, long, default_value = "loadgen", value_name = "NAME")]
     pub function_prefix: String,
     /// Share of submissions (0 to 1) with a unique key out of a small repeated set.
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    #[arg(help_heading = JOBS, long, default_value_t = 0.0, value_name = "SHARE")]
     pub unique: f64,
     /// Size of that set.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(help_heading = JOBS, long, default_value_t = 100, value_name = "N", requires = "unique")]
     pub unique_keys: u32,
     /// Give all other submissions a unique key of their own (default: none).
-    #[arg(long)]
+    #[arg(help_heading = JOBS, long)]
     pub fresh_unique: bool,
     /// Weights of the priorities, high:normal:low.
-    #[arg(long, default_value = "0:1:0", value_name = "H:N:L")]
+    #[arg(help_heading = JOBS, long, default_value = "0:1:0", value_name = "H:N:L")]
     pub priority_mix: PriorityMix,
 
     /// Time a worker works on a job before it answers: 0, 5ms or exp:5ms.
-    #[arg(long, default_value = "0", value_name = "TIME")]
+    #[arg(help_heading = WORKERS, long, default_value = "0", value_name = "TIME")]
     pub work_time: WorkTime,
     /// Workers ask with GRAB_JOB_ALL, as libgearman's do, instead of GRAB_JOB.
-    #[arg(long)]
+    #[arg(help_heading = WORKERS, long)]
     pub grab_all: bool,
     /// How long a worker sleeps at most before it grabs unasked, as libgearman's do; 0 is for ever.
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(help_heading = WORKERS, long, default_value = "10s", value_name = "TIME")]
     pub sleep_max: Span,
     /// Further worker connections that sleep.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(help_heading = WORKERS, long, default_value_t = 0, value_name = "N")]
     pub idle_workers: usize,
     /// What those are registered for.
-    #[arg(long, value_enum, default_value = "other")]
+    #[arg(
+        help_heading = WORKERS, long, value_enum, default_value = "other",
+        requires = "idle_workers"
+    )]
     pub idle_for: IdleFor,
     /// Connections that are closed (between two jobs) and replaced per second.
-    #[arg(long, default_value_t = 0.0, value_name = "PER_SECOND")]
+    #[arg(help_heading = WORKERS, long, default_value_t = 0.0, value_name = "PER_SECOND")]
     pub churn: f64,
     /// Share of jobs (0 to 1) whose worker disconnects instead of answering, and comes back.
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    #[arg(help_heading = WORKERS, long, default_value_t = 0.0, value_name = "SHARE")]
     pub worker_crash: f64,
 
     /// Measured time.
-    #[arg(long, default_value = "10s", value_name = "TIME", conflicts_with = "jobs")]
+    #[arg(
+        help_heading = RUN, long, default_value = "10s", value_name = "TIME",
+        conflicts_with = "jobs"
+    )]
     pub duration: Span,
     /// Measure this many jobs instead of a time.
-    #[arg(long)]
+    #[arg(help_heading = RUN, long)]
     pub jobs: Option<u64>,
     /// Time under load before the measurement.
-    #[arg(long, default_value = "1s", value_name = "TIME")]
+    #[arg(help_heading = RUN, long, default_value = "1s", value_name = "TIME")]
     pub warm_up: Span,
     /// How long the end waits for answers while none arrive.
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(help_heading = RUN, long, default_value = "10s", value_name = "TIME")]
     pub drain_timeout: Span,
     /// Threads (default: one less than the cores, at most 4); more of them if one can't have so
     /// many descriptors.
-    #[arg(long)]
+    #[arg(help_heading = RUN, long)]
     pub threads: Option<usize>,
     /// Seed of the load's shape: the same seed draws the same sizes, functions, keys and times.
-    #[arg(long, default_value_t = 1)]
+    #[arg(help_heading = RUN, long, default_value_t = 1)]
     pub seed: u64,
 
     /// Write the report as one JSON object to standard output.
-    #[arg(long)]
+    #[arg(help_heading = OUTPUT, long)]
     pub json: bool,
     /// Write the latencies as a percentile distribution (HdrHistogram's .hgrm, in µs).
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
     /// Write the counts so far every TIME, each as one JSON object to standard error; the run ends
     /// when they are not read any more.
-    #[arg(long, value_name = "TIME")]
+    #[arg(help_heading = OUTPUT, long, value_name = "TIME")]
     pub live: Option<Span>,
     /// No live progress, even on a terminal.
-    #[arg(long)]
+    #[arg(help_heading = OUTPUT, long)]
     pub quiet: bool,
 }
 
@@ -193,7 +217,7 @@ impl Options {
     /// `Error::Usage` if that can't be asked for.
     pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         let words = std::iter::once("loadgen").chain(words);
-        Self::try_parse_from(words).map_err(|error| Error::Usage(error.to_string()))
+        Self::try_parse_from(words).map_err(|error| Error::Usage(sentence(&error)))
     }
 
     /// How many threads share the connections.
@@ -226,54 +250,96 @@ impl Options {
         let priorities = self.priority_mix.to_string() != "0:1:0";
         let problems = [
             (self.clients == 0, "--clients must be at least 1"),
-            (no_workers, "--workers must be at least 1 for foreground jobs"),
+            (
+                no_workers,
+                "--workers must be at least 1 for foreground jobs: give one, or --mode background",
+            ),
             (self.pipeline == 0, "--pipeline must be at least 1"),
             (self.burst == 0, "--burst must be at least 1"),
             (self.functions == 0, "--functions must be at least 1"),
             (
                 self.dedicated && self.workers < self.functions && !self.is_background(),
-                "--dedicated takes a worker for each of the --functions",
+                "--dedicated takes a worker for each of the --functions: give more --workers",
             ),
             (
                 self.dedicated && self.unique > 0.0,
-                "--unique shares keys among clients, --dedicated gives them different functions",
+                "--unique shares keys among clients, and --dedicated gives them different \
+                 functions: give one of them",
             ),
             (self.unique_keys == 0, "--unique-keys must be at least 1"),
             (self.jobs == Some(0), "--jobs must be at least 1"),
-            (self.live.is_some_and(|every| every.0.is_zero()), "--live must not be 0"),
-            (self.jobs.is_none() && self.duration.0.is_zero(), "--duration must not be 0"),
-            (!share(self.unique), "--unique is a share between 0 and 1"),
-            (!(0.0..=0.99).contains(&self.worker_crash), "--worker-crash is a share up to 0.99"),
+            (
+                self.live.is_some_and(|every| every.0.is_zero()),
+                "--live must not be 0: give a time such as 1s",
+            ),
+            (
+                self.jobs.is_none() && self.duration.0.is_zero(),
+                "--duration must not be 0: give a time such as 10s",
+            ),
+            (!share(self.unique), "--unique is a share: give a number from 0 to 1"),
+            (
+                !(0.0..=0.99).contains(&self.worker_crash),
+                "--worker-crash is a share: give a number from 0 to 0.99",
+            ),
             (
                 self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)),
-                "--rate must be more than 0",
+                "--rate counts jobs per second: give more than 0 and at most 1000000000",
             ),
-            (!(0.0..=1e6).contains(&self.churn), "--churn is a rate between 0 and 1000000"),
-            (self.threads.is_some_and(|n| n == 0 || n > THREADS_MAX), "--threads goes up to 256"),
-            (self.connections() > 4_000_000, "more than 4000000 connections are too many"),
+            (
+                !(0.0..=1e6).contains(&self.churn),
+                "--churn counts connections per second: give 0 to 1000000",
+            ),
+            (
+                self.threads.is_some_and(|n| n == 0 || n > THREADS_MAX),
+                "--threads must be from 1 to 256",
+            ),
+            (
+                self.connections() > 4_000_000,
+                "more than 4000000 connections are too many: give fewer --clients and workers",
+            ),
             (
                 self.function_prefix.is_empty()
                     || self.function_prefix.len() > 400
                     || self.function_prefix.contains(['\0', '\n']),
-                "--function-prefix must be a short name",
+                "--function-prefix takes 1 to 400 bytes without NUL and line feed",
             ),
             (
                 self.mode == Mode::Delayed && priorities,
-                "--priority-mix has no meaning for delayed jobs: the protocol knows one priority",
-            ),
-            (
-                self.spawn.is_some() && self.server_pid.is_some(),
-                "--spawn knows its server's process: drop --server-pid",
-            ),
-            (
-                self.spawn.is_none() && !self.spawn_arg.is_empty(),
-                "--spawn-arg is for the server of --spawn",
+                "delayed jobs have one priority in the protocol: drop --priority-mix, or take \
+                 another --mode",
             ),
         ];
         match problems.iter().find(|(is_problem, _)| *is_problem) {
             Some((_, sentence)) => Err(Error::Usage((*sentence).to_owned())),
             None => Ok(()),
         }
+    }
+}
+
+/// What clap says about a command line, in one sentence with a remedy.
+#[must_use]
+pub fn sentence(error: &clap::Error) -> String {
+    // The first paragraph is the cause, with the possible values; usage and hints follow it.
+    let text = error.render().to_string();
+    let cause = text.split("\n\n").next().unwrap_or_default();
+    let cause = cause.strip_prefix("error: ").unwrap_or(cause);
+    let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    let suggested = suggested.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        ContextValue::Strings(words) => Some(words.join(" or ")),
+        _ => None,
+    });
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
+    {
+        let missing = missing.join(" and ");
+        return format!("an option makes no sense without another: add {missing}, or drop it");
+    }
+    match (suggested, error.kind()) {
+        (Some(word), _) => format!("{cause}; did you mean {word}?"),
+        (None, ErrorKind::ArgumentConflict) => format!("{cause}: give one of them"),
+        (None, _) => format!("{cause}; see --help"),
     }
 }
 
@@ -289,5 +355,18 @@ mod tests {
         assert_eq!(options.jobs, Some(2));
         assert_eq!(options.spawn_arg, ["--io=epoll", "--verbose"]);
         assert!(options.check().is_ok());
+    }
+
+    #[test]
+    fn help_has_headings() {
+        use clap::CommandFactory as _;
+
+        let help = Options::command().render_help().to_string();
+        let headings = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+        let headings: Vec<&str> = headings.map(|line| line.trim_end_matches(':')).collect();
+        assert_eq!(headings, ["Options", SERVER, PACE, JOBS, WORKERS, RUN, OUTPUT]);
+        let (_, rest) = help.split_once("\nOptions:\n").unwrap();
+        let (unsorted, _) = rest.split_once("\n\n").unwrap();
+        assert_eq!(unsorted.lines().count(), 2, "all but --help and --version: {unsorted}");
     }
 }

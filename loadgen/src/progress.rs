@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::distributions::Span;
 use crate::error::Error;
 use crate::shared::{LiveCounts, Phase, Shared};
+use crate::units::{rate, time};
 
 /// How often the line is written anew.
 const EVERY_NS: u64 = 500_000_000;
@@ -39,7 +40,7 @@ impl Live {
         self.next_seconds = counts.seconds + every.as_secs_f64();
         let line = serde_json::to_string(counts).unwrap_or_default();
         writeln!(std::io::stderr(), "{line}")
-            .map_err(|cause| Error::Write { path: "standard error".to_owned(), cause })
+            .map_err(|cause| Error::Unread { stream: "standard error", cause })
     }
 }
 
@@ -71,8 +72,9 @@ impl Progress {
         let p99_us = shared.max(|live| &live.p99_ns) as f64 / 1e3;
         let faults = shared.sum(|live| &live.faults);
         eprint!(
-            "\r\x1b[K{what}: {per_second:.0} jobs/s, {in_flight} in flight, p99 {p99_us:.0} µs, \
-             {faults} faults"
+            "\r\x1b[K{what}: {}, {in_flight} in flight, p99 {}, {faults} faults",
+            rate(per_second, "jobs"),
+            time(p99_us)
         );
         let _ = std::io::stderr().flush();
         self.shown_ns = now_ns;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::checker::Faults;
 use crate::error::Error;
 use crate::options::Options;
+use crate::units::{bytes, count, rate, time};
 
 /// Latencies in µs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -88,6 +89,15 @@ pub struct Loadgen {
     pub threads: usize,
 }
 
+/// Checks that a file can be written, and changes nothing in it.
+///
+/// # Errors
+/// `Error::Write` if it can't.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|cause| Error::Write { path: path.display().to_string(), cause })
+}
+
 /// What a run found.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -133,6 +143,13 @@ impl Report {
         u8::from(self.faults.total() > 0)
     }
 
+    /// The report as one JSON object on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Its keys are text and its values numbers and text: that can't fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Writes the latencies as HdrHistogram's percentile distribution, in µs.
     ///
     /// # Errors
@@ -172,12 +189,12 @@ impl fmt::Display for Report {
         let options = &self.config;
         let idle = match options.idle_workers {
             0 => String::new(),
-            count => format!(" + {count} idle"),
+            idle => format!(" + {idle} idle"),
         };
         writeln!(out, "clients × workers   {} × {}{idle}", options.clients, options.workers)?;
-        writeln!(out, "jobs                {} in {:.2} s", grouped(self.jobs), self.seconds)?;
-        writeln!(out, "throughput          {} jobs/s", grouped(round(self.jobs_per_second)))?;
-        writeln!(out, "payload bytes       {:.2} MB/s", self.bytes_per_second / 1e6)?;
+        writeln!(out, "jobs                {} in {}", count(self.jobs), time(self.seconds * 1e6))?;
+        writeln!(out, "throughput          {}", rate(self.jobs_per_second, "jobs"))?;
+        writeln!(out, "payload bytes       {}/s", bytes(self.bytes_per_second))?;
         let latency = &self.latency_us;
         let percentiles = [
             ("p50", latency.p50),
@@ -188,7 +205,7 @@ impl fmt::Display for Report {
             ("max", latency.max),
         ];
         for (name, us) in percentiles {
-            writeln!(out, "latency {name:<11} {us:.1} µs")?;
+            writeln!(out, "latency {name:<11} {}", time(us))?;
         }
         self.fmt_server(out)?;
         writeln!(
@@ -198,10 +215,10 @@ impl fmt::Display for Report {
             self.loadgen.threads
         )?;
         if options.worker_crash > 0.0 {
-            writeln!(out, "reruns              {}", grouped(self.reruns))?;
+            writeln!(out, "reruns              {}", count(self.reruns))?;
         }
         if options.churn > 0.0 {
-            writeln!(out, "replaced            {} connections", grouped(self.replaced))?;
+            writeln!(out, "replaced            {} connections", count(self.replaced))?;
         }
         let Faults { lost, duplicated, foreign, failed } = self.faults;
         write!(out, "faults              ")?;
@@ -213,7 +230,11 @@ impl fmt::Display for Report {
             )?,
         }
         if self.closed > 0 {
-            writeln!(out, "                    the server closed {} connections", self.closed)?;
+            let closed = count(self.closed);
+            writeln!(
+                out,
+                "                    the server closed {closed} connections: its log says why"
+            )?;
         }
         if let Some(error) = &self.first_error {
             writeln!(out, "                    first error: {error}")?;
@@ -235,7 +256,8 @@ impl Report {
         let Some(pid) = server.pid else {
             return writeln!(
                 out,
-                "server              not a process of this host that can be read"
+                "server              its process isn't known here: give --server-pid, as its user \
+                 or root"
             );
         };
         if let (Some(user), Some(system)) =
@@ -243,53 +265,31 @@ impl Report {
         {
             writeln!(
                 out,
-                "server CPU per job  {:.2} µs = {user:.2} user + {system:.2} system (pid {pid})",
-                user + system
+                "server CPU per job  {} = {} user + {} system (pid {pid})",
+                time(user + system),
+                time(user),
+                time(system)
             )?;
         }
         if let Some(share) = server.cpu_share {
             writeln!(out, "server CPU          {:.0} % of a core", share * 100.0)?;
         }
         if let (Some(peak), Some(end)) = (server.rss_peak_bytes, server.rss_end_bytes) {
-            let (peak, end) = (peak as f64 / 1e6, end as f64 / 1e6);
-            writeln!(out, "server memory       {peak:.1} MB at its peak, {end:.1} MB at the end")?;
+            let (peak, end) = (bytes(peak as f64), bytes(end as f64));
+            writeln!(out, "server memory       {peak} at its peak, {end} at the end")?;
         }
         if let (Some(start), Some(idle)) = (server.rss_start_bytes, server.rss_idle_bytes) {
             let each = idle.saturating_sub(start) / self.config.connections().max(1) as u64;
-            writeln!(out, "server memory       {} bytes per idle connection", grouped(each))?;
+            let each = bytes(each as f64);
+            writeln!(out, "server memory       {each} per idle connection")?;
         }
         Ok(())
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-fn round(value: f64) -> u64 {
-    value.round() as u64
-}
-
-/// `1234567` → `1 234 567`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_grouped_from_the_right() {
-        assert_eq!(grouped(7), "7");
-        assert_eq!(grouped(1_234), "1 234");
-        assert_eq!(grouped(1_234_567), "1 234 567");
-    }
 
     #[test]
     fn no_latencies_are_no_latencies() {

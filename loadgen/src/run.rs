@@ -3,7 +3,7 @@
 //! The one place that moves the phase. Threads do the work; this waits, reads clocks and CPU
 //! counters at both ends of the measured window, and counts as lost what is missing at the end.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -29,6 +29,9 @@ use crate::worker::Worker;
 /// Connections in set-up at a time, all threads together: below the backlog of any job server
 /// that has one worth the name, and enough to keep it busy.
 const OPENING_MAX: usize = 32;
+
+/// Port of an address that names none.
+const DEFAULT_PORT: u16 = 4730;
 
 /// How long the set-up may stand still.
 const SET_UP_TIMEOUT_NS: u64 = 30_000_000_000;
@@ -93,6 +96,11 @@ pub fn run_observed(
         Some(server) => server.addr,
         None => resolve(&options.addr)?,
     };
+    check_sources(&options.source, addr)?;
+    if let Some(pid) = options.server_pid.filter(|&pid| server_stats::cpu(pid).is_none()) {
+        let problem = "names no process of this host: name the server's, or drop it";
+        return Err(Error::Usage(format!("--server-pid {pid} {problem}")));
+    }
     let pid = match &server {
         Some(server) => Some(server.pid()),
         None => options.server_pid.or_else(|| server_stats::listener(addr)),
@@ -428,8 +436,27 @@ fn roles(
 }
 
 fn resolve(addr: &str) -> Result<SocketAddr, Error> {
-    let problem = |cause: String| Error::Resolve { addr: addr.to_owned(), cause };
-    let with_port = if addr.contains(':') { addr.to_owned() } else { format!("{addr}:4730") };
-    let mut found = with_port.to_socket_addrs().map_err(|cause| problem(cause.to_string()))?;
-    found.next().ok_or_else(|| problem("no such host".to_owned()))
+    let problem = |cause: &str| Error::Resolve { addr: addr.to_owned(), cause: cause.to_owned() };
+    if let Ok(host) = addr.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(host, DEFAULT_PORT));
+    }
+    let with_port = match addr.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port > 0) => addr.to_owned(),
+        Some(_) => return Err(problem("a port is a number from 1 to 65535")),
+        None => format!("{addr}:{DEFAULT_PORT}"),
+    };
+    let mut found = with_port.to_socket_addrs().map_err(|cause| problem(&cause.to_string()))?;
+    found.next().ok_or_else(|| problem("no such host"))
+}
+
+/// Checks that connections to `addr` can come from each of the addresses.
+fn check_sources(sources: &[IpAddr], addr: SocketAddr) -> Result<(), Error> {
+    for &from in sources {
+        let problem = |cause: String| Error::Source { from, addr, cause };
+        if from.is_ipv4() != addr.is_ipv4() {
+            return Err(problem("one is IPv4, the other IPv6".to_owned()));
+        }
+        UdpSocket::bind((from, 0)).map_err(|cause| problem(cause.to_string()))?;
+    }
+    Ok(())
 }

@@ -37,7 +37,10 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|cause| Error::Spawn(format!("cannot start {}: {cause}", path.display())))?;
+            .map_err(|cause| {
+                let path = path.display();
+                Error::Spawn(format!("cannot start {path}: {cause}; give --spawn a ringgeard"))
+            })?;
         let (sender, lines) = mpsc::channel();
         if let Some(stderr) = child.stderr.take() {
             // Reads on to the end: a full pipe would stop the server.
@@ -74,8 +77,12 @@ impl Server {
             Some(status) => format!("ended with {status}"),
             None => "did not say in time where it listens".to_owned(),
         };
-        let said = if last.is_empty() { String::new() } else { format!(": {}", last.trim()) };
-        Err(Error::Spawn(format!("{} {what}{said}", path.display())))
+        let said =
+            if last.is_empty() { String::new() } else { format!(", saying {:?}", last.trim()) };
+        let path = path.display();
+        Err(Error::Spawn(format!(
+            "{path} {what}{said}: give --spawn a ringgeard, and --spawn-arg options that it takes"
+        )))
     }
 }
 
@@ -108,7 +115,9 @@ impl Drop for Server {
 
 fn find(path: &Path) -> Result<PathBuf, Error> {
     let path = if path == Path::new(BESIDE) {
-        let own = std::env::current_exe().map_err(Error::kernel("cannot find this program"))?;
+        let own = std::env::current_exe().map_err(|cause| {
+            Error::Spawn(format!("can't look beside this program ({cause}): give --spawn a path"))
+        })?;
         own.with_file_name(BESIDE)
     } else {
         path.to_owned()
@@ -117,7 +126,10 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
         return Ok(path);
     }
     let path = path.display();
-    Err(Error::Spawn(format!("{path} is not there: run `cargo build --release` first")))
+    Err(Error::Spawn(format!(
+        "{path} is not there: run `cargo build --release` first, or give --spawn the path of a \
+         ringgeard"
+    )))
 }
 
 /// The address in a log line such as `… listening on 127.0.0.1:4730`.

@@ -269,9 +269,12 @@ impl Thread {
 
     fn refused(&self, cause: io::Error) -> Error {
         if cause.kind() == ErrorKind::AddrNotAvailable {
-            return Error::OutOfPorts;
+            return Error::OutOfPorts { addr: self.target.addr };
         }
         let ready = self.recorder.shared.sum(|live| &live.ready);
+        if ready == 0 && cause.kind() == ErrorKind::ConnectionRefused {
+            return Error::NoServer { addr: self.target.addr };
+        }
         Error::Connect {
             addr: self.target.addr,
             cause,

@@ -31,40 +31,77 @@ fn sentence(output: &Output) -> String {
 }
 
 #[test]
-fn bad_options_are_one_sentence() {
-    let cases: &[(&[&str], &str)] = &[
-        (&["--size", "7"], "at least 32 bytes"),
-        (&["--clients", "0"], "--clients must be at least 1"),
-        (&["--burst", "0", "--rate", "5"], "--burst must be at least 1"),
-        (&["--burst", "4"], "--rate"),
-        (&["--live", "0"], "--live must not be 0"),
-        (&["--unique", "2"], "--unique is a share"),
-        (&["--pipeline", "3", "--rate", "5"], "--rate"),
-        (&["--work-time", "5x"], "unit of time"),
-        (&["--nonsense"], "--nonsense"),
-        (&["--addr", "127.0.0.1:x"], "127.0.0.1:x"),
-        (&["--spawn", "/nonexistent/ringgeard"], "cargo build --release"),
+fn bad_options_are_one_sentence_with_a_remedy() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--size", "7"], &["at least 32 bytes"]),
+        (&["--clients", "0"], &["--clients must be at least 1"]),
+        (&["--workers", "0"], &["--workers must be at least 1", "--mode background"]),
+        (&["--burst", "0", "--rate", "5"], &["--burst must be at least 1"]),
+        (&["--burst", "4"], &["add --rate"]),
+        (&["--spacing", "even"], &["add --rate"]),
+        (&["--spawn-arg=--io=epoll"], &["add --spawn"]),
+        (&["--spawn", "--addr", "127.0.0.1:4730"], &["--spawn", "--addr", "give one of them"]),
+        (&["--live", "0"], &["--live must not be 0", "1s"]),
+        (&["--unique", "2"], &["--unique is a share", "from 0 to 1"]),
+        (&["--pipeline", "3", "--rate", "5"], &["--rate", "--pipeline", "give one of them"]),
+        (&["--work-time", "5x"], &["unit of time", "use us, ms, s, m or h"]),
+        (&["--nonsense"], &["--nonsense", "see --help"]),
+        (&["--clinets", "5"], &["--clinets", "did you mean --clients?"]),
+        (&["--mode", "backgroud"], &["foreground, background, delayed", "mean background?"]),
+        (&["--addr", "127.0.0.1:x"], &["127.0.0.1:x", "1 to 65535", "HOST:PORT"]),
+        (&["--addr", "127.0.0.1:0"], &["127.0.0.1:0", "1 to 65535", "HOST:PORT"]),
+        (&["--addr", "http://localhost:4730/"], &["http://", "HOST:PORT"]),
+        (&["--source", "192.0.2.1"], &["--source 192.0.2.1", "an address of this host"]),
+        (&["--source", "::1"], &["--source ::1", "IPv6", "of the same kind"]),
+        (&["--server-pid", "4294967295"], &["--server-pid 4294967295", "drop it"]),
+        (&["--hdr", "/nonexistent/file"], &["/nonexistent/file", "--hdr"]),
+        (&["--spawn", "/nonexistent/ringgeard"], &["cargo build --release", "--spawn"]),
+        (&["--spawn", "/bin/false"], &["ended with exit status: 1", "--spawn-arg"]),
     ];
     for (arguments, expected) in cases {
         let text = sentence(&loadgen(arguments));
-        assert!(text.contains(expected), "{arguments:?}: {text}");
+        for word in *expected {
+            assert!(text.contains(word), "{arguments:?}: {text}");
+        }
     }
 }
 
 #[test]
-fn a_refused_connection_is_one_sentence() {
+fn a_refused_connection_says_how_to_start_a_server() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let text = sentence(&loadgen(&["--addr", &free.to_string()]));
-    assert!(text.contains("refused") && text.contains("connection 1 of 58"), "{text}");
+    let expected = format!("nothing listens on {free}");
+    assert!(text.contains(&expected) && text.contains("cargo run --release"), "{text}");
 }
 
 #[test]
-fn a_server_that_hangs_up_at_once_is_one_sentence() {
+fn a_server_that_hangs_up_at_once_is_asked_for_its_limits() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let text = sentence(&loadgen(&["--addr", &addr]));
-    assert!(text.contains("closed a connection"), "{text}");
+    for word in ["closed a connection", "of 58", "--connections-max", "RLIMIT_NOFILE"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn figures_for_people_have_units_that_fit() {
+    let output = against(&Fake::start(Wrong::Nothing), &["--work-time", "20ms", "--jobs", "20"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}"))[20..].to_owned()
+    };
+    assert!(value("jobs").starts_with("20 in "), "{text}");
+    assert!(
+        value("latency p50").ends_with(" ms") || value("latency p50").ends_with(" s"),
+        "{text}"
+    );
+    assert!(value("throughput").ends_with(" jobs/s"), "{text}");
+    assert!(value("payload bytes").ends_with("B/s"), "{text}");
+    assert!(value("server memory").contains("iB at its peak, "), "{text}");
 }
 
 #[test]

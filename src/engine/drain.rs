@@ -3,12 +3,14 @@
 //! Stored jobs that aren't running are set aside: they are not assigned any more, and the next
 //! server recovers them. Jobs in memory only are still run. Knows no signal and no other core.
 //!
-//! Invariant: once draining has visited all jobs, no stored job is queued or delayed.
+//! Invariant: no stored job is assigned, and once draining has visited all jobs, none is queued or
+//! delayed.
 
 use super::event::Step;
 use super::ids::JobId;
 use super::job::{State, Storage};
-use super::{Due, Engine, Now};
+use super::{ConnId, Due, Engine, Now};
+use crate::wire::Priority;
 
 /// Jobs visited at a time.
 const JOBS_AT_ONCE: usize = 256;
@@ -81,6 +83,21 @@ impl Engine {
             self.set_aside(id);
         }
         jobs.len()
+    }
+
+    /// Sets aside the stored jobs at the heads of a worker's queues, at most `JOBS_AT_ONCE`, as
+    /// draining may not have visited them yet. `false` if more may be left: the worker gets no
+    /// job then, and asks again.
+    pub(super) fn set_heads_aside(&mut self, conn: ConnId, least: Priority) -> bool {
+        for _ in 0..JOBS_AT_ONCE {
+            let Some((ability, priority)) = self.find_job(conn, least) else { return true };
+            let function = self.abilities.records[ability].function;
+            let head = self.functions[function].queues[priority].jobs.front();
+            let Some(id) = head.filter(|&id| self.is_for_next(id)) else { return true };
+            self.unqueue(id);
+            self.set_aside(id);
+        }
+        false
     }
 
     /// Whether a job is to be set aside instead of queued.

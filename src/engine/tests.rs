@@ -691,6 +691,22 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     fixture.engine.check_invariants();
 }
 
+/// Between the signal and the first look at the jobs a worker could get one that was the next
+/// server's.
+#[test]
+fn a_draining_engine_assigns_no_stored_job_before_it_has_looked_at_all() {
+    let mut fixture = durable(Durability::Fsync);
+    fixture.can_do(1, "f");
+    let stored: Vec<u64> = (0..600).map(|_| fixture.background("f")).collect();
+    stored.iter().for_each(|&number| fixture.engine.stored(number, fixture.now));
+    let foreground = fixture.submit(2, Command::SubmitJob, "f\0\0");
+    fixture.engine.drain(fixture.now);
+    let grabs: Vec<Option<u64>> = (0..3).map(|_| fixture.grab(1)).collect();
+    assert_eq!(grabs, [None, None, Some(foreground)], "a batch of stored ones at a time");
+    assert_eq!(fixture.engine.kept(), 600);
+    fixture.engine.check_invariants();
+}
+
 /// A client waited for a job that another client had submitted in the background. The server
 /// drained before the store answered, the store refused, and the job stayed set aside for a next
 /// server that would never hear of it.

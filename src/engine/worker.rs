@@ -111,7 +111,8 @@ impl Engine {
     /// less urgent than `least`.
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
-        let found = self.find_job(conn, least);
+        let may_assign = !self.is_draining() || self.set_heads_aside(conn, least);
+        let found = if may_assign { self.find_job(conn, least) } else { None };
         let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
         // The job may be another function's than the one that the worker was woken for.
         if let Some(function) = woken_for {

@@ -1,9 +1,9 @@
 //! The kernel's side of the server: starts it, and runs each core's shard on an event loop.
 //!
-//! `host` wraps the host (sockets, signals, clocks, the log), `cores` is what cores share,
-//! `runtime` is one core's part of both around its shard, and `driver` has the event loops that a
-//! runtime runs on. They know sockets and the shard's contract, and nothing of Gearman; the shard
-//! calls none of them.
+//! `host` wraps the host (sockets, signals, clocks, the log), `cores` is what cores share, `links`
+//! is what one core exchanges with other threads, `runtime` decides when it acts, and `driver` has
+//! the event loops that a runtime runs on. They know sockets and the service's contract, and
+//! nothing of Gearman; the shard calls none of them.
 //!
 //! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
 //! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
@@ -11,6 +11,7 @@
 mod cores;
 mod driver;
 mod host;
+mod links;
 mod runtime;
 mod store_link;
 
@@ -39,13 +40,15 @@ pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_p
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
-pub use self::host::signals::{LogControl, ReloadAccess, Signals};
+pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, process};
-use self::runtime::{CoreRuntime, Envelope, OtherCoresMemory, Rings};
+pub use self::links::ReloadAccess;
+use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
+use self::runtime::{CoreRuntime, Rings};
 pub use self::store_link::StoreLost;
 use self::store_link::{StoreLink, outcome_channel};
 use crate::shard::cores::{Core, Cores};
-use crate::shard::{Settings, Shard};
+use crate::shard::{Service, Settings, Shard};
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
@@ -124,7 +127,7 @@ pub fn run(
     let wakers: Vec<CoreWaker> = mailboxes.iter().map(Mailbox::waker).collect();
     let start =
         |store| start_store(store, &settings, server.store_timeout, &mut shards, &wakers, &clock);
-    let (writer, links) = store.map(start).transpose()?.unzip();
+    let (writer, store_links) = store.map(start).transpose()?.unzip();
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
@@ -136,30 +139,35 @@ pub fn run(
     let numbers = Numbers::new(count);
     let lost_jobs = Arc::<AtomicUsize>::default();
     let mut sockets = listeners.into_sockets().into_iter();
-    let mut links = links.into_iter().flatten();
+    let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
     let mut reload_access = server.reload_access;
     let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
-        shard,
+        service: shard,
+        links: ShardLinks {
+            mailbox,
+            gauges,
+            drain,
+            clock,
+            store_link: store_links.next(),
+            messages: Vec::new(),
+            connections_max: settings.core_connections_max,
+            memory: OtherCoresMemory::default(),
+            meter: has_meter.then(Meter::default),
+            lost_jobs: Arc::clone(&lost_jobs),
+            offloads: server.offload,
+            reload_access: reload_access.take(),
+        },
         listeners: sockets.next().unwrap_or_default(),
-        lifecycle: Lifecycle::new(signals, log_control.take()).with_access(reload_access.take()),
-        drain,
+        lifecycle: Lifecycle::new(signals, log_control.take()),
         clock,
-        mailbox,
-        gauges,
-        store_link: links.next(),
-        messages: Vec::new(),
         arrivals: Vec::new(),
         rings: Arc::clone(&rings),
         numbers: numbers.clone(),
         busy_poll: server.busy_poll,
         connections_max: settings.core_connections_max,
-        memory: OtherCoresMemory::default(),
-        meter: has_meter.then(Meter::default),
-        lost_jobs: Arc::clone(&lost_jobs),
-        offloads: server.offload,
         alarm: Alarm::default(),
         liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
     });
@@ -175,6 +183,39 @@ pub fn run(
     }
     info!("stopped");
     Ok(())
+}
+
+/// Listens and serves with any service on this thread until a signal ends it, on the event loop
+/// that a server with one core has. `listeners`, `event_loop` and `signals` are for one core.
+///
+/// # Errors
+/// `IoError`: see there.
+pub fn serve(
+    service: impl Service,
+    event_loop: EventLoop,
+    listeners: Listeners,
+    signals: Signals,
+    connections_max: usize,
+) -> Result<(), IoError> {
+    listeners.listen()?;
+    listeners.log_addresses();
+    let mut mailboxes = mesh::mesh(1, |_| 0)?;
+    let runtime = CoreRuntime {
+        service,
+        links: NoLinks::new(mailboxes.remove(0)),
+        listeners: listeners.into_sockets().into_iter().flatten().collect(),
+        lifecycle: Lifecycle::new(signals, None),
+        clock: Clock::start(),
+        arrivals: Vec::new(),
+        rings: Rings::default(),
+        numbers: Numbers::new(1),
+        busy_poll: Duration::ZERO,
+        connections_max,
+        alarm: Alarm::default(),
+        liveness: Liveness::new(Duration::ZERO),
+    };
+    let core_loop = event_loop.into_core_loops(1).pop();
+    Ok(core_loop.map_or(Ok(()), |core_loop| core_loop.run(runtime))?)
 }
 
 /// Takes back the store's jobs, reserves job numbers, and starts the store's thread; returns it and
@@ -205,7 +246,7 @@ fn start_store(
 
 /// Serves on a thread for each core until all have ended; one that fails stops the others.
 fn run_cores(
-    runtimes: Vec<CoreRuntime>,
+    runtimes: Vec<CoreRuntime<ShardLinks>>,
     event_loop: EventLoop,
     stoppers: &[Stopper],
 ) -> Result<(), DriverError> {
@@ -215,7 +256,7 @@ fn run_cores(
     let processor_of = |core: Core| {
         processors.get(core).copied().filter(|_| (2..=processors.len()).contains(&count))
     };
-    let run = |core: Core, (runtime, core_loop): (CoreRuntime, CoreLoop)| {
+    let run = |core: Core, (runtime, core_loop): (CoreRuntime<ShardLinks>, CoreLoop)| {
         if let Some(processor) = processor_of(core) {
             machine::pin_thread(processor);
         }

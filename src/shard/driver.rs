@@ -1,13 +1,99 @@
-//! What a shard and its driver tell each other, beside bytes.
+//! What a driver and the service that it runs tell each other. The server's service is the shard.
 //!
-//! Values only: where a connection comes from, what to do about its bytes, what other cores have
-//! in use. Knows no event loop.
+//! The calls of `Service`, and values: where a connection comes from, what to do about its bytes,
+//! what other cores have in use. Knows no event loop.
 //!
-//! Invariant: numbers of connections are the shard's; descriptors are the driver's.
+//! Invariant: numbers of connections are the service's; descriptors are the driver's.
 
 use std::net::SocketAddr;
 
 use super::cores::CoreSet;
+use crate::engine::{ConnId, Now};
+use crate::wire::outbox::Chunk;
+
+/// What a driver runs on one core: bytes of connections in, bytes to send out.
+///
+/// A driver calls, in this order within a turn of its loop:
+///
+/// 1. What the kernel says: `connect`, `received` or `lend` and `give_back`, `ended`, `sent`,
+///    `sent_some`, `disconnect`; then `tick`, if `deadline_ms` has come.
+/// 2. `poll_dirty` until there is none, and for each connection that it names `take` (send it) and
+///    `intake` (receive, pause or close).
+///
+/// Everything else only looks. What a call causes is in the chunks of the dirty connections when it
+/// returns. The defaults suit a service without timers, large bodies and log lines about peers.
+pub trait Service: 'static {
+    /// A connection has come.
+    ///
+    /// # Errors
+    /// `TooManyConnections`: the driver is to close it.
+    fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections>;
+
+    /// Bytes have come.
+    fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now);
+
+    /// The peer will send nothing more. What it sent is still handled and answered.
+    fn ended(&mut self, conn: ConnId, now: Now);
+
+    /// The connection is gone. Its number may be given to the next one at once.
+    fn disconnect(&mut self, conn: ConnId, now: Now);
+
+    /// A chunk has been sent whole.
+    fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now);
+
+    /// Some of a chunk has been sent: its peer reads.
+    fn sent_some(&mut self, _conn: ConnId, _now: Now) {}
+
+    /// Lends the allocation that a large body is to be received into, and how many bytes it has
+    /// room for; see `Inbound::lend`.
+    fn lend(&mut self, _conn: ConnId) -> Option<(Vec<u8>, usize)> {
+        None
+    }
+
+    /// Takes a lent allocation back, with what was received behind its bytes.
+    fn give_back(&mut self, _conn: ConnId, _body: Vec<u8>, _now: Now) {}
+
+    /// Does what is due.
+    fn tick(&mut self, _now: Now) {}
+
+    /// When `tick` has to be called next, in milliseconds of `Now::mono_ms`.
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// The next connection about which `take` and `intake` may have something new to say; to be
+    /// polled at the end of a batch until there is none. A connection that was disconnected
+    /// meanwhile is never named.
+    fn poll_dirty(&mut self, now: Now) -> Option<ConnId>;
+
+    /// What is to be sent next, and whether more waits behind it. The driver holds it until
+    /// `sent`.
+    fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)>;
+
+    /// Whether `take` has something to hand out.
+    fn has_chunks(&self, conn: ConnId) -> bool;
+
+    /// What to do about a connection's incoming bytes.
+    fn intake(&self, conn: ConnId) -> Intake;
+
+    /// Whether `poll_dirty` has requests to handle that waited.
+    fn has_resumed(&self) -> bool {
+        false
+    }
+
+    /// Number of connections that came in on this core.
+    fn connections(&self) -> usize;
+
+    /// Whether every reply has left, on all connections.
+    fn is_flushed(&self) -> bool;
+
+    /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
+    /// that the kernel has of it, less those of the driver's chunk that it has taken.
+    fn note_lost(&mut self, _conn: ConnId, _beside: isize, _reason: &'static str, _now: Now) {}
+
+    /// A connection broke, for what its peer did; `disconnect` follows.
+    fn note_reset(&mut self, _conn: ConnId) {}
+}
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]

@@ -59,18 +59,13 @@ impl Complaints {
 impl Shard {
     /// Says in the log that a connection is lost; `disconnect` is to follow. `beside` are bytes
     /// that the kernel has of it, less those of the driver's chunk that it has taken.
-    pub fn note_lost(&mut self, conn: ConnId, beside: isize, reason: &'static str, now: Now) {
+    pub(super) fn log_lost(&mut self, conn: ConnId, beside: isize, reason: &'static str, now: Now) {
         let connection = &mut self.connections[conn];
         connection.end_reason = EndReason::HostGone;
         let peer = connection.origin.peer;
         let unsent_bytes = connection.outbox().bytes().saturating_add_signed(beside);
         self.complaints
             .log(now, || warn!(conn = conn.number(), %peer, unsent_bytes, "closed: {reason}"));
-    }
-
-    /// A connection broke, for what its peer did; `disconnect` follows.
-    pub fn note_reset(&mut self, conn: ConnId) {
-        self.connections[conn].end_reason = EndReason::Reset;
     }
 
     /// Says that a result was refused since another worker has the job.

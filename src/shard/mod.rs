@@ -1,4 +1,4 @@
-//! One core: its connections, its engine, their outboxes. The only type that a driver touches.
+//! One core: its connections, its engine, their outboxes. What the server's drivers run.
 //!
 //! What came goes in, what to send and what other threads are to have comes out; the shard calls no
 //! driver and knows no kernel. `frames` cuts what came, `gate` authorises and routes it, `delivery`
@@ -41,10 +41,10 @@ use slab::Slab;
 use tracing::{debug, info};
 
 pub use self::connections::CONNECTION_BYTES;
-use self::connections::{Connection, Connections};
+use self::connections::{Connection, Connections, EndReason};
 pub use self::counters::Counters;
 use self::denials::Denials;
-pub use self::driver::{Intake, Origin, OtherCores, TooManyConnections};
+pub use self::driver::{Intake, Origin, OtherCores, Service, TooManyConnections};
 pub use self::job_log::PEERS;
 use self::job_log::PeerName;
 use self::losses::Complaints;
@@ -68,22 +68,17 @@ const TIMERS_PER_TICK: usize = 4096;
 
 /// One core's share of the server.
 ///
-/// A driver calls four families of methods, and in this order within a turn of its loop:
+/// Around the calls of `Service` a driver makes others, in this order within a turn of its loop:
 ///
 /// 1. What other threads left is handled first: `set_other_cores`, `receive_message`, `attach`,
 ///    `stored`. A request that a client sent after it had heard of another core's job then comes
 ///    behind that core's message.
-/// 2. What the kernel says is handled: `connect`, `received` or `lend` and `give_back`, `ended`,
-///    `sent`, `sent_some`, `disconnect`; then `tick`, if `deadline_ms` has come.
-/// 3. What to do is polled: `poll_dirty` until there is none, and for each connection that it names
-///    `take` (send it), `intake` (receive, pause, close, or `begin_hand_over` and then `detach` or
-///    `cancel_hand_over`). Before replies leave, `take_messages` and `set_congested` pass on what
-///    they caused on other cores.
+/// 2. What the kernel says, and `tick`: see `Service`.
+/// 3. `poll_dirty`, `take` and `intake`: see there. A connection that is to move gets
+///    `begin_hand_over` and then `detach` or `cancel_hand_over`. Before replies leave,
+///    `take_messages` and `set_congested` pass on what they caused on other cores.
 /// 4. What other threads are to have is fetched: `take_operations` for the store, `take_messages`
 ///    and `set_congested` for other cores.
-///
-/// Everything else only looks. What the frames of a call cause is in the outboxes of the dirty
-/// connections when it returns.
 #[cfg_attr(debug_assertions, derive(Clone))]
 #[derive(Debug)]
 pub struct Shard {
@@ -126,7 +121,6 @@ pub struct Shard {
     pub counters: Counters,
 }
 
-/// What the kernel says.
 impl Shard {
     /// A shard without connections.
     #[must_use]
@@ -157,116 +151,9 @@ impl Shard {
         }
     }
 
-    /// A connection has come.
-    ///
-    /// # Errors
-    /// `TooManyConnections`: the driver is to close it.
-    pub fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        let Origin { fd, peer } = origin;
-        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
-        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
-        let Settings { connections_max, core_connections_max, .. } = self.settings;
-        let here = self.connections();
-        if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
-            self.counters.refused += 1;
-            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
-            return Err(TooManyConnections);
-        }
-        let generation = self.connections.next_generation();
-        let session = Session::new(self.settings.exceptions, now);
-        let conn = self.connections.insert(Connection::new(origin, session, generation));
-        self.engine.connect(conn);
-        self.admit(conn);
-        self.counters.connected += 1;
-        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
-        Ok(conn)
-    }
-
-    /// Bytes have come.
-    #[inline]
-    pub fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
-        self.handle_frames(conn, bytes, now);
-    }
-
-    /// The peer will send nothing more. What it sent is still handled and answered.
-    pub fn ended(&mut self, conn: ConnId, now: Now) {
-        self.connections[conn].ended = true;
-        self.handle_frames(conn, &[], now);
-    }
-
-    /// The connection is gone: jobs that it had go to others, jobs that only it waited for are
-    /// dropped. Its number may be given to the next one at once.
-    pub fn disconnect(&mut self, conn: ConnId, now: Now) {
-        self.log_disconnected(conn);
-        self.engine.disconnect(conn, now);
-        // While the log can still name it.
-        self.log_jobs(now);
-        self.leave_others(conn);
-        if self.connections[conn].blocked {
-            self.outgoing.forget(conn);
-        }
-        // Effects on this very connection can't be delivered any more.
-        self.connections.remove(conn);
-        self.deliver(None, now);
-    }
-
-    /// A chunk has been sent whole.
-    #[inline]
-    pub fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
-        let connection = self.connections.sent(conn, chunk);
-        connection.note_read(now.mono_ms);
-        if connection.may_resume() {
-            self.handle_frames(conn, &[], now);
-        } else if connection.awaits_flush() {
-            self.connections.mark_dirty(conn);
-        }
-    }
-
-    /// Some of a chunk has been sent: its peer reads.
-    #[inline]
-    pub fn sent_some(&mut self, conn: ConnId, now: Now) {
-        self.connections[conn].note_read(now.mono_ms);
-    }
-
-    /// Lends the allocation that a large body is to be received into; see `Inbound::lend`.
-    pub fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
-        self.connections.lend(conn)
-    }
-
-    /// Takes a lent allocation back, with what was received behind its bytes.
-    pub fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
-        self.connections.give_back(conn, body);
-        self.handle_frames(conn, &[], now);
-    }
-
-    /// Does what is due.
-    pub fn tick(&mut self, now: Now) {
-        self.settings.buffer_pool.age(now.mono_ms);
-        self.engine.tick(now, TIMERS_PER_TICK);
-        self.complaints.report_left_out(now);
-        self.refusals.report(now);
-        self.denials.report(now);
-        self.deliver(None, now);
-    }
-
     /// Takes no more jobs: the server is to end when none is left.
     pub fn drain(&mut self, now: Now) {
         self.engine.drain(now);
-    }
-}
-
-/// What to do.
-impl Shard {
-    /// The next connection about which `take` and `intake` may have something new to say; to be
-    /// polled at the end of a batch until there is none. Requests that waited go on in here, and
-    /// sleeping workers are woken. A connection that was disconnected meanwhile is never named.
-    #[inline]
-    pub fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
-        let dirty = self.next_dirty(now);
-        if dirty.is_none() {
-            self.connections.end_turn();
-        }
-        dirty
     }
 
     #[inline]
@@ -291,11 +178,101 @@ impl Shard {
             }
         }
     }
+}
 
-    /// What is to be sent next, and whether more waits behind it. The driver holds it until
-    /// `sent`.
+impl Service for Shard {
+    fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
+        let Origin { fd, peer } = origin;
+        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
+        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
+        let Settings { connections_max, core_connections_max, .. } = self.settings;
+        let here = self.connections();
+        if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
+            self.counters.refused += 1;
+            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
+            return Err(TooManyConnections);
+        }
+        let generation = self.connections.next_generation();
+        let session = Session::new(self.settings.exceptions, now);
+        let conn = self.connections.insert(Connection::new(origin, session, generation));
+        self.engine.connect(conn);
+        self.admit(conn);
+        self.counters.connected += 1;
+        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
+        Ok(conn)
+    }
+
     #[inline]
-    pub fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
+    fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
+        self.handle_frames(conn, bytes, now);
+    }
+
+    fn ended(&mut self, conn: ConnId, now: Now) {
+        self.connections[conn].ended = true;
+        self.handle_frames(conn, &[], now);
+    }
+
+    /// Jobs that it had go to others, jobs that only it waited for are dropped.
+    fn disconnect(&mut self, conn: ConnId, now: Now) {
+        self.log_disconnected(conn);
+        self.engine.disconnect(conn, now);
+        // While the log can still name it.
+        self.log_jobs(now);
+        self.leave_others(conn);
+        if self.connections[conn].blocked {
+            self.outgoing.forget(conn);
+        }
+        // Effects on this very connection can't be delivered any more.
+        self.connections.remove(conn);
+        self.deliver(None, now);
+    }
+
+    #[inline]
+    fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
+        let connection = self.connections.sent(conn, chunk);
+        connection.note_read(now.mono_ms);
+        if connection.may_resume() {
+            self.handle_frames(conn, &[], now);
+        } else if connection.awaits_flush() {
+            self.connections.mark_dirty(conn);
+        }
+    }
+
+    #[inline]
+    fn sent_some(&mut self, conn: ConnId, now: Now) {
+        self.connections[conn].note_read(now.mono_ms);
+    }
+
+    fn lend(&mut self, conn: ConnId) -> Option<(Vec<u8>, usize)> {
+        self.connections.lend(conn)
+    }
+
+    fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
+        self.connections.give_back(conn, body);
+        self.handle_frames(conn, &[], now);
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.settings.buffer_pool.age(now.mono_ms);
+        self.engine.tick(now, TIMERS_PER_TICK);
+        self.complaints.report_left_out(now);
+        self.refusals.report(now);
+        self.denials.report(now);
+        self.deliver(None, now);
+    }
+
+    /// Requests that waited go on in here, and sleeping workers are woken.
+    #[inline]
+    fn poll_dirty(&mut self, now: Now) -> Option<ConnId> {
+        let dirty = self.next_dirty(now);
+        if dirty.is_none() {
+            self.connections.end_turn();
+        }
+        dirty
+    }
+
+    #[inline]
+    fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
         if self.connections[conn].holds_back() {
             return None;
         }
@@ -306,31 +283,23 @@ impl Shard {
         Some(taken)
     }
 
-    /// Whether `take` has something to hand out.
     #[inline]
-    #[must_use]
-    pub fn has_chunks(&self, conn: ConnId) -> bool {
+    fn has_chunks(&self, conn: ConnId) -> bool {
         let connection = &self.connections[conn];
         !connection.holds_back() && connection.outbox().has_chunks()
     }
 
-    /// What to do about a connection's incoming bytes.
     #[inline]
-    #[must_use]
-    pub fn intake(&self, conn: ConnId) -> Intake {
+    fn intake(&self, conn: ConnId) -> Intake {
         self.connections[conn].intake()
     }
 
-    /// Whether `poll_dirty` has requests to handle that waited.
-    #[must_use]
-    pub fn has_resumed(&self) -> bool {
+    fn has_resumed(&self) -> bool {
         self.connections.has_resumed()
     }
 
-    /// When `tick` has to be called next, in milliseconds of `Now::mono_ms`.
     #[inline]
-    #[must_use]
-    pub fn deadline_ms(&self) -> Option<u64> {
+    fn deadline_ms(&self) -> Option<u64> {
         let Self { engine, settings, unread, complaints, refusals, denials, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
@@ -341,6 +310,22 @@ impl Shard {
             denials.deadline_ms(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.connections.outbox_bytes() == 0 && self.connections.slots() == 0
+    }
+
+    fn note_lost(&mut self, conn: ConnId, beside: isize, reason: &'static str, now: Now) {
+        self.log_lost(conn, beside, reason, now);
+    }
+
+    fn note_reset(&mut self, conn: ConnId) {
+        self.connections[conn].end_reason = EndReason::Reset;
     }
 }
 
@@ -398,18 +383,6 @@ impl Shard {
     /// What the other cores take of what all share.
     pub fn set_other_cores(&mut self, other_cores: OtherCores) {
         self.other_cores = other_cores;
-    }
-
-    /// Number of connections that came in on this core.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Whether every reply has left, on all connections.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
-        self.connections.outbox_bytes() == 0 && self.connections.slots() == 0
     }
 
     /// Whether nothing is left to be finished.

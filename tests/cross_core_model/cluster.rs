@@ -16,7 +16,7 @@ use ringgear::shard::cores::{Core, CoreSet, Cores};
 use ringgear::shard::fingerprint::{describe_message, describe_migrating};
 use ringgear::shard::remote::message::{ConnKey, Message, Rest};
 use ringgear::shard::remote::urgency::Urgency;
-use ringgear::shard::{Intake, MigratingConnection, Origin, OtherCores, Settings, Shard};
+use ringgear::shard::{Intake, MigratingConnection, Origin, OtherCores, Service, Settings, Shard};
 use ringgear::wire::{self, Command, Magic, PrioritySet};
 
 use crate::checks::Breach;

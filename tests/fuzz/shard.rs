@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use ringgear::engine::{self, ConnId, Now};
-use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::shard::{Origin, Service, Settings, Shard};
 
 /// When everything starts.
 pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };

@@ -5,8 +5,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,8 @@ impl Drop for Share {
 struct Log {
     text: Mutex<String>,
     grown: Condvar,
+    /// Whether all of it has been read.
+    is_read: AtomicBool,
 }
 
 impl Server {
@@ -135,7 +138,7 @@ impl Server {
     /// Starts a server with more options.
     pub(crate) fn start_with(contender: Contender, options: &[&str]) -> Option<Self> {
         match contender {
-            Contender::Gearmand => Self::start_gearmand(options),
+            Contender::Gearmand => Self::start_gearmand(options, &[]),
             ringgear => {
                 let (driver, cores) = ringgear.driver();
                 let options = [&["--threads", cores], options].concat();
@@ -169,7 +172,8 @@ impl Server {
         self.address.set_port(port);
     }
 
-    fn start_gearmand(options: &[&str]) -> Option<Self> {
+    /// Starts gearmand with these variables in its environment; `None` if it isn't installed.
+    pub(crate) fn start_gearmand(options: &[&str], variables: &[(&str, &str)]) -> Option<Self> {
         let path = tool("gearmand")?;
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -179,6 +183,7 @@ impl Server {
             let port = port.to_string();
             command.args(["-L", "127.0.0.1", "-p", &port, "-l", "stderr", "-P", ""]).args(options);
             forget_environment(&mut command);
+            command.envs(variables.iter().copied());
             let (child, log) = spawn(&mut command);
             let mut server = Self { child, address, log, _share: None };
             loop {
@@ -298,9 +303,12 @@ impl Server {
         sentence
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the end of the process and of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait_until("the server to end", || self.child.try_wait().expect("a child"))
+        let status = wait_until("the server to end", || self.child.try_wait().expect("a child"));
+        let is_read = || self.log.is_read.load(Ordering::Acquire).then_some(());
+        wait_until("the end of its log", is_read);
+        status
     }
 }
 
@@ -350,15 +358,19 @@ fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
             writer.grown.notify_all();
             line.clear();
         }
+        writer.is_read.store(true, Ordering::Release);
     });
     (child, log)
 }
 
-/// Where a tool is; `None` if this machine lacks it, for which the test is skipped.
+/// Where a tool is; `None` if this machine lacks it, for which the test is skipped. Searches the
+/// folders of PATH and the `sbin` beside each, which users don't have in theirs: nothing else, so
+/// that another PATH is another set of tools.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
-    let found = places.map(|place| Path::new(place).join(name)).find(|path| path.is_file());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path);
+    let places = folders.flat_map(|folder| [folder.clone(), folder.with_file_name("sbin")]);
+    let found = places.map(|place| place.join(name)).find(|path| path.is_file());
     if found.is_none() {
         skip(&format!("{name} is not installed"));
     }

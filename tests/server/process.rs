@@ -1,10 +1,17 @@
 //! A server's end and its return: signals, exit codes, and the port that is free again.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
+use std::process::Command;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, Server, each_contender, wait_until};
+use crate::harness::{Contender, PATIENCE, Server, each_contender, wait_until};
 
 each_contender!(
     a_term_signal_ends_it_within_a_second_with_clients_connected,
@@ -155,4 +162,36 @@ fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
             assert_eq!(server.port(), port);
         }
     }
+}
+
+/// A start by hand showed lines of a log, not that the server was ready, nor how to stop it.
+#[test]
+fn on_a_terminal_it_says_that_it_is_ready_and_how_to_stop_it() {
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
+    command.args(["--port", "0", "--io", "epoll"]).env_remove("GEARMAND_PORT");
+    let mut child = command.stderr(terminal.slave).spawn().expect("the server starts");
+    // Its copy of the terminal; the terminal is closed when the child has ended.
+    drop(command);
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(File::from(terminal.master)).lines();
+        lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = String::new();
+    while !said.contains("ready on 127.0.0.1:") {
+        let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        said.push_str(&line.unwrap_or_else(|_| panic!("not ready: {said}")));
+    }
+    assert!(said.ends_with("; Ctrl-C stops it"), "{said}");
+    let pid = Pid::from_raw(child.id().try_into().expect("a process id"));
+    kill(pid, Signal::SIGINT).expect("it lives");
+    assert_eq!(wait_until("its end", || child.try_wait().expect("a child")).code(), Some(0));
+
+    // A log that is read by programs has no such line.
+    let server = Server::start(Contender::RinggearEpoll).expect("this project's own");
+    let mut conn = Conn::open(server.address());
+    conn.sync().expect("it serves");
+    assert!(!server.log().contains("ready on"), "{}", server.log());
 }

@@ -22,7 +22,7 @@ use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, FunctionId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
 use ringgear::protocol::log_level::FixedLevel;
-use ringgear::shard::{Intake, Origin, Settings, Shard};
+use ringgear::shard::{Intake, Origin, Service, Settings, Shard};
 use ringgear::wire::Command as C;
 
 use crate::mesh::Mesh;

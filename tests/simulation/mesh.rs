@@ -15,7 +15,7 @@ use ringgear::engine::{ConnId, FunctionId, JobId, Now};
 use ringgear::shard::cores::{Core, CoreSet, Cores};
 use ringgear::shard::remote::message::{HomeConnId, Message};
 use ringgear::shard::{
-    Intake, MigratingConnection, Origin, OtherCores, Settings, Shard, TooManyConnections,
+    Intake, MigratingConnection, Origin, OtherCores, Service, Settings, Shard, TooManyConnections,
 };
 use ringgear::wire::outbox::Chunk;
 

@@ -16,7 +16,7 @@ use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, FunctionId, Now};
 use ringgear::protocol::admin::Identity;
 use ringgear::protocol::log_level::FixedLevel;
-use ringgear::shard::{Origin, Settings, Shard};
+use ringgear::shard::{Origin, Service, Settings, Shard};
 use ringgear::wire::Command as C;
 
 use crate::mesh::Mesh;

@@ -251,7 +251,8 @@ fn children(parent: u32) -> Vec<Pid> {
     found
 }
 
-/// Where PostgreSQL's programs are; Debian keeps them out of the path.
+/// Where PostgreSQL's programs are. Debian keeps them out of the path: for programs in /usr/bin
+/// they are in /usr/lib/postgresql. Nothing but PATH says where to look.
 fn binaries() -> Option<PathBuf> {
     let complete = |folder: &Path| {
         ["initdb", "postgres", "pg_basebackup"].iter().all(|name| folder.join(name).is_file())
@@ -262,8 +263,9 @@ fn binaries() -> Option<PathBuf> {
             return Some(folder);
         }
     }
-    let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter_map(|folder| fs::read_dir(folder.with_file_name("lib").join("postgresql")).ok())
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("bin"))

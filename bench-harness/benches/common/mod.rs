@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 
 use ringgear::engine::{ConnId, Engine, Now, Outcome, Settings};
-use ringgear::shard::{Origin, Shard};
+use ringgear::shard::{Origin, Service, Shard};
 use ringgear::wire::{Command, Magic, Payload, Priority, Submit, encode};
 
 /// The time, which stands still.

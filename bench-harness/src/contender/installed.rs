@@ -8,7 +8,7 @@ use anyhow::Result;
 use rusqlite::{Connection, params};
 
 use super::Kind;
-use crate::locate::first_line;
+use crate::locate::output;
 use crate::process::{Persistence, Start};
 
 /// One worker woken per job spares the stampede, and a wide hash table keeps the chains of unique
@@ -68,9 +68,7 @@ pub(super) fn command(kind: Kind, program: &Path, port: u16, start: &Start<'_>) 
 
 /// Why a gearmand can't keep its queue in a file: that is a plug-in, which a build may lack.
 pub(super) fn no_queue_in_sqlite(program: &Path) -> Option<String> {
-    let help = Command::new(program).arg("--help").output();
-    let help = help.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-    let is_there = String::from_utf8_lossy(&help).contains("--libsqlite3-db");
+    let is_there = output(program, &["--help"]).contains("--libsqlite3-db");
     (!is_there).then(|| "its build has no --queue-type libsqlite3".to_owned())
 }
 
@@ -107,9 +105,4 @@ pub(super) fn not_perl(program: &Path) -> Option<String> {
     let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let is_perl = first.starts_with(b"#!") && String::from_utf8_lossy(first).contains("perl");
     (!is_perl).then(|| format!("{} isn't the Perl server", program.display()))
-}
-
-pub(super) fn perl_version() -> String {
-    let program = "use Gearman::Server; print 'Gearman::Server ', Gearman::Server->VERSION";
-    first_line(Path::new("perl"), &["-e", program])
 }

@@ -11,21 +11,22 @@ pub(crate) mod ringgear;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::ringgear::io::{self, Driver};
 use anyhow::{Error, Result};
 
 use crate::data_dir::disk_bytes;
 use crate::locate::{self, first_line};
-use crate::options::{EventLoop, RunOptions};
+use crate::options::RunOptions;
 use crate::process::{Server, Start};
+use crate::relay::RING_ENTRIES;
 use crate::scenario::{Scenario, Work, plan};
 use crate::wire_protocol::Protocol;
 
-/// A server that can be measured.
+/// A server that can be measured: its name in options and tables, and what it is, for readers of
+/// the results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contender {
-    /// Its name in options and tables.
     pub(crate) name: &'static str,
-    /// What it is, for readers of the results.
     pub(crate) about: &'static str,
     kind: Kind,
 }
@@ -47,7 +48,7 @@ enum Kind {
     Beanstalkd,
     Redis,
     /// The floor.
-    Relay(EventLoop),
+    Relay(&'static str),
 }
 
 const fn contender(name: &'static str, about: &'static str, kind: Kind) -> Contender {
@@ -117,14 +118,13 @@ impl Contender {
              but in `durable` appendonly with appendfsync always",
             Kind::Redis,
         ),
-        contender("floor-uring", FLOOR, Kind::Relay(EventLoop::Uring)),
-        contender("floor-epoll", FLOOR, Kind::Relay(EventLoop::Epoll)),
+        contender("floor-uring", FLOOR, Kind::Relay("uring")),
+        contender("floor-epoll", FLOOR, Kind::Relay("epoll")),
     ];
 
-    /// The C server with its defaults.
-    pub(crate) fn gearmand() -> Self {
-        let defaults = Kind::Gearmand { built: false, tuned: false };
-        contender("gearmand", "", defaults)
+    /// The contender of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name == name)
     }
 
     pub(crate) fn protocol(self) -> Protocol {
@@ -172,12 +172,11 @@ impl Contender {
             Err(why) => return Some(why),
         };
         let needs_uring = match self.kind {
-            Kind::Ringgear(io, _) => io != EventLoop::Epoll.name(),
-            Kind::Relay(io) => io == EventLoop::Uring,
+            Kind::Ringgear(io, _) | Kind::Relay(io) => io != "epoll",
             kind => kind == Kind::Postgres,
         };
-        if needs_uring && let Err(error) = io_uring::IoUring::new(2) {
-            return Some(format!("the kernel refuses io_uring: {error}"));
+        if needs_uring && let Err(error) = io::choose(Driver::Uring, 1, RING_ENTRIES) {
+            return Some(error.to_string());
         }
         match self.kind {
             Kind::Perl => installed::not_perl(&program),
@@ -260,7 +259,7 @@ impl Contender {
             Kind::Postgres => postgres::command(&program, options, start)?,
             Kind::Relay(io) => {
                 let mut command = Command::new(program);
-                command.args(["relay", "--io", io.name(), "--port", "0"]);
+                command.args(["relay", "--io", io, "--port", "0"]);
                 command
             }
             kind => {
@@ -274,13 +273,18 @@ impl Contender {
     /// Its version, in one line.
     pub(crate) fn version(self, options: &RunOptions) -> String {
         let program = self.program(options);
+        let unknown = || "unknown".to_owned();
         let said = |argument: &str| match &program {
-            Ok(program) => first_line(program, &[argument]),
+            Ok(program) => first_line(program, &[argument]).unwrap_or_else(unknown),
             Err(why) => why.clone(),
         };
         match self.kind {
             Kind::Postgres => format!("{} on {}", said("--version"), postgres::version(options)),
-            Kind::Perl => installed::perl_version(),
+            Kind::Perl => {
+                let program =
+                    "use Gearman::Server; print 'Gearman::Server ', Gearman::Server->VERSION";
+                first_line("perl", &["-e", program]).unwrap_or_else(unknown)
+            }
             Kind::Beanstalkd => said("-v"),
             Kind::Relay(_) => format!("bench-harness {}", env!("CARGO_PKG_VERSION")),
             _ => said("--version"),
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_description_of_the_tuned_gearmand_names_its_options() {
-        let tuned = Contender::ALL.iter().find(|it| it.name == "gearmand-tuned").unwrap();
+        let tuned = Contender::named("gearmand-tuned").unwrap();
         for option in installed::TUNED {
             assert!(tuned.about.contains(option), "{option}");
         }

@@ -4,10 +4,11 @@
 //! least squares, rises by no more than is allowed from end to end: single samples swing with what
 //! is in flight.
 
+use loadgen::units::bytes;
 use serde::Serialize;
 
 use super::workload::Outcome;
-use crate::format::{bytes, number};
+use crate::format::number;
 
 const MIB: f64 = 1024.0 * 1024.0;
 

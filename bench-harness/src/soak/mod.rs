@@ -18,7 +18,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
+use clap::ValueEnum as _;
 use loadgen::LiveCounts;
+use loadgen::units::{bytes, count};
 use ringgear::io::machine::processors;
 use ringgear::wire::{Command, Magic, encode};
 
@@ -27,10 +29,12 @@ use self::watch::Admin;
 use self::workload::Workload;
 use crate::contender::ringgear as ours;
 use crate::data_dir::DataDir;
+use crate::format::number;
 use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
 use crate::process::{Cores, Cpu, Memory, Persistence, Server, Start, raise_descriptors};
+use crate::progress::span;
 use crate::run_dir;
 use crate::sample;
 use crate::wire::Wire;
@@ -117,10 +121,10 @@ impl<'a> Soak<'a> {
         let threads = options.threads;
         let start = Start { cores: &cores, persistence, threads, patience: START_TIME };
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
-        let mut command = ours::command(&program, options.io.name(), &start);
+        let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;
-        let (admin, version) =
-            (Admin::connect(server.address)?, first_line(&program, &["--version"]));
+        let admin = Admin::connect(server.address)?;
+        let version = first_line(&program, &["--version"]).unwrap_or_default();
         let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, LiveCounts::default());
         Ok(Self { options, server, version, admin, start: Instant::now(), rows, slowest, counts })
     }
@@ -136,7 +140,7 @@ impl<'a> Soak<'a> {
                 next_row += self.options.every;
                 self.counts = workload.counts();
                 let row = self.row(self.start.elapsed() < under_load)?;
-                eprintln!("{}", progress(&row));
+                eprintln!("{}", progress(&row, under_load));
                 self.rows.push(row);
                 sample::write(&folder.join(report::SAMPLES), &self.rows)?;
             } else {
@@ -239,7 +243,7 @@ impl<'a> Soak<'a> {
     }
 
     fn heading(&self, data_dir: Option<&DataDir>) -> String {
-        let SoakOptions { minutes, rate, churn, worker_crash, io, threads, .. } = self.options;
+        let SoakOptions { minutes, churn, worker_crash, threads, .. } = self.options;
         let mut text = format!(
             "# {} {}\n\n```sh\n{}\n```\n\n{}",
             run_dir::today(),
@@ -249,11 +253,12 @@ impl<'a> Soak<'a> {
         );
         let _ = writeln!(
             text,
-            "* {}, `--io {} --threads {threads}`; {minutes} minutes of {rate} jobs/s, {churn} \
+            "* {}, `--io {} --threads {threads}`; {minutes} minutes of {} jobs/s, {churn} \
              connections replaced a second, {} % of jobs lose their worker; `status` and `workers` \
              once a second.",
             self.version,
-            io.name(),
+            io_name(self.options),
+            number(self.options.rate),
             worker_crash * 100.0
         );
         if let Some(data_dir) = data_dir {
@@ -263,17 +268,24 @@ impl<'a> Soak<'a> {
     }
 }
 
-/// One row in one line.
-fn progress(row: &Row) -> String {
+/// As `--io` spells it.
+fn io_name(options: &SoakOptions) -> String {
+    options.io.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
+}
+
+/// One row in one line, and how much of the time under load is left.
+fn progress(row: &Row, under_load: Duration) -> String {
+    let whole = under_load.as_secs_f64();
     format!(
-        "{:>6.0} s {:>8.0} jobs/s {:>8.1} MiB {:>4} descriptors {:>5} connections {:>6} jobs \
-         {} faults",
-        row.seconds,
-        row.jobs_per_second,
-        row.rss_bytes / 1024.0 / 1024.0,
+        "{} of {}, {} left: {} jobs/s  {}  {} descriptors  {} connections  {} jobs  {} faults",
+        span(row.seconds),
+        span(whole),
+        span((whole - row.seconds).max(0.0)),
+        number(row.jobs_per_second),
+        bytes(row.rss_bytes),
         row.descriptors,
         row.connections,
-        row.jobs,
+        count(row.jobs),
         row.faults
     )
 }

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use loadgen::units::{count, time};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::checks::{Check, Row};
 use super::workload::Outcome;
-use crate::format::{number, time};
+use crate::format::number;
 use crate::sample;
 
 /// The file of the raw samples.
@@ -55,7 +56,8 @@ fn loads(outcomes: &[Outcome]) -> String {
          faults |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for it in outcomes {
-        let Outcome { name, about, jobs, reruns, replaced, .. } = it;
+        let Outcome { name, about, .. } = it;
+        let [jobs, reruns, replaced] = [it.jobs, it.reruns, it.replaced].map(count);
         let [p50, p99, max] = [it.p50_us, it.p99_us, it.max_us].map(time);
         let faults = it.faults();
         let _ = writeln!(

@@ -1,12 +1,12 @@
 //! The epoll driver (mio): readiness in, reads and writes out. Runs where io_uring is refused.
 //!
 //! Sockets are registered once for both directions, edge-triggered; the driver remembers which of
-//! them are ready. A turn reads what became ready, lets the shard handle it, and then writes each
-//! dirty connection once. Knows the shard's contract and nothing of Gearman.
+//! them are ready. A turn reads what became ready, lets the service handle it, and then writes each
+//! dirty connection once. Knows the service's contract and nothing of Gearman.
 //!
 //! Invariant: a connection whose bytes may wait in the kernel is `readable` until a read came back
-//! short, and is in `ready` whenever the shard wants to read it. No connection reads or writes more
-//! than its share in one turn.
+//! short, and is in `ready` whenever the service wants to read it. No connection reads or writes
+//! more than its share in one turn.
 
 use std::io::{Error, ErrorKind, Read as _};
 use std::net::SocketAddr;
@@ -26,8 +26,9 @@ use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
 use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
-use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
-use crate::shard::{Intake, Origin, Shard};
+use crate::io::links::{Links, Socket};
+use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::shard::{Intake, Origin, Service};
 
 const EVENTS_PER_TURN: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 256;
@@ -40,7 +41,7 @@ const WRITES_PER_TURN: usize = 16;
 
 const TOKEN_SIGNALS: Token = Token(usize::MAX);
 const TOKEN_WAKEUP: Token = Token(usize::MAX - 1);
-/// Listeners have tokens from here on, below those; connections have the shard's numbers.
+/// Listeners have tokens from here on, below those; connections have the service's numbers.
 const TOKEN_LISTENERS: usize = usize::MAX - 1024;
 
 struct Connection {
@@ -77,11 +78,11 @@ impl Read {
     }
 }
 
-struct Epoll {
+struct Epoll<L: Links> {
     poll: Poll,
-    runtime: CoreRuntime,
+    runtime: CoreRuntime<L>,
     listeners: Vec<TcpListener>,
-    /// By the shard's numbers.
+    /// By the service's numbers.
     connections: Vec<Option<Connection>>,
     /// Connections to be read in this turn or the next.
     ready: Vec<ConnId>,
@@ -94,7 +95,7 @@ struct Epoll {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
+pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>) -> Result<(), DriverError> {
     let poll = Poll::new()?;
     let sockets = std::mem::take(&mut runtime.listeners).into_iter();
     let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
@@ -104,7 +105,7 @@ pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
     }
     let pipe = runtime.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
-    let wakeup = runtime.mailbox.wakeup_fd().as_raw_fd();
+    let wakeup = runtime.mailbox().wakeup_fd().as_raw_fd();
     poll.registry().register(&mut SourceFd(&wakeup), TOKEN_WAKEUP, Interest::READABLE)?;
     let driver = Epoll {
         poll,
@@ -120,8 +121,10 @@ pub(super) fn run(mut runtime: CoreRuntime) -> Result<(), DriverError> {
     driver.serve()
 }
 
-impl EventSource for Epoll {
-    fn runtime(&mut self) -> &mut CoreRuntime {
+impl<L: Links> EventSource for Epoll<L> {
+    type Links = L;
+
+    fn runtime(&mut self) -> &mut CoreRuntime<L> {
         &mut self.runtime
     }
 
@@ -186,16 +189,16 @@ impl EventSource for Epoll {
             if !connection.writable {
                 break;
             }
-            let shard = &mut self.runtime.shard;
-            let next = || shard.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
+            let service = &mut self.runtime.service;
+            let next = || service.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
             let Some(mut sending) = connection.sending.take().or_else(next) else { break };
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             let socket = SockRef::from(&connection.stream);
             match socket.send_with_flags(sending.rest(), sending.flags()) {
-                Ok(bytes) if sending.advance(bytes) => shard.sent(conn, sending.chunk, now),
+                Ok(bytes) if sending.advance(bytes) => service.sent(conn, sending.chunk, now),
                 Ok(_) => {
                     connection.sending = Some(sending);
-                    shard.sent_some(conn, now);
+                    service.sent_some(conn, now);
                 }
                 Err(error) => {
                     connection.sending = Some(sending);
@@ -208,13 +211,13 @@ impl EventSource for Epoll {
             }
         }
         let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
-        match self.runtime.shard.intake(conn) {
+        match self.runtime.service.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Move => return self.hand_over(conn, now),
             Intake::Read | Intake::Direct | Intake::Pause => {}
         }
         if connection.writable
-            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
+            && (connection.sending.is_some() || self.runtime.service.has_chunks(conn))
         {
             self.unfinished.push(conn);
         }
@@ -222,7 +225,7 @@ impl EventSource for Epoll {
     }
 }
 
-impl Epoll {
+impl<L: Links> Epoll<L> {
     fn serve(mut self) -> Result<(), DriverError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.runtime.clock.now();
@@ -234,8 +237,8 @@ impl Epoll {
         Ok(())
     }
 
-    fn shard(&mut self) -> &mut Shard {
-        &mut self.runtime.shard
+    fn service(&mut self) -> &mut L::Service {
+        &mut self.runtime.service
     }
 
     /// Waits for events or the next deadline; returns the time.
@@ -247,7 +250,7 @@ impl Epoll {
                 _ => {}
             }
         }
-        self.runtime.mailbox.mark_awake();
+        self.runtime.mailbox().mark_awake();
         Ok(self.runtime.clock.now())
     }
 
@@ -282,7 +285,7 @@ impl Epoll {
         for event in events {
             match event.token() {
                 TOKEN_SIGNALS => self.handle_signals(now),
-                TOKEN_WAKEUP => self.runtime.mailbox.clear_wakeup(),
+                TOKEN_WAKEUP => self.runtime.mailbox().clear_wakeup(),
                 Token(token) if token >= TOKEN_LISTENERS => self.acceptable = true,
                 Token(token) => {
                     let conn = ConnId::from_index(token);
@@ -311,10 +314,10 @@ impl Epoll {
         self.queue_read(conn);
     }
 
-    /// Queues a connection to be read, if it is readable and the shard wants to read it.
+    /// Queues a connection to be read, if it is readable and the service wants to read it.
     fn queue_read(&mut self, conn: ConnId) {
         let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
-        let wanted = matches!(self.runtime.shard.intake(conn), Intake::Read | Intake::Direct);
+        let wanted = matches!(self.runtime.service.intake(conn), Intake::Read | Intake::Direct);
         if connection.readable && !connection.queued && wanted && self.runtime.lifecycle.reads() {
             connection.queued = true;
             self.ready.push(conn);
@@ -323,7 +326,7 @@ impl Epoll {
 
     fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
         let origin = Origin { fd: stream.as_raw_fd(), peer };
-        let Ok(conn) = self.shard().connect(origin, now) else { return };
+        let Ok(conn) = self.service().connect(origin, now) else { return };
         self.attach(conn, stream, now);
     }
 
@@ -334,7 +337,7 @@ impl Epoll {
         {
             let remedy = "raise the sysctl fs.epoll.max_user_watches";
             warn!(%error, "connection dropped: it can't be polled; {remedy}");
-            self.shard().disconnect(conn, now);
+            self.service().disconnect(conn, now);
             return;
         }
         if self.connections.len() <= conn.index() {
@@ -357,18 +360,20 @@ impl Epoll {
         connection.output.heard();
         for _ in 0..READS_PER_TURN {
             let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
-            let read = match self.runtime.shard.intake(conn) {
+            let read = match self.runtime.service.intake(conn) {
                 Intake::Read => {
                     let result = (&connection.stream).read(&mut self.read_buffer);
                     let read = Read::of(result, READ_BYTES);
                     if let Read::Bytes(bytes, _) = read {
                         let bytes = self.read_buffer.get(..bytes).unwrap_or_default();
-                        self.runtime.shard.received(conn, bytes, now);
+                        self.runtime.service.received(conn, bytes, now);
                     }
                     read
                 }
                 Intake::Direct => {
-                    let Some((mut body, capacity)) = self.runtime.shard.lend(conn) else { return };
+                    let Some((mut body, capacity)) = self.runtime.service.lend(conn) else {
+                        return;
+                    };
                     let space = body.spare_capacity_mut();
                     let space = space.get_mut(..capacity).unwrap_or_default();
                     let read = Read::of(SockRef::from(&connection.stream).recv(space), capacity);
@@ -379,7 +384,7 @@ impl Epoll {
                             body.set_len(body.len() + bytes);
                         }
                     }
-                    self.runtime.shard.give_back(conn, body, now);
+                    self.runtime.service.give_back(conn, body, now);
                     read
                 }
                 Intake::Pause | Intake::Move | Intake::Close => return,
@@ -393,7 +398,7 @@ impl Epoll {
                 }
                 Read::End => {
                     connection.readable = false;
-                    return self.runtime.shard.ended(conn, now);
+                    return self.runtime.service.ended(conn, now);
                 }
                 Read::Broken(error) => return self.break_off(conn, &error, now),
             }
@@ -403,9 +408,9 @@ impl Epoll {
 
     /// Sends a connection to the core that it migrates to.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(hand_over) = self.runtime.begin_hand_over(conn) else { return };
         let Some(mut connection) = self.connections[conn.index()].take() else {
-            return self.runtime.shard.cancel_hand_over(hand_over);
+            return self.runtime.cancel_hand_over(hand_over);
         };
         // The descriptor stays open, so it doesn't leave epoll by itself.
         let _ = self.poll.registry().deregister(&mut connection.stream);
@@ -426,7 +431,7 @@ impl Epoll {
         if let Some(mut connection) = self.connections[conn.index()].take() {
             // Closing the socket takes it out of epoll, too; this only tells mio.
             let _ = self.poll.registry().deregister(&mut connection.stream);
-            self.runtime.shard.disconnect(conn, now);
+            self.runtime.service.disconnect(conn, now);
         }
     }
 }

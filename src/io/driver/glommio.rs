@@ -2,11 +2,11 @@
 //!
 //! Each listener and each connection has a task, and so has the pipe of signals. Glommio tries a
 //! plain receive first and puts a poll on its ring where that found nothing. What tasks hand to the
-//! shard wakes the turn's task, which runs behind all tasks of a batch: it sends once on each dirty
-//! connection, and fires timers. Knows the shard's contract and nothing of Gearman.
+//! service wakes the turn's task, which runs behind all tasks of a batch: it sends once on each
+//! dirty connection, and fires timers. Knows the service's contract and nothing of Gearman.
 //!
 //! Invariant: `Glommio` is borrowed within one poll of one task and never across an await. A
-//! connection that the shard wants to read has a poll in flight, is scheduled, or is in `rearm`.
+//! connection that the service wants to read has a poll in flight, is scheduled, or is in `rearm`.
 //! Tasks never wake themselves: glommio looks at its ring only when no task is left to run.
 
 use std::cell::RefCell;
@@ -34,8 +34,9 @@ use crate::engine::{ConnId, Now};
 use crate::io::cores::numbers::Number;
 use crate::io::host::accept::{self, AcceptPause};
 use crate::io::host::liveness::Output;
-use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
-use crate::shard::{Intake, Origin, Shard};
+use crate::io::links::{Links, Socket};
+use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::shard::{Intake, Origin, Service};
 
 mod setup;
 
@@ -60,24 +61,24 @@ struct Connection {
     stream: TcpStream,
     /// Its number in lists. Its descriptor changes when it migrates.
     number: Number,
-    /// Tells it from earlier connections with its number in the shard.
+    /// Tells it from earlier connections with its number in the service.
     serial: u64,
     /// Its task's, once that has run.
     waker: Option<Waker>,
     sending: Option<Sending>,
     /// The socket took less than was to be sent: the task waits until it takes more.
     blocked: bool,
-    /// The task doesn't wait for bytes, as the shard wanted none.
+    /// The task doesn't wait for bytes, as the service wanted none.
     paused: bool,
     output: Output,
 }
 
 /// What all tasks work on.
-struct Glommio {
-    runtime: CoreRuntime,
+struct Glommio<L: Links> {
+    runtime: CoreRuntime<L>,
     /// Submissions that a ring of the io_uring driver would have room for.
     ring_entries: u32,
-    /// By the shard's numbers.
+    /// By the service's numbers.
     connections: Vec<Option<Connection>>,
     /// For the next connection.
     serial: u64,
@@ -99,18 +100,21 @@ struct Glommio {
     kick: Option<Timer>,
 }
 
-type Shared = Rc<RefCell<Glommio>>;
+type Shared<L> = Rc<RefCell<Glommio<L>>>;
 
 /// Serves until a signal ends it.
-pub(super) fn run(runtime: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
+pub(super) fn run<L: Links>(runtime: CoreRuntime<L>, ring_entries: u32) -> Result<(), DriverError> {
     setup::executor(runtime.busy_poll, ring_entries)?.run(serve(runtime, ring_entries))
 }
 
-async fn serve(mut runtime: CoreRuntime, ring_entries: u32) -> Result<(), DriverError> {
+async fn serve<L: Links>(
+    mut runtime: CoreRuntime<L>,
+    ring_entries: u32,
+) -> Result<(), DriverError> {
     let listeners = std::mem::take(&mut runtime.listeners);
     let pipe = runtime.lifecycle.pipe().as_fd().try_clone_to_owned()?;
-    let wakeup = runtime.mailbox.wakeup_fd().try_clone_to_owned()?;
-    let shared: Shared = Rc::new(RefCell::new(Glommio::new(runtime, ring_entries)));
+    let wakeup = runtime.mailbox().wakeup_fd().try_clone_to_owned()?;
+    let shared: Shared<L> = Rc::new(RefCell::new(Glommio::new(runtime, ring_entries)));
     for listener in listeners {
         let acceptor = spawn_local(accept_loop(Rc::clone(&shared), listener));
         shared.borrow_mut().acceptors.push(acceptor);
@@ -144,7 +148,7 @@ async fn readable(descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
 }
 
 /// A task that calls `act` whenever a descriptor is readable, or might be.
-async fn watch(shared: Shared, descriptor: OwnedFd, act: fn(&mut Glommio)) {
+async fn watch<L: Links>(shared: Shared<L>, descriptor: OwnedFd, act: fn(&mut Glommio<L>)) {
     loop {
         if readable(descriptor.as_fd()).await.is_err() {
             Timer::new(DESCRIPTORS_PAUSE).await;
@@ -154,7 +158,7 @@ async fn watch(shared: Shared, descriptor: OwnedFd, act: fn(&mut Glommio)) {
 }
 
 /// A listener's task.
-async fn accept_loop(shared: Shared, listener: TcpListener) {
+async fn accept_loop<L: Links>(shared: Shared<L>, listener: TcpListener) {
     loop {
         let pauses = match readable(listener.as_fd()).await {
             Ok(()) => accept_some(&shared, &listener),
@@ -167,13 +171,13 @@ async fn accept_loop(shared: Shared, listener: TcpListener) {
 }
 
 /// Gives a connection its task.
-fn spawn(shared: &Shared, conn: ConnId, serial: u64) {
+fn spawn<L: Links>(shared: &Shared<L>, conn: ConnId, serial: u64) {
     let shared = Rc::clone(shared);
     spawn_local(poll_fn(move |cx| shared.borrow_mut().poll(conn, serial, cx))).detach();
 }
 
 /// Accepts what has come, and gives each connection its task. Returns whether accepting pauses.
-fn accept_some(shared: &Shared, listener: &TcpListener) -> bool {
+fn accept_some<L: Links>(shared: &Shared<L>, listener: &TcpListener) -> bool {
     for _ in 0..ACCEPTS_PER_TURN {
         match listener.accept() {
             Ok((stream, address)) => {
@@ -230,8 +234,10 @@ fn socket<T>(stream: &TcpStream, act: impl FnOnce(SockRef<'_>) -> T) -> T {
     act(SockRef::from(&descriptor))
 }
 
-impl EventSource for Glommio {
-    fn runtime(&mut self) -> &mut CoreRuntime {
+impl<L: Links> EventSource for Glommio<L> {
+    type Links = L;
+
+    fn runtime(&mut self) -> &mut CoreRuntime<L> {
         &mut self.runtime
     }
 
@@ -273,16 +279,16 @@ impl EventSource for Glommio {
             if connection.blocked {
                 break;
             }
-            let shard = &mut self.runtime.shard;
-            let next = || shard.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
+            let service = &mut self.runtime.service;
+            let next = || service.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
             let Some(mut sending) = connection.sending.take().or_else(next) else { break };
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             let flags = sending.flags() | libc::MSG_DONTWAIT;
             match socket(&connection.stream, |it| it.send_with_flags(sending.rest(), flags)) {
-                Ok(bytes) if sending.advance(bytes) => shard.sent(conn, sending.chunk, now),
+                Ok(bytes) if sending.advance(bytes) => service.sent(conn, sending.chunk, now),
                 Ok(_) => {
                     connection.sending = Some(sending);
-                    shard.sent_some(conn, now);
+                    service.sent_some(conn, now);
                 }
                 Err(error) => {
                     connection.sending = Some(sending);
@@ -298,7 +304,7 @@ impl EventSource for Glommio {
             }
         }
         let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
-        match self.runtime.shard.intake(conn) {
+        match self.runtime.service.intake(conn) {
             Intake::Close => return self.drop_connection(conn, now),
             Intake::Read | Intake::Direct => {
                 if std::mem::take(&mut connection.paused) {
@@ -309,15 +315,15 @@ impl EventSource for Glommio {
             Intake::Pause => {}
         }
         if !connection.blocked
-            && (connection.sending.is_some() || self.runtime.shard.has_chunks(conn))
+            && (connection.sending.is_some() || self.runtime.service.has_chunks(conn))
         {
             self.unfinished.push(conn);
         }
     }
 }
 
-impl Glommio {
-    fn new(runtime: CoreRuntime, ring_entries: u32) -> Self {
+impl<L: Links> Glommio<L> {
+    fn new(runtime: CoreRuntime<L>, ring_entries: u32) -> Self {
         Self {
             runtime,
             ring_entries,
@@ -335,8 +341,8 @@ impl Glommio {
         }
     }
 
-    fn shard(&mut self) -> &mut Shard {
-        &mut self.runtime.shard
+    fn service(&mut self) -> &mut L::Service {
+        &mut self.runtime.service
     }
 
     fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
@@ -345,7 +351,7 @@ impl Glommio {
 
     /// Has the turn run; other threads needn't wake this core then.
     fn wake(&mut self) {
-        self.runtime.mailbox.mark_awake();
+        self.runtime.mailbox().mark_awake();
         self.waker.iter().for_each(Waker::wake_by_ref);
     }
 
@@ -353,7 +359,7 @@ impl Glommio {
     fn run_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
         let now = self.runtime.clock.now();
         keep(&mut self.waker, cx);
-        self.runtime.mailbox.mark_awake();
+        self.runtime.mailbox().mark_awake();
         if self.kick.as_mut().is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
             self.kick = None;
             for conn in std::mem::take(&mut self.rearm) {
@@ -374,9 +380,9 @@ impl Glommio {
 
     /// Has the turn run at its next deadline.
     fn set_timer(&mut self, now: Now, cx: &mut Context<'_>) {
-        let shard = &self.runtime.shard;
+        let service = &self.runtime.service;
         let submissions = self.ring_entries as usize * setup::SUBMISSIONS_FACTOR;
-        let is_guarded = shard.connections() > submissions / GUARDED_SHARE;
+        let is_guarded = service.connections() > submissions / GUARDED_SHARE;
         let guard = is_guarded.then_some(now.mono_ms + GUARD_MS);
         let deadline_ms = self.runtime.deadline_ms(now, guard);
         let Some(wait_ms) = wait_ms(now, deadline_ms) else { return };
@@ -397,7 +403,7 @@ impl Glommio {
     }
 
     fn clear_wakeup(&mut self) {
-        self.runtime.mailbox.clear_wakeup();
+        self.runtime.mailbox().clear_wakeup();
         self.wake();
     }
 
@@ -413,7 +419,7 @@ impl Glommio {
         self.accept_pause.accepted();
         let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer };
-        let conn = self.shard().connect(origin, now).ok()?;
+        let conn = self.service().connect(origin, now).ok()?;
         Some((conn, self.attach(conn, stream.into(), number, now)))
     }
 
@@ -457,7 +463,7 @@ impl Glommio {
                     self.wake();
                 }
                 Ok(0) => {
-                    self.shard().ended(conn, now);
+                    self.service().ended(conn, now);
                     self.wake();
                 }
                 Err(error)
@@ -473,7 +479,7 @@ impl Glommio {
         Poll::Pending
     }
 
-    /// Receives once, as the shard wants it. Other cores' messages are received after the bytes
+    /// Receives once, as the service wants it. Other cores' messages are received after the bytes
     /// and handled before them, as the order of a turn demands.
     fn read(
         &mut self,
@@ -486,24 +492,24 @@ impl Glommio {
         };
         let Self { runtime, read_buffer, .. } = self;
         let reads = runtime.lifecycle.reads();
-        match if reads { runtime.shard.intake(conn) } else { Intake::Pause } {
+        match if reads { runtime.service.intake(conn) } else { Intake::Pause } {
             Intake::Read => {
                 let bytes = ready!(connection.poll_read(cx, read_buffer))?;
                 runtime.receive_messages(now);
                 let received = read_buffer.get(..bytes).unwrap_or_default();
                 if !received.is_empty() {
-                    runtime.shard.received(conn, received, now);
+                    runtime.service.received(conn, received, now);
                 }
                 Poll::Ready(Ok(bytes))
             }
             Intake::Direct => {
                 ready!(connection.poll_read(cx, &mut []))?;
-                let Some((mut body, capacity)) = runtime.shard.lend(conn) else {
+                let Some((mut body, capacity)) = runtime.service.lend(conn) else {
                     return Poll::Pending;
                 };
                 let result = connection.receive(&mut body, capacity);
                 runtime.receive_messages(now);
-                runtime.shard.give_back(conn, body, now);
+                runtime.service.give_back(conn, body, now);
                 Poll::Ready(result)
             }
             Intake::Pause | Intake::Move | Intake::Close => {
@@ -539,10 +545,10 @@ impl Glommio {
         };
         connection.blocked = false;
         if is_sent {
-            self.shard().sent(conn, sending.chunk, now);
+            self.service().sent(conn, sending.chunk, now);
         } else {
             connection.sending = Some(sending);
-            self.shard().sent_some(conn, now);
+            self.service().sent_some(conn, now);
         }
         self.unfinished.push(conn);
         self.wake();
@@ -552,15 +558,15 @@ impl Glommio {
     /// Sends a connection to the core that it migrates to. Its task ends with what it polls, so it
     /// is a copy of the descriptor that is sent.
     fn hand_over(&mut self, conn: ConnId, now: Now) {
-        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(hand_over) = self.runtime.begin_hand_over(conn) else { return };
         let place = &mut self.connections[conn.index()];
         let copy = place.as_ref().map(|it| socket(&it.stream, |socket| socket.try_clone()));
         let Some(Ok(copy)) = copy else {
-            self.shard().cancel_hand_over(hand_over);
+            self.runtime.cancel_hand_over(hand_over);
             return self.wake();
         };
         let Some(connection) = place.take() else {
-            return self.shard().cancel_hand_over(hand_over);
+            return self.runtime.cancel_hand_over(hand_over);
         };
         connection.wake();
         let socket = Socket::Copy(copy.into(), connection.number);
@@ -579,7 +585,7 @@ impl Glommio {
     fn drop_connection(&mut self, conn: ConnId, now: Now) {
         if let Some(connection) = self.connections[conn.index()].take() {
             connection.wake();
-            self.runtime.shard.disconnect(conn, now);
+            self.runtime.service.disconnect(conn, now);
             self.wake();
         }
     }
@@ -611,10 +617,10 @@ mod tests {
     use super::*;
     use crate::io::cores::mesh::mesh;
     use crate::io::host::clock::Clock;
-    use crate::io::runtime::Envelope;
-    use crate::shard::Settings;
+    use crate::io::links::Envelope;
     use crate::shard::cores::Cores;
     use crate::shard::remote::message::{HomeConnId, Message};
+    use crate::shard::{Settings, Shard};
 
     /// Runs a test where the kernel lets glommio run.
     fn run(test: impl Future<Output = ()>) {
@@ -719,8 +725,8 @@ mod tests {
             poll_fn(|cx| {
                 let ended = driver.poll(conn, serial, cx);
                 assert!(ended.is_pending());
-                let is_handled = driver.runtime.shard.has_chunks(conn);
-                assert!(!is_handled || !driver.runtime.mailbox.has_work());
+                let is_handled = driver.runtime.service.has_chunks(conn);
+                assert!(!is_handled || !driver.runtime.mailbox().has_work());
                 if is_handled { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;

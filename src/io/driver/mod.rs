@@ -2,8 +2,8 @@
 //! core is started on one.
 //!
 //! `uring`, `epoll` and `glommio` are siblings with the same calls in them. Each runs one core's
-//! shard on that core's sockets. They know sockets and the shard's contract, and nothing of
-//! Gearman.
+//! service, which is the server's shard, on that core's sockets. They know sockets and what
+//! `Service` says, and nothing of Gearman.
 //!
 //! Invariant: a driver that `choose` returned can start on as many cores as were asked for.
 
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use self::glommio::GlommioError;
 use self::uring::Ring;
 pub use self::uring_error::UringError;
+use crate::io::links::Links;
 use crate::io::runtime::CoreRuntime;
 use crate::io::store_link::StoreLost;
 
@@ -110,7 +111,7 @@ impl CoreLoop {
     ///
     /// # Errors
     /// `DriverError`: glommio's executor can't be made, the store is lost, or a system call failed.
-    pub(crate) fn run(self, runtime: CoreRuntime) -> Result<(), DriverError> {
+    pub(crate) fn run<L: Links>(self, runtime: CoreRuntime<L>) -> Result<(), DriverError> {
         match self {
             Self::Uring(ring) => uring::run(runtime, *ring),
             Self::Epoll => epoll::run(runtime),

@@ -7,13 +7,17 @@
 //! what that look found, and messages that requests cause are sent before replies leave.
 
 use crate::engine::{ConnId, Now};
-use crate::io::runtime::{CoreRuntime, Socket};
+use crate::io::links::{Links, Socket};
+use crate::io::runtime::CoreRuntime;
 use crate::io::store_link::StoreLost;
 
 /// What an event loop does in a turn. The calls are known at compile time: none is dynamic.
 pub(super) trait EventSource {
+    /// What the core has to do with other threads.
+    type Links: Links;
+
     /// The core's runtime.
-    fn runtime(&mut self) -> &mut CoreRuntime;
+    fn runtime(&mut self) -> &mut CoreRuntime<Self::Links>;
 
     /// Reads from the connections that the last look at the kernel found readable, and handles the
     /// rest of what it found.
@@ -31,7 +35,7 @@ pub(super) trait EventSource {
     /// Takes the connections that had more to write in the turn before than their share.
     fn take_unfinished(&mut self) -> Vec<ConnId>;
 
-    /// Writes what a connection has to send, and does what the shard wants done about it then.
+    /// Writes what a connection has to send, and does what the service wants done about it then.
     fn flush(&mut self, conn: ConnId, now: Now);
 
     /// Runs one turn. The driver has looked at the kernel since the turn before.
@@ -72,17 +76,17 @@ mod tests {
 
     use super::*;
     use crate::io::cores::mesh::{Mailbox, mesh};
-    use crate::io::runtime::Envelope;
+    use crate::io::links::{Envelope, ShardLinks};
     use crate::shard::cores::Cores;
     use crate::shard::remote::message::{HomeConnId, Message};
-    use crate::shard::{Origin, Settings, Shard};
+    use crate::shard::{Origin, Service, Settings, Shard};
     use crate::wire::{Command, Magic, encode};
 
     const NOW: Now = Now { mono_ms: 5000, unix_ms: 1_700_000_000_000 };
 
     /// A driver whose only connection is always readable.
     struct Recorder {
-        runtime: CoreRuntime,
+        runtime: CoreRuntime<ShardLinks>,
         /// The other core's end.
         other: Mailbox<Envelope>,
         conn: ConnId,
@@ -99,7 +103,7 @@ mod tests {
             let shard = Shard::new(Settings { cores, ..Settings::default() }, NOW);
             let mut runtime = CoreRuntime::without_threads(shard, mailboxes.remove(0));
             let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
-            let conn = runtime.shard.connect(origin, NOW).unwrap();
+            let conn = runtime.service.connect(origin, NOW).unwrap();
             let mut names = (0..).map(|n| format!("f{n}"));
             let theirs = names.find(|name| cores.owner_of(name.as_bytes()) == 1).unwrap();
             let mut request = Vec::new();
@@ -111,14 +115,16 @@ mod tests {
     }
 
     impl EventSource for Recorder {
-        fn runtime(&mut self) -> &mut CoreRuntime {
+        type Links = ShardLinks;
+
+        fn runtime(&mut self) -> &mut CoreRuntime<ShardLinks> {
             &mut self.runtime
         }
 
         fn handle_events(&mut self, now: Now) {
-            assert!(!self.runtime.mailbox.has_work(), "messages come before what was read");
+            assert!(!self.runtime.mailbox().has_work(), "messages come before what was read");
             self.steps.push("events");
-            self.runtime.shard.received(self.conn, &self.request, now);
+            self.runtime.service.received(self.conn, &self.request, now);
         }
 
         fn accept(&mut self, _: Now) {
@@ -140,8 +146,8 @@ mod tests {
         fn flush(&mut self, conn: ConnId, now: Now) {
             assert!(self.other.has_work(), "messages are sent before replies leave");
             self.steps.push("flush");
-            while let Some((chunk, _)) = self.runtime.shard.take(conn) {
-                self.runtime.shard.sent(conn, chunk, now);
+            while let Some((chunk, _)) = self.runtime.service.take(conn) {
+                self.runtime.service.sent(conn, chunk, now);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Accepted sockets are direct descriptors of the ring. Each has one multishot receive that takes
 //! buffers from a shared ring of them, or, within a large body, plain receives straight into the
 //! body's allocation; and at most one send in flight. A turn waits, handles all completions, and
-//! then submits one send for each dirty connection together with the next wait. Knows the shard's
+//! then submits one send for each dirty connection together with the next wait. Knows the service's
 //! contract and nothing of Gearman.
 //!
 //! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`,
@@ -30,8 +30,9 @@ use crate::engine::{ConnId, Now};
 use crate::io::cores::numbers::Number;
 use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
-use crate::io::runtime::{CoreRuntime, Socket, wait_ms};
-use crate::shard::{HandOver, Intake, Origin, Shard};
+use crate::io::links::{Links, Socket};
+use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
 mod buffers;
@@ -81,7 +82,7 @@ enum Receive {
 struct Connection {
     /// Its place among the ring's direct descriptors.
     file: Fixed,
-    /// Its number in the shard, until it is disconnected there.
+    /// Its number in the service, until it is disconnected there.
     conn: Option<ConnId>,
     /// Its number in lists, until it migrates to another core.
     number: Option<Number>,
@@ -112,15 +113,15 @@ enum Closing {
     Closed,
 }
 
-struct Uring {
+struct Uring<L: Links> {
     ring: IoUring,
-    runtime: CoreRuntime,
+    runtime: CoreRuntime<L>,
     listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
     small_buffers: Buffers,
     large_buffers: Buffers,
     connections: Slab<Connection>,
-    /// Keys of `connections` by the shard's numbers.
+    /// Keys of `connections` by the service's numbers.
     keys: Vec<usize>,
     /// Submissions that found the queue full, the oldest first.
     backlog: VecDeque<squeue::Entry>,
@@ -135,12 +136,13 @@ struct Uring {
 }
 
 /// Serves until a signal ends it.
-pub(super) fn run(mut runtime: CoreRuntime, ring: Ring) -> Result<(), DriverError> {
+pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>, ring: Ring) -> Result<(), DriverError> {
     let listeners = std::mem::take(&mut runtime.listeners);
     let files_max = u32::try_from(runtime.connections_max).unwrap_or(u32::MAX);
     // One more than there may be connections, so that the one beyond the limit can be closed.
     let (ring, small_buffers, large_buffers) = ring.start(files_max.saturating_add(1))?;
-    if let Some(own) = runtime.rings.get(runtime.mailbox.core()) {
+    let core = runtime.mailbox().core();
+    if let Some(own) = runtime.rings.get(core) {
         // SAFETY: the ring owns the descriptor and outlives this block.
         #[allow(unsafe_code)]
         let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
@@ -166,8 +168,10 @@ pub(super) fn run(mut runtime: CoreRuntime, ring: Ring) -> Result<(), DriverErro
     driver.serve()
 }
 
-impl EventSource for Uring {
-    fn runtime(&mut self) -> &mut CoreRuntime {
+impl<L: Links> EventSource for Uring<L> {
+    type Links = L;
+
+    fn runtime(&mut self) -> &mut CoreRuntime<L> {
         &mut self.runtime
     }
 
@@ -217,11 +221,11 @@ impl EventSource for Uring {
     }
 
     fn flush(&mut self, conn: ConnId, now: Now) {
-        self.service(self.keys[conn.index()], now);
+        self.submit_next(self.keys[conn.index()], now);
     }
 }
 
-impl Uring {
+impl<L: Links> Uring<L> {
     fn serve(mut self) -> Result<(), DriverError> {
         self.arm_signals();
         self.arm_wakeup();
@@ -251,7 +255,7 @@ impl Uring {
         }
         for key in 0..self.keys_end() {
             if let Some(connection) = self.connections.get_mut(key) {
-                // A server that stops loses no workers: the shard is left as it is.
+                // A server that stops loses no workers: the service is left as it is.
                 connection.conn = None;
                 self.close_if_quiet(key);
             }
@@ -270,8 +274,8 @@ impl Uring {
         self.connections.iter().next_back().map_or(0, |(key, _)| key + 1)
     }
 
-    fn shard(&mut self) -> &mut Shard {
-        &mut self.runtime.shard
+    fn service(&mut self) -> &mut L::Service {
+        &mut self.runtime.service
     }
 
     /// Submits what was queued, and waits for a completion or the next deadline.
@@ -290,7 +294,7 @@ impl Uring {
         } else {
             self.ring.submit_and_wait(1)
         };
-        self.runtime.mailbox.mark_awake();
+        self.runtime.mailbox().mark_awake();
         match submitted.map_err(|error| (error.raw_os_error(), error)) {
             // The deadline came first; a signal came; completions must be collected before the
             // kernel takes more submissions.
@@ -391,7 +395,7 @@ impl Uring {
                 self.arm_signals();
             }
             Some(Operation::Wakeup) => {
-                self.runtime.mailbox.clear_wakeup();
+                self.runtime.mailbox().clear_wakeup();
                 self.arm_wakeup();
             }
             Some(Operation::Timer) => self.timer.armed = false,
@@ -430,7 +434,7 @@ impl Uring {
             if let Some(conn) = conn
                 && self.runtime.lifecycle.reads()
             {
-                self.runtime.shard.received(conn, buffers.bytes(buffer, bytes), now);
+                self.runtime.service.received(conn, buffers.bytes(buffer, bytes), now);
             }
             buffers.give_back(buffer);
         }
@@ -438,14 +442,14 @@ impl Uring {
             1.. => {}
             0 => {
                 if let Some(conn) = conn {
-                    self.shard().ended(conn, now);
+                    self.service().ended(conn, now);
                 }
             }
             _ if result == -libc::ENOBUFS => self.starved += 1,
             _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
             _ => self.break_off(key, result, now),
         }
-        self.service(key, now);
+        self.submit_next(key, now);
     }
 
     fn handle_received_direct(&mut self, key: usize, result: i32, now: Now) {
@@ -460,26 +464,26 @@ impl Uring {
             unsafe {
                 body.set_len(body.len() + bytes);
             }
-            self.shard().give_back(conn, body, now);
+            self.service().give_back(conn, body, now);
             match result {
                 1.. => {}
-                0 => self.shard().ended(conn, now),
+                0 => self.service().ended(conn, now),
                 _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
                 _ => self.break_off(key, result, now),
             }
         }
-        self.service(key, now);
+        self.submit_next(key, now);
     }
 
     fn handle_sent(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
         let Some(mut sending) = connection.sending.take() else { return };
-        let Some(conn) = connection.conn else { return self.service(key, now) };
+        let Some(conn) = connection.conn else { return self.submit_next(key, now) };
         match usize::try_from(result) {
-            Ok(bytes) if sending.advance(bytes) => self.shard().sent(conn, sending.chunk, now),
+            Ok(bytes) if sending.advance(bytes) => self.service().sent(conn, sending.chunk, now),
             Ok(_) => {
                 self.connections[key].sending = Some(sending);
-                self.shard().sent_some(conn, now);
+                self.service().sent_some(conn, now);
                 return self.send(key);
             }
             Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => {
@@ -488,7 +492,7 @@ impl Uring {
             }
             Err(_) => self.break_off(key, result, now),
         }
-        self.service(key, now);
+        self.submit_next(key, now);
     }
 
     /// A direct descriptor has one of the process, too: asks the kernel about it and closes it.
@@ -504,7 +508,7 @@ impl Uring {
         {
             self.hang_up(key, now);
         }
-        self.service(key, now);
+        self.submit_next(key, now);
     }
 
     /// Ends a connection that a system call says is broken.
@@ -519,17 +523,17 @@ impl Uring {
 
     /// Submits what a connection needs next: a send, a receive or its end, or a step towards
     /// closing.
-    fn service(&mut self, key: usize, now: Now) {
+    fn submit_next(&mut self, key: usize, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(conn) = connection.conn else { return self.close_if_quiet(key) };
         if connection.sending.is_none()
-            && let Some((chunk, more)) = self.runtime.shard.take(conn)
+            && let Some((chunk, more)) = self.runtime.service.take(conn)
         {
             connection.sending = Some(Sending::new(chunk, more));
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
-        let intake = self.runtime.shard.intake(conn);
+        let intake = self.runtime.service.intake(conn);
         let connection = &mut self.connections[key];
         match (intake, &connection.receive) {
             (Intake::Close, _) => self.hang_up(key, now),
@@ -579,9 +583,9 @@ impl Uring {
         if connection.leaving.is_some() {
             return;
         }
-        let Some(hand_over) = self.runtime.shard.begin_hand_over(conn) else { return };
+        let Some(hand_over) = self.runtime.begin_hand_over(conn) else { return };
         let Some(ring) = self.runtime.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
-            return self.runtime.shard.cancel_hand_over(hand_over);
+            return self.runtime.cancel_hand_over(hand_over);
         };
         connection.leaving = Some(hand_over);
         let ring = Fd(ring.as_raw_fd());
@@ -608,7 +612,7 @@ impl Uring {
                 connection.number = number;
                 let error = Error::from_raw_os_error(-result);
                 debug!(conn = conn.number(), %error, "can't be handed over");
-                self.shard().cancel_hand_over(hand_over);
+                self.runtime.cancel_hand_over(hand_over);
             }
         }
     }
@@ -617,7 +621,7 @@ impl Uring {
         if !self.runtime.lifecycle.reads() {
             return;
         }
-        let Some((mut body, capacity)) = self.runtime.shard.lend(conn) else { return };
+        let Some((mut body, capacity)) = self.runtime.service.lend(conn) else { return };
         let space = body.spare_capacity_mut();
         let bytes = u32::try_from(capacity.min(TRANSFER_BYTES_MAX)).unwrap_or(0);
         let connection = &mut self.connections[key];
@@ -642,10 +646,11 @@ impl Uring {
         self.submit(send.user_data(Operation::Send.user_data(key)));
     }
 
-    /// Disconnects a connection from the shard; its descriptor is closed when nothing is in flight.
+    /// Disconnects a connection from the service; its descriptor is closed when nothing is in
+    /// flight.
     fn hang_up(&mut self, key: usize, now: Now) {
         if let Some(conn) = self.connections[key].conn.take() {
-            self.shard().disconnect(conn, now);
+            self.service().disconnect(conn, now);
         }
         self.close_if_quiet(key);
     }
@@ -677,7 +682,8 @@ impl Uring {
     }
 
     fn arm_wakeup(&mut self) {
-        self.arm_poll(self.runtime.mailbox.wakeup_fd().as_raw_fd(), Operation::Wakeup);
+        let wakeup = self.runtime.mailbox().wakeup_fd().as_raw_fd();
+        self.arm_poll(wakeup, Operation::Wakeup);
     }
 
     /// Arms a poll: one completion when a descriptor is readable.
@@ -727,13 +733,13 @@ impl Uring {
     fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
         let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer };
-        let conn = self.shard().connect(origin, now).ok();
+        let conn = self.service().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file), number, now);
-        self.service(key, now);
+        self.submit_next(key, now);
     }
 
     /// Attaches a socket that is in the ring; returns the connection's key. `conn`: its number in
-    /// the shard, unless the shard has no room for it.
+    /// the service, unless the service has no room for it.
     fn attach(&mut self, conn: Option<ConnId>, file: Fixed, number: Number, now: Now) -> usize {
         let key = self.connections.insert(Connection {
             file,

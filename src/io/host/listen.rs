@@ -171,6 +171,12 @@ impl Listeners {
         Ok(())
     }
 
+    /// The addresses they are bound to, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
     /// Logs where they listen.
     pub fn log_addresses(&self) {
         for address in &self.addresses {

@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop the server: it reads nothing more, and sends what it can for half a
 //! second. SIGUSR1 drains it: it accepts no new jobs, and ends when none is left. SIGHUP reopens
-//! the log and reads the access list anew, SIGUSR2 raises the log's level.
+//! the log and has files read anew, SIGUSR2 raises the log's level.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -16,8 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use tracing::info;
 
 use crate::engine::Now;
-use crate::protocol::access::AccessList;
-use crate::shard::Shard;
+use crate::shard::Service;
 
 /// How long replies are sent after the signal to stop.
 const FLUSH_MS: u64 = 500;
@@ -33,9 +32,6 @@ pub trait LogControl: Send {
     /// Logs one level more; after the last level, as much as at the start.
     fn raise_level(&self);
 }
-
-/// Reads the access list anew, and logs that; `None` if it can't be used, and the old one stays.
-pub type ReloadAccess = Box<dyn FnMut() -> Option<Arc<AccessList>> + Send>;
 
 /// The signals that the server handles, for one core.
 #[derive(Debug)]
@@ -119,34 +115,20 @@ pub(crate) struct Lifecycle {
     signals: Signals,
     /// The first core's only.
     log_control: Option<Box<dyn LogControl>>,
-    /// The first core's only, if there is an access list.
-    reload_access: Option<ReloadAccess>,
-    /// An access list that was read and isn't used yet.
-    new_access_list: Option<Arc<AccessList>>,
+    /// SIGHUP came, and `take_hangup` hasn't told of it.
+    hung_up: bool,
     draining: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
     pub(crate) fn new(signals: Signals, log_control: Option<Box<dyn LogControl>>) -> Self {
-        Self {
-            signals,
-            log_control,
-            reload_access: None,
-            new_access_list: None,
-            draining: false,
-            stops_at_ms: None,
-        }
+        Self { signals, log_control, hung_up: false, draining: false, stops_at_ms: None }
     }
 
-    /// The same, and SIGHUP reads the access list anew.
-    pub(crate) fn with_access(self, reload_access: Option<ReloadAccess>) -> Self {
-        Self { reload_access, ..self }
-    }
-
-    /// An access list that was read since the last call.
-    pub(crate) fn take_access_list(&mut self) -> Option<Arc<AccessList>> {
-        self.new_access_list.take()
+    /// Whether SIGHUP came since the last call.
+    pub(crate) fn take_hangup(&mut self) -> bool {
+        std::mem::take(&mut self.hung_up)
     }
 
     /// The pipe to poll for reading.
@@ -158,12 +140,12 @@ impl Lifecycle {
     pub(crate) fn handle_signals(&mut self, now: Now) {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
-        if self.signals.reopen.swap(false, Ordering::Relaxed)
-            && let Some(log_control) = &self.log_control
-        {
-            log_control.reopen();
-            info!("SIGHUP, log reopened");
-            self.new_access_list = self.reload_access.as_mut().and_then(|reload| reload());
+        if self.signals.reopen.swap(false, Ordering::Relaxed) {
+            self.hung_up = true;
+            if let Some(log_control) = &self.log_control {
+                log_control.reopen();
+                info!("SIGHUP, log reopened");
+            }
         }
         if self.signals.raise_level.swap(false, Ordering::Relaxed)
             && let Some(log_control) = &self.log_control
@@ -214,7 +196,7 @@ impl Lifecycle {
     }
 
     /// Whether the run has ended.
-    pub(crate) fn is_over(&self, shard: &Shard, now: Now) -> bool {
-        self.stops_at_ms.is_some_and(|at_ms| shard.is_flushed() || now.mono_ms >= at_ms)
+    pub(crate) fn is_over(&self, service: &impl Service, now: Now) -> bool {
+        self.stops_at_ms.is_some_and(|at_ms| service.is_flushed() || now.mono_ms >= at_ms)
     }
 }

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringgear::wire::{encode, Command, Magic};
-use ringgear::shard::Intake;
+use ringgear::shard::{Intake, Service};
 
 #[path = "../shard.rs"]
 mod shard;

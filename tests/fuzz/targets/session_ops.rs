@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use ringgear::engine::{ConnId, JobId, Now};
 use ringgear::wire::{encode, Command, Magic};
 use ringgear::engine::handle::{job_number, slot};
-use ringgear::shard::{Intake, Shard};
+use ringgear::shard::{Intake, Service, Shard};
 
 #[path = "../shard.rs"]
 mod shard;

@@ -1,5 +1,7 @@
 //! A database that Debian's gearmand has written: the very same options start this server on it.
 
+mod mysql;
+
 use super::{Assigned, Database, drain, end, grab, is_known, start, submit, worker};
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear, tool, wait_until};
@@ -10,6 +12,11 @@ each_ringgear!(its_sqlite_database_is_taken_over, its_postgresql_database_is_tak
 
 /// A gearmand with these options, if it is here and has the module.
 fn gearmand(options: &[&str]) -> Option<Server> {
+    gearmand_with(options, &[])
+}
+
+/// The same with variables in its environment.
+fn gearmand_with(options: &[&str], variables: &[(&str, &str)]) -> Option<Server> {
     tool("gearman")?;
     tool("gearmand")?;
     let module = options[1];
@@ -18,7 +25,7 @@ fn gearmand(options: &[&str]) -> Option<Server> {
         crate::skips::skip(&format!("gearmand has no module {module}"));
         return None;
     }
-    Server::start_with(Contender::Gearmand, options)
+    Server::start_gearmand(options, variables)
 }
 
 fn gearman(server: &Server, arguments: &[&str], stdin: &[u8]) {
@@ -78,35 +85,40 @@ fn comparable(mut jobs: Vec<Assigned>) -> Vec<Assigned> {
     jobs
 }
 
-fn take_over(contender: Contender, options: &[&str]) {
-    let Some(server) = gearmand(options) else { return };
-    let expected = fill(&server);
-    // A year from now.
+/// Submits a job of the function `later` for a year from now.
+fn delay_a_job(server: &Server) {
     let mut client = Conn::open(server.address());
-    let later = super::restart::now_s() + 31_536_000;
-    submit(
-        &mut client,
-        "SUBMIT_JOB_EPOCH",
-        &[b"later", b"key", later.to_string().as_bytes(), b"x"],
-    );
-    server.stop();
+    let later = (super::restart::now_s() + 31_536_000).to_string();
+    let arguments: [&[u8]; 4] = [b"later", b"key", later.as_bytes(), b"x"];
+    submit(&mut client, "SUBMIT_JOB_EPOCH", &arguments);
+}
 
-    let server = start(contender, options);
-    let count = expected.len() + 1;
+/// Runs those of the `count` jobs that a server has taken over that `fill` had submitted.
+fn find_all(server: &Server, count: usize, expected: &[Assigned]) {
     server.wait_for_log("took over the jobs of gearmand", |rest| {
         rest.contains(&format!("jobs={count} ")).then_some(())
     });
     let mut got = Vec::new();
     for function in ["f", "g", "h", "reverse"] {
-        got.extend(drain(&server, &[function]));
+        got.extend(drain(server, &[function]));
     }
     let got = comparable(got);
     assert_eq!(got.len(), expected.len());
-    for (got, expected) in got.iter().zip(&expected) {
+    for (got, expected) in got.iter().zip(expected) {
         assert!(got == expected, "{} {} {}", got.function, got.unique, expected.unique);
     }
-    let mut early = worker(&server, &["later"]);
+    let mut early = worker(server, &["later"]);
     assert_eq!(grab(&mut early), None);
+}
+
+fn take_over(contender: Contender, options: &[&str]) {
+    let Some(server) = gearmand(options) else { return };
+    let expected = fill(&server);
+    delay_a_job(&server);
+    server.stop();
+
+    let server = start(contender, options);
+    find_all(&server, expected.len() + 1, &expected);
     let mut client = Conn::open(server.address());
     let handle = submit(&mut client, "SUBMIT_JOB_BG", &[b"later", b"key", b"joins it"]);
     end(server, "TERM");

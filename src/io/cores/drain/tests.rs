@@ -12,7 +12,7 @@ use super::*;
 use crate::engine::{ConnId, Now, handle};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Message;
-use crate::shard::{Origin, Settings, Shard};
+use crate::shard::{Origin, Service, Settings, Shard};
 use crate::wire::{Command, Magic, encode};
 
 const CORES: usize = 3;

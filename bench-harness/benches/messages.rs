@@ -1,7 +1,7 @@
 //! Whole shards without sockets: what a foreground job costs on one core, and what it costs more
 //! when its client, its function and its worker are on different cores.
 //!
-//! The cores are shards of one thread here, so this is the work that letters make (finding the
+//! The cores are shards of one thread here, so this is the work that messages make (finding the
 //! owner, writing, handling), and neither rings nor wake-ups.
 #![allow(clippy::expect_used, reason = "a bench that can't be set up has failed")]
 
@@ -13,17 +13,17 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringgear::engine::ConnId;
 use ringgear::shard::cores::Cores;
 use ringgear::shard::remote::message::Message;
-use ringgear::shard::{Settings, Shard};
+use ringgear::shard::{Service, Settings, Shard};
 use ringgear::wire::{Command, Magic, encode};
 
 use common::{NOW, connect, packet};
 
 const CORES: usize = 3;
 
-/// Shards, and letters that are being moved between them; empty otherwise.
+/// Shards, and messages that are being moved between them; empty otherwise.
 struct Cluster {
     shards: Vec<Shard>,
-    letters: Vec<(usize, Message)>,
+    messages: Vec<(usize, Message)>,
     moved: u64,
     received: Vec<u8>,
 }
@@ -35,28 +35,28 @@ impl Cluster {
             Shard::new(Settings { cores, ..Settings::default() }, NOW)
         };
         let shards = (0..count).map(shard).collect();
-        Self { shards, letters: Vec::new(), moved: 0, received: Vec::new() }
+        Self { shards, messages: Vec::new(), moved: 0, received: Vec::new() }
     }
 
     fn connect(&mut self, core: usize) -> (usize, ConnId) {
         (core, connect(&mut self.shards[core]))
     }
 
-    /// Bytes come in, letters travel until none is left, and replies leave.
+    /// Bytes come in, messages travel until none is left, and replies leave.
     fn say(&mut self, (core, conn): (usize, ConnId), bytes: &[u8]) {
         self.shards[core].received(conn, bytes, NOW);
         loop {
             let mut quiet = true;
             for from in 0..self.shards.len() {
                 while self.shards[from].poll_dirty(NOW).is_some() {}
-                let mut letters = std::mem::take(&mut self.letters);
-                self.shards[from].take_messages(&mut letters);
-                quiet &= letters.is_empty();
-                self.moved += letters.len() as u64;
-                for (to, letter) in letters.drain(..) {
-                    self.shards[to].receive_message(from, letter, NOW);
+                let mut messages = std::mem::take(&mut self.messages);
+                self.shards[from].take_messages(&mut messages);
+                quiet &= messages.is_empty();
+                self.moved += messages.len() as u64;
+                for (to, message) in messages.drain(..) {
+                    self.shards[to].receive_message(from, message, NOW);
                 }
-                self.letters = letters;
+                self.messages = messages;
             }
             if quiet {
                 return;
@@ -74,7 +74,7 @@ impl Cluster {
     }
 }
 
-/// A cycle of one foreground job; answers with the letters it took.
+/// A cycle of one foreground job; prints the messages it took.
 fn bench(criterion: &mut Criterion, name: &str, count: usize, client: usize, worker: usize) {
     // The function belongs to the last core.
     let cores = Cores { own: 0, count };
@@ -102,14 +102,14 @@ fn bench(criterion: &mut Criterion, name: &str, count: usize, client: usize, wor
     (0..100).for_each(|_| cycle(&mut cluster));
     let before = cluster.moved;
     cycle(&mut cluster);
-    println!("{name}: {} letters a job", cluster.moved - before);
+    println!("{name}: {} messages a job", cluster.moved - before);
     let mut group = criterion.benchmark_group("job");
     group.throughput(Throughput::Elements(1));
     group.bench_function(name, |bencher| bencher.iter(|| cycle(&mut cluster)));
     group.finish();
 }
 
-fn letters(criterion: &mut Criterion) {
+fn messages(criterion: &mut Criterion) {
     bench(criterion, "one core", 1, 0, 0);
     bench(criterion, "everything at the owner, of three", CORES, 2, 2);
     bench(criterion, "client elsewhere", CORES, 0, 2);
@@ -120,6 +120,6 @@ fn letters(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(3));
-    targets = letters
+    targets = messages
 }
 criterion_main!(benches);
