@@ -38,8 +38,8 @@ const WORKLOADS: [Workload; 7] = [
     Workload("echo", echo, 5000, 1250),
     Workload("foreground job", work_foreground, 5000, 10_300),
     Workload("background submit", flood, 20_000, 2850),
-    Workload("engine cycle", cycle, 10_000, 2230),
-    Workload("engine cycle, deep", deep_cycle, 10_000, 2410),
+    Workload("engine cycle", |times| cycles(0, times), 10_000, 2230),
+    Workload("engine cycle, deep", |times| cycles(DEPTH, times), 10_000, 2410),
 ];
 
 fn main() -> ExitCode {
@@ -193,14 +193,6 @@ fn flood(times: u64) {
         }
     }
     assert_eq!(server.shard.engine().jobs().len() as u64, times / IN_FLIGHT * IN_FLIGHT);
-}
-
-fn cycle(times: u64) {
-    cycles(0, times);
-}
-
-fn deep_cycle(times: u64) {
-    cycles(DEPTH, times);
 }
 
 fn cycles(depth: u64, times: u64) {

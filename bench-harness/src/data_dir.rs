@@ -7,12 +7,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use loadgen::units::time;
 use procfs::process::{MountInfo, Process};
 use tempfile::TempDir;
+
+use crate::stats::Spread;
 
 /// What is written to learn how long the disk takes.
 const PROBE_BYTES: usize = 4096;
@@ -46,11 +48,11 @@ impl DataDir {
         if given.is_none() && IN_MEMORY.contains(&kind) {
             return Err(explain(&format!("{kind} is no disk")));
         }
-        let sync = sync_time(&folder).map_err(|error| explain(&format!("{error:#}")))?;
+        let sync_us = sync_us(&folder).map_err(|error| explain(&format!("{error:#}")))?;
         let about = format!(
             "{kind} ({source}), where {PROBE_BYTES} bytes more in a file are on disk after {} \
              (fdatasync, median of {PROBES})",
-            time(sync.as_secs_f64() * 1e6)
+            time(sync_us)
         );
         Ok(Self { folder, about })
     }
@@ -73,18 +75,18 @@ fn mount(mounts: impl IntoIterator<Item = MountInfo>, path: &Path) -> Option<Mou
     holding.max_by_key(|mount| mount.mount_point.components().count())
 }
 
-fn sync_time(folder: &Path) -> Result<Duration> {
+/// How long a sync takes, µs.
+fn sync_us(folder: &Path) -> Result<f64> {
     let folder = temporary(folder)?;
     let mut file = File::create(folder.path().join("probe"))?;
-    let probe = |_| -> Result<Duration> {
+    let probe = |_| -> Result<f64> {
         let start = Instant::now();
         file.write_all(&[b'x'; PROBE_BYTES])?;
         file.sync_data()?;
-        Ok(start.elapsed())
+        Ok(start.elapsed().as_secs_f64() * 1e6)
     };
-    let mut times = (0..PROBES).map(probe).collect::<Result<Vec<_>>>()?;
-    times.sort_unstable();
-    Ok(times.get(PROBES / 2).copied().unwrap_or_default())
+    let times_us = (0..PROBES).map(probe).collect::<Result<Vec<_>>>()?;
+    Ok(Spread::of(times_us).map_or(0.0, |spread| spread.median))
 }
 
 /// What the files in a folder take of its disk, bytes.

@@ -134,8 +134,7 @@ impl Run<'_> {
         if beside.note == NO_JOB {
             // A server that does nothing else meanwhile: that is a result.
             beside.status = Status::Ok;
-            (beside.p50_us, beside.p90_us, beside.p99_us) = (None, None, None);
-            (beside.p999_us, beside.max_us) = (None, None);
+            beside = beside.with_latency(None);
         }
         Ok((beside, flood))
     }

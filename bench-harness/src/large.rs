@@ -4,17 +4,17 @@
 //! what is measured is the server. Protocols without results move each payload in and out, which is
 //! half of the way.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use ringgear::wire::{Command, HEADER_BYTES, Magic, encode, header, header_bytes};
+use ringgear::wire::{ARGUMENTS_BYTES_MAX, Command, HEADER_BYTES, Magic, encode, header_bytes};
 
 use crate::bench_target::BenchTarget;
 use crate::process::{Cpu, Memory, Server};
 use crate::sample::{Sample, Status};
-use crate::wire::{self, Wire};
+use crate::wire::Wire;
 use crate::wire_protocol::{Event, Protocol, QUEUE};
 
 /// A fresh server and a sample for each size and number of payloads.
@@ -72,69 +72,62 @@ impl Run {
         Ok(sample.with_memory(Memory::of(server.pid())).with_cpu(cpu))
     }
 
-    /// Foreground jobs whose worker sends the payload back.
-    fn round_trips(&self, address: SocketAddr) -> Result<Vec<Duration>> {
-        let mut client = wire::connect(address)?;
-        let worker = wire::connect(address)?;
-        let ending = worker.try_clone()?;
-        let size = usize::try_from(self.bytes)?;
-        let thread = std::thread::spawn(move || serve(worker, size));
-        let result = self.submit_all(&mut client);
-        // The worker waits for the next job; this tells it that there is none.
-        let _ = ending.shutdown(Shutdown::Both);
-        let served = thread.join().map_err(|_| anyhow!("the worker failed"))?;
-        match result {
-            Err(error) => Err(error.context(match served {
-                Ok(()) => "the worker was still there".to_owned(),
-                Err(error) => format!("the worker: {error}"),
-            })),
-            Ok(times) => Ok(times),
-        }
-    }
-
-    fn submit_all(&self, client: &mut TcpStream) -> Result<Vec<Duration>> {
-        let size = usize::try_from(self.bytes)?;
-        let mut head = Vec::new();
-        let body_bytes = u32::try_from(size + QUEUE.len() + 2)?;
-        head.extend(header_bytes(Magic::Request, Command::SubmitJob, body_bytes));
-        head.extend([QUEUE, &[0, 0]].concat());
-        let mut payload = vec![b'x'; size];
+    /// The times of all jobs, numbered from 0, or of as many as the limit allows.
+    fn timed(&self, mut job: impl FnMut(u64) -> Result<()>) -> Result<Vec<Duration>> {
         let (start, mut times) = (Instant::now(), Vec::new());
         while (times.len() as u64) < self.count && start.elapsed() < self.limit {
-            // Marks both ends, so that mixed up or stale bytes are seen.
-            let mark = (times.len() as u64).to_be_bytes();
-            payload[..8].copy_from_slice(&mark);
-            payload[size - 8..].copy_from_slice(&mark);
             let job_start = Instant::now();
-            client.write_all(&head)?;
-            client.write_all(&payload)?;
-            let (created, body_bytes) = read_header(client)?;
-            if created != Command::JobCreated {
-                bail!("{} instead of JOB_CREATED", created.name());
-            }
-            read_prefix(client, body_bytes, 0)?;
-            let (complete, body_bytes) = read_header(client)?;
-            if complete != Command::WorkComplete {
-                bail!("{} instead of WORK_COMPLETE", complete.name());
-            }
-            read_prefix(client, body_bytes, size)?;
-            client.read_exact(&mut payload)?;
+            job(times.len() as u64)?;
             times.push(job_start.elapsed());
-            if payload[..8] != mark || payload[size - 8..] != mark {
-                bail!("the result isn't the payload");
-            }
         }
         Ok(times)
     }
 
+    /// A connection with room for what comes with a payload.
+    fn connect(&self, address: SocketAddr) -> Result<Wire> {
+        let room = HEADER_BYTES + ARGUMENTS_BYTES_MAX + usize::try_from(self.bytes)?;
+        Wire::with_room(address, self.protocol, room)
+    }
+
+    /// Foreground jobs whose worker sends the payload back.
+    fn round_trips(&self, address: SocketAddr) -> Result<Vec<Duration>> {
+        let (mut client, worker) = (self.connect(address)?, self.connect(address)?);
+        let ending = worker.stream.try_clone()?;
+        let thread = std::thread::spawn(move || serve(worker));
+        let mut payload = vec![b'x'; usize::try_from(self.bytes)?];
+        let body_bytes = u32::try_from(payload.len() + QUEUE.len() + 2)?;
+        let head = header_bytes(Magic::Request, Command::SubmitJob, body_bytes);
+        let times = self.timed(|number| {
+            // Marks both ends, so that mixed up or stale bytes are seen.
+            let (mark, end) = (number.to_be_bytes(), payload.len() - 8);
+            payload[..8].copy_from_slice(&mark);
+            payload[end..].copy_from_slice(&mark);
+            client.outbox.extend([&head, QUEUE, &[0, 0]].concat());
+            client.send()?;
+            client.stream.write_all(&payload)?;
+            if !client.next(|event, _| event == Event::Ok)? {
+                bail!("a submission was answered with something else than JOB_CREATED");
+            }
+            let is_payload = client.next(|event, _| {
+                let Event::Result(result) = event else { return false };
+                result.len() == payload.len() && result[..8] == mark && result[end..] == mark
+            })?;
+            if is_payload { Ok(()) } else { bail!("the result isn't the payload") }
+        });
+        // The worker waits for the next job; this tells it that there is none.
+        let _ = ending.shutdown(Shutdown::Both);
+        let served = thread.join().map_err(|_| anyhow!("the worker failed"))?;
+        times.with_context(|| match served {
+            Ok(()) => "the worker was still there".to_owned(),
+            Err(error) => format!("the worker: {error}"),
+        })
+    }
+
     /// Background jobs for servers that know no results.
     fn puts(&self, address: SocketAddr) -> Result<Vec<Duration>> {
-        let mut producer = Wire::connect(address, self.protocol)?;
-        let mut worker = Wire::connect(address, self.protocol)?;
+        let (mut producer, mut worker) = (self.connect(address)?, self.connect(address)?);
         let payload = vec![b'x'; usize::try_from(self.bytes)?];
-        let (start, mut times) = (Instant::now(), Vec::new());
-        while (times.len() as u64) < self.count && start.elapsed() < self.limit {
-            let job_start = Instant::now();
+        self.timed(|_| {
             self.protocol.put(&mut producer.outbox, &[], &payload);
             producer.send()?;
             producer.next(|_, _| ())?;
@@ -147,57 +140,38 @@ impl Run {
             })?;
             worker.send()?;
             worker.next(|_, _| ())?;
-            times.push(job_start.elapsed());
-            if !is_sound {
-                bail!("the job that came out isn't the one that went in");
+            if is_sound {
+                Ok(())
+            } else {
+                bail!("the job that came out isn't the one that went in")
             }
-        }
-        Ok(times)
+        })
     }
 }
 
 /// A worker that sends back what it gets, until its connection ends.
-fn serve(mut stream: TcpStream, size: usize) -> Result<()> {
-    let mut ask = Vec::new();
-    encode(&mut ask, Magic::Request, Command::CanDo, &[QUEUE], &[]);
-    encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]);
-    let mut payload = vec![0; size];
+fn serve(mut worker: Wire) -> Result<()> {
+    let protocol = Protocol::Gearman;
+    let mut stream = worker.stream.try_clone()?;
+    protocol.greet(&mut worker.outbox);
+    protocol.take(&mut worker.outbox, 0);
     loop {
-        stream.write_all(&ask)?;
-        ask.clear();
-        let (command, body_bytes) = read_header(&mut stream)?;
-        match command {
-            Command::JobAssign => {
-                let prefix = read_prefix(&mut stream, body_bytes, size)?;
-                stream.read_exact(&mut payload)?;
-                let handle = prefix.split(|&byte| byte == 0).next().unwrap_or_default();
-                let body_bytes = u32::try_from(handle.len() + 1 + size)?;
-                let head = header_bytes(Magic::Request, Command::WorkComplete, body_bytes);
-                stream.write_all(&[&head, handle, &[0]].concat())?;
-                stream.write_all(&payload)?;
-                encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]);
+        worker.send()?;
+        worker.next(|event, out| {
+            match event {
+                Event::Job { id, payload } => {
+                    let body_bytes = u32::try_from(id.len() + 1 + payload.len())?;
+                    let head = header_bytes(Magic::Request, Command::WorkComplete, body_bytes);
+                    stream.write_all(&[&head, id, &[0]].concat())?;
+                    stream.write_all(payload)?;
+                    protocol.take(out, 0);
+                }
+                Event::Nothing => encode(out, Magic::Request, Command::PreSleep, &[], &[]),
+                // NOOP.
+                Event::Other => protocol.take(out, 0),
+                Event::Ok | Event::Result(_) => bail!("a worker got a client's answer"),
             }
-            Command::NoJob => encode(&mut ask, Magic::Request, Command::PreSleep, &[], &[]),
-            Command::Noop => encode(&mut ask, Magic::Request, Command::GrabJob, &[], &[]),
-            _ => bail!("{} to a worker", command.name()),
-        }
+            Ok(())
+        })??;
     }
-}
-
-fn read_header(stream: &mut TcpStream) -> Result<(Command, usize)> {
-    let mut bytes = [0; HEADER_BYTES];
-    stream.read_exact(&mut bytes).context("the server doesn't answer")?;
-    let header = header(&bytes)?;
-    Ok((header.command, usize::try_from(header.body_bytes)?))
-}
-
-/// Reads a body up to the `rest` bytes of payload at its end.
-fn read_prefix(stream: &mut TcpStream, body_bytes: usize, rest: usize) -> Result<Vec<u8>> {
-    let prefix_bytes = body_bytes.checked_sub(rest).context("a body shorter than the payload")?;
-    if prefix_bytes > ringgear::wire::ARGUMENTS_BYTES_MAX {
-        bail!("a body longer than the payload");
-    }
-    let mut prefix = vec![0; prefix_bytes];
-    stream.read_exact(&mut prefix)?;
-    Ok(prefix)
 }

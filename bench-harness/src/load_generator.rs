@@ -56,20 +56,15 @@ fn sample(report: &Report) -> Sample {
         let grown = idle?.saturating_sub(start?);
         (connections >= enough).then_some(grown as f64 / connections as f64)
     };
-    let (latency_us, server, kernel) = (report.latency_us, report.server, report.kernel);
+    let (server, kernel) = (report.server, report.kernel);
     let (user, system) = (server.cpu_user_us_per_job, server.cpu_system_us_per_job);
-    Sample {
+    let sample = Sample {
         status: if is_sound { Status::Ok } else { Status::Failed },
         note: if has_no_job { NO_JOB.to_owned() } else { faults.join(", ") },
         jobs: report.jobs,
         seconds: report.seconds,
         jobs_per_second: report.jobs_per_second,
         bytes_per_second: Some(report.bytes_per_second),
-        p50_us: Some(latency_us.p50),
-        p90_us: Some(latency_us.p90),
-        p99_us: Some(latency_us.p99),
-        p999_us: Some(latency_us.p999),
-        max_us: Some(latency_us.max),
         cpu_us_per_job: user.zip(system).map(|(user, system)| user + system),
         cpu_user_us_per_job: user,
         cpu_system_us_per_job: system,
@@ -83,7 +78,8 @@ fn sample(report: &Report) -> Sample {
         ),
         load_cpu_share: Some(report.loadgen.cpu_share),
         ..Sample::default()
-    }
+    };
+    sample.with_latency(Some(report.latency_us))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use indexmap::{IndexMap, IndexSet};
 use loadgen::units::{bytes, time};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -83,51 +84,41 @@ pub(crate) fn write(
             bytes,
         ),
     ];
-    let lines: [(&str, &str, Vec<Chart<'_>>); 3] = [
-        ("latency.svg", "Latency by percentile", latency_charts(groups)),
-        ("depth.svg", "Cost against depth: server CPU per job, µs", depth_charts(groups)),
-        ("cores.svg", "Jobs per second against cores of the server", cores_charts(groups)),
+    let lines: [(&str, &str, Points, Words); 3] = [
+        ("latency.svg", "Latency by percentile", latency, time),
+        ("depth.svg", "Cost against depth: server CPU per job, µs", depth, number),
+        ("cores.svg", "Jobs per second against cores of the server", cores, number),
     ];
     let mut written = Vec::new();
     for (file, title, figure, text) in bars {
         let panels = panels(groups, figure);
-        let most = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+        let most = panels.values().map(Vec::len).max().unwrap_or(0);
         let height = CAPTION + BAR * u32::try_from(most)?;
-        let draw = |area: &Area<'_>, panel: &Panel<'_>| draw_panel(area, panel, most, text);
-        draw_all(folder, (file, title), &[], &panels, height, draw, &mut written)?;
+        let draw = |area: &Area<'_>, panel: &str, bars: &Vec<Bar<'_>>| {
+            draw_panel(area, panel, bars, most, text)
+        };
+        written.extend(draw_all(folder, (file, title), &[], &panels, height, draw)?);
     }
-    for (file, title, charts) in lines {
-        let contenders: Vec<&str> =
-            charts.iter().flat_map(|chart| &chart.lines).map(|line| line.0).collect();
-        draw_all(
-            folder,
-            (file, title),
-            &contenders,
-            &charts,
-            CHART_HEIGHT,
-            draw_chart,
-            &mut written,
-        )?;
+    for (file, title, points, text) in lines {
+        let charts = charts(groups, points);
+        let lines = charts.values().flat_map(|chart| chart.lines.keys().copied());
+        let contenders: Vec<&str> = lines.collect();
+        let draw =
+            |area: &Area<'_>, name: &str, chart: &Chart<'_>| draw_chart(area, name, chart, text);
+        written.extend(draw_all(folder, (file, title), &contenders, &charts, CHART_HEIGHT, draw)?);
     }
     Ok(written)
 }
 
-/// A title, and bars with their dark parts.
-struct Panel<'a> {
-    title: String,
-    bars: Vec<(&'a str, Spread, f64)>,
-}
+/// A contender's, with its dark part.
+type Bar<'a> = (&'a str, Spread, f64);
 
 /// One panel per scenario, or per point of one.
-fn panels<'a>(groups: &[Group<'a>], figure: Figure) -> Vec<Panel<'a>> {
-    let mut panels: Vec<Panel<'_>> = Vec::new();
+fn panels<'a>(groups: &[Group<'a>], figure: Figure) -> IndexMap<String, Vec<Bar<'a>>> {
+    let mut panels: IndexMap<_, Vec<_>> = IndexMap::new();
     for group in groups {
-        let Some((value, dark)) = figure(group) else { continue };
-        let title = panel_title(group);
-        let bar = (group.contender, value, dark);
-        match panels.iter_mut().find(|panel| panel.title == title) {
-            Some(panel) => panel.bars.push(bar),
-            None => panels.push(Panel { title, bars: vec![bar] }),
+        if let Some((value, dark)) = figure(group) {
+            panels.entry(panel_title(group)).or_default().push((group.contender, value, dark));
         }
     }
     panels
@@ -149,18 +140,17 @@ fn style(size: u32, style: FontStyle) -> TextStyle<'static> {
 }
 
 /// Writes a file with a title, the colours of some contenders, and all panels or charts, if there
-/// are any.
+/// are any; answers with the file and its title.
 fn draw_all<T>(
     folder: &Path,
     (file, title): (&'static str, &'static str),
     contenders: &[&str],
-    all: &[T],
+    all: &IndexMap<String, T>,
     height: u32,
-    draw: impl Fn(&Area<'_>, &T) -> Drawn,
-    written: &mut Vec<(&'static str, &'static str)>,
-) -> Result<()> {
+    draw: impl Fn(&Area<'_>, &str, &T) -> Drawn,
+) -> Result<Option<(&'static str, &'static str)>> {
     if all.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let rows = all.len().div_ceil(COLUMNS);
     let path = folder.join(file);
@@ -177,26 +167,25 @@ fn draw_all<T>(
             head.draw(&Rectangle::new([(x, y - 4), (x + 14, y + 4)], colour(name).filled()))?;
             head.draw_text(name, &label, (x + 20, y))?;
         }
-        for (area, one) in body.split_evenly((rows, COLUMNS)).iter().zip(all) {
-            draw(area, one)?;
+        for (area, (name, one)) in body.split_evenly((rows, COLUMNS)).iter().zip(all) {
+            draw(area, name, one)?;
         }
         Ok(root.present()?)
     };
     drawn().map_err(|error| anyhow!("{file}: {error}"))?;
-    written.push((file, title));
-    Ok(())
+    Ok(Some((file, title)))
 }
 
 /// Bars, with room for `most`.
-fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, most: usize, text: Words) -> Drawn {
-    let longest = panel.bars.iter().map(|bar| bar.1.max).fold(f64::MIN_POSITIVE, f64::max);
+fn draw_panel(area: &Area<'_>, name: &str, bars: &[Bar<'_>], most: usize, text: Words) -> Drawn {
+    let longest = bars.iter().map(|bar| bar.1.max).fold(f64::MIN_POSITIVE, f64::max);
     let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, style(14, FontStyle::Bold))
+        .caption(name, style(14, FontStyle::Bold))
         .margin_left(LABELS)
         .margin_right(FIGURES)
         .build_cartesian_2d(0.0..longest, most as f64..0.0)?;
     let label = |side| style(12, FontStyle::Normal).pos(Pos::new(side, VPos::Center));
-    for ((contender, value, dark), place) in panel.bars.iter().zip(0..) {
+    for ((contender, value, dark), place) in bars.iter().zip(0..) {
         let y = f64::from(place) + 0.4;
         let colour = colour(contender);
         let bar = |from, to, style| Rectangle::new([(from, y - 0.35), (to, y + 0.35)], style);
@@ -219,12 +208,14 @@ fn draw_panel(area: &Area<'_>, panel: &Panel<'_>, most: usize, text: Words) -> D
 }
 
 /// Lines of contenders through points that lie at the places of `x_labels`.
+#[derive(Default)]
 struct Chart<'a> {
-    title: String,
-    lines: Vec<(&'a str, Vec<(i32, f64)>)>,
-    x_labels: Vec<String>,
-    y_text: Words,
+    lines: IndexMap<&'a str, Vec<(i32, f64)>>,
+    x_labels: IndexSet<String>,
 }
+
+/// A contender's points: of each the title of its chart, its label below the chart, and its height.
+type Points = fn(&Group<'_>) -> Option<Vec<(String, String, f64)>>;
 
 type Percentile = (&'static str, fn(&Sample) -> Option<f64>);
 
@@ -237,62 +228,36 @@ const PERCENTILES: [Percentile; 5] = [
 ];
 
 /// A chart for each scenario or phase whose jobs' latencies were measured one by one.
-fn latency_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
-    let mut charts = Vec::new();
-    for group in groups {
-        let median = |&(_, figure): &Percentile| group.spread(figure).map(|it| it.median);
-        let values: Option<Vec<f64>> = PERCENTILES.iter().map(median).collect();
-        for ((name, _), value) in PERCENTILES.iter().zip(values.into_iter().flatten()) {
-            add_point(&mut charts, panel_title(group), group, (*name).to_owned(), value, time);
-        }
-    }
-    charts
+fn latency(group: &Group<'_>) -> Option<Vec<(String, String, f64)>> {
+    let point = |&(name, figure): &Percentile| {
+        Some((panel_title(group), name.to_owned(), group.spread(figure)?.median))
+    };
+    PERCENTILES.iter().map(point).collect()
 }
 
 /// A chart for filling and one for draining.
-fn depth_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
-    let mut charts = Vec::new();
-    for group in groups.iter().filter(|group| group.scenario == "deep") {
-        let (Some(x), Some(y)) = (group.x(), group.cpu()) else { continue };
-        let phase = group.point.split(' ').next().unwrap_or_default().to_owned();
-        add_point(&mut charts, phase, group, number(x), y.median, number);
-    }
-    charts
+fn depth(group: &Group<'_>) -> Option<Vec<(String, String, f64)>> {
+    let phase = group.point.split(' ').next().filter(|_| group.scenario == "deep")?;
+    Some(vec![(phase.to_owned(), number(group.x()?), group.cpu()?.median)])
 }
 
 /// A chart for each load that was run on several numbers of cores.
-fn cores_charts<'a>(groups: &[Group<'a>]) -> Vec<Chart<'a>> {
-    let mut charts = Vec::new();
-    for group in groups.iter().filter(|group| Scenario::is_of_cores(group.scenario)) {
-        let (Some(x), Some(y)) = (group.x(), group.rate()) else { continue };
-        let title = group.scenario.to_owned();
-        add_point(&mut charts, title, group, x.to_string(), y.median, number);
-    }
-    charts
+fn cores(group: &Group<'_>) -> Option<Vec<(String, String, f64)>> {
+    let load = Some(group.scenario).filter(|name| Scenario::is_of_cores(name))?;
+    Some(vec![(load.to_owned(), group.x()?.to_string(), group.rate()?.median)])
 }
 
-fn add_point<'a>(
-    charts: &mut Vec<Chart<'a>>,
-    title: String,
-    group: &Group<'a>,
-    label: String,
-    y: f64,
-    y_text: Words,
-) {
-    let at = charts.iter().position(|chart| chart.title == title).unwrap_or_else(|| {
-        charts.push(Chart { title, lines: Vec::new(), x_labels: Vec::new(), y_text });
-        charts.len() - 1
-    });
-    let Chart { lines, x_labels, .. } = &mut charts[at];
-    let place = x_labels.iter().position(|it| *it == label).unwrap_or_else(|| {
-        x_labels.push(label);
-        x_labels.len() - 1
-    });
-    let point = (i32::try_from(place).unwrap_or(i32::MAX), y);
-    match lines.iter_mut().find(|(contender, _)| *contender == group.contender) {
-        Some((_, points)) => points.push(point),
-        None => lines.push((group.contender, vec![point])),
+fn charts<'a>(groups: &[Group<'a>], points: Points) -> IndexMap<String, Chart<'a>> {
+    let mut charts: IndexMap<_, Chart<'_>> = IndexMap::new();
+    for group in groups {
+        for (title, label, y) in points(group).into_iter().flatten() {
+            let Chart { lines, x_labels } = charts.entry(title).or_default();
+            let (place, _) = x_labels.insert_full(label);
+            let point = (i32::try_from(place).unwrap_or(i32::MAX), y);
+            lines.entry(group.contender).or_default().push(point);
+        }
     }
+    charts
 }
 
 /// Some decades that hold all values.
@@ -303,15 +268,15 @@ fn decades(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     if low > high { 1.0..10.0 } else { 10f64.powf(low)..10f64.powf(high.max(low + 1.0)) }
 }
 
-fn draw_chart(area: &Area<'_>, chart: &Chart<'_>) -> Drawn {
-    let ys = decades(chart.lines.iter().flat_map(|(_, points)| points).map(|point| point.1));
+fn draw_chart(area: &Area<'_>, name: &str, chart: &Chart<'_>, text: Words) -> Drawn {
+    let ys = decades(chart.lines.values().flatten().map(|point| point.1));
     let x_last = i32::try_from(chart.x_labels.len())?.saturating_sub(1).max(1);
     let x_text = |x: &i32| {
         let place = usize::try_from(*x).ok();
-        place.and_then(|place| chart.x_labels.get(place)).cloned().unwrap_or_default()
+        place.and_then(|place| chart.x_labels.get_index(place)).cloned().unwrap_or_default()
     };
     let mut drawn = ChartBuilder::on(area)
-        .caption(&chart.title, style(14, FontStyle::Bold))
+        .caption(name, style(14, FontStyle::Bold))
         .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(80)
@@ -321,7 +286,7 @@ fn draw_chart(area: &Area<'_>, chart: &Chart<'_>) -> Drawn {
         .bold_line_style(BLACK.mix(0.15))
         .light_line_style(TRANSPARENT)
         .x_label_formatter(&x_text)
-        .y_label_formatter(&|y| (chart.y_text)(*y))
+        .y_label_formatter(&|y| text(*y))
         .draw()?;
     for (contender, points) in &chart.lines {
         let line = colour(contender).stroke_width(2);

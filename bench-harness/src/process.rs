@@ -15,6 +15,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
+/// How long a server may take to start.
+pub(crate) const START_TIME: Duration = Duration::from_secs(20);
 /// How often a condition is looked at that nothing announces.
 const POLL_TIME: Duration = Duration::from_millis(5);
 /// How many free ports are tried with a server that can't choose one.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use loadgen::distributions::Size;
+use loadgen::report::Latency;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -59,13 +60,6 @@ struct Driver<'a> {
     done: u64,
     submitted: u64,
     start_time: Instant,
-}
-
-/// Where a measurement starts.
-struct Start {
-    at: Instant,
-    cpu: Option<Cpu>,
-    own_cpu_us: f64,
 }
 
 /// Loads a server, from the load's cores.
@@ -136,32 +130,23 @@ impl<'a> Driver<'a> {
     /// Measures until the load's time is over or its jobs are done.
     fn measure(mut self, pid: u32) -> Result<Sample> {
         self.is_measuring = true;
-        let start = Start { at: Instant::now(), cpu: Cpu::of(pid), own_cpu_us: thread_cpu_us() };
+        let (start, cpu, own_cpu_us) = (Instant::now(), Cpu::of(pid), thread_cpu_us());
         let before = if self.load.jobs.is_some() { 0 } else { self.done };
         match self.load.jobs {
             Some(jobs) => self.turn_until(|driver| driver.done >= jobs)?,
-            None => self.turn_until(|driver| start.at.elapsed() >= driver.load.duration.0)?,
+            None => self.turn_until(|driver| start.elapsed() >= driver.load.duration.0)?,
         }
-        let seconds = start.at.elapsed().as_secs_f64();
-        Ok(self.sample(&start, seconds, self.done - before, pid))
-    }
-
-    fn sample(&self, start: &Start, seconds: f64, jobs: u64, pid: u32) -> Sample {
-        let percentile = |share| Some(self.latency.value_at_quantile(share) as f64 / 1000.0);
+        let (seconds, jobs) = (start.elapsed().as_secs_f64(), self.done - before);
         let sample = Sample::of(jobs, seconds);
         let sample = Sample {
             status: if jobs > 0 { Status::Ok } else { Status::Failed },
             note: if jobs > 0 { String::new() } else { NO_JOB.to_owned() },
             bytes_per_second: Some(sample.jobs_per_second * self.payload.len() as f64),
-            p50_us: percentile(0.5),
-            p90_us: percentile(0.9),
-            p99_us: percentile(0.99),
-            p999_us: percentile(0.999),
-            max_us: Some(self.latency.max() as f64 / 1000.0),
-            load_cpu_share: Some((thread_cpu_us() - start.own_cpu_us) / (seconds * 1e6)),
+            load_cpu_share: Some((thread_cpu_us() - own_cpu_us) / (seconds * 1e6)),
             ..sample
         };
-        sample.with_memory(Memory::of(pid)).with_cpu(Cpu::since(start.cpu, pid))
+        let sample = sample.with_latency(Some(Latency::of(&self.latency)));
+        Ok(sample.with_memory(Memory::of(pid)).with_cpu(Cpu::since(cpu, pid)))
     }
 
     fn turn_until(&mut self, is_over: impl Fn(&Self) -> bool) -> Result<()> {
@@ -211,11 +196,7 @@ impl<'a> Driver<'a> {
         let mut used = 0;
         while let Some((event, bytes)) = self.protocol.cut(&inbox[used..])? {
             used += bytes;
-            if at < self.load.clients {
-                self.handle_kept(at, event)?;
-            } else {
-                self.handle_work(at, event)?;
-            }
+            self.handle(at, event)?;
         }
         let mut rest = inbox;
         rest.drain(..used);
@@ -223,38 +204,28 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// A producer's job is kept, which is all that is waited for where there are no workers.
-    fn handle_kept(&mut self, producer: usize, event: Event<'_>) -> Result<()> {
-        let job = self.peers[producer].waiting.pop_front();
-        match (event, job) {
-            (Event::Ok, Some(job)) if self.load.workers == 0 => {
-                self.finish(job);
-                Ok(())
-            }
-            (Event::Ok, Some(_)) => Ok(()),
-            _ => bail!("a producer got an answer that it didn't wait for: {event:?}"),
-        }
-    }
-
-    fn handle_work(&mut self, worker: usize, event: Event<'_>) -> Result<()> {
+    fn handle(&mut self, at: usize, event: Event<'_>) -> Result<()> {
+        let is_worker = at >= self.load.clients;
         match event {
-            Event::Job { id, payload } => {
+            Event::Job { id, payload } if is_worker => {
                 let stamp = payload.get(..STAMP_BYTES).and_then(|it| str::from_utf8(it).ok());
                 let job = stamp.and_then(|stamp| usize::from_str_radix(stamp, 16).ok());
                 let Some(job) = job.filter(|&job| self.jobs.contains(job)) else {
                     bail!("a worker got a job that nobody submitted, or got it twice");
                 };
-                let peer = &mut self.peers[worker];
+                let peer = &mut self.peers[at];
                 peer.waiting.push_back(job);
-                self.protocol.done(&mut peer.outbox, worker, id, payload);
-                self.protocol.take(&mut peer.outbox, worker);
-                self.mark(worker);
+                self.protocol.done(&mut peer.outbox, at, id, payload);
+                self.protocol.take(&mut peer.outbox, at);
+                self.mark(at);
             }
-            Event::Ok => match self.peers[worker].waiting.pop_front() {
-                Some(job) => self.finish(job),
-                None => bail!("a worker got an acknowledgement that it didn't wait for"),
+            Event::Ok => match self.peers[at].waiting.pop_front() {
+                // A producer's job is kept, which is all that is waited for without workers.
+                Some(job) if is_worker || self.load.workers == 0 => self.finish(job),
+                Some(_) => {}
+                None => bail!("the server acknowledged what nothing waits for"),
             },
-            _ => bail!("a worker got an answer that it didn't wait for: {event:?}"),
+            _ => bail!("the server gave an answer that nothing waits for: {event:?}"),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use indexmap::{IndexMap, IndexSet};
 use loadgen::units::{bytes, count, time};
 use serde::{Deserialize, Serialize};
 
@@ -323,7 +324,7 @@ fn row(text: &mut String, group: &Group<'_>, groups: &[Group<'_>], columns: &[Co
 
 /// What some rows have to say, below their table.
 fn notes(text: &mut String, groups: &[&Group<'_>]) {
-    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut lines: IndexMap<String, IndexSet<&str>> = IndexMap::new();
     for group in groups {
         let (good, bad) = (group.count(Status::Ok), group.count(Status::Failed));
         let mut said: Vec<String> = group.notes().into_iter().map(one_line).collect();
@@ -335,22 +336,19 @@ fn notes(text: &mut String, groups: &[&Group<'_>]) {
             said.push("the load was at its limit, not the server".to_owned());
         }
         for line in said {
-            match lines.iter_mut().find(|(known, _)| *known == line) {
-                Some((_, names)) if names.contains(&group.contender) => {}
-                Some((_, names)) => names.push(group.contender),
-                None => lines.push((line, vec![group.contender])),
-            }
+            lines.entry(line).or_default().insert(group.contender);
         }
     }
     if !lines.is_empty() {
         text.push('\n');
     }
     for (line, names) in lines {
-        let _ = writeln!(text, "* {}: {line}.", names.join(", "));
+        let _ = writeln!(text, "* {}: {line}.", Vec::from_iter(names).join(", "));
     }
 }
 
-fn one_line(note: &str) -> String {
+/// Without line breaks and the full stop at its end.
+pub(crate) fn one_line(note: &str) -> String {
     note.split_whitespace().collect::<Vec<&str>>().join(" ").trim_end_matches('.').to_owned()
 }
 

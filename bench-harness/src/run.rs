@@ -22,7 +22,7 @@ use crate::large;
 use crate::machine::Machine;
 use crate::options::RunOptions;
 use crate::perf;
-use crate::process::{Cores, Persistence, Server, raise_descriptors};
+use crate::process::{Cores, Persistence, START_TIME, Server, raise_descriptors};
 use crate::progress::Progress;
 use crate::queue_depth;
 use crate::report::{self, Facts, Known};
@@ -30,8 +30,6 @@ use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
 
-/// How long a server may take to start.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How long system calls are counted, after the measurement.
 const COUNT_TIME: Duration = Duration::from_secs(1);
 /// The open loop runs at this share of what gearmand manages in a closed one.
@@ -138,7 +136,11 @@ impl<'a> Harness<'a> {
     fn absent(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
         let absent = contender.absent_in(scenario).map(str::to_owned);
         let absent = absent.or_else(|| contender.absent(self.options));
-        absent.or_else(|| self.absent_on_disk(scenario, contender))
+        if absent.is_some() || !scenario.stores() {
+            return absent;
+        }
+        let absent = contender.absent_on_disk(self.options);
+        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 
     /// Everything that is to be measured, and about how many seconds each takes.
@@ -280,15 +282,6 @@ impl<'a> Harness<'a> {
         let (rate_words, whole) = (count(rate), number(sample.jobs_per_second));
         eprintln!("  rate: {rate_words} jobs/s, a quarter of gearmand's {whole}");
         Ok(rate)
-    }
-
-    /// Why a contender can't be measured with a store, if it is to be.
-    fn absent_on_disk(&self, scenario: &Scenario, contender: Contender) -> Option<String> {
-        if !scenario.stores() {
-            return None;
-        }
-        let absent = contender.absent_on_disk(self.options);
-        absent.or_else(|| self.data_dir.as_ref().err().cloned())
     }
 }
 

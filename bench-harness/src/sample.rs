@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use loadgen::report::Latency;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Cpu, Memory};
@@ -84,6 +85,18 @@ impl Sample {
     /// At a point of its scenario.
     pub(crate) fn at(self, point: impl Into<String>, x: f64) -> Self {
         Self { point: point.into(), x: Some(x), ..self }
+    }
+
+    /// With the latencies of single jobs.
+    pub(crate) fn with_latency(self, us: Option<Latency>) -> Self {
+        Self {
+            p50_us: us.map(|us| us.p50),
+            p90_us: us.map(|us| us.p90),
+            p99_us: us.map(|us| us.p99),
+            p999_us: us.map(|us| us.p999),
+            max_us: us.map(|us| us.max),
+            ..self
+        }
     }
 
     /// With the server's memory at the end.

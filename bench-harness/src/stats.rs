@@ -1,5 +1,7 @@
 //! Samples in, medians with their spread out.
 
+use indexmap::{IndexMap, IndexSet};
+
 use crate::sample::{Sample, Status};
 
 /// The middle of some measurements, and how far they lie apart.
@@ -36,18 +38,20 @@ pub(crate) struct Group<'a> {
 impl<'a> Group<'a> {
     /// All groups, in the order in which they first occur.
     pub(crate) fn all(samples: &'a [Sample]) -> Vec<Self> {
-        let mut groups: Vec<Self> = Vec::new();
+        let mut groups: IndexMap<[&str; 3], Vec<&Sample>> = IndexMap::new();
         for sample in samples {
             let Sample { scenario, point, contender, .. } = sample;
-            let same = |it: &&mut Self| {
-                (it.scenario, it.point, it.contender) == (scenario, point, contender)
-            };
-            match groups.iter_mut().find(same) {
-                Some(group) => group.samples.push(sample),
-                None => groups.push(Group { scenario, point, contender, samples: vec![sample] }),
-            }
+            groups.entry([scenario, point, contender]).or_default().push(sample);
         }
+        let groups = groups.into_iter();
         groups
+            .map(|([scenario, point, contender], samples)| Self {
+                scenario,
+                point,
+                contender,
+                samples,
+            })
+            .collect()
     }
 
     /// Whether both are the same contender in the same scenario.
@@ -92,13 +96,8 @@ impl<'a> Group<'a> {
 
     /// What the samples have to say besides figures, each thing once.
     pub(crate) fn notes(&self) -> Vec<&'a str> {
-        let mut notes: Vec<&str> = Vec::new();
-        for sample in &self.samples {
-            if !sample.note.is_empty() && !notes.contains(&&*sample.note) {
-                notes.push(&sample.note);
-            }
-        }
-        notes
+        let notes = self.samples.iter().map(|sample| &*sample.note);
+        Vec::from_iter(notes.filter(|note| !note.is_empty()).collect::<IndexSet<&str>>())
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn ask<T>(
 
 /// A connection that answers are cut from.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
     protocol: Protocol,
     inbox: Vec<u8>,
     /// Bytes of `inbox` that have been read from the socket.
@@ -64,7 +64,12 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn connect(address: SocketAddr, protocol: Protocol) -> Result<Self> {
-        let (stream, inbox, outbox) = (connect(address)?, vec![0; READ_BYTES], Vec::new());
+        Self::with_room(address, protocol, READ_BYTES)
+    }
+
+    /// With room for answers of so many bytes, in pages that the kernel has given already.
+    pub(crate) fn with_room(address: SocketAddr, protocol: Protocol, bytes: usize) -> Result<Self> {
+        let (stream, inbox, outbox) = (connect(address)?, vec![b'x'; bytes], Vec::new());
         Ok(Self { stream, protocol, inbox, filled: 0, used: 0, outbox })
     }
 
@@ -83,9 +88,11 @@ impl Wire {
                 self.used += bytes;
                 return Ok(take(event, &mut self.outbox));
             }
-            self.inbox.copy_within(self.used..self.filled, 0);
-            self.filled -= self.used;
-            self.used = 0;
+            if self.used > 0 {
+                self.inbox.copy_within(self.used..self.filled, 0);
+                self.filled -= self.used;
+                self.used = 0;
+            }
             if self.filled == self.inbox.len() {
                 self.inbox.resize(2 * self.filled, 0);
             }

@@ -15,6 +15,8 @@ mod lock_delay;
 mod record;
 mod session;
 mod takeover;
+mod tls;
+mod words;
 
 use std::fmt;
 use std::pin::pin;
@@ -166,7 +168,7 @@ impl Postgres {
         first_sequence: u64,
         keep_waiting: &mut dyn FnMut() -> bool,
     ) -> Result<Self, OpenError> {
-        let config = conninfo::config(conninfo, |name| std::env::var(name).ok())?;
+        let targets = conninfo::targets(conninfo, |name| std::env::var(name).ok())?;
         let mut token = vec![0; 16];
         getrandom::fill(&mut token).map_err(|error| {
             StoreError::Unusable(format!("the kernel gives no random bytes: {error}"))
@@ -176,7 +178,7 @@ impl Postgres {
             StoreError::Unusable(format!("no event loop for PostgreSQL's connection: {error}"))
         })?;
         let mut link = Link {
-            targets: conninfo::targets(&config),
+            targets,
             place: String::new(),
             ready: None,
             backends: Vec::new(),
@@ -192,16 +194,16 @@ impl Postgres {
         Ok(Self { link, runtime, next_sequence })
     }
 
-    /// Checks a connection string without connecting.
+    /// Checks a connection string and the files in it without connecting.
     pub(super) fn check_conninfo(conninfo: &str) -> Result<(), StoreError> {
-        conninfo::config(conninfo, |name| std::env::var(name).ok()).map(drop)
+        let targets = conninfo::targets(conninfo, |name| std::env::var(name).ok())?;
+        targets.iter().try_for_each(Target::check_files)
     }
 
     /// The record in the tables, which another server may own; `None` if it can't be read or there
     /// is none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {
-        let config = conninfo::config(conninfo, |name| std::env::var(name).ok()).ok()?;
-        let targets = conninfo::targets(&config);
+        let targets = conninfo::targets(conninfo, |name| std::env::var(name).ok()).ok()?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().ok()?;
         runtime.block_on(async { record::read(&Session::connect(&targets).await.ok()?).await.ok() })

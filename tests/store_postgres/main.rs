@@ -6,6 +6,7 @@
 // clippy excuses `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod authority;
 mod gearmand;
 mod handles;
 mod owners;
@@ -18,4 +19,5 @@ mod server;
 #[path = "../server/skips.rs"]
 #[allow(dead_code)]
 mod skips;
+mod tls;
 mod trouble;

@@ -1,11 +1,13 @@
-//! A PostgreSQL server in a temporary folder, reached through a Unix socket in it.
+//! A PostgreSQL server in a temporary folder, reached through a Unix socket in it, and also by TCP
+//! if it has TLS.
 //!
 //! PostgreSQL refuses to run as root: a test that does runs it as Debian's user `postgres` or as
 //! nobody. The server ends with its `Server`, whatever state a test has left it in.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::chown;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,12 +29,16 @@ use crate::skips::skip;
 /// How long anything may take that should take no time at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+const LISTENS: &str = "listen_addresses=127.0.0.1";
+
 /// A server with the database `jobs`.
 pub(crate) struct Server {
     binaries: PathBuf,
     user: Option<User>,
     child: Option<Child>,
     folder: TempDir,
+    /// Its number is in the socket's name; `None` = 5432, and no TCP.
+    tcp_port: Option<u16>,
 }
 
 impl Drop for Server {
@@ -51,6 +57,15 @@ impl Drop for Server {
 impl Server {
     /// Starts an empty server; `None` if this machine has no PostgreSQL.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(|_| {})
+    }
+
+    /// Starts an empty server that also listens at 127.0.0.1.
+    pub(crate) fn start_tcp() -> Option<Self> {
+        Self::start_with(|server| server.tcp_port = Some(free_port()))
+    }
+
+    fn start_with(prepare: impl FnOnce(&mut Self)) -> Option<Self> {
         let Some(binaries) = binaries() else {
             skip("no PostgreSQL here: apt-get install postgresql");
             return None;
@@ -63,6 +78,7 @@ impl Server {
                 "--no-instructions",
             ]);
         });
+        prepare(&mut server);
         server.run();
         server.admin("postgres").batch_execute("CREATE DATABASE jobs").unwrap();
         Some(server)
@@ -72,10 +88,13 @@ impl Server {
     /// `wait_for_standbys` says so.
     pub(crate) fn start_standby(&self) -> Self {
         let mut standby = Self::in_new_folder(self.binaries.clone());
+        standby.tcp_port = self.tcp_port.map(|_| free_port());
         standby.make_data("pg_basebackup", |command| {
             command
                 .args(["-D", "data", "-U", "postgres", "--no-sync", "--checkpoint=fast"])
-                .args(["--write-recovery-conf", "--port=5432", "--host"])
+                .args(["--write-recovery-conf", "--port"])
+                .arg(self.port().to_string())
+                .arg("--host")
                 .arg(self.folder());
         });
         standby.run();
@@ -114,7 +133,7 @@ impl Server {
         if let Some(user) = &user {
             chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
-        Self { binaries, user, child: None, folder }
+        Self { binaries, user, child: None, folder, tcp_port: None }
     }
 
     fn make_data(&self, program: &str, arguments: impl FnOnce(&mut Command)) {
@@ -143,14 +162,21 @@ impl Server {
         // The first tries fail while processes of a killed server still hold on to its memory.
         while let Err(log) = self.try_run() {
             assert!(Instant::now() < deadline, "PostgreSQL doesn't start:\n{log}");
+            if log.contains("could not create any TCP/IP sockets") {
+                // Another program was faster. Clients learn of the port later.
+                self.tcp_port = Some(free_port());
+            }
         }
     }
 
     fn try_run(&mut self) -> Result<(), String> {
         let mut child = self
             .command("postgres")
-            .args(["-D", "data", "-c", "listen_addresses=", "-k"])
+            .args(["-D", "data", "-k"])
             .arg(self.folder.path())
+            .arg("-p")
+            .arg(self.port().to_string())
+            .args(["-c", self.tcp_port.map_or("listen_addresses=", |_| LISTENS)])
             .args(["-c", "shared_buffers=16MB", "-c", "max_connections=20"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -202,14 +228,30 @@ impl Server {
         self.folder.path()
     }
 
+    /// Number of the TCP port, and in the socket's name.
+    pub(crate) fn port(&self) -> u16 {
+        self.tcp_port.unwrap_or(5432)
+    }
+
+    /// Writes a file of the server's data that only the server may read.
+    pub(crate) fn write_data(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        if let Some(user) = &self.user {
+            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        }
+    }
+
     /// Where clients connect to.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join(".s.PGSQL.5432")
+        self.folder.path().join(format!(".s.PGSQL.{}", self.port()))
     }
 
     pub(crate) fn conninfo(&self, database: &str) -> String {
         let folder = self.folder.path().display();
-        format!("host={folder} port=5432 user=postgres dbname={database} sslmode=disable")
+        let port = self.port();
+        format!("host={folder} port={port} user=postgres dbname={database} sslmode=disable")
     }
 
     /// A session of its own, to look at things and to do harm.
@@ -226,6 +268,11 @@ impl Server {
     pub(crate) fn try_open(&self) -> Result<Postgres, OpenError> {
         Postgres::open(&self.conninfo("jobs"), None, 1, &mut || false)
     }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn pid(child: &Child) -> Pid {

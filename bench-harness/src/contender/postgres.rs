@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::ringgear;
 use crate::options::RunOptions;
 use crate::process::Start;
+use crate::report::one_line;
 
 const EMPTY: &str = "SET client_min_messages = warning; DROP TABLE IF EXISTS ringgear_job, \
                      ringgear_owner; CHECKPOINT";
@@ -22,7 +23,7 @@ pub(super) fn absent(options: &RunOptions) -> Option<String> {
     if options.postgres.is_none() {
         return Some("no database was given by --postgres".to_owned());
     }
-    psql(options, "SELECT 1").err().map(|error| one_line(&error))
+    psql(options, "SELECT 1").err().map(|error| one_line(&format!("{error:#}")))
 }
 
 /// How the server is called; empties the tables for a new folder.
@@ -40,7 +41,8 @@ pub(super) fn command(program: &Path, options: &RunOptions, start: &Start<'_>) -
 }
 
 pub(super) fn version(options: &RunOptions) -> String {
-    let server = psql(options, "SHOW server_version").unwrap_or_else(|error| one_line(&error));
+    let server = psql(options, "SHOW server_version")
+        .unwrap_or_else(|error| one_line(&format!("{error:#}")));
     format!("PostgreSQL {}", server.trim())
 }
 
@@ -60,8 +62,4 @@ fn psql(options: &RunOptions, statement: &str) -> Result<String> {
         bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
 }

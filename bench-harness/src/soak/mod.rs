@@ -14,6 +14,7 @@ mod watch;
 mod workload;
 
 use std::fmt::Write as _;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,6 @@ use ringgear::io::machine::processors;
 use ringgear::wire::{Command, Magic, encode};
 
 use self::checks::Row;
-use self::watch::Admin;
 use self::workload::Workload;
 use crate::contender::ringgear as ours;
 use crate::data_dir::DataDir;
@@ -33,15 +33,15 @@ use crate::format::number;
 use crate::locate::{find, first_line};
 use crate::machine::Machine;
 use crate::options::SoakOptions;
-use crate::process::{Cores, Cpu, Memory, Persistence, Server, Start, raise_descriptors};
+use crate::process::{
+    Cores, Cpu, Memory, Persistence, START_TIME, Server, Start, raise_descriptors,
+};
 use crate::progress::span;
 use crate::run_dir;
 use crate::sample;
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 use crate::wire_protocol::{Event, Protocol};
 
-/// How long a server may take to start.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How often the lists of the server are asked for.
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// How long connecting and the last answers may take.
@@ -106,7 +106,8 @@ struct Soak<'a> {
     options: &'a SoakOptions,
     server: Server,
     version: String,
-    admin: Admin,
+    /// Speaks the text protocol.
+    admin: TcpStream,
     start: Instant,
     rows: Vec<Row>,
     /// The slowest answer to the lists since the last row.
@@ -123,7 +124,7 @@ impl<'a> Soak<'a> {
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
         let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;
-        let admin = Admin::connect(server.address)?;
+        let admin = wire::connect(server.address)?;
         let version = first_line(&program, &["--version"]).unwrap_or_default();
         let (rows, slowest, counts) = (Vec::new(), Duration::ZERO, LiveCounts::default());
         Ok(Self { options, server, version, admin, start: Instant::now(), rows, slowest, counts })
@@ -157,7 +158,7 @@ impl<'a> Soak<'a> {
 
     /// Asks for the lists, whatever they say.
     fn ask(&mut self) -> Result<watch::Lists> {
-        match self.admin.ask() {
+        match watch::ask(&self.admin) {
             Ok((lists, time)) => {
                 self.slowest = self.slowest.max(time);
                 Ok(lists)

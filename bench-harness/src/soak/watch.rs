@@ -11,10 +11,7 @@ use anyhow::{Context, Result};
 use procfs::net::{TcpNetEntry, TcpState};
 
 use crate::process::process;
-use crate::wire::{ask, connect};
-
-/// A connection that speaks the text protocol.
-pub(super) struct Admin(TcpStream);
+use crate::wire;
 
 /// Sums over the lists that a server gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,17 +26,11 @@ pub(super) struct Lists {
     pub(super) connections: u64,
 }
 
-impl Admin {
-    pub(super) fn connect(address: SocketAddr) -> Result<Self> {
-        Ok(Self(connect(address)?))
-    }
-
-    /// Asks for both lists; answers with the time that took, too.
-    pub(super) fn ask(&self) -> Result<(Lists, Duration)> {
-        let start = Instant::now();
-        let lists = ask(&self.0, b"status\nworkers\n", lists)?;
-        Ok((lists, start.elapsed()))
-    }
+/// Asks for both lists; answers with the time that took, too.
+pub(super) fn ask(stream: &TcpStream) -> Result<(Lists, Duration)> {
+    let start = Instant::now();
+    let lists = wire::ask(stream, b"status\nworkers\n", lists)?;
+    Ok((lists, start.elapsed()))
 }
 
 /// Both lists, once they are whole: lines, and a full stop behind each list.

@@ -1,17 +1,20 @@
 //! Connection strings: libpq's words and environment variables in, hosts to connect to out.
 //!
 //! Reads what gearmand's `--libpq-conninfo` reads: `key=value` words or a `postgres://` address.
-//! Missing values come from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, then from
-//! libpq's defaults. Knows no connection; the environment is an argument.
+//! Missing values come from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE` and the
+//! variables about TLS, then from libpq's defaults. Knows no connection; the environment is an
+//! argument.
 //!
-//! Invariant: a string that requires encryption is refused, and never leads to an open connection.
+//! Invariant: what a string says about encryption holds for each of its hosts but Unix sockets.
 
 use std::path::Path;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 
+use super::tls::Tls;
+use super::words::Words;
 use crate::store::StoreError;
 
 /// Time limit for connecting to one address, unless the string has a `connect_timeout`.
@@ -29,15 +32,27 @@ const PORT: u16 = 5432;
 /// Name of the sessions in PostgreSQL's lists.
 const APPLICATION: &str = "ringgeard";
 
-/// Parses `conninfo`; `variable` returns environment variables.
+/// The hosts of a connection string in order, at least one; `variable` returns environment
+/// variables. Each gets a configuration of its own, as the library reports neither which host it
+/// chose nor why it skipped the others.
 ///
 /// # Errors
-/// `StoreError::Unusable` for text that isn't a connection string, and for `sslmode=require`.
-pub(super) fn config(
+/// `StoreError::Unusable` for text that isn't a connection string, and for values that contradict
+/// each other.
+pub(super) fn targets(
     conninfo: &str,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Config, StoreError> {
-    let variable = |name| variable(name).filter(|value| !value.is_empty());
+) -> Result<Vec<Target>, StoreError> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let words = Words::read(conninfo);
+    let config = config(&words.rest, variable)?;
+    let tls = Tls::read(&words, variable, &config)?;
+    let count = config.get_hosts().len().max(config.get_hostaddrs().len());
+    Ok((0..count).map(|at| target(&config, &tls, at)).collect())
+}
+
+/// The configuration of all hosts, without the words about TLS.
+fn config(conninfo: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Config, StoreError> {
     let mut config: Config = conninfo.parse().map_err(|error| {
         StoreError::Unusable(format!(
             "the PostgreSQL connection string can't be read ({}): write it like \
@@ -45,19 +60,6 @@ pub(super) fn config(
             super::error::with_causes(&error)
         ))
     })?;
-    let wants_tls = match config.get_ssl_mode() {
-        SslMode::Disable => false,
-        SslMode::Require => true,
-        _ => variable("PGSSLMODE")
-            .is_some_and(|mode| mode == "require" || mode.starts_with("verify")),
-    };
-    if wants_tls {
-        return Err(StoreError::Unusable(
-            "this build can't encrypt its connection to PostgreSQL: use a Unix socket or a tunnel, \
-             and leave sslmode=require out"
-                .to_owned(),
-        ));
-    }
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         let hosts = variable("PGHOST").unwrap_or_else(|| {
             let local = if Path::new(SOCKET_FOLDER).is_dir() { SOCKET_FOLDER } else { "localhost" };
@@ -111,10 +113,12 @@ pub(super) fn config(
 }
 
 /// One of the hosts of a connection string.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
     /// Configuration with this host only.
     pub(super) config: Config,
+    /// How the connection is encrypted.
+    pub(super) tls: Tls,
     /// Database, host and port for messages; no secrets.
     pub(super) place: String,
 }
@@ -124,34 +128,45 @@ impl Target {
     pub(super) fn connect_limit(&self) -> Duration {
         self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
     }
+
+    /// Checks the files of certificates and keys.
+    pub(super) fn check_files(&self) -> Result<(), StoreError> {
+        if self.tls == Tls::NONE {
+            return Ok(());
+        }
+        self.tls.connector().map(drop).map_err(|fault| {
+            StoreError::Unusable(format!("can't use {}: {}", self.place, fault.sentence()))
+        })
+    }
 }
 
-/// The hosts of a connection string in order, at least one. Each gets a configuration of its own,
-/// as the library reports neither which host it chose nor why it skipped the others.
-pub(super) fn targets(config: &Config) -> Vec<Target> {
-    let count = config.get_hosts().len().max(config.get_hostaddrs().len());
-    (0..count).map(|at| target(config, at)).collect()
-}
-
-fn target(config: &Config, at: usize) -> Target {
+fn target(config: &Config, tls: &Tls, at: usize) -> Target {
     let ports = config.get_ports();
     let port = ports.get(at).or_else(|| ports.first()).copied();
     let mut alone = without_hosts(config);
     let mut name = String::new();
-    if let Some(&address) = config.get_hostaddrs().get(at) {
+    let mut tls = tls.clone();
+    let address = config.get_hostaddrs().get(at);
+    if let Some(&address) = address {
         alone.hostaddr(address);
         name = address.to_string();
     }
-    match config.get_hosts().get(at) {
-        Some(Host::Tcp(host)) => {
+    match (config.get_hosts().get(at), address) {
+        (Some(Host::Tcp(host)), _) => {
             alone.host(host);
             name.clone_from(host);
         }
-        Some(Host::Unix(path)) => {
+        (Some(Host::Unix(path)), None) => {
             alone.host_path(path);
             name = path.display().to_string();
+            // As in libpq: PostgreSQL has no TLS there, and no network needs it.
+            tls = Tls::NONE;
         }
-        None => {}
+        // The library looks for the certificate's name in the host.
+        (_, Some(_)) => {
+            alone.host(&name);
+        }
+        (None, None) => {}
     }
     if let Some(port) = port {
         alone.port(port);
@@ -159,7 +174,7 @@ fn target(config: &Config, at: usize) -> Target {
     let database = config.get_dbname().or_else(|| config.get_user());
     let database = database.map_or_else(String::new, |name| format!("database \"{name}\" "));
     let port = port.unwrap_or(PORT);
-    Target { config: alone, place: format!("PostgreSQL {database}at {name} port {port}") }
+    Target { config: alone, tls, place: format!("PostgreSQL {database}at {name} port {port}") }
 }
 
 /// A copy without hosts, which the library can add to a `Config`, but not remove.
@@ -194,7 +209,6 @@ fn without_hosts(config: &Config) -> Config {
     }
     copy.keepalives(config.get_keepalives());
     copy.keepalives_idle(config.get_keepalives_idle());
-    copy.ssl_mode(config.get_ssl_mode());
     copy.ssl_negotiation(config.get_ssl_negotiation());
     copy.channel_binding(config.get_channel_binding());
     copy.target_session_attrs(config.get_target_session_attrs());
@@ -221,7 +235,12 @@ fn check_counts(config: &Config) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tls::Mode;
     use super::*;
+
+    fn all(conninfo: &str) -> Config {
+        config(conninfo, environment).unwrap()
+    }
 
     fn nothing(_: &str) -> Option<String> {
         None
@@ -243,20 +262,21 @@ mod tests {
     fn the_environment_fills_what_is_missing_and_nothing_else() {
         let full = "host=/run/pg port=5433 user=alice password=secret dbname=jobs";
         for text in [full, "postgres://alice:secret@%2Frun%2Fpg:5433/jobs"] {
-            let config = config(text, environment).unwrap();
+            let config = all(text);
             assert_eq!(config.get_hosts(), [Host::Unix("/run/pg".into())]);
             assert_eq!(config.get_ports(), [5433]);
             assert_eq!(config.get_user(), Some("alice"));
             assert_eq!(config.get_password(), Some(&b"secret"[..]));
             assert_eq!(config.get_dbname(), Some("jobs"));
         }
-        let config = config("", environment).unwrap();
+        let config = all("");
         assert_eq!(config.get_hosts(), [Host::Tcp("db.example".into())]);
         assert_eq!(config.get_ports(), [6543]);
         assert_eq!(config.get_user(), Some("bob"));
         assert_eq!(config.get_password(), Some(&b"pass word"[..]));
         assert_eq!(config.get_dbname(), Some("other"));
-        let [target] = &targets(&config)[..] else { panic!("one host") };
+        let targets = targets("", environment).unwrap();
+        let [target] = &targets[..] else { panic!("one host") };
         assert_eq!(target.place, "PostgreSQL database \"other\" at db.example port 6543");
         assert!(target.config == config);
     }
@@ -264,11 +284,10 @@ mod tests {
     #[test]
     fn each_host_is_a_target_with_everything_else_that_was_said() {
         let more = "user=u password=p dbname=jobs options=o application_name=n connect_timeout=3 \
-                    tcp_user_timeout=4 keepalives=0 sslmode=disable sslnegotiation=postgres \
+                    tcp_user_timeout=4 keepalives=0 sslnegotiation=postgres \
                     channel_binding=disable target_session_attrs=read-write \
                     load_balance_hosts=random";
-        let config = config(&format!("host=a,/run/pg port=1,2 {more}"), nothing).unwrap();
-        let targets = targets(&config);
+        let targets = targets(&format!("host=a,/run/pg port=1,2 {more}"), nothing).unwrap();
         let places: Vec<&str> = targets.iter().map(|target| &*target.place).collect();
         assert_eq!(
             places,
@@ -278,15 +297,14 @@ mod tests {
             ]
         );
         for (target, host) in targets.iter().zip(["host=a port=1", "host=/run/pg port=2"]) {
-            assert!(target.config == super::config(&format!("{host} {more}"), nothing).unwrap());
+            assert!(target.config == config(&format!("{host} {more}"), nothing).unwrap());
         }
     }
 
     #[test]
     fn hosts_and_ports_fit_together() {
         let places = |text| -> Vec<String> {
-            let targets = targets(&config(text, nothing).unwrap());
-            targets.into_iter().map(|target| target.place).collect()
+            targets(text, nothing).unwrap().into_iter().map(|target| target.place).collect()
         };
         let at = |host: &str| format!("PostgreSQL database \"x\" at {host}");
         let [one, other] = [at("a port 7"), at("b port 7")];
@@ -301,31 +319,40 @@ mod tests {
 
     #[test]
     fn limits_are_set_unless_the_string_sets_them() {
-        let unset = config("host=a,b dbname=x", nothing).unwrap();
-        assert_eq!(unset.get_tcp_user_timeout(), Some(&TCP_USER_TIMEOUT));
-        assert_eq!(targets(&unset)[1].connect_limit(), CONNECT_TIMEOUT);
+        let unset = &targets("host=a,b dbname=x", nothing).unwrap()[1];
+        assert_eq!(unset.config.get_tcp_user_timeout(), Some(&TCP_USER_TIMEOUT));
+        assert_eq!(unset.connect_limit(), CONNECT_TIMEOUT);
         let text = "host=a connect_timeout=2 tcp_user_timeout=7";
-        let set = config(text, nothing).unwrap();
-        assert_eq!(set.get_tcp_user_timeout(), Some(&Duration::from_secs(7)));
-        assert_eq!(targets(&set)[0].connect_limit(), Duration::from_secs(2));
+        let set = &targets(text, nothing).unwrap()[0];
+        assert_eq!(set.config.get_tcp_user_timeout(), Some(&Duration::from_secs(7)));
+        assert_eq!(set.connect_limit(), Duration::from_secs(2));
     }
 
     #[test]
-    fn a_demand_for_encryption_is_refused() {
-        let by_variable = |name: &str| (name == "PGSSLMODE").then(|| "verify-full".to_owned());
-        for result in [config("host=a sslmode=require", nothing), config("host=a", by_variable)] {
-            let error = result.unwrap_err();
-            assert!(error.to_string().contains("can't encrypt"), "{error}");
-        }
-        // As in libpq, the string counts before the variable.
-        config("host=a sslmode=disable", by_variable).unwrap();
+    fn each_host_is_encrypted_but_unix_sockets() {
+        let by_variable = |name: &str| match name {
+            "PGSSLMODE" => Some("require".to_owned()),
+            "PGHOST" => Some("a,/run/pg".to_owned()),
+            _ => None,
+        };
+        let modes = |text| -> Vec<Mode> {
+            targets(text, by_variable).unwrap().iter().map(|target| target.tls.mode).collect()
+        };
+        assert_eq!(modes(""), [Mode::Require, Mode::Disable]);
+        assert_eq!(modes("host=/run/pg,b sslmode=allow"), [Mode::Disable, Mode::Allow]);
+        assert_eq!(modes("postgres://a,%2Frun%2Fpg/x"), [Mode::Require, Mode::Disable]);
+        assert_eq!(modes("host=a,b sslmode=disable"), [Mode::Disable, Mode::Disable]);
+        assert_eq!(modes("host=/run/pg hostaddr=127.0.0.1"), [Mode::Require]);
+        // Without a name the certificate has to have the address.
+        let [target] = &targets("hostaddr=::1", by_variable).unwrap()[..] else { panic!() };
+        assert_eq!(target.config.get_hosts(), [Host::Tcp("::1".to_owned())]);
     }
 
     #[test]
     fn text_that_is_no_connection_string_is_refused_with_its_reason() {
-        let error = config("host=a sslcert=b", nothing).unwrap_err();
+        let error = targets("host=a sslsni=b", nothing).unwrap_err();
         assert!(matches!(error, StoreError::Unusable(_)));
-        assert!(error.to_string().contains("sslcert"), "{error}");
+        assert!(error.to_string().contains("sslsni"), "{error}");
         let bad_port = |name: &str| (name == "PGPORT").then(|| "5432x".to_owned());
         assert!(config("", bad_port).unwrap_err().to_string().contains("5432x"));
     }

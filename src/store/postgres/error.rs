@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
+use super::tls::Fault;
 use crate::store::StoreError;
 
 /// Why a statement, or a connection attempt, failed.
@@ -24,9 +25,11 @@ pub(super) enum SessionError {
     Error(tokio_postgres::Error),
     /// The commit was answered with a warning: it may not survive a failover.
     Warned(String),
+    /// TLS is the reason.
+    Tls(Fault),
     /// An error with its sentence.
     Explained(StoreError),
-    /// No host could be used: the place and the error of each.
+    /// No way to connect worked: the place and the error of each.
     Hosts(Vec<(String, Self)>),
 }
 
@@ -43,6 +46,18 @@ impl SessionError {
         error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
     }
 
+    /// Whether the same host may accept a connection with TLS if this was without, and vice versa.
+    pub(super) fn is_about_tls(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            // What pg_hba.conf refuses; it has lines for connections with and without TLS.
+            Self::Error(error) => {
+                error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+            }
+            _ => false,
+        }
+    }
+
     /// The error while jobs are served: anything but damage may be temporary.
     pub(super) fn in_service(self, place: &str) -> StoreError {
         let error = match self {
@@ -52,6 +67,10 @@ impl SessionError {
                 return StoreError::Unavailable(format!(
                     "{place} warned as it committed, which therefore counts as not done: {warning}"
                 ));
+            }
+            Self::Tls(fault) => {
+                let sentence = fault.sentence();
+                return StoreError::Unavailable(format!("no connection to {place}: {sentence}"));
             }
             Self::Timeout(limit) => {
                 let limit_s = limit.as_secs();
@@ -103,6 +122,10 @@ impl SessionError {
         let error = match self {
             Self::Error(error) => error,
             Self::Hosts(hosts) => return of_each(hosts, Self::at_start),
+            Self::Tls(fault) => {
+                let sentence = fault.sentence();
+                return StoreError::Unusable(format!("can't use {place}: {sentence}"));
+            }
             Self::Timeout(limit) => {
                 let limit_s = limit.as_secs();
                 return StoreError::Unavailable(format!(
@@ -156,7 +179,9 @@ fn of_each(
 ) -> StoreError {
     let errors: Vec<StoreError> =
         hosts.into_iter().map(|(place, error)| explain(error, &place)).collect();
-    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    // One host may refuse each way to connect for the same reason.
+    sentences.dedup();
     let sentence = sentences.join("; ");
     if errors.iter().any(|error| matches!(error, StoreError::Unavailable(_))) {
         StoreError::Unavailable(sentence)

@@ -12,14 +12,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::Severity;
-use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::tls::{MakeTlsConnect, TlsStream};
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, Statement};
 use tracing::{info, warn};
 
 use super::change;
 use super::conninfo::Target;
 use super::error::{SessionError, message, read_only};
+use super::tls::{Attempt, Fault};
 use crate::store::StoreError;
 
 /// Time limit for an answer, plus a second for every `SLOW_BYTES` sent.
@@ -80,6 +82,20 @@ pub(super) struct Backend {
     started: Option<SystemTime>,
 }
 
+/// The task of a connection.
+struct Driver {
+    task: JoinHandle<()>,
+    /// The last warning since the last `check_warning`.
+    warning: Arc<Mutex<Option<String>>>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Cancels a statement in progress and closes the socket.
+        self.task.abort();
+    }
+}
+
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
@@ -88,16 +104,7 @@ pub(super) struct Session {
     pub(super) backend: Backend,
     /// Whether commits wait for a replica.
     pub(super) is_synchronous: bool,
-    connection: JoinHandle<()>,
-    /// The last warning since the last `check_warning`.
-    warning: Arc<Mutex<Option<String>>>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Cancels a statement in progress and closes the socket.
-        self.connection.abort();
-    }
+    driver: Driver,
 }
 
 impl Session {
@@ -114,14 +121,10 @@ impl Session {
     }
 
     async fn connect_to(target: &Target) -> Result<Self, SessionError> {
-        let (limit, place) = (target.connect_limit(), &target.place);
-        let (client, connection) = answer(limit, target.config.connect(NoTls)).await?;
-        let warning = Arc::default();
-        let connection = tokio::spawn(drive(connection, Arc::clone(&warning)));
+        let (client, driver) = open(target).await?;
         let backend = Backend { pid: 0, started: None };
-        let place = place.clone();
-        let mut session =
-            Self { client, place, backend, is_synchronous: false, connection, warning };
+        let place = target.place.clone();
+        let mut session = Self { client, place, backend, is_synchronous: false, driver };
         let place = &session.place;
         let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
                      current_setting('fsync'), pid, backend_start, \
@@ -212,7 +215,7 @@ impl Session {
     /// To be called after the answer to a commit. PostgreSQL reports success even if it gave up
     /// waiting for its replica, but sends a warning before.
     pub(super) fn check_warning(&self) -> Result<(), SessionError> {
-        let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let warning = self.driver.warning.lock().unwrap_or_else(PoisonError::into_inner).take();
         warning.map_or(Ok(()), |warning| Err(SessionError::Warned(warning)))
     }
 
@@ -222,10 +225,70 @@ impl Session {
     }
 }
 
+/// Opens a connection in the first way that works, encrypted or not.
+async fn open(target: &Target) -> Result<(Client, Driver), SessionError> {
+    let mut errors = Vec::new();
+    for attempt in target.tls.attempts() {
+        let opened = match attempt {
+            Attempt::Plain => open_with(target, SslMode::Disable, NoTls).await,
+            Attempt::Encrypted => match target.tls.connector() {
+                Ok(connector) => open_with(target, SslMode::Require, connector).await,
+                Err(fault) => return Err(SessionError::Tls(fault)),
+            },
+        };
+        let error = match opened {
+            Ok(opened) => {
+                if let Some(SessionError::Tls(Fault::Failed(sentence))) = errors.pop() {
+                    let place = &target.place;
+                    warn!("the connection to {place} isn't encrypted: {sentence}");
+                }
+                return Ok(opened);
+            }
+            Err(error) => error,
+        };
+        let is_final = !error.is_about_tls();
+        errors.push(error);
+        if is_final {
+            break;
+        }
+    }
+    // That there is no TLS is worth a word only where nothing else went wrong.
+    if errors.len() > 1 {
+        errors.retain(|error| !matches!(error, SessionError::Tls(Fault::Absent(_))));
+    }
+    let place = &target.place;
+    Err(SessionError::Hosts(errors.into_iter().map(|error| (place.clone(), error)).collect()))
+}
+
+/// Opens a connection within the time limit, which covers the handshake.
+async fn open_with<T>(
+    target: &Target,
+    mode: SslMode,
+    connector: T,
+) -> Result<(Client, Driver), SessionError>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let mut config = target.config.clone();
+    config.ssl_mode(mode);
+    let opened = answer(target.connect_limit(), config.connect(connector)).await;
+    let (client, connection) = opened.map_err(|error| match error {
+        SessionError::Error(error) if mode == SslMode::Require => match target.tls.fault(&error) {
+            Some(fault) => SessionError::Tls(fault),
+            None => SessionError::Error(error),
+        },
+        error => error,
+    })?;
+    let warning = Arc::default();
+    let task = tokio::spawn(drive(connection, Arc::clone(&warning)));
+    Ok((client, Driver { task, warning }))
+}
+
 /// Reads and writes for a session until it ends. A warning is stored before the answer that follows
 /// it is returned.
-async fn drive(
-    mut connection: Connection<Socket, NoTlsStream>,
+async fn drive<T: TlsStream + Unpin>(
+    mut connection: Connection<Socket, T>,
     warning: Arc<Mutex<Option<String>>>,
 ) {
     // An error also ends the statement in progress.
