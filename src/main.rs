@@ -1,13 +1,15 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
-//! The order of a start: options, limits, background, sockets (while still root), user, log, pid
-//! file, store, driver. An error before the driver runs is printed as one sentence, with exit code
-//! 1.
+//! The order of a start: options, limits, background, sockets (while still root), user, access
+//! list, log, pid file, store, driver. An error before the driver runs is printed as one sentence,
+//! with exit code 1.
 
 use std::error::Error;
-use std::io::{IsTerminal as _, Write};
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal as _, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError};
@@ -16,8 +18,10 @@ use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Server, Signals, Sockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, ReloadAccess, Server, Signals,
+    Sockets,
 };
+use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{self, Opened};
 use tracing::{error, info, warn};
@@ -27,23 +31,58 @@ static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     memory::free_at_once();
-    let read_file = |path: &str| std::fs::read_to_string(path);
     let parsed = config::parse(std::env::args_os(), read_file, |name| std::env::var_os(name));
     let options = match parsed {
         Ok(options) => options,
-        Err(EarlyExit::Print(text)) => {
-            return match std::io::stdout().write_all(text.as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
-                }
-            };
-        }
+        Err(EarlyExit::Print(text)) => return print(&text, ExitCode::SUCCESS),
+        Err(EarlyExit::Refused(text)) => return print(&text, ExitCode::FAILURE),
         Err(EarlyExit::Error(problem)) => return fail(&problem),
+        Err(EarlyExit::Unclear(problem)) => {
+            fail(&problem);
+            return ExitCode::from(2);
+        }
     };
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// Prints a text and returns the code to end with.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(error) => {
+            fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
+        }
+    }
+}
+
+/// The text of a file, which may have no more bytes than any file that the server reads.
+fn read_file(path: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    let bytes_max = FILE_BYTES_MAX as u64;
+    File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() > FILE_BYTES_MAX { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
+/// The access list that the options name.
+fn access_list(options: &Options) -> Result<Option<Arc<AccessList>>, String> {
+    let path = options.access_file.as_deref();
+    path.map(|path| config::read_access_list(path, read_file)).transpose()
+}
+
+/// Reads the access list at `path` anew; `None` if it has a mistake, and the old one stays.
+fn reload_access(path: &str) -> Option<Arc<AccessList>> {
+    match config::read_access_list(path, read_file) {
+        Ok(list) => {
+            info!(rules = list.rules().len(), "access list read");
+            Some(list)
+        }
+        Err(problem) => {
+            error!("the access list stays as it was: {problem}");
+            None
+        }
     }
 }
 
@@ -57,6 +96,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     io::check_port(&options.port)?;
     options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
+        access_list(options)?;
         return Ok(());
     }
     let descriptors = process::raise_descriptors(options.file_descriptors)?;
@@ -71,13 +111,17 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(user) = &options.user {
         process::switch_user(user)?;
     }
+    // As the user that reads it anew later.
+    let access_list = access_list(options)?;
     let log = Log::start(log_settings(options))?;
-    serve_logged(options, descriptors, background, listeners, log).inspect_err(|error| {
-        // `main` prints it to standard error in any case.
-        if options.log_file != "stderr" {
-            error!("{error}");
-        }
-    })
+    serve_logged(options, descriptors, background, listeners, log, access_list).inspect_err(
+        |error| {
+            // `main` prints it to standard error in any case.
+            if options.log_file != "stderr" {
+                error!("{error}");
+            }
+        },
+    )
 }
 
 /// The part of `serve` whose errors are logged.
@@ -87,6 +131,7 @@ fn serve_logged(
     background: Option<Background>,
     listeners: Listeners,
     log: Log,
+    access_list: Option<Arc<AccessList>>,
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
     let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
@@ -106,6 +151,7 @@ fn serve_logged(
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
     settings.identity.log_level = log.level();
+    settings.access_list = access_list;
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -147,6 +193,10 @@ fn serve_logged(
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
+        reload_access: options
+            .access_file
+            .clone()
+            .map(|path| -> ReloadAccess { Box::new(move || reload_access(&path)) }),
     };
     io::run(server, || {
         if is_watched {

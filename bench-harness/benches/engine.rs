@@ -71,7 +71,7 @@ fn uniques(criterion: &mut Criterion) {
             bencher.iter(|| submit(&mut engine, &mut body, FUNCTION, &next()));
         });
         group.bench_function(format!("status by unique, {name}"), |bencher| {
-            bencher.iter(|| black_box(engine.status_unique(&next())));
+            bencher.iter(|| black_box(engine.status_unique(&next(), |_| true)));
         });
     }
     group.finish();

@@ -6,6 +6,7 @@
 //!
 //! Invariant: the command line overrides the file, the file the environment, and that the defaults.
 
+mod access;
 mod file;
 mod mistakes;
 mod options;
@@ -20,11 +21,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use thiserror::Error;
 
+pub use self::access::read_access_list;
 use self::file::{as_arguments, default_file, file_arguments};
 use self::mistakes::{Spelling, sentence, single_dash, unfit};
 pub use self::options::Options;
 use self::options::command;
 pub use self::settings::{HostInfo, SettingsError, first_sequence};
+use crate::protocol::access::STARTING_LIST;
 
 /// The variable that gives the port unless the command line or the file does.
 const PORT_VARIABLE: &str = "GEARMAND_PORT";
@@ -35,6 +38,12 @@ pub enum EarlyExit {
     /// Print this text and exit with 0.
     #[error("{0}")]
     Print(String),
+    /// Print this text and exit with 1: the access list refuses.
+    #[error("{0}")]
+    Refused(String),
+    /// Print this text to standard error and exit with 2: the access list can't be asked.
+    #[error("{0}")]
+    Unclear(String),
     /// Print this text to standard error and exit with 1.
     #[error("{0}")]
     Error(String),
@@ -47,7 +56,7 @@ pub enum EarlyExit {
 /// `EarlyExit` for `--help`, `--version` and the like, and for invalid arguments.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
-    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+    read_file: impl Fn(&str) -> std::io::Result<String>,
     variable: impl FnOnce(&str) -> Option<OsString>,
 ) -> Result<Options, EarlyExit> {
     let mut words: Vec<OsString> = arguments.into_iter().collect();
@@ -55,6 +64,9 @@ pub fn parse(
     let options = Options::from_arg_matches(&typed).map_err(|error| early_exit(&error, &words))?;
     if options.print_config {
         return Err(EarlyExit::Print(default_file()));
+    }
+    if options.print_access {
+        return Err(EarlyExit::Print(STARTING_LIST.to_owned()));
     }
     if options.version && !options.check_args {
         let version = format!("\nringgeard {}\n", env!("CARGO_PKG_VERSION"));
@@ -68,7 +80,7 @@ pub fn parse(
         (path, at_file) => path.as_deref().or(at_file.as_deref()),
     };
     if let Some(path) = path {
-        words.extend(from_file(path, read_file, &typed)?);
+        words.extend(from_file(path, &read_file, &typed)?);
     }
     let has_port = is_given(&matches(&words)?, "port");
     if !has_port && let Some(port) = variable(PORT_VARIABLE) {
@@ -78,6 +90,9 @@ pub fn parse(
     }
     let matches = matches(&words)?;
     let parsed = Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
+    if let Some(words) = &parsed.access_check {
+        return Err(access::check(words, parsed.access_file.as_deref(), read_file));
+    }
     Ok(Options { ignored: options::ignored(&matches), ..parsed })
 }
 

@@ -55,6 +55,25 @@ pub struct Options {
         value_parser = values::port)]
     pub port: String,
 
+    /// Access list: which peers may do what; all may do everything unless given
+    ///
+    /// A TOML file; see --print-access. SIGHUP reads it anew; with a mistake the old one stays.
+    #[arg(long, value_name = "FILE", help_heading = LISTENING, hide_short_help = true)]
+    pub access_file: Option<String>,
+
+    /// Ask the access list, and end: exit code 0 allowed, 1 refused, 2 for a word without meaning
+    ///
+    /// WHO is an address, or what is known of a peer with commas between: network:ADDRESS, cn:NAME,
+    /// dns:NAME, uri:URI, sha256:HEX, user:NAME or user:ID, token:NAME, listener:SPEC. RIGHT is
+    /// submit, work, observe or admin. FUNCTION is a name, or * for all functions.
+    #[arg(long, num_args = 3, value_names = ["WHO", "RIGHT", "FUNCTION"],
+        help_heading = LISTENING, hide_short_help = true)]
+    pub access_check: Option<Vec<String>>,
+
+    /// Print an access list to begin with, and end
+    #[arg(long, help_heading = LISTENING, hide_short_help = true)]
+    pub print_access: bool,
+
     /// Connections that may wait to be accepted
     #[arg(short, long, value_name = "N", default_value_t = 1024, help_heading = LISTENING,
         hide_short_help = true, value_parser = number::<u32>(0, i32::MAX.into()))]
@@ -381,8 +400,17 @@ const IGNORED: &[Ignored] = &[
 ];
 
 /// Options that are refused in a file.
-pub(super) const COMMAND_LINE_ONLY: &[&str] =
-    &["config-file", "at-file", "print-config", "check-args", "version", "help", "seed"];
+pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
+    "config-file",
+    "at-file",
+    "print-config",
+    "check-args",
+    "access-check",
+    "print-access",
+    "version",
+    "help",
+    "seed",
+];
 
 impl Options {
     /// The log level that follows from `--verbose` and `-v`.

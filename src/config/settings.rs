@@ -153,6 +153,8 @@ impl Options {
             core_connections_max: bytes(connections_max.min(limits.per_core)),
             cores: Cores::default(),
             urgency: Urgency::default(),
+            access_list: None,
+            listener: self.listen.as_deref().map(Arc::from),
             move_after: self.move_after,
         })
     }

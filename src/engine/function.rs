@@ -340,6 +340,9 @@ pub struct Ability {
     pub running: Stack<JobId>,
     /// Unique among the last 2^32 abilities, removed ones included; never `u32::MAX`.
     pub serial: u32,
+    /// Its worker may not run the function any more, and finishes the jobs that it has: counted
+    /// nowhere, and in its worker's list of abilities only.
+    pub is_revoked: bool,
     links: [Links<AbilityId>; 5],
 }
 
@@ -387,6 +390,7 @@ impl Abilities {
             maybe_asleep: false,
             running: Stack::default(),
             serial: self.serial,
+            is_revoked: false,
             links: [Links::LOOSE; 5],
         };
         let id = self.records.insert(ability);

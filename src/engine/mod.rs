@@ -379,14 +379,25 @@ impl Engine {
         Some(self.status_of(&self.jobs[id]))
     }
 
-    /// Number and state of the latest job with this unique key, of any function, for
-    /// GET_STATUS_UNIQUE.
+    /// The name of a job's function; `None` for an unknown or finished job.
     #[must_use]
-    pub fn status_unique(&self, unique: &[u8]) -> Option<(u64, Status)> {
+    pub fn function_of_number(&self, number: u64) -> Option<&[u8]> {
+        let id = self.find(number)?;
+        Some(&self.function_of(&self.jobs[id]).name)
+    }
+
+    /// Number and state of the latest job with this unique key, of any function for whose name
+    /// `counts` holds, for GET_STATUS_UNIQUE.
+    #[must_use]
+    pub fn status_unique(
+        &self,
+        unique: &[u8],
+        counts: impl Fn(&[u8]) -> bool,
+    ) -> Option<(u64, Status)> {
         let busy = self
             .functions
             .iter_from(FunctionId::FIRST)
-            .filter(|(_, function)| function.total() > 0);
+            .filter(|(_, function)| function.total() > 0 && counts(&function.name));
         let found = busy.filter_map(|(function, _)| {
             let hash = self.hash_unique(function, unique, &[]);
             self.find_unique(hash, |job| job.function == function && job.unique() == unique)

@@ -128,7 +128,7 @@ fn a_dash_stands_for_the_payload_unless_there_is_none() {
     let empty = fixture.submit(1, Command::SubmitJobBg, "resize\0-\0");
     assert_ne!(fixture.submit(1, Command::SubmitJobBg, "resize\0-\0"), empty);
     // Asked for by its unique, none of them is found.
-    assert_eq!(fixture.engine.status_unique(b"-"), None);
+    assert_eq!(fixture.engine.status_unique(b"-", |_| true), None);
 }
 
 #[test]
@@ -433,10 +433,14 @@ fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
     let [first, second] = [number(77, b"a"), number(78, b"b")];
     assert_eq!(fixture.submit(0, Command::SubmitJobBg, "a\0key\0"), first);
     assert_eq!(fixture.submit(0, Command::SubmitJob, "b\0key\0"), second);
-    assert_eq!(fixture.engine.status_unique(b"key").unwrap().1.clients, 1, "the one of `b`");
+    assert_eq!(
+        fixture.engine.status_unique(b"key", |_| true).unwrap().1.clients,
+        1,
+        "the one of `b`"
+    );
     assert_eq!(fixture.engine.jobs()[JobId::FIRST.next()].priority, Priority::Normal);
     fixture.engine.cancel(second);
-    assert_eq!(fixture.engine.status_unique(b"key").unwrap().1.clients, 0);
+    assert_eq!(fixture.engine.status_unique(b"key", |_| true).unwrap().1.clients, 0);
 }
 
 /// A fixture whose background jobs go to the store.

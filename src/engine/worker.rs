@@ -8,7 +8,7 @@
 //! running job is in the `running` list of the ability by which its worker took it.
 
 use super::event::{Loss, Step};
-use super::function::{OWN, READY, WAKING};
+use super::function::{Ability, OWN, READY, WAKING};
 use super::ids::{AbilityId, FunctionId, JobId};
 use super::job::State;
 use super::sleep::SleepState;
@@ -21,18 +21,25 @@ impl Engine {
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
         let function_id = self.functions.find_or_create(function);
         self.forget_unused();
-        if let Some(id) = self.abilities.find(conn, function_id) {
-            self.abilities.records[id].timeout_ms = timeout_ms;
-            return;
+        let found = self.abilities.find(conn, function_id);
+        if let Some(id) = found {
+            let ability = &mut self.abilities.records[id];
+            ability.timeout_ms = timeout_ms;
+            if !std::mem::take(&mut ability.is_revoked) {
+                return;
+            }
         }
-        let id = self.abilities.insert(conn, function_id, timeout_ms);
+        let id = found.unwrap_or_else(|| {
+            let id = self.abilities.insert(conn, function_id, timeout_ms);
+            // libgearman sends its functions in reverse order, and gearmand puts each before those
+            // it has: together they give the order in which the worker's program named them.
+            self.peers[conn].abilities.push_front(&mut self.abilities.records, OWN, id);
+            id
+        });
         let records = &mut self.abilities.records;
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn];
         function.workers += 1;
-        // libgearman sends its functions in reverse order, and gearmand puts each before those it
-        // has: together they give the order in which the worker's program named them.
-        peer.abilities.push_front(records, OWN, id);
         for priority in Priority::ALL {
             let priority = priority as usize;
             let ready = function.queues[priority].len > 0;
@@ -65,6 +72,20 @@ impl Engine {
             for job in lost {
                 self.return_job(job, conn, Loss::Withdrawn, now);
             }
+        }
+    }
+
+    /// A connection may not run a function any more. Unlike after `CANT_DO`, jobs of it that it
+    /// runs stay with it.
+    pub fn revoke(&mut self, conn: ConnId, function: &[u8]) {
+        let Some(function_id) = self.functions.find(function) else { return };
+        let Some(id) = self.abilities.find(conn, function_id) else { return };
+        let ability = &self.abilities.records[id];
+        if ability.running.front().is_none() {
+            self.remove_ability(id, &mut Vec::new());
+        } else if !ability.is_revoked {
+            self.unlink_ability(id);
+            self.abilities.records[id].is_revoked = true;
         }
     }
 
@@ -110,7 +131,8 @@ impl Engine {
     /// The functions a connection can run, the latest first.
     pub fn functions_of(&self, conn: ConnId) -> impl Iterator<Item = &[u8]> {
         let abilities = self.peers[conn].abilities.iter(&self.abilities.records, OWN);
-        abilities.map(|id| &*self.functions[self.abilities.records[id].function].name)
+        let abilities = abilities.map(|id| &self.abilities.records[id]);
+        abilities.filter(|it| !it.is_revoked).map(|it| &*self.functions[it.function].name)
     }
 
     /// Adds a queue that got its first job to the `maybe_ready` list of each worker of its
@@ -192,19 +214,33 @@ impl Engine {
         id
     }
 
-    /// Takes a running job from its worker. The job is in no list afterwards.
+    /// Takes a running job from its worker. The job is in no list afterwards, and an ability that
+    /// was kept for it only is gone.
     pub(crate) fn release(&mut self, id: JobId) {
+        let ability_id = self.take_from_worker(id);
+        let ability = &self.abilities.records[ability_id];
+        if ability.is_revoked && ability.running.front().is_none() {
+            let conn = ability.conn;
+            self.peers[conn].abilities.remove(&mut self.abilities.records, OWN, ability_id);
+            self.abilities.remove(ability_id);
+        }
+    }
+
+    /// Takes a running job from its worker, and returns the ability by which it ran. The job is in
+    /// no list afterwards.
+    fn take_from_worker(&mut self, id: JobId) -> AbilityId {
         let job = &mut self.jobs[id];
         debug_assert_eq!(job.state, State::Running);
         if let Some(timer) = job.timer.take() {
             self.timers.remove(timer);
         }
-        let ability = job.take_ability();
+        let ability_id = job.take_ability();
         self.functions[job.function].running -= 1;
         self.running -= 1;
-        let ability = &mut self.abilities.records[ability];
+        let ability = &mut self.abilities.records[ability_id];
         ability.running.remove(&mut self.jobs, 0, id);
         self.peers[ability.conn].running -= 1;
+        ability_id
     }
 
     /// Removes an ability. The jobs that ran by it are appended to `lost`, for the caller to return
@@ -212,10 +248,24 @@ impl Engine {
     fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
         let lost_before = lost.len();
         while let Some(job) = self.abilities.records[id].running.front() {
-            self.release(job);
+            self.take_from_worker(job);
             lost.push(job);
         }
         let has_lost = lost.len() > lost_before;
+        let Ability { conn, function, is_revoked, .. } = self.abilities.records[id];
+        if !is_revoked {
+            self.unlink_ability(id);
+        }
+        self.peers[conn].abilities.remove(&mut self.abilities.records, OWN, id);
+        self.abilities.remove(id);
+        // Lost jobs still refer to the function; they are counted again once they are returned.
+        if !has_lost {
+            self.check_unused(function);
+        }
+    }
+
+    /// Takes an ability out of all lists but its worker's list of abilities.
+    fn unlink_ability(&mut self, id: AbilityId) {
         let records = &mut self.abilities.records;
         let ability = &records[id];
         let (conn, function_id) = (ability.conn, ability.function);
@@ -223,7 +273,6 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn];
         function.workers -= 1;
-        peer.abilities.remove(records, OWN, id);
         for (priority, ready) in ready.into_iter().enumerate() {
             let list = if ready {
                 &mut peer.maybe_ready[priority]
@@ -234,15 +283,10 @@ impl Engine {
         }
         let list = if maybe_asleep { &mut function.maybe_asleep } else { &mut peer.awake };
         list.remove(records, WAKING, id);
-        self.abilities.remove(id);
         if let SleepState::Woken { function, .. } = self.peers[conn].sleep
             && function == function_id
         {
             self.end_lease(conn);
-        }
-        // Lost jobs still refer to the function; they are counted again once they are returned.
-        if !has_lost {
-            self.check_unused(function_id);
         }
     }
 }
@@ -268,7 +312,7 @@ impl Engine {
         }
         for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
             assert_eq!(function.woken, leases.get(&id).copied().unwrap_or(0), "leases");
-            let able = records.iter().filter(|(_, ability)| ability.function == id);
+            let able = records.iter().filter(|(_, it)| it.function == id && !it.is_revoked);
             let mut workers = 0;
             for (_, ability) in able {
                 workers += 1;

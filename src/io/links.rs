@@ -23,6 +23,7 @@ use super::cores::utilization::Meter;
 use super::host::clock::Clock;
 use super::store_link::{StoreLink, StoreLost};
 use crate::engine::{ConnId, Now};
+use crate::protocol::access::AccessList;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Message;
 use crate::shard::{HandOver, MigratingConnection, OtherCores, Service, Shard};
@@ -43,6 +44,9 @@ pub(crate) enum Socket {
 
 /// Connections of other cores that the driver is to attach.
 pub(crate) type Arrivals = Vec<(ConnId, Socket)>;
+
+/// Reads the access list anew, and logs that; `None` if it can't be used, and the old one stays.
+pub type ReloadAccess = Box<dyn FnMut() -> Option<Arc<AccessList>> + Send>;
 
 /// What a core exchanges with other threads, around its service. In a turn: `receive`, then
 /// `send_messages` before each reply leaves, then `send`. By default there is nothing to exchange.
@@ -70,6 +74,9 @@ pub(crate) trait Links: Sized + 'static {
 
     /// Passes the other cores' messages to the service, and nothing else.
     fn receive_messages(&mut self, _: &mut Self::Service, _arrivals: &mut Arrivals, _now: Now) {}
+
+    /// SIGHUP came: reads anew what may have changed.
+    fn reload(&mut self, _service: &mut Self::Service, _now: Now) {}
 
     /// Sends the messages that requests caused so far.
     fn send_messages(&mut self, _service: &mut Self::Service) {}
@@ -172,6 +179,8 @@ pub(crate) struct ShardLinks {
     pub(crate) lost_jobs: Arc<AtomicUsize>,
     /// Whether connections leave this core when it has no time left.
     pub(crate) offloads: bool,
+    /// The first core's only, if there is an access list.
+    pub(crate) reload_access: Option<ReloadAccess>,
 }
 
 /// Memory of the other cores, read once a millisecond.
@@ -210,6 +219,13 @@ impl Links for ShardLinks {
                 arrivals.push((shard.attach(from, *connection, now), socket));
             }
         });
+    }
+
+    fn reload(&mut self, shard: &mut Shard, now: Now) {
+        let list = self.reload_access.as_mut().and_then(|reload| reload());
+        if let Some(list) = list {
+            shard.set_access_list(&list, now);
+        }
     }
 
     #[inline]
@@ -346,6 +362,7 @@ impl ShardLinks {
             meter: None,
             lost_jobs: Arc::default(),
             offloads: false,
+            reload_access: None,
         }
     }
 }

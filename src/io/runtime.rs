@@ -68,6 +68,14 @@ impl<L: Links> CoreRuntime<L> {
         self.links.receive_messages(&mut self.service, &mut self.arrivals, now);
     }
 
+    /// Handles the signals that came.
+    pub(crate) fn handle_signals(&mut self, now: Now) {
+        self.lifecycle.handle_signals(now);
+        if self.lifecycle.take_hangup() {
+            self.links.reload(&mut self.service, now);
+        }
+    }
+
     /// Fires timers that are due. Comes after the turn's reads and messages.
     pub(crate) fn tick(&mut self, now: Now) {
         if self.alarm.poll_due(self.service.deadline_ms(), now.mono_ms) {

@@ -1,30 +1,26 @@
-//! What a connection may do: asked once for each packet and each text line, where it came in and
-//! before it is routed to the core that handles it.
+//! Access lists: what a peer may do.
 //!
-//! A session and what it wants in, leave or the reply to a refusal out. Every connection may do
-//! everything so far. Knows no cores: a function of another core is no way around it.
+//! A file's text in, a list out (`file`); a peer and a list in, its permissions out (`list`); a
+//! right and a function in, a verdict out, and the words of a refusal (`denial`). Knows no
+//! connections and no cores.
 //!
-//! Invariant: what is refused reaches no session, no engine and no other core.
+//! Invariant: with a list nothing is allowed that no rule allows.
 
-use super::session::Session;
-use crate::wire::{Command, ErrorReply, Request};
+mod denial;
+mod file;
+mod glob;
+mod list;
+mod peer;
+mod right;
+mod rule;
 
-/// What a connection wants done.
-#[derive(Clone, Copy, Debug)]
-pub enum Action<'a> {
-    /// A packet.
-    Request(&'a Request<'a>),
-    /// A packet whose body isn't taken in: it is answered with an error, and may fail a job.
-    RefusedPacket(Command),
-    /// A line of the text protocol.
-    Line(&'a [u8]),
-}
+pub use self::denial::Denial;
+pub use self::file::{Conditions, FILE_BYTES_MAX, Mistake, STARTING_LIST, parse};
+pub use self::glob::{Glob, LooseEscape};
+pub use self::list::{AccessList, Hits, Permissions, RULES_MAX, Scope, Verdict};
+pub use self::peer::{Certificate, Fingerprint, NoFingerprint, Peer, User};
+pub use self::right::{RIGHTS, Right, Rights};
+pub use self::rule::{CertificatePattern, Rule, UserPattern, Who};
 
-/// Whether a session may have something done.
-///
-/// # Errors
-/// The reply to a refusal.
-#[inline]
-pub fn authorise(_session: &Session, _action: Action<'_>) -> Result<(), ErrorReply> {
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! Invariant: a reply has a bounded size. A list is written in parts (`list`), each after the part
 //! before it was sent.
 
+pub mod access_rules;
 pub mod columns;
 pub mod list;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use self::columns::text;
 use self::list::{ConnectionsAt, FunctionsAt, Listing};
+use super::access::{self, Permissions, Right};
 use super::log_level::LogLevel;
 use crate::engine::handle::Handles;
 use crate::engine::{Engine, FunctionId, JobId};
@@ -33,7 +35,7 @@ const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
 const UNKNOWN_SHOW: &[u8] = b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n";
 
 /// The commands, with what they answer.
-const COMMANDS: [(&str, &str); 18] = [
+const COMMANDS: [(&str, &str); 20] = [
     ("status", "a line a function: name, jobs, running jobs, workers"),
     ("prioritystatus", "a line a function: name, queued jobs by priority, workers"),
     ("workers", "a line a connection: number, address, client id, functions"),
@@ -42,6 +44,8 @@ const COMMANDS: [(&str, &str); 18] = [
     ("show running", "a line a running job, with its worker and since when"),
     ("show functions", "a line a function, with the age of its oldest waiting job"),
     ("show connections", "a line a connection: address, client id, functions, jobs"),
+    ("show access", "a line a rule of the access list, with how often it has decided"),
+    ("show refusals", "a line for each of the latest refusals of the access list"),
     ("stats", "a line a number: its name and value since the start"),
     ("cancel job HANDLE", "OK, or an error if there is no such job"),
     ("create function NAME", "OK"),
@@ -83,9 +87,14 @@ pub enum Answer {
     List(Listing),
     /// The numbers of all cores together.
     Stats,
+    /// The rules of the access list.
+    Access,
+    /// The latest refusals of the access list.
+    Refusals,
 }
 
-/// Appends the reply to a line to `out`, and returns what is to follow.
+/// Appends the reply to a line to `out`, and returns what is to follow. `demand` was met; `access`
+/// says which functions a line may change whose names differ from the named in case only.
 ///
 /// # Errors
 /// `TooManyWords`: the connection is to be closed.
@@ -95,6 +104,7 @@ pub fn answer(
     handles: &Handles,
     identity: &Identity,
     memory_left: usize,
+    access: Option<&Permissions>,
     out: &mut Vec<u8>,
 ) -> Result<Answer, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
@@ -111,6 +121,11 @@ pub fn answer(
             text(out, &[b"# NAME\tVALUE\n"]);
         }
         return Ok(Answer::Stats);
+    } else if let Some((answer, titles)) = of_access(command, arguments) {
+        if arguments.last().is_some_and(|&word| word == TITLES) {
+            text(out, &[b"# ", titles.as_bytes(), b"\n"]);
+        }
+        return Ok(answer);
     } else if is("help") && matches!(arguments, [] | [TITLES]) {
         help(!arguments.is_empty(), out);
     } else if is("version") {
@@ -126,7 +141,7 @@ pub fn answer(
     } else if is("create") {
         create(command, arguments, engine, memory_left, out);
     } else if is("drop") {
-        drop_function(command, arguments, engine, out);
+        drop_function(command, arguments, engine, access, out);
     } else if is("maxqueue") {
         max_queue(command, arguments, engine, out);
     } else {
@@ -169,6 +184,45 @@ fn help(has_titles: bool, out: &mut Vec<u8>) {
         text(out, &[command.as_bytes(), b"\t", answer.as_bytes(), b"\n"]);
     }
     out.extend_from_slice(b".\n");
+}
+
+/// What `show access` and `show refusals` ask for, and the names of the columns.
+fn of_access(command: &[u8], arguments: &[&[u8]]) -> Option<(Answer, &'static str)> {
+    let [what] = arguments.strip_suffix(&[TITLES]).unwrap_or(arguments) else { return None };
+    let shows =
+        |name: &[u8]| command.eq_ignore_ascii_case(b"show") && what.eq_ignore_ascii_case(name);
+    if shows(b"access") {
+        Some((Answer::Access, access_rules::TITLES))
+    } else if shows(b"refusals") {
+        Some((Answer::Refusals, "TIME\tPEER\tRIGHT\tFUNCTION"))
+    } else {
+        None
+    }
+}
+
+/// The right that a line needs; `None` for lines that every peer may send, for lists, which show
+/// allowed functions only, and for lines about a job, whose function its core knows.
+#[must_use]
+pub fn demand(line: &[u8]) -> Option<(Right, access::Scope<'_>)> {
+    let mut storage = [&[][..]; WORDS_MAX];
+    let (command, arguments) = split(line, &mut storage).ok()?.split_first()?;
+    let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
+    let all = access::Scope::AllFunctions;
+    match listing(command, arguments) {
+        Some(Listing::Workers(_) | Listing::Connections(_)) => return Some((Right::Observe, all)),
+        Some(_) => return None,
+        None => {}
+    }
+    match *arguments {
+        [] | [TITLES] if is("stats") => Some((Right::Observe, all)),
+        [_, ..] if is("verbose") => Some((Right::Admin, all)),
+        [what, name] if is("create") || is("drop") => {
+            let names_function = what.eq_ignore_ascii_case(b"function");
+            names_function.then_some((Right::Admin, access::Scope::Function(name)))
+        }
+        [name, ..] if is("maxqueue") => Some((Right::Admin, access::Scope::Function(name))),
+        _ => of_access(command, arguments).map(|_| (Right::Admin, all)),
+    }
 }
 
 /// Which cores can answer a line.
@@ -270,14 +324,26 @@ fn create(
     }
 }
 
-fn drop_function(command: &[u8], arguments: &[&[u8]], engine: &mut Engine, out: &mut Vec<u8>) {
+fn drop_function(
+    command: &[u8],
+    arguments: &[&[u8]],
+    engine: &mut Engine,
+    access: Option<&Permissions>,
+    out: &mut Vec<u8>,
+) {
     let [what, name] = *arguments else { return invalid_arguments(out, command) };
     if !what.eq_ignore_ascii_case(b"function") {
         return invalid_arguments(out, command);
     }
     // Names that differ in case only are all dropped, with a line for each, as in gearmand.
     let functions = engine.functions().iter_from(FunctionId::FIRST);
-    let named = functions.filter(|(_, function)| function.name.eq_ignore_ascii_case(name));
+    let may_drop = |name: &[u8]| {
+        let scope = access::Scope::Function(name);
+        access.is_none_or(|access| access.may(Right::Admin, scope).is_allowed)
+    };
+    let named = functions.filter(|(_, function)| {
+        function.name.eq_ignore_ascii_case(name) && may_drop(&function.name)
+    });
     let ids: Vec<FunctionId> = named.map(|(id, _)| id).collect();
     if ids.is_empty() {
         out.extend_from_slice(NOT_FOUND);

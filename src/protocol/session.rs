@@ -251,29 +251,33 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
 }
 
 fn handle_get_status(handle: &[u8], cx: &mut Context<'_>) {
-    let status = cx.handles.number(c_string(handle)).and_then(|number| cx.engine.status(number));
-    let known = status.is_some();
-    let status = status.unwrap_or_default();
-    cx.outbox.push(&Response::StatusRes {
-        handle: c_string(handle),
-        known,
-        running: status.running,
-        numerator: status.numerator,
-        denominator: status.denominator,
-    });
+    let found = cx.handles.number(c_string(handle)).and_then(|number| cx.engine.status(number));
+    cx.outbox.push(&status(handle, found));
+}
+
+/// The reply to GET_STATUS.
+#[must_use]
+pub fn status(handle: &[u8], found: Option<Status>) -> Response<'_> {
+    let known = found.is_some();
+    let Status { running, numerator, denominator, .. } = found.unwrap_or_default();
+    Response::StatusRes { handle: c_string(handle), known, running, numerator, denominator }
 }
 
 fn handle_get_status_unique(unique: &[u8], cx: &mut Context<'_>) {
-    let found = find_unique(unique, cx.engine);
+    let found = find_unique(unique, cx.engine, |_| true);
     cx.outbox.push(&status_unique(unique, found));
 }
 
-/// Number and state of the latest job with a unique key.
+/// Number and state of the latest job with a unique key, of functions for which `counts` holds.
 #[must_use]
-pub fn find_unique(unique: &[u8], engine: &Engine) -> Option<(u64, Status)> {
+pub fn find_unique(
+    unique: &[u8],
+    engine: &Engine,
+    counts: impl Fn(&[u8]) -> bool,
+) -> Option<(u64, Status)> {
     let unique = c_string(unique);
     // The empty key means that a job has none.
-    if unique.is_empty() { None } else { engine.status_unique(unique) }
+    if unique.is_empty() { None } else { engine.status_unique(unique, counts) }
 }
 
 /// The reply to GET_STATUS_UNIQUE.

@@ -243,6 +243,7 @@ impl Message {
             | Self::MigrationRequested { key, .. }
             | Self::MigrationCancelled(key)
             | Self::Offloaded { key, .. }
+            | Self::Revoke { key, .. }
             | Self::Reply { key, .. }
             | Self::Push { key, .. }
             | Self::Forward { key, .. }
@@ -253,7 +254,7 @@ impl Message {
             | Self::Noop { key, .. }
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(key),
-            Self::Gone(_) | Self::Ask { .. } | Self::Answer { .. } => None,
+            Self::Gone(_) | Self::Access(_) | Self::Ask { .. } | Self::Answer { .. } => None,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! Whole frames in; what they cause is in outboxes, messages and operations. Proxies don't come
 //! by: what they ask for came through the gate of another core.
 //!
-//! Invariant: nothing reaches a session, the engine or another core that `access` hasn't allowed.
+//! Invariant: nothing reaches a session, the engine or another core that `access` hasn't allowed,
+//! but results of jobs that a connection runs.
 
 use tracing::{Level, enabled, info};
 
@@ -16,11 +17,10 @@ use super::refusals::Kind;
 use super::remote::message::Question;
 use super::route::{Route, Router};
 use crate::engine::{ConnId, Now};
-use crate::protocol::access::{self, Action};
 use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
-use crate::wire::{Command, Header, PacketError, Payload, Request, Response};
+use crate::wire::{Command, Header, PacketError, Payload, Request};
 
 /// Whether a text line is the first one of an HTTP request.
 fn is_http(line: &[u8]) -> bool {
@@ -66,7 +66,7 @@ impl Shard {
             Ok(request) => request,
             Err(error) => return self.handle_bad_packet(conn, *error, now),
         };
-        if !self.is_authorised(conn, Action::Request(request), now) {
+        if !self.may_request(conn, request, now) {
             return;
         }
         if let Request::CanDo { function }
@@ -162,7 +162,8 @@ impl Shard {
             }
             (_, Route::Owner(owner)) => self.ask(owner, conn, header, body),
             (Request::GetStatusUnique { unique }, _) => {
-                self.ask_all(conn, Question::StatusUnique(unique.into()), now);
+                let access = self.permissions(conn);
+                self.ask_all(conn, Question::StatusUnique { unique: unique.into(), access }, now);
             }
             (Request::GrabJob(grab), _) => self.grab_anywhere(conn, grab, now),
             (Request::PreSleep, _) => self.sleep_everywhere(conn, now),
@@ -192,7 +193,7 @@ impl Shard {
         if is_http(line) {
             self.count_refusal(Kind::Http, conn, now);
         }
-        if !self.is_authorised(conn, Action::Line(line), now) {
+        if !self.may_say(conn, line, now) {
             return;
         }
         match self.router(conn).route_line(line) {
@@ -201,7 +202,8 @@ impl Shard {
                 self.check_unread_of(conn, now);
             }
             Route::AllCores => {
-                self.ask_all(conn, Question::Line(line.into()), now);
+                let access = self.permissions(conn);
+                self.ask_all(conn, Question::Line { line: line.into(), access }, now);
                 self.check_unread_of(conn, now);
             }
             Route::Here | Route::WorkersCores => self.handle_line_here(conn, line, now),
@@ -209,10 +211,16 @@ impl Shard {
     }
 
     fn handle_line_here(&mut self, conn: ConnId, line: &[u8], now: Now) {
+        if let Err(refusal) = self.may_name_job(conn, line, now) {
+            return self.push_text(conn, refusal, now);
+        }
         let mut text = std::mem::take(&mut self.text);
+        let access = self.permissions(conn);
+        let access = access.as_deref();
         let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
-        match admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text) {
+        let engine = &mut self.engine;
+        match admin::answer(line, engine, handles, identity, memory_left, access, &mut text) {
             Ok(answer) => {
                 self.push_text(conn, text, now);
                 match answer {
@@ -221,6 +229,8 @@ impl Shard {
                         self.connections[conn].listing = Some(Box::new(Progress::of(listing)));
                     }
                     Answer::Stats => self.ask_all(conn, Question::Stats, now),
+                    Answer::Access => self.ask_all(conn, Question::Access, now),
+                    Answer::Refusals => self.ask_all(conn, Question::Refusals, now),
                 }
             }
             Err(error) => {
@@ -230,7 +240,8 @@ impl Shard {
         }
     }
 
-    /// A packet whose body is too large, or for which there is no memory.
+    /// A packet whose body is too large, or for which there is no memory: it may fail a job that
+    /// its connection runs, which needs no right.
     #[inline(never)]
     fn handle_refused(
         &mut self,
@@ -240,9 +251,6 @@ impl Shard {
         why: Refusal,
         now: Now,
     ) {
-        if !self.is_authorised(conn, Action::RefusedPacket(command), now) {
-            return;
-        }
         let work = self.with_context(conn, None, 0, now, |session, cx| {
             session.handle_refused(command, head, why, cx)
         });
@@ -250,18 +258,6 @@ impl Shard {
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {
             self.fail_at_owner(conn, c_string(head));
-        }
-    }
-
-    /// Whether a connection may have something done; if not, it gets the refusal.
-    #[inline]
-    fn is_authorised(&mut self, conn: ConnId, action: Action<'_>, now: Now) -> bool {
-        match access::authorise(self.connections[conn].session(), action) {
-            Ok(()) => true,
-            Err(refusal) => {
-                self.push(conn, &Response::Error(refusal), now);
-                false
-            }
         }
     }
 }

@@ -13,6 +13,7 @@ use super::driver::Origin;
 use super::limits::OUTBOX_PAUSE_BYTES;
 use super::remote::state::RemoteState;
 use crate::engine::{ConnId, Now};
+use crate::protocol::access::Permissions;
 use crate::protocol::admin::list::{ConnectionRow, ConnectionRows, ConnectionsAt, Listing, Source};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Rows;
@@ -26,7 +27,8 @@ impl Shard {
             let listing = progress.next;
             match listing {
                 Some(listing) if progress.core == own => {
-                    let (rows, next) = self.list_rows(listing, now);
+                    let access = self.permissions(conn);
+                    let (rows, next) = self.list_rows(listing, access.as_deref(), now);
                     let text = progress.take_in(rows, next);
                     let is_empty = text.is_empty();
                     self.push_text(conn, text, now);
@@ -54,8 +56,14 @@ impl Shard {
         self.connections[conn].listing = Some(progress);
     }
 
-    /// This core's next rows of a list, and what is left of them.
-    pub(super) fn list_rows(&mut self, listing: Listing, now: Now) -> (Rows, Option<Listing>) {
+    /// This core's next rows of a list, and what is left of them. `access` says which functions it
+    /// shows; `None` = all.
+    pub(super) fn list_rows(
+        &mut self,
+        listing: Listing,
+        access: Option<&Permissions>,
+        now: Now,
+    ) -> (Rows, Option<Listing>) {
         let arrived = self.counters.arrived();
         let mut rows = Rows { arrived, departed: self.counters.departed, ..Rows::default() };
         if let Listing::Workers(at) | Listing::Connections(at) = listing
@@ -65,7 +73,7 @@ impl Shard {
         }
         let Self { engine, connections, settings, .. } = self;
         let handles = &settings.handles;
-        let mut source = Source { engine, handles, connections: &*connections, now };
+        let mut source = Source { engine, handles, connections: &*connections, access, now };
         let next = listing.write(&mut source, &mut rows.text, &mut rows.named);
         (rows, next)
     }

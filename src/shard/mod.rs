@@ -11,9 +11,11 @@
 pub mod cores;
 pub mod remote;
 
+mod access;
 mod connections;
 mod counters;
 mod delivery;
+pub mod denials;
 mod driver;
 #[cfg(debug_assertions)]
 pub mod fingerprint;
@@ -32,6 +34,7 @@ pub mod stats;
 mod unread;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use slab::Slab;
@@ -40,6 +43,7 @@ use tracing::{debug, info};
 pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections, EndReason};
 pub use self::counters::Counters;
+use self::denials::Denials;
 pub use self::driver::{Intake, Origin, OtherCores, Service, TooManyConnections};
 pub use self::job_log::PEERS;
 use self::job_log::PeerName;
@@ -54,6 +58,7 @@ pub use self::settings::Settings;
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
+use crate::protocol::access::{AccessList, Hits};
 use crate::protocol::session::{Context, Session};
 use crate::wire::outbox::{Chunk, Slot};
 use crate::wire::{ErrorReply, PrioritySet};
@@ -104,6 +109,12 @@ pub struct Shard {
     published_priorities: PrioritySet,
     complaints: Complaints,
     refusals: Refusals,
+    /// The access list; without one every connection may do everything.
+    access_list: Option<Arc<AccessList>>,
+    /// How often its rules have decided here.
+    hits: Hits,
+    /// What it has refused here.
+    denials: Denials,
     /// When it was made.
     started: Now,
     /// Events since the start.
@@ -131,6 +142,9 @@ impl Shard {
             published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
             refusals: Refusals::default(),
+            access_list: settings.access_list.clone(),
+            hits: Hits::default(),
+            denials: Denials::default(),
             started: now,
             counters: Counters::default(),
             settings,
@@ -182,6 +196,7 @@ impl Service for Shard {
         let session = Session::new(self.settings.exceptions, now);
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
+        self.admit(conn);
         self.counters.connected += 1;
         info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
         Ok(conn)
@@ -242,6 +257,7 @@ impl Service for Shard {
         self.engine.tick(now, TIMERS_PER_TICK);
         self.complaints.report_left_out(now);
         self.refusals.report(now);
+        self.denials.report(now);
         self.deliver(None, now);
     }
 
@@ -284,13 +300,14 @@ impl Service for Shard {
 
     #[inline]
     fn deadline_ms(&self) -> Option<u64> {
-        let Self { engine, settings, unread, complaints, refusals, .. } = self;
+        let Self { engine, settings, unread, complaints, refusals, denials, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
             settings.buffer_pool.deadline_ms(),
             unread.deadline_ms(),
             complaints.deadline_ms(),
             refusals.deadline_ms(),
+            denials.deadline_ms(),
         ];
         deadlines.into_iter().flatten().min()
     }

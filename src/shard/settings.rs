@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::engine;
 use crate::engine::handle::Handles;
+use crate::protocol::access::AccessList;
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::cores::Cores;
@@ -41,6 +42,10 @@ pub struct Settings {
     pub cores: Cores,
     /// Priorities of queued jobs of each core; the cores share it.
     pub urgency: Urgency,
+    /// The access list at the start; `None` allows everything.
+    pub access_list: Option<Arc<AccessList>>,
+    /// The listener that connections come in by, as `--listen` names it.
+    pub listener: Option<Arc<str>>,
     /// Submissions in a row to one other core after which a client moves there; workers do at once.
     /// 0 = neither moves.
     pub move_after: u32,
@@ -62,6 +67,8 @@ impl Default for Settings {
             core_connections_max: 1 << 20,
             cores: Cores::default(),
             urgency: Urgency::default(),
+            access_list: None,
+            listener: None,
             move_after: 0,
         }
     }

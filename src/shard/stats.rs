@@ -11,6 +11,7 @@ use super::Shard;
 use super::counters::Counters;
 use super::refusals::{KINDS, Kind};
 use crate::engine::{self, Ending, FunctionId, Now};
+use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
 
 /// One core's numbers, or the sums of several.
@@ -19,6 +20,7 @@ pub struct Stats {
     counters: Counters,
     engine: engine::Counters,
     refused: [u64; KINDS],
+    denied: [u64; RIGHTS],
     cores: u64,
     connections: u64,
     functions: u64,
@@ -40,6 +42,7 @@ impl AddAssign for Stats {
         self.counters += other.counters;
         self.engine += other.engine;
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
+        self.denied.iter_mut().zip(other.denied).for_each(|(sum, more)| *sum += more);
         self.cores += other.cores;
         self.connections += other.connections;
         self.functions += other.functions;
@@ -59,11 +62,12 @@ impl AddAssign for Stats {
 impl Shard {
     /// This core's numbers.
     pub(super) fn stats(&self) -> Stats {
-        let Self { engine, connections, counters, refusals, .. } = self;
+        let Self { engine, connections, counters, refusals, denials, .. } = self;
         let mut stats = Stats {
             counters: *counters,
             engine: engine.counters,
             refused: refusals.totals(),
+            denied: denials.totals(),
             cores: 1,
             connections: connections.len() as u64,
             functions: engine.functions().len() as u64,
@@ -152,6 +156,10 @@ impl Shard {
         for kind in Kind::ALL {
             let value = stats.refused[kind as usize];
             line(kind.counter(), &|out| columns::number(out, value));
+        }
+        for right in Right::ALL {
+            let name = format!("refused_access_{right}_total");
+            line(&name, &|out| columns::number(out, stats.denied[right as usize]));
         }
         out.extend_from_slice(b".\n");
         out

@@ -11,6 +11,7 @@ use crate::engine::function::Durability;
 use crate::engine::handle::{self, Handles};
 use crate::wire::{Command, Magic, Response, encode, header_bytes};
 
+mod access;
 mod cluster;
 mod lists;
 mod log;

@@ -141,6 +141,10 @@ pub enum Response<'a> {
         name: &'a [u8],
     },
     Error(ErrorReply),
+    /// ERROR with the code `PERMISSION_DENIED`.
+    PermissionDenied {
+        text: &'a [u8],
+    },
 }
 
 impl<'a> Response<'a> {
@@ -196,6 +200,9 @@ impl<'a> Response<'a> {
             }
             Self::EchoRes { .. } => head(out, C::EchoRes, &[], payload_bytes),
             Self::OptionRes { name } => head(out, C::OptionRes, &[name], 0),
+            Self::PermissionDenied { text } => {
+                head(out, C::Error, &[b"PERMISSION_DENIED", text], 0);
+            }
             Self::Error(error) => {
                 head(out, C::Error, &[error.code().as_bytes(), error.text().as_bytes()], 0);
             }

@@ -4,6 +4,7 @@
 //! What isn't installed is skipped with a reason at the end, except under `CI=true`.
 //! Some cases: `CASE="a worker's end" cargo test --test server transcripts`.
 
+mod access;
 mod conn;
 mod crash;
 mod draining;

@@ -15,7 +15,8 @@ use crate::harness::{Contender, Server};
 use crate::pattern::{Captures, Pattern};
 use crate::script::{Action, Case, Holds, Step, parse};
 
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
+    ("access.txt", include_str!("transcripts/access.txt")),
     ("admin.txt", include_str!("transcripts/admin.txt")),
     ("epoch.txt", include_str!("transcripts/epoch.txt")),
     ("lists.txt", include_str!("transcripts/lists.txt")),

@@ -404,6 +404,7 @@ fn a_job_waits_one_lease_however_many_sleepers_never_answer() {
 enum Step {
     CanDo(u32, usize),
     CantDo(u32, usize),
+    Revoke(u32, usize),
     Reset(u32),
     Grab(u32),
     Sleep(u32),
@@ -421,6 +422,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (conn(), function()).prop_map(|(conn, function)| Step::CanDo(conn, function)),
         1 => (conn(), function()).prop_map(|(conn, function)| Step::CantDo(conn, function)),
+        1 => (conn(), function()).prop_map(|(conn, function)| Step::Revoke(conn, function)),
         1 => conn().prop_map(Step::Reset),
         4 => conn().prop_map(Step::Grab),
         4 => conn().prop_map(Step::Sleep),
@@ -441,6 +443,9 @@ fn take_step(fixture: &mut Fixture, step: Step) {
         Step::CanDo(conn, function) => fixture.can_do(conn, FUNCTIONS[function]),
         Step::CantDo(conn, function) => {
             fixture.engine.cant_do(conn_id(conn), FUNCTIONS[function].as_bytes(), fixture.now);
+        }
+        Step::Revoke(conn, function) => {
+            fixture.engine.revoke(conn_id(conn), FUNCTIONS[function].as_bytes());
         }
         Step::Reset(conn) => fixture.engine.reset_abilities(conn_id(conn), fixture.now),
         Step::Grab(conn) => drop(fixture.grab(conn)),
@@ -463,6 +468,38 @@ fn take_step(fixture: &mut Fixture, step: Step) {
         Step::Disconnect(conn) => fixture.disconnect(conn),
         Step::Pass => fixture.pass(settings().lease_ms),
     }
+}
+
+#[test]
+fn a_worker_whose_function_is_revoked_finishes_the_jobs_that_it_has() {
+    let mut fixture = Fixture::new(settings());
+    fixture.can_do(1, "a");
+    fixture.can_do(1, "b");
+    let jobs = [fixture.background("a"), fixture.background("a")];
+    let running = fixture.grab(1).unwrap();
+    for function in [&b"a"[..], b"b", b"a", b"unknown"] {
+        fixture.engine.revoke(conn_id(1), function);
+        fixture.effects();
+    }
+    assert_eq!(fixture.engine.functions_of(conn_id(1)).count(), 0);
+    assert_eq!(fixture.grab(1), None, "the other one is for other workers");
+    assert_eq!(fixture.engine.running_of(conn_id(1)), 1);
+    fixture.engine.work_finished(conn_id(1), running, Outcome::Complete).unwrap();
+    fixture.effects();
+    assert!(fixture.engine.is_bare(conn_id(1)), "nothing is left of the function");
+    // A worker that may again is as any other.
+    fixture.can_do(1, "a");
+    assert!(fixture.grab(1).is_some_and(|job| jobs.contains(&job) && job != running));
+    fixture.engine.revoke(conn_id(1), b"a");
+    fixture.can_do(1, "a");
+    assert_eq!(fixture.engine.functions_of(conn_id(1)).collect::<Vec<_>>(), [b"a"]);
+    fixture.effects();
+    // What it hasn't finished when it goes is done by another.
+    fixture.engine.revoke(conn_id(1), b"a");
+    fixture.can_do(2, "a");
+    fixture.disconnect(1);
+    fixture.effects();
+    assert!(fixture.grab(2).is_some());
 }
 
 proptest! {

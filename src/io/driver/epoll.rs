@@ -296,7 +296,7 @@ impl<L: Links> Epoll<L> {
     }
 
     fn handle_signals(&mut self, now: Now) {
-        self.runtime.lifecycle.handle_signals(now);
+        self.runtime.handle_signals(now);
         if !self.runtime.lifecycle.accepts() {
             self.listeners.clear();
             self.accept_pause.cancel();

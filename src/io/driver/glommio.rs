@@ -395,7 +395,7 @@ impl<L: Links> Glommio<L> {
 
     fn handle_signals(&mut self) {
         let now = self.runtime.clock.now();
-        self.runtime.lifecycle.handle_signals(now);
+        self.runtime.handle_signals(now);
         if !self.runtime.lifecycle.accepts() {
             self.acceptors.clear();
         }

@@ -388,7 +388,7 @@ impl<L: Links> Uring<L> {
                 self.connections.remove(key);
             }
             Some(Operation::Signal) => {
-                self.runtime.lifecycle.handle_signals(now);
+                self.runtime.handle_signals(now);
                 if !self.runtime.lifecycle.accepts() {
                     self.stop_accepting();
                 }

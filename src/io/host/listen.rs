@@ -185,7 +185,8 @@ impl Listeners {
         if let Some(open) = self.addresses.iter().find(|address| !address.ip().is_loopback()) {
             warn!(
                 "{open} can be reached from other hosts and nothing here asks who they are: \
-                 keep it behind a firewall, or listen on loopback"
+                 keep it behind a firewall, listen on loopback, or name an access list with \
+                 --access-file"
             );
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop the server: it reads nothing more, and sends what it can for half a
 //! second. SIGUSR1 drains it: it accepts no new jobs, and ends when none is left. SIGHUP reopens
-//! the log, SIGUSR2 raises its level.
+//! the log and has files read anew, SIGUSR2 raises the log's level.
 //!
 //! Invariant: a handler only sets a flag and writes a byte to a pipe, whose other end the driver
 //! polls.
@@ -115,13 +115,20 @@ pub(crate) struct Lifecycle {
     signals: Signals,
     /// The first core's only.
     log_control: Option<Box<dyn LogControl>>,
+    /// SIGHUP came, and `take_hangup` hasn't told of it.
+    hung_up: bool,
     draining: bool,
     stops_at_ms: Option<u64>,
 }
 
 impl Lifecycle {
     pub(crate) fn new(signals: Signals, log_control: Option<Box<dyn LogControl>>) -> Self {
-        Self { signals, log_control, draining: false, stops_at_ms: None }
+        Self { signals, log_control, hung_up: false, draining: false, stops_at_ms: None }
+    }
+
+    /// Whether SIGHUP came since the last call.
+    pub(crate) fn take_hangup(&mut self) -> bool {
+        std::mem::take(&mut self.hung_up)
     }
 
     /// The pipe to poll for reading.
@@ -133,11 +140,12 @@ impl Lifecycle {
     pub(crate) fn handle_signals(&mut self, now: Now) {
         let mut bytes = [0; 64];
         while matches!((&self.signals.pipe).read(&mut bytes), Ok(1..)) {}
-        if self.signals.reopen.swap(false, Ordering::Relaxed)
-            && let Some(log_control) = &self.log_control
-        {
-            log_control.reopen();
-            info!("SIGHUP, log reopened");
+        if self.signals.reopen.swap(false, Ordering::Relaxed) {
+            self.hung_up = true;
+            if let Some(log_control) = &self.log_control {
+                log_control.reopen();
+                info!("SIGHUP, log reopened");
+            }
         }
         if self.signals.raise_level.swap(false, Ordering::Relaxed)
             && let Some(log_control) = &self.log_control

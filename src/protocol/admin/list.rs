@@ -15,12 +15,16 @@ use crate::engine::function::Function;
 use crate::engine::handle::Handles;
 use crate::engine::job::{Job, State};
 use crate::engine::{ConnId, DuePass, Engine, FunctionId, JobId, Now};
+use crate::protocol::access::{Permissions, Right};
 use crate::protocol::session::Session;
 
 /// Rows of a list that are written before other connections are served.
 const ROWS_MAX: usize = 4096;
 /// Records that are looked at before other connections are served, where few of them have a row.
 const RECORDS_MAX: usize = 32_768;
+
+/// Patterns that are compared in about the time that a record takes.
+const PATTERNS_PER_RECORD: usize = 8;
 
 /// A list that is being written, and where it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,20 +110,44 @@ pub struct Source<'a, C> {
     pub handles: &'a Handles,
     /// The connections.
     pub connections: &'a C,
+    /// Which functions are shown; `None` = all.
+    pub access: Option<&'a Permissions>,
     /// The time.
     pub now: Now,
 }
 
-/// Counts the rows of one part of a list.
-struct Part {
+/// Counts the rows of one part of a list, and tells which functions it shows.
+struct Part<'a> {
     rows_left: usize,
     records_left: usize,
+    /// What a record counts for: with many patterns to compare it with it takes longer.
+    record_cost: usize,
     next: Option<Listing>,
+    access: Option<&'a Permissions>,
+    /// The function that was asked about last, and whether it is shown.
+    latest: Option<(FunctionId, bool)>,
 }
 
-impl Part {
-    fn new() -> Self {
-        Self { rows_left: ROWS_MAX, records_left: RECORDS_MAX, next: None }
+impl<'a> Part<'a> {
+    fn new(access: Option<&'a Permissions>) -> Self {
+        let patterns = access.map_or(0, |access| access.patterns(Right::Observe));
+        Self {
+            rows_left: ROWS_MAX,
+            records_left: RECORDS_MAX,
+            record_cost: 1 + patterns / PATTERNS_PER_RECORD,
+            next: None,
+            access,
+            latest: None,
+        }
+    }
+
+    /// Whether a function and its jobs are shown.
+    fn shows(&mut self, id: FunctionId, name: &[u8]) -> bool {
+        let Some(access) = self.access else { return true };
+        let known = self.latest.filter(|&(latest, _)| latest == id);
+        let (_, shows) = known.unwrap_or_else(|| (id, access.shows(name)));
+        self.latest = Some((id, shows));
+        shows
     }
 
     /// Whether a record still belongs to this part; if not, the next part begins with it.
@@ -128,7 +156,7 @@ impl Part {
             self.next = Some(record);
             return false;
         }
-        self.records_left -= 1;
+        self.records_left = self.records_left.saturating_sub(self.record_cost);
         true
     }
 
@@ -166,7 +194,7 @@ impl Listing {
         out: &mut Vec<u8>,
         named: &mut Vec<(i32, usize)>,
     ) -> Option<Self> {
-        let mut part = Part::new();
+        let mut part = Part::new(source.access);
         match self {
             Self::Status(at) => {
                 each_function(source.engine, at, &mut part, Self::Status, |function| {
@@ -189,6 +217,9 @@ impl Listing {
                     if !part.takes(Self::Jobs(at)) {
                         break;
                     }
+                    if !part.shows(job.function, &engine.function_of(job).name) {
+                        continue;
+                    }
                     text(out, &[handles.text(job.number).as_ref(), b"\t"]);
                     let is_background = job.is_background().into();
                     numbers(out, &[job.attempts.into(), ignored(engine, job), is_background]);
@@ -196,12 +227,15 @@ impl Listing {
                 }
             }
             Self::UniqueJobs(at) => {
-                for (at, job) in source.engine.jobs().iter_from(at) {
+                let engine = &*source.engine;
+                for (at, job) in engine.jobs().iter_from(at) {
                     if !part.takes(Self::UniqueJobs(at)) {
                         break;
                     }
-                    text(out, &[job.unique(), b"\n"]);
-                    part.count_row();
+                    if part.shows(job.function, &engine.function_of(job).name) {
+                        text(out, &[job.unique(), b"\n"]);
+                        part.count_row();
+                    }
                 }
             }
             Self::Running(at) => {
@@ -209,7 +243,8 @@ impl Listing {
                     if !part.takes(Self::Running(at)) {
                         break;
                     }
-                    if job.state == State::Running {
+                    let function = &source.engine.function_of(job).name;
+                    if job.state == State::Running && part.shows(job.function, function) {
                         running(source, job, out);
                         part.count_row();
                     }
@@ -253,7 +288,7 @@ impl Listing {
 fn each_function(
     engine: &Engine,
     at: FunctionId,
-    part: &mut Part,
+    part: &mut Part<'_>,
     listing: impl Fn(FunctionId) -> Listing,
     mut write: impl FnMut(&Function),
 ) {
@@ -261,8 +296,10 @@ fn each_function(
         if !part.takes(listing(at)) {
             break;
         }
-        write(function);
-        part.count_row();
+        if part.shows(at, &function.name) {
+            write(function);
+            part.count_row();
+        }
     }
 }
 
@@ -278,7 +315,7 @@ fn functions<C>(at: FunctionsAt, source: &mut Source<'_, C>, out: &mut Vec<u8>) 
         return Some(Listing::Functions(FunctionsAt::Dues(rest)));
     }
     let at = if let FunctionsAt::Row(at) = at { at } else { FunctionId::FIRST };
-    let mut part = Part::new();
+    let mut part = Part::new(source.access);
     let listing = |at| Listing::Functions(FunctionsAt::Row(at));
     each_function(engine, at, &mut part, listing, |function| {
         name(out, &function.name);
@@ -306,7 +343,7 @@ fn functions<C>(at: FunctionsAt, source: &mut Source<'_, C>, out: &mut Vec<u8>) 
 
 /// A row of `show running`.
 fn running(source: &Source<'_, impl ConnectionRows>, job: &Job, out: &mut Vec<u8>) {
-    let Source { engine, handles, connections, now } = source;
+    let Source { engine, handles, connections, now, .. } = source;
     text(out, &[handles.text(job.number).as_ref(), b"\t"]);
     name(out, &engine.function_of(job).name);
     out.push(b'\t');

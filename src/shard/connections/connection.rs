@@ -9,6 +9,7 @@
 use std::net::Ipv4Addr;
 
 use crate::protocol::session::Session;
+use crate::shard::access::Access;
 use crate::shard::cores::Core;
 use crate::shard::driver::{Intake, Origin};
 use crate::shard::limits::{OUTBOX_RESUME_BYTES, SLOTS_RESUME};
@@ -66,6 +67,8 @@ impl EndReason {
 pub(in crate::shard) struct Connection {
     pub(in crate::shard) origin: Origin,
     pub(super) session: Session,
+    /// What the access list says of it; `None` without a list.
+    pub(in crate::shard) access: Option<Box<Access>>,
     pub(super) inbound: Inbound,
     pub(super) outbox: Outbox,
     /// Tells it from earlier connections of its number.
@@ -102,6 +105,7 @@ impl Connection {
         Self {
             origin,
             session,
+            access: None,
             inbound: Inbound::default(),
             outbox: Outbox::default(),
             generation,

@@ -9,8 +9,11 @@
 
 use super::message::{Answer, ConnKey, Message, Question};
 use crate::engine::{ConnId, Now, Status};
+use crate::protocol::access::Hits;
+use crate::protocol::admin::access_rules;
 use crate::protocol::{admin, session};
 use crate::shard::Shard;
+use crate::shard::denials::{Refused, latest_text};
 use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
 
@@ -25,11 +28,23 @@ pub(in crate::shard) struct FanOut {
     latest: Option<(u64, Status)>,
     texts: Vec<Vec<u8>>,
     stats: Option<Box<Stats>>,
+    hits: Hits,
+    refusals: Vec<Refused>,
 }
 
 impl FanOut {
     fn new(key: ConnKey, slot: Slot, question: Question, cores: usize) -> Self {
-        Self { key, slot, question, left: cores, latest: None, texts: Vec::new(), stats: None }
+        Self {
+            key,
+            slot,
+            question,
+            left: cores,
+            latest: None,
+            texts: Vec::new(),
+            stats: None,
+            hits: Hits::default(),
+            refusals: Vec::new(),
+        }
     }
 
     /// Adds one core's part. Returns whether it was the last.
@@ -44,22 +59,29 @@ impl FanOut {
                 Some(sum) => **sum += *stats,
                 none => *none = Some(stats),
             },
+            Answer::Hits(hits) => self.hits += &*hits,
+            Answer::Refusals(refusals) => self.refusals.extend(refusals),
         }
         self.left -= 1;
         self.left == 0
     }
 
-    fn reply(&self, shard: &Shard, now: Now) -> PacketBatch {
+    fn reply(&mut self, shard: &Shard, now: Now) -> PacketBatch {
         let mut packets = PacketBatch::default();
         match &self.question {
-            Question::StatusUnique(unique) => {
+            Question::StatusUnique { unique, .. } => {
                 packets.push(&session::status_unique(unique, self.latest));
             }
-            Question::Line(_) => packets.push_text(&admin::join(&self.texts)),
+            Question::Line { .. } => packets.push_text(&admin::join(&self.texts)),
             Question::Stats => {
                 let sums = self.stats.as_deref().copied().unwrap_or_default();
                 packets.push_text(&shard.stats_text(&sums, now));
             }
+            Question::Access => {
+                let list = shard.access_list.as_deref();
+                packets.push_text(&access_rules::text(list, &self.hits));
+            }
+            Question::Refusals => packets.push_text(&latest_text(&mut self.refusals)),
         }
         packets
     }
@@ -83,7 +105,7 @@ impl Shard {
         if !self.fan_outs[fan_out].add(answer) {
             return;
         }
-        let fan_out = self.fan_outs.remove(fan_out);
+        let mut fan_out = self.fan_outs.remove(fan_out);
         if let Some(conn) = self.find_key(fan_out.key) {
             let reply = fan_out.reply(self, now);
             self.fill(conn, |outbox| outbox.fill_with(fan_out.slot, reply));

@@ -205,6 +205,7 @@ impl Shard {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
+        self.admit(conn);
         self.connections.resume(conn);
         debug!(conn = conn.number(), from, peer = %origin.peer, fd = origin.fd, "moved in");
         conn

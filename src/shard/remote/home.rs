@@ -83,8 +83,8 @@ impl Shard {
 
     /// Has another core write the next rows of a list.
     pub(in crate::shard) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
-        let key = self.connections.key(conn);
-        self.outgoing.send(core, Message::List { key, listing });
+        let (key, access) = (self.connections.key(conn), self.permissions(conn));
+        self.outgoing.send(core, Message::List { key, listing, access });
     }
 
     /// Whether there is memory for a worker's word that it can run a function. Decided here, also
@@ -120,7 +120,8 @@ impl Shard {
         key
     }
 
-    /// A connection has set its client id: the cores that know of it hear of that.
+    /// A connection has set its client id, or there is another access list: the cores that know of
+    /// it hear of that.
     pub(in crate::shard) fn introduce_anew(&mut self, conn: ConnId) {
         let known = self.connections[conn].remote().map(RemoteState::known);
         for core in known.into_iter().flat_map(CoreSet::iter) {
@@ -134,6 +135,16 @@ impl Shard {
             key: self.connections.key(conn),
             peer: connection.origin.peer,
             id: connection.session().client_id().map(Box::from),
+            access: self.permissions(conn),
+        }
+    }
+
+    /// A connection may not run a function of another core any more.
+    pub(in crate::shard) fn revoke_at_owner(&mut self, conn: ConnId, function: Box<[u8]>) {
+        let owner = self.settings.cores.owner_of(&function);
+        if self.connections.with_remote(conn, |remote| remote.unregister(owner, &function)) {
+            let key = self.introduce(owner, conn);
+            self.outgoing.send(owner, Message::Revoke { key, function });
         }
     }
 

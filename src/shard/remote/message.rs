@@ -12,11 +12,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::engine::{ConnId, Id, Status};
+use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
+use crate::shard::denials::Refused;
 use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
@@ -72,7 +75,7 @@ pub enum Rest {
 #[derive(Clone, Debug)]
 pub enum Message {
     /// To the owner: where a connection comes from. Precedes the first message about it, and
-    /// follows each change of its client id.
+    /// follows each change of its client id and of the access list.
     Introduced {
         /// The connection.
         key: ConnKey,
@@ -80,6 +83,8 @@ pub enum Message {
         peer: SocketAddr,
         /// Its client id.
         id: Option<Box<[u8]>>,
+        /// What the access list says of it; `None` without a list.
+        access: Option<Arc<Permissions>>,
     },
     /// To the owner: a packet of a connection. Its replies come back as `Reply`.
     Request {
@@ -123,6 +128,8 @@ pub enum Message {
         key: ConnKey,
         /// The list, and where to go on.
         listing: Listing,
+        /// Which functions it shows; `None` = all.
+        access: Option<Arc<Permissions>>,
     },
     /// To the owner: a connection wants to have its home there. From now on what there is for it
     /// is kept there; `MigrationAccepted` comes back.
@@ -142,7 +149,18 @@ pub enum Message {
         key: ConnKey,
         /// Whether its worker slept when it left.
         rest: Rest,
+        /// What the access list says of it; `None` without a list.
+        access: Option<Arc<Permissions>>,
     },
+    /// To the owner: a connection may not run a function any more. Jobs of it stay with it.
+    Revoke {
+        /// The connection.
+        key: ConnKey,
+        /// The function.
+        function: Box<[u8]>,
+    },
+    /// To every core: the access list from now on.
+    Access(Arc<AccessList>),
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
         /// The number of the fan_out at the sender.
@@ -265,12 +283,20 @@ impl Message {
                 Self::Line { line, .. } => line.len(),
                 Self::Introduced { id, .. } => id.as_ref().map_or(0, |id| id.len()),
                 Self::Rows { rows, .. } => rows.bytes(),
-                Self::Ask {
-                    question: Question::StatusUnique(text) | Question::Line(text), ..
-                } => text.len(),
+                Self::Ask { question: Question::StatusUnique { unique, .. }, .. } => unique.len(),
+                Self::Ask { question: Question::Line { line, .. }, .. } => line.len(),
+                Self::Revoke { function, .. } => function.len(),
+                Self::Answer { answer: Answer::Hits(hits), .. } => hits.bytes(),
+                Self::Answer { answer: Answer::Refusals(refusals), .. } => {
+                    refusals.iter().map(Refused::bytes).sum()
+                }
                 Self::Answer { answer: Answer::Text(text), .. } => text.len(),
                 Self::Answer { answer: Answer::Stats(_), .. } => size_of::<Stats>(),
-                Self::Ask { question: Question::Stats, .. }
+                Self::Ask {
+                    question: Question::Stats | Question::Access | Question::Refusals,
+                    ..
+                }
+                | Self::Access(_)
                 | Self::Answer { answer: Answer::Status(_), .. }
                 | Self::Grab { .. }
                 | Self::Sleep(_)
@@ -312,11 +338,25 @@ impl Rows {
 #[derive(Clone, Debug)]
 pub enum Question {
     /// GET_STATUS_UNIQUE.
-    StatusUnique(Box<[u8]>),
+    StatusUnique {
+        /// The key.
+        unique: Box<[u8]>,
+        /// Of which functions' jobs; `None` = all.
+        access: Option<Arc<Permissions>>,
+    },
     /// An admin command about functions whose names differ in case only.
-    Line(Box<[u8]>),
+    Line {
+        /// The command.
+        line: Box<[u8]>,
+        /// Which functions it may change; `None` = all.
+        access: Option<Arc<Permissions>>,
+    },
     /// The text command `stats`.
     Stats,
+    /// The text command `show access`.
+    Access,
+    /// The text command `show refusals`.
+    Refusals,
 }
 
 /// One core's part of an answer.
@@ -328,4 +368,8 @@ pub enum Answer {
     Text(Vec<u8>),
     /// The core's numbers.
     Stats(Box<Stats>),
+    /// How often each rule of the access list has decided.
+    Hits(Box<Hits>),
+    /// The latest refusals.
+    Refusals(Vec<Refused>),
 }

@@ -41,6 +41,8 @@ mod worker;
 ///   `told` and `unheard` end, and `woken_by` if it is this owner; `hints` and `changed` stay, the
 ///   latter without effect until the owner has a function of the worker again. RESET_ABILITIES: the
 ///   same for all.
+/// * A function that the access list doesn't allow any more: as CANT_DO, but `Revoke` goes to the
+///   owner in place of the packet.
 /// * End of the connection: `Gone` to every core that knows of it; everything is forgotten.
 /// * GRAB_JOB: the worker is awake; its own core hears that at once, other owners don't: those that
 ///   are `told` become `unheard`. The home asks the owner with the most urgent priority of its
@@ -81,6 +83,7 @@ mod worker;
 ///   all of them are woken.
 /// * CANT_DO, `Gone`: jobs that the worker had go back to the heads of their queues; a lease ends.
 ///   Sleepers are looked at.
+/// * `Revoke`: as CANT_DO, but jobs that the worker has stay with it.
 ///
 /// # Connections that change their core
 ///

@@ -206,7 +206,9 @@ impl Shard {
         }
         let rest = if is_multi_core { rest } else { Rest::Awake };
         let key = self.connections.key(conn);
-        self.outgoing.send(owner, Message::Offloaded { proxy, key, rest });
+        self.admit(conn);
+        let access = self.permissions(conn);
+        self.outgoing.send(owner, Message::Offloaded { proxy, key, rest, access });
         self.connections.resume(conn);
         debug!(conn = conn.number(), from = owner, peer = %origin.peer, fd = origin.fd, "taken in");
         conn

@@ -10,9 +10,11 @@
 use bytes::Bytes;
 
 use crate::engine::{ConnId, Now};
+use crate::protocol::access::Permissions;
 use crate::protocol::admin;
 use crate::protocol::session::{self, Context, Session};
 use crate::shard::Shard;
+use crate::shard::access::Access;
 use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
@@ -24,9 +26,10 @@ impl Shard {
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
         self.outgoing.count_received(&message);
         match message {
-            Message::Introduced { key, peer, id } => {
+            Message::Introduced { key, peer, id, access } => {
                 let conn = self.proxy(from, key);
                 self.connections[conn].origin.peer = peer;
+                self.connections[conn].access = access.map(Access::new);
                 let exceptions = self.connections[conn].session().exceptions();
                 self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
             }
@@ -60,14 +63,27 @@ impl Shard {
                 self.expect_migration(from, key, exceptions);
             }
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
-            Message::Offloaded { proxy, key, rest } => self.find_home(from, proxy, key, rest),
+            Message::Offloaded { proxy, key, rest, access } => {
+                self.connections[proxy].access = access.map(Access::new);
+                self.find_home(from, proxy, key, rest);
+            }
+            Message::Revoke { key, function } => {
+                let conn = self.proxy(from, key);
+                self.engine.revoke(conn, &function);
+            }
+            Message::Access(list) => self.use_access_list(list, now),
             Message::Line { key, slot, line } => {
                 let mut packets = PacketBatch::default();
-                packets.push_text(&self.answer_line(&line, now));
+                let conn = self.proxy(from, key);
+                packets.push_text(&match self.may_name_job(conn, &line, now) {
+                    // Lines about one function were decided about at home.
+                    Ok(()) => self.answer_line(&line, None, now),
+                    Err(refusal) => refusal,
+                });
                 self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
-            Message::List { key, listing } => {
-                let (rows, next) = self.list_rows(listing, now);
+            Message::List { key, listing, access } => {
+                let (rows, next) = self.list_rows(listing, access.as_deref(), now);
                 self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Ask { fan_out, question } => {
@@ -83,20 +99,35 @@ impl Shard {
     /// This core's part of the answer to a question to all cores.
     pub(in crate::shard) fn answer_question(&mut self, question: &Question, now: Now) -> Answer {
         match question {
-            Question::StatusUnique(unique) => {
-                Answer::Status(session::find_unique(unique, &self.engine))
+            Question::StatusUnique { unique, access } => {
+                let counts = |function: &[u8]| {
+                    access.as_ref().is_none_or(|it| it.status_verdict(function).is_allowed)
+                };
+                Answer::Status(session::find_unique(unique, &self.engine, counts))
             }
-            Question::Line(line) => Answer::Text(self.answer_line(line, now)),
+            Question::Line { line, access } => {
+                Answer::Text(self.answer_line(line, access.as_deref(), now))
+            }
             Question::Stats => Answer::Stats(Box::new(self.stats())),
+            Question::Access => Answer::Hits(Box::new(self.hits.clone())),
+            Question::Refusals => Answer::Refusals(self.denials.latest()),
         }
     }
 
-    fn answer_line(&mut self, line: &[u8], now: Now) -> Vec<u8> {
+    fn answer_line(&mut self, line: &[u8], access: Option<&Permissions>, now: Now) -> Vec<u8> {
         let mut text = Vec::new();
         let memory_left = self.registry_memory_left();
         let (handles, identity) = (&self.settings.handles, &self.settings.identity);
         // Lines that close a connection close it at home.
-        let _ = admin::answer(line, &mut self.engine, handles, identity, memory_left, &mut text);
+        let _ = admin::answer(
+            line,
+            &mut self.engine,
+            handles,
+            identity,
+            memory_left,
+            access,
+            &mut text,
+        );
         self.deliver(None, now);
         text
     }
@@ -114,6 +145,14 @@ impl Shard {
         // It was parsed at home.
         let Ok(request) = Request::parse(header, Payload::shared(body)) else { return };
         let conn = self.proxy(from, key);
+        if let Request::GetStatus { handle } = request
+            && !self.may_ask_status(conn, handle, now)
+        {
+            let mut packets = PacketBatch::default();
+            packets.push(&session::status(handle, None));
+            let reply = |slot| Message::Reply { key, slot, packets };
+            return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
+        }
         let late = self.engine.counters.late;
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.

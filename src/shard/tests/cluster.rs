@@ -5,6 +5,7 @@
 //! another stay in order and otherwise arrive as a test or a seed says.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use fastrand::Rng;
 
@@ -61,8 +62,12 @@ impl Cluster {
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Peer {
+        self.connect_from(core, Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub(super) fn connect_from(&mut self, core: usize, address: IpAddr) -> Peer {
         let port = 4000 + u16::try_from(self.next_fd).unwrap();
-        let origin = Origin { fd: self.next_fd, peer: (Ipv4Addr::LOCALHOST, port).into() };
+        let origin = Origin { fd: self.next_fd, peer: (address, port).into() };
         self.next_fd += 1;
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }
@@ -82,7 +87,7 @@ impl Cluster {
     }
 
     /// The oldest message of a random ring arrives; `false` if there is none.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         self.step_beside(None)
     }
 

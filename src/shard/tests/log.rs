@@ -227,6 +227,31 @@ fn refusals_at_a_limit_are_a_line_at_once_and_one_with_the_sum_of_the_next_ten_s
     assert!(lines[0].contains("last=\"127.0.0.1:4001\""), "{lines:?}");
 }
 
+#[test]
+fn refusals_of_the_access_list_are_a_line_a_second_for_each_address_and_right() {
+    let rules = "[[rule]]\nwho = {}\nmay = [\"work\"]\n";
+    let list = crate::protocol::access::parse(rules, Default::default()).unwrap();
+    let lines = lines_of(Level::WARN, || {
+        let mut desk = Desk::new(settings());
+        desk.shard.set_access_list(&Arc::new(list), desk.now);
+        let conn = desk.connect();
+        let submit = packet(Command::SubmitJobBg, &[b"resize", b""], b"");
+        desk.say(conn, &submit.repeat(4));
+        desk.say(conn, b"workers\n");
+        desk.now.mono_ms += 1000;
+        assert!(desk.shard.deadline_ms().is_some_and(|at_ms| at_ms <= desk.now.mono_ms));
+        desk.shard.tick(desk.now);
+    });
+    let expected = [
+        "WARN access refused: ringgeard --access-check tells which rule decides \
+         peer=127.0.0.1:4001 who=\"127.0.0.1\" right=\"submit\" function=resize",
+        "WARN access refused: ringgeard --access-check tells which rule decides \
+         peer=127.0.0.1:4001 who=\"127.0.0.1\" right=\"observe\"",
+        "WARN access refused peer=127.0.0.1 right=\"submit\" repeated=3",
+    ];
+    assert_eq!(lines, expected);
+}
+
 /// They left three lines of errors or none at all.
 #[test]
 fn a_tls_handshake_and_an_http_request_are_a_line_each_that_says_what_to_do() {

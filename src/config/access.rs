@@ -1,0 +1,81 @@
+//! The access list as the configuration names it: a file's text in, the list or one sentence out,
+//! and the answer of `--access-check`.
+//!
+//! Knows what the rest of the configuration allows a list to say; the format is `protocol`'s.
+//!
+//! Invariant: a sentence names the file, the line and the remedy.
+
+use std::io::{Error, ErrorKind};
+use std::sync::Arc;
+
+use super::EarlyExit;
+use crate::protocol::access::{
+    self, AccessList, Conditions, FILE_BYTES_MAX, Peer, Permissions, Right, Scope,
+};
+
+/// Reads the list at `path`.
+///
+/// # Errors
+/// What is wrong with the file, in one sentence.
+pub fn read_access_list(
+    path: &str,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+) -> Result<Arc<AccessList>, String> {
+    let text = read_file(path).map_err(|cause| unreadable(path, &cause))?;
+    // No listener speaks TLS.
+    let conditions = Conditions { asks_for_certificates: false };
+    let list = access::parse(&text, conditions).map_err(|mistake| format!("{path}:{mistake}"))?;
+    Ok(Arc::new(list))
+}
+
+fn unreadable(path: &str, cause: &Error) -> String {
+    let remedy = match cause.kind() {
+        ErrorKind::NotFound => "name another file, or write it with ringgeard --print-access",
+        ErrorKind::PermissionDenied => "let the user that the server runs as read it",
+        ErrorKind::InvalidData => "save it as UTF-8",
+        ErrorKind::FileTooLarge => {
+            return format!("{path}:1: the list is larger than {FILE_BYTES_MAX} bytes: shorten it");
+        }
+        _ => "name another file with --access-file",
+    };
+    format!("cannot read the access list {path}: {cause}; {remedy}")
+}
+
+/// The answer to `--access-check`, whose words are peer, right and function.
+pub(super) fn check(
+    words: &[String],
+    path: Option<&str>,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+) -> EarlyExit {
+    let answer = || {
+        let [peer, right, function] = words else {
+            return Err("--access-check has three words: a peer, a right and a function".to_owned());
+        };
+        let peer: Peer = peer.parse()?;
+        let right = Right::named(right).ok_or_else(|| {
+            let all = Right::ALL.map(Right::name).join(", ");
+            format!("unknown right \"{right}\": {all}")
+        })?;
+        let scope = match function.as_str() {
+            "*" => Scope::AllFunctions,
+            name => Scope::Function(name.as_bytes()),
+        };
+        let Some(path) = path else {
+            return Err("--access-check asks an access list: name it with --access-file".to_owned());
+        };
+        let list = read_access_list(path, read_file)?;
+        let verdict = Permissions::of(&list, &peer).may(right, scope);
+        let word = if verdict.is_allowed { "allowed" } else { "refused" };
+        let rule = verdict.rule.and_then(|at| list.rules().get(at).map(|rule| (at + 1, rule.line)));
+        let text = match rule {
+            Some((number, line)) => format!("{word} by rule {number} (line {line})\n"),
+            None => format!("{word}: no rule matches\n"),
+        };
+        Ok((verdict.is_allowed, text))
+    };
+    match answer() {
+        Ok((true, text)) => EarlyExit::Print(text),
+        Ok((false, text)) => EarlyExit::Refused(text),
+        Err(problem) => EarlyExit::Unclear(problem),
+    }
+}
