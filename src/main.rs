@@ -178,7 +178,7 @@ fn serve_logged(
             Some(store)
         }
     };
-    // For a person who has started it by hand.
+    // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
     let addresses: Vec<_> = listeners.addresses().iter().map(ToString::to_string).collect();

@@ -60,7 +60,7 @@ impl Progress {
     }
 }
 
-/// A time for people who wait: `40 s`, `4 min`, `2 h 10 min`.
+/// How long something takes, with the two units that fit: `40 s`, `4 min`, `2 h 10 min`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
 pub(crate) fn span(seconds: f64) -> String {
     let minutes = (seconds / 60.0).round() as u64;

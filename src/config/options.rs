@@ -63,7 +63,7 @@ pub struct Options {
 
     /// Ask the access list, and end: exit code 0 allowed, 1 refused, 2 for a word without meaning
     ///
-    /// WHO is an address, or what is known of a peer with commas between: network:ADDRESS, cn:NAME,
+    /// WHO: an address, or what is known of a peer with commas between: network:ADDRESS, cn:NAME,
     /// dns:NAME, uri:URI, sha256:HEX, user:NAME or user:ID, token:NAME, listener:SPEC. RIGHT is
     /// submit, work, observe or admin. FUNCTION is a name, or * for all functions.
     #[arg(long, num_args = 3, value_names = ["WHO", "RIGHT", "FUNCTION"],
