@@ -229,7 +229,7 @@ impl Server {
         let mut stream = self.connect();
         stream.write_all(format!("{command}\n").as_bytes()).expect("the server reads");
         let word = command.split(' ').next().expect("a command");
-        let is_list = ["status", "workers", "show", "prioritystatus"].contains(&word);
+        let is_list = ["status", "workers", "show", "prioritystatus", "stats"].contains(&word);
         let mut text = String::new();
         for line in BufReader::new(stream).lines() {
             let line = line.expect("an admin command is answered");

@@ -668,3 +668,18 @@ fn lines_about_peers_that_are_left_out_are_counted() {
         assert!(server.log().contains("left_out="), "not all of them in full");
     });
 }
+
+/// A part of a list without any row was never followed by the next: nothing had left that could
+/// call for it.
+#[test]
+fn a_list_of_few_rows_among_many_jobs_ends() {
+    const JOBS: usize = 40_000;
+    each_driver(&[], |contender, server| {
+        let mut client = server.connect();
+        let submission = request(Command::SubmitJobBg, &[b"f", b""], b"x");
+        client.write_all(&submission.repeat(JOBS)).expect("the server reads");
+        let queued = format!("jobs_queued_normal\t{JOBS}\n");
+        wait_until("all to be queued", || server.admin("stats").contains(&queued).then_some(()));
+        assert_eq!(server.admin("show running"), ".\n", "{contender:?}");
+    });
+}
