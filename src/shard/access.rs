@@ -231,6 +231,7 @@ impl Shard {
         let connection = &mut self.connections[conn];
         let peer = Peer {
             listener: self.settings.listener.clone(),
+            certificate: connection.transport.certificate.clone(),
             ..Peer::at(connection.origin.peer.ip())
         };
         let permissions = Arc::new(Permissions::of(list, &peer));
