@@ -16,7 +16,7 @@ use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
-use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED};
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
@@ -61,6 +61,11 @@ pub enum SettingsError {
          loopback or behind a TLS proxy"
     )]
     Tls,
+    #[error(
+        "this build has no TLS for --listen {0}: leave it out and keep the port on loopback or \
+         behind a TLS proxy"
+    )]
+    TlsListener(String),
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
@@ -108,7 +113,7 @@ pub fn first_sequence(unix_ms: u64) -> u64 {
 }
 
 impl Options {
-    /// The settings of the shards.
+    /// The settings of the shards; the listeners are put in when they are bound.
     ///
     /// # Errors
     /// `SettingsError` if the options contradict the host, or `check` fails.
@@ -154,7 +159,8 @@ impl Options {
             cores: Cores::default(),
             urgency: Urgency::default(),
             access_list: None,
-            listener: self.listen.as_deref().map(Arc::from),
+            user_name: process::user_name,
+            listeners: Arc::default(),
             move_after: self.move_after,
         })
     }
@@ -169,6 +175,10 @@ impl Options {
         }
         if self.ssl {
             return Err(SettingsError::Tls);
+        }
+        let tls = self.listen.iter().find(|spec| spec.speaks_tls);
+        if let Some(name) = tls.and_then(|spec| spec.name.as_deref()) {
+            return Err(SettingsError::TlsListener(name.to_owned()));
         }
         if let Some(protocol) = &self.protocol {
             return Err(SettingsError::Protocol(protocol.clone()));

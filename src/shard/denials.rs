@@ -6,7 +6,6 @@
 //! Invariant: each refusal is counted once; all that is kept has a largest size.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 
 use foldhash::HashMap;
 use tracing::warn;
@@ -14,6 +13,7 @@ use tracing::warn;
 use crate::engine::Now;
 use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
+use crate::protocol::peer_address::{PeerAddress, PeerHost};
 
 /// Refusals of one address and right are summed for so long before the next line.
 const PERIOD_MS: u64 = 1000;
@@ -59,7 +59,7 @@ struct Tally {
 pub(super) struct Denials {
     totals: [u64; RIGHTS],
     latest: VecDeque<Refused>,
-    tallies: HashMap<(IpAddr, Right), Tally>,
+    tallies: HashMap<(PeerHost, Right), Tally>,
     /// Refusals without a tally of their own that no line has told of.
     others: Tally,
     /// When `report` has something to write.
@@ -68,9 +68,9 @@ pub(super) struct Denials {
 
 impl Denials {
     /// Notes a refusal. `peer` is where it came from.
-    pub(super) fn note(&mut self, refused: Refused, peer: SocketAddr, now: Now) {
+    pub(super) fn note(&mut self, refused: Refused, peer: PeerAddress, now: Now) {
         self.totals[refused.right as usize] += 1;
-        let key = (peer.ip(), refused.right);
+        let key = (peer.host(), refused.right);
         if !self.tallies.contains_key(&key) && self.tallies.len() >= TALLIES_MAX {
             self.tallies.retain(|_, tally| tally.count > 0 || tally.next_ms > now.mono_ms);
         }

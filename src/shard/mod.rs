@@ -33,7 +33,6 @@ mod settings;
 pub mod stats;
 mod unread;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -54,7 +53,7 @@ use self::remote::message::HomeConnId;
 pub use self::remote::migration::{HandOver, MigratingConnection};
 use self::remote::offload::Offload;
 use self::remote::outgoing::Outgoing;
-pub use self::settings::Settings;
+pub use self::settings::{Listener, Settings};
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
@@ -182,14 +181,13 @@ impl Shard {
 
 impl Service for Shard {
     fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        let Origin { fd, peer } = origin;
-        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
-        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
+        let origin = Origin { peer: origin.peer.canonical(), ..origin };
+        let Origin { fd, peer, .. } = origin;
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
+            self.refusals.add(Kind::Connections, || peer.to_string(), now);
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -198,7 +196,7 @@ impl Service for Shard {
         self.engine.connect(conn);
         self.admit(conn);
         self.counters.connected += 1;
-        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
+        info!(target: PEERS, conn = conn.number(), %peer, fd, "connected");
         Ok(conn)
     }
 
