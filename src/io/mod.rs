@@ -335,3 +335,6 @@ fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, boo
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -447,6 +447,8 @@ impl<L: Links> Glommio<L> {
         let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer, listener };
         let conn = self.service().connect(origin, now).ok()?;
+        // It may have something to say, or a deadline.
+        self.wake();
         Some((conn, self.attach(conn, stream.into(), number, now)))
     }
 
