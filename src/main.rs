@@ -132,7 +132,8 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
-    io::check_port(&options.port)?;
+    let specs = options.listen_specs();
+    io::check_ports(&specs, &options.port)?;
     options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
         access_list(options)?;
@@ -147,7 +148,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::allow_core_dumps();
     }
     let background = options.daemon.then(process::go_to_background).transpose()?;
-    let listeners = Listeners::open(options.listen.as_deref(), &options.port, &sockets(options))?;
+    let listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     if let Some(user) = &options.user {
         process::switch_user(user)?;
     }
@@ -194,6 +195,7 @@ fn serve_logged(
     settings.identity.log_level = log.level();
     settings.access_list = files.access_list;
     settings.tls = files.tls.clone();
+    settings.listeners = listeners.describe();
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -223,7 +225,7 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let addresses: Vec<_> = listeners.addresses().iter().map(ToString::to_string).collect();
+    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -239,7 +241,7 @@ fn serve_logged(
     };
     io::run(server, || {
         if is_watched {
-            info!("ready on {}; Ctrl-C stops it", addresses.join(" and "));
+            info!("ready on {}; Ctrl-C stops it", places.join(" and "));
         }
         background.map_or(Ok(()), Background::ready)
     })?;

@@ -8,6 +8,7 @@
 
 mod access;
 mod file;
+mod listen;
 mod mistakes;
 mod options;
 mod remarks;
@@ -97,7 +98,8 @@ pub fn parse(
     if let Some(words) = &parsed.access_check {
         return Err(access::check(words, &parsed, read_file));
     }
-    Ok(Options { ignored: options::ignored(&matches), ..parsed })
+    let is_port_idle = has_port && parsed.listens_without_port();
+    Ok(Options { ignored: options::ignored(&matches), is_port_idle, ..parsed })
 }
 
 fn matches(words: &[OsString]) -> Result<ArgMatches, EarlyExit> {

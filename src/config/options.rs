@@ -8,10 +8,11 @@
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
+use super::listen::listen_spec;
 use super::values::{self, number};
 use crate::engine::function::Durability;
-use crate::io::Driver;
 use crate::io::log::{LogFormat, Verbosity};
+use crate::io::{Driver, Endpoint, ListenSpec};
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
@@ -41,15 +42,15 @@ const KEEPALIVE_MAX: i64 = 32_767;
     or 1 with a sentence on standard error."
 )]
 pub struct Options {
-    /// Host name or address to listen on; loopback unless given
+    /// HOST, HOST:PORT or [V6]:PORT to listen on; loopback unless given
     ///
-    /// All of its addresses are bound. Loopback of both families unless given; "" means every
-    /// address of this host.
-    #[arg(short = 'L', long, value_name = "HOST", help_heading = LISTENING,
-        value_parser = values::host)]
-    pub listen: Option<String>,
+    /// May be given several times. All addresses of a host are bound; "" means every address of
+    /// this host. In TOML a text, or a list of them. tls:HOST:PORT is a port with TLS.
+    #[arg(short = 'L', long, value_name = "SPEC", help_heading = LISTENING,
+        value_parser = listen_spec)]
+    pub listen: Vec<ListenSpec>,
 
-    /// Port to listen on
+    /// Port to listen on, where --listen names none
     ///
     /// A number, or a name of /etc/services; 0 takes a free one and logs it. The environment
     /// variable GEARMAND_PORT counts unless this is given, also in a file.
@@ -385,6 +386,10 @@ pub struct Options {
         value_parser = number::<u32>(16, 4096))]
     pub ring_entries: u32,
 
+    /// `--port` was given, and each `--listen` has a port of its own.
+    #[arg(skip)]
+    pub(super) is_port_idle: bool,
+
     /// Options of gearmand that were given and have neither a field nor an effect.
     #[arg(skip)]
     pub(super) ignored: Vec<&'static Ignored>,
@@ -461,10 +466,31 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
 ];
 
 impl Options {
+    /// Where to listen.
+    #[must_use]
+    pub fn listen_specs(&self) -> Vec<ListenSpec> {
+        let mut specs = match &self.listen[..] {
+            [] => vec![ListenSpec::LOOPBACK],
+            specs => specs.to_vec(),
+        };
+        if self.ssl {
+            let with_port = specs.iter_mut().filter(|spec| spec.endpoint.has_port());
+            with_port.for_each(|spec| spec.speaks_tls = true);
+        }
+        specs
+    }
+
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.ssl
+        self.listen_specs().iter().any(|spec| spec.speaks_tls)
+    }
+
+    /// Whether each `--listen` has a port of its own.
+    pub(super) fn listens_without_port(&self) -> bool {
+        let has_own =
+            |spec: &ListenSpec| !matches!(spec.endpoint, Endpoint::Host { port: None, .. });
+        !self.listen.is_empty() && self.listen.iter().all(has_own)
     }
 
     /// The log level that follows from `--verbose` and `-v`.

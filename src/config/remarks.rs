@@ -22,6 +22,7 @@ impl Options {
         for ignored in &self.ignored {
             idle(true, ignored.name, ignored.reason);
         }
+        idle(self.is_port_idle, "port", "each --listen has a port of its own");
         let has_buckets = self.hashtable_buckets.is_some();
         idle(has_buckets, "hashtable-buckets", "hash tables grow by themselves");
         idle(self.round_robin, "round-robin", "a worker's functions always take turns");

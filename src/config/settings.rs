@@ -16,7 +16,7 @@ use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
-use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED};
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
@@ -113,7 +113,7 @@ pub fn first_sequence(unix_ms: u64) -> u64 {
 }
 
 impl Options {
-    /// The settings of the shards.
+    /// The settings of the shards; the listeners are put in when they are bound.
     ///
     /// # Errors
     /// `SettingsError` if the options contradict the host, or `check` fails.
@@ -159,10 +159,11 @@ impl Options {
             cores: Cores::default(),
             urgency: Urgency::default(),
             access_list: None,
+            user_name: process::user_name,
             tls: None,
             handshake_timeout_ms: self.ssl_handshake_timeout,
             handshakes_max: usize::try_from(self.ssl_handshakes_max).unwrap_or(usize::MAX),
-            listener: self.listen.as_deref().map(Arc::from),
+            listeners: Arc::default(),
             move_after: self.move_after,
         })
     }

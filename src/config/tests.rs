@@ -182,6 +182,8 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--libsqlite3-table t", "", "--libsqlite3-table has no effect: "),
         ("--store-timeout 5", "", "--store-timeout has no effect: "),
         ("--offload", "", "--offload has no effect: "),
+        ("-p 1 -L a:2 -L [::1]:3", "", "--port has no effect: each --listen has"),
+        ("--config-file f", "port = 1\nlisten = [\"a:2\"]", "--port has no effect: "),
         ("-j 0", "", "--job-retries 0 fails a job when its first worker is lost"),
     ] {
         let remarks = parse_words(words, file).unwrap().remarks();
@@ -195,9 +197,26 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("-q libsqlite3 --libsqlite3-db f --libsqlite3-table t --store-timeout 5", ""),
         ("-q Postgres --libpq-conninfo host=h --libpq-table t", ""),
         ("--offload -t 2 -j 1", ""),
+        ("-p 1 -L a:2 -L a", ""),
+        ("-L a:2", ""),
     ] {
         assert_eq!(parse_words(words, file).unwrap().remarks(), [""; 0], "{words}");
     }
+}
+
+#[test]
+fn listeners_are_those_of_the_command_line_or_else_those_of_the_file() {
+    let names = |words, file| -> Vec<Option<String>> {
+        let specs = parse_words(words, file).unwrap().listen_specs();
+        specs.iter().map(|spec| spec.name.as_deref().map(str::to_owned)).collect()
+    };
+    let some = |names: &[&str]| -> Vec<_> { names.iter().map(|&it| Some(it.into())).collect() };
+    assert_eq!(names("", ""), [None]);
+    assert_eq!(names("-L a -L [::1]:1", ""), some(&["a", "[::1]:1"]));
+    assert_eq!(names("@f", "listen = \"\""), some(&[""]));
+    assert_eq!(names("@f", "listen = [\"a:1\", \"b\"]"), some(&["a:1", "b"]));
+    assert_eq!(names("@f", "--listen a:1\n-L b"), some(&["a:1", "b"]));
+    assert_eq!(names("@f -L c", "listen = [\"a:1\", \"b\"]"), some(&["c"]));
 }
 
 #[test]

@@ -92,24 +92,6 @@ pub(super) fn port(text: &str) -> Result<String, String> {
     Err("give a number from 0 to 65535, or a name of /etc/services".to_owned())
 }
 
-/// Checks a host to listen on: no address of a URL, and without a port.
-pub(super) fn host(text: &str) -> Result<String, String> {
-    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest.trim_end_matches('/'));
-    let (host, port) = match bare.rsplit_once(':') {
-        // An address of IPv6 has several colons, and brackets if a port follows.
-        Some((host, port)) if is_port(port) && (!host.contains(':') || host.ends_with(']')) => {
-            (host, Some(port))
-        }
-        _ => (bare, None),
-    };
-    match port {
-        Some(port) => Err(format!("write --listen {host} --port {port}")),
-        None if bare != text => Err(format!("write --listen {host}")),
-        None => Ok(text.to_owned()),
-    }
-}
-
 /// Parses `[FUNCTION=]POLICY`.
 pub(super) fn durability(text: &str) -> Result<(Option<String>, Durability), String> {
     let (function, policy) = match text.rsplit_once('=') {

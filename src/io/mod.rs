@@ -36,7 +36,9 @@ pub use self::driver::{
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
-pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
+pub use self::host::listen::{
+    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PortOption, Sockets, check_ports,
+};
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
@@ -131,7 +133,7 @@ pub fn run(
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
-    listeners.log_addresses();
+    listeners.log_places(settings.access_list.is_some());
     ready()?;
     let has_meter = count > 1 && settings.move_after > 0 && server.busy_poll.is_zero();
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
@@ -198,7 +200,7 @@ pub fn serve(
     connections_max: usize,
 ) -> Result<(), IoError> {
     listeners.listen()?;
-    listeners.log_addresses();
+    listeners.log_places(false);
     let mut mailboxes = mesh::mesh(1, |_| 0)?;
     let runtime = CoreRuntime {
         service,
@@ -333,3 +335,6 @@ fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, boo
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

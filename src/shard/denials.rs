@@ -6,7 +6,6 @@
 //! Invariant: each refusal is counted once; all that is kept has a largest size.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 
 use tracing::warn;
 
@@ -14,6 +13,7 @@ use super::throttle::Throttle;
 use crate::engine::Now;
 use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
+use crate::protocol::peer_address::{PeerAddress, PeerHost};
 
 /// Refusals that are kept, on each core and in the answer to `show refusals`.
 pub(super) const KEPT_MAX: usize = 100;
@@ -46,14 +46,14 @@ impl Refused {
 pub(super) struct Denials {
     totals: [u64; RIGHTS],
     latest: VecDeque<Refused>,
-    lines: Throttle<(IpAddr, Right)>,
+    lines: Throttle<(PeerHost, Right)>,
 }
 
 impl Denials {
     /// Notes a refusal. `peer` is where it came from.
-    pub(super) fn note(&mut self, refused: Refused, peer: SocketAddr, now: Now) {
+    pub(super) fn note(&mut self, refused: Refused, peer: PeerAddress, now: Now) {
         self.totals[refused.right as usize] += 1;
-        if let Some(repeated) = self.lines.note((peer.ip(), refused.right), now) {
+        if let Some(repeated) = self.lines.note((peer.host(), refused.right), now) {
             let who = &*refused.peer;
             let right = refused.right.name();
             let function = refused.function.as_ref().map(|name| name.escape_ascii());

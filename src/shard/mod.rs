@@ -36,7 +36,6 @@ mod throttle;
 mod tls;
 mod unread;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -58,13 +57,14 @@ use self::remote::message::HomeConnId;
 pub use self::remote::migration::{HandOver, MigratingConnection};
 use self::remote::offload::Offload;
 use self::remote::outgoing::Outgoing;
-pub use self::settings::Settings;
+pub use self::settings::{Listener, Settings};
 use self::throttle::Throttle;
 use self::tls::Tls;
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::protocol::access::{AccessList, Hits};
+use crate::protocol::peer_address::PeerHost;
 use crate::protocol::session::{Context, Session};
 use crate::wire::outbox::{Chunk, Slot};
 use crate::wire::{ErrorReply, PrioritySet};
@@ -125,7 +125,7 @@ pub struct Shard {
     tls: Tls,
     handshakes: Handshakes,
     /// Lines about peers that TLS has refused, by address and reason.
-    tls_faults: Throttle<(IpAddr, String)>,
+    tls_faults: Throttle<(PeerHost, String)>,
     /// When it was made.
     started: Now,
     /// Events since the start.
@@ -196,14 +196,13 @@ impl Shard {
 
 impl Service for Shard {
     fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        let Origin { fd, peer } = origin;
-        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
-        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
+        let origin = Origin { peer: origin.peer.canonical(), ..origin };
+        let Origin { fd, peer, .. } = origin;
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
+            self.refusals.add(Kind::Connections, || peer.to_string(), now);
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -211,11 +210,11 @@ impl Service for Shard {
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.admit(conn);
-        if self.speaks_tls(origin) {
+        if self.speaks_tls(origin.listener) {
             self.begin_tls(conn, now);
         }
         self.counters.connected += 1;
-        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
+        info!(target: PEERS, conn = conn.number(), %peer, fd, "connected");
         Ok(conn)
     }
 
@@ -320,6 +319,10 @@ impl Service for Shard {
     #[inline]
     fn intake(&self, conn: ConnId) -> Intake {
         self.connections[conn].intake()
+    }
+
+    fn may_accept(&self, listener: u16) -> bool {
+        self.handshakes.open() < self.settings.handshakes_max || !self.speaks_tls(listener)
     }
 
     fn has_resumed(&self) -> bool {

@@ -51,11 +51,23 @@ pub struct Settings {
     pub handshake_timeout_ms: u64,
     /// Most TLS handshakes of a core that aren't finished.
     pub handshakes_max: usize,
-    /// The listener that connections come in by, as `--listen` names it.
-    pub listener: Option<Arc<str>>,
+    /// The name of a user of this host by its number, if it has one; called once for each
+    /// connection by a Unix socket, and only with an access list.
+    pub user_name: fn(u32) -> Option<Box<str>>,
+    /// The listeners that connections come to.
+    pub listeners: Arc<[Listener]>,
     /// Submissions in a row to one other core after which a client moves there; workers do at once.
     /// 0 = neither moves.
     pub move_after: u32,
+}
+
+/// A listener, as the shard knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// How `--listen` names it; none for loopback without `--listen`.
+    pub name: Option<Arc<str>>,
+    /// Whether its connections speak TLS.
+    pub speaks_tls: bool,
 }
 
 impl Default for Settings {
@@ -78,7 +90,8 @@ impl Default for Settings {
             tls: None,
             handshake_timeout_ms: 5000,
             handshakes_max: 1024,
-            listener: None,
+            user_name: |_| None,
+            listeners: Arc::default(),
             move_after: 0,
         }
     }

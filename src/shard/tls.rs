@@ -16,7 +16,6 @@ use tracing::{Level, enabled, info, warn};
 
 use super::Shard;
 use super::connections::{Closing, EndReason, Transport};
-use super::driver::Origin;
 use super::job_log::PEERS;
 use super::packet_log;
 use super::remote::message::Message;
@@ -62,9 +61,10 @@ impl Tls {
 
 /// Handshakes.
 impl Shard {
-    /// Whether the listener of a connection speaks TLS.
-    pub(super) fn speaks_tls(&self, _origin: Origin) -> bool {
-        self.tls.server.is_some()
+    /// Whether a listener speaks TLS.
+    pub(super) fn speaks_tls(&self, listener: u16) -> bool {
+        let listener = self.settings.listeners.get(usize::from(listener));
+        listener.is_some_and(|listener| listener.speaks_tls)
     }
 
     /// A connection has come to a listener that speaks TLS.
@@ -176,7 +176,7 @@ impl Shard {
     /// Writes a line, at most one a second for an address and a reason.
     fn log_tls_fault(&mut self, conn: ConnId, fault: &TlsFault, now: Now) {
         let peer = self.connections[conn].origin.peer;
-        let key = (peer.ip(), fault.reason.clone());
+        let key = (peer.host(), fault.reason.clone());
         if let Some(repeated) = self.tls_faults.note(key, now) {
             let TlsFault { reason, remedy, subject, .. } = fault;
             warn!(%peer, reason, subject, remedy, repeated, "tls refused");
@@ -186,7 +186,7 @@ impl Shard {
     /// Writes how many such lines were left out.
     pub(super) fn report_tls_faults(&mut self, now: Now) {
         self.tls_faults.report(now, |key, repeated| match key {
-            Some((address, reason)) => warn!(peer = %address, reason, repeated, "tls refused"),
+            Some((host, reason)) => warn!(peer = %host, reason, repeated, "tls refused"),
             None => warn!(repeated, "tls refused: peers of too many addresses for a line each"),
         });
     }

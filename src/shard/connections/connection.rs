@@ -135,7 +135,7 @@ impl Connection {
 
     /// The proxy of a connection that came in on another core.
     pub(in crate::shard) fn proxy(from: Core, key: ConnKey) -> Self {
-        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
+        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into(), listener: 0 };
         let connection = Self::new(origin, Session::of_proxy(None, false), key.generation);
         Self { proxy_for: Some((from, key)), ..connection }
     }

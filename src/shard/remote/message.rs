@@ -11,7 +11,6 @@
 //! moves.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use bytes::Bytes;
 use crate::engine::{ConnId, Id, Status};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::denials::Refused;
 use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
@@ -80,8 +80,8 @@ pub enum Message {
     Introduced {
         /// The connection.
         key: ConnKey,
-        /// Its peer's address and port.
-        peer: SocketAddr,
+        /// Its peer.
+        peer: PeerAddress,
         /// Its client id.
         id: Option<Box<[u8]>>,
         /// What the access list says of it; `None` without a list.
