@@ -147,13 +147,12 @@ impl TlsConnection {
 
     /// Appends records to `records`: those that the handshake wants to send, then `plaintext`, of
     /// at most `SEAL_BYTES_MAX` bytes. Without plaintext it may be called at any time.
-    pub fn seal(&mut self, plaintext: &[&[u8]], records: &mut Vec<u8>) {
+    pub fn seal(&mut self, plaintext: &[IoSlice<'_>], records: &mut Vec<u8>) {
         debug_assert!(self.is_finished || plaintext.is_empty(), "sealed before the handshake");
         if !plaintext.is_empty() {
-            let slices: Vec<IoSlice<'_>> = plaintext.iter().map(|it| IoSlice::new(it)).collect();
             let bytes = plaintext.iter().map(|it| it.len()).sum::<usize>();
             // Without a limit all of it is taken.
-            let sealed = self.connection.writer().write_vectored(&slices);
+            let sealed = self.connection.writer().write_vectored(plaintext);
             debug_assert!(sealed.is_ok_and(|sealed| sealed == bytes), "sealed whole");
         }
         self.write(records);

@@ -5,11 +5,18 @@
 //!
 //! Invariant: what is sealed leaves in the order in which it was sealed.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::protocol::access::Certificate;
 use crate::wire::outbox::{Chunk, Outbox};
 use crate::wire::tls::{SEAL_BYTES_MAX, TlsConnection};
+
+/// Most chunks that are sealed at once.
+const CHUNKS_MAX: usize = 16;
+/// Buffers for records that a core keeps, and the largest that it does.
+const SPARE_MAX: usize = 16;
+const SPARE_BYTES_MAX: usize = 32 << 10;
 
 /// How a connection's bytes come in and leave.
 #[derive(Debug, Default)]
@@ -78,22 +85,28 @@ impl Transport {
     pub(in crate::shard) fn seal_next(
         &mut self,
         outbox: &mut Outbox,
+        sealing: &mut Sealing,
         is_closing: bool,
         mut look: impl FnMut(&Chunk),
     ) -> Option<Chunk> {
         let tls = self.tls.as_mut()?;
-        let (mut bytes, mut counted) = (Vec::new(), 0);
+        let Sealing { chunks, spare } = sealing;
+        let mut bytes = spare.pop().unwrap_or_default();
+        let mut counted = 0;
         if tls.is_finished() && !tls.is_closed() {
-            let mut chunks = Vec::new();
             while counted < SEAL_BYTES_MAX
+                && chunks.len() < CHUNKS_MAX
                 && let Some(chunk) = outbox.take_up_to(SEAL_BYTES_MAX - counted)
             {
                 counted += chunk.as_ref().len();
                 look(&chunk);
                 chunks.push(chunk);
             }
-            let slices: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
-            tls.seal(&slices, &mut bytes);
+            let mut slices = [IoSlice::new(&[]); CHUNKS_MAX];
+            let filled = slices.iter_mut().zip(&*chunks);
+            let count = filled.map(|(slice, it)| *slice = IoSlice::new(it.as_ref())).count();
+            tls.seal(slices.get(..count).unwrap_or_default(), &mut bytes);
+            chunks.drain(..).for_each(|chunk| outbox.reuse(chunk));
             if is_closing && !outbox.has_chunks() && outbox.held() == 0 {
                 tls.close(&mut bytes);
             }
@@ -101,6 +114,7 @@ impl Transport {
             tls.seal(&[], &mut bytes);
         }
         if bytes.is_empty() {
+            sealing.reuse(bytes);
             return None;
         }
         if counted == 0 {
@@ -108,5 +122,22 @@ impl Transport {
             outbox.count_records(counted);
         }
         Some(Chunk::Records { bytes, counted })
+    }
+}
+
+/// Buffers of a core's connections for sealing; empty between calls.
+#[derive(Clone, Debug, Default)]
+pub(in crate::shard) struct Sealing {
+    chunks: Vec<Chunk>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Sealing {
+    /// Keeps the buffer of records that have been sent, for other records.
+    pub(in crate::shard) fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 }

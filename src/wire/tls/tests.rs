@@ -117,8 +117,9 @@ impl Pair {
 
     /// Passes records to the client; returns the plaintext in them.
     fn down(&mut self, plaintext: &[&[u8]]) -> Result<Vec<u8>, rustls::Error> {
+        let slices: Vec<IoSlice<'_>> = plaintext.iter().map(|it| IoSlice::new(it)).collect();
         let mut records = Vec::new();
-        self.server.seal(plaintext, &mut records);
+        self.server.seal(&slices, &mut records);
         self.take(&records)
     }
 
@@ -180,7 +181,8 @@ fn small_slices_are_sealed_into_a_single_record() {
     let mut pair = Pair::new(&client_config(&authority, None, &version::TLS13), &server);
     pair.handshake().unwrap();
     let mut records = Vec::new();
-    pair.server.seal(&[b"one", b"two", b"three"], &mut records);
+    let words: [&[u8]; 3] = [b"one", b"two", b"three"];
+    pair.server.seal(&words.map(IoSlice::new), &mut records);
     // Header, content, its type and the tag.
     assert_eq!(records.len(), 5 + 11 + 1 + 16);
 }
