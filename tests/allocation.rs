@@ -325,13 +325,15 @@ fn a_handshake_that_does_not_end_takes_little_memory() {
     let (shard, now) = (shard, *now);
     let taken = measure(|| {
         let conn = shard.connect(origin, now).unwrap();
-        // A ClientHello of 16 MiB, the most that its length can say, in records of 16 KiB.
+        // A ClientHello of 60 KiB, which the library would wait for, in records of 16 KiB.
         let mut record = vec![22, 3, 1, 0x40, 0];
         record.resize(5 + (16 << 10), 0);
         for first in [true].into_iter().chain(std::iter::repeat_n(false, 1000)) {
-            record[5..9].copy_from_slice(if first { &[1, 0xff, 0xff, 0xff] } else { &[0; 4] });
+            record[5..9].copy_from_slice(if first { &[1, 0, 0xf0, 0] } else { &[0; 4] });
             shard.received(conn, &record, now);
         }
     });
-    assert!(taken.bytes_max <= 64 << 10, "{} bytes", taken.bytes_max);
+    let (kept, most) = (taken.bytes_current, taken.bytes_max);
+    // For a moment its buffer is there twice, as it grows.
+    assert!(kept <= 64 << 10 && most <= 96 << 10, "{kept} bytes, {most} for a moment");
 }

@@ -126,8 +126,8 @@ impl Transport {
     }
 }
 
-/// Where the first packet in `bytes` ends, or the payload that goes on there. `payload_left` are the
-/// bytes of a payload that go on in the next chunk.
+/// Where the first packet in `bytes` ends, or the payload that goes on there. `payload_left` are
+/// the bytes of a payload that go on in the next chunk.
 ///
 /// Perl's client waits for its socket to be readable before it reads a packet, and one packet only:
 /// of two packets in a record it would find the second when another record comes, or never. Text
