@@ -8,6 +8,7 @@
 
 /// Certificates.
 #[path = "../support/authority.rs"]
+#[allow(dead_code)]
 mod authority;
 mod gearmand;
 mod handles;
