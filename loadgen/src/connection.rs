@@ -98,52 +98,58 @@ impl Link {
         mut handle: impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
     ) -> io::Result<Received> {
         loop {
-            let is_drained = if self.frame_bytes > self.partial.len() {
-                match self.receive_large()? {
-                    Some(received) => return Ok(received),
-                    None => false,
+            if self.frame_bytes > self.partial.len() {
+                if let Some(received) = self.receive_large()? {
+                    return Ok(received);
                 }
-            } else {
-                match self.stream.read(scratch) {
-                    Ok(0) => return Ok(Received::Closed),
-                    Ok(bytes) => {
-                        let room = scratch.len();
-                        let input = scratch.get(..bytes).unwrap_or_default();
-                        if self.partial.is_empty() {
-                            let used = self.cut_all(input, &mut handle);
-                            match used {
-                                Ok(used) => {
-                                    let tail = input.get(used..).unwrap_or_default();
-                                    self.partial.extend_from_slice(tail);
-                                }
-                                Err(received) => return Ok(received),
-                            }
-                            // A short read has taken all there was (epoll(7)): no need to ask.
-                            if bytes < room {
-                                return Ok(Received::Open);
-                            }
-                            continue;
-                        }
-                        self.partial.extend_from_slice(input);
-                        bytes < room
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Received::Open);
-                    }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
+                if let Err(received) = self.cut_partial(&mut handle) {
+                    return Ok(received);
                 }
+                continue;
+            }
+            let bytes = match self.stream.read(scratch) {
+                Ok(0) => return Ok(Received::Closed),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Open),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
             };
-            let mut held = std::mem::take(&mut self.partial);
-            match self.cut_all(&held, &mut handle) {
-                Ok(used) => held.drain(..used),
-                Err(received) => return Ok(received),
-            };
-            self.partial = held;
-            if is_drained {
+            let input = scratch.get(..bytes).unwrap_or_default();
+            if let Err(received) = self.take_in(input, &mut handle) {
+                return Ok(received);
+            }
+            // A short read has taken all there was (epoll(7)): no need to ask.
+            if bytes < scratch.len() {
                 return Ok(Received::Open);
             }
         }
+    }
+
+    /// Hands out the frames that `input` completes, and keeps its tail.
+    fn take_in(
+        &mut self,
+        input: &[u8],
+        handle: &mut impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Received> {
+        if self.partial.is_empty() {
+            let used = self.cut_all(input, handle)?;
+            self.partial.extend_from_slice(input.get(used..).unwrap_or_default());
+            return Ok(());
+        }
+        self.partial.extend_from_slice(input);
+        self.cut_partial(handle)
+    }
+
+    /// Hands out the whole frames of `partial`.
+    fn cut_partial(
+        &mut self,
+        handle: &mut impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Received> {
+        let mut held = std::mem::take(&mut self.partial);
+        let used = self.cut_all(&held, handle)?;
+        held.drain(..used);
+        self.partial = held;
+        Ok(())
     }
 
     /// Receives straight behind the head of a large frame; `None` once that is whole.
