@@ -34,6 +34,9 @@ pub enum Mode {
     Background,
     /// SUBMIT_JOB_EPOCH, `--delay` ahead: answered by JOB_CREATED; at the end, all must have run.
     Delayed,
+    /// No jobs: each client connects, asks for an echo, closes and connects again, at most 32 at a
+    /// time. What counts as a job is a connection, from the close of the last one to its echo.
+    Connect,
 }
 
 /// How an open loop spaces its jobs.
@@ -237,7 +240,13 @@ impl Options {
     /// Whether JOB_CREATED is the answer to a job.
     #[must_use]
     pub fn is_background(&self) -> bool {
-        self.mode != Mode::Foreground
+        matches!(self.mode, Mode::Background | Mode::Delayed)
+    }
+
+    /// What is counted, in the plural.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.mode == Mode::Connect { "connections" } else { "jobs" }
     }
 
     /// Checks what single values cannot tell.
@@ -246,7 +255,8 @@ impl Options {
     /// `Error::Usage` with the first contradiction.
     pub fn check(&self) -> Result<(), Error> {
         let share = |share: f64| (0.0..=1.0).contains(&share);
-        let no_workers = self.workers == 0 && !self.is_background();
+        let is_foreground = self.mode == Mode::Foreground;
+        let no_workers = self.workers == 0 && is_foreground;
         let priorities = self.priority_mix.to_string() != "0:1:0";
         let problems = [
             (self.clients == 0, "--clients must be at least 1"),
@@ -258,7 +268,7 @@ impl Options {
             (self.burst == 0, "--burst must be at least 1"),
             (self.functions == 0, "--functions must be at least 1"),
             (
-                self.dedicated && self.workers < self.functions && !self.is_background(),
+                self.dedicated && self.workers < self.functions && is_foreground,
                 "--dedicated takes a worker for each of the --functions: give more --workers",
             ),
             (
@@ -302,6 +312,11 @@ impl Options {
                     || self.function_prefix.len() > 400
                     || self.function_prefix.contains(['\0', '\n']),
                 "--function-prefix takes 1 to 400 bytes without NUL and line feed",
+            ),
+            (
+                self.mode == Mode::Connect && (self.rate.is_some() || self.churn > 0.0),
+                "--mode connect opens connections as fast as they are answered: drop --rate and \
+                 --churn",
             ),
             (
                 self.mode == Mode::Delayed && priorities,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::checker::Faults;
 use crate::error::Error;
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::units::{bytes, count, rate, time};
 
 /// Latencies in µs.
@@ -192,8 +192,9 @@ impl fmt::Display for Report {
             idle => format!(" + {idle} idle"),
         };
         writeln!(out, "clients × workers   {} × {}{idle}", options.clients, options.workers)?;
-        writeln!(out, "jobs                {} in {}", count(self.jobs), time(self.seconds * 1e6))?;
-        writeln!(out, "throughput          {}", rate(self.jobs_per_second, "jobs"))?;
+        let unit = options.unit();
+        writeln!(out, "{unit:<20}{} in {}", count(self.jobs), time(self.seconds * 1e6))?;
+        writeln!(out, "throughput          {}", rate(self.jobs_per_second, unit))?;
         writeln!(out, "payload bytes       {}/s", bytes(self.bytes_per_second))?;
         let latency = &self.latency_us;
         let percentiles = [
@@ -263,9 +264,11 @@ impl Report {
         if let (Some(user), Some(system)) =
             (server.cpu_user_us_per_job, server.cpu_system_us_per_job)
         {
+            let is_of_jobs = self.config.mode != Mode::Connect;
             writeln!(
                 out,
-                "server CPU per job  {} = {} user + {} system (pid {pid})",
+                "server CPU {}  {} = {} user + {} system (pid {pid})",
+                if is_of_jobs { "per job" } else { "each   " },
                 time(user + system),
                 time(user),
                 time(system)

@@ -268,8 +268,7 @@ impl<'a> Conductor<'a> {
         let end_ns = self.shared.clock.now_ns() + time_ns;
         loop {
             let left = Duration::from_nanos(end_ns.saturating_sub(self.shared.clock.now_ns()));
-            let is_alone = self.shared.sum(|live| &live.ready) == 0;
-            if left.is_zero() || is_alone {
+            if left.is_zero() || is_alone(&self.shared) {
                 return Ok(());
             }
             self.tick(left.min(TICK_MEASURED))?;
@@ -282,7 +281,7 @@ impl<'a> Conductor<'a> {
             shared.live.iter().all(|live| {
                 live.in_flight.load(Ordering::Acquire) == 0
                     && live.quota_left.load(Ordering::Relaxed) == 0
-            }) || shared.live.iter().all(|live| live.ready.load(Ordering::Acquire) == 0)
+            }) || is_alone(shared)
         };
         self.wait_while_it_moves(is_over, Duration::ZERO)
     }
@@ -303,7 +302,7 @@ impl<'a> Conductor<'a> {
         // Some servers wake no worker when a delayed job is due: it grabs the job unasked.
         let grace = match options.mode {
             Mode::Delayed => options.delay.0 + options.sleep_max.0 * 2,
-            Mode::Foreground | Mode::Background => Duration::ZERO,
+            Mode::Foreground | Mode::Background | Mode::Connect => Duration::ZERO,
         };
         self.wait_while_it_moves(is_over, grace)
     }
@@ -402,6 +401,13 @@ impl<'a> Conductor<'a> {
             latency_ns: counts.latency_ns,
         }
     }
+}
+
+/// Whether there is no connection any more. Those of `--mode connect` that are being opened count.
+fn is_alone(shared: &Shared) -> bool {
+    shared.live.iter().all(|live| {
+        live.ready.load(Ordering::Acquire) == 0 && live.in_flight.load(Ordering::Acquire) == 0
+    })
 }
 
 /// What of `whole` falls to part `index` of `count`.

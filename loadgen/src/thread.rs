@@ -30,6 +30,7 @@ use crate::counts::Counts;
 use crate::distributions::Arrivals;
 use crate::error::Error;
 use crate::limits;
+use crate::options::{Mode, Spacing};
 use crate::recorder::Recorder;
 use crate::shared::{Phase, Shared};
 use crate::worker::{Next, SWEEPS, Worker};
@@ -234,7 +235,7 @@ impl Thread {
             self.churn = Some(Arrivals::from(now_ns, options.churn / threads, false));
         }
         if let Some(rate) = options.rate {
-            let even = options.spacing == crate::options::Spacing::Even;
+            let even = options.spacing == Spacing::Even;
             if self.clients > 0 {
                 let arrivals = Arrivals::from(now_ns, rate * clients_share, even);
                 self.arrivals = Some(arrivals.in_bursts(options.burst));
@@ -383,7 +384,8 @@ impl Thread {
         }
     }
 
-    /// Lets a closed loop's client submit; the bytes leave with the next flush.
+    /// Lets a closed loop's client submit, or open its next connection; the bytes leave with the
+    /// next flush.
     fn fill(&mut self, index: usize) {
         if self.recorder.shared.options.rate.is_some() {
             return;
@@ -392,6 +394,13 @@ impl Thread {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let (Role::Client(client), Some(link)) = (&mut peer.role, &mut peer.link) else { return };
         if peer.state != State::Ready {
+            return;
+        }
+        if self.recorder.shared.options.mode == Mode::Connect {
+            if self.recorder.may_submit() {
+                client.connect(&mut self.recorder, now_ns);
+                self.reconnect(index);
+            }
             return;
         }
         client.fill(&mut self.recorder, &mut link.out, now_ns);
