@@ -65,8 +65,9 @@ pub enum Error {
     /// The server took connections in but did not answer on them.
     #[error(
         "{addr} left {missing} of {total} connections without an answer for {seconds} s: make \
-         sure that a Gearman server listens there and isn't stopped, or ask for fewer --clients \
-         and --workers"
+         sure that a Gearman server listens there{} and isn't stopped, or ask for fewer \
+         --clients and --workers",
+        if *.tls { ", speaks TLS" } else { "" }
     )]
     SetUpStalled {
         /// The server.
@@ -77,6 +78,16 @@ pub enum Error {
         total: usize,
         /// How long nothing happened.
         seconds: u64,
+        /// Whether TLS was spoken to it.
+        tls: bool,
+    },
+    /// A TLS handshake that failed, or TLS that broke later.
+    #[error("{addr} {problem}")]
+    Tls {
+        /// The server.
+        addr: SocketAddr,
+        /// What it did, and the remedy.
+        problem: String,
     },
     /// Source ports of this host are used up.
     #[error(
@@ -178,6 +189,7 @@ mod tests {
         let cause = |kind| io::Error::from(kind);
         let connect = |kind| Error::Connect { addr, cause: cause(kind), number: 4, total: 9 };
         let path = || "/x".to_owned();
+        let stalled = |tls| Error::SetUpStalled { addr, missing: 3, total: 9, seconds: 30, tls };
         let from = addr.ip();
         let cases = [
             (Error::Resolve { addr: path(), cause: path() }, "HOST:PORT"),
@@ -189,7 +201,8 @@ mod tests {
             (connect(ErrorKind::Other), "--addr"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "--connections-max"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "RLIMIT_NOFILE"),
-            (Error::SetUpStalled { addr, missing: 3, total: 9, seconds: 30 }, "Gearman server"),
+            (stalled(false), "Gearman server"),
+            (stalled(true), "speaks TLS"),
             (Error::OutOfPorts { addr }, "--source"),
             (Error::Source { from, addr, cause: path() }, "ip address"),
             (Error::Descriptors { needed: 9, limit: 3 }, "ulimit -Hn"),

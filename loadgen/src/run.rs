@@ -24,6 +24,7 @@ use crate::server_stats::{self, Cpu};
 use crate::shared::{LiveCounts, Phase, Shared};
 use crate::spawn;
 use crate::thread::{Role, Target, Thread, WAKER};
+use crate::tls::Tls;
 use crate::worker::Worker;
 
 /// Connections in set-up at a time, all threads together: below the backlog of any job server
@@ -87,6 +88,7 @@ pub fn run_observed(
     observe: &mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
 ) -> Result<Report, Error> {
     options.check()?;
+    let tls = Tls::new(options)?;
     let spread = limits::make_room(options.connections(), options.thread_count())?;
     let server = match &options.spawn {
         Some(path) => Some(spawn::Server::start(path, &options.spawn_arg)?),
@@ -106,7 +108,7 @@ pub fn run_observed(
         None => options.server_pid.or_else(|| server_stats::listener(addr)),
     };
     let watched = !options.quiet && progress::has_reader();
-    let shared = Arc::new(Shared::new(options.clone(), spread.threads, watched));
+    let shared = Arc::new(Shared::new(options.clone(), tls, spread.threads, watched));
     let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables, observe)?;
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
@@ -258,6 +260,7 @@ impl<'a> Conductor<'a> {
                     missing: total - usize::try_from(ready).unwrap_or_default(),
                     total,
                     seconds: SET_UP_TIMEOUT_NS / 1_000_000_000,
+                    tls: self.shared.tls.is_some(),
                 });
             }
             self.tick(TICK)?;
@@ -373,6 +376,7 @@ impl<'a> Conductor<'a> {
             bytes_per_second: counts.window_bytes as f64 / seconds,
             latency_us: Latency::of(&counts.latency_ns),
             faults: counts.faults,
+            tls: shared.tls.is_some().then_some(counts.handshakes),
             reruns: counts.reruns,
             replaced: counts.replaced,
             closed: counts.closed,

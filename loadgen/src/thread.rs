@@ -22,6 +22,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use ringgear::wire::{Command, Header, encode};
+use rustls::HandshakeKind;
 
 use crate::client::{Client, ClientEvent};
 use crate::clock::nanos;
@@ -252,7 +253,8 @@ impl Thread {
         while self.opening < self.target.opening_max {
             let Some(index) = self.to_open.pop_front() else { break };
             let Some(peer) = self.peers.get_mut(index) else { break };
-            let opened = Link::open(self.target.addr, peer.source).and_then(|mut link| {
+            let tls = self.recorder.shared.tls.as_ref();
+            let opened = Link::open(self.target.addr, peer.source, tls).and_then(|mut link| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(&mut link.stream, Token(index), interest)?;
                 Ok(link)
@@ -345,7 +347,8 @@ impl Thread {
             self.work.push(Reverse((due_ns, index, peer.generation)));
         }
         match received {
-            Ok(Received::Closed) | Err(_) => return self.closed(index),
+            Ok(Received::Closed) => return self.closed(index, None),
+            Err(cause) => return self.closed(index, Some(&cause)),
             Ok(Received::Open | Received::Stopped) => {}
         }
         self.act(index, next)
@@ -381,6 +384,12 @@ impl Thread {
             peer.state = State::Ready;
             self.opening -= 1;
             self.ready += 1;
+            let handshakes = &mut self.recorder.counts.handshakes;
+            match peer.link.as_ref().and_then(Link::handshake) {
+                None => {}
+                Some(HandshakeKind::Resumed) => handshakes.resumed += 1,
+                Some(_) => handshakes.full += 1,
+            }
         }
     }
 
@@ -416,7 +425,7 @@ impl Thread {
         };
         match link.flush() {
             Ok(()) => Ok(()),
-            Err(_) => self.closed(index),
+            Err(cause) => self.closed(index, Some(&cause)),
         }
     }
 
@@ -440,9 +449,21 @@ impl Thread {
         peer.state = State::Apart;
     }
 
+    /// The fault of TLS that a connection ended with, if that is why it ended.
+    fn tls_fault(&self, index: usize, cause: Option<&io::Error>) -> Option<Error> {
+        let tls = self.recorder.shared.tls.as_ref()?;
+        let error = cause.and_then(io::Error::get_ref).and_then(|error| error.downcast_ref());
+        let is_over = self.peers.get(index)?.link.as_ref()?.handshake().is_some();
+        (error.is_some() || !is_over).then(|| tls.fault(self.target.addr, error))
+    }
+
     /// The server ended a connection: a fault, or no run at all if it was never set up.
-    fn closed(&mut self, index: usize) -> Result<(), Error> {
+    fn closed(&mut self, index: usize, cause: Option<&io::Error>) -> Result<(), Error> {
+        let fault = self.tls_fault(index, cause);
         if self.recorder.phase == Phase::SetUp {
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
             let ready = usize::try_from(self.recorder.shared.sum(|live| &live.ready));
             return Err(Error::ClosedEarly {
                 addr: self.target.addr,
@@ -450,9 +471,15 @@ impl Thread {
                 total: self.target.total,
             });
         }
+        let counts = &mut self.recorder.counts;
+        if let Some(fault) = fault {
+            let is_new = self.peers.get(index).is_some_and(|peer| peer.state != State::Ready);
+            counts.handshakes.failed += u64::from(is_new);
+            counts.first_error.get_or_insert_with(|| fault.to_string());
+        }
+        counts.closed += 1;
+        counts.faults.failed += 1;
         self.drop_link(index);
-        self.recorder.counts.closed += 1;
-        self.recorder.counts.faults.failed += 1;
         if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
             self.recorder.counts.faults.lost += client.abandon(&mut self.recorder);
         }
