@@ -15,6 +15,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
+use crate::certificates::Certificates;
+
 /// How long a server may take to start.
 pub(crate) const START_TIME: Duration = Duration::from_secs(20);
 /// How often a condition is looked at that nothing announces.
@@ -23,6 +25,10 @@ const POLL_TIME: Duration = Duration::from_millis(5);
 const PORT_TRIES: usize = 3;
 /// Bytes of a server's log that are kept for error messages.
 const LOG_BYTES_MAX: usize = 64 << 10;
+
+/// What servers would take from the environment instead of their options.
+const GEARMAND_VARIABLES: [&str; 4] =
+    ["GEARMAND_PORT", "GEARMAND_SERVER_PEM", "GEARMAND_SERVER_KEY", "GEARMAND_CA_CERTIFICATE"];
 
 /// The cores of the server, and those of the load.
 #[derive(Clone, Debug)]
@@ -59,6 +65,8 @@ pub(crate) struct Start<'a> {
     pub(crate) threads: usize,
     /// How long it may take until it listens.
     pub(crate) patience: Duration,
+    /// With which it speaks TLS.
+    pub(crate) certificates: Option<&'a Certificates>,
 }
 
 /// This thread on other cores, until dropped.
@@ -142,7 +150,9 @@ impl Server {
 
     fn spawn(command: &mut Command, cores: &Cores, address: SocketAddr) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.env_remove("GEARMAND_PORT");
+        for variable in GEARMAND_VARIABLES {
+            command.env_remove(variable);
+        }
         let pinned = Pinned::to(&cores.server);
         let start = Instant::now();
         let spawned = command.spawn();
@@ -319,7 +329,8 @@ mod tests {
     fn start_announced(script: &str) -> Result<Server> {
         let cores = Cores { server: vec![0], load: vec![0] };
         let (persistence, patience) = (Persistence::Memory, Duration::from_secs(20));
-        let start = Start { cores: &cores, persistence, threads: 1, patience };
+        let certificates = None;
+        let start = Start { cores: &cores, persistence, threads: 1, patience, certificates };
         Server::start_announced(Command::new("sh").args(["-c", script]), &start)
     }
 
