@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{ForkResult, User, fork, setgid, setgroups, setsid, setuid};
+use nix::unistd::{ForkResult, Uid, User, fork, setgid, setgroups, setsid, setuid};
 use thiserror::Error;
 
 /// Why the process can't be set up.
@@ -82,6 +82,13 @@ pub fn switch_user(name: &str) -> Result<(), ProcessError> {
     let switched =
         setgroups(&[user.gid]).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
     switched.map_err(|cause| ProcessError::Switch { name: name.to_owned(), cause })
+}
+
+/// The name of a user by its number; `None` if it has none, or it can't be looked up.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<Box<str>> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map(|user| user.name.into())
 }
 
 /// The child's end of going to the background.
