@@ -2,6 +2,9 @@
 //!
 //! Invariant: the files last as long as the `Certificates`.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -33,7 +36,10 @@ impl Certificates {
         let this = Self { folder: tempfile::tempdir()? };
         std::fs::write(this.ca(), issuer.pem())?;
         std::fs::write(this.certificate(), server.pem())?;
-        std::fs::write(this.key(), key.serialize_pem())?;
+        // Servers warn of a key that others can read.
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(this.key())?;
+        file.write_all(key.serialize_pem().as_bytes())?;
         Ok(this)
     }
 

@@ -228,11 +228,13 @@ impl Log {
     }
 }
 
-/// The port in the first whole line `… listening on 127.0.0.1:PORT …`.
+/// The port in the first whole line `… listening on 127.0.0.1:PORT …`, or `tls:127.0.0.1:PORT`.
 fn announced_port(log: &str) -> Option<u16> {
     let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     lines.find_map(|line| {
-        let rest = line.split_once("listening on 127.0.0.1:")?.1;
+        let (_, address) = line.split_once("listening on ")?;
+        let address = address.strip_prefix("tls:").unwrap_or(address);
+        let rest = address.strip_prefix("127.0.0.1:")?;
         rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     })
 }
@@ -323,6 +325,7 @@ mod tests {
         assert_eq!(announced_port("INFO listening on 127.0.0.1:12"), None);
         let log = "hello\nINFO listening on [::1]:9\nINFO listening on 127.0.0.1:1234 x\n";
         assert_eq!(announced_port(log), Some(1234));
+        assert_eq!(announced_port("INFO listening on tls:127.0.0.1:12\n"), Some(12));
     }
 
     /// On core 0, soon.
