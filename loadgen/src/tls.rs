@@ -1,13 +1,14 @@
 //! TLS of the load's connections: ciphertext and plaintext in, the other out.
 //!
-//! Knows no sockets and no packets. `files` reads what the options name, `fault` says why a
-//! handshake failed.
+//! Knows no sockets and no packets. `files` reads what the options name, `tickets` are for resumed
+//! sessions, `fault` says why a handshake failed.
 //!
 //! Invariant: between two calls a session holds no plaintext that was received, as it takes no more
 //! ciphertext beside 16 KiB of it.
 
 mod fault;
 mod files;
+mod tickets;
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;

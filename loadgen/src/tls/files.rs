@@ -13,6 +13,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::tickets::Tickets;
 use crate::error::Error;
 use crate::options::Options;
 
@@ -68,9 +69,10 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig, Error> {
         }
         _ => builder.with_no_client_auth(),
     };
-    if options.tls_no_resumption {
-        config.resumption = Resumption::disabled();
-    }
+    config.resumption = match options.tls_no_resumption {
+        true => Resumption::disabled(),
+        false => Resumption::store(Arc::new(Tickets::new(options.connections()))),
+    };
     Ok(config)
 }
 
