@@ -121,10 +121,12 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what is there and hands out its frames, with the bytes to answer on.
+    /// Reads what is there and hands out its frames, with the bytes to answer on. `is_ending` says
+    /// that the peer sends no more.
     pub(crate) fn receive(
         &mut self,
         scratch: &mut [u8],
+        is_ending: bool,
         mut handle: impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
     ) -> io::Result<Received> {
         loop {
@@ -166,8 +168,8 @@ impl Link {
             if let Err(received) = taken {
                 return Ok(received);
             }
-            // A short read has taken all there was (epoll(7)): no need to ask.
-            if bytes < scratch.len() {
+            // A short read has taken all there was but the end (epoll(7)): no need to ask.
+            if bytes < scratch.len() && !is_ending {
                 return Ok(Received::Open);
             }
         }

@@ -21,7 +21,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
-use ringgear::wire::{Command, Header, encode};
+use ringgear::wire::{Command, encode};
 use rustls::HandshakeKind;
 
 use crate::client::{Client, ClientEvent};
@@ -304,27 +304,28 @@ impl Thread {
                 Role::Worker(worker) => worker.connected(&self.recorder, &mut link.out),
             }
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            return self.readable(index);
+        let is_ending = event.is_read_closed() || event.is_error();
+        if event.is_readable() || is_ending {
+            return self.readable(index, is_ending);
         }
         self.flush(index)
     }
 
     /// Reads, answers, and writes once.
-    fn readable(&mut self, index: usize) -> Result<(), Error> {
+    fn readable(&mut self, index: usize, is_ending: bool) -> Result<(), Error> {
         let now_ns = self.now_ns();
         let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };
         let Some(link) = &mut peer.link else { return Ok(()) };
-        let recorder = &mut self.recorder;
+        let (scratch, recorder) = (&mut self.scratch, &mut self.recorder);
         let mut next = Next::Nothing;
         let received = match &mut peer.role {
-            Role::Client(client) => link.receive(&mut self.scratch, |_, header, body| {
+            Role::Client(client) => link.receive(scratch, is_ending, |_, header, body| {
                 if client.handle(recorder, header, body, now_ns) == ClientEvent::Ready {
                     next = Next::Ready;
                 }
                 ControlFlow::Continue(())
             }),
-            Role::Worker(worker) => link.receive(&mut self.scratch, |out, header: Header, body| {
+            Role::Worker(worker) => link.receive(scratch, is_ending, |out, header, body| {
                 match worker.handle(recorder, out, header, body) {
                     Next::Nothing => ControlFlow::Continue(()),
                     Next::Ready => {
