@@ -62,6 +62,17 @@ pub enum Error {
         /// How many were wanted.
         total: usize,
     },
+    /// The server answered with an error before the load began, and closed the connection.
+    #[error(
+        "{addr} refused a connection that was being set up, saying {said}: see its log; a port \
+         that speaks TLS only takes --tls"
+    )]
+    Refused {
+        /// The server.
+        addr: SocketAddr,
+        /// Code and text of its answer.
+        said: String,
+    },
     /// The server took connections in but did not answer on them.
     #[error(
         "{addr} left {missing} of {total} connections without an answer for {seconds} s: make \
@@ -201,6 +212,7 @@ mod tests {
             (connect(ErrorKind::Other), "--addr"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "--connections-max"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "RLIMIT_NOFILE"),
+            (Error::Refused { addr, said: path() }, "--tls"),
             (stalled(false), "Gearman server"),
             (stalled(true), "speaks TLS"),
             (Error::OutOfPorts { addr }, "--source"),

@@ -465,6 +465,9 @@ impl Thread {
             if let Some(fault) = fault {
                 return Err(fault);
             }
+            if let Some(said) = self.recorder.counts.first_error.take() {
+                return Err(Error::Refused { addr: self.target.addr, said });
+            }
             let ready = usize::try_from(self.recorder.shared.sum(|live| &live.ready));
             return Err(Error::ClosedEarly {
                 addr: self.target.addr,
