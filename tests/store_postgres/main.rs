@@ -6,6 +6,8 @@
 // clippy excuses `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used)]
 
+/// Certificates.
+#[path = "../support/authority.rs"]
 mod authority;
 mod gearmand;
 mod handles;
