@@ -1,12 +1,13 @@
 //! TLS with real peers: a folder with certificates in, a server that speaks TLS out.
 //!
 //! Clients are other people's programs, in `peers` and `page`, and rustls, in `client`, where a
-//! test has to see what a refused peer sees.
+//! test has to see alerts and sessions.
 
 mod client;
 mod page;
 mod peers;
 mod refusals;
+mod reload;
 
 use std::fs;
 
