@@ -72,7 +72,8 @@ fn a_megabyte_goes_to_a_worker_that_reads_late(contender: Contender) {
 }
 
 fn there_and_back(server: &Server, size: u64) {
-    a_large_job(&mut stream(server), &mut stream(server), size);
+    let (mut client, mut worker) = (stream(server), stream(server));
+    a_large_job(&mut client, &mut worker, size);
     assert!(server.admin("status").contains("large\t0\t0\t1\n"));
 }
 

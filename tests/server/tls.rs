@@ -1,7 +1,7 @@
 //! TLS with real peers: a folder with certificates in, a server that speaks TLS out.
 //!
 //! Clients are other people's programs, in `peers` and `page`, and rustls, in `client`, where a
-//! test has to see what a refused peer sees.
+//! test has to see alerts and sessions.
 
 mod access;
 pub(crate) mod client;
