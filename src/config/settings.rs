@@ -57,15 +57,15 @@ pub enum SettingsError {
     #[error("{0}; choose another with --job-handle-prefix")]
     Prefix(#[from] PrefixError),
     #[error(
-        "this build has no TLS and --ssl must not be ignored: leave it out and keep the port on \
-         loopback or behind a TLS proxy"
+        "--{0} needs --ssl-ca-file: name the file with the certificates of the authorities that \
+         clients are trusted by"
     )]
-    Tls,
+    NoAuthorities(&'static str),
     #[error(
-        "this build has no TLS for --listen {0}: leave it out and keep the port on loopback or \
-         behind a TLS proxy"
+        "--ssl-crl-file needs --ssl-client-certificates, optional or required: without it clients \
+         have no certificates to be revoked"
     )]
-    TlsListener(String),
+    ListsWithoutCertificates,
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
@@ -160,6 +160,9 @@ impl Options {
             urgency: Urgency::default(),
             access_list: None,
             user_name: process::user_name,
+            tls: None,
+            handshake_timeout_ms: self.ssl_handshake_timeout,
+            handshakes_max: usize::try_from(self.ssl_handshakes_max).unwrap_or(usize::MAX),
             listeners: Arc::default(),
             move_after: self.move_after,
         })
@@ -173,13 +176,7 @@ impl Options {
         if let Some(prefix) = &self.job_handle_prefix {
             Handles::new(prefix.as_bytes())?;
         }
-        if self.ssl {
-            return Err(SettingsError::Tls);
-        }
-        let tls = self.listen.iter().find(|spec| spec.speaks_tls);
-        if let Some(name) = tls.and_then(|spec| spec.name.as_deref()) {
-            return Err(SettingsError::TlsListener(name.to_owned()));
-        }
+        self.check_tls()?;
         if let Some(protocol) = &self.protocol {
             return Err(SettingsError::Protocol(protocol.clone()));
         }

@@ -44,8 +44,8 @@ use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, process};
-pub use self::links::ReloadAccess;
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
+pub use self::links::{Reload, Reloaded};
 use self::runtime::{CoreRuntime, Rings};
 pub use self::store_link::StoreLost;
 use self::store_link::{StoreLink, outcome_channel};
@@ -105,8 +105,8 @@ pub struct Server {
     pub offload: bool,
     /// Reopens the log, and changes its level.
     pub log_control: Box<dyn LogControl>,
-    /// Reads the access list anew, if there is one.
-    pub reload_access: Option<ReloadAccess>,
+    /// Reads files anew when SIGHUP comes.
+    pub reload: Reload,
 }
 
 /// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
@@ -143,7 +143,7 @@ pub fn run(
     let mut sockets = listeners.into_sockets().into_iter();
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
-    let mut reload_access = server.reload_access;
+    let mut reload = Some(server.reload);
     let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
@@ -160,7 +160,7 @@ pub fn run(
             meter: has_meter.then(Meter::default),
             lost_jobs: Arc::clone(&lost_jobs),
             offloads: server.offload,
-            reload_access: reload_access.take(),
+            reload: reload.take(),
         },
         listeners: sockets.next().unwrap_or_default(),
         lifecycle: Lifecycle::new(signals, log_control.take()),

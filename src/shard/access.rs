@@ -242,7 +242,8 @@ impl Shard {
                 Peer { user: Some(user), ..Peer::default() }
             }
         };
-        let peer = Peer { listener, ..known };
+        let certificate = connection.transport.certificate.clone();
+        let peer = Peer { listener, certificate, ..known };
         let permissions = Arc::new(Permissions::of(list, &peer));
         connection.access = Some(Access::new(Arc::clone(&permissions)));
         let is_forbidden =

@@ -14,6 +14,7 @@ use crate::protocol::log_level::FixedLevel;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
 use crate::wire::buffer_pool::BufferPool;
+use crate::wire::tls::TlsServer;
 
 /// The settings of a shard.
 #[derive(Clone, Debug)]
@@ -44,6 +45,12 @@ pub struct Settings {
     pub urgency: Urgency,
     /// The access list at the start; `None` allows everything.
     pub access_list: Option<Arc<AccessList>>,
+    /// TLS at the start, if a listener speaks it.
+    pub tls: Option<Arc<TlsServer>>,
+    /// How long a TLS handshake may take, in milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// Most TLS handshakes of a core that aren't finished.
+    pub handshakes_max: usize,
     /// The name of a user of this host by its number, if it has one; called once for each
     /// connection by a Unix socket, and only with an access list.
     pub user_name: fn(u32) -> Option<Box<str>>,
@@ -80,6 +87,9 @@ impl Default for Settings {
             cores: Cores::default(),
             urgency: Urgency::default(),
             access_list: None,
+            tls: None,
+            handshake_timeout_ms: 5000,
+            handshakes_max: 1024,
             user_name: |_| None,
             listeners: Arc::default(),
             move_after: 0,

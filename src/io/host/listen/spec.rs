@@ -32,6 +32,14 @@ pub enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// Whether it has ports, unlike a Unix socket.
+    #[must_use]
+    pub fn has_port(&self) -> bool {
+        matches!(self, Self::Loopback | Self::Host { .. })
+    }
+}
+
 impl ListenSpec {
     /// Loopback, without TLS.
     pub const LOOPBACK: Self = Self { name: None, endpoint: Endpoint::Loopback, speaks_tls: false };
