@@ -5,8 +5,8 @@
 //!
 //! Invariant: all cores have the same sockets in the same order.
 
-use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,51 +15,58 @@ use tracing::{info, warn};
 
 use self::error::SOCKETS_MAX;
 pub use self::error::{ListenError, PortOption};
-pub use self::spec::{Endpoint, ListenSpec};
-pub use self::tcp::{KeepAlive, Sockets, check_ports};
-use self::tcp::{bind_host, is_taken, resolve, retry_while_taken};
+pub use self::passed::{PassedSocket, passed_sockets};
+pub(crate) use self::socket::{Acceptable, ListeningSocket};
+pub use self::spec::{Endpoint, KeepAlive, ListenSpec, Sockets};
+pub use self::tcp::check_ports;
+use self::tcp::{bind_host, is_taken, resolve, retry_while_taken, set_options};
+pub(crate) use self::unix::{SocketFile, peer_of};
+pub use self::unix::{UnixError, UnixSockets};
 use super::liveness;
 use crate::shard::Listener;
 
 mod error;
+mod passed;
+mod socket;
 mod spec;
 mod tcp;
+mod unix;
 
 /// Sockets that are bound; `listen` has them listen.
 #[derive(Debug)]
 pub struct Listeners {
     /// What each of the places to listen at is called, and how it speaks.
-    listeners: Arc<[Listener]>,
+    listeners: Vec<Listener>,
     /// By core; each has one for every place.
     sockets: Vec<Vec<Socket>>,
     places: Vec<Place>,
-    backlog: i32,
+    /// Files of Unix sockets that were bound here.
+    files: Vec<SocketFile>,
+    options: Sockets,
 }
 
-/// A bound address.
+/// What a socket is bound to.
 #[derive(Clone, Debug)]
 struct Place {
     /// The place in `Listeners::listeners`.
     listener: u16,
-    address: SocketAddr,
-    option: PortOption,
-    speaks_tls: bool,
+    /// Its address; none for a Unix socket.
+    address: Option<SocketAddr>,
+    /// As the log names it: `127.0.0.1:4730`, `tls:127.0.0.1:4731`, `unix:/run/g.sock`, or
+    /// `fd:NAME`.
+    text: String,
+    origin: Origin,
 }
 
-/// As the log names it: `127.0.0.1:4730`, or `tls:127.0.0.1:4731`.
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = if self.speaks_tls { "tls:" } else { "" };
-        write!(f, "{prefix}{}", self.address)
-    }
-}
-
-/// A socket to accept from.
-#[derive(Debug)]
-pub(crate) struct ListeningSocket {
-    /// The place in `Listeners::describe`.
-    pub(crate) listener: u16,
-    pub(crate) socket: TcpListener,
+/// Where a socket comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// Bound here, to a port that this option says.
+    Port(PortOption),
+    /// Bound here, to a path.
+    Path(PathBuf),
+    /// Passed to the process; it listens already.
+    Passed,
 }
 
 impl Listeners {
@@ -69,55 +76,120 @@ impl Listeners {
     /// # Errors
     /// `ListenError` if a host is unknown, or an address can't be bound.
     pub fn open(specs: &[ListenSpec], port: &str, options: &Sockets) -> Result<Self, ListenError> {
-        let describe =
-            |spec: &ListenSpec| Listener { name: spec.name.clone(), speaks_tls: spec.speaks_tls };
         let mut listeners = Self {
-            listeners: specs.iter().map(describe).collect(),
+            listeners: Vec::new(),
             sockets: (0..options.cores).map(|_| Vec::new()).collect(),
             places: Vec::new(),
-            backlog: i32::try_from(options.backlog).unwrap_or(i32::MAX),
+            files: Vec::new(),
+            options: options.clone(),
         };
-        for (at, spec) in specs.iter().enumerate() {
-            let listener = u16::try_from(at).map_err(|_| ListenError::TooMany)?;
-            listeners.bind(listener, spec, port, options)?;
+        for spec in specs {
+            let listener = listeners.describe_next(spec.name.clone(), spec.speaks_tls)?;
+            match (&spec.endpoint, spec.port(port)) {
+                (Endpoint::Unix(path), _) => listeners.bind_unix(listener, path)?,
+                (_, Some((port, option))) => listeners.bind(listener, spec, port, option)?,
+                (Endpoint::Loopback | Endpoint::Host { .. }, None) => {}
+            }
         }
         Ok(listeners)
     }
 
-    /// Binds the addresses of a spec.
+    /// Takes over sockets that were passed to the process. `speaks_tls`: those of TCP do.
+    ///
+    /// # Errors
+    /// `ListenError` if the kernel refuses a socket option.
+    pub fn take_over(
+        &mut self,
+        passed: Vec<PassedSocket>,
+        speaks_tls: bool,
+    ) -> Result<(), ListenError> {
+        for PassedSocket { name, socket, address } in passed {
+            let speaks_tls = speaks_tls && address.is_some();
+            let listener = self.describe_next(Some(Arc::clone(&name)), speaks_tls)?;
+            let inherited = || match address {
+                Some(_) => set_options((&socket).into(), &self.options),
+                None => Ok(()),
+            };
+            let set = socket.set_nonblocking(true).and_then(|()| inherited());
+            set.map_err(|_| ListenError::Passed(Arc::clone(&name)))?;
+            let text = match address {
+                Some(address) => format!("{address} ({name})"),
+                None => name.to_string(),
+            };
+            let place =
+                Place { listener, address, text: tls(text, speaks_tls), origin: Origin::Passed };
+            self.share(socket, place)?;
+        }
+        Ok(())
+    }
+
+    /// Notes a listener; returns its place.
+    fn describe_next(
+        &mut self,
+        name: Option<Arc<str>>,
+        speaks_tls: bool,
+    ) -> Result<u16, ListenError> {
+        let listener = u16::try_from(self.listeners.len()).map_err(|_| ListenError::TooMany)?;
+        self.listeners.push(Listener { name, speaks_tls });
+        Ok(listener)
+    }
+
+    /// Binds the addresses of a host.
     fn bind(
         &mut self,
         listener: u16,
         spec: &ListenSpec,
         port: &str,
-        options: &Sockets,
+        option: PortOption,
     ) -> Result<(), ListenError> {
-        let (port, option) = spec.port(port);
         let addresses = resolve(&spec.endpoint, port, option)?;
         let is_double = |address: &&SocketAddr| {
-            address.port() != 0 && self.places.iter().any(|place| place.address == **address)
+            let is_there = |place: &Place| place.address == Some(**address);
+            address.port() != 0 && self.places.iter().any(is_there)
         };
         if let Some(&address) = addresses.iter().find(is_double) {
             return Err(ListenError::Twice(spec.name.clone().unwrap_or_default(), address));
         }
-        if self.places.len() + addresses.len() > SOCKETS_MAX {
-            return Err(ListenError::TooMany);
-        }
+        self.check_room(addresses.len())?;
         let is_default = spec.endpoint == Endpoint::Loopback;
-        for (sockets, address) in bind_host(&addresses, is_default, option, options)? {
+        for (sockets, address) in bind_host(&addresses, is_default, option, &self.options)? {
             for (of_core, socket) in self.sockets.iter_mut().zip(sockets) {
                 of_core.push(socket);
             }
-            let speaks_tls = spec.speaks_tls;
-            self.places.push(Place { listener, address, option, speaks_tls });
+            let (text, origin) = (tls(address.to_string(), spec.speaks_tls), Origin::Port(option));
+            self.places.push(Place { listener, address: Some(address), text, origin });
         }
         Ok(())
+    }
+
+    /// Binds a Unix socket.
+    fn bind_unix(&mut self, listener: u16, path: &Path) -> Result<(), ListenError> {
+        let (socket, file) = unix::bind(path, &self.options.unix)?;
+        self.files.push(file);
+        let (text, origin) = (format!("unix:{}", path.display()), Origin::Path(path.to_owned()));
+        self.share(socket, Place { listener, address: None, text, origin })
+    }
+
+    /// Gives each core a descriptor of one socket, where there can't be a socket for each.
+    fn share(&mut self, socket: Socket, place: Place) -> Result<(), ListenError> {
+        self.check_room(1)?;
+        for of_core in &mut self.sockets {
+            let copy = socket.try_clone();
+            of_core.push(copy.map_err(|_| ListenError::SharedDescriptors(place.text.clone()))?);
+        }
+        self.places.push(place);
+        Ok(())
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), ListenError> {
+        let has_room = self.places.len() + more <= SOCKETS_MAX;
+        has_room.then_some(()).ok_or(ListenError::TooMany)
     }
 
     /// The listeners, as the shards know them.
     #[must_use]
     pub fn describe(&self) -> Arc<[Listener]> {
-        Arc::clone(&self.listeners)
+        self.listeners.clone().into()
     }
 
     /// Listens on all sockets.
@@ -125,14 +197,21 @@ impl Listeners {
     /// # Errors
     /// `ListenError` if another process listens there by now.
     pub fn listen(&self) -> Result<(), ListenError> {
+        let backlog = i32::try_from(self.options.backlog).unwrap_or(i32::MAX);
         for sockets in &self.sockets {
-            for (socket, &Place { address, option, .. }) in sockets.iter().zip(&self.places) {
-                retry_while_taken(|| {
-                    socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
-                        true => ListenError::Taken(address, option),
-                        false => ListenError::Other { address, option, cause },
-                    })
-                })?;
+            for (socket, place) in sockets.iter().zip(&self.places) {
+                match (&place.origin, place.address) {
+                    (&Origin::Port(option), Some(address)) => retry_while_taken(|| {
+                        socket.listen(backlog).map_err(|cause| match is_taken(&cause) {
+                            true => ListenError::Taken(address, option),
+                            false => ListenError::Other { address, option, cause },
+                        })
+                    })?,
+                    (Origin::Path(path), _) => socket
+                        .listen(backlog)
+                        .map_err(|cause| UnixError::Other { path: path.clone(), cause })?,
+                    (Origin::Passed | Origin::Port(_), _) => {}
+                }
             }
         }
         Ok(())
@@ -152,7 +231,8 @@ impl Listeners {
         if timeout.is_zero() {
             return Ok(());
         }
-        for socket in self.sockets.iter().flatten() {
+        let sockets = self.sockets.iter().flat_map(|sockets| sockets.iter().zip(&self.places));
+        for (socket, _) in sockets.filter(|(_, place)| place.address.is_some()) {
             if queries_sockets {
                 liveness::probe_often(socket, timeout);
             } else {
@@ -165,23 +245,23 @@ impl Listeners {
     /// What they are bound to, with the ports that the kernel chose, as the log names it.
     #[must_use]
     pub fn places(&self) -> Vec<String> {
-        self.places.iter().map(ToString::to_string).collect()
+        self.places.iter().map(|place| place.text.clone()).collect()
     }
 
     /// Logs where they listen. `asks_peers`: an access list says what peers may do.
     pub(crate) fn log_places(&self, asks_peers: bool) {
-        for place in &self.places {
-            info!("listening on {place}");
+        for Place { text, .. } in &self.places {
+            info!("listening on {text}");
         }
         if asks_peers {
             return;
         }
-        let is_open = |place: &&Place| !place.address.ip().is_loopback();
+        let is_open = |place: &&Place| place.address.is_some_and(|it| !it.ip().is_loopback());
         let mut warned = None;
-        for open in self.places.iter().filter(is_open) {
-            if warned.replace(open.listener) != Some(open.listener) {
+        for Place { listener, text, .. } in self.places.iter().filter(is_open) {
+            if warned.replace(listener) != Some(listener) {
                 warn!(
-                    "{open} can be reached from other hosts and nothing here asks who they are: \
+                    "{text} can be reached from other hosts and nothing here asks who they are: \
                      keep it behind a firewall, listen on loopback, or name an access list with \
                      --access-file"
                 );
@@ -189,14 +269,23 @@ impl Listeners {
         }
     }
 
-    /// The sockets, by core.
-    pub(crate) fn into_sockets(self) -> Vec<Vec<ListeningSocket>> {
-        let Self { sockets, places, .. } = self;
+    /// The sockets, by core, and the files that are to be there as long as these are.
+    pub(crate) fn into_sockets(self) -> (Vec<Vec<ListeningSocket>>, Vec<SocketFile>) {
+        let Self { sockets, places, files, .. } = self;
         let numbered = |(socket, place): (Socket, &Place)| ListeningSocket {
             listener: place.listener,
-            socket: socket.into(),
+            socket: match place.address {
+                Some(_) => Acceptable::Tcp(socket.into()),
+                None => Acceptable::Unix(socket.into()),
+            },
         };
         let of_core = |sockets: Vec<Socket>| sockets.into_iter().zip(&places).map(numbered);
-        sockets.into_iter().map(|sockets| of_core(sockets).collect()).collect()
+        let sockets = sockets.into_iter().map(|sockets| of_core(sockets).collect()).collect();
+        (sockets, files)
     }
+}
+
+/// What the log calls a place that speaks TLS.
+fn tls(text: String, speaks_tls: bool) -> String {
+    if speaks_tls { format!("tls:{text}") } else { text }
 }

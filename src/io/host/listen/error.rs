@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::unix::UnixError;
+
 /// Most sockets of a core.
 pub(super) const SOCKETS_MAX: usize = 1000;
 
@@ -66,6 +68,27 @@ pub enum ListenError {
          --file-descriptors or LimitNOFILE=, or lower --threads"
     )]
     Descriptors(SocketAddr),
+    /// No descriptor is left for a core's copy of a socket that all cores share.
+    #[error(
+        "cannot listen on {0}: there are too few descriptors for so many cores; give more with \
+         --file-descriptors or LimitNOFILE=, or lower --threads"
+    )]
+    SharedDescriptors(String),
+    /// The variables about passed sockets are wrong.
+    #[error(
+        "the sockets that LISTEN_FDS tells of can't be used: {0}; have systemd's socket unit start \
+         the server, or unset LISTEN_FDS"
+    )]
+    PassedVariables(std::io::Error),
+    /// A passed socket is of no use.
+    #[error(
+        "{0} is no listening stream socket of TCP or Unix: give the socket unit ListenStream= and \
+         Accept=no only"
+    )]
+    Passed(Arc<str>),
+    /// A Unix socket.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
     /// Anything else.
     #[error(
         "cannot listen on {address}: {cause}; give --listen another address or {option} another \

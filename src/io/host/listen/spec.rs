@@ -2,9 +2,12 @@
 //!
 //! Values only: knows no sockets.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::PortOption;
+use super::unix::UnixSockets;
 
 /// Where to listen, as one `--listen` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Endpoint {
         /// A number or a service's name; `None` = the one that `--port` says.
         port: Option<String>,
     },
+    /// A Unix socket at this path, which begins with a slash.
+    Unix(PathBuf),
 }
 
 impl Endpoint {
@@ -44,11 +49,38 @@ impl ListenSpec {
     /// Loopback, without TLS.
     pub const LOOPBACK: Self = Self { name: None, endpoint: Endpoint::Loopback, speaks_tls: false };
 
-    /// Its port, or `default`, and which option says it.
-    pub(super) fn port<'a>(&'a self, default: &'a str) -> (&'a str, PortOption) {
+    /// Its port, or `default`, and which option says it; `None` if it takes none.
+    pub(super) fn port<'a>(&'a self, default: &'a str) -> Option<(&'a str, PortOption)> {
         match &self.endpoint {
-            Endpoint::Host { port: Some(port), .. } => (port, PortOption::Listen),
-            Endpoint::Host { port: None, .. } | Endpoint::Loopback => (default, PortOption::Port),
+            Endpoint::Host { port: Some(port), .. } => Some((port, PortOption::Listen)),
+            Endpoint::Host { port: None, .. } | Endpoint::Loopback => {
+                Some((default, PortOption::Port))
+            }
+            Endpoint::Unix(_) => None,
         }
     }
+}
+
+/// When a silent peer is probed, and when its connection is ended.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer.
+    pub count: u32,
+}
+
+/// Options of the sockets.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    /// Cores that each listen.
+    pub cores: usize,
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// Probing of silent peers.
+    pub keep_alive: Option<KeepAlive>,
+    /// Files of Unix sockets.
+    pub unix: UnixSockets,
 }

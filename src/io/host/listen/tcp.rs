@@ -6,39 +6,16 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::error::{ListenError, PortOption};
-use super::spec::{Endpoint, ListenSpec};
+use super::spec::{Endpoint, KeepAlive, ListenSpec, Sockets};
 use crate::io::host::retry::retry;
 
 /// Tries to find a port that is free for all addresses, where the kernel chooses it.
 const EPHEMERAL_TRIES: usize = 16;
-
-/// When a silent peer is probed, and when its connection is ended.
-#[derive(Clone, Copy, Debug)]
-pub struct KeepAlive {
-    /// Silence before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Probes without an answer.
-    pub count: u32,
-}
-
-/// Options of the sockets.
-#[derive(Clone, Copy, Debug)]
-pub struct Sockets {
-    /// Cores that each listen.
-    pub cores: usize,
-    /// Connections that may wait to be accepted.
-    pub backlog: u32,
-    /// Probing of silent peers.
-    pub keep_alive: Option<KeepAlive>,
-}
 
 /// Refuses a port that is neither a number nor a known name, of a spec or, for those without one,
 /// `port`. Opens no socket and resolves no host.
@@ -47,7 +24,7 @@ pub struct Sockets {
 /// `ListenError::Port`.
 pub fn check_ports(specs: &[ListenSpec], port: &str) -> Result<(), ListenError> {
     check_port(port, PortOption::Port)?;
-    specs.iter().map(|spec| spec.port(port)).try_for_each(|(port, it)| check_port(port, it))
+    specs.iter().filter_map(|spec| spec.port(port)).try_for_each(|(port, it)| check_port(port, it))
 }
 
 fn check_port(port: &str, option: PortOption) -> Result<(), ListenError> {
@@ -65,7 +42,7 @@ pub(super) fn resolve(
     check_port(port, option)?;
     // Without a host, getaddrinfo(3) gives loopback, or with AI_PASSIVE every address.
     let (name, flags) = match endpoint {
-        Endpoint::Loopback => (None, 0),
+        Endpoint::Loopback | Endpoint::Unix(_) => (None, 0),
         Endpoint::Host { host, .. } => {
             (Some(host.as_str()).filter(|host| !host.is_empty()), libc::AI_PASSIVE)
         }
@@ -182,7 +159,8 @@ fn bind(
     Ok((socket, bound))
 }
 
-fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {
+/// Sets what accepted sockets inherit.
+pub(super) fn set_options(socket: SockRef<'_>, options: &Sockets) -> std::io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if let Some(KeepAlive { idle, interval, count }) = options.keep_alive {
         let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval);
