@@ -117,7 +117,7 @@ pub struct Options {
     /// TLS on all listeners that have an address and a port
     ///
     /// --listen tls:HOST:PORT has it on one of several. See docs/security.md for the files.
-    #[arg(long, help_heading = TLS)]
+    #[arg(long, help_heading = TLS, hide_short_help = true)]
     pub ssl: bool,
 
     /// The server's certificate in PEM form, then those that lead from it to an authority
@@ -125,14 +125,14 @@ pub struct Options {
     /// GEARMAND_SERVER_PEM counts unless this is given, also in a file; without either it is
     /// /etc/ringgear/tls/server.pem. SIGHUP reads all files of TLS anew; with a mistake the old
     /// ones stay.
-    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
     pub ssl_certificate: Option<String>,
 
     /// Its key in PEM form, not encrypted
     ///
     /// GEARMAND_SERVER_KEY counts unless this is given; without either it is
     /// /etc/ringgear/tls/server.key.
-    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
     pub ssl_key: Option<String>,
 
     /// Certificates of the authorities that clients are trusted by, in PEM form

@@ -281,6 +281,11 @@ impl Outbox {
         self.bytes += bytes;
     }
 
+    /// Reports records as sent.
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+    }
+
     /// Whether `take` returns a chunk.
     #[inline]
     #[must_use]
@@ -292,6 +297,12 @@ impl Outbox {
     #[inline]
     pub fn sent(&mut self, chunk: Chunk) {
         self.bytes -= chunk.counted_bytes();
+        self.reuse(chunk);
+    }
+
+    /// Reuses the buffer of a chunk that has been copied; its bytes go on counting.
+    #[inline]
+    pub fn reuse(&mut self, chunk: Chunk) {
         if let Chunk::Packets(mut buffer) = chunk
             && self.ready.tail.capacity() == 0
             && buffer.capacity() <= KEPT_BYTES_MAX

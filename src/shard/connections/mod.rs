@@ -14,6 +14,7 @@ mod transport;
 
 pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
+use self::transport::SpareBuffers;
 pub(in crate::shard) use self::transport::Transport;
 use crate::engine::ConnId;
 use crate::engine::table::Table;
@@ -47,6 +48,8 @@ pub(in crate::shard) struct Connections {
     remote_bytes: usize,
     /// Connections that speak TLS.
     with_tls: usize,
+    /// For records.
+    spare_buffers: SpareBuffers,
 }
 
 impl Connections {
@@ -64,6 +67,7 @@ impl Connections {
             slots: 0,
             remote_bytes: 0,
             with_tls: 0,
+            spare_buffers: SpareBuffers::default(),
         }
     }
 
@@ -205,7 +209,7 @@ impl Connections {
         let is_closing = connection.is_closing();
         let Connection { transport, outbox, .. } = connection;
         self.outbox_bytes -= outbox.bytes();
-        let records = transport.seal_next(outbox, is_closing, look);
+        let records = transport.seal_next(outbox, &mut self.spare_buffers, is_closing, look);
         self.outbox_bytes += outbox.bytes();
         Some((records?, transport.has_records(outbox, is_closing)))
     }
@@ -225,9 +229,16 @@ impl Connections {
     /// A chunk has been sent whole. Returns its connection.
     #[inline]
     pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) -> &mut Connection {
-        self.outbox_bytes -= chunk.counted_bytes();
+        let counted = chunk.counted_bytes();
+        self.outbox_bytes -= counted;
         let connection = &mut self.table[conn];
-        connection.outbox.sent(chunk);
+        match chunk {
+            Chunk::Records { bytes, .. } => {
+                connection.outbox.count_sent(counted);
+                self.spare_buffers.give_back(bytes);
+            }
+            chunk => connection.outbox.sent(chunk),
+        }
         connection
     }
 

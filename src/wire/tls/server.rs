@@ -19,6 +19,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::{Error, RootCertStore, ServerConfig, version};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate, X509Version};
+use x509_parser::public_key::PublicKey;
 
 use super::TlsFault;
 use super::fault::date;
@@ -28,6 +29,8 @@ use super::verifier::{Verifier, subject};
 const CERTIFICATE_DAYS_LEFT: u64 = 14;
 /// Likewise a revocation list.
 const LIST_DAYS_LEFT: u64 = 1;
+/// Shorter RSA keys are refused by the library.
+const RSA_BITS_MIN: usize = 2048;
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// Whether clients are asked for certificates.
@@ -138,6 +141,19 @@ impl TlsServer {
             None => builder.with_no_client_auth(),
         };
         let first = parsed(&files.certificate, chain.first())?;
+        let path = &files.certificate.path;
+        let anew = "issue it anew, as docs/coming-from-gearmand.md shows";
+        if first.version() == X509Version::V1 {
+            return Err(format!(
+                "the certificate {path} is of X.509 version 1, as openssl x509 -req makes them: \
+                 {anew}"
+            ));
+        }
+        if rsa_bits(&first).is_some_and(|bits| bits < RSA_BITS_MIN) {
+            return Err(format!(
+                "the certificate {path} has an RSA key of less than {RSA_BITS_MIN} bits: {anew}"
+            ));
+        }
         let dates = dates(&first);
         let has_names = names_hosts(&first);
         drop(first);
@@ -309,6 +325,14 @@ fn dates(certificate: &X509Certificate<'_>) -> CertificateDates {
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = certificate.validity();
     CertificateDates { from_s: seconds(validity.not_before), until_s: seconds(validity.not_after) }
+}
+
+/// Bits of a certificate's RSA key.
+fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => Some(key.key_size()),
+        _ => None,
+    }
 }
 
 /// Whether a certificate has names that clients look at.
