@@ -282,10 +282,19 @@ fn sockets(options: &Options) -> Sockets {
             interval: seconds(options.keepalive_interval, 5),
             count,
         }),
-        unix: UnixSockets {
-            mode: options.unix_mode.unwrap_or(0o660),
-            owner: options.unix_owner.as_ref().or(options.user.as_ref()).cloned(),
-        },
+        unix: unix_sockets(options),
+    }
+}
+
+fn unix_sockets(options: &Options) -> UnixSockets {
+    let defaults = UnixSockets::default();
+    let mode = options.unix_mode.unwrap_or(defaults.mode);
+    match (&options.unix_owner, &options.user) {
+        // The socket is made before the server becomes that user.
+        (None, Some(user)) if process::is_root() => {
+            UnixSockets { mode, owner: Some(user.clone()), owner_option: "--user" }
+        }
+        (owner, _) => UnixSockets { mode, owner: owner.clone(), ..defaults },
     }
 }
 

@@ -32,12 +32,14 @@ pub struct UnixSockets {
     pub mode: u32,
     /// `USER`, or `USER:GROUP`, by names or numbers; without it the process's own.
     pub owner: Option<String>,
+    /// The option that says the owner.
+    pub owner_option: &'static str,
 }
 
 impl Default for UnixSockets {
     /// For the process's user and group.
     fn default() -> Self {
-        Self { mode: 0o660, owner: None }
+        Self { mode: 0o660, owner: None, owner_option: "--unix-owner" }
     }
 }
 
@@ -59,16 +61,18 @@ pub enum UnixError {
     )]
     NoSocket(PathBuf),
     /// The owner's name is unknown.
-    #[error("there is no {kind} \"{name}\": create it, or choose another with --unix-owner")]
+    #[error("there is no {kind} \"{name}\": create it, or choose another with {option}")]
     Owner {
         /// `user` or `group`.
         kind: &'static str,
         /// Its name.
         name: String,
+        /// What says it.
+        option: &'static str,
     },
     /// The kernel refuses the owner.
     #[error(
-        "cannot give unix:{} to {owner}: {cause}; start as root, or leave --unix-owner out",
+        "cannot give unix:{} to {owner}: {cause}; start as root, or leave {option} out",
         path.display()
     )]
     Chown {
@@ -76,6 +80,8 @@ pub enum UnixError {
         path: PathBuf,
         /// Its owner, as asked for.
         owner: String,
+        /// What asks for it.
+        option: &'static str,
         /// The kernel's error.
         cause: Error,
     },
@@ -114,7 +120,8 @@ impl Drop for SocketFile {
 /// Binds a socket, which doesn't listen yet.
 pub(super) fn bind(path: &Path, options: &UnixSockets) -> Result<(Socket, SocketFile), UnixError> {
     let other = |cause| UnixError::Other { path: path.to_owned(), cause };
-    let owner = options.owner.as_deref().map(Owner::named).transpose()?;
+    let option = options.owner_option;
+    let owner = options.owner.as_deref().map(|owner| Owner::named(owner, option)).transpose()?;
     let address = SockAddr::unix(path).map_err(other)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(other)?;
     socket.set_nonblocking(true).map_err(other)?;
@@ -140,6 +147,7 @@ pub(super) fn bind(path: &Path, options: &UnixSockets) -> Result<(Socket, Socket
             |cause| UnixError::Chown {
                 path: path.to_owned(),
                 owner: options.owner.clone().unwrap_or_default(),
+                option,
                 cause: cause.into(),
             },
         )?;
@@ -155,8 +163,8 @@ struct Owner {
 }
 
 impl Owner {
-    fn named(text: &str) -> Result<Self, UnixError> {
-        let unknown = |kind, name: &str| UnixError::Owner { kind, name: name.to_owned() };
+    fn named(text: &str, option: &'static str) -> Result<Self, UnixError> {
+        let unknown = |kind, name: &str| UnixError::Owner { kind, name: name.to_owned(), option };
         let (user, group) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
         let by_name = || User::from_name(user).ok().flatten().map(|user| user.uid);
         let user = user
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
 
     fn options(mode: u32) -> UnixSockets {
-        UnixSockets { mode, owner: None }
+        UnixSockets { mode, ..UnixSockets::default() }
     }
 
     fn mode_of(path: &Path) -> u32 {
@@ -306,13 +314,13 @@ mod tests {
         let path = folder.path().join("g.sock");
         let own = (Uid::effective().as_raw(), Gid::effective().as_raw());
         for owner in [format!("{}", own.0), format!("{}:{}", own.0, own.1)] {
-            let options = UnixSockets { mode: 0o620, owner: Some(owner) };
+            let options = UnixSockets { owner: Some(owner), ..options(0o620) };
             let (_, _file) = bind(&path, &options).unwrap();
             let found = fs::symlink_metadata(&path).unwrap();
             assert_eq!((found.uid(), found.gid(), mode_of(&path)), (own.0, own.1, 0o620));
         }
         for (owner, kind) in [("no such user", "user"), ("0:no such group", "group")] {
-            let options = UnixSockets { mode: 0o600, owner: Some(owner.to_owned()) };
+            let options = UnixSockets { owner: Some(owner.to_owned()), ..options(0o600) };
             let refused = bind(&path, &options).unwrap_err();
             assert!(refused.to_string().starts_with(&format!("there is no {kind} ")), "{refused}");
             assert!(!path.exists());
