@@ -20,7 +20,7 @@ use ringgear::io::memory::{self, Allocator};
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Reload, Reloaded, Server,
-    Signals, Sockets,
+    Signals, Sockets, UnixSockets,
 };
 use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
 use ringgear::store::namespace::Wanted;
@@ -132,13 +132,18 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
-    let specs = options.listen_specs();
+    let mut specs = options.listen_specs();
     io::check_ports(&specs, &options.port)?;
     options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
         access_list(options)?;
         tls(options, None)?;
         return Ok(());
+    }
+    // Passed to this process, not to the one that goes to the background.
+    let passed = io::passed_sockets()?;
+    if options.listen.is_empty() && !passed.is_empty() {
+        specs.clear();
     }
     let descriptors = process::raise_descriptors(options.file_descriptors)?;
     if io::connection_limits(Driver::Epoll, descriptors.1, 1).total == 0 {
@@ -148,7 +153,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::allow_core_dumps();
     }
     let background = options.daemon.then(process::go_to_background).transpose()?;
-    let listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
+    let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
+    listeners.take_over(passed, options.ssl)?;
     if let Some(user) = &options.user {
         process::switch_user(user)?;
     }
@@ -276,6 +282,19 @@ fn sockets(options: &Options) -> Sockets {
             interval: seconds(options.keepalive_interval, 5),
             count,
         }),
+        unix: unix_sockets(options),
+    }
+}
+
+fn unix_sockets(options: &Options) -> UnixSockets {
+    let defaults = UnixSockets::default();
+    let mode = options.unix_mode.unwrap_or(defaults.mode);
+    match (&options.unix_owner, &options.user) {
+        // The socket is made before the server becomes that user.
+        (None, Some(user)) if process::is_root() => {
+            UnixSockets { mode, owner: Some(user.clone()), owner_option: "--user" }
+        }
+        (owner, _) => UnixSockets { mode, owner: owner.clone(), ..defaults },
     }
 }
 

@@ -42,10 +42,11 @@ const KEEPALIVE_MAX: i64 = 32_767;
     or 1 with a sentence on standard error."
 )]
 pub struct Options {
-    /// HOST, HOST:PORT or [V6]:PORT to listen on; loopback unless given
+    /// HOST, HOST:PORT, [V6]:PORT or unix:/PATH to listen on; loopback unless given
     ///
     /// May be given several times. All addresses of a host are bound; "" means every address of
     /// this host. In TOML a text, or a list of them. tls:HOST:PORT is a port with TLS.
+    /// Sockets that systemd passes are used, too, and without --listen nothing else.
     #[arg(short = 'L', long, value_name = "SPEC", help_heading = LISTENING,
         value_parser = listen_spec)]
     pub listen: Vec<ListenSpec>,
@@ -57,6 +58,16 @@ pub struct Options {
     #[arg(short, long, value_name = "PORT", default_value = "4730", help_heading = LISTENING,
         value_parser = values::port)]
     pub port: String,
+
+    /// Permissions of the files of Unix sockets, as of chmod(1) in digits. 0660 unless given
+    #[arg(long, value_name = "OCTAL", help_heading = LISTENING, hide_short_help = true,
+        value_parser = values::file_mode)]
+    pub unix_mode: Option<u32>,
+
+    /// Owner of the files of Unix sockets, and perhaps their group. The server's user unless given
+    #[arg(long, value_name = "USER[:GROUP]", help_heading = LISTENING, hide_short_help = true,
+        value_parser = values::owner)]
+    pub unix_owner: Option<String>,
 
     /// Access list: which peers may do what; all may do everything unless given
     ///
@@ -483,7 +494,12 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.listen_specs().iter().any(|spec| spec.speaks_tls)
+        self.ssl || self.listen.iter().any(|spec| spec.speaks_tls)
+    }
+
+    /// Whether a `--listen` is a Unix socket.
+    pub(super) fn listens_on_unix_sockets(&self) -> bool {
+        self.listen.iter().any(|spec| !spec.endpoint.has_port())
     }
 
     /// Whether each `--listen` has a port of its own.

@@ -19,6 +19,7 @@ use nix::unistd::{Pid, Uid};
 
 mod access;
 mod mistakes;
+mod passed;
 mod postgresql_starts;
 
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.

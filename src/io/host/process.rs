@@ -68,12 +68,18 @@ pub fn allow_core_dumps() {
     }
 }
 
+/// Whether this process may become another user.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root() || nix::unistd::getuid().is_root()
+}
+
 /// Becomes another user and gives up root's groups.
 ///
 /// # Errors
 /// `ProcessError`: not root, no such user, or the kernel's refusal.
 pub fn switch_user(name: &str) -> Result<(), ProcessError> {
-    if !nix::unistd::geteuid().is_root() && !nix::unistd::getuid().is_root() {
+    if !is_root() {
         return Err(ProcessError::NotRoot);
     }
     let user = User::from_name(name).ok().flatten();
