@@ -99,6 +99,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         access_list(options)?;
         return Ok(());
     }
+    process::set_umask();
     let descriptors = process::raise_descriptors(options.file_descriptors)?;
     if io::connection_limits(Driver::Epoll, descriptors.1, 1).total == 0 {
         return Err(SettingsError::Descriptors(descriptors.1).into());

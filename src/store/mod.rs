@@ -16,6 +16,7 @@ pub mod sqlite;
 
 mod error;
 pub mod lock;
+pub(crate) mod mode;
 
 #[cfg(test)]
 mod faulty;

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 mod access;
+mod files;
 mod mistakes;
 mod postgresql_starts;
 

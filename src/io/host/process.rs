@@ -3,15 +3,19 @@
 //! Each function changes one property of the process; `main` calls them in the order of a start.
 //! Knows nothing of sockets and jobs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, User, fork, setgid, setgroups, setsid, setuid};
 use thiserror::Error;
+
+/// Mode of the pid file: every user may read it.
+const PID_FILE_MODE: u32 = 0o644;
 
 /// Why the process can't be set up.
 #[derive(Debug, Error)]
@@ -58,6 +62,12 @@ pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError
         Err(cause) if wanted.is_some() => Err(failed(target, hard, cause)),
         Err(_) => Ok((soft, soft)),
     }
+}
+
+/// Sets a umask that takes nothing away from the modes of the server's own files, and keeps other
+/// users from writing to all others.
+pub fn set_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// Allows core dumps up to the hard limit.
@@ -119,7 +129,7 @@ impl Background {
     /// # Errors
     /// `ProcessError::Fork` if there is no /dev/null.
     pub fn ready(mut self) -> Result<(), ProcessError> {
-        let null = fs::File::options().read(true).write(true).open("/dev/null");
+        let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(ProcessError::Fork)?;
         let redirected = nix::unistd::dup2_stdin(&null)
             .and_then(|()| nix::unistd::dup2_stdout(&null))
@@ -145,10 +155,9 @@ impl PidFile {
     pub fn create(path: &Path) -> Result<Self, ProcessError> {
         let written = match fs::remove_file(path) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
-            _ => fs::write(path, format!("{}\n", std::process::id())),
+            _ => File::options().write(true).create_new(true).mode(PID_FILE_MODE).open(path),
         };
-        let mode = fs::Permissions::from_mode(0o644);
-        let written = written.and_then(|()| fs::set_permissions(path, mode));
+        let written = written.and_then(|mut file| writeln!(file, "{}", std::process::id()));
         let path = path.to_owned();
         match written {
             Ok(()) => Ok(Self { path }),
