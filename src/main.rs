@@ -147,7 +147,7 @@ fn serve_logged(
     for remark in options.remarks() {
         warn!("{remark}");
     }
-    let event_loop = io::choose(options.io, cores(options), options.ring_entries)?;
+    let event_loop = io::choose(options.io, cores(options), options.ring_entries, true)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
