@@ -16,6 +16,7 @@ use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError};
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
+use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, ReloadAccess, Server, Signals,
@@ -110,7 +111,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let background = options.daemon.then(process::go_to_background).transpose()?;
     let listeners = Listeners::open(options.listen.as_deref(), &options.port, &sockets(options))?;
     if let Some(user) = &options.user {
-        process::switch_user(user)?;
+        privileges::switch_user(user)?;
     }
     // As the user that reads it anew later.
     let access_list = access_list(options)?;

@@ -11,6 +11,7 @@ pub(crate) mod liveness;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod privileges;
 pub mod process;
 pub(crate) mod retry;
 pub(crate) mod signals;

@@ -1,4 +1,4 @@
-//! The process itself: its limits, its user, its place in the background, its pid file.
+//! The process itself: its limits, its umask, its place in the background, its pid file.
 //!
 //! Each function changes one property of the process; `main` calls them in the order of a start.
 //! Knows nothing of sockets and jobs.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, User, fork, setgid, setgroups, setsid, setuid};
+use nix::unistd::{ForkResult, fork, setsid};
 use thiserror::Error;
 
 /// Mode of the pid file: every user may read it.
@@ -27,16 +27,6 @@ pub enum ProcessError {
         cause.desc()
     )]
     Descriptors { wanted: u64, hard: u64, cause: nix::Error },
-    #[error("Must be root to switch users: start as root, or leave --user out")]
-    NotRoot,
-    #[error("there is no user \"{0}\"; create it or choose another with --user")]
-    NoSuchUser(String),
-    #[error(
-        "cannot become user \"{name}\": {}; start as root with CAP_SETUID and CAP_SETGID, or leave \
-         --user out",
-        cause.desc()
-    )]
-    Switch { name: String, cause: nix::Error },
     #[error("cannot go to the background: {0}; start without --daemon")]
     Fork(std::io::Error),
     #[error(
@@ -76,22 +66,6 @@ pub fn allow_core_dumps() {
         // The server runs without them, too.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
-}
-
-/// Becomes another user and gives up root's groups.
-///
-/// # Errors
-/// `ProcessError`: not root, no such user, or the kernel's refusal.
-pub fn switch_user(name: &str) -> Result<(), ProcessError> {
-    if !nix::unistd::geteuid().is_root() && !nix::unistd::getuid().is_root() {
-        return Err(ProcessError::NotRoot);
-    }
-    let user = User::from_name(name).ok().flatten();
-    let user = user.ok_or_else(|| ProcessError::NoSuchUser(name.to_owned()))?;
-    // Groups first: the new user may not change them.
-    let switched =
-        setgroups(&[user.gid]).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
-    switched.map_err(|cause| ProcessError::Switch { name: name.to_owned(), cause })
 }
 
 /// The child's end of going to the background.
