@@ -113,6 +113,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
+    privileges::keep_privileges_down();
     // As the user that reads it anew later.
     let access_list = access_list(options)?;
     let log = Log::start(log_settings(options))?;

@@ -478,6 +478,10 @@ fn root_becomes_the_named_user_before_anything_is_written() {
         assert_eq!(numbers, [expected; 4], "{name}");
     }
     assert_eq!(field("Groups:").trim(), nobody.gid.to_string());
+    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(field(name).trim(), 16), Ok(0), "{name}");
+    }
+    assert_eq!(field("NoNewPrivs:").trim(), "1");
     assert_eq!(fs::metadata(&log).unwrap().uid(), nobody.uid.as_raw());
     assert_eq!(fs::metadata(&pid).unwrap().uid(), nobody.uid.as_raw());
     assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));
