@@ -1,8 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, access
-//! list, log, pid file, store, driver. An error before the driver runs is printed as one sentence,
-//! with exit code 1.
+//! list, log, pid file, sandbox, rings, store, driver. An error before the driver runs is printed as
+//! one sentence, with exit code 1.
 
 use std::error::Error;
 use std::fs::File;
@@ -18,6 +18,7 @@ use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
+use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, ReloadAccess, Server, Signals,
     Sockets,
@@ -149,7 +150,9 @@ fn serve_logged(
     for remark in options.remarks() {
         warn!("{remark}");
     }
-    let event_loop = io::choose(options.io, cores(options), options.ring_entries, true)?;
+    sandbox::enter(options.sandbox, &options.reach())?;
+    let is_restricted = options.sandbox != Sandbox::Off;
+    let event_loop = io::choose(options.io, cores(options), options.ring_entries, is_restricted)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;

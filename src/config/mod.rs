@@ -10,6 +10,7 @@ mod access;
 mod file;
 mod mistakes;
 mod options;
+mod reach;
 mod remarks;
 mod settings;
 mod values;

@@ -41,7 +41,7 @@ use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
-pub use self::host::{log, machine, memory, privileges, process};
+pub use self::host::{log, machine, memory, privileges, process, sandbox};
 pub use self::links::ReloadAccess;
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
 use self::runtime::{CoreRuntime, Rings};

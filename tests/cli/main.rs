@@ -21,6 +21,7 @@ mod access;
 mod files;
 mod mistakes;
 mod postgresql_starts;
+mod sandbox;
 
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]

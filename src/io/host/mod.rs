@@ -14,4 +14,5 @@ pub mod memory;
 pub mod privileges;
 pub mod process;
 pub(crate) mod retry;
+pub mod sandbox;
 pub(crate) mod signals;

@@ -7,6 +7,7 @@
 //!
 //! Invariant: what a string says about encryption holds for each of its hosts but Unix sockets.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_postgres::config::Host;
 use super::tls::Tls;
 use super::words::Words;
 use crate::store::StoreError;
+use crate::store::needs::Needs;
 
 /// Time limit for connecting to one address, unless the string has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,6 +129,19 @@ impl Target {
     /// Time limit for connecting.
     pub(super) fn connect_limit(&self) -> Duration {
         self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// Adds what connecting to this host takes. Unix sockets take nothing.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        let name = match (self.config.get_hosts().first(), self.config.get_hostaddrs().first()) {
+            (Some(Host::Unix(_)), None) => return,
+            (_, Some(_)) => None,
+            (Some(Host::Tcp(name)), None) => Some(name),
+            (None, None) => None,
+        };
+        needs.ports.push(self.config.get_ports().first().copied().unwrap_or(PORT));
+        needs.looks_up_hosts |= name.is_some_and(|name| name.parse::<IpAddr>().is_err());
+        self.tls.add_needs(needs);
     }
 
     /// Checks the files of certificates and keys.
