@@ -1,18 +1,19 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
-//! The order of a start: options, limits, background, sockets (while still root), user, access
-//! list, log, pid file, sandbox, rings, store, driver. An error before the driver runs is printed as
+//! The order of a start: options, limits, background, sockets (while still root), user, access list
+//! and files of TLS, log, pid file, sandbox, rings, store, driver. An error before that is printed as
 //! one sentence, with exit code 1.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError};
+use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX};
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
@@ -20,12 +21,13 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, ReloadAccess, Server, Signals,
-    Sockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Reload, Reloaded, Server,
+    Signals, Sockets,
 };
 use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{self, Opened};
+use ringgear::wire::tls::TlsServer;
 use tracing::{error, info, warn};
 
 #[global_allocator]
@@ -62,30 +64,67 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
 
 /// The text of a file, which may have no more bytes than any file that the server reads.
 fn read_file(path: &str) -> std::io::Result<String> {
-    let mut text = String::new();
-    let bytes_max = FILE_BYTES_MAX as u64;
-    File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
-    if text.len() > FILE_BYTES_MAX { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+    String::from_utf8(read_bytes(path, FILE_BYTES_MAX)?).map_err(|_| ErrorKind::InvalidData.into())
+}
+
+/// What is in a file of at most `bytes_max` bytes.
+fn read_bytes(path: &str, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// The access list that the options name.
 fn access_list(options: &Options) -> Result<Option<Arc<AccessList>>, String> {
     let path = options.access_file.as_deref();
-    path.map(|path| config::read_access_list(path, read_file)).transpose()
+    let asks = options.asks_for_certificates();
+    path.map(|path| config::read_access_list(path, asks, read_file)).transpose()
 }
 
-/// Reads the access list at `path` anew; `None` if it has a mistake, and the old one stays.
-fn reload_access(path: &str) -> Option<Arc<AccessList>> {
-    match config::read_access_list(path, read_file) {
-        Ok(list) => {
-            info!(rules = list.rules().len(), "access list read");
-            Some(list)
-        }
-        Err(problem) => {
-            error!("the access list stays as it was: {problem}");
-            None
-        }
+/// The files of TLS that the options name.
+fn tls(options: &Options, earlier: Option<&TlsServer>) -> Result<Option<Arc<TlsServer>>, String> {
+    options.read_tls(|path| read_bytes(path, TLS_FILE_BYTES_MAX), earlier)
+}
+
+/// Says what an operator should know of the files of TLS.
+fn remark_on_tls(options: &Options, server: &TlsServer) {
+    for remark in server.remarks(unix_ms() / 1000) {
+        warn!("{remark}");
     }
+    let key = options.key_file();
+    if std::fs::metadata(key).is_ok_and(|it| it.permissions().mode() & 0o007 != 0) {
+        warn!("the key {key} can be read by every user of this host: chmod o= {key}");
+    }
+}
+
+/// What reads files anew; the old ones stay where the new ones have a mistake.
+fn reload(options: Options, mut server: Option<Arc<TlsServer>>) -> Reload {
+    Box::new(move || {
+        let stays = |what: &str, problem: &str| error!("{what} stays as it was: {problem}");
+        let tls = match tls(&options, server.as_deref()) {
+            Ok(tls) => tls,
+            Err(problem) => {
+                stays("TLS", &problem);
+                None
+            }
+        };
+        if let Some(tls) = &tls {
+            info!("files of TLS read");
+            remark_on_tls(&options, tls);
+            server = Some(Arc::clone(tls));
+        }
+        let access_list = match access_list(&options) {
+            Ok(list) => list,
+            Err(problem) => {
+                stays("the access list", &problem);
+                None
+            }
+        };
+        if let Some(list) = &access_list {
+            info!(rules = list.rules().len(), "access list read");
+        }
+        Reloaded { access_list, tls }
+    })
 }
 
 fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
@@ -95,10 +134,12 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
-    io::check_port(&options.port)?;
+    let specs = options.listen_specs();
+    io::check_ports(&specs, &options.port)?;
     options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
         access_list(options)?;
+        tls(options, None)?;
         return Ok(());
     }
     process::set_umask();
@@ -110,22 +151,20 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::allow_core_dumps();
     }
     let background = options.daemon.then(process::go_to_background).transpose()?;
-    let listeners = Listeners::open(options.listen.as_deref(), &options.port, &sockets(options))?;
+    let listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
     privileges::keep_privileges_down();
     // As the user that reads it anew later.
-    let access_list = access_list(options)?;
+    let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let log = Log::start(log_settings(options))?;
-    serve_logged(options, descriptors, background, listeners, log, access_list).inspect_err(
-        |error| {
-            // `main` prints it to standard error in any case.
-            if options.log_file != "stderr" {
-                error!("{error}");
-            }
-        },
-    )
+    serve_logged(options, descriptors, background, listeners, log, files).inspect_err(|error| {
+        // `main` prints it to standard error in any case.
+        if options.log_file != "stderr" {
+            error!("{error}");
+        }
+    })
 }
 
 /// The part of `serve` whose errors are logged.
@@ -135,7 +174,7 @@ fn serve_logged(
     background: Option<Background>,
     listeners: Listeners,
     log: Log,
-    access_list: Option<Arc<AccessList>>,
+    files: Reloaded,
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
     let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
@@ -150,6 +189,9 @@ fn serve_logged(
     for remark in options.remarks() {
         warn!("{remark}");
     }
+    if let Some(server) = &files.tls {
+        remark_on_tls(options, server);
+    }
     sandbox::enter(options.sandbox, &options.reach())?;
     let is_restricted = options.sandbox != Sandbox::Off;
     let event_loop = io::choose(options.io, cores(options), options.ring_entries, is_restricted)?;
@@ -157,7 +199,9 @@ fn serve_logged(
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
     settings.identity.log_level = log.level();
-    settings.access_list = access_list;
+    settings.access_list = files.access_list;
+    settings.tls = files.tls.clone();
+    settings.listeners = listeners.describe();
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -187,7 +231,7 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let addresses: Vec<_> = listeners.addresses().iter().map(ToString::to_string).collect();
+    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -199,14 +243,11 @@ fn serve_logged(
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
-        reload_access: options
-            .access_file
-            .clone()
-            .map(|path| -> ReloadAccess { Box::new(move || reload_access(&path)) }),
+        reload: reload(options.clone(), files.tls),
     };
     io::run(server, || {
         if is_watched {
-            info!("ready on {}; Ctrl-C stops it", addresses.join(" and "));
+            info!("ready on {}; Ctrl-C stops it", places.join(" and "));
         }
         background.map_or(Ok(()), Background::ready)
     })?;

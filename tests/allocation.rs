@@ -39,7 +39,7 @@ impl Server {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
         self.shard.connect(origin, self.now).unwrap()
     }
 

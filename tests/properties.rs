@@ -292,7 +292,7 @@ fn shard(memory_bytes_max: usize, body_bytes_max: usize) -> Shard {
 
 fn connect(shard: &mut Shard) -> ConnId {
     let peer = (Ipv4Addr::LOCALHOST, 4001).into();
-    shard.connect(Origin { fd: 3, peer }, NOW).unwrap()
+    shard.connect(Origin { fd: 3, peer, listener: 0 }, NOW).unwrap()
 }
 
 /// What the shard has to send to `conn`, and to nobody else.

@@ -14,7 +14,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use ringgear::engine::{ConnId, Now};
 use ringgear::io::log::{Log, LogFormat, LogSettings, Verbosity};
-use ringgear::io::{self, Listeners, Signals, Sockets, process};
+use ringgear::io::{self, Endpoint, ListenSpec, Listeners, Signals, Sockets, process};
 use ringgear::shard::{Intake, Origin, Service, TooManyConnections};
 use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
 use ringgear::wire::outbox::{Chunk, Outbox, PacketBatch};
@@ -38,7 +38,9 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     let event_loop = io::choose(options.io, 1, RING_ENTRIES, true)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, 1).per_core;
     let sockets = Sockets { cores: 1, backlog: BACKLOG, keep_alive: None };
-    let listeners = Listeners::open(Some("127.0.0.1"), &options.port.to_string(), &sockets)?;
+    let endpoint = Endpoint::Host { host: "127.0.0.1".to_owned(), port: None };
+    let spec = ListenSpec { endpoint, ..ListenSpec::LOOPBACK };
+    let listeners = Listeners::open(&[spec], &options.port.to_string(), &sockets)?;
     let connections_max = usize::try_from(connections).unwrap_or(usize::MAX);
     Ok(io::serve(Relay::default(), event_loop, listeners, signals, connections_max)?)
 }
@@ -283,7 +285,7 @@ mod tests {
     /// A relay with so many connections.
     fn relay(connections: usize) -> (Relay, Vec<ConnId>) {
         let mut relay = Relay::default();
-        let origin = Origin { fd: 0, peer: (std::net::Ipv4Addr::LOCALHOST, 1).into() };
+        let origin = Origin { fd: 0, peer: (std::net::Ipv4Addr::LOCALHOST, 1).into(), listener: 0 };
         let connections = (0..connections).map(|_| relay.connect(origin, NOW).unwrap());
         let connections = connections.collect();
         (relay, connections)

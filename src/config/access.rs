@@ -8,22 +8,22 @@
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 
-use super::EarlyExit;
+use super::{EarlyExit, Options};
 use crate::protocol::access::{
     self, AccessList, Conditions, FILE_BYTES_MAX, Peer, Permissions, Right, Scope,
 };
 
-/// Reads the list at `path`.
+/// Reads the list at `path`. `asks_for_certificates`: peers may have certificates.
 ///
 /// # Errors
 /// What is wrong with the file, in one sentence.
 pub fn read_access_list(
     path: &str,
+    asks_for_certificates: bool,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> Result<Arc<AccessList>, String> {
     let text = read_file(path).map_err(|cause| unreadable(path, &cause))?;
-    // No listener speaks TLS.
-    let conditions = Conditions { asks_for_certificates: false };
+    let conditions = Conditions { asks_for_certificates };
     let list = access::parse(&text, conditions).map_err(|mistake| format!("{path}:{mistake}"))?;
     Ok(Arc::new(list))
 }
@@ -44,7 +44,7 @@ fn unreadable(path: &str, cause: &Error) -> String {
 /// The answer to `--access-check`, whose words are peer, right and function.
 pub(super) fn check(
     words: &[String],
-    path: Option<&str>,
+    options: &Options,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> EarlyExit {
     let answer = || {
@@ -60,10 +60,10 @@ pub(super) fn check(
             "*" => Scope::AllFunctions,
             name => Scope::Function(name.as_bytes()),
         };
-        let Some(path) = path else {
+        let Some(path) = &options.access_file else {
             return Err("--access-check asks an access list: name it with --access-file".to_owned());
         };
-        let list = read_access_list(path, read_file)?;
+        let list = read_access_list(path, options.asks_for_certificates(), read_file)?;
         let verdict = Permissions::of(&list, &peer).may(right, scope);
         let word = if verdict.is_allowed { "allowed" } else { "refused" };
         let rule = verdict.rule.and_then(|at| list.rules().get(at).map(|rule| (at + 1, rule.line)));

@@ -8,11 +8,13 @@
 
 mod access;
 mod file;
+mod listen;
 mod mistakes;
 mod options;
 mod reach;
 mod remarks;
 mod settings;
+mod tls;
 mod values;
 
 use std::ffi::OsString;
@@ -28,6 +30,7 @@ use self::mistakes::{Spelling, sentence, single_dash, unfit};
 pub use self::options::Options;
 use self::options::command;
 pub use self::settings::{HostInfo, SettingsError, first_sequence};
+pub use self::tls::TLS_FILE_BYTES_MAX;
 use crate::protocol::access::STARTING_LIST;
 
 /// The variable that gives the port unless the command line or the file does.
@@ -58,7 +61,7 @@ pub enum EarlyExit {
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     read_file: impl Fn(&str) -> std::io::Result<String>,
-    variable: impl FnOnce(&str) -> Option<OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Options, EarlyExit> {
     let mut words: Vec<OsString> = arguments.into_iter().collect();
     let typed = matches(&words)?;
@@ -90,11 +93,14 @@ pub fn parse(
         words.push(format!("--port={port}").into());
     }
     let matches = matches(&words)?;
-    let parsed = Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
+    let mut parsed =
+        Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
+    parsed.read_tls_variables(variable);
     if let Some(words) = &parsed.access_check {
-        return Err(access::check(words, parsed.access_file.as_deref(), read_file));
+        return Err(access::check(words, &parsed, read_file));
     }
-    Ok(Options { ignored: options::ignored(&matches), ..parsed })
+    let is_port_idle = has_port && parsed.listens_without_port();
+    Ok(Options { ignored: options::ignored(&matches), is_port_idle, ..parsed })
 }
 
 fn matches(words: &[OsString]) -> Result<ArgMatches, EarlyExit> {

@@ -8,16 +8,19 @@
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
+use super::listen::listen_spec;
 use super::values::{self, number};
 use crate::engine::function::Durability;
-use crate::io::Driver;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
+use crate::io::{Driver, Endpoint, ListenSpec};
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
+use crate::wire::tls::{ClientCertificates, Versions};
 
 /// Headings of the help.
 const LISTENING: &str = "Listening and peers";
+const TLS: &str = "TLS";
 const CORES: &str = "Cores";
 const JOBS: &str = "Jobs";
 const LIMITS: &str = "Limits";
@@ -40,15 +43,15 @@ const KEEPALIVE_MAX: i64 = 32_767;
     or 1 with a sentence on standard error."
 )]
 pub struct Options {
-    /// Host name or address to listen on; loopback unless given
+    /// HOST, HOST:PORT or [V6]:PORT to listen on; loopback unless given
     ///
-    /// All of its addresses are bound. Loopback of both families unless given; "" means every
-    /// address of this host.
-    #[arg(short = 'L', long, value_name = "HOST", help_heading = LISTENING,
-        value_parser = values::host)]
-    pub listen: Option<String>,
+    /// May be given several times. All addresses of a host are bound; "" means every address of
+    /// this host. In TOML a text, or a list of them. tls:HOST:PORT is a port with TLS.
+    #[arg(short = 'L', long, value_name = "SPEC", help_heading = LISTENING,
+        value_parser = listen_spec)]
+    pub listen: Vec<ListenSpec>,
 
-    /// Port to listen on
+    /// Port to listen on, where --listen names none
     ///
     /// A number, or a name of /etc/services; 0 takes a free one and logs it. The environment
     /// variable GEARMAND_PORT counts unless this is given, also in a file.
@@ -100,6 +103,60 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = LISTENING,
         hide_short_help = true, value_parser = number::<u32>(0, SECONDS_MAX))]
     pub tcp_user_timeout: u32,
+
+    /// TLS on all listeners that have an address and a port
+    ///
+    /// --listen tls:HOST:PORT has it on one of several. See docs/security.md for the files.
+    #[arg(long, help_heading = TLS, hide_short_help = true)]
+    pub ssl: bool,
+
+    /// The server's certificate in PEM form, then those that lead from it to an authority
+    ///
+    /// GEARMAND_SERVER_PEM counts unless this is given, also in a file; without either it is
+    /// /etc/ringgear/tls/server.pem. SIGHUP reads all files of TLS anew; with a mistake the old
+    /// ones stay.
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
+    pub ssl_certificate: Option<String>,
+
+    /// Its key in PEM form, not encrypted
+    ///
+    /// GEARMAND_SERVER_KEY counts unless this is given; without either it is
+    /// /etc/ringgear/tls/server.key.
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
+    pub ssl_key: Option<String>,
+
+    /// Certificates of the authorities that clients are trusted by, in PEM form
+    ///
+    /// GEARMAND_CA_CERTIFICATE counts unless this is given. Takes --ssl-client-certificates.
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
+    pub ssl_ca_file: Option<String>,
+
+    /// Revocation list of an authority, in PEM form; as often as needed
+    ///
+    /// A list that has expired refuses all certificates of its authority.
+    #[arg(long, value_name = "FILE", help_heading = TLS, hide_short_help = true)]
+    pub ssl_crl_file: Vec<String>,
+
+    /// Ask clients for certificates: off, optional or required
+    #[arg(long, value_name = "WHETHER", default_value = "off", help_heading = TLS,
+        hide_short_help = true, value_parser = values::client_certificates())]
+    pub ssl_client_certificates: ClientCertificates,
+
+    /// Oldest version of TLS: 1.2 or 1.3
+    #[arg(long, value_name = "VERSION", default_value = "1.2", help_heading = TLS,
+        hide_short_help = true, value_parser = values::tls_versions())]
+    pub ssl_min_version: Versions,
+
+    /// Milliseconds that a handshake may take, from the connection to its end
+    #[arg(long, value_name = "MS", default_value_t = 5000, help_heading = TLS,
+        hide_short_help = true, value_parser = number::<u64>(1, 600_000))]
+    pub ssl_handshake_timeout: u64,
+
+    /// Most handshakes of a core that aren't finished; with as many, its listeners that speak TLS
+    /// wait
+    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = TLS,
+        hide_short_help = true, value_parser = number::<u32>(1, 1 << 20))]
+    pub ssl_handshakes_max: u32,
 
     /// Cores that serve
     ///
@@ -328,10 +385,6 @@ pub struct Options {
         hide_short_help = true)]
     pub protocol: Option<String>,
 
-    /// TLS on the Gearman port. This build has none and refuses to start rather than serve without
-    #[arg(long, help_heading = COMPATIBILITY, hide_short_help = true)]
-    pub ssl: bool,
-
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
     pub seed: Option<u64>,
@@ -341,6 +394,10 @@ pub struct Options {
     #[arg(long, hide = true, value_name = "N", default_value_t = 1024,
         value_parser = number::<u32>(16, 4096))]
     pub ring_entries: u32,
+
+    /// `--port` was given, and each `--listen` has a port of its own.
+    #[arg(skip)]
+    pub(super) is_port_idle: bool,
 
     /// Options of gearmand that were given and have neither a field nor an effect.
     #[arg(skip)]
@@ -360,7 +417,6 @@ pub(super) struct Ignored {
 }
 
 const NO_HTTP: &str = "this build doesn't speak HTTP";
-const NO_TLS: &str = "without --ssl, which this build refuses, nothing is encrypted";
 const NO_MYSQL: &str = "this build has no MySQL queue, and keeps background jobs with --store";
 const NO_REDIS: &str = "this build has no Redis queue, and keeps background jobs with --store";
 const NO_MEMCACHED: &str =
@@ -380,9 +436,6 @@ const fn flag(name: &'static str, reason: &'static str) -> Ignored {
 /// All of them.
 const IGNORED: &[Ignored] = &[
     value("http-port", NO_HTTP),
-    value("ssl-ca-file", NO_TLS),
-    value("ssl-certificate", NO_TLS),
-    value("ssl-key", NO_TLS),
     value("mysql-host", NO_MYSQL),
     value("mysql-port", NO_MYSQL),
     value("mysql-user", NO_MYSQL),
@@ -422,6 +475,33 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
 ];
 
 impl Options {
+    /// Where to listen.
+    #[must_use]
+    pub fn listen_specs(&self) -> Vec<ListenSpec> {
+        let mut specs = match &self.listen[..] {
+            [] => vec![ListenSpec::LOOPBACK],
+            specs => specs.to_vec(),
+        };
+        if self.ssl {
+            let with_port = specs.iter_mut().filter(|spec| spec.endpoint.has_port());
+            with_port.for_each(|spec| spec.speaks_tls = true);
+        }
+        specs
+    }
+
+    /// Whether a listener speaks TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.listen_specs().iter().any(|spec| spec.speaks_tls)
+    }
+
+    /// Whether each `--listen` has a port of its own.
+    pub(super) fn listens_without_port(&self) -> bool {
+        let has_own =
+            |spec: &ListenSpec| !matches!(spec.endpoint, Endpoint::Host { port: None, .. });
+        !self.listen.is_empty() && self.listen.iter().all(has_own)
+    }
+
     /// The log level that follows from `--verbose` and `-v`.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {

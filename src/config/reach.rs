@@ -26,6 +26,9 @@ impl Options {
         if let Some(path) = &self.access_file {
             reach.read_beside(path);
         }
+        for path in self.tls_files() {
+            reach.read_beside(path);
+        }
         if self.syslog {
             reach.log_to_syslog();
         }

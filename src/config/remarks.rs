@@ -7,6 +7,7 @@
 
 use super::options::Options;
 use crate::store::open::StoreChoice;
+use crate::wire::tls::ClientCertificates;
 
 impl Options {
     /// A sentence for each option that was given without effect, and for `--job-retries 0`.
@@ -21,11 +22,28 @@ impl Options {
         for ignored in &self.ignored {
             idle(true, ignored.name, ignored.reason);
         }
+        idle(self.is_port_idle, "port", "each --listen has a port of its own");
         let has_buckets = self.hashtable_buckets.is_some();
         idle(has_buckets, "hashtable-buckets", "hash tables grow by themselves");
         idle(self.round_robin, "round-robin", "a worker's functions always take turns");
         idle(self.keepalive, "keepalive", "silent peers are always probed");
         self.store_remarks(&mut idle);
+        let is_plain = !self.speaks_tls();
+        for (is_given, name) in [
+            (self.ssl_certificate.is_some(), "ssl-certificate"),
+            (self.ssl_key.is_some(), "ssl-key"),
+            (self.ssl_ca_file.is_some(), "ssl-ca-file"),
+            (!self.ssl_crl_file.is_empty(), "ssl-crl-file"),
+            (self.ssl_client_certificates != ClientCertificates::Off, "ssl-client-certificates"),
+        ] {
+            let reason = "no listener speaks TLS: give --ssl, or --listen tls:HOST:PORT";
+            idle(is_plain && is_given, name, reason);
+        }
+        idle(
+            !is_plain && self.ssl_ca_file.is_some() && !self.asks_for_certificates(),
+            "ssl-ca-file",
+            "clients aren't asked for certificates unless --ssl-client-certificates says so",
+        );
         let is_single = self.threads <= 1;
         idle(is_single && self.offload, "offload", "it takes two --threads and more");
         if self.job_retries == 0 {

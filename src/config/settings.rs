@@ -16,7 +16,7 @@ use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, Wakeup};
-use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED};
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
@@ -57,10 +57,15 @@ pub enum SettingsError {
     #[error("{0}; choose another with --job-handle-prefix")]
     Prefix(#[from] PrefixError),
     #[error(
-        "this build has no TLS and --ssl must not be ignored: leave it out and keep the port on \
-         loopback or behind a TLS proxy"
+        "--{0} needs --ssl-ca-file: name the file with the certificates of the authorities that \
+         clients are trusted by"
     )]
-    Tls,
+    NoAuthorities(&'static str),
+    #[error(
+        "--ssl-crl-file needs --ssl-client-certificates, optional or required: without it clients \
+         have no certificates to be revoked"
+    )]
+    ListsWithoutCertificates,
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
@@ -108,7 +113,7 @@ pub fn first_sequence(unix_ms: u64) -> u64 {
 }
 
 impl Options {
-    /// The settings of the shards.
+    /// The settings of the shards; the listeners are put in when they are bound.
     ///
     /// # Errors
     /// `SettingsError` if the options contradict the host, or `check` fails.
@@ -154,7 +159,11 @@ impl Options {
             cores: Cores::default(),
             urgency: Urgency::default(),
             access_list: None,
-            listener: self.listen.as_deref().map(Arc::from),
+            user_name: process::user_name,
+            tls: None,
+            handshake_timeout_ms: self.ssl_handshake_timeout,
+            handshakes_max: usize::try_from(self.ssl_handshakes_max).unwrap_or(usize::MAX),
+            listeners: Arc::default(),
             move_after: self.move_after,
         })
     }
@@ -167,9 +176,7 @@ impl Options {
         if let Some(prefix) = &self.job_handle_prefix {
             Handles::new(prefix.as_bytes())?;
         }
-        if self.ssl {
-            return Err(SettingsError::Tls);
-        }
+        self.check_tls()?;
         if let Some(protocol) = &self.protocol {
             return Err(SettingsError::Protocol(protocol.clone()));
         }

@@ -38,7 +38,7 @@ fn every_option_of_gearmand_is_accepted() {
     let options = parse_words(words, "").unwrap();
     assert_eq!((options.backlog, options.job_retries, options.threads), (64, 3, 4));
     assert_eq!(options.verbosity(), Verbosity::Info);
-    assert!(options.check().is_err(), "TLS is refused, not ignored");
+    assert!(options.check().is_err(), "HTTP is refused, not ignored");
 }
 
 #[test]
@@ -182,6 +182,8 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--libsqlite3-table t", "", "--libsqlite3-table has no effect: "),
         ("--store-timeout 5", "", "--store-timeout has no effect: "),
         ("--offload", "", "--offload has no effect: "),
+        ("-p 1 -L a:2 -L [::1]:3", "", "--port has no effect: each --listen has"),
+        ("--config-file f", "port = 1\nlisten = [\"a:2\"]", "--port has no effect: "),
         ("-j 0", "", "--job-retries 0 fails a job when its first worker is lost"),
     ] {
         let remarks = parse_words(words, file).unwrap().remarks();
@@ -195,9 +197,26 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("-q libsqlite3 --libsqlite3-db f --libsqlite3-table t --store-timeout 5", ""),
         ("-q Postgres --libpq-conninfo host=h --libpq-table t", ""),
         ("--offload -t 2 -j 1", ""),
+        ("-p 1 -L a:2 -L a", ""),
+        ("-L a:2", ""),
     ] {
         assert_eq!(parse_words(words, file).unwrap().remarks(), [""; 0], "{words}");
     }
+}
+
+#[test]
+fn listeners_are_those_of_the_command_line_or_else_those_of_the_file() {
+    let names = |words, file| -> Vec<Option<String>> {
+        let specs = parse_words(words, file).unwrap().listen_specs();
+        specs.iter().map(|spec| spec.name.as_deref().map(str::to_owned)).collect()
+    };
+    let some = |names: &[&str]| -> Vec<_> { names.iter().map(|&it| Some(it.into())).collect() };
+    assert_eq!(names("", ""), [None]);
+    assert_eq!(names("-L a -L [::1]:1", ""), some(&["a", "[::1]:1"]));
+    assert_eq!(names("@f", "listen = \"\""), some(&[""]));
+    assert_eq!(names("@f", "listen = [\"a:1\", \"b\"]"), some(&["a:1", "b"]));
+    assert_eq!(names("@f", "--listen a:1\n-L b"), some(&["a:1", "b"]));
+    assert_eq!(names("@f -L c", "listen = [\"a:1\", \"b\"]"), some(&["c"]));
 }
 
 #[test]
@@ -228,8 +247,9 @@ fn settings_come_from_options_and_host() {
 #[test]
 fn what_this_build_lacks_is_refused() {
     for words in [
-        "--ssl",
         "-r http",
+        "--ssl --ssl-client-certificates required",
+        "--ssl --ssl-crl-file f",
         "-q libsqlite3",
         "-q MySQL",
         "--store sqlite:f -q libsqlite3",
@@ -274,4 +294,44 @@ fn durability_is_by_function_and_needs_a_store() {
     let from_file = durabilities("--config-file f", file);
     assert_eq!(from_file.default, Durability::Async);
     assert_eq!(from_file.named[&b"mail"[..]], Durability::Fsync);
+}
+
+#[test]
+fn files_of_tls_are_named_by_options_then_variables_then_by_default() {
+    let with_variables = |words: &str| {
+        let words = format!("ringgeard {words}");
+        let words = words.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        let variable = |name: &str| {
+            let value = match name {
+                "GEARMAND_SERVER_PEM" => "/v.pem",
+                "GEARMAND_CA_CERTIFICATE" => "/ca.pem",
+                _ => return None,
+            };
+            Some(OsString::from(value))
+        };
+        parse(words, |_| Ok(String::new()), variable).unwrap()
+    };
+    let defaults = "/etc/ringgear/tls/server.key";
+    assert_eq!(with_variables("--ssl").tls_files(), ["/v.pem", defaults]);
+    assert_eq!(with_variables("--ssl --ssl-certificate /o.pem").tls_files(), ["/o.pem", defaults]);
+    let all = "--ssl --ssl-key /k --ssl-client-certificates optional --ssl-crl-file /l";
+    assert_eq!(with_variables(all).tls_files(), ["/v.pem", "/k", "/ca.pem", "/l"]);
+    assert!(with_variables("").tls_files().is_empty());
+}
+
+#[test]
+fn a_file_of_tls_that_cannot_be_read_is_named_with_the_remedy() {
+    let options = parse_words("--ssl --user ringgear", "").unwrap();
+    let sentence =
+        |kind: ErrorKind| options.read_tls(|_| Err(kind.into()), None).map(drop).unwrap_err();
+    assert_eq!(
+        sentence(ErrorKind::PermissionDenied),
+        "cannot read the certificate /etc/ringgear/tls/server.pem: permission denied; it must be \
+         readable by user ringgear"
+    );
+    assert_eq!(
+        sentence(ErrorKind::NotFound),
+        "cannot read the certificate /etc/ringgear/tls/server.pem: no such file; name it with \
+         --ssl-certificate; docs/security.md tells how to make one"
+    );
 }

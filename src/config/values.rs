@@ -5,8 +5,11 @@
 //!
 //! Invariant: an error contains no password.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::engine::function::Durability;
 use crate::store::open::StoreChoice;
+use crate::wire::tls::{ClientCertificates, Versions};
 
 /// Smallest `--memory-max` but for 0.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
@@ -27,6 +30,23 @@ pub(super) fn number<T: TryFrom<i64>>(
         let number = number.and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| format!("give a whole number from {low} to {high}"))
     }
+}
+
+/// A parser of `--ssl-client-certificates`.
+pub(super) fn client_certificates() -> impl TypedValueParser<Value = ClientCertificates> {
+    PossibleValuesParser::new(["off", "optional", "required"]).map(|word| match &*word {
+        "required" => ClientCertificates::Required,
+        "optional" => ClientCertificates::Optional,
+        _ => ClientCertificates::Off,
+    })
+}
+
+/// A parser of `--ssl-min-version`.
+pub(super) fn tls_versions() -> impl TypedValueParser<Value = Versions> {
+    PossibleValuesParser::new(["1.2", "1.3"]).map(|word| match &*word {
+        "1.3" => Versions::From13,
+        _ => Versions::From12,
+    })
 }
 
 /// Parses a whole number of at least 1.
@@ -70,24 +90,6 @@ pub(super) fn port(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("give a number from 0 to 65535, or a name of /etc/services".to_owned())
-}
-
-/// Checks a host to listen on: no address of a URL, and without a port.
-pub(super) fn host(text: &str) -> Result<String, String> {
-    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest.trim_end_matches('/'));
-    let (host, port) = match bare.rsplit_once(':') {
-        // An address of IPv6 has several colons, and brackets if a port follows.
-        Some((host, port)) if is_port(port) && (!host.contains(':') || host.ends_with(']')) => {
-            (host, Some(port))
-        }
-        _ => (bare, None),
-    };
-    match port {
-        Some(port) => Err(format!("write --listen {host} --port {port}")),
-        None if bare != text => Err(format!("write --listen {host}")),
-        None => Ok(text.to_owned()),
-    }
 }
 
 /// Parses `[FUNCTION=]POLICY`.

@@ -27,6 +27,7 @@ use crate::protocol::access::AccessList;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Message;
 use crate::shard::{HandOver, MigratingConnection, OtherCores, Service, Shard};
+use crate::wire::tls::TlsServer;
 
 /// Messages of other cores that are received before the connections have their turn.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -45,8 +46,18 @@ pub(crate) enum Socket {
 /// Connections of other cores that the driver is to attach.
 pub(crate) type Arrivals = Vec<(ConnId, Socket)>;
 
-/// Reads the access list anew, and logs that; `None` if it can't be used, and the old one stays.
-pub type ReloadAccess = Box<dyn FnMut() -> Option<Arc<AccessList>> + Send>;
+/// Files that were read anew. `None` stands for those that no option names, and for those that
+/// can't be used, so that the old ones stay.
+#[derive(Debug, Default)]
+pub struct Reloaded {
+    /// The access list.
+    pub access_list: Option<Arc<AccessList>>,
+    /// The files of TLS.
+    pub tls: Option<Arc<TlsServer>>,
+}
+
+/// Reads files anew, and logs that.
+pub type Reload = Box<dyn FnMut() -> Reloaded + Send>;
 
 /// What a core exchanges with other threads, around its service. In a turn: `receive`, then
 /// `send_messages` before each reply leaves, then `send`. By default there is nothing to exchange.
@@ -179,8 +190,8 @@ pub(crate) struct ShardLinks {
     pub(crate) lost_jobs: Arc<AtomicUsize>,
     /// Whether connections leave this core when it has no time left.
     pub(crate) offloads: bool,
-    /// The first core's only, if there is an access list.
-    pub(crate) reload_access: Option<ReloadAccess>,
+    /// The first core's only.
+    pub(crate) reload: Option<Reload>,
 }
 
 /// Memory of the other cores, read once a millisecond.
@@ -222,8 +233,12 @@ impl Links for ShardLinks {
     }
 
     fn reload(&mut self, shard: &mut Shard, now: Now) {
-        let list = self.reload_access.as_mut().and_then(|reload| reload());
-        if let Some(list) = list {
+        let Some(reload) = &mut self.reload else { return };
+        let Reloaded { access_list, tls } = reload();
+        if let Some(server) = tls {
+            shard.set_tls(&server);
+        }
+        if let Some(list) = access_list {
             shard.set_access_list(&list, now);
         }
     }
@@ -362,7 +377,7 @@ impl ShardLinks {
             meter: None,
             lost_jobs: Arc::default(),
             offloads: false,
-            reload_access: None,
+            reload: None,
         }
     }
 }

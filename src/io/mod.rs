@@ -36,14 +36,16 @@ pub use self::driver::{
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
-pub use self::host::listen::{KeepAlive, ListenError, Listeners, Sockets, check_port};
+pub use self::host::listen::{
+    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PortOption, Sockets, check_ports,
+};
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, privileges, process, sandbox};
-pub use self::links::ReloadAccess;
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
+pub use self::links::{Reload, Reloaded};
 use self::runtime::{CoreRuntime, Rings};
 pub use self::store_link::StoreLost;
 use self::store_link::{StoreLink, outcome_channel};
@@ -103,8 +105,8 @@ pub struct Server {
     pub offload: bool,
     /// Reopens the log, and changes its level.
     pub log_control: Box<dyn LogControl>,
-    /// Reads the access list anew, if there is one.
-    pub reload_access: Option<ReloadAccess>,
+    /// Reads files anew when SIGHUP comes.
+    pub reload: Reload,
 }
 
 /// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
@@ -131,7 +133,7 @@ pub fn run(
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
-    listeners.log_addresses();
+    listeners.log_places(settings.access_list.is_some());
     ready()?;
     let has_meter = count > 1 && settings.move_after > 0 && server.busy_poll.is_zero();
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
@@ -141,7 +143,7 @@ pub fn run(
     let mut sockets = listeners.into_sockets().into_iter();
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
-    let mut reload_access = server.reload_access;
+    let mut reload = Some(server.reload);
     let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
@@ -158,7 +160,7 @@ pub fn run(
             meter: has_meter.then(Meter::default),
             lost_jobs: Arc::clone(&lost_jobs),
             offloads: server.offload,
-            reload_access: reload_access.take(),
+            reload: reload.take(),
         },
         listeners: sockets.next().unwrap_or_default(),
         lifecycle: Lifecycle::new(signals, log_control.take()),
@@ -198,7 +200,7 @@ pub fn serve(
     connections_max: usize,
 ) -> Result<(), IoError> {
     listeners.listen()?;
-    listeners.log_addresses();
+    listeners.log_places(false);
     let mut mailboxes = mesh::mesh(1, |_| 0)?;
     let runtime = CoreRuntime {
         service,
@@ -333,3 +335,6 @@ fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, boo
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

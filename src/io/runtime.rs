@@ -6,7 +6,6 @@
 //! Invariant: messages that a request caused are sent before a connection to flush is named.
 
 use std::io::Error;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use super::cores::mesh::Mailbox;
 use super::cores::numbers::{Number, Numbers};
 use super::host::alarm::Alarm;
 use super::host::clock::Clock;
+use super::host::listen::ListeningSocket;
 use super::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Liveness, Output, is_unreachable};
 use super::host::signals::Lifecycle;
 use super::links::{Arrivals, Links, Socket};
@@ -30,7 +30,7 @@ pub(crate) type Rings = Arc<[OnceLock<OwnedFd>]>;
 pub(crate) struct CoreRuntime<L: Links> {
     pub(crate) service: L::Service,
     pub(crate) links: L,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<ListeningSocket>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) clock: Clock,
     /// For this turn.
@@ -261,7 +261,7 @@ mod tests {
         let mut other = mailboxes.pop().unwrap();
         let shard = Shard::new(Settings { cores, ..Settings::default() }, now);
         let mut runtime = CoreRuntime::without_threads(shard, mailboxes.remove(0));
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
         let conn = runtime.service.connect(origin, now).unwrap();
         let mut requests = Vec::new();
         let mut say = |command, arguments: &[&[u8]]| {

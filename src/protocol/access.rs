@@ -6,6 +6,7 @@
 //!
 //! Invariant: with a list nothing is allowed that no rule allows.
 
+mod certificate;
 mod denial;
 mod file;
 mod glob;

@@ -7,4 +7,5 @@
 pub mod access;
 pub mod admin;
 pub mod log_level;
+pub mod peer_address;
 pub mod session;

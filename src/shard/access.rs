@@ -14,11 +14,13 @@ use tracing::{Level, enabled, info};
 
 use super::Shard;
 use super::denials::Refused;
+use super::driver::Origin;
 use super::job_log::PEERS;
 use super::remote::message::{Message, Question};
 use crate::engine::{ConnId, Now};
-use crate::protocol::access::{AccessList, Denial, Peer, Permissions, Right, Scope, Verdict};
+use crate::protocol::access::{AccessList, Denial, Peer, Permissions, Right, Scope, User, Verdict};
 use crate::protocol::admin;
+use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 use crate::protocol::session;
 use crate::wire::text::c_string;
 use crate::wire::{Request, Response};
@@ -229,10 +231,19 @@ impl Shard {
     pub(super) fn admit(&mut self, conn: ConnId) {
         let Some(list) = &self.access_list else { return };
         let connection = &mut self.connections[conn];
-        let peer = Peer {
-            listener: self.settings.listener.clone(),
-            ..Peer::at(connection.origin.peer.ip())
+        let Origin { peer, listener, .. } = connection.origin;
+        let listener = self.settings.listeners.get(usize::from(listener));
+        let listener = listener.and_then(|listener| listener.name.clone());
+        let known = match peer {
+            PeerAddress::Ip(address) => Peer::at(address.ip()),
+            PeerAddress::Unix(UnixPeer { uid, .. }) => {
+                let name = (self.settings.user_name)(uid);
+                let user = name.map_or(User::Id(uid), |name| User::Both(uid, name));
+                Peer { user: Some(user), ..Peer::default() }
+            }
         };
+        let certificate = connection.transport.certificate.clone();
+        let peer = Peer { listener, certificate, ..known };
         let permissions = Arc::new(Permissions::of(list, &peer));
         connection.access = Some(Access::new(Arc::clone(&permissions)));
         let is_forbidden =

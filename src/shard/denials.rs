@@ -6,21 +6,17 @@
 //! Invariant: each refusal is counted once; all that is kept has a largest size.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 
-use foldhash::HashMap;
 use tracing::warn;
 
+use super::throttle::Throttle;
 use crate::engine::Now;
 use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
+use crate::protocol::peer_address::{PeerAddress, PeerHost};
 
-/// Refusals of one address and right are summed for so long before the next line.
-const PERIOD_MS: u64 = 1000;
 /// Refusals that are kept, on each core and in the answer to `show refusals`.
 pub(super) const KEPT_MAX: usize = 100;
-/// Addresses and rights whose lines are told apart.
-const TALLIES_MAX: usize = 1024;
 /// What is kept of a function's name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -45,41 +41,19 @@ impl Refused {
     }
 }
 
-/// Refusals of one address and right.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    /// Since the last line.
-    count: u64,
-    /// When the next line may be written.
-    next_ms: u64,
-}
-
 /// What one core has refused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Denials {
     totals: [u64; RIGHTS],
     latest: VecDeque<Refused>,
-    tallies: HashMap<(IpAddr, Right), Tally>,
-    /// Refusals without a tally of their own that no line has told of.
-    others: Tally,
-    /// When `report` has something to write.
-    deadline_ms: Option<u64>,
+    lines: Throttle<(PeerHost, Right)>,
 }
 
 impl Denials {
     /// Notes a refusal. `peer` is where it came from.
-    pub(super) fn note(&mut self, refused: Refused, peer: SocketAddr, now: Now) {
+    pub(super) fn note(&mut self, refused: Refused, peer: PeerAddress, now: Now) {
         self.totals[refused.right as usize] += 1;
-        let key = (peer.ip(), refused.right);
-        if !self.tallies.contains_key(&key) && self.tallies.len() >= TALLIES_MAX {
-            self.tallies.retain(|_, tally| tally.count > 0 || tally.next_ms > now.mono_ms);
-        }
-        let has_room = self.tallies.len() < TALLIES_MAX || self.tallies.contains_key(&key);
-        let tally = if has_room { self.tallies.entry(key).or_default() } else { &mut self.others };
-        if now.mono_ms >= tally.next_ms {
-            tally.next_ms = now.mono_ms + PERIOD_MS;
-            let repeated = std::mem::take(&mut tally.count);
-            let repeated = (repeated > 0).then_some(repeated);
+        if let Some(repeated) = self.lines.note((peer.host(), refused.right), now) {
             let who = &*refused.peer;
             let right = refused.right.name();
             let function = refused.function.as_ref().map(|name| name.escape_ascii());
@@ -88,9 +62,6 @@ impl Denials {
                 %peer, who, right, function, repeated,
                 "access refused: ringgeard --access-check tells which rule decides"
             );
-        } else {
-            tally.count += 1;
-            self.deadline_ms = self.deadline_ms.or(Some(tally.next_ms));
         }
         if self.latest.len() == KEPT_MAX {
             self.latest.pop_front();
@@ -111,33 +82,18 @@ impl Denials {
     /// When `report` has something to write.
     #[inline]
     pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.deadline_ms
+        self.lines.deadline_ms()
     }
 
     /// Writes the lines of addresses whose period is over.
     pub(super) fn report(&mut self, now: Now) {
-        if self.deadline_ms.is_none_or(|at_ms| at_ms > now.mono_ms) {
-            return;
-        }
-        let due = |tally: &mut Tally| {
-            let is_due = tally.count > 0 && tally.next_ms <= now.mono_ms;
-            if is_due {
-                tally.next_ms = now.mono_ms + PERIOD_MS;
-            }
-            is_due.then(|| std::mem::take(&mut tally.count))
-        };
-        for ((address, right), tally) in &mut self.tallies {
-            if let Some(repeated) = due(tally) {
+        self.lines.report(now, |key, repeated| match key {
+            Some((address, right)) => {
                 let right = right.name();
                 warn!(peer = %address, right, repeated, "access refused");
             }
-        }
-        if let Some(repeated) = due(&mut self.others) {
-            warn!(repeated, "access refused: peers of too many addresses for a line each");
-        }
-        self.tallies.retain(|_, tally| tally.count > 0 || tally.next_ms > now.mono_ms);
-        let waiting = self.tallies.values().chain([&self.others]).filter(|tally| tally.count > 0);
-        self.deadline_ms = waiting.map(|tally| tally.next_ms).min();
+            None => warn!(repeated, "access refused: peers of too many addresses for a line each"),
+        });
     }
 }
 
@@ -173,33 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_an_address_are_summed_for_a_second() {
-        let mut denials = Denials::default();
-        note(&mut denials, 1, Right::Submit, 10);
-        assert_eq!(denials.deadline_ms(), None, "it is reported");
-        note(&mut denials, 1, Right::Submit, 20);
-        note(&mut denials, 1, Right::Work, 30);
-        note(&mut denials, 2, Right::Submit, 40);
-        assert_eq!(denials.deadline_ms(), Some(10 + PERIOD_MS));
-        denials.report(at(9 + PERIOD_MS));
-        assert_eq!(denials.deadline_ms(), Some(10 + PERIOD_MS));
-        denials.report(at(10 + PERIOD_MS));
-        assert_eq!(denials.deadline_ms(), None);
-        assert_eq!(denials.totals(), [3, 1, 0, 0]);
-        denials.report(at(10 * PERIOD_MS));
-        assert_eq!(denials.latest().len(), 4);
-    }
-
-    #[test]
     fn what_is_kept_has_a_largest_size() {
         let mut denials = Denials::default();
-        for address in 0..3 * TALLIES_MAX {
-            note(&mut denials, u32::try_from(address).unwrap(), Right::Submit, 10);
+        for address in 0..300 {
+            note(&mut denials, address, Right::Submit, 10);
         }
-        assert_eq!((denials.tallies.len(), denials.latest.len()), (TALLIES_MAX, KEPT_MAX));
-        assert_eq!(denials.others.count, 2 * TALLIES_MAX as u64 - 1);
-        denials.report(at(10 + PERIOD_MS));
-        assert_eq!((denials.tallies.len(), denials.deadline_ms()), (0, None));
+        note(&mut denials, 1, Right::Work, 20);
+        assert_eq!((denials.latest().len(), denials.totals()), (KEPT_MAX, [300, 1, 0, 0]));
         let long = Refused::new("peer", Right::Work, Some(&[b'x'; 9000]), at(5));
         assert!(long.bytes() < 500);
     }

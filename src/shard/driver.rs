@@ -5,10 +5,9 @@
 //!
 //! Invariant: numbers of connections are the service's; descriptors are the driver's.
 
-use std::net::SocketAddr;
-
 use super::cores::CoreSet;
 use crate::engine::{ConnId, Now};
+use crate::protocol::peer_address::PeerAddress;
 use crate::wire::outbox::Chunk;
 
 /// What a driver runs on one core: bytes of connections in, bytes to send out.
@@ -81,6 +80,13 @@ pub trait Service: 'static {
         false
     }
 
+    /// Whether connections of a listener may be accepted now; `listener` is its place in
+    /// `Settings::listeners`. The driver asks again in each turn until they may; a connection that
+    /// it was accepting already may still come.
+    fn may_accept(&self, _listener: u16) -> bool {
+        true
+    }
+
     /// Number of connections that came in on this core.
     fn connections(&self) -> usize;
 
@@ -101,8 +107,10 @@ pub struct Origin {
     /// Its descriptor, or what the driver has in its place: a number that no other connection of
     /// any core has as long as this one is there.
     pub fd: i32,
-    /// Its peer's address and port.
-    pub peer: SocketAddr,
+    /// Its peer.
+    pub peer: PeerAddress,
+    /// The listener that it came to, by its place in `Settings::listeners`.
+    pub listener: u16,
 }
 
 /// What a driver should do about a connection's incoming bytes.

@@ -254,7 +254,11 @@ impl Message {
             | Self::Noop { key, .. }
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(key),
-            Self::Gone(_) | Self::Access(_) | Self::Ask { .. } | Self::Answer { .. } => None,
+            Self::Gone(_)
+            | Self::Access(_)
+            | Self::Tls(_)
+            | Self::Ask { .. }
+            | Self::Answer { .. } => None,
         }
     }
 }

@@ -7,7 +7,6 @@
 //! or back in its queue.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use tracing::field::display;
 use tracing::{Level, debug, enabled, info, warn};
@@ -18,6 +17,7 @@ use super::remote::state::RemoteState;
 use crate::engine::Outcome;
 use crate::engine::event::{Event, JOBS, Loss, Step};
 use crate::engine::{ConnId, Now};
+use crate::protocol::peer_address::PeerAddress;
 
 /// Target of the log lines about connections, by which the level NOTICE leaves out those at INFO.
 pub const PEERS: &str = "peers";
@@ -25,7 +25,7 @@ pub const PEERS: &str = "peers";
 /// A connection as the log names it: `192.0.2.7:50321`, and its client id if it gave one.
 #[derive(Debug)]
 pub(super) struct PeerName {
-    peer: SocketAddr,
+    peer: PeerAddress,
     id: Option<Box<[u8]>>,
 }
 

@@ -92,7 +92,7 @@ impl ConnectionRows for Connections {
 }
 
 fn row((conn, connection): (ConnId, &Connection)) -> ConnectionRow<'_> {
-    let Origin { fd, peer } = connection.origin;
+    let Origin { fd, peer, .. } = connection.origin;
     ConnectionRow {
         conn,
         fd,

@@ -12,12 +12,14 @@ use super::settings::Settings;
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 
 impl Shard {
-    /// Memory that jobs and bytes on their way take.
+    /// Memory that jobs, bytes on their way and the state of TLS take.
     #[inline]
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let Self { engine, connections, .. } = self;
-        engine.job_bytes() + connections.inbound_bytes() + connections.outbox_bytes()
+        let (inbound_bytes, outbox_bytes) =
+            (connections.inbound_bytes(), connections.outbox_bytes());
+        engine.job_bytes() + inbound_bytes + outbox_bytes + connections.tls_bytes()
     }
 
     /// Memory that functions, and what workers have registered for, take.

@@ -21,6 +21,7 @@ mod driver;
 pub mod fingerprint;
 mod frames;
 mod gate;
+mod handshakes;
 mod job_log;
 mod limits;
 mod listing;
@@ -31,9 +32,10 @@ mod refusals;
 mod route;
 mod settings;
 pub mod stats;
+mod throttle;
+mod tls;
 mod unread;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -45,6 +47,7 @@ use self::connections::{Connection, Connections, EndReason};
 pub use self::counters::Counters;
 use self::denials::Denials;
 pub use self::driver::{Intake, Origin, OtherCores, Service, TooManyConnections};
+use self::handshakes::Handshakes;
 pub use self::job_log::PEERS;
 use self::job_log::PeerName;
 use self::losses::Complaints;
@@ -54,11 +57,14 @@ use self::remote::message::HomeConnId;
 pub use self::remote::migration::{HandOver, MigratingConnection};
 use self::remote::offload::Offload;
 use self::remote::outgoing::Outgoing;
-pub use self::settings::Settings;
+pub use self::settings::{Listener, Settings};
+use self::throttle::Throttle;
+use self::tls::Tls;
 use self::unread::Unread;
 use crate::engine::record::{Operation, Row};
 use crate::engine::{ConnId, Effect, Engine, Now};
 use crate::protocol::access::{AccessList, Hits};
+use crate::protocol::peer_address::PeerHost;
 use crate::protocol::session::{Context, Session};
 use crate::wire::outbox::{Chunk, Slot};
 use crate::wire::{ErrorReply, PrioritySet};
@@ -115,6 +121,11 @@ pub struct Shard {
     hits: Hits,
     /// What it has refused here.
     denials: Denials,
+    /// The server's TLS, if a listener speaks it.
+    tls: Tls,
+    handshakes: Handshakes,
+    /// Lines about peers that TLS has refused, by address and reason.
+    tls_faults: Throttle<(PeerHost, String)>,
     /// When it was made.
     started: Now,
     /// Events since the start.
@@ -145,6 +156,9 @@ impl Shard {
             access_list: settings.access_list.clone(),
             hits: Hits::default(),
             denials: Denials::default(),
+            tls: Tls::new(settings.tls.clone(), settings.cores.own == 0, now),
+            handshakes: Handshakes::default(),
+            tls_faults: Throttle::default(),
             started: now,
             counters: Counters::default(),
             settings,
@@ -182,14 +196,13 @@ impl Shard {
 
 impl Service for Shard {
     fn connect(&mut self, origin: Origin, now: Now) -> Result<ConnId, TooManyConnections> {
-        let Origin { fd, peer } = origin;
-        // A socket for both versions of IP gives IPv4 addresses as IPv6 ones.
-        let origin = Origin { fd, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
+        let origin = Origin { peer: origin.peer.canonical(), ..origin };
+        let Origin { fd, peer, .. } = origin;
         let Settings { connections_max, core_connections_max, .. } = self.settings;
         let here = self.connections();
         if here >= core_connections_max || here + self.other_cores.connections >= connections_max {
             self.counters.refused += 1;
-            self.refusals.add(Kind::Connections, || origin.peer.to_string(), now);
+            self.refusals.add(Kind::Connections, || peer.to_string(), now);
             return Err(TooManyConnections);
         }
         let generation = self.connections.next_generation();
@@ -197,14 +210,21 @@ impl Service for Shard {
         let conn = self.connections.insert(Connection::new(origin, session, generation));
         self.engine.connect(conn);
         self.admit(conn);
+        if self.speaks_tls(origin.listener) {
+            self.begin_tls(conn, now);
+        }
         self.counters.connected += 1;
-        info!(target: PEERS, conn = conn.number(), peer = %origin.peer, fd, "connected");
+        info!(target: PEERS, conn = conn.number(), %peer, fd, "connected");
         Ok(conn)
     }
 
     #[inline]
     fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
-        self.handle_frames(conn, bytes, now);
+        if self.connections[conn].transport.is_plain() {
+            self.handle_frames(conn, bytes, now);
+        } else {
+            self.received_records(conn, bytes, now);
+        }
     }
 
     fn ended(&mut self, conn: ConnId, now: Now) {
@@ -214,6 +234,7 @@ impl Service for Shard {
 
     /// Jobs that it had go to others, jobs that only it waited for are dropped.
     fn disconnect(&mut self, conn: ConnId, now: Now) {
+        self.abandon_handshake(conn);
         self.log_disconnected(conn);
         self.engine.disconnect(conn, now);
         // While the log can still name it.
@@ -258,6 +279,9 @@ impl Service for Shard {
         self.complaints.report_left_out(now);
         self.refusals.report(now);
         self.denials.report(now);
+        self.close_late_handshakes(now);
+        self.tick_tls(now);
+        self.report_tls_faults(now);
         self.deliver(None, now);
     }
 
@@ -276,6 +300,9 @@ impl Service for Shard {
         if self.connections[conn].holds_back() {
             return None;
         }
+        if !self.connections[conn].transport.is_plain() {
+            return self.take_records(conn);
+        }
         let taken = self.connections.take_chunk(conn)?;
         if let Chunk::Packets(bytes) = &taken.0 {
             packet_log::log_sent(conn, bytes);
@@ -286,12 +313,16 @@ impl Service for Shard {
     #[inline]
     fn has_chunks(&self, conn: ConnId) -> bool {
         let connection = &self.connections[conn];
-        !connection.holds_back() && connection.outbox().has_chunks()
+        !connection.holds_back() && connection.has_output()
     }
 
     #[inline]
     fn intake(&self, conn: ConnId) -> Intake {
         self.connections[conn].intake()
+    }
+
+    fn may_accept(&self, listener: u16) -> bool {
+        self.handshakes.open() < self.settings.handshakes_max || !self.speaks_tls(listener)
     }
 
     fn has_resumed(&self) -> bool {
@@ -301,6 +332,7 @@ impl Service for Shard {
     #[inline]
     fn deadline_ms(&self) -> Option<u64> {
         let Self { engine, settings, unread, complaints, refusals, denials, .. } = self;
+        let Self { tls, handshakes, tls_faults, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
             settings.buffer_pool.deadline_ms(),
@@ -308,6 +340,9 @@ impl Service for Shard {
             complaints.deadline_ms(),
             refusals.deadline_ms(),
             denials.deadline_ms(),
+            tls.deadline_ms(),
+            handshakes.deadline_ms(),
+            tls_faults.deadline_ms(),
         ];
         deadlines.into_iter().flatten().min()
     }

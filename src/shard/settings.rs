@@ -14,6 +14,7 @@ use crate::protocol::log_level::FixedLevel;
 use crate::shard::cores::Cores;
 use crate::shard::remote::urgency::Urgency;
 use crate::wire::buffer_pool::BufferPool;
+use crate::wire::tls::TlsServer;
 
 /// The settings of a shard.
 #[derive(Clone, Debug)]
@@ -44,11 +45,29 @@ pub struct Settings {
     pub urgency: Urgency,
     /// The access list at the start; `None` allows everything.
     pub access_list: Option<Arc<AccessList>>,
-    /// The listener that connections come in by, as `--listen` names it.
-    pub listener: Option<Arc<str>>,
+    /// TLS at the start, if a listener speaks it.
+    pub tls: Option<Arc<TlsServer>>,
+    /// How long a TLS handshake may take, in milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// Most TLS handshakes of a core that aren't finished.
+    pub handshakes_max: usize,
+    /// The name of a user of this host by its number, if it has one; called once for each
+    /// connection by a Unix socket, and only with an access list.
+    pub user_name: fn(u32) -> Option<Box<str>>,
+    /// The listeners that connections come to.
+    pub listeners: Arc<[Listener]>,
     /// Submissions in a row to one other core after which a client moves there; workers do at once.
     /// 0 = neither moves.
     pub move_after: u32,
+}
+
+/// A listener, as the shard knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// How `--listen` names it; none for loopback without `--listen`.
+    pub name: Option<Arc<str>>,
+    /// Whether its connections speak TLS.
+    pub speaks_tls: bool,
 }
 
 impl Default for Settings {
@@ -68,7 +87,11 @@ impl Default for Settings {
             cores: Cores::default(),
             urgency: Urgency::default(),
             access_list: None,
-            listener: None,
+            tls: None,
+            handshake_timeout_ms: 5000,
+            handshakes_max: 1024,
+            user_name: |_| None,
+            listeners: Arc::default(),
             move_after: 0,
         }
     }

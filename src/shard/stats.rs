@@ -9,10 +9,12 @@ use std::ops::AddAssign;
 
 use super::Shard;
 use super::counters::Counters;
+use super::handshakes::RESULTS;
 use super::refusals::{KINDS, Kind};
 use crate::engine::{self, Ending, FunctionId, Now};
 use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
+use crate::wire::tls::HandshakeResult;
 
 /// One core's numbers, or the sums of several.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Stats {
     engine: engine::Counters,
     refused: [u64; KINDS],
     denied: [u64; RIGHTS],
+    handshakes: [u64; RESULTS],
+    handshakes_open: u64,
     cores: u64,
     connections: u64,
     functions: u64,
@@ -43,6 +47,8 @@ impl AddAssign for Stats {
         self.engine += other.engine;
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
         self.denied.iter_mut().zip(other.denied).for_each(|(sum, more)| *sum += more);
+        self.handshakes.iter_mut().zip(other.handshakes).for_each(|(sum, more)| *sum += more);
+        self.handshakes_open += other.handshakes_open;
         self.cores += other.cores;
         self.connections += other.connections;
         self.functions += other.functions;
@@ -62,12 +68,14 @@ impl AddAssign for Stats {
 impl Shard {
     /// This core's numbers.
     pub(super) fn stats(&self) -> Stats {
-        let Self { engine, connections, counters, refusals, denials, .. } = self;
+        let Self { engine, connections, counters, refusals, denials, handshakes, .. } = self;
         let mut stats = Stats {
             counters: *counters,
             engine: engine.counters,
             refused: refusals.totals(),
             denied: denials.totals(),
+            handshakes: handshakes.totals(),
+            handshakes_open: handshakes.open() as u64,
             cores: 1,
             connections: connections.len() as u64,
             functions: engine.functions().len() as u64,
@@ -160,6 +168,17 @@ impl Shard {
         for right in Right::ALL {
             let name = format!("refused_access_{right}_total");
             line(&name, &|out| columns::number(out, stats.denied[right as usize]));
+        }
+        for result in HandshakeResult::ALL {
+            let name = format!("tls_handshakes_{}_total", result.name());
+            line(&name, &|out| columns::number(out, stats.handshakes[result as usize]));
+        }
+        line("tls_handshakes_open", &|out| columns::number(out, stats.handshakes_open));
+        if let Some(until_s) = self.tls.not_after_s() {
+            let until_ms = until_s.saturating_mul(1000);
+            line("tls_certificate_not_after_timestamp_seconds", &|out| {
+                columns::moment(out, Some(until_ms));
+            });
         }
         out.extend_from_slice(b".\n");
         out

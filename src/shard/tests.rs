@@ -57,7 +57,7 @@ impl Desk {
     }
 
     fn try_connect(&mut self) -> Result<ConnId, TooManyConnections> {
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
         self.shard.connect(origin, self.now)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `command` is the table of the protocol's packets, `header` and `frame` find where each ends,
 //! `request` and `response` parse and write them, `inbound` and `outbox` are the two directions of
-//! one connection. Knows no engine, no sockets and no time.
+//! one connection, `tls` has its records. Knows no engine, no sockets and no time.
 //!
 //! Invariant: a request causes no allocation unless its body is large.
 
@@ -18,6 +18,7 @@ mod priority;
 mod request;
 mod response;
 pub mod text;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

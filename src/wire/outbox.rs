@@ -29,6 +29,27 @@ pub enum Chunk {
     Packets(Vec<u8>),
     /// A large payload.
     Payload(Bytes),
+    /// TLS records.
+    Records {
+        /// The records.
+        bytes: Vec<u8>,
+        /// What they count for: the bytes of packets and payloads that are sealed in them, or their
+        /// own if there are none.
+        counted: usize,
+    },
+}
+
+impl Chunk {
+    /// The bytes of the outbox that it stands for.
+    #[inline]
+    #[must_use]
+    pub fn counted_bytes(&self) -> usize {
+        match self {
+            Self::Packets(bytes) => bytes.len(),
+            Self::Payload(bytes) => bytes.len(),
+            Self::Records { counted, .. } => *counted,
+        }
+    }
 }
 
 impl AsRef<[u8]> for Chunk {
@@ -36,6 +57,7 @@ impl AsRef<[u8]> for Chunk {
         match self {
             Self::Packets(bytes) => bytes,
             Self::Payload(bytes) => bytes,
+            Self::Records { bytes, .. } => bytes,
         }
     }
 }
@@ -237,6 +259,33 @@ impl Outbox {
         Some((Chunk::Packets(std::mem::take(&mut self.ready.tail)), false))
     }
 
+    /// As `take`, for a chunk of at most `bytes_max` bytes: the rest stays the oldest.
+    pub fn take_up_to(&mut self, bytes_max: usize) -> Option<Chunk> {
+        let (chunk, _) = self.take()?;
+        if chunk.as_ref().len() <= bytes_max {
+            return Some(chunk);
+        }
+        let mut rest = match chunk {
+            Chunk::Packets(bytes) => Bytes::from(bytes),
+            Chunk::Payload(bytes) => bytes,
+            // Records are made of chunks, and are none of them.
+            Chunk::Records { bytes, .. } => Bytes::from(bytes),
+        };
+        let part = rest.split_to(bytes_max);
+        self.ready.chunks.push_front(Chunk::Payload(rest));
+        Some(Chunk::Payload(part))
+    }
+
+    /// Counts bytes that no packet has brought, until they are reported as sent.
+    pub fn count_records(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Reports records as sent.
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+    }
+
     /// Whether `take` returns a chunk.
     #[inline]
     #[must_use]
@@ -247,7 +296,13 @@ impl Outbox {
     /// Reports a chunk as sent; its buffer is reused.
     #[inline]
     pub fn sent(&mut self, chunk: Chunk) {
-        self.bytes -= chunk.as_ref().len();
+        self.bytes -= chunk.counted_bytes();
+        self.reuse(chunk);
+    }
+
+    /// Reuses the buffer of a chunk that has been copied; its bytes go on counting.
+    #[inline]
+    pub fn reuse(&mut self, chunk: Chunk) {
         if let Chunk::Packets(mut buffer) = chunk
             && self.ready.tail.capacity() == 0
             && buffer.capacity() <= KEPT_BYTES_MAX
@@ -338,6 +393,24 @@ mod tests {
         assert_eq!(outbox.bytes(), 36 + SHARED_BYTES_MIN);
         chunks.into_iter().for_each(|(chunk, _)| outbox.sent(chunk));
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_chunk_that_is_too_large_is_taken_in_parts() {
+        let mut outbox = Outbox::default();
+        let large = Bytes::from((0..=255).collect::<Vec<u8>>().repeat(SHARED_BYTES_MIN / 256));
+        outbox.push(&Response::Noop);
+        outbox.push(&echo(Payload::shared(&large)));
+        outbox.push(&Response::NoJob);
+        let mut left = Vec::new();
+        while let Some(chunk) = outbox.take_up_to(5000) {
+            assert!(chunk.as_ref().len() <= 5000);
+            left.extend_from_slice(chunk.as_ref());
+            outbox.sent(chunk);
+        }
+        assert_eq!(left.len(), 36 + large.len());
+        assert_eq!(left[24..24 + large.len()], large);
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum ErrorReply {
     NotStored,
     /// The server is finishing its jobs before it exits.
     Draining,
+    /// A packet without TLS on a port that speaks TLS only.
+    TlsRequired,
     /// OPTION_REQ for anything but `exceptions`.
     UnknownOption,
     /// WORK_DATA or WORK_WARNING for a job that this connection doesn't run.
@@ -62,6 +64,7 @@ impl ErrorReply {
             Self::QueueFull | Self::OutOfMemory | Self::NotStored => "QUEUE_ERROR",
             Self::OutOfMemoryToRegister => "MEMORY_ALLOCATION_FAILURE",
             Self::Draining => "SHUTDOWN",
+            Self::TlsRequired => "TLS_REQUIRED",
             Self::UnknownOption => "UNKNOWN_OPTION",
             Self::NoSuchJob | Self::NoSuchJobForResult | Self::NoSuchJobForException => {
                 "JOB_NOT_FOUND"
@@ -87,6 +90,9 @@ impl ErrorReply {
             Self::OutOfMemoryToRegister => "No memory for one more function of a worker",
             Self::NotStored => "Job could not be stored",
             Self::Draining => "The server finishes its jobs and takes no more: use another one",
+            Self::TlsRequired => {
+                "this port speaks TLS only; the client library may be built without TLS"
+            }
             Self::UnknownOption => "Server does not recognize given option",
             Self::NoSuchJob => "Job does not exist on server",
             Self::NoSuchJobForResult => "Job given in work result not found",

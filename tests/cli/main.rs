@@ -160,7 +160,7 @@ fn help_version_and_defaults_go_to_stdout() {
         ("Listening and peers:", true),
         ("Limits:", true),
         ("--memory-max <BYTES>", true),
-        ("--listen <HOST>", true),
+        ("--listen <SPEC>", true),
         ("For gearmand's sake:", false),
         ("--wakeup-lease <MS>", false),
         ("--keepalive-idle <SECONDS>", false),

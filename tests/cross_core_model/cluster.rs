@@ -429,7 +429,7 @@ impl Cluster {
         let spec = &scenario.peers[id];
         let now = self.begin(spec.core);
         let peer = (Ipv4Addr::LOCALHOST, 4001).into();
-        let origin = Origin { fd: i32::try_from(id).unwrap(), peer };
+        let origin = Origin { fd: i32::try_from(id).unwrap(), peer, listener: 0 };
         let conn = self.shards[spec.core].connect(origin, now).unwrap();
         let peer = &mut self.peers[id];
         (peer.place, peer.phase) = (Place::At(spec.core, conn), Phase::Ready);

@@ -25,7 +25,7 @@ pub fn new(memory_bytes_max: usize) -> Shard {
 
 /// One more connection.
 pub fn connect(shard: &mut Shard) -> ConnId {
-    let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+    let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
     shard.connect(origin, NOW).expect("there is room")
 }
 

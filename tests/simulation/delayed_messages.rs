@@ -152,7 +152,8 @@ impl DelayedMessages {
         let mut numbers = (0..).map(ConnId::from_number);
         let number = numbers.find(|number| !self.peers.contains_key(number)).unwrap();
         let peer = (Ipv4Addr::LOCALHOST, 4001).into();
-        let conn = self.mesh.connect(Origin { fd: 9, peer }, number, self.now).unwrap();
+        let conn =
+            self.mesh.connect(Origin { fd: 9, peer, listener: 0 }, number, self.now).unwrap();
         self.peers.insert(conn, Peer::default());
         conn
     }

@@ -156,7 +156,7 @@ impl SleepWakeup {
     }
 
     fn connect(&mut self) -> ConnId {
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
         let conn = self.mesh.connect(origin, self.next, self.now).unwrap();
         self.note(format!("{conn} comes"));
         self.next = self.next.next();

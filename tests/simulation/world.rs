@@ -275,7 +275,7 @@ impl World {
         let number = numbers.find(|number| !self.conns.contains_key(number)).unwrap();
         let fd = (1000..).find(|&fd| !self.model.peers.values().any(|peer| peer.fd == fd));
         let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
-        let origin = Origin { fd: fd.unwrap(), peer };
+        let origin = Origin { fd: fd.unwrap(), peer, listener: 0 };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;

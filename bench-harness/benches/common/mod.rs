@@ -39,7 +39,7 @@ pub fn requests() -> [Vec<u8>; 3] {
 
 /// A connection of a shard.
 pub fn connect(shard: &mut Shard) -> ConnId {
-    let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+    let origin = Origin { fd: 3, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
     shard.connect(origin, NOW).expect("there is room")
 }
 

@@ -9,7 +9,6 @@
 //! more than its share in one turn.
 
 use std::io::{Error, ErrorKind, Read as _};
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -25,9 +24,11 @@ use super::sending::Sending;
 use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
 use crate::io::host::accept::AcceptPause;
+use crate::io::host::listen::ListeningSocket;
 use crate::io::host::liveness::Output;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::{Intake, Origin, Service};
 
 const EVENTS_PER_TURN: usize = 1024;
@@ -56,6 +57,15 @@ struct Connection {
     output: Output,
 }
 
+/// A listener.
+struct Acceptor {
+    socket: TcpListener,
+    /// Its place in the service's list of them.
+    listener: u16,
+    /// Connections may wait in its queue.
+    is_acceptable: bool,
+}
+
 /// The result of a read.
 enum Read {
     /// The number of bytes, and whether the kernel has no more for now.
@@ -81,7 +91,7 @@ impl Read {
 struct Epoll<L: Links> {
     poll: Poll,
     runtime: CoreRuntime<L>,
-    listeners: Vec<TcpListener>,
+    acceptors: Vec<Acceptor>,
     /// By the service's numbers.
     connections: Vec<Option<Connection>>,
     /// Connections to be read in this turn or the next.
@@ -89,19 +99,22 @@ struct Epoll<L: Links> {
     /// Connections to be written in the next turn.
     unfinished: Vec<ConnId>,
     read_buffer: Box<[u8]>,
-    /// Connections may wait in the listeners' queues.
-    acceptable: bool,
     accept_pause: AcceptPause,
 }
 
 /// Serves until a signal ends it.
 pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>) -> Result<(), DriverError> {
     let poll = Poll::new()?;
+    let acceptor = |ListeningSocket { socket, listener }| Acceptor {
+        socket: TcpListener::from_std(socket),
+        listener,
+        is_acceptable: false,
+    };
     let sockets = std::mem::take(&mut runtime.listeners).into_iter();
-    let mut listeners: Vec<TcpListener> = sockets.map(TcpListener::from_std).collect();
-    for (at, listener) in listeners.iter_mut().enumerate() {
+    let mut acceptors: Vec<Acceptor> = sockets.map(acceptor).collect();
+    for (at, acceptor) in acceptors.iter_mut().enumerate() {
         let token = Token(TOKEN_LISTENERS + at);
-        poll.registry().register(listener, token, Interest::READABLE)?;
+        poll.registry().register(&mut acceptor.socket, token, Interest::READABLE)?;
     }
     let pipe = runtime.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
@@ -110,12 +123,11 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>) -> Result<(), DriverErr
     let driver = Epoll {
         poll,
         runtime,
-        listeners,
+        acceptors,
         connections: Vec::new(),
         ready: Vec::new(),
         unfinished: Vec::new(),
         read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
-        acceptable: false,
         accept_pause: AcceptPause::default(),
     };
     driver.serve()
@@ -135,27 +147,22 @@ impl<L: Links> EventSource for Epoll<L> {
     }
 
     fn accept(&mut self, now: Now) {
-        self.acceptable |= self.accept_pause.poll_end(now.mono_ms);
-        if !self.acceptable || self.accept_pause.is_on() {
-            return;
-        }
-        self.acceptable = false;
-        'listeners: for at in 0..self.listeners.len() {
+        self.accept_pause.poll_end(now.mono_ms);
+        for at in 0..self.acceptors.len() {
             for _ in 0..ACCEPTS_PER_TURN {
-                match self.listeners[at].accept() {
+                let Some(Acceptor { socket, listener, .. }) = self.next_acceptor(at) else { break };
+                match socket.accept() {
                     Ok((stream, address)) => {
+                        let listener = *listener;
                         self.accept_pause.accepted();
-                        self.add(stream, address, now);
+                        self.add(stream, address.into(), listener, now);
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue 'listeners,
-                    Err(error) => {
-                        if self.accept_pause.failed(&error, now.mono_ms) {
-                            return;
-                        }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.acceptors[at].is_acceptable = false;
                     }
+                    Err(error) => drop(self.accept_pause.failed(&error, now.mono_ms)),
                 }
             }
-            self.acceptable = true;
         }
     }
 
@@ -237,6 +244,15 @@ impl<L: Links> Epoll<L> {
         Ok(())
     }
 
+    /// A listener, if something is to be accepted from it now.
+    fn next_acceptor(&self, at: usize) -> Option<&Acceptor> {
+        let acceptor = self.acceptors.get(at)?;
+        let is_due = acceptor.is_acceptable
+            && !self.accept_pause.is_on()
+            && self.runtime.service.may_accept(acceptor.listener);
+        is_due.then_some(acceptor)
+    }
+
     fn service(&mut self) -> &mut L::Service {
         &mut self.runtime.service
     }
@@ -267,8 +283,10 @@ impl<L: Links> Epoll<L> {
 
     /// Whether the next turn has work whatever the kernel says.
     fn is_busy(&self) -> bool {
-        let accepts = self.acceptable && !self.accept_pause.is_on();
-        !self.ready.is_empty() || !self.unfinished.is_empty() || accepts
+        let mut acceptors = 0..self.acceptors.len();
+        !self.ready.is_empty()
+            || !self.unfinished.is_empty()
+            || acceptors.any(|at| self.next_acceptor(at).is_some())
     }
 
     fn timeout(&mut self, now: Now) -> Option<Duration> {
@@ -286,7 +304,10 @@ impl<L: Links> Epoll<L> {
             match event.token() {
                 TOKEN_SIGNALS => self.handle_signals(now),
                 TOKEN_WAKEUP => self.runtime.mailbox().clear_wakeup(),
-                Token(token) if token >= TOKEN_LISTENERS => self.acceptable = true,
+                Token(token) if token >= TOKEN_LISTENERS => {
+                    let acceptor = self.acceptors.get_mut(token - TOKEN_LISTENERS);
+                    acceptor.into_iter().for_each(|it| it.is_acceptable = true);
+                }
                 Token(token) => {
                     let conn = ConnId::from_index(token);
                     self.note_ready(conn, event, now);
@@ -298,7 +319,7 @@ impl<L: Links> Epoll<L> {
     fn handle_signals(&mut self, now: Now) {
         self.runtime.handle_signals(now);
         if !self.runtime.lifecycle.accepts() {
-            self.listeners.clear();
+            self.acceptors.clear();
             self.accept_pause.cancel();
         }
     }
@@ -324,8 +345,8 @@ impl<L: Links> Epoll<L> {
         }
     }
 
-    fn add(&mut self, stream: TcpStream, peer: SocketAddr, now: Now) {
-        let origin = Origin { fd: stream.as_raw_fd(), peer };
+    fn add(&mut self, stream: TcpStream, peer: PeerAddress, listener: u16, now: Now) {
+        let origin = Origin { fd: stream.as_raw_fd(), peer, listener };
         let Ok(conn) = self.service().connect(origin, now) else { return };
         self.attach(conn, stream, now);
     }

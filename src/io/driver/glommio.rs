@@ -12,7 +12,6 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{Error, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,9 +32,11 @@ use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
 use crate::io::cores::numbers::Number;
 use crate::io::host::accept::{self, AcceptPause};
+use crate::io::host::listen::ListeningSocket;
 use crate::io::host::liveness::Output;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::{Intake, Origin, Service};
 
 mod setup;
@@ -90,6 +91,8 @@ struct Glommio<L: Links> {
     rearm: Vec<ConnId>,
     /// Tasks that accept; they end when this is cleared.
     acceptors: Vec<Task<()>>,
+    /// Tasks whose listeners the service accepts nothing from now.
+    held_back: Vec<(u16, Waker)>,
     accept_pause: AcceptPause,
     read_buffer: Box<[u8]>,
     /// Of the turn's task, once that has run.
@@ -158,10 +161,11 @@ async fn watch<L: Links>(shared: Shared<L>, descriptor: OwnedFd, act: fn(&mut Gl
 }
 
 /// A listener's task.
-async fn accept_loop<L: Links>(shared: Shared<L>, listener: TcpListener) {
+async fn accept_loop<L: Links>(shared: Shared<L>, from: ListeningSocket) {
     loop {
-        let pauses = match readable(listener.as_fd()).await {
-            Ok(()) => accept_some(&shared, &listener),
+        poll_fn(|cx| shared.borrow_mut().poll_may_accept(from.listener, cx)).await;
+        let pauses = match readable(from.socket.as_fd()).await {
+            Ok(()) => accept_some(&shared, &from),
             Err(error) => shared.borrow_mut().accept_failed(&error),
         };
         if pauses {
@@ -177,11 +181,15 @@ fn spawn<L: Links>(shared: &Shared<L>, conn: ConnId, serial: u64) {
 }
 
 /// Accepts what has come, and gives each connection its task. Returns whether accepting pauses.
-fn accept_some<L: Links>(shared: &Shared<L>, listener: &TcpListener) -> bool {
+fn accept_some<L: Links>(shared: &Shared<L>, from: &ListeningSocket) -> bool {
+    let &ListeningSocket { listener, ref socket } = from;
     for _ in 0..ACCEPTS_PER_TURN {
-        match listener.accept() {
+        if !shared.borrow().runtime.service.may_accept(listener) {
+            break;
+        }
+        match socket.accept() {
             Ok((stream, address)) => {
-                let added = shared.borrow_mut().add(stream, address);
+                let added = shared.borrow_mut().add(stream, address.into(), listener);
                 if let Some((conn, serial)) = added {
                     spawn(shared, conn, serial);
                 }
@@ -244,8 +252,12 @@ impl<L: Links> EventSource for Glommio<L> {
     /// The tasks have handled everything before the turn; see `read` for what that takes.
     fn handle_events(&mut self, _: Now) {}
 
-    /// The listeners' tasks accept.
-    fn accept(&mut self, _: Now) {}
+    /// The listeners' tasks accept; those that may go on are woken.
+    fn accept(&mut self, _: Now) {
+        let Self { runtime, held_back, .. } = self;
+        let may = |held: &mut (u16, Waker)| runtime.service.may_accept(held.0);
+        held_back.extract_if(.., may).for_each(|(_, waker)| waker.wake());
+    }
 
     fn look_for_lost_hosts(&mut self, now: Now) {
         for at in self.runtime.liveness.next_portion(self.connections.len(), now.mono_ms) {
@@ -333,6 +345,7 @@ impl<L: Links> Glommio<L> {
             unfinished: Vec::new(),
             rearm: Vec::new(),
             acceptors: Vec::new(),
+            held_back: Vec::new(),
             accept_pause: AcceptPause::default(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             waker: None,
@@ -407,6 +420,15 @@ impl<L: Links> Glommio<L> {
         self.wake();
     }
 
+    /// Waits until the service may accept from a listener.
+    fn poll_may_accept(&mut self, listener: u16, cx: &Context<'_>) -> Poll<()> {
+        if self.runtime.service.may_accept(listener) {
+            return Poll::Ready(());
+        }
+        self.held_back.push((listener, cx.waker().clone()));
+        Poll::Pending
+    }
+
     /// Takes note of a failed accept; returns whether the listener's task is to pause.
     fn accept_failed(&mut self, error: &Error) -> bool {
         let now = self.runtime.clock.now();
@@ -414,12 +436,19 @@ impl<L: Links> Glommio<L> {
     }
 
     /// Adds a connection that was accepted; returns it if its task is to be spawned.
-    fn add(&mut self, stream: std::net::TcpStream, peer: SocketAddr) -> Option<(ConnId, u64)> {
+    fn add(
+        &mut self,
+        stream: std::net::TcpStream,
+        peer: PeerAddress,
+        listener: u16,
+    ) -> Option<(ConnId, u64)> {
         let now = self.runtime.clock.now();
         self.accept_pause.accepted();
         let number = self.runtime.allocate_number();
-        let origin = Origin { fd: number.value(), peer };
+        let origin = Origin { fd: number.value(), peer, listener };
         let conn = self.service().connect(origin, now).ok()?;
+        // It may have something to say, or a deadline.
+        self.wake();
         Some((conn, self.attach(conn, stream.into(), number, now)))
     }
 
@@ -611,6 +640,7 @@ fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
 mod tests {
     use std::cell::Cell;
     use std::io::Write as _;
+    use std::net::TcpListener;
 
     use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -719,7 +749,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, address) = listener.accept().unwrap();
-            let (conn, serial) = driver.add(stream, address).unwrap();
+            let (conn, serial) = driver.add(stream, address.into(), 0).unwrap();
             peer.write_all(b"version\n").unwrap();
             other.send(0, Envelope::Message(Message::Gone(HomeConnId::of(ConnId::from_number(7)))));
             poll_fn(|cx| {

@@ -102,7 +102,7 @@ mod tests {
             let other = mailboxes.pop().unwrap();
             let shard = Shard::new(Settings { cores, ..Settings::default() }, NOW);
             let mut runtime = CoreRuntime::without_threads(shard, mailboxes.remove(0));
-            let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+            let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
             let conn = runtime.service.connect(origin, NOW).unwrap();
             let mut names = (0..).map(|n| format!("f{n}"));
             let theirs = names.find(|name| cores.owner_of(name.as_bytes()) == 1).unwrap();

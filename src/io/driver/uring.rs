@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::io::Error;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
@@ -32,6 +31,7 @@ use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
@@ -117,7 +117,6 @@ enum Closing {
 struct Uring<L: Links> {
     ring: IoUring,
     runtime: CoreRuntime<L>,
-    listeners: Vec<TcpListener>,
     acceptors: accept::Acceptors,
     small_buffers: Buffers,
     large_buffers: Buffers,
@@ -151,10 +150,9 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>, ring: Ring) -> Result<(
         let _ = descriptor.try_clone_to_owned().map(|copy| own.set(copy));
     }
     let driver = Uring {
-        acceptors: accept::Acceptors::new(listeners.len()),
+        acceptors: accept::Acceptors::new(listeners),
         ring,
         runtime,
-        listeners,
         small_buffers,
         large_buffers,
         connections: Slab::new(),
@@ -186,9 +184,11 @@ impl<L: Links> EventSource for Uring<L> {
         self.large_buffers.publish();
     }
 
-    /// Accepts complete as events; after a pause they are armed again.
+    /// Accepts complete as events; after a pause, and where they were held back, they are armed
+    /// again.
     fn accept(&mut self, now: Now) {
-        if self.accept_pause.poll_end(now.mono_ms) {
+        let is_held_back = self.acceptors.is_held_back() && !self.accept_pause.is_on();
+        if self.accept_pause.poll_end(now.mono_ms) || is_held_back {
             self.arm_acceptors();
         }
     }
@@ -698,7 +698,9 @@ impl<L: Links> Uring<L> {
         if !self.runtime.lifecycle.accepts() {
             return;
         }
-        while let Some((acceptor, accept)) = self.acceptors.next_idle(&self.listeners) {
+        while let Some((acceptor, accept)) =
+            self.acceptors.next_idle(|listener| self.runtime.service.may_accept(listener))
+        {
             self.submit(accept.user_data(Operation::Accept.user_data(acceptor)));
         }
     }
@@ -710,16 +712,15 @@ impl<L: Links> Uring<L> {
             let cancel = opcode::AsyncCancel::new(accept).build();
             self.submit(cancel.user_data(Operation::Cancel.user_data(acceptor)));
         }
-        // The kernel closes them with the last accept that is cancelled.
-        self.listeners.clear();
+        self.acceptors.close();
     }
 
     fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
-        let peer = self.acceptors.completed(acceptor);
+        let (peer, listener) = self.acceptors.completed(acceptor);
         match u32::try_from(result) {
             Ok(file) => {
                 self.accept_pause.accepted();
-                self.add(file, peer, now);
+                self.add(file, peer, listener, now);
             }
             Err(_) if result == -libc::ECANCELED => return,
             Err(_) => {
@@ -731,9 +732,9 @@ impl<L: Links> Uring<L> {
         }
     }
 
-    fn add(&mut self, file: u32, peer: SocketAddr, now: Now) {
+    fn add(&mut self, file: u32, peer: PeerAddress, listener: u16, now: Now) {
         let number = self.runtime.allocate_number();
-        let origin = Origin { fd: number.value(), peer };
+        let origin = Origin { fd: number.value(), peer, listener };
         let conn = self.service().connect(origin, now).ok();
         let key = self.attach(conn, Fixed(file), number, now);
         self.submit_next(key, now);

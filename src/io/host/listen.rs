@@ -1,12 +1,15 @@
-//! Host names and a port in, listening sockets out.
+//! Where to listen in, listening sockets out.
 //!
 //! Options that accepted sockets inherit on Linux (TCP_NODELAY, keep-alive, those that detect lost
 //! hosts) are set here once, so that accepting costs no further system calls.
 //!
-//! Invariant: all listeners share one port, also when the kernel chose it.
+//! Invariant: all addresses of a host have one port, also when the kernel chose it; all cores have
+//! the same sockets in the same order.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dns_lookup::{AddrInfoHints, SockType, getaddrinfo};
@@ -16,9 +19,12 @@ use tracing::{info, warn};
 
 use super::liveness;
 use super::retry::retry;
+use crate::shard::Listener;
 
 /// Tries to find a port that is free for all addresses, where the kernel chooses it.
 const EPHEMERAL_TRIES: usize = 16;
+/// Most sockets of a core.
+const SOCKETS_MAX: usize = 1000;
 
 /// Why there is no socket to listen on.
 #[derive(Debug, Error)]
@@ -36,22 +42,33 @@ pub enum ListenError {
     },
     /// The port's name is unknown.
     #[error(
-        "there is no port \"{0}\": give --port or GEARMAND_PORT a number from 0 to 65535, or a \
-         name of /etc/services"
+        "there is no port \"{port}\": give {} a number from 0 to 65535, or a name of /etc/services",
+        option.with_variable()
     )]
-    Port(String),
+    Port {
+        /// The name.
+        port: String,
+        /// What says it.
+        option: PortOption,
+    },
     /// Another process listens on the port.
     #[error(
         "cannot listen on {0}: the port is taken; stop the other server (is gearmand running?) or \
-         choose another port with --port"
+         choose another port with {1}"
     )]
-    Taken(SocketAddr),
+    Taken(SocketAddr, PortOption),
+    /// Two places are the same.
+    #[error("\"{0}\" leads to {1}, where another --listen listens already: leave one of them out")]
+    Twice(Arc<str>, SocketAddr),
+    /// More sockets than the event loops tell apart.
+    #[error("there are more than {SOCKETS_MAX} addresses to listen on: give fewer with --listen")]
+    TooMany,
     /// Ports below 1024.
     #[error(
-        "cannot listen on {0}: no permission; choose a port above 1023 with --port, start as root \
+        "cannot listen on {0}: no permission; choose a port above 1023 with {1}, start as root \
          with --user, or let systemd give AmbientCapabilities=CAP_NET_BIND_SERVICE"
     )]
-    Permission(SocketAddr),
+    Permission(SocketAddr, PortOption),
     /// No interface has the address.
     #[error(
         "cannot listen on {0}: no interface of this host has that address; give --listen one that \
@@ -66,14 +83,92 @@ pub enum ListenError {
     Descriptors(SocketAddr),
     /// Anything else.
     #[error(
-        "cannot listen on {address}: {cause}; give --listen another address or --port another port"
+        "cannot listen on {address}: {cause}; give --listen another address or {option} another \
+         port"
     )]
     Other {
         /// The address.
         address: SocketAddr,
+        /// What says which port.
+        option: PortOption,
         /// The kernel's error.
         cause: std::io::Error,
     },
+}
+
+/// The option that says on which port to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortOption {
+    /// `--port`, for all that have no port of their own.
+    Port,
+    /// `--listen HOST:PORT`.
+    Listen,
+}
+
+impl PortOption {
+    /// The option, and the variable that has the same effect.
+    fn with_variable(self) -> &'static str {
+        match self {
+            Self::Port => "--port or GEARMAND_PORT",
+            Self::Listen => "--listen",
+        }
+    }
+}
+
+impl fmt::Display for PortOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Port => "--port",
+            Self::Listen => "--listen",
+        })
+    }
+}
+
+/// Where to listen, as one `--listen` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenSpec {
+    /// The words; none for loopback without `--listen`.
+    pub name: Option<Arc<str>>,
+    /// What they mean.
+    pub endpoint: Endpoint,
+    /// Whether its connections speak TLS.
+    pub speaks_tls: bool,
+}
+
+/// What to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Loopback of both families, on the port that `--port` says. IPv4 is enough where there is no
+    /// IPv6.
+    Loopback,
+    /// All addresses of a host.
+    Host {
+        /// Its name or address, without brackets; empty: this host's, of all its interfaces.
+        host: String,
+        /// A number or a service's name; `None` = the one that `--port` says.
+        port: Option<String>,
+    },
+}
+
+impl Endpoint {
+    /// Whether it has ports, unlike a Unix socket.
+    #[must_use]
+    pub fn has_port(&self) -> bool {
+        matches!(self, Self::Loopback | Self::Host { .. })
+    }
+}
+
+impl ListenSpec {
+    /// Loopback, without TLS.
+    pub const LOOPBACK: Self = Self { name: None, endpoint: Endpoint::Loopback, speaks_tls: false };
+
+    /// Its port, or `default`, and which option says it.
+    fn port<'a>(&'a self, default: &'a str) -> (&'a str, PortOption) {
+        match &self.endpoint {
+            Endpoint::Host { port: Some(port), .. } => (port, PortOption::Listen),
+            Endpoint::Host { port: None, .. } | Endpoint::Loopback => (default, PortOption::Port),
+        }
+    }
 }
 
 /// When a silent peer is probed, and when its connection is ended.
@@ -101,32 +196,96 @@ pub struct Sockets {
 /// Sockets that are bound; `listen` has them listen.
 #[derive(Debug)]
 pub struct Listeners {
-    /// By core; each has one for every address.
+    /// What each of the places to listen at is called, and how it speaks.
+    listeners: Arc<[Listener]>,
+    /// By core; each has one for every place.
     sockets: Vec<Vec<Socket>>,
-    addresses: Vec<SocketAddr>,
+    places: Vec<Place>,
     backlog: i32,
 }
 
+/// A bound address.
+#[derive(Clone, Debug)]
+struct Place {
+    /// The place in `Listeners::listeners`.
+    listener: u16,
+    address: SocketAddr,
+    option: PortOption,
+    speaks_tls: bool,
+}
+
+/// As the log names it: `127.0.0.1:4730`, or `tls:127.0.0.1:4731`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.speaks_tls { "tls:" } else { "" };
+        write!(f, "{prefix}{}", self.address)
+    }
+}
+
+/// A socket to accept from.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket {
+    /// The place in `Listeners::describe`.
+    pub(crate) listener: u16,
+    pub(crate) socket: TcpListener,
+}
+
 impl Listeners {
-    /// Binds every address of `host`; without a host loopback of both families. The port is a
-    /// number or a service's name; 0 lets the kernel choose. The kernel refuses connections until
-    /// `listen`.
+    /// Binds every address of each spec. `port` is that of the specs without one: a number or a
+    /// service's name; 0 lets the kernel choose. The kernel refuses connections until `listen`.
     ///
     /// # Errors
-    /// `ListenError` if the host is unknown, or an address can't be bound. Without a host, loopback
-    /// of IPv4 is enough where there is no IPv6.
-    pub fn open(host: Option<&str>, port: &str, options: &Sockets) -> Result<Self, ListenError> {
-        let addresses = resolve(host, port)?;
-        let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
-        let mut tries_left = if is_chosen_by_kernel { EPHEMERAL_TRIES } else { 1 };
-        let bind = || bind_all(&addresses, host.is_none(), options);
-        loop {
-            tries_left -= 1;
-            match if is_chosen_by_kernel { bind() } else { retry_while_taken(bind) } {
-                Err(ListenError::Taken(_)) if tries_left > 0 => {}
-                result => return result,
-            }
+    /// `ListenError` if a host is unknown, or an address can't be bound.
+    pub fn open(specs: &[ListenSpec], port: &str, options: &Sockets) -> Result<Self, ListenError> {
+        let describe =
+            |spec: &ListenSpec| Listener { name: spec.name.clone(), speaks_tls: spec.speaks_tls };
+        let mut listeners = Self {
+            listeners: specs.iter().map(describe).collect(),
+            sockets: (0..options.cores).map(|_| Vec::new()).collect(),
+            places: Vec::new(),
+            backlog: i32::try_from(options.backlog).unwrap_or(i32::MAX),
+        };
+        for (at, spec) in specs.iter().enumerate() {
+            let listener = u16::try_from(at).map_err(|_| ListenError::TooMany)?;
+            listeners.bind(listener, spec, port, options)?;
         }
+        Ok(listeners)
+    }
+
+    /// Binds the addresses of a spec.
+    fn bind(
+        &mut self,
+        listener: u16,
+        spec: &ListenSpec,
+        port: &str,
+        options: &Sockets,
+    ) -> Result<(), ListenError> {
+        let (port, option) = spec.port(port);
+        let addresses = resolve(&spec.endpoint, port, option)?;
+        let is_double = |address: &&SocketAddr| {
+            address.port() != 0 && self.places.iter().any(|place| place.address == **address)
+        };
+        if let Some(&address) = addresses.iter().find(is_double) {
+            return Err(ListenError::Twice(spec.name.clone().unwrap_or_default(), address));
+        }
+        if self.places.len() + addresses.len() > SOCKETS_MAX {
+            return Err(ListenError::TooMany);
+        }
+        let is_default = spec.endpoint == Endpoint::Loopback;
+        for (sockets, address) in bind_host(&addresses, is_default, option, options)? {
+            for (of_core, socket) in self.sockets.iter_mut().zip(sockets) {
+                of_core.push(socket);
+            }
+            let speaks_tls = spec.speaks_tls;
+            self.places.push(Place { listener, address, option, speaks_tls });
+        }
+        Ok(())
+    }
+
+    /// The listeners, as the shards know them.
+    #[must_use]
+    pub fn describe(&self) -> Arc<[Listener]> {
+        Arc::clone(&self.listeners)
     }
 
     /// Listens on all sockets.
@@ -135,11 +294,11 @@ impl Listeners {
     /// `ListenError` if another process listens there by now.
     pub fn listen(&self) -> Result<(), ListenError> {
         for sockets in &self.sockets {
-            for (socket, &address) in sockets.iter().zip(&self.addresses) {
+            for (socket, &Place { address, option, .. }) in sockets.iter().zip(&self.places) {
                 retry_while_taken(|| {
                     socket.listen(self.backlog).map_err(|cause| match is_taken(&cause) {
-                        true => ListenError::Taken(address),
-                        false => ListenError::Other { address, cause },
+                        true => ListenError::Taken(address, option),
+                        false => ListenError::Other { address, option, cause },
                     })
                 })?;
             }
@@ -171,55 +330,77 @@ impl Listeners {
         Ok(())
     }
 
-    /// The addresses they are bound to, with the ports that the kernel chose.
+    /// What they are bound to, with the ports that the kernel chose, as the log names it.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn places(&self) -> Vec<String> {
+        self.places.iter().map(ToString::to_string).collect()
     }
 
-    /// Logs where they listen.
-    pub fn log_addresses(&self) {
-        for address in &self.addresses {
-            info!("listening on {address}");
+    /// Logs where they listen. `asks_peers`: an access list says what peers may do.
+    pub(crate) fn log_places(&self, asks_peers: bool) {
+        for place in &self.places {
+            info!("listening on {place}");
         }
-        if let Some(open) = self.addresses.iter().find(|address| !address.ip().is_loopback()) {
-            warn!(
-                "{open} can be reached from other hosts and nothing here asks who they are: \
-                 keep it behind a firewall, listen on loopback, or name an access list with \
-                 --access-file"
-            );
+        if asks_peers {
+            return;
+        }
+        let is_open = |place: &&Place| !place.address.ip().is_loopback();
+        let mut warned = None;
+        for open in self.places.iter().filter(is_open) {
+            if warned.replace(open.listener) != Some(open.listener) {
+                warn!(
+                    "{open} can be reached from other hosts and nothing here asks who they are: \
+                     keep it behind a firewall, listen on loopback, or name an access list with \
+                     --access-file"
+                );
+            }
         }
     }
 
     /// The sockets, by core.
-    pub(crate) fn into_sockets(self) -> Vec<Vec<TcpListener>> {
-        let of_core = |sockets: Vec<Socket>| sockets.into_iter().map(TcpListener::from).collect();
-        self.sockets.into_iter().map(of_core).collect()
+    pub(crate) fn into_sockets(self) -> Vec<Vec<ListeningSocket>> {
+        let Self { sockets, places, .. } = self;
+        let numbered = |(socket, place): (Socket, &Place)| ListeningSocket {
+            listener: place.listener,
+            socket: socket.into(),
+        };
+        let of_core = |sockets: Vec<Socket>| sockets.into_iter().zip(&places).map(numbered);
+        sockets.into_iter().map(|sockets| of_core(sockets).collect()).collect()
     }
 }
 
-/// Refuses a port that is neither a number nor a known name. Opens no socket and resolves no host.
+/// Refuses a port that is neither a number nor a known name, of a spec or, for those without one,
+/// `port`. Opens no socket and resolves no host.
 ///
 /// # Errors
 /// `ListenError::Port`.
-pub fn check_port(port: &str) -> Result<(), ListenError> {
-    look_up(None, port, 0).map(drop).map_err(|_| ListenError::Port(port.to_owned()))
+pub fn check_ports(specs: &[ListenSpec], port: &str) -> Result<(), ListenError> {
+    check_port(port, PortOption::Port)?;
+    specs.iter().map(|spec| spec.port(port)).try_for_each(|(port, it)| check_port(port, it))
+}
+
+fn check_port(port: &str, option: PortOption) -> Result<(), ListenError> {
+    look_up(None, port, 0)
+        .map(drop)
+        .map_err(|_| ListenError::Port { port: port.to_owned(), option })
 }
 
 /// All addresses of a host and a port, both of which may be names; IPv4 first.
-fn resolve(host: Option<&str>, port: &str) -> Result<Vec<SocketAddr>, ListenError> {
-    check_port(port)?;
-    // Brackets, as in "[::1]:4730", are accepted here, too.
-    let bare = |host: &'_ str| {
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        inner.unwrap_or(host).to_owned()
-    };
+fn resolve(
+    endpoint: &Endpoint,
+    port: &str,
+    option: PortOption,
+) -> Result<Vec<SocketAddr>, ListenError> {
+    check_port(port, option)?;
     // Without a host, getaddrinfo(3) gives loopback, or with AI_PASSIVE every address.
-    let flags = if host.is_some() { libc::AI_PASSIVE } else { 0 };
-    let name = host.filter(|host| !host.is_empty()).map(bare);
-    let found = look_up(name.as_deref(), port, flags);
-    let mut addresses = found.map_err(|cause| ListenError::Host {
-        host: name.unwrap_or_else(|| "loopback".to_owned()),
+    let (name, flags) = match endpoint {
+        Endpoint::Loopback => (None, 0),
+        Endpoint::Host { host, .. } => {
+            (Some(host.as_str()).filter(|host| !host.is_empty()), libc::AI_PASSIVE)
+        }
+    };
+    let mut addresses = look_up(name, port, flags).map_err(|cause| ListenError::Host {
+        host: name.unwrap_or("loopback").to_owned(),
         cause,
     })?;
     addresses.sort_unstable();
@@ -235,33 +416,49 @@ fn look_up(host: Option<&str>, port: &str, flags: i32) -> std::io::Result<Vec<So
 
 /// Repeats an attempt while the port is taken, for a while.
 fn retry_while_taken<T>(attempt: impl FnMut() -> Result<T, ListenError>) -> Result<T, ListenError> {
-    retry(|error| matches!(error, ListenError::Taken(_)), attempt)
+    retry(|error| matches!(error, ListenError::Taken(..)), attempt)
+}
+
+/// Sockets for each core, and the address that they are bound to.
+type Bound = (Vec<Socket>, SocketAddr);
+
+/// Binds all addresses of a host to the same port. `is_default`: IPv6 may be missing.
+fn bind_host(
+    addresses: &[SocketAddr],
+    is_default: bool,
+    option: PortOption,
+    options: &Sockets,
+) -> Result<Vec<Bound>, ListenError> {
+    let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
+    let mut tries_left = if is_chosen_by_kernel { EPHEMERAL_TRIES } else { 1 };
+    let bind = || bind_all(addresses, is_default, option, options);
+    loop {
+        tries_left -= 1;
+        match if is_chosen_by_kernel { bind() } else { retry_while_taken(bind) } {
+            Err(ListenError::Taken(..)) if tries_left > 0 => {}
+            result => return result,
+        }
+    }
 }
 
 fn bind_all(
     addresses: &[SocketAddr],
     is_default: bool,
+    option: PortOption,
     options: &Sockets,
-) -> Result<Listeners, ListenError> {
-    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    let sockets = (0..options.cores).map(|_| Vec::new()).collect();
-    let mut listeners = Listeners { sockets, addresses: Vec::new(), backlog };
+) -> Result<Vec<Bound>, ListenError> {
+    let mut all: Vec<Bound> = Vec::new();
     for &address in addresses {
         let mut address = address;
-        if let Some(first) = listeners.addresses.first() {
+        if let Some((_, first)) = all.first() {
             address.set_port(first.port());
         }
         match bind_cores(address, options) {
-            Ok((sockets, bound)) => {
-                for (of_core, socket) in listeners.sockets.iter_mut().zip(sockets) {
-                    of_core.push(socket);
-                }
-                listeners.addresses.push(bound);
-            }
+            Ok(bound) => all.push(bound),
             Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {}
-            Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address)),
+            Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address, option)),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
-                return Err(ListenError::Permission(address));
+                return Err(ListenError::Permission(address, option));
             }
             Err(cause) if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 return Err(ListenError::Descriptors(address));
@@ -269,10 +466,10 @@ fn bind_all(
             Err(cause) if cause.kind() == ErrorKind::AddrNotAvailable => {
                 return Err(ListenError::NotLocal(address));
             }
-            Err(cause) => return Err(ListenError::Other { address, cause }),
+            Err(cause) => return Err(ListenError::Other { address, option, cause }),
         }
     }
-    Ok(listeners)
+    Ok(all)
 }
 
 fn is_taken(cause: &std::io::Error) -> bool {
@@ -280,10 +477,7 @@ fn is_taken(cause: &std::io::Error) -> bool {
 }
 
 /// A socket for each core, all at one address: the kernel distributes connections over them.
-fn bind_cores(
-    address: SocketAddr,
-    options: &Sockets,
-) -> std::io::Result<(Vec<Socket>, SocketAddr)> {
+fn bind_cores(address: SocketAddr, options: &Sockets) -> std::io::Result<Bound> {
     // With SO_REUSEPORT, binding succeeds although another server with the option has the port. So
     // the first attempt is made without it.
     let (exclusive, bound) = bind(address, false, options)?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, fork, setsid};
+use nix::unistd::{ForkResult, Uid, User, fork, setsid};
 use thiserror::Error;
 
 /// Mode of the pid file: every user may read it.
@@ -66,6 +66,13 @@ pub fn allow_core_dumps() {
         // The server runs without them, too.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
+}
+
+/// The name of a user by its number; `None` if it has none, or it can't be looked up.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<Box<str>> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map(|user| user.name.into())
 }
 
 /// The child's end of going to the background.

@@ -239,7 +239,8 @@ fn who(value: &Value<'_>, conditions: Conditions) -> Result<Who, Misplaced> {
             }
             "certificate" if !conditions.asks_for_certificates => {
                 let sentence = "no listener asks peers for certificates, so the rule would match \
-                                none: leave the key certificate out";
+                                none: set --ssl-client-certificates, or leave the key \
+                                certificate out";
                 return Err((key.span().start, sentence.to_owned()));
             }
             "certificate" => {

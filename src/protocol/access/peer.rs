@@ -97,7 +97,8 @@ impl Peer {
 
 impl Certificate {
     /// What replies and the log call its owner.
-    fn name(&self) -> Option<String> {
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
         let first = |kind: &str, names: &[Box<str>]| {
             names.first().map(|name| format!("{kind}:{}", name.escape_default()))
         };

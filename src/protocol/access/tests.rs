@@ -209,8 +209,8 @@ fn mistakes_name_their_line_and_what_was_meant() {
     let certificate = "[[rule]]\n\nwho = { certificate = [\"cn:x\"] }\nmay = [\"work\"]";
     assert_eq!(
         parse(certificate, Conditions::default()).unwrap_err().to_string(),
-        "3: no listener asks peers for certificates, so the rule would match none: leave the key \
-         certificate out"
+        "3: no listener asks peers for certificates, so the rule would match none: set \
+         --ssl-client-certificates, or leave the key certificate out"
     );
     assert!(parse(certificate, CERTIFICATES).is_ok());
     assert_eq!(parse("", CERTIFICATES).unwrap().rules(), [], "it refuses everything");

@@ -8,7 +8,6 @@
 //! no list stops its core; a row shows the state at the time when it is written.
 
 use std::io::Write;
-use std::net::SocketAddr;
 
 use super::columns::{age, moment, name, number, numbers, text};
 use crate::engine::function::Function;
@@ -16,6 +15,7 @@ use crate::engine::handle::Handles;
 use crate::engine::job::{Job, State};
 use crate::engine::{ConnId, DuePass, Engine, FunctionId, JobId, Now};
 use crate::protocol::access::{Permissions, Right};
+use crate::protocol::peer_address::PeerAddress;
 use crate::protocol::session::Session;
 
 /// Rows of a list that are written before other connections are served.
@@ -80,8 +80,8 @@ pub struct ConnectionRow<'a> {
     pub conn: ConnId,
     /// A number that is unique in the server: the descriptor, or the driver's substitute for it.
     pub fd: i32,
-    /// Address and port of the peer.
-    pub peer: SocketAddr,
+    /// Where it comes from.
+    pub peer: PeerAddress,
     /// Its client id, and since when it is there.
     pub session: &'a Session,
     /// Functions of other cores that it is registered for.
@@ -257,7 +257,11 @@ impl Listing {
                         break;
                     }
                     // Writing to memory can't fail.
-                    let _ = write!(out, "{} {} ", row.fd, row.peer.ip());
+                    let _ = match row.peer.ip() {
+                        Some(address) => write!(out, "{} {address} ", row.fd),
+                        // Programs that read this list may take a colon for the end of the id.
+                        None => write!(out, "{} unix ", row.fd),
+                    };
                     text(out, &[row.session.id(), b" :"]);
                     let functions = source.engine.functions_of(row.conn);
                     for function in functions.chain(row.functions_elsewhere) {

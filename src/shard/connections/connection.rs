@@ -8,6 +8,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::transport::Transport;
 use crate::protocol::session::Session;
 use crate::shard::access::Access;
 use crate::shard::cores::Core;
@@ -45,6 +46,8 @@ pub(in crate::shard) enum EndReason {
     HostGone,
     Malformed,
     Tls,
+    Handshake,
+    Certificate,
     Unread,
 }
 
@@ -57,6 +60,8 @@ impl EndReason {
             Self::HostGone => "the peer's host is gone",
             Self::Malformed => "malformed bytes",
             Self::Tls => "a TLS handshake on a port without TLS",
+            Self::Handshake => "its TLS handshake failed",
+            Self::Certificate => "its certificate isn't accepted any more",
             Self::Unread => "too much unread output",
         }
     }
@@ -69,6 +74,8 @@ pub(in crate::shard) struct Connection {
     pub(super) session: Session,
     /// What the access list says of it; `None` without a list.
     pub(in crate::shard) access: Option<Box<Access>>,
+    /// What is between its bytes and its frames.
+    pub(in crate::shard) transport: Transport,
     pub(super) inbound: Inbound,
     pub(super) outbox: Outbox,
     /// Tells it from earlier connections of its number.
@@ -106,6 +113,7 @@ impl Connection {
             origin,
             session,
             access: None,
+            transport: Transport::default(),
             inbound: Inbound::default(),
             outbox: Outbox::default(),
             generation,
@@ -127,7 +135,7 @@ impl Connection {
 
     /// The proxy of a connection that came in on another core.
     pub(in crate::shard) fn proxy(from: Core, key: ConnKey) -> Self {
-        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into() };
+        let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into(), listener: 0 };
         let connection = Self::new(origin, Session::of_proxy(None, false), key.generation);
         Self { proxy_for: Some((from, key)), ..connection }
     }
@@ -209,7 +217,7 @@ impl Connection {
     pub(in crate::shard) fn intake(&self) -> Intake {
         match self.closing {
             Closing::Now => Intake::Close,
-            Closing::Flushing if self.outbox.is_empty() => Intake::Close,
+            Closing::Flushing if self.is_flushed() => Intake::Close,
             Closing::Flushing => Intake::Pause,
             Closing::No if self.migration != Migration::No => {
                 // Its peer may read only when it has said all.
@@ -217,9 +225,32 @@ impl Connection {
                 self.migration.intake(self.outbox.is_empty(), may_read)
             }
             Closing::No if self.paused || self.ended => Intake::Pause,
-            Closing::No if self.inbound.wants_direct() => Intake::Direct,
+            Closing::No if self.inbound.wants_direct() && self.transport.is_plain() => {
+                Intake::Direct
+            }
             Closing::No => Intake::Read,
         }
+    }
+
+    /// Whether nothing is left that has to leave before it is closed.
+    #[inline]
+    fn is_flushed(&self) -> bool {
+        self.outbox.is_empty() && self.transport.is_flushed()
+    }
+
+    /// Whether there is something to send.
+    #[inline]
+    pub(in crate::shard) fn has_output(&self) -> bool {
+        match self.transport.is_plain() {
+            true => self.outbox.has_chunks(),
+            false => self.transport.has_records(&self.outbox, self.is_closing()),
+        }
+    }
+
+    /// Whether it ends once everything has left.
+    #[inline]
+    pub(in crate::shard) fn is_closing(&self) -> bool {
+        self.closing == Closing::Flushing
     }
 
     /// Whether the driver is to look at it when everything has left.

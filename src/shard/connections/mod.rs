@@ -10,9 +10,12 @@
 //! is taken out (`take_inbound`).
 
 mod connection;
+mod transport;
 
 pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
+use self::transport::Sealing;
+pub(in crate::shard) use self::transport::Transport;
 use crate::engine::ConnId;
 use crate::engine::table::Table;
 use crate::protocol::session::Session;
@@ -21,6 +24,7 @@ use crate::shard::remote::message::{ConnKey, HomeConnId};
 use crate::shard::remote::state::RemoteState;
 use crate::wire::inbound::Inbound;
 use crate::wire::outbox::{Chunk, Outbox, Slot};
+use crate::wire::tls::TLS_CONNECTION_BYTES;
 
 /// Connections and proxies by number.
 #[derive(Clone, Debug)]
@@ -42,6 +46,9 @@ pub(in crate::shard) struct Connections {
     slots: usize,
     /// Memory of what connections know of other cores.
     remote_bytes: usize,
+    /// Connections that speak TLS.
+    with_tls: usize,
+    sealing: Sealing,
 }
 
 impl Connections {
@@ -58,6 +65,8 @@ impl Connections {
             outbox_bytes: 0,
             slots: 0,
             remote_bytes: 0,
+            with_tls: 0,
+            sealing: Sealing::default(),
         }
     }
 
@@ -95,6 +104,12 @@ impl Connections {
         self.remote_bytes
     }
 
+    /// Memory of keys and buffers of connections that speak TLS.
+    #[inline]
+    pub(in crate::shard) fn tls_bytes(&self) -> usize {
+        self.with_tls * TLS_CONNECTION_BYTES
+    }
+
     /// A generation that no earlier connection of this core has had, but for one of long ago.
     pub(in crate::shard) fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
@@ -121,6 +136,11 @@ impl Connections {
     #[inline]
     pub(in crate::shard) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
         self.table.get_mut(conn)
+    }
+
+    /// Numbers below this one may have connections; all others have none.
+    pub(in crate::shard) fn places(&self) -> u32 {
+        self.table.places()
     }
 
     /// The connections whose socket this core has, with their numbers.
@@ -178,12 +198,46 @@ impl Connections {
         self.table[conn].outbox.take()
     }
 
+    /// The same of a connection that speaks TLS. `look` sees what is sealed.
+    pub(in crate::shard) fn take_records(
+        &mut self,
+        conn: ConnId,
+        look: impl FnMut(&Chunk),
+    ) -> Option<(Chunk, bool)> {
+        let connection = &mut self.table[conn];
+        let is_closing = connection.is_closing();
+        let Connection { transport, outbox, .. } = connection;
+        self.outbox_bytes -= outbox.bytes();
+        let records = transport.seal_next(outbox, &mut self.sealing, is_closing, look);
+        self.outbox_bytes += outbox.bytes();
+        Some((records?, transport.has_records(outbox, is_closing)))
+    }
+
+    /// Puts another transport in the place of a connection's. Returns the earlier one.
+    pub(in crate::shard) fn replace_transport(
+        &mut self,
+        conn: ConnId,
+        transport: Transport,
+    ) -> Transport {
+        self.with_tls += usize::from(!transport.is_plain());
+        let earlier = std::mem::replace(&mut self.table[conn].transport, transport);
+        self.with_tls -= usize::from(!earlier.is_plain());
+        earlier
+    }
+
     /// A chunk has been sent whole. Returns its connection.
     #[inline]
     pub(in crate::shard) fn sent(&mut self, conn: ConnId, chunk: Chunk) -> &mut Connection {
-        self.outbox_bytes -= chunk.as_ref().len();
+        let counted = chunk.counted_bytes();
+        self.outbox_bytes -= counted;
         let connection = &mut self.table[conn];
-        connection.outbox.sent(chunk);
+        match chunk {
+            Chunk::Records { bytes, .. } => {
+                connection.outbox.count_sent(counted);
+                self.sealing.reuse(bytes);
+            }
+            chunk => connection.outbox.sent(chunk),
+        }
         connection
     }
 
@@ -336,6 +390,7 @@ impl Connections {
         self.slots += connection.outbox.held();
         self.remote_bytes += connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies += usize::from(!connection.is_local());
+        self.with_tls += usize::from(!connection.transport.is_plain());
     }
 
     fn subtract(&mut self, connection: &Connection) {
@@ -344,6 +399,7 @@ impl Connections {
         self.slots -= connection.outbox.held();
         self.remote_bytes -= connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies -= usize::from(!connection.is_local());
+        self.with_tls -= usize::from(!connection.transport.is_plain());
     }
 }
 

@@ -17,7 +17,7 @@ use super::migration::{HandOver, MigratingConnection, Migration, Step};
 use crate::engine::{ConnId, Now};
 use crate::protocol::session::Session;
 use crate::shard::Shard;
-use crate::shard::connections::Closing;
+use crate::shard::connections::{Closing, Transport};
 use crate::shard::cores::Core;
 use crate::wire::Response;
 
@@ -97,6 +97,7 @@ impl Shard {
         let inbound = self.connections.take_inbound(conn);
         self.outgoing.count_detached(inbound.held_bytes());
         let remote = self.connections.take_remote(conn);
+        let transport = self.connections.replace_transport(conn, Transport::default());
         let connection = self.connections.remove(conn);
         debug_assert!(connection.outbox().is_empty(), "its peer is to have it before");
         // With functions of other cores, this core's engine isn't told everything.
@@ -107,7 +108,8 @@ impl Shard {
         debug!(conn = conn.number(), peer = %origin.peer, "moved");
         self.counters.departed += 1;
         let session = connection.into_session();
-        MigratingConnection { key, origin, session, inbound, rest, ended, interest: None }
+        let interest = None;
+        MigratingConnection { key, origin, session, transport, inbound, rest, ended, interest }
     }
 
     /// A connection can't be handed over: it goes on where it is, and never moves to its jobs.
@@ -179,7 +181,8 @@ impl Shard {
             Some(_) => return self.attach_offloaded(from, migrating, now),
             None => migrating,
         };
-        let MigratingConnection { key, origin, session, inbound, rest, ended, .. } = migrating;
+        let MigratingConnection { key, origin, session, transport, inbound, rest, ended, .. } =
+            migrating;
         let conn = self.proxy(from, key);
         self.proxies[from].remove(&key.conn);
         self.engine.mark_local(conn);
@@ -194,6 +197,7 @@ impl Shard {
         connection.arrived = arrived;
         connection.ended = ended;
         self.connections.replace_session(conn, session);
+        self.connections.replace_transport(conn, transport);
         self.outgoing.count_attached(inbound.held_bytes());
         self.connections.return_inbound(conn, inbound);
         // The proxy hears of a worker's sleep only while it has functions here.
@@ -205,6 +209,7 @@ impl Shard {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);
         }
+        self.verify_again(conn, now);
         self.admit(conn);
         self.connections.resume(conn);
         debug!(conn = conn.number(), from, peer = %origin.peer, fd = origin.fd, "moved in");

@@ -11,7 +11,6 @@
 //! moves.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,9 +18,11 @@ use bytes::Bytes;
 use crate::engine::{ConnId, Id, Status};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::denials::Refused;
 use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
+use crate::wire::tls::TlsServer;
 use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
 
 /// A connection's number at its home, as other cores know it: no index of theirs.
@@ -79,8 +80,8 @@ pub enum Message {
     Introduced {
         /// The connection.
         key: ConnKey,
-        /// Its peer's address and port.
-        peer: SocketAddr,
+        /// Its peer.
+        peer: PeerAddress,
         /// Its client id.
         id: Option<Box<[u8]>>,
         /// What the access list says of it; `None` without a list.
@@ -161,6 +162,8 @@ pub enum Message {
     },
     /// To every core: the access list from now on.
     Access(Arc<AccessList>),
+    /// Files of TLS that were read anew.
+    Tls(Arc<TlsServer>),
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
         /// The number of the fan_out at the sender.
@@ -297,6 +300,7 @@ impl Message {
                     ..
                 }
                 | Self::Access(_)
+                | Self::Tls(_)
                 | Self::Answer { answer: Answer::Status(_), .. }
                 | Self::Grab { .. }
                 | Self::Sleep(_)

@@ -9,6 +9,7 @@
 
 use crate::engine::ConnId;
 use crate::protocol::session::Session;
+use crate::shard::connections::Transport;
 use crate::shard::cores::Core;
 use crate::shard::driver::{Intake, Origin};
 use crate::shard::remote::message::{ConnKey, Rest};
@@ -154,6 +155,7 @@ pub struct MigratingConnection {
     pub(in crate::shard) key: ConnKey,
     pub(in crate::shard) origin: Origin,
     pub(in crate::shard) session: Session,
+    pub(in crate::shard) transport: Transport,
     pub(in crate::shard) inbound: Inbound,
     pub(in crate::shard) rest: Rest,
     /// The peer will send nothing more.

@@ -18,7 +18,7 @@ use super::state::RemoteState;
 use crate::engine::{ConnId, Now};
 use crate::protocol::session::Session;
 use crate::shard::Shard;
-use crate::shard::connections::{Closing, Connection};
+use crate::shard::connections::{Closing, Connection, Transport};
 use crate::shard::cores::Core;
 
 /// Connections that are still to be offloaded.
@@ -128,6 +128,7 @@ impl Shard {
         let id = self.connections[conn].session().client_id().map(Box::from);
         let proxy = Session::of_proxy(id, exceptions);
         let session = self.connections.replace_session(conn, proxy);
+        let transport = self.connections.replace_transport(conn, Transport::default());
         let connection = &mut self.connections[conn];
         let (origin, ended) = (connection.origin, std::mem::take(&mut connection.ended));
         connection.migration = Migration::Offloaded;
@@ -139,7 +140,8 @@ impl Shard {
         self.offload.awaiting_home += 1;
         self.counters.departed += 1;
         debug!(conn = conn.number(), peer = %origin.peer, to, "offloaded");
-        MigratingConnection { key: placeholder, origin, session, inbound, rest, ended, interest }
+        let key = placeholder;
+        MigratingConnection { key, origin, session, transport, inbound, rest, ended, interest }
     }
 
     /// An offloaded connection has its home elsewhere now: it gets what was kept for it.
@@ -183,7 +185,9 @@ impl Shard {
         migrating: MigratingConnection,
         now: Now,
     ) -> ConnId {
-        let MigratingConnection { origin, session, inbound, rest, ended, interest, .. } = migrating;
+        let MigratingConnection {
+            origin, session, transport, inbound, rest, ended, interest, ..
+        } = migrating;
         let Some(RemoteInterest { proxy, functions, ready }) = interest else {
             unreachable!("`attach` has looked");
         };
@@ -195,6 +199,7 @@ impl Shard {
         let mut connection =
             Connection::new(origin, session, generation).offloaded(inbound, remote);
         (connection.arrived, connection.ended) = (self.counters.arrived(), ended);
+        connection.transport = transport;
         let conn = self.connections.insert(connection);
         self.engine.connect(conn);
         if is_multi_core {
@@ -206,6 +211,7 @@ impl Shard {
         }
         let rest = if is_multi_core { rest } else { Rest::Awake };
         let key = self.connections.key(conn);
+        self.verify_again(conn, now);
         self.admit(conn);
         let access = self.permissions(conn);
         self.outgoing.send(owner, Message::Offloaded { proxy, key, rest, access });

@@ -72,6 +72,7 @@ impl Shard {
                 self.engine.revoke(conn, &function);
             }
             Message::Access(list) => self.use_access_list(list, now),
+            Message::Tls(server) => self.use_tls(server),
             Message::Line { key, slot, line } => {
                 let mut packets = PacketBatch::default();
                 let conn = self.proxy(from, key);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
 use crate::protocol::access::{Conditions, Right, parse};
+use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 
 /// Where the peer under test comes from.
 const OTHER: &str = "10.1.2.3";
@@ -28,30 +29,38 @@ enum Rig {
 impl Rig {
     fn new(cores: usize, rules: &str) -> Self {
         let list = list(rules);
-        let listener = Some("10.9.9.9".into());
+        let listener = |name: &str| Listener { name: Some(name.into()), speaks_tls: false };
+        // By TCP, and by Unix sockets.
+        let listeners: Arc<[Listener]> = [listener("10.9.9.9"), listener("unix:/g.sock")].into();
+        let user_name = |uid| (uid == 33).then(|| "www-data".into());
         if cores == 1 {
-            let settings = Settings { connections_max: 100, listener, ..settings() };
+            let settings = Settings { connections_max: 100, listeners, user_name, ..settings() };
             let mut desk = Desk::new(settings);
             desk.shard.set_access_list(&list, desk.now);
             return Self::One(Box::new(desk));
         }
         let mut cluster = Cluster::new(Durability::None, 1);
         for shard in &mut cluster.shards {
-            shard.settings.listener.clone_from(&listener);
+            shard.settings.listeners = Arc::clone(&listeners);
+            shard.settings.user_name = user_name;
         }
         cluster.shards[0].set_access_list(&list, cluster.now);
         cluster.settle();
         Self::Several(Box::new(cluster))
     }
 
-    fn connect(&mut self, core: usize, address: &str) -> Peer {
-        let address: IpAddr = address.parse().unwrap();
+    /// A connection from an address, or from a user by its number.
+    fn connect(&mut self, core: usize, from: &str) -> Peer {
+        let (peer, listener) = match from.parse::<IpAddr>() {
+            Ok(address) => (PeerAddress::from((address, 4001)), 0),
+            Err(_) => (UnixPeer { uid: from.parse().unwrap(), gid: 1, pid: 1 }.into(), 1),
+        };
         match self {
             Self::One(desk) => {
-                let origin = Origin { fd: 9, peer: (address, 4001).into() };
+                let origin = Origin { fd: 9, peer, listener };
                 (0, desk.shard.connect(origin, desk.now).unwrap())
             }
-            Self::Several(cluster) => cluster.connect_from(core, address),
+            Self::Several(cluster) => cluster.connect_by(core, peer, listener),
         }
     }
 
@@ -70,6 +79,15 @@ impl Rig {
         }
     }
 
+    /// What replies call a peer.
+    fn name(&self, (core, conn): Peer) -> String {
+        let shard = match self {
+            Self::One(desk) => &desk.shard,
+            Self::Several(cluster) => &cluster.shards[core],
+        };
+        shard.permissions(conn).unwrap().peer().to_owned()
+    }
+
     fn line(&mut self, peer: Peer, line: &str) -> String {
         String::from_utf8(self.ask(peer, format!("{line}\n").as_bytes())).unwrap()
     }
@@ -80,8 +98,8 @@ impl Rig {
     }
 }
 
-fn denied(right: &str, function: &str) -> Vec<u8> {
-    let text = format!("{OTHER} may not {right} {function}");
+fn denied(rig: &Rig, peer: Peer, right: &str, function: &str) -> Vec<u8> {
+    let text = format!("{} may not {right} {function}", rig.name(peer));
     response(Command::Error, &[b"PERMISSION_DENIED", text.as_bytes()], b"")
 }
 
@@ -105,7 +123,7 @@ fn answers(rig: &mut Rig, peer: Peer, line: &str, function: &str) -> bool {
         text.rsplit('+').next().unwrap_or_default().trim_end()
     };
     let named = if function.is_empty() { String::new() } else { format!("+{function}") };
-    let refusal = format!("ERR PERMISSION_DENIED {OTHER}+may+not+{right}{named}\r\n");
+    let refusal = format!("ERR PERMISSION_DENIED {}+may+not+{right}{named}\r\n", rig.name(peer));
     assert_eq!(text.contains("PERMISSION_DENIED"), text == refusal, "{line}: {text}");
     text != refusal
 }
@@ -119,7 +137,7 @@ fn new_job(rig: &mut Rig, root: Peer, function: &str) -> Vec<u8> {
 const PROBES: [(&[Right], &str, Probe); 14] = [
     (&[Right::Submit], "submit", |rig, _, peer, function| {
         let reply = rig.submit(peer, function);
-        assert!(reply == denied("submit", function) || reply[7] == 8, "{reply:?}");
+        assert!(reply == denied(rig, peer, "submit", function) || reply[7] == 8, "{reply:?}");
         reply[7] == 8
     }),
     (&[Right::Submit], "reduce", |rig, root, peer, function| {
@@ -127,7 +145,7 @@ const PROBES: [(&[Right], &str, Probe); 14] = [
         let arguments: [&[u8]; 4] = [b"open", b"", function.as_bytes(), b""];
         let reply = rig.ask(peer, &packet(Command::SubmitReduceJobBackground, &arguments, b"x"));
         rig.line(root, "drop function open");
-        assert!(reply == denied("submit", function) || reply[7] == 8, "{reply:?}");
+        assert!(reply == denied(rig, peer, "submit", function) || reply[7] == 8, "{reply:?}");
         reply[7] == 8
     }),
     (&[Right::Work], "work", |rig, root, peer, function| {
@@ -205,12 +223,16 @@ const GLOBAL: [(&[Right], &str); 6] = [
 ];
 
 /// What the peer under test is chosen by, and where it comes from.
-const WHO: [(&str, &str); 5] = [
+const WHO: [(&str, &str); 9] = [
     ("network = [\"10.1.0.0/16\"]", OTHER),
     ("network = [\"10.1.2.3\"]", "::ffff:10.1.2.3"),
     ("network = [\"::ffff:10.0.0.0/104\"]", OTHER),
     ("listener = [\"10.9.9.9\"]", OTHER),
     ("network = [\"10.0.0.0/8\"], listener = [\"10.9.9.9\", \"x\"]", OTHER),
+    ("user = [33]", "33"),
+    ("user = [\"nobody\", \"www-data\"]", "33"),
+    ("user = [34]", "34"),
+    ("user = [\"www-data\"], listener = [\"unix:/g.sock\"]", "33"),
 ];
 
 /// The rules by which the peer may have one right, or none, for some functions or all.
@@ -264,6 +286,22 @@ fn each_right_opens_its_requests_for_its_functions_and_no_others() {
                 assert!(answers(&mut rig, peer, line, ""), "{line} needs no right");
             }
         }
+    }
+}
+
+#[test]
+fn peers_by_unix_sockets_are_called_by_their_users() {
+    let rule = "[[rule]]\nwho = { user = [33, 34] }\nmay = [\"observe\"]\n";
+    let mut rig = Rig::new(3, rule);
+    for (uid, name) in [("33", "user:www-data"), ("34", "user:34")] {
+        let peer = rig.connect(0, uid);
+        assert_eq!(rig.name(peer), name);
+        assert!(rig.line(peer, "workers").contains(" unix - :\n"));
+        assert!(rig.line(peer, "show connections").contains(&format!("\tunix:{uid}\t")));
+        rig.submit(peer, "f");
+        let root = rig.connect(1, "127.0.0.1");
+        let refusals = rig.line(root, "show refusals #");
+        assert!(refusals.contains(&format!("\t{name}\tsubmit\tf\n")), "{refusals}");
     }
 }
 

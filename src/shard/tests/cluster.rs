@@ -11,6 +11,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::engine::function::Durability;
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::{ConnKey, HomeConnId, Message};
 use crate::shard::remote::outgoing::MESSAGES_PAUSE;
@@ -67,7 +68,11 @@ impl Cluster {
 
     pub(super) fn connect_from(&mut self, core: usize, address: IpAddr) -> Peer {
         let port = 4000 + u16::try_from(self.next_fd).unwrap();
-        let origin = Origin { fd: self.next_fd, peer: (address, port).into() };
+        self.connect_by(core, (address, port).into(), 0)
+    }
+
+    pub(super) fn connect_by(&mut self, core: usize, peer: PeerAddress, listener: u16) -> Peer {
+        let origin = Origin { fd: self.next_fd, peer, listener };
         self.next_fd += 1;
         (core, self.shards[core].connect(origin, self.now).unwrap())
     }

@@ -126,7 +126,7 @@ fn cores_under_test(now: Now) -> Vec<CoreUnderTest> {
     let core = |(mailbox, (drain, gauges)): (Mailbox<Message>, (Drain, Gauges))| {
         let cores = Cores { own: mailbox.core(), count: CORES };
         let mut shard = Shard::new(Settings { cores, ..Settings::default() }, now);
-        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into() };
+        let origin = Origin { fd: 9, peer: (Ipv4Addr::LOCALHOST, 4001).into(), listener: 0 };
         let mut peer = || Peer { conn: shard.connect(origin, now).unwrap(), waits: false };
         let (client, worker) = (peer(), peer());
         for function in FUNCTIONS {

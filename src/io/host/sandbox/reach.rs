@@ -92,9 +92,14 @@ impl Reach {
         self.ports.insert(port);
     }
 
-    /// What looking hosts and users up by their names takes.
-    pub fn look_names_up(&mut self) {
+    /// What looking users up takes.
+    pub fn look_users_up(&mut self) {
         self.read.extend(NAMES.map(PathBuf::from));
+    }
+
+    /// What looking hosts up by their names takes.
+    pub fn look_hosts_up(&mut self) {
+        self.look_users_up();
         self.connect(DNS_PORT);
     }
 
@@ -115,7 +120,7 @@ impl Reach {
         self.read_beside.extend(read);
         self.ports.extend(ports);
         if looks_up_hosts {
-            self.look_names_up();
+            self.look_hosts_up();
         }
         if reads_system_roots {
             self.read.extend(ROOTS.map(PathBuf::from));

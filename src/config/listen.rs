@@ -1,0 +1,143 @@
+//! `--listen`: a word in, where to listen out, or what to write instead.
+//!
+//! An error completes the sentence "OPTION can't be VALUE: …". Looks at words only: hosts and
+//! services needn't exist.
+//!
+//! Invariant: a listener's name is the word as it was given.
+
+use std::net::Ipv6Addr;
+
+use super::values;
+use crate::io::{Endpoint, ListenSpec};
+
+/// What TLS is called before `://`.
+const TLS_SCHEMES: [&str; 3] = ["tls", "ssl", "gearmans"];
+
+/// Parses one `--listen`.
+pub(super) fn listen_spec(text: &str) -> Result<ListenSpec, String> {
+    if text.contains(',') {
+        return Err("give each address a --listen of its own, in TOML as a list".to_owned());
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let prefix = if TLS_SCHEMES.contains(&scheme) { "tls:" } else { "" };
+        return Err(format!("write {prefix}{}", rest.trim_end_matches('/')));
+    }
+    let tls = text.strip_prefix("tls:");
+    let (host, port) = host_and_port(tls.unwrap_or(text))?;
+    if tls.is_some() && port.is_none() {
+        return Err(tls_without_port(&host));
+    }
+    let endpoint = Endpoint::Host { host, port };
+    Ok(ListenSpec { name: Some(text.into()), endpoint, speaks_tls: tls.is_some() })
+}
+
+fn tls_without_port(host: &str) -> String {
+    let is_port = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit());
+    let written = match host {
+        "" => "tls:HOST:PORT".to_owned(),
+        port if is_port => format!("tls:HOST:{port}"),
+        address if address.contains(':') => format!("tls:[{address}]:PORT"),
+        host => format!("tls:{host}:PORT"),
+    };
+    format!("write {written}, as --port is for listeners without TLS")
+}
+
+/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, or an address of IPv6 with all its colons.
+fn host_and_port(text: &str) -> Result<(String, Option<String>), String> {
+    let brackets = || "write an address of IPv6 with a port as in [::1]:4730".to_owned();
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or_else(brackets)?;
+        if !is_ipv6(host) {
+            return Err(brackets());
+        }
+        return match rest.strip_prefix(':') {
+            Some(text) => Ok((host.to_owned(), Some(port(text)?))),
+            None if rest.is_empty() => Ok((host.to_owned(), None)),
+            None => Err(brackets()),
+        };
+    }
+    match text.split_once(':') {
+        None => Ok((text.to_owned(), None)),
+        Some((_, rest)) if rest.contains(':') => match is_ipv6(text) {
+            true => Ok((text.to_owned(), None)),
+            false => Err(brackets()),
+        },
+        Some(("", text)) => Err(format!(
+            "write 0.0.0.0:{text} for all addresses of IPv4, [::]:{text} for those of IPv6"
+        )),
+        Some((host, text)) => Ok((host.to_owned(), Some(port(text)?))),
+    }
+}
+
+/// Whether this is an address of IPv6, perhaps with the interface that it belongs to.
+fn is_ipv6(text: &str) -> bool {
+    let (address, interface) = text.split_once('%').unwrap_or((text, "any"));
+    address.parse::<Ipv6Addr>().is_ok() && !interface.is_empty()
+}
+
+fn port(text: &str) -> Result<String, String> {
+    values::port(text).map_err(|reason| format!("{reason}, behind the colon"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_where_to_listen() {
+        for (text, host, port, speaks_tls) in [
+            ("", "", None, false),
+            ("localhost", "localhost", None, false),
+            ("10.0.0.1", "10.0.0.1", None, false),
+            ("10.0.0.1:4731", "10.0.0.1", Some("4731"), false),
+            ("jobs.example.com:gearman", "jobs.example.com", Some("gearman"), false),
+            ("localhost:0", "localhost", Some("0"), false),
+            ("::1", "::1", None, false),
+            ("::", "::", None, false),
+            ("[::1]", "::1", None, false),
+            ("[::1]:4731", "::1", Some("4731"), false),
+            ("fe80::1%eth0", "fe80::1%eth0", None, false),
+            ("[fe80::1%eth0]:1", "fe80::1%eth0", Some("1"), false),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.1", None, false),
+            ("tls:0.0.0.0:4731", "0.0.0.0", Some("4731"), true),
+            ("tls:[::]:4731", "::", Some("4731"), true),
+            ("tls", "tls", None, false),
+        ] {
+            let spec = listen_spec(text).unwrap_or_else(|reason| panic!("{text}: {reason}"));
+            assert_eq!(spec.name.as_deref(), Some(text));
+            let (host, port) = (host.to_owned(), port.map(str::to_owned));
+            assert_eq!(
+                (spec.endpoint, spec.speaks_tls),
+                (Endpoint::Host { host, port }, speaks_tls)
+            );
+        }
+    }
+
+    #[test]
+    fn other_words_are_refused_with_what_to_write() {
+        let no_tls = "as --port is for listeners without TLS";
+        for (text, reason) in [
+            ("a,b", "give each address a --listen of its own, in TOML as a list"),
+            ("tcp://0.0.0.0:4731", "write 0.0.0.0:4731"),
+            ("tcp://0.0.0.0/", "write 0.0.0.0"),
+            ("ssl://h:1", "write tls:h:1"),
+            ("tls:", &format!("write tls:HOST:PORT, {no_tls}")),
+            ("tls:jobs", &format!("write tls:jobs:PORT, {no_tls}")),
+            ("tls:4731", &format!("write tls:HOST:4731, {no_tls}")),
+            ("tls:::1", &format!("write tls:[::1]:PORT, {no_tls}")),
+            ("tls:[::1]", &format!("write tls:[::1]:PORT, {no_tls}")),
+            (":4731", "write 0.0.0.0:4731 for all addresses of IPv4, [::]:4731 for those of IPv6"),
+            ("h:1:2", "write an address of IPv6 with a port as in [::1]:4730"),
+            ("[::1", "write an address of IPv6 with a port as in [::1]:4730"),
+            ("[::1]4731", "write an address of IPv6 with a port as in [::1]:4730"),
+            ("[h]:1", "write an address of IPv6 with a port as in [::1]:4730"),
+            (
+                "h:70266",
+                "give a number from 0 to 65535, or a name of /etc/services, behind the colon",
+            ),
+            ("h:", "give a number from 0 to 65535, or a name of /etc/services, behind the colon"),
+        ] {
+            assert_eq!(listen_spec(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+}
