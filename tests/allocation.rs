@@ -5,13 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
 use std::hint::black_box;
+use std::io::{BufRead as _, Write as _};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use allocation_counter::measure;
 use ringgear::engine::{ConnId, Now};
-use ringgear::shard::{Origin, Service, Settings, Shard};
+use ringgear::shard::{Listener, Origin, Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
+use ringgear::wire::tls::{ClientCertificates, Files, PemFile, TlsServer, Versions};
 use ringgear::wire::{self, Arguments, Command as C, HEADER_BYTES, Magic, Payload, Request};
+use rustls::ClientConnection;
 
 const CYCLES: u64 = 5000;
 
@@ -220,4 +224,116 @@ fn timers_and_leases_that_end_allocate_nothing() {
         server.pass(200);
     });
     assert_eq!(allocations, CYCLES, "one for each job");
+}
+
+/// Client and server of a connection with TLS, after their handshake.
+struct Tls {
+    server: Server,
+    conn: ConnId,
+    client: ClientConnection,
+    records: Vec<u8>,
+    plaintext: Vec<u8>,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |text: String| PemFile { path: "f.pem".to_owned(), text: text.into_bytes() };
+        let files = Files {
+            certificate: file(issued.cert.pem()),
+            key: file(issued.signing_key.serialize_pem()),
+            authorities: None,
+            revocation_lists: Vec::new(),
+            client_certificates: ClientCertificates::Off,
+            versions: Versions::From13,
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(issued.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = Server::new();
+        let settings = Settings {
+            tls: Some(Arc::new(TlsServer::new(&files, None).unwrap())),
+            listeners: [Listener { name: None, speaks_tls: true }].into(),
+            ..Settings::default()
+        };
+        server.shard = Shard::new(settings, server.now);
+        let conn = server.connect();
+        let [records, plaintext] = [(); 2].map(|()| Vec::with_capacity(1 << 16));
+        let mut this = Self { server, conn, client, records, plaintext };
+        while this.client.is_handshaking() || this.client.wants_write() {
+            this.exchange();
+        }
+        this
+    }
+
+    /// Passes on what both have to say.
+    fn exchange(&mut self) {
+        let Self { server: Server { shard, now, .. }, conn, client, records, plaintext } = self;
+        records.clear();
+        while client.wants_write() {
+            client.write_tls(records).unwrap();
+        }
+        shard.received(*conn, records, *now);
+        while let Some(conn) = shard.poll_dirty(*now) {
+            while let Some((chunk, _)) = shard.take(conn) {
+                let mut bytes = chunk.as_ref();
+                while !bytes.is_empty() {
+                    client.read_tls(&mut bytes).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+                shard.sent(conn, chunk, *now);
+            }
+        }
+        plaintext.clear();
+        let mut reader = client.reader();
+        while let Ok(bytes) = reader.fill_buf()
+            && !bytes.is_empty()
+        {
+            plaintext.extend_from_slice(bytes);
+            let used = bytes.len();
+            reader.consume(used);
+        }
+    }
+}
+
+#[test]
+fn with_tls_each_record_is_an_allocation_at_each_end_and_no_more() {
+    let mut tls = Tls::new();
+    let echo = request(C::EchoReq, &[], &[7; 64]);
+    let allocations = warm_allocations(|| {
+        tls.client.writer().write_all(&echo).unwrap();
+        tls.exchange();
+        assert_eq!(tls.plaintext.len(), echo.len());
+    });
+    // The client's two are among them.
+    assert_eq!(allocations, 4 * CYCLES);
+}
+
+/// A peer that says much and never finishes its handshake must not take memory as it likes.
+#[test]
+fn a_handshake_that_does_not_end_takes_little_memory() {
+    let mut tls = Tls::new();
+    let Server { shard, now, .. } = &mut tls.server;
+    let origin = Origin { fd: 4, peer: (Ipv4Addr::LOCALHOST, 4002).into(), listener: 0 };
+    let (shard, now) = (shard, *now);
+    let taken = measure(|| {
+        let conn = shard.connect(origin, now).unwrap();
+        // A ClientHello of 60 KiB, which the library would wait for, in records of 16 KiB.
+        let mut record = vec![22, 3, 1, 0x40, 0];
+        record.resize(5 + (16 << 10), 0);
+        for first in [true].into_iter().chain(std::iter::repeat_n(false, 1000)) {
+            record[5..9].copy_from_slice(if first { &[1, 0, 0xf0, 0] } else { &[0; 4] });
+            shard.received(conn, &record, now);
+        }
+    });
+    let (kept, most) = (taken.bytes_current, taken.bytes_max);
+    // For a moment its buffer is there twice, as it grows.
+    assert!(kept <= 64 << 10 && most <= 96 << 10, "{kept} bytes, {most} for a moment");
 }

@@ -88,6 +88,9 @@ impl Shard {
     /// Handles records of a connection that speaks TLS.
     #[inline(never)]
     pub(super) fn received_records(&mut self, conn: ConnId, records: &[u8], now: Now) {
+        if self.connections[conn].closing != Closing::No {
+            return;
+        }
         let Some(mut tls) = self.connections[conn].transport.take_records() else { return };
         let first = records.first().filter(|_| !tls.is_begun());
         if let Some(first) = first.copied().filter(|&byte| is_plain(byte)) {

@@ -11,7 +11,7 @@ mod fault;
 mod server;
 mod verifier;
 
-use std::io::{BufRead as _, IoSlice, Read, Write as _};
+use std::io::{BufRead as _, Read, Write as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -21,13 +21,12 @@ use rustls::{HandshakeKind, ServerConnection};
 pub use self::fault::{HandshakeResult, TlsFault};
 pub use self::server::{CertificateDates, ClientCertificates, Files, PemFile, TlsServer, Versions};
 
-/// Most plaintext that is sealed at once.
-pub const SEAL_BYTES_MAX: usize = 256 << 10;
 /// Memory that a connection's keys and buffers take while nothing is on its way, in round figures.
 pub const TLS_CONNECTION_BYTES: usize = 8 << 10;
 
-/// The first byte of a TLS record with a handshake message.
-pub const HANDSHAKE_RECORD: u8 = 0x16;
+/// Most bytes that a peer may send before its handshake is finished: several long chains of
+/// certificates. The library keeps them until a message is whole.
+const HANDSHAKE_BYTES_MAX: usize = 24 << 10;
 
 /// What records of the peer's have brought.
 #[derive(Debug)]
@@ -51,8 +50,8 @@ pub enum TlsEvent<'a> {
 #[derive(Debug)]
 pub struct TlsConnection {
     connection: ServerConnection,
-    /// Bytes have come.
-    is_begun: bool,
+    /// Bytes that have come before the handshake was finished.
+    handshake_bytes: usize,
     /// The handshake is finished.
     is_finished: bool,
     /// The peer's close_notify has come.
@@ -73,7 +72,7 @@ impl TlsConnection {
         connection.set_buffer_limit(None);
         Ok(Self {
             connection,
-            is_begun: false,
+            handshake_bytes: 0,
             is_finished: false,
             is_ended: false,
             is_closed: false,
@@ -83,7 +82,7 @@ impl TlsConnection {
     /// Whether the peer has said anything.
     #[must_use]
     pub fn is_begun(&self) -> bool {
-        self.is_begun
+        self.handshake_bytes > 0
     }
 
     /// Whether plaintext may be sealed.
@@ -102,13 +101,16 @@ impl TlsConnection {
         mut records: &[u8],
         mut on: impl FnMut(TlsEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(), TlsFault> {
-        self.is_begun |= !records.is_empty();
         // The library takes no more than it has room for, and nothing behind a close_notify.
         while !records.is_empty() && !self.is_ended {
-            if self.connection.read_tls(&mut records as &mut dyn Read).is_err() {
-                break;
+            let Ok(bytes) = self.connection.read_tls(&mut records as &mut dyn Read) else { break };
+            if !self.is_finished {
+                self.handshake_bytes += bytes;
             }
             let state = self.connection.process_new_packets().map_err(|it| TlsFault::of(&it))?;
+            if self.connection.is_handshaking() && self.handshake_bytes > HANDSHAKE_BYTES_MAX {
+                return Err(TlsFault::too_long());
+            }
             if !self.is_finished && !self.connection.is_handshaking() {
                 self.is_finished = true;
                 let is_resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -145,15 +147,14 @@ impl TlsConnection {
         self.connection.peer_certificates().unwrap_or_default()
     }
 
-    /// Appends records to `records`: those that the handshake wants to send, then `plaintext`, of
-    /// at most `SEAL_BYTES_MAX` bytes. Without plaintext it may be called at any time.
-    pub fn seal(&mut self, plaintext: &[IoSlice<'_>], records: &mut Vec<u8>) {
+    /// Appends records to `records`: those that the handshake wants to send, then as few as hold
+    /// `plaintext`. Without plaintext it may be called at any time.
+    pub fn seal(&mut self, plaintext: &[u8], records: &mut Vec<u8>) {
         debug_assert!(self.is_finished || plaintext.is_empty(), "sealed before the handshake");
         if !plaintext.is_empty() {
-            let bytes = plaintext.iter().map(|it| it.len()).sum::<usize>();
             // Without a limit all of it is taken.
-            let sealed = self.connection.writer().write_vectored(plaintext);
-            debug_assert!(sealed.is_ok_and(|sealed| sealed == bytes), "sealed whole");
+            let sealed = self.connection.writer().write(plaintext);
+            debug_assert!(sealed.is_ok_and(|sealed| sealed == plaintext.len()), "sealed whole");
         }
         self.write(records);
     }

@@ -88,6 +88,8 @@ impl Verbosity {
             .with_default(self.level())
             .with_target(JOBS, of_jobs)
             .with_target(PEERS, of_jobs)
+            // Its lines are each message of each handshake; what goes wrong is in the shard's.
+            .with_target("rustls", self.level().min(LevelFilter::WARN))
     }
 
     /// The level's name, upper case.

@@ -14,7 +14,7 @@ mod transport;
 
 pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
-use self::transport::Sealing;
+use self::transport::SpareBuffers;
 pub(in crate::shard) use self::transport::Transport;
 use crate::engine::ConnId;
 use crate::engine::table::Table;
@@ -48,7 +48,8 @@ pub(in crate::shard) struct Connections {
     remote_bytes: usize,
     /// Connections that speak TLS.
     with_tls: usize,
-    sealing: Sealing,
+    /// For records.
+    spare_buffers: SpareBuffers,
 }
 
 impl Connections {
@@ -66,7 +67,7 @@ impl Connections {
             slots: 0,
             remote_bytes: 0,
             with_tls: 0,
-            sealing: Sealing::default(),
+            spare_buffers: SpareBuffers::default(),
         }
     }
 
@@ -208,7 +209,7 @@ impl Connections {
         let is_closing = connection.is_closing();
         let Connection { transport, outbox, .. } = connection;
         self.outbox_bytes -= outbox.bytes();
-        let records = transport.seal_next(outbox, &mut self.sealing, is_closing, look);
+        let records = transport.seal_next(outbox, &mut self.spare_buffers, is_closing, look);
         self.outbox_bytes += outbox.bytes();
         Some((records?, transport.has_records(outbox, is_closing)))
     }
@@ -234,7 +235,7 @@ impl Connections {
         match chunk {
             Chunk::Records { bytes, .. } => {
                 connection.outbox.count_sent(counted);
-                self.sealing.reuse(bytes);
+                self.spare_buffers.give_back(bytes);
             }
             chunk => connection.outbox.sent(chunk),
         }

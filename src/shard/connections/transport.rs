@@ -5,15 +5,15 @@
 //!
 //! Invariant: what is sealed leaves in the order in which it was sealed.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::protocol::access::Certificate;
 use crate::wire::outbox::{Chunk, Outbox};
-use crate::wire::tls::{SEAL_BYTES_MAX, TlsConnection};
+use crate::wire::tls::TlsConnection;
+use crate::wire::{HEADER_BYTES, header};
 
-/// Most chunks that are sealed at once.
-const CHUNKS_MAX: usize = 16;
+/// Bytes of chunks from which on no more are sealed at once, and the most of one chunk.
+const SEAL_BYTES: usize = 192 << 10;
 /// Buffers for records that a core keeps, and the largest that it does.
 const SPARE_MAX: usize = 16;
 const SPARE_BYTES_MAX: usize = 32 << 10;
@@ -25,6 +25,8 @@ pub(in crate::shard) struct Transport {
     tls: Option<Box<TlsConnection>>,
     /// The handshake is counted as one that is open.
     pub(in crate::shard) is_handshaking: bool,
+    /// Bytes of a packet's payload that are in chunks which aren't sealed yet.
+    payload_left: usize,
     /// The peer's, once it is verified.
     pub(in crate::shard) certificate: Option<Arc<Certificate>>,
 }
@@ -40,7 +42,7 @@ impl Clone for Transport {
 impl Transport {
     /// TLS whose peer has said nothing yet.
     pub(in crate::shard) fn tls(tls: TlsConnection) -> Self {
-        Self { tls: Some(Box::new(tls)), is_handshaking: true, certificate: None }
+        Self { tls: Some(Box::new(tls)), is_handshaking: true, ..Self::default() }
     }
 
     /// Whether bytes are frames as they are.
@@ -85,36 +87,35 @@ impl Transport {
     pub(in crate::shard) fn seal_next(
         &mut self,
         outbox: &mut Outbox,
-        sealing: &mut Sealing,
+        spare: &mut SpareBuffers,
         is_closing: bool,
         mut look: impl FnMut(&Chunk),
     ) -> Option<Chunk> {
-        let tls = self.tls.as_mut()?;
-        let Sealing { chunks, spare } = sealing;
-        let mut bytes = spare.pop().unwrap_or_default();
+        let Self { tls, payload_left, .. } = self;
+        let tls = tls.as_mut()?;
+        let mut bytes = spare.take();
         let mut counted = 0;
         if tls.is_finished() && !tls.is_closed() {
-            while counted < SEAL_BYTES_MAX
-                && chunks.len() < CHUNKS_MAX
-                && let Some(chunk) = outbox.take_up_to(SEAL_BYTES_MAX - counted)
+            while counted < SEAL_BYTES
+                && let Some(chunk) = outbox.take_up_to(SEAL_BYTES)
             {
                 counted += chunk.as_ref().len();
                 look(&chunk);
-                chunks.push(chunk);
+                let mut rest = chunk.as_ref();
+                while !rest.is_empty() {
+                    let (packet, others) = rest.split_at(packet_end(rest, payload_left));
+                    tls.seal(packet, &mut bytes);
+                    rest = others;
+                }
+                outbox.reuse(chunk);
             }
-            let mut slices = [IoSlice::new(&[]); CHUNKS_MAX];
-            let filled = slices.iter_mut().zip(&*chunks);
-            let count = filled.map(|(slice, it)| *slice = IoSlice::new(it.as_ref())).count();
-            tls.seal(slices.get(..count).unwrap_or_default(), &mut bytes);
-            chunks.drain(..).for_each(|chunk| outbox.reuse(chunk));
             if is_closing && !outbox.has_chunks() && outbox.held() == 0 {
                 tls.close(&mut bytes);
             }
-        } else {
-            tls.seal(&[], &mut bytes);
         }
+        tls.seal(&[], &mut bytes);
         if bytes.is_empty() {
-            sealing.reuse(bytes);
+            spare.give_back(bytes);
             return None;
         }
         if counted == 0 {
@@ -125,19 +126,64 @@ impl Transport {
     }
 }
 
-/// Buffers of a core's connections for sealing; empty between calls.
-#[derive(Clone, Debug, Default)]
-pub(in crate::shard) struct Sealing {
-    chunks: Vec<Chunk>,
-    spare: Vec<Vec<u8>>,
+/// Where the first packet in `bytes` ends, or the payload that goes on there. `payload_left` are
+/// the bytes of a payload that go on in the next chunk.
+///
+/// Perl's client waits for its socket to be readable before it reads a packet, and one packet only:
+/// of two packets in a record it would find the second when another record comes, or never. Text
+/// goes on to the end.
+fn packet_end(bytes: &[u8], payload_left: &mut usize) -> usize {
+    let end = match bytes.first_chunk().map(header) {
+        _ if *payload_left > 0 => *payload_left,
+        Some(Ok(header)) => HEADER_BYTES + header.body_bytes as usize,
+        Some(Err(_)) | None => bytes.len(),
+    };
+    *payload_left = end.saturating_sub(bytes.len());
+    end.min(bytes.len())
 }
 
-impl Sealing {
-    /// Keeps the buffer of records that have been sent, for other records.
-    pub(in crate::shard) fn reuse(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX && (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+/// Buffers for records, which all connections of a core share.
+#[derive(Clone, Debug, Default)]
+pub(in crate::shard) struct SpareBuffers(Vec<Vec<u8>>);
+
+impl SpareBuffers {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer whose records have been sent, unless it is large.
+    pub(in crate::shard) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < SPARE_MAX && (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
             buffer.clear();
-            self.spare.push(buffer);
+            self.0.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Command, Magic, encode};
+
+    #[test]
+    fn each_packet_ends_a_record() {
+        let mut bytes = Vec::new();
+        for payload in [&b""[..], b"payload", &[7; 1000]] {
+            encode(&mut bytes, Magic::Response, Command::EchoRes, &[], payload);
+        }
+        // A header whose payload is in chunks of its own, then text.
+        bytes.extend(crate::wire::header_bytes(Magic::Response, Command::EchoRes, 50));
+        let chunks: [&[u8]; 4] = [&bytes, &[1; 20], &[0; 30], b"OK\nOK\n"];
+        let mut payload_left = 0;
+        let mut lengths = Vec::new();
+        for chunk in chunks {
+            let mut rest = chunk;
+            while !rest.is_empty() {
+                let end = packet_end(rest, &mut payload_left);
+                lengths.push(end);
+                rest = &rest[end..];
+            }
+        }
+        assert_eq!(lengths, [12, 19, 1012, 12, 20, 30, 6]);
     }
 }

@@ -84,6 +84,12 @@ impl TlsFault {
         )
     }
 
+    /// The peer sends on and on before its handshake is finished.
+    pub(super) fn too_long() -> Self {
+        let reason = "the peer has sent too much before the end of its handshake";
+        Self::new(HandshakeResult::Protocol, reason, LOOK_AT_THE_PEER)
+    }
+
     /// The peer spoke without TLS.
     #[must_use]
     pub fn plain_bytes() -> Self {
@@ -119,6 +125,11 @@ impl TlsFault {
                 let (reason, remedy) = of_alert(*alert);
                 Self { result: HandshakeResult::Protocol, reason, remedy, subject: None }
             }
+            Error::PeerIncompatible(_) => Self::new(
+                HandshakeResult::Protocol,
+                "the peer knows neither TLS 1.2 nor 1.3, or no cipher that the server knows",
+                "let that client use TLS 1.2 or 1.3",
+            ),
             error => Self::new(
                 HandshakeResult::Protocol,
                 &format!("the peer's bytes are refused: {error}"),

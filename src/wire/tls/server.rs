@@ -145,7 +145,8 @@ impl TlsServer {
         let anew = "issue it anew, as docs/coming-from-gearmand.md shows";
         if first.version() == X509Version::V1 {
             return Err(format!(
-                "the certificate {path} is of X.509 version 1, which openssl x509 -req makes: {anew}"
+                "the certificate {path} is of X.509 version 1, as openssl x509 -req makes them: \
+                 {anew}"
             ));
         }
         if rsa_bits(&first).is_some_and(|bits| bits < RSA_BITS_MIN) {
