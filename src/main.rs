@@ -1,8 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, access list
-//! and files of TLS, log, pid file, sandbox, rings, store, driver. An error before that is printed as
-//! one sentence, with exit code 1.
+//! and files of TLS, log, pid file, sandbox, rings, store, driver. An error before the driver runs
+//! is printed as one sentence, with exit code 1.
 
 use std::error::Error;
 use std::fs::File;

@@ -22,6 +22,7 @@ mod files;
 mod mistakes;
 mod postgresql_starts;
 mod sandbox;
+mod systemd;
 
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
