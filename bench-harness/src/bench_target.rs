@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use loadgen::distributions::Span;
 
+use crate::certificates::Certificates;
 use crate::contender::Contender;
 use crate::load_generator;
 use crate::options::RunOptions;
@@ -23,13 +24,16 @@ pub(crate) struct BenchTarget<'a> {
     pub(crate) cores: &'a Cores,
     /// How long a server may take to start.
     pub(crate) patience: Duration,
+    /// Of servers that speak TLS.
+    pub(crate) certificates: Option<&'a Certificates>,
 }
 
 impl BenchTarget<'_> {
     /// A fresh server that keeps its jobs so, on so many threads.
     pub(crate) fn start(&self, persistence: Persistence<'_>, threads: usize) -> Result<Server> {
-        let Self { cores, patience, .. } = *self;
-        self.contender.start(self.options, &Start { cores, persistence, threads, patience })
+        let Self { cores, patience, certificates, .. } = *self;
+        let start = Start { cores, persistence, threads, patience, certificates };
+        self.contender.start(self.options, &start)
     }
 
     /// Does something with a fresh server; what goes wrong is explained by its last words.
@@ -54,6 +58,8 @@ impl BenchTarget<'_> {
     /// A load by options of the load generator, for as long as those of the harness say.
     pub(crate) fn plan(&self, words: &str) -> Result<Load> {
         let mut load = plan(words)?;
+        load.tls_ca = self.certificates.map(Certificates::ca);
+        load.tls = load.tls_ca.is_some();
         load.duration = Span(self.options.duration());
         load.warm_up =
             Span(if load.jobs.is_some() { Duration::ZERO } else { self.options.warm_up() });

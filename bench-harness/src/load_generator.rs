@@ -97,6 +97,7 @@ mod tests {
             bytes_per_second: 6400.0,
             latency_us: Latency { p99: 3.0, ..Latency::default() },
             faults,
+            tls: None,
             reruns: 0,
             replaced: 0,
             closed: 0,

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! options ─▶ run ─▶ bench_target (contender, server) ─▶ load_generator, queue, queue_depth, large,
-//!                        durable, connections, cores ─▶ sample ─▶ stats ─▶ report, plot
+//!                        durable, connections, cores, tls ─▶ sample ─▶ stats ─▶ report, plot
 //! ```
 //!
 //! `soak` is the other way round: one server, all kinds of load at once, for long. `relay` is the
 //! floor: it moves the same bytes between the same sockets and decides nothing.
 
 mod bench_target;
+mod certificates;
 mod connections;
 mod contender;
 mod cores;
@@ -35,6 +36,7 @@ mod sample;
 mod scenario;
 mod soak;
 mod stats;
+mod tls;
 mod wire;
 mod wire_protocol;
 

@@ -15,6 +15,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
+use crate::certificates::Certificates;
+
 /// How long a server may take to start.
 pub(crate) const START_TIME: Duration = Duration::from_secs(20);
 /// How often a condition is looked at that nothing announces.
@@ -23,6 +25,10 @@ const POLL_TIME: Duration = Duration::from_millis(5);
 const PORT_TRIES: usize = 3;
 /// Bytes of a server's log that are kept for error messages.
 const LOG_BYTES_MAX: usize = 64 << 10;
+
+/// What servers would take from the environment instead of their options.
+const GEARMAND_VARIABLES: [&str; 4] =
+    ["GEARMAND_PORT", "GEARMAND_SERVER_PEM", "GEARMAND_SERVER_KEY", "GEARMAND_CA_CERTIFICATE"];
 
 /// The cores of the server, and those of the load.
 #[derive(Clone, Debug)]
@@ -59,6 +65,8 @@ pub(crate) struct Start<'a> {
     pub(crate) threads: usize,
     /// How long it may take until it listens.
     pub(crate) patience: Duration,
+    /// With which it speaks TLS.
+    pub(crate) certificates: Option<&'a Certificates>,
 }
 
 /// This thread on other cores, until dropped.
@@ -142,7 +150,9 @@ impl Server {
 
     fn spawn(command: &mut Command, cores: &Cores, address: SocketAddr) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.env_remove("GEARMAND_PORT");
+        for variable in GEARMAND_VARIABLES {
+            command.env_remove(variable);
+        }
         let pinned = Pinned::to(&cores.server);
         let start = Instant::now();
         let spawned = command.spawn();
@@ -218,11 +228,13 @@ impl Log {
     }
 }
 
-/// The port in the first whole line `… listening on 127.0.0.1:PORT …`.
+/// The port in the first whole line `… listening on 127.0.0.1:PORT …`, or `tls:127.0.0.1:PORT`.
 fn announced_port(log: &str) -> Option<u16> {
     let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     lines.find_map(|line| {
-        let rest = line.split_once("listening on 127.0.0.1:")?.1;
+        let (_, address) = line.split_once("listening on ")?;
+        let address = address.strip_prefix("tls:").unwrap_or(address);
+        let rest = address.strip_prefix("127.0.0.1:")?;
         rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     })
 }
@@ -313,13 +325,15 @@ mod tests {
         assert_eq!(announced_port("INFO listening on 127.0.0.1:12"), None);
         let log = "hello\nINFO listening on [::1]:9\nINFO listening on 127.0.0.1:1234 x\n";
         assert_eq!(announced_port(log), Some(1234));
+        assert_eq!(announced_port("INFO listening on tls:127.0.0.1:12\n"), Some(12));
     }
 
     /// On core 0, soon.
     fn start_announced(script: &str) -> Result<Server> {
         let cores = Cores { server: vec![0], load: vec![0] };
         let (persistence, patience) = (Persistence::Memory, Duration::from_secs(20));
-        let start = Start { cores: &cores, persistence, threads: 1, patience };
+        let certificates = None;
+        let start = Start { cores: &cores, persistence, threads: 1, patience, certificates };
         Server::start_announced(Command::new("sh").args(["-c", script]), &start)
     }
 

@@ -22,6 +22,7 @@ use crate::plot;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};
+use crate::tls::{HANDSHAKES, IN_PROCESS, PLAIN, SECURED};
 
 /// The file of the raw samples.
 pub(crate) const SAMPLES: &str = "samples.csv";
@@ -263,6 +264,20 @@ const DURABLE: &[Column] = &[
     MEMORY,
 ];
 
+const TLS: &[Column] = &[
+    point("load"),
+    RATE,
+    ("× plain", |group, groups| times_plain(group, groups, Group::rate)),
+    P50,
+    P99,
+    CPU,
+    ("CPU × plain", |group, groups| times_plain(group, groups, Group::cpu)),
+    ("× in process", times_in_process),
+    ("payload/s", |group, _| group.figure(|it| it.bytes_per_second, bytes)),
+    ("memory/connection", |group, _| group.figure(|it| it.bytes_per_connection, bytes)),
+    MEMORY,
+];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -283,6 +298,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "large" => LARGE,
             "durable" => DURABLE,
             "crowd50k" => CONNECTIONS,
+            "tls" => TLS,
             name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };
@@ -379,6 +395,28 @@ fn times_least<'a>(
         .filter_map(|it| Some((it.x()?, spread(it)?.median)))
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
     times(spread(group)?.median, least)
+}
+
+/// A figure over TLS in units of the same contender's without.
+fn times_plain<'a>(
+    group: &Group<'a>,
+    groups: &[Group<'a>],
+    spread: fn(&Group<'a>) -> Option<Spread>,
+) -> Option<String> {
+    let (load, _) = group.point.split_once(SECURED)?;
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    let plain = same.find(|it| it.point.strip_suffix(PLAIN) == Some(load))?;
+    times(spread(group)?.median, spread(plain)?.median)
+}
+
+/// Full handshakes by the server's CPU in units of those in process.
+fn times_in_process(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    if group.point != HANDSHAKES {
+        return None;
+    }
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    let in_process = same.find(|it| it.point == IN_PROCESS)?;
+    times(in_process.cpu()?.median, group.cpu()?.median)
 }
 
 /// Jobs a second in units of the faster gearmand's.
@@ -516,6 +554,28 @@ mod tests {
         assert_eq!(times_memory(stored, &groups).as_deref(), Some("1.00 / 1.20"));
         assert_eq!((times_memory(memory, &groups), times_memory(gearmand, &groups)), (None, None));
         assert_eq!(times_gearmand(stored, &groups[..2]), None);
+    }
+
+    #[test]
+    fn tls_is_compared_with_no_tls_and_with_handshakes_in_process() {
+        let at = |point: &str, rate: f64, cpu: f64| Sample {
+            point: point.to_owned(),
+            ..sample("ringgear-uring", rate, cpu)
+        };
+        let samples = [
+            at("connect, plain", 20_000.0, 40.0),
+            at("connect, TLS", 5000.0, 160.0),
+            at("connect, TLS resumed", 10_000.0, 80.0),
+            at(IN_PROCESS, 8000.0, 120.0),
+        ];
+        let groups = Group::all(&samples);
+        let [plain, full, resumed, _] = &groups[..] else { panic!("{groups:?}") };
+        let cpu = |group| times_plain(group, &groups, Group::cpu);
+        assert_eq!(cpu(full).as_deref(), Some("4.00"));
+        assert_eq!((cpu(resumed).as_deref(), cpu(plain)), (Some("2.00"), None));
+        assert_eq!(times_plain(full, &groups, Group::rate).as_deref(), Some("0.25"));
+        assert_eq!(times_in_process(full, &groups).as_deref(), Some("0.75"));
+        assert_eq!(times_in_process(resumed, &groups), None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::report::{self, Facts, Known};
 use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
+use crate::tls;
 
 /// How long system calls are counted, after the measurement.
 const COUNT_TIME: Duration = Duration::from_secs(1);
@@ -226,6 +227,7 @@ impl<'a> Harness<'a> {
             Work::Large(sizes) => large::samples(&target, sizes),
             Work::Connections(counts) => connections::samples(&target, self.descriptors, counts),
             Work::Cores(words, counts) => cores::samples(&target, words, counts),
+            Work::Tls(sleeping, payloads) => tls::samples(&target, sleeping, payloads),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),
                 Err(why) => vec![Sample::without(Status::Absent, why)],
@@ -235,7 +237,7 @@ impl<'a> Harness<'a> {
 
     fn target(&self, contender: Contender) -> BenchTarget<'_> {
         let (options, cores) = (self.options, &self.cores);
-        BenchTarget { contender, options, cores, patience: START_TIME }
+        BenchTarget { contender, options, cores, patience: START_TIME, certificates: None }
     }
 
     fn load(&self, target: &BenchTarget<'_>, load: &Load, repeat: usize) -> Result<Sample> {

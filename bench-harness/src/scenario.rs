@@ -19,6 +19,8 @@ pub(crate) enum Work {
     Cores(&'static str, &'static [usize]),
     /// Store jobs before the answer, in several ways, and so many for a restart.
     Durable(u64),
+    /// Several loads, plain and over TLS: so many sleeping connections, so many large payloads.
+    Tls(usize, u64),
 }
 
 /// Something to be measured: its name in options and tables, and what happens, for readers of the
@@ -35,7 +37,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 18] = [
+pub(crate) const ALL: [Scenario; 19] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load("mid", "500 clients, 50 workers, foreground, 64 bytes", "--clients=500 --workers=50"),
     load(
@@ -116,6 +118,14 @@ pub(crate) const ALL: [Scenario; 18] = [
         work: Work::Durable(1_000_000),
         quick: Work::Durable(10_000),
     },
+    Scenario {
+        name: "tls",
+        what: "plain and over TLS 1.3: steady; 64 MiB there and back, one at a time; 5000 \
+               connections that sleep; connections that connect, ask for an echo and close, where \
+               jobs are connections, with full handshakes unless they are resumed",
+        work: Work::Tls(5000, 10),
+        quick: Work::Tls(500, 2),
+    },
 ];
 
 /// About how long a server takes to start and a load to connect and to end, in seconds.
@@ -140,6 +150,7 @@ impl Work {
             }
             Self::Cores(_, counts) => counts.len() as f64 * each,
             Self::Durable(jobs) => 6.0 * each + jobs as f64 / 1e5,
+            Self::Tls(_, payloads) => 8.0 * each + payloads as f64,
         }
     }
 }

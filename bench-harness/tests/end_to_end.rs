@@ -109,6 +109,24 @@ fn a_tiny_run_ends_with_a_folder_that_can_be_reported_again() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), table);
 }
 
+#[test]
+fn tls_is_measured_beside_no_tls() {
+    if !has_server() {
+        return;
+    }
+    let (_folder, output) = measure(&["tls"], &["ringgear-epoll", "gearmand"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    for load in
+        ["steady, plain", "steady, TLS", "64 MiB, TLS", "sleepers, TLS", "connect, TLS resumed"]
+    {
+        let row = format!("| ringgear-epoll | {load} |");
+        assert!(table.contains(&row), "no {row:?} in\n{table}\n{errors}");
+    }
+    assert!(table.contains("| gearmand | absent |"), "{table}");
+}
+
 fn soak(growth_max: &str) -> (bool, String) {
     let run = |minutes: &str| soak_for(minutes, growth_max);
     let has_no_trend = |(_, verdict): &(bool, String)| verdict.contains("too few samples");

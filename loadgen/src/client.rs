@@ -48,6 +48,8 @@ pub(crate) struct Client {
     /// Slots whose JOB_CREATED is awaited, in the order of their submissions.
     unacknowledged: VecDeque<u32>,
     in_flight: usize,
+    /// When the connection of `--mode connect` that is in flight began, and whether it is measured.
+    connecting: Option<(u64, bool)>,
 }
 
 /// What a packet meant for the connection.
@@ -68,6 +70,7 @@ impl Client {
             free: Vec::new(),
             unacknowledged: VecDeque::new(),
             in_flight: 0,
+            connecting: None,
         }
     }
 
@@ -105,6 +108,13 @@ impl Client {
         while self.in_flight < pipeline && !self.is_leaving && recorder.may_submit() {
             self.submit(recorder, out, now_ns, now_ns);
         }
+    }
+
+    /// Begins a connection that is itself what is counted.
+    pub(crate) fn connect(&mut self, recorder: &mut Recorder, now_ns: u64) {
+        self.connecting = Some((now_ns, recorder.phase == Phase::Measured));
+        self.in_flight += 1;
+        recorder.begin();
     }
 
     /// The server closed the connection: its jobs are lost. Returns how many they were.
@@ -148,7 +158,14 @@ impl Client {
                 }
                 recorder.counts.error(arguments.part(0), arguments.part(1));
             }
-            Command::EchoRes => return ClientEvent::Ready,
+            Command::EchoRes => {
+                if let Some((due_ns, measured)) = self.connecting.take() {
+                    recorder.answered(due_ns, measured, 0, now_ns);
+                    recorder.in_flight -= 1;
+                    self.in_flight -= 1;
+                }
+                return ClientEvent::Ready;
+            }
             _ => recorder.counts.faults.foreign += 1,
         }
         ClientEvent::None

@@ -1,4 +1,5 @@
-//! One socket: bytes out in as few writes as possible, bytes in cut into frames.
+//! One socket: bytes out in as few writes as possible, bytes in cut into frames; both through a TLS
+//! session where there is one.
 //!
 //! Knows frames, not packets. Small frames are cut where they were received, in a buffer that all
 //! connections share; only the tail of a read is kept. The rest of a large frame is received
@@ -12,10 +13,15 @@ use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
 use ringgear::wire::frame::{Cut, cut};
 use ringgear::wire::{HEADER_BYTES, Header};
+use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::tls::{Session, Tls};
 
 /// Frames from this size on are received without a detour.
 const LARGE_BYTES: usize = 64 << 10;
+/// Most plaintext that is sealed before the socket has taken the ciphertext.
+const SEALED_BYTES: usize = 256 << 10;
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +43,25 @@ pub(crate) struct Link {
     partial: Vec<u8>,
     /// Bytes of the frame that `partial` begins, if that is known and much is missing.
     frame_bytes: usize,
+    tls: Option<Box<Secured>>,
+}
+
+/// A TLS session, and the ciphertext that the socket hasn't taken yet.
+#[derive(Debug)]
+struct Secured {
+    session: Session,
+    cipher: Vec<u8>,
+    sent: usize,
 }
 
 impl Link {
     /// Begins to connect; `source` spreads the connections over more than one address.
-    pub(crate) fn open(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
+    pub(crate) fn open(
+        addr: SocketAddr,
+        source: Option<IpAddr>,
+        tls: Option<&Tls>,
+    ) -> io::Result<Self> {
+        let session = tls.map(Tls::session).transpose().map_err(io::Error::other)?;
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -61,6 +81,7 @@ impl Link {
             sent: 0,
             partial: Vec::new(),
             frame_bytes: 0,
+            tls: session.map(|session| Box::new(Secured { session, cipher: vec![], sent: 0 })),
         })
     }
 
@@ -76,74 +97,120 @@ impl Link {
         }
     }
 
+    /// How the TLS handshake went, once it is over.
+    pub(crate) fn handshake(&self) -> Option<HandshakeKind> {
+        self.tls.as_ref().and_then(|tls| tls.session.handshake())
+    }
+
     /// Writes what waits, as far as the socket takes it.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.out.len() {
-            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
-                Ok(bytes) => self.sent += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        let Some(tls) = &mut self.tls else {
+            return write_all(&mut self.stream, &mut self.out, &mut self.sent).map(drop);
+        };
+        while write_all(&mut self.stream, &mut tls.cipher, &mut tls.sent)? {
+            let end = self.out.len().min(self.sent + SEALED_BYTES);
+            if self.sent == end && !tls.session.wants_write() {
+                self.out.clear();
+                self.sent = 0;
+                break;
             }
+            let plain = self.out.get(self.sent..end).unwrap_or_default();
+            tls.session.seal(plain, &mut tls.cipher);
+            self.sent = end;
         }
-        self.out.clear();
-        self.sent = 0;
         Ok(())
     }
 
-    /// Reads what is there and hands out its frames, with the bytes to answer on.
+    /// Reads what is there and hands out its frames, with the bytes to answer on. `is_ending` says
+    /// that the peer sends no more.
     pub(crate) fn receive(
         &mut self,
         scratch: &mut [u8],
+        is_ending: bool,
         mut handle: impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
     ) -> io::Result<Received> {
         loop {
-            let is_drained = if self.frame_bytes > self.partial.len() {
-                match self.receive_large()? {
-                    Some(received) => return Ok(received),
-                    None => false,
+            if self.tls.is_none() && self.frame_bytes > self.partial.len() {
+                if let Some(received) = self.receive_large()? {
+                    return Ok(received);
                 }
-            } else {
-                match self.stream.read(scratch) {
-                    Ok(0) => return Ok(Received::Closed),
-                    Ok(bytes) => {
-                        let room = scratch.len();
-                        let input = scratch.get(..bytes).unwrap_or_default();
-                        if self.partial.is_empty() {
-                            let used = self.cut_all(input, &mut handle);
-                            match used {
-                                Ok(used) => {
-                                    let tail = input.get(used..).unwrap_or_default();
-                                    self.partial.extend_from_slice(tail);
-                                }
-                                Err(received) => return Ok(received),
-                            }
-                            // A short read has taken all there was (epoll(7)): no need to ask.
-                            if bytes < room {
-                                return Ok(Received::Open);
-                            }
-                            continue;
+                if let Err(received) = self.cut_partial(&mut handle) {
+                    return Ok(received);
+                }
+                continue;
+            }
+            let bytes = match self.stream.read(scratch) {
+                Ok(0) => return Ok(Received::Closed),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Open),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let input = scratch.get(..bytes).unwrap_or_default();
+            let taken = match self.tls.take() {
+                None => self.take_in(input, &mut handle),
+                Some(mut tls) => {
+                    let mut taken = Ok(());
+                    let received = tls.session.received(input, &mut |plain| {
+                        if taken.is_ok() {
+                            taken = self.take_in(plain, &mut handle);
                         }
-                        self.partial.extend_from_slice(input);
-                        bytes < room
+                    });
+                    self.tls = Some(tls);
+                    if let Err(error) = received {
+                        // The peer learns why by an alert, if it still reads.
+                        let _ = self.flush();
+                        return Err(io::Error::other(error));
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Received::Open);
-                    }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
+                    taken
                 }
             };
-            let mut held = std::mem::take(&mut self.partial);
-            match self.cut_all(&held, &mut handle) {
-                Ok(used) => held.drain(..used),
-                Err(received) => return Ok(received),
-            };
-            self.partial = held;
-            if is_drained {
+            if let Err(received) = taken {
+                return Ok(received);
+            }
+            // A short read has taken all there was but the end (epoll(7)): no need to ask.
+            if bytes < scratch.len() && !is_ending {
                 return Ok(Received::Open);
             }
         }
+    }
+
+    /// Hands out the frames that `input` completes, and keeps its tail.
+    fn take_in(
+        &mut self,
+        mut input: &[u8],
+        handle: &mut impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Received> {
+        if self.frame_bytes > self.partial.len() {
+            let missing = self.frame_bytes - self.partial.len();
+            let (own, rest) = input.split_at(missing.min(input.len()));
+            self.partial.reserve_exact(missing);
+            self.partial.extend_from_slice(own);
+            if own.len() < missing {
+                return Ok(());
+            }
+            self.cut_partial(handle)?;
+            input = rest;
+        }
+        if self.partial.is_empty() {
+            let used = self.cut_all(input, handle)?;
+            self.partial.extend_from_slice(input.get(used..).unwrap_or_default());
+            return Ok(());
+        }
+        self.partial.extend_from_slice(input);
+        self.cut_partial(handle)
+    }
+
+    /// Hands out the whole frames of `partial`.
+    fn cut_partial(
+        &mut self,
+        handle: &mut impl FnMut(&mut Vec<u8>, Header, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Received> {
+        let mut held = std::mem::take(&mut self.partial);
+        let used = self.cut_all(&held, handle)?;
+        held.drain(..used);
+        self.partial = held;
+        Ok(())
     }
 
     /// Receives straight behind the head of a large frame; `None` once that is whole.
@@ -188,4 +255,19 @@ impl Link {
             }
         }
     }
+}
+
+/// Writes what of `bytes` hasn't been `sent`, as far as the socket takes it; whether that is all.
+fn write_all(stream: &mut TcpStream, bytes: &mut Vec<u8>, sent: &mut usize) -> io::Result<bool> {
+    while *sent < bytes.len() {
+        match stream.write(bytes.get(*sent..).unwrap_or_default()) {
+            Ok(count) => *sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.clear();
+    *sent = 0;
+    Ok(true)
 }

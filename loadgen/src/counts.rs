@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::checker::Faults;
+use crate::report::Handshakes;
 
 /// Longest latency that is told apart from longer ones.
 const LATENCY_NS_MAX: u64 = 4 * 3600 * 1_000_000_000;
@@ -18,6 +19,8 @@ pub(crate) struct Counts {
     /// Jobs answered in the whole run.
     pub(crate) answered: u64,
     pub(crate) faults: Faults,
+    /// With `--tls`.
+    pub(crate) handshakes: Handshakes,
     /// Jobs that a worker got after another one had given them up.
     pub(crate) reruns: u64,
     pub(crate) crashes: u64,
@@ -36,6 +39,7 @@ impl Counts {
             window_bytes: 0,
             answered: 0,
             faults: Faults::default(),
+            handshakes: Handshakes::default(),
             reruns: 0,
             crashes: 0,
             replaced: 0,
@@ -50,6 +54,7 @@ impl Counts {
         self.window_bytes += other.window_bytes;
         self.answered += other.answered;
         self.faults += other.faults;
+        self.handshakes += other.handshakes;
         self.reruns += other.reruns;
         self.crashes += other.crashes;
         self.replaced += other.replaced;

@@ -62,11 +62,23 @@ pub enum Error {
         /// How many were wanted.
         total: usize,
     },
+    /// The server answered with an error before the load began, and closed the connection.
+    #[error(
+        "{addr} refused a connection that was being set up, saying {said}: see its log; a port \
+         that speaks TLS only takes --tls"
+    )]
+    Refused {
+        /// The server.
+        addr: SocketAddr,
+        /// Code and text of its answer.
+        said: String,
+    },
     /// The server took connections in but did not answer on them.
     #[error(
         "{addr} left {missing} of {total} connections without an answer for {seconds} s: make \
-         sure that a Gearman server listens there and isn't stopped, or ask for fewer --clients \
-         and --workers"
+         sure that a Gearman server listens there{} and isn't stopped, or ask for fewer \
+         --clients and --workers",
+        if *.tls { ", speaks TLS" } else { "" }
     )]
     SetUpStalled {
         /// The server.
@@ -77,6 +89,16 @@ pub enum Error {
         total: usize,
         /// How long nothing happened.
         seconds: u64,
+        /// Whether TLS was spoken to it.
+        tls: bool,
+    },
+    /// A TLS handshake that failed, or TLS that broke later.
+    #[error("{addr} {problem}")]
+    Tls {
+        /// The server.
+        addr: SocketAddr,
+        /// What it did, and the remedy.
+        problem: String,
     },
     /// Source ports of this host are used up.
     #[error(
@@ -178,6 +200,7 @@ mod tests {
         let cause = |kind| io::Error::from(kind);
         let connect = |kind| Error::Connect { addr, cause: cause(kind), number: 4, total: 9 };
         let path = || "/x".to_owned();
+        let stalled = |tls| Error::SetUpStalled { addr, missing: 3, total: 9, seconds: 30, tls };
         let from = addr.ip();
         let cases = [
             (Error::Resolve { addr: path(), cause: path() }, "HOST:PORT"),
@@ -189,7 +212,9 @@ mod tests {
             (connect(ErrorKind::Other), "--addr"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "--connections-max"),
             (Error::ClosedEarly { addr, ready: 3, total: 9 }, "RLIMIT_NOFILE"),
-            (Error::SetUpStalled { addr, missing: 3, total: 9, seconds: 30 }, "Gearman server"),
+            (Error::Refused { addr, said: path() }, "--tls"),
+            (stalled(false), "Gearman server"),
+            (stalled(true), "speaks TLS"),
             (Error::OutOfPorts { addr }, "--source"),
             (Error::Source { from, addr, cause: path() }, "ip address"),
             (Error::Descriptors { needed: 9, limit: 3 }, "ulimit -Hn"),

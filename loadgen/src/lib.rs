@@ -1,8 +1,8 @@
 //! loadgen: thousands of Gearman clients and workers from a few threads, every answer checked.
 //!
 //! ```text
-//! options ─▶ run ─┬─▶ thread: connection ─ client, worker ─▶ recorder ─▶ counts ─┐
-//!                 └─▶ limits, spawn, server_stats ───────────────────▶ report ◀──┘
+//! options ─▶ run ─┬─▶ thread: tls, connection ─ client, worker ─▶ recorder ─▶ counts ─┐
+//!                 └─▶ limits, spawn, server_stats ────────────────────────▶ report ◀──┘
 //! ```
 //!
 //! In: options. Out: a report of what the server did, and whether it did all of it right.
@@ -30,6 +30,7 @@ mod server_stats;
 mod shared;
 mod spawn;
 mod thread;
+mod tls;
 mod worker;
 
 pub use error::Error;

@@ -18,6 +18,7 @@ pub const BESIDE: &str = "ringgeard";
 
 /// Headings of `--help`.
 const SERVER: &str = "Server";
+const TLS: &str = "TLS";
 const PACE: &str = "Connections and pace";
 const JOBS: &str = "Jobs";
 const WORKERS: &str = "Workers";
@@ -34,6 +35,9 @@ pub enum Mode {
     Background,
     /// SUBMIT_JOB_EPOCH, `--delay` ahead: answered by JOB_CREATED; at the end, all must have run.
     Delayed,
+    /// No jobs: each client connects, asks for an echo, closes and connects again, at most 32 at a
+    /// time. What counts as a job is a connection, from the close of the last one to its echo.
+    Connect,
 }
 
 /// How an open loop spaces its jobs.
@@ -86,6 +90,26 @@ pub struct Options {
     /// choice, and for a server on loopback as many addresses as the ports take).
     #[arg(help_heading = SERVER, long, value_name = "ADDRESS")]
     pub source: Vec<IpAddr>,
+
+    /// All connections speak TLS 1.3 or 1.2; the server's certificate and its name are verified.
+    #[arg(help_heading = TLS, long)]
+    pub tls: bool,
+    /// Certificates of the CAs that may have issued the server's, in PEM form.
+    #[arg(help_heading = TLS, long, value_name = "FILE", requires = "tls")]
+    pub tls_ca: Option<PathBuf>,
+    /// Client certificate, with those between it and the CA's.
+    #[arg(help_heading = TLS, long, value_name = "FILE", requires_all = ["tls", "tls_key"])]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(help_heading = TLS, long, value_name = "FILE", requires_all = ["tls", "tls_cert"])]
+    pub tls_key: Option<PathBuf>,
+    /// Host name or address that the server's certificate must be for (default: that of --addr).
+    #[arg(help_heading = TLS, long, value_name = "NAME", requires = "tls")]
+    pub tls_name: Option<String>,
+    /// Full handshakes only (default: connections resume the session of an earlier one if the
+    /// server lets them).
+    #[arg(help_heading = TLS, long, requires = "tls")]
+    pub tls_no_resumption: bool,
 
     /// Client connections.
     #[arg(help_heading = PACE, long, default_value_t = 50)]
@@ -237,7 +261,13 @@ impl Options {
     /// Whether JOB_CREATED is the answer to a job.
     #[must_use]
     pub fn is_background(&self) -> bool {
-        self.mode != Mode::Foreground
+        matches!(self.mode, Mode::Background | Mode::Delayed)
+    }
+
+    /// What is counted, in the plural.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.mode == Mode::Connect { "connections" } else { "jobs" }
     }
 
     /// Checks what single values cannot tell.
@@ -246,9 +276,14 @@ impl Options {
     /// `Error::Usage` with the first contradiction.
     pub fn check(&self) -> Result<(), Error> {
         let share = |share: f64| (0.0..=1.0).contains(&share);
-        let no_workers = self.workers == 0 && !self.is_background();
+        let is_foreground = self.mode == Mode::Foreground;
+        let no_workers = self.workers == 0 && is_foreground;
         let priorities = self.priority_mix.to_string() != "0:1:0";
         let problems = [
+            (
+                self.tls && self.tls_ca.is_none(),
+                "--tls verifies the server: give --tls-ca the file with its CA's certificate",
+            ),
             (self.clients == 0, "--clients must be at least 1"),
             (
                 no_workers,
@@ -258,7 +293,7 @@ impl Options {
             (self.burst == 0, "--burst must be at least 1"),
             (self.functions == 0, "--functions must be at least 1"),
             (
-                self.dedicated && self.workers < self.functions && !self.is_background(),
+                self.dedicated && self.workers < self.functions && is_foreground,
                 "--dedicated takes a worker for each of the --functions: give more --workers",
             ),
             (
@@ -302,6 +337,11 @@ impl Options {
                     || self.function_prefix.len() > 400
                     || self.function_prefix.contains(['\0', '\n']),
                 "--function-prefix takes 1 to 400 bytes without NUL and line feed",
+            ),
+            (
+                self.mode == Mode::Connect && (self.rate.is_some() || self.churn > 0.0),
+                "--mode connect opens connections as fast as they are answered: drop --rate and \
+                 --churn",
             ),
             (
                 self.mode == Mode::Delayed && priorities,
@@ -364,7 +404,7 @@ mod tests {
         let help = Options::command().render_help().to_string();
         let headings = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
         let headings: Vec<&str> = headings.map(|line| line.trim_end_matches(':')).collect();
-        assert_eq!(headings, ["Options", SERVER, PACE, JOBS, WORKERS, RUN, OUTPUT]);
+        assert_eq!(headings, ["Options", SERVER, TLS, PACE, JOBS, WORKERS, RUN, OUTPUT]);
         let (_, rest) = help.split_once("\nOptions:\n").unwrap();
         let (unsorted, _) = rest.split_once("\n\n").unwrap();
         assert_eq!(unsorted.lines().count(), 2, "all but --help and --version: {unsorted}");

@@ -117,13 +117,18 @@ impl Recorder {
         }
         shared.pool.write(out, Kind::Job, stamp, payload_bytes);
         finish_packet(out, at);
+        self.begin();
+        Submitted { stamp, payload_bytes }
+    }
+
+    /// Counts a job, or a connection of `--mode connect`, that is in flight from now on.
+    pub(crate) fn begin(&mut self) {
         if self.phase == Phase::Measured
             && let Some(left) = &mut self.quota_left
         {
             *left = left.saturating_sub(1);
         }
         self.in_flight += 1;
-        Submitted { stamp, payload_bytes }
     }
 
     /// Appends a worker's answer to `out`.
@@ -171,7 +176,8 @@ fn submit_command(mode: Mode, priority: Priority) -> Command {
         (Mode::Background, Priority::High) => Command::SubmitJobHighBg,
         (Mode::Background, Priority::Normal) => Command::SubmitJobBg,
         (Mode::Background, Priority::Low) => Command::SubmitJobLowBg,
-        (Mode::Delayed, _) => Command::SubmitJobEpoch,
+        // The latter submits nothing.
+        (Mode::Delayed | Mode::Connect, _) => Command::SubmitJobEpoch,
     }
 }
 

@@ -4,6 +4,7 @@
 //! contract with other programs.
 
 use std::fmt::{self, Write as _};
+use std::ops::AddAssign;
 use std::path::Path;
 
 use hdrhistogram::Histogram;
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use crate::checker::Faults;
 use crate::error::Error;
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::units::{bytes, count, rate, time};
 
 /// Latencies in µs.
@@ -78,6 +79,25 @@ pub struct Kernel {
     pub idle_bytes: Option<u64>,
 }
 
+/// TLS handshakes of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Handshakes {
+    /// With certificates and a key exchange.
+    pub full: u64,
+    /// That resumed the session of an earlier connection.
+    pub resumed: u64,
+    /// That the server or this program ended.
+    pub failed: u64,
+}
+
+impl AddAssign for Handshakes {
+    fn add_assign(&mut self, other: Self) {
+        self.full += other.full;
+        self.resumed += other.resumed;
+        self.failed += other.failed;
+    }
+}
+
 /// This program itself.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Loadgen {
@@ -113,6 +133,8 @@ pub struct Report {
     pub latency_us: Latency,
     /// Faults of the whole run.
     pub faults: Faults,
+    /// TLS handshakes of the whole run, with `--tls`.
+    pub tls: Option<Handshakes>,
     /// Jobs that were assigned again after a worker had gone.
     pub reruns: u64,
     /// Connections replaced by `--churn`.
@@ -192,8 +214,9 @@ impl fmt::Display for Report {
             idle => format!(" + {idle} idle"),
         };
         writeln!(out, "clients × workers   {} × {}{idle}", options.clients, options.workers)?;
-        writeln!(out, "jobs                {} in {}", count(self.jobs), time(self.seconds * 1e6))?;
-        writeln!(out, "throughput          {}", rate(self.jobs_per_second, "jobs"))?;
+        let unit = options.unit();
+        writeln!(out, "{unit:<20}{} in {}", count(self.jobs), time(self.seconds * 1e6))?;
+        writeln!(out, "throughput          {}", rate(self.jobs_per_second, unit))?;
         writeln!(out, "payload bytes       {}/s", bytes(self.bytes_per_second))?;
         let latency = &self.latency_us;
         let percentiles = [
@@ -214,6 +237,14 @@ impl fmt::Display for Report {
             self.loadgen.cpu_share * 100.0,
             self.loadgen.threads
         )?;
+        if let Some(Handshakes { full, resumed, failed }) = self.tls {
+            let (full, resumed) = (count(full), count(resumed));
+            let failed = match failed {
+                0 => String::new(),
+                failed => format!(", {} failed", count(failed)),
+            };
+            writeln!(out, "TLS handshakes      {full} full, {resumed} resumed{failed}")?;
+        }
         if options.worker_crash > 0.0 {
             writeln!(out, "reruns              {}", count(self.reruns))?;
         }
@@ -263,9 +294,11 @@ impl Report {
         if let (Some(user), Some(system)) =
             (server.cpu_user_us_per_job, server.cpu_system_us_per_job)
         {
+            let is_of_jobs = self.config.mode != Mode::Connect;
             writeln!(
                 out,
-                "server CPU per job  {} = {} user + {} system (pid {pid})",
+                "server CPU {}  {} = {} user + {} system (pid {pid})",
+                if is_of_jobs { "per job" } else { "each   " },
                 time(user + system),
                 time(user),
                 time(system)

@@ -24,6 +24,7 @@ use crate::server_stats::{self, Cpu};
 use crate::shared::{LiveCounts, Phase, Shared};
 use crate::spawn;
 use crate::thread::{Role, Target, Thread, WAKER};
+use crate::tls::Tls;
 use crate::worker::Worker;
 
 /// Connections in set-up at a time, all threads together: below the backlog of any job server
@@ -87,6 +88,7 @@ pub fn run_observed(
     observe: &mut dyn FnMut(&LiveCounts, bool) -> Result<(), Error>,
 ) -> Result<Report, Error> {
     options.check()?;
+    let tls = Tls::new(options)?;
     let spread = limits::make_room(options.connections(), options.thread_count())?;
     let server = match &options.spawn {
         Some(path) => Some(spawn::Server::start(path, &options.spawn_arg)?),
@@ -106,7 +108,7 @@ pub fn run_observed(
         None => options.server_pid.or_else(|| server_stats::listener(addr)),
     };
     let watched = !options.quiet && progress::has_reader();
-    let shared = Arc::new(Shared::new(options.clone(), spread.threads, watched));
+    let shared = Arc::new(Shared::new(options.clone(), tls, spread.threads, watched));
     let mut conductor = Conductor::start(shared, addr, pid, spread.own_tables, observe)?;
     let outcome = conductor.conduct();
     conductor.enter(Phase::Done);
@@ -258,6 +260,7 @@ impl<'a> Conductor<'a> {
                     missing: total - usize::try_from(ready).unwrap_or_default(),
                     total,
                     seconds: SET_UP_TIMEOUT_NS / 1_000_000_000,
+                    tls: self.shared.tls.is_some(),
                 });
             }
             self.tick(TICK)?;
@@ -268,8 +271,7 @@ impl<'a> Conductor<'a> {
         let end_ns = self.shared.clock.now_ns() + time_ns;
         loop {
             let left = Duration::from_nanos(end_ns.saturating_sub(self.shared.clock.now_ns()));
-            let is_alone = self.shared.sum(|live| &live.ready) == 0;
-            if left.is_zero() || is_alone {
+            if left.is_zero() || is_alone(&self.shared) {
                 return Ok(());
             }
             self.tick(left.min(TICK_MEASURED))?;
@@ -282,7 +284,7 @@ impl<'a> Conductor<'a> {
             shared.live.iter().all(|live| {
                 live.in_flight.load(Ordering::Acquire) == 0
                     && live.quota_left.load(Ordering::Relaxed) == 0
-            }) || shared.live.iter().all(|live| live.ready.load(Ordering::Acquire) == 0)
+            }) || is_alone(shared)
         };
         self.wait_while_it_moves(is_over, Duration::ZERO)
     }
@@ -303,7 +305,7 @@ impl<'a> Conductor<'a> {
         // Some servers wake no worker when a delayed job is due: it grabs the job unasked.
         let grace = match options.mode {
             Mode::Delayed => options.delay.0 + options.sleep_max.0 * 2,
-            Mode::Foreground | Mode::Background => Duration::ZERO,
+            Mode::Foreground | Mode::Background | Mode::Connect => Duration::ZERO,
         };
         self.wait_while_it_moves(is_over, grace)
     }
@@ -374,6 +376,7 @@ impl<'a> Conductor<'a> {
             bytes_per_second: counts.window_bytes as f64 / seconds,
             latency_us: Latency::of(&counts.latency_ns),
             faults: counts.faults,
+            tls: shared.tls.is_some().then_some(counts.handshakes),
             reruns: counts.reruns,
             replaced: counts.replaced,
             closed: counts.closed,
@@ -402,6 +405,13 @@ impl<'a> Conductor<'a> {
             latency_ns: counts.latency_ns,
         }
     }
+}
+
+/// Whether there is no connection any more. Those of `--mode connect` that are being opened count.
+fn is_alone(shared: &Shared) -> bool {
+    shared.live.iter().all(|live| {
+        live.ready.load(Ordering::Acquire) == 0 && live.in_flight.load(Ordering::Acquire) == 0
+    })
 }
 
 /// What of `whole` falls to part `index` of `count`.

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::payload::Pool;
 use crate::plan;
+use crate::tls::Tls;
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +81,8 @@ pub struct LiveCounts {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    /// With `--tls`.
+    pub(crate) tls: Option<Tls>,
     pub(crate) clock: Clock,
     pub(crate) pool: Pool,
     pub(crate) ledger: Ledger,
@@ -102,7 +105,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// To be called by the thread that moves the phase.
-    pub(crate) fn new(options: Options, threads: usize, watched: bool) -> Self {
+    pub(crate) fn new(options: Options, tls: Option<Tls>, threads: usize, watched: bool) -> Self {
         let functions = plan::functions(&options);
         let clock = Clock::start();
         Self {
@@ -114,6 +117,7 @@ impl Shared {
             idle_registration: plan::idle_registration(&options, &functions),
             functions,
             options,
+            tls,
             watched,
             phase: AtomicU8::new(Phase::SetUp as u8),
             conductor: std::thread::current(),

@@ -139,6 +139,7 @@ fn address(line: &str) -> Option<SocketAddr> {
     }
     let (_, rest) = line.split_once("listening on ")?;
     let word = rest.split_ascii_whitespace().next()?;
+    let word = word.strip_prefix("tls:").unwrap_or(word);
     word.trim_matches(|c: char| c == '"' || c == ',' || c == '}' || c == '.').parse().ok()
 }
 
@@ -151,6 +152,7 @@ mod tests {
         let port = |line| address(line).map(|addr| addr.port());
         assert_eq!(port("2026-01-01T00:00:00Z INFO io: listening on 127.0.0.1:40123"), Some(40123));
         assert_eq!(port("{\"message\":\"listening on 127.0.0.1:7\"}"), Some(7));
+        assert_eq!(port("INFO listening on tls:127.0.0.1:40123"), Some(40123));
         assert_eq!(port("not listening on 127.0.0.1:7: in use"), None);
         assert_eq!(port("using io_uring"), None);
     }

@@ -21,7 +21,8 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
-use ringgear::wire::{Command, Header, encode};
+use ringgear::wire::{Command, encode};
+use rustls::HandshakeKind;
 
 use crate::client::{Client, ClientEvent};
 use crate::clock::nanos;
@@ -30,6 +31,7 @@ use crate::counts::Counts;
 use crate::distributions::Arrivals;
 use crate::error::Error;
 use crate::limits;
+use crate::options::{Mode, Spacing};
 use crate::recorder::Recorder;
 use crate::shared::{Phase, Shared};
 use crate::worker::{Next, SWEEPS, Worker};
@@ -234,7 +236,7 @@ impl Thread {
             self.churn = Some(Arrivals::from(now_ns, options.churn / threads, false));
         }
         if let Some(rate) = options.rate {
-            let even = options.spacing == crate::options::Spacing::Even;
+            let even = options.spacing == Spacing::Even;
             if self.clients > 0 {
                 let arrivals = Arrivals::from(now_ns, rate * clients_share, even);
                 self.arrivals = Some(arrivals.in_bursts(options.burst));
@@ -251,7 +253,8 @@ impl Thread {
         while self.opening < self.target.opening_max {
             let Some(index) = self.to_open.pop_front() else { break };
             let Some(peer) = self.peers.get_mut(index) else { break };
-            let opened = Link::open(self.target.addr, peer.source).and_then(|mut link| {
+            let tls = self.recorder.shared.tls.as_ref();
+            let opened = Link::open(self.target.addr, peer.source, tls).and_then(|mut link| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(&mut link.stream, Token(index), interest)?;
                 Ok(link)
@@ -301,27 +304,28 @@ impl Thread {
                 Role::Worker(worker) => worker.connected(&self.recorder, &mut link.out),
             }
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            return self.readable(index);
+        let is_ending = event.is_read_closed() || event.is_error();
+        if event.is_readable() || is_ending {
+            return self.readable(index, is_ending);
         }
         self.flush(index)
     }
 
     /// Reads, answers, and writes once.
-    fn readable(&mut self, index: usize) -> Result<(), Error> {
+    fn readable(&mut self, index: usize, is_ending: bool) -> Result<(), Error> {
         let now_ns = self.now_ns();
         let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };
         let Some(link) = &mut peer.link else { return Ok(()) };
-        let recorder = &mut self.recorder;
+        let (scratch, recorder) = (&mut self.scratch, &mut self.recorder);
         let mut next = Next::Nothing;
         let received = match &mut peer.role {
-            Role::Client(client) => link.receive(&mut self.scratch, |_, header, body| {
+            Role::Client(client) => link.receive(scratch, is_ending, |_, header, body| {
                 if client.handle(recorder, header, body, now_ns) == ClientEvent::Ready {
                     next = Next::Ready;
                 }
                 ControlFlow::Continue(())
             }),
-            Role::Worker(worker) => link.receive(&mut self.scratch, |out, header: Header, body| {
+            Role::Worker(worker) => link.receive(scratch, is_ending, |out, header, body| {
                 match worker.handle(recorder, out, header, body) {
                     Next::Nothing => ControlFlow::Continue(()),
                     Next::Ready => {
@@ -344,7 +348,8 @@ impl Thread {
             self.work.push(Reverse((due_ns, index, peer.generation)));
         }
         match received {
-            Ok(Received::Closed) | Err(_) => return self.closed(index),
+            Ok(Received::Closed) => return self.closed(index, None),
+            Err(cause) => return self.closed(index, Some(&cause)),
             Ok(Received::Open | Received::Stopped) => {}
         }
         self.act(index, next)
@@ -380,10 +385,17 @@ impl Thread {
             peer.state = State::Ready;
             self.opening -= 1;
             self.ready += 1;
+            let handshakes = &mut self.recorder.counts.handshakes;
+            match peer.link.as_ref().and_then(Link::handshake) {
+                None => {}
+                Some(HandshakeKind::Resumed) => handshakes.resumed += 1,
+                Some(_) => handshakes.full += 1,
+            }
         }
     }
 
-    /// Lets a closed loop's client submit; the bytes leave with the next flush.
+    /// Lets a closed loop's client submit, or open its next connection; the bytes leave with the
+    /// next flush.
     fn fill(&mut self, index: usize) {
         if self.recorder.shared.options.rate.is_some() {
             return;
@@ -392,6 +404,13 @@ impl Thread {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let (Role::Client(client), Some(link)) = (&mut peer.role, &mut peer.link) else { return };
         if peer.state != State::Ready {
+            return;
+        }
+        if self.recorder.shared.options.mode == Mode::Connect {
+            if self.recorder.may_submit() {
+                client.connect(&mut self.recorder, now_ns);
+                self.reconnect(index);
+            }
             return;
         }
         client.fill(&mut self.recorder, &mut link.out, now_ns);
@@ -407,7 +426,7 @@ impl Thread {
         };
         match link.flush() {
             Ok(()) => Ok(()),
-            Err(_) => self.closed(index),
+            Err(cause) => self.closed(index, Some(&cause)),
         }
     }
 
@@ -431,9 +450,24 @@ impl Thread {
         peer.state = State::Apart;
     }
 
+    /// The fault of TLS that a connection ended with, if that is why it ended.
+    fn tls_fault(&self, index: usize, cause: Option<&io::Error>) -> Option<Error> {
+        let tls = self.recorder.shared.tls.as_ref()?;
+        let error = cause.and_then(io::Error::get_ref).and_then(|error| error.downcast_ref());
+        let is_over = self.peers.get(index)?.link.as_ref()?.handshake().is_some();
+        (error.is_some() || !is_over).then(|| tls.fault(self.target.addr, error))
+    }
+
     /// The server ended a connection: a fault, or no run at all if it was never set up.
-    fn closed(&mut self, index: usize) -> Result<(), Error> {
+    fn closed(&mut self, index: usize, cause: Option<&io::Error>) -> Result<(), Error> {
+        let fault = self.tls_fault(index, cause);
         if self.recorder.phase == Phase::SetUp {
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
+            if let Some(said) = self.recorder.counts.first_error.take() {
+                return Err(Error::Refused { addr: self.target.addr, said });
+            }
             let ready = usize::try_from(self.recorder.shared.sum(|live| &live.ready));
             return Err(Error::ClosedEarly {
                 addr: self.target.addr,
@@ -441,9 +475,15 @@ impl Thread {
                 total: self.target.total,
             });
         }
+        let counts = &mut self.recorder.counts;
+        if let Some(fault) = fault {
+            let is_new = self.peers.get(index).is_some_and(|peer| peer.state != State::Ready);
+            counts.handshakes.failed += u64::from(is_new);
+            counts.first_error.get_or_insert_with(|| fault.to_string());
+        }
+        counts.closed += 1;
+        counts.faults.failed += 1;
         self.drop_link(index);
-        self.recorder.counts.closed += 1;
-        self.recorder.counts.faults.failed += 1;
         if let Some(Peer { role: Role::Client(client), .. }) = self.peers.get_mut(index) {
             self.recorder.counts.faults.lost += client.abandon(&mut self.recorder);
         }

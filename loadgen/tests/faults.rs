@@ -56,6 +56,18 @@ fn every_kind_of_load_is_clean_against_a_right_server() {
 }
 
 #[test]
+fn connections_are_counted_that_do_nothing_but_come_and_go() {
+    let report = load(&Fake::start(Wrong::Nothing), &["--mode", "connect"]);
+    assert_eq!((report.jobs, report.faults), (400, Faults::default()), "{report}");
+    assert_eq!(report.latency_ns.len(), 400);
+    let text = report.to_string();
+    assert!(
+        text.contains("connections         400 in ") && text.contains(" connections/s"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_lost_answer_is_reported() {
     let expected = Faults { lost: 1, ..Faults::default() };
     assert_eq!(faults(Wrong::LosesAnswer, &[]), expected);

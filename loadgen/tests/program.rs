@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "this test needs two of the wrongs")]
 mod fake;
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use fake::{Fake, Wrong};
+use ringgear::wire::{Command, Magic, encode};
 
 fn loadgen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
+    std::process::Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
 }
 
 fn against(fake: &Fake, more: &[&str]) -> Output {
@@ -43,11 +45,12 @@ fn bad_options_are_one_sentence_with_a_remedy() {
         (&["--spawn", "--addr", "127.0.0.1:4730"], &["--spawn", "--addr", "give one of them"]),
         (&["--live", "0"], &["--live must not be 0", "1s"]),
         (&["--unique", "2"], &["--unique is a share", "from 0 to 1"]),
+        (&["--mode", "connect", "--churn", "5"], &["--mode connect", "drop --rate and --churn"]),
         (&["--pipeline", "3", "--rate", "5"], &["--rate", "--pipeline", "give one of them"]),
         (&["--work-time", "5x"], &["unit of time", "use us, ms, s, m or h"]),
         (&["--nonsense"], &["--nonsense", "see --help"]),
         (&["--clinets", "5"], &["--clinets", "did you mean --clients?"]),
-        (&["--mode", "backgroud"], &["foreground, background, delayed", "mean background?"]),
+        (&["--mode", "backgroud"], &["background, delayed, connect", "mean background?"]),
         (&["--addr", "127.0.0.1:x"], &["127.0.0.1:x", "1 to 65535", "HOST:PORT"]),
         (&["--addr", "127.0.0.1:0"], &["127.0.0.1:0", "1 to 65535", "HOST:PORT"]),
         (&["--addr", "http://localhost:4730/"], &["http://", "HOST:PORT"]),
@@ -86,6 +89,26 @@ fn a_server_that_hangs_up_at_once_is_asked_for_its_limits() {
 }
 
 #[test]
+fn a_server_that_refuses_connections_is_quoted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // What isn't read would reset the connection.
+            let _ = stream.read(&mut [0; 4096]);
+            let mut refusal = Vec::new();
+            let arguments: [&[u8]; 2] = [b"TLS_REQUIRED", b"this port speaks TLS only"];
+            encode(&mut refusal, Magic::Response, Command::Error, &arguments, &[]);
+            let _ = stream.write_all(&refusal);
+        }
+    });
+    let text = sentence(&loadgen(&["--addr", &addr]));
+    for word in ["saying TLS_REQUIRED: this port speaks TLS only", "takes --tls"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
 fn figures_for_people_have_units_that_fit() {
     let output = against(&Fake::start(Wrong::Nothing), &["--work-time", "20ms", "--jobs", "20"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -110,7 +133,7 @@ fn more_connections_than_one_table_of_descriptors_holds_are_spread_over_threads(
     let addr = fake.addr.to_string();
     // A user who may raise the hard limit needs no second table.
     let script = "ulimit -n 130 && exec \"$@\"";
-    let output = Command::new("sh")
+    let output = std::process::Command::new("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_loadgen"), "--addr", &addr])
         .args(["--clients", "150", "--workers", "5", "--jobs", "1000", "--warm-up", "0"])
         .args(["--threads", "1", "--json"])

@@ -1,7 +1,8 @@
 //! A seeded simulation of one whole shard: many clients and workers, one clock, one generator.
 //!
 //! `world` drives the shard, its peers and its store by chance, `peer` says what a peer may want,
-//! `wire` and `ledger` read what the shard sends, `store` is a disk that fails, and `model` is what
+//! `wire` and `ledger` read what the shard sends, `tls` has what some peers say in
+//! records, `store` is a disk that fails, and `model` is what
 //! the server has promised. Seeds with an odd number have a store. Invariant: a seed fully
 //! determines a run.
 //!
@@ -18,6 +19,7 @@ mod model;
 mod peer;
 mod sleep_wakeup;
 mod store;
+mod tls;
 mod wire;
 mod world;
 

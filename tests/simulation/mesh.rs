@@ -20,6 +20,7 @@ use ringgear::shard::{
 use ringgear::wire::outbox::Chunk;
 
 use crate::audit::Audit;
+use crate::tls::{self, TlsPeers};
 
 enum Mail {
     Message(Message),
@@ -50,6 +51,7 @@ pub(crate) struct Mesh {
     /// How often one became so.
     pub(crate) congestions: u64,
     audit: Audit,
+    tls_peers: TlsPeers,
     rng: Rng,
 }
 
@@ -72,6 +74,7 @@ impl Mesh {
             congested: vec![0; cores],
             congestions: 0,
             audit: Audit::default(),
+            tls_peers: TlsPeers::default(),
             rng: Rng::with_seed(seed),
         }
     }
@@ -106,12 +109,16 @@ impl Mesh {
         let place = (core, local);
         assert_eq!(self.places.insert(number, place), None, "the number {number} is taken");
         assert_eq!(self.numbers.insert(place, number), None, "{place:?} is taken");
+        if origin.listener == tls::LISTENER {
+            self.tls_peers.connect(number, local, &mut self.shards[core], now);
+        }
         Ok(number)
     }
 
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
         let (core, local) = self.land(conn, now);
-        self.shard(core).received(local, bytes, now);
+        let records = self.tls_peers.said(conn, bytes);
+        self.shard(core).received(local, records.as_deref().unwrap_or(bytes), now);
     }
 
     pub(crate) fn ended(&mut self, conn: ConnId, now: Now) {
@@ -123,6 +130,7 @@ impl Mesh {
         let place = self.land(conn, now);
         self.places.remove(&conn);
         self.numbers.remove(&place);
+        self.tls_peers.disconnect(conn);
         self.shard(place.0).disconnect(place.1, now);
     }
 
@@ -138,11 +146,13 @@ impl Mesh {
 
     pub(crate) fn take(&mut self, conn: ConnId) -> Option<(Chunk, bool)> {
         let &(core, local) = self.places.get(&conn)?;
-        self.shards[core].take(local)
+        let (chunk, more) = self.shards[core].take(local)?;
+        Some((self.tls_peers.open(conn, chunk), more))
     }
 
     pub(crate) fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
         let (core, local) = self.land(conn, now);
+        let chunk = self.tls_peers.sent(conn, chunk);
         self.shard(core).sent(local, chunk, now);
     }
 

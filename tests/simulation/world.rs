@@ -29,6 +29,7 @@ use crate::ledger::Ledger;
 use crate::mesh::Mesh;
 use crate::model::{Model, Output, Place, Rules};
 use crate::store::Store;
+use crate::tls;
 use crate::wire::{Packet, Request};
 
 /// Lines of the trace that a failure shows.
@@ -134,6 +135,9 @@ impl World {
         let store = (seed % 2 == 1).then(Store::default);
         if store.is_some() {
             settings.engine.durabilities = power::durabilities(&mut rng);
+        }
+        if seed % SEEDS_PER_TLS == TLS_SEED {
+            settings = tls::settings(settings);
         }
         let mesh = Mesh::new(&settings, cores(seed), false, seed, now);
         let trace = Trace { seed, step: 0, lines: VecDeque::new() };
@@ -275,7 +279,10 @@ impl World {
         let number = numbers.find(|number| !self.conns.contains_key(number)).unwrap();
         let fd = (1000..).find(|&fd| !self.model.peers.values().any(|peer| peer.fd == fd));
         let peer = (Ipv4Addr::new(10, 0, 0, 1), 4001).into();
-        let origin = Origin { fd: fd.unwrap(), peer, listener: 0 };
+        // Half of the peers, where there is TLS.
+        let speaks_tls = self.settings.tls.is_some() && fd.is_some_and(|fd| fd % 2 == 1);
+        let listener = if speaks_tls { tls::LISTENER } else { 0 };
+        let origin = Origin { fd: fd.unwrap(), peer, listener };
         let Ok(conn) = self.mesh.connect(origin, number, self.now) else {
             assert_eq!(self.conns.len(), self.settings.connections_max);
             return None;
@@ -796,6 +803,10 @@ impl World {
         &from[self.rng.usize(0..from.len())]
     }
 }
+
+/// One of so many seeds has peers with TLS, on each number of cores, with a store and without.
+const SEEDS_PER_TLS: u64 = 9;
+const TLS_SEED: u64 = 4;
 
 /// Half of the seeds have one core.
 fn cores(seed: u64) -> usize {

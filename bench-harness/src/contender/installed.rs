@@ -32,6 +32,10 @@ pub(super) fn command(kind: Kind, program: &Path, port: u16, start: &Start<'_>) 
             if tuned {
                 command.args(TUNED);
             }
+            if let Some(certificates) = start.certificates {
+                command.arg("--ssl-ca-file").arg(certificates.ca());
+                certificates.tell(&mut command);
+            }
             if tuned || start.threads > 1 {
                 command.arg(format!("--threads={}", start.threads));
             }

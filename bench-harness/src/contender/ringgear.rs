@@ -11,6 +11,9 @@ pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
     if start.threads > 1 {
         command.args(["--threads", &start.threads.to_string()]);
     }
+    if let Some(certificates) = start.certificates {
+        certificates.tell(&mut command);
+    }
     if let Some(folder) = start.persistence.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }

@@ -120,7 +120,8 @@ impl<'a> Soak<'a> {
         // Nothing is measured that needs a core for itself.
         let cores = Cores { server: processors(), load: processors() };
         let threads = options.threads;
-        let start = Start { cores: &cores, persistence, threads, patience: START_TIME };
+        let (patience, certificates) = (START_TIME, None);
+        let start = Start { cores: &cores, persistence, threads, patience, certificates };
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
         let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;
