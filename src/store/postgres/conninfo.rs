@@ -250,6 +250,8 @@ fn check_counts(config: &Config) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::tls::Mode;
     use super::*;
 
@@ -259,6 +261,25 @@ mod tests {
 
     fn nothing(_: &str) -> Option<String> {
         None
+    }
+
+    #[test]
+    fn ports_names_and_files_are_needed_but_for_unix_sockets() {
+        let needs = |conninfo: &str| {
+            let mut needs = Needs::default();
+            let targets = targets(conninfo, nothing).unwrap();
+            targets.iter().for_each(|target| target.add_needs(&mut needs));
+            needs
+        };
+        assert_eq!(needs("host=/run/postgresql sslrootcert=/ca.pem"), Needs::default());
+        let ports = |ports: &[u16]| Needs { ports: ports.to_vec(), ..Needs::default() };
+        assert_eq!(needs("host=10.0.0.1"), ports(&[5432]));
+        assert_eq!(needs("host=::1,10.0.0.1 port=1,2"), ports(&[1, 2]));
+        assert_eq!(needs("host=db.example hostaddr=10.0.0.1 port=3"), ports(&[3]));
+        let named = needs("host=db.example sslrootcert=/ca.pem sslcert=/c.pem sslkey=/c.key");
+        assert_eq!(named.read, ["/ca.pem", "/c.pem", "/c.key"].map(PathBuf::from));
+        assert!(named.looks_up_hosts && !named.reads_system_roots);
+        assert!(needs("host=db.example sslrootcert=system").reads_system_roots);
     }
 
     fn environment(name: &str) -> Option<String> {
