@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::{Server, at, directory, output, port_in, ringgeard, skips, until};
 
 const COMPLETE: &str =
-    "sandbox: no files but the server's own, no TCP port, no other process is within reach";
+    "sandbox: files, TCP ports and processes that the server doesn't use are out of reach";
 const LIST: &str = "[[rule]]\nwho = {}\nmay = [\"submit\", \"work\", \"observe\", \"admin\"]\n";
 
 /// Whether this kernel has all of it, as a server says that requires it and then listens nowhere.

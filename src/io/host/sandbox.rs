@@ -67,25 +67,21 @@ pub fn enter(sandbox: Sandbox, reach: &Reach) -> Result<(), SandboxError> {
         }
         Ok(status) => status,
     };
-    let is_enforced = status.ruleset != RulesetStatus::NotEnforced;
-    let is_complete = status.ruleset == RulesetStatus::FullyEnforced;
-    match lack(&status.landlock).filter(|_| !is_complete) {
-        None => info!(
-            "sandbox: no files but the server's own, no TCP port, no other process is within reach"
+    let lack = lack(&status.landlock);
+    match status.ruleset {
+        RulesetStatus::FullyEnforced => info!(
+            "sandbox: files, TCP ports and processes that the server doesn't use are out of reach"
         ),
-        Some(lack) if is_required => return Err(SandboxError::Incomplete(lack)),
-        Some(lack) if is_enforced => info!("sandbox, in part: {lack}"),
-        Some(lack) => info!("no sandbox: {lack}"),
+        _ if is_required => return Err(SandboxError::Incomplete(lack)),
+        RulesetStatus::PartiallyEnforced => info!("sandbox, in part: {lack}"),
+        RulesetStatus::NotEnforced => info!("no sandbox: {lack}"),
     }
     Ok(())
 }
 
-/// What the kernel lacks, and the remedy; `None` if nothing.
-fn lack(landlock: &LandlockStatus) -> Option<&'static str> {
-    Some(match landlock {
-        LandlockStatus::Available { effective_abi, .. } if *effective_abi >= COMPLETE => {
-            return None;
-        }
+/// What the kernel lacks if it didn't take all rules, and the remedy.
+fn lack(landlock: &LandlockStatus) -> &'static str {
+    match landlock {
         LandlockStatus::NotImplemented => {
             "this kernel has no Landlock, which takes Linux 5.13, or a container's seccomp profile \
              refuses it: all of it takes Linux 6.12"
@@ -97,11 +93,14 @@ fn lack(landlock: &LandlockStatus) -> Option<&'static str> {
             "files are out of reach but for the server's own; TCP ports are as well from Linux 6.7 \
              on, other processes from 6.12 on"
         }
+        LandlockStatus::Available { effective_abi, .. } if *effective_abi >= COMPLETE => {
+            "the kernel has Landlock and didn't take all rules; update it"
+        }
         LandlockStatus::Available { .. } => {
             "files are out of reach but for the server's own, and TCP ports; other processes are \
              as well from Linux 6.12 on"
         }
-    })
+    }
 }
 
 fn restrict(reach: &Reach) -> Result<RestrictionStatus, RulesetError> {

@@ -42,8 +42,9 @@ const ROOTS: [&str; 7] = [
     "/usr/share/ssl",
     "/var/lib/ca-certificates",
 ];
-/// The variables that name other places for them.
-const ROOT_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// The variables that name a file and folders of others.
+const ROOTS_FILE: &str = "SSL_CERT_FILE";
+const ROOTS_FOLDERS: &str = "SSL_CERT_DIR";
 /// Answers of DNS that don't fit a datagram are asked for again by TCP.
 const DNS_PORT: u16 = 53;
 /// What the local time is, for the lines of syslog.
@@ -124,9 +125,9 @@ impl Reach {
         }
         if reads_system_roots {
             self.read.extend(ROOTS.map(PathBuf::from));
-            for value in ROOT_VARIABLES.iter().filter_map(env::var_os) {
-                self.read.extend(env::split_paths(&value));
-            }
+            self.read_beside.extend(env::var_os(ROOTS_FILE).map(PathBuf::from));
+            let folders = env::var_os(ROOTS_FOLDERS).unwrap_or_default();
+            self.read.extend(env::split_paths(&folders));
         }
     }
 
