@@ -171,8 +171,10 @@ impl Server {
 
     /// Waits for a launched server.
     pub(crate) fn wait_until_it_listens(&mut self) {
-        let port = self.wait_for_log("listening on 127.0.0.1:", |rest| {
-            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        let port = self.wait_for_log("listening on ", |place| {
+            let place = place.strip_prefix("tls:").unwrap_or(place);
+            let port = place.strip_prefix("127.0.0.1:")?;
+            port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         });
         self.address.set_port(port);
     }
@@ -354,10 +356,10 @@ fn sandbox() -> &'static str {
     "auto"
 }
 
-/// Takes from a server what the user's environment says of ports and of PostgreSQL.
+/// Takes from a server what the user's environment says of ports, certificates and PostgreSQL.
 fn forget_environment(command: &mut Command) {
-    command.env_remove("GEARMAND_PORT");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+    let is_ours = |name: &str| name.starts_with("GEARMAN") || name.starts_with("PG");
+    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
     }
 }

@@ -71,25 +71,28 @@ fn a_megabyte_goes_to_a_worker_that_reads_late(contender: Contender) {
     }
 }
 
-/// A foreground job of that size, whose worker answers with as much.
 fn there_and_back(server: &Server, size: u64) {
-    let (mut client, mut worker) = (stream(server), stream(server));
-    write(&mut worker, &named("CAN_DO", &[b"large"]));
-    send_large(&mut client, "SUBMIT_JOB", b"large\0\0", size);
-    let (number, len) = receive_header(&mut client);
-    assert_eq!(number, packet_type("JOB_CREATED").expect("its name"));
-    let handle = receive(&mut client, len);
+    a_large_job(&mut stream(server), &mut stream(server), size);
+    assert!(server.admin("status").contains("large\t0\t0\t1\n"));
+}
 
-    write(&mut worker, &named("GRAB_JOB", &[]));
+/// A foreground job of that size, whose worker answers with as much.
+pub(crate) fn a_large_job<S: Read + Write + Send>(client: &mut S, worker: &mut S, size: u64) {
+    write(worker, &named("CAN_DO", &[b"large"]));
+    send_large(client, "SUBMIT_JOB", b"large\0\0", size);
+    let (number, len) = receive_header(client);
+    assert_eq!(number, packet_type("JOB_CREATED").expect("its name"));
+    let handle = receive(client, len);
+
+    write(worker, &named("GRAB_JOB", &[]));
     let before = [handle.as_slice(), b"\0large\0"].concat();
-    receive_large(&mut worker, "JOB_ASSIGN", &before, size);
+    receive_large(worker, "JOB_ASSIGN", &before, size);
 
     let before = [handle.as_slice(), b"\0"].concat();
     std::thread::scope(|scope| {
-        scope.spawn(|| send_large(&mut worker, "WORK_COMPLETE", &before, size));
-        receive_large(&mut client, "WORK_COMPLETE", &before, size);
+        scope.spawn(|| send_large(worker, "WORK_COMPLETE", &before, size));
+        receive_large(client, "WORK_COMPLETE", &before, size);
     });
-    assert!(server.admin("status").contains("large\t0\t0\t1\n"));
 }
 
 fn stream(server: &Server) -> TcpStream {
@@ -99,7 +102,7 @@ fn stream(server: &Server) -> TcpStream {
     stream
 }
 
-fn write(stream: &mut TcpStream, bytes: &[u8]) {
+fn write(stream: &mut impl Write, bytes: &[u8]) {
     stream.write_all(bytes).expect("the server reads");
 }
 
@@ -112,7 +115,7 @@ fn empty_block() -> Vec<u8> {
     (0..=255).cycle().take(BLOCK).collect()
 }
 
-fn send_large(stream: &mut TcpStream, name: &str, before: &[u8], size: u64) {
+fn send_large(stream: &mut impl Write, name: &str, before: &[u8], size: u64) {
     let len = u32::try_from(before.len() as u64 + size).expect("under 4 GiB");
     let mut header = request(packet_type(name).expect("a packet's name"), before);
     header[8..HEADER].copy_from_slice(&len.to_be_bytes());
@@ -124,7 +127,7 @@ fn send_large(stream: &mut TcpStream, name: &str, before: &[u8], size: u64) {
     }
 }
 
-fn receive_large(stream: &mut TcpStream, name: &str, before: &[u8], size: u64) {
+fn receive_large(stream: &mut impl Read, name: &str, before: &[u8], size: u64) {
     let (number, len) = receive_header(stream);
     let got = usize::try_from(number).ok().and_then(|at| NAMES.get(at));
     assert_eq!(got, Some(&name));
@@ -138,14 +141,14 @@ fn receive_large(stream: &mut TcpStream, name: &str, before: &[u8], size: u64) {
     }
 }
 
-fn receive_header(stream: &mut TcpStream) -> (u32, usize) {
+fn receive_header(stream: &mut impl Read) -> (u32, usize) {
     let header = receive(stream, HEADER);
     assert_eq!(&header[..4], b"\0RES");
     let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
     (word(4), usize::try_from(word(8)).expect("64 bits"))
 }
 
-fn receive(stream: &mut TcpStream, len: usize) -> Vec<u8> {
+fn receive(stream: &mut impl Read, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).expect("the server answers");
     bytes

@@ -18,6 +18,7 @@ mod pattern;
 mod pauses;
 mod script;
 mod skips;
+mod tls;
 mod tools;
 mod transcripts;
 mod wire;
@@ -29,6 +30,10 @@ mod interop_php;
 mod interop_python;
 mod process;
 
+/// Certificates.
+#[path = "../support/authority.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod authority;
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, clippy::unwrap_used)]

@@ -6,6 +6,9 @@
 // clippy excuses `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used)]
 
+/// Certificates.
+#[path = "../support/authority.rs"]
+#[allow(dead_code)]
 mod authority;
 mod gearmand;
 mod handles;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
-#[path = "../../../tests/store_postgres/authority.rs"]
+#[path = "../../../tests/support/authority.rs"]
 #[allow(dead_code, reason = "these tests revoke nothing")]
 mod authority;
 #[path = "../fake/mod.rs"]

@@ -1,12 +1,14 @@
 # A client that does what its second argument says and writes what it gets, line by line.
 use strict;
 use warnings;
+use FindBin;
 use Gearman::Client;
+require "$FindBin::Bin/address.pl";
 
 $| = 1;
 my ($server, $what, $argument) = @ARGV;
 my $exceptions = ($argument || '') eq 'exceptions';
-my $client = Gearman::Client->new(job_servers => [$server], exceptions => $exceptions);
+my $client = Gearman::Client->new(job_servers => [job_server($server)], exceptions => $exceptions);
 
 sub callbacks {
     return (

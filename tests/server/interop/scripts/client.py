@@ -5,7 +5,9 @@ import threading
 
 import gear
 
-host, port, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+# `HOST`, or `HOST,KEY,CERTIFICATE,CA` for TLS.
+host, *files = sys.argv[1].split(",")
+port, what = int(sys.argv[2]), sys.argv[3]
 argument = sys.argv[4] if len(sys.argv) > 4 else ""
 
 
@@ -20,7 +22,7 @@ class Client(gear.Client):
         super().__init__("python-client")
         self.telling = telling
         self.done = threading.Semaphore(0)
-        self.addServer(host, port)
+        self.addServer(host, port, *files)
         self.waitForServer()
 
     def tell(self, text):

@@ -1,12 +1,14 @@
 # A worker with a function for each way in which a job can go. Says what it does, line by line.
-# `worker.pl HOST:PORT [stuck]`: a stuck one takes a job and never finishes it.
+# `worker.pl SERVER [stuck]`: a stuck one takes a job and never finishes it.
 use strict;
 use warnings;
+use FindBin;
 use Gearman::Worker;
+require "$FindBin::Bin/address.pl";
 
 $| = 1;
 my ($server, $mode) = @ARGV;
-my $worker = Gearman::Worker->new(job_servers => [$server], client_id => 'perl-worker');
+my $worker = Gearman::Worker->new(job_servers => [job_server($server)], client_id => 'perl-worker');
 $worker->register_function(
     reverse => sub {
         my $job = shift;

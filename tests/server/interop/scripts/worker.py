@@ -5,7 +5,9 @@ import sys
 
 import gear
 
-host, port, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+# `HOST`, or `HOST,KEY,CERTIFICATE,CA` for TLS.
+host, *files = sys.argv[1].split(",")
+port, mode = int(sys.argv[2]), sys.argv[3]
 
 
 def say(text):
@@ -13,7 +15,7 @@ def say(text):
 
 
 worker = gear.Worker("python-worker")
-worker.addServer(host, port)
+worker.addServer(host, port, *files)
 worker.waitForServer()
 for name in ["reverse", "count", "steps", "fail", "explode"]:
     worker.registerFunction(name)

@@ -2,7 +2,8 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 
 /// A certificate and its key, both in PEM form.
@@ -33,15 +34,27 @@ impl Authority {
 
     /// A certificate with this serial number.
     pub(crate) fn issue_numbered(&self, names: &[&str], number: u64) -> Issued {
-        let mut wanted = named(names, names[0]);
-        wanted.serial_number = Some(number.into());
-        self.sign(wanted)
+        self.issue_with(names, |wanted| wanted.serial_number = Some(number.into()))
     }
 
     /// A certificate whose time is over.
     pub(crate) fn issue_expired(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, |wanted| wanted.not_after = date_time_ymd(2021, 1, 1))
+    }
+
+    /// A certificate whose time hasn't come.
+    pub(crate) fn issue_early(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, |wanted| wanted.not_before = date_time_ymd(2095, 1, 1))
+    }
+
+    /// A certificate for these uses only.
+    pub(crate) fn issue_for(&self, names: &[&str], uses: &[ExtendedKeyUsagePurpose]) -> Issued {
+        self.issue_with(names, |wanted| wanted.extended_key_usages = uses.to_vec())
+    }
+
+    fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let mut wanted = named(names, names[0]);
-        wanted.not_after = date_time_ymd(2021, 1, 1);
+        change(&mut wanted);
         self.sign(wanted)
     }
 
