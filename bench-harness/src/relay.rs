@@ -35,7 +35,7 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     Log::start(LogSettings { target, format, syslog: false, verbosity })?;
     let (_, descriptors) = process::raise_descriptors(None)?;
     let signals = Signals::install(1)?.remove(0);
-    let event_loop = io::choose(options.io, 1, RING_ENTRIES)?;
+    let event_loop = io::choose(options.io, 1, RING_ENTRIES, true)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, 1).per_core;
     let sockets =
         Sockets { cores: 1, backlog: BACKLOG, keep_alive: None, unix: UnixSockets::default() };

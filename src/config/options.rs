@@ -12,6 +12,7 @@ use super::listen::listen_spec;
 use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
+use crate::io::sandbox::Sandbox;
 use crate::io::{Driver, Endpoint, ListenSpec};
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
@@ -312,6 +313,14 @@ pub struct Options {
     /// User to become once the port is bound; takes root to start with
     #[arg(short, long, value_name = "NAME", help_heading = PROCESS)]
     pub user: Option<String>,
+
+    /// Keep files and ports that the server doesn't use out of its reach
+    ///
+    /// auto: as far as the kernel can (Landlock; all of it from Linux 6.12 on), off: not at all,
+    /// require: completely, or the server doesn't start.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Sandbox::Auto,
+        help_heading = PROCESS, hide_short_help = true)]
+    pub sandbox: Sandbox,
 
     /// Allow core dumps as large as the hard limit
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]

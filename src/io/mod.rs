@@ -44,7 +44,7 @@ use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
-pub use self::host::{log, machine, memory, process};
+pub use self::host::{log, machine, memory, privileges, process, sandbox};
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
 use self::runtime::{CoreRuntime, Rings};

@@ -37,6 +37,7 @@ use crate::shard::{HandOver, Intake, Origin, Service};
 mod accept;
 mod buffers;
 mod operation;
+mod restrictions;
 mod setup;
 
 /// Most bytes that one operation transfers. The kernel waits for the rest of an operation, but
