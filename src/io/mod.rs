@@ -134,7 +134,10 @@ pub fn run(
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
-    listeners.log_places(settings.access_list.is_some());
+    let requires_certificates =
+        settings.tls.as_ref().is_some_and(|server| server.requires_certificates());
+    let has_list = settings.access_list.is_some();
+    listeners.log_places(|it| has_list || it.speaks_tls && requires_certificates);
     ready()?;
     let has_meter = count > 1 && settings.move_after > 0 && server.busy_poll.is_zero();
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
@@ -203,7 +206,7 @@ pub fn serve(
     connections_max: usize,
 ) -> Result<(), IoError> {
     listeners.listen()?;
-    listeners.log_places(false);
+    listeners.log_places(|_| false);
     let (sockets, _files) = listeners.into_sockets();
     let mut mailboxes = mesh::mesh(1, |_| 0)?;
     let runtime = CoreRuntime {

@@ -248,24 +248,18 @@ impl Listeners {
         self.places.iter().map(|place| place.text.clone()).collect()
     }
 
-    /// Logs where they listen. `asks_peers`: an access list says what peers may do.
-    pub(crate) fn log_places(&self, asks_peers: bool) {
+    /// Logs where they listen. `asks_peers`: whether peers of a listener have to be known, by an
+    /// access list or by certificates.
+    pub(crate) fn log_places(&self, asks_peers: impl Fn(&Listener) -> bool) {
         for Place { text, .. } in &self.places {
             info!("listening on {text}");
         }
-        if asks_peers {
-            return;
-        }
-        let is_open = |place: &&Place| place.address.is_some_and(|it| !it.ip().is_loopback());
-        let mut warned = None;
-        for Place { listener, text, .. } in self.places.iter().filter(is_open) {
-            if warned.replace(listener) != Some(listener) {
-                warn!(
-                    "{text} can be reached from other hosts and nothing here asks who they are: \
-                     keep it behind a firewall, listen on loopback, or name an access list with \
-                     --access-file"
-                );
-            }
+        for Place { text, .. } in open_places(&self.places, &self.listeners, asks_peers) {
+            warn!(
+                "{text} can be reached from other hosts, and every peer may do everything: keep \
+                 it behind a firewall, listen on loopback, name an access list with \
+                 --access-file, or ask for certificates with --ssl-client-certificates"
+            );
         }
     }
 
@@ -288,4 +282,50 @@ impl Listeners {
 /// What the log calls a place that speaks TLS.
 fn tls(text: String, speaks_tls: bool) -> String {
     if speaks_tls { format!("tls:{text}") } else { text }
+}
+
+/// The first place of each listener that other hosts reach and that doesn't ask for more.
+fn open_places<'a>(
+    places: &'a [Place],
+    listeners: &[Listener],
+    asks_peers: impl Fn(&Listener) -> bool,
+) -> Vec<&'a Place> {
+    let is_open = |place: &&Place| {
+        place.address.is_some_and(|address| !address.ip().is_loopback())
+            && !listeners.get(usize::from(place.listener)).is_some_and(&asks_peers)
+    };
+    let mut open: Vec<&Place> = places.iter().filter(is_open).collect();
+    open.dedup_by_key(|place| place.listener);
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_that_other_hosts_reach_are_told_of_unless_they_ask_for_more() {
+        let place = |listener, address: &str| Place {
+            listener,
+            address: (!address.is_empty()).then(|| address.parse().unwrap()),
+            text: address.to_owned(),
+            origin: Origin::Passed,
+        };
+        let places = [
+            place(0, "127.0.0.1:4730"),
+            place(1, "10.0.0.1:4730"),
+            place(1, "[fd00::1]:4730"),
+            place(2, "0.0.0.0:4731"),
+            place(3, ""),
+        ];
+        let listener = |speaks_tls| Listener { name: None, speaks_tls };
+        let listeners = [false, false, true, false].map(listener);
+        let open = |asks_peers: fn(&Listener) -> bool| {
+            let open = open_places(&places, &listeners, asks_peers);
+            open.iter().map(|place| &*place.text).collect::<Vec<_>>()
+        };
+        assert_eq!(open(|_| false), ["10.0.0.1:4730", "0.0.0.0:4731"]);
+        assert_eq!(open(|listener| listener.speaks_tls), ["10.0.0.1:4730"]);
+        assert!(open(|_| true).is_empty());
+    }
 }

@@ -194,6 +194,12 @@ impl TlsServer {
         self.verifier.is_some()
     }
 
+    /// Whether clients without a certificate are refused.
+    #[must_use]
+    pub fn requires_certificates(&self) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.client_auth_mandatory())
+    }
+
     /// Whether clients with this chain are let in now: asked again where a session is resumed, and
     /// about open connections when files have changed.
     ///
