@@ -174,12 +174,8 @@ impl Shard {
             line(&name, &|out| columns::number(out, stats.handshakes[result as usize]));
         }
         line("tls_handshakes_open", &|out| columns::number(out, stats.handshakes_open));
-        if let Some(until_s) = self.tls.not_after_s() {
-            let until_ms = until_s.saturating_mul(1000);
-            line("tls_certificate_not_after_timestamp_seconds", &|out| {
-                columns::moment(out, Some(until_ms));
-            });
-        }
+        let until_ms = self.tls.not_after_s().map(|until_s| until_s.saturating_mul(1000));
+        line("tls_certificate_not_after_timestamp_seconds", &|out| columns::moment(out, until_ms));
         out.extend_from_slice(b".\n");
         out
     }

@@ -8,7 +8,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -135,6 +139,8 @@ pub(crate) struct Silence;
 /// One connection to a server.
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
+    /// Whether what it sends and receives is in TLS records.
+    tls: Option<ClientConnection>,
     unread: Vec<u8>,
     arrived: VecDeque<Item>,
     ended: bool,
@@ -153,6 +159,7 @@ impl Conn {
         stream.set_write_timeout(Some(PATIENCE)).expect("a TCP option");
         Self {
             stream,
+            tls: None,
             unread: Vec::new(),
             arrived: VecDeque::new(),
             ended: false,
@@ -163,8 +170,26 @@ impl Conn {
         }
     }
 
+    /// A connection to a listener that speaks TLS, whose certificate is for `name`.
+    pub(crate) fn open_tls(address: SocketAddr, config: Arc<ClientConfig>, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut tls = ClientConnection::new(config, name).expect("a configuration that fits");
+        tls.set_buffer_limit(None);
+        let mut conn = Self::open(address);
+        conn.stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut conn.stream).expect("a handshake");
+        }
+        Self { tls: Some(tls), ..conn }
+    }
+
     /// Sends; a connection that the server has closed shows it when read from.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let records = self.tls.as_mut().map(|tls| {
+            tls.writer().write_all(bytes).expect("memory");
+            records_of(tls)
+        });
+        let bytes = records.as_deref().unwrap_or(bytes);
         let pieces = if self.byte_by_byte { 1 } else { bytes.len().max(1) };
         for piece in bytes.chunks(pieces) {
             if self.stream.write_all(piece).is_err() {
@@ -179,6 +204,11 @@ impl Conn {
 
     pub(crate) fn half_close(&mut self) {
         self.half_closed = true;
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let records = records_of(tls);
+            self.stream.write_all(&records).ok();
+        }
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
@@ -243,13 +273,37 @@ impl Conn {
             let mut bytes = [0; 65536];
             match self.stream.read(&mut bytes) {
                 Ok(0) => self.ended = true,
-                Ok(n) => self.unread.extend(&bytes[..n]),
+                Ok(n) => match &mut self.tls {
+                    Some(tls) => self.ended |= open_records(tls, &bytes[..n], &mut self.unread),
+                    None => self.unread.extend(&bytes[..n]),
+                },
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.ended = true,
             }
         }
     }
+}
+
+/// What the client's side of TLS has to send.
+fn records_of(tls: &mut ClientConnection) -> Vec<u8> {
+    let mut records = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut records).expect("memory");
+    }
+    records
+}
+
+/// Appends what is in records to `unread`; whether the server has said that it was the last.
+fn open_records(tls: &mut ClientConnection, mut records: &[u8], unread: &mut Vec<u8>) -> bool {
+    let mut has_ended = false;
+    while !records.is_empty() && !has_ended {
+        tls.read_tls(&mut records).expect("memory");
+        has_ended = tls.process_new_packets().expect("the server's records").peer_has_closed();
+        // Without an end it would block now.
+        tls.reader().read_to_end(unread).ok();
+    }
+    has_ended
 }
 
 fn cut(unread: &mut Vec<u8>) -> Option<Item> {

@@ -3,13 +3,16 @@
 //! Clients are other people's programs, in `peers` and `page`, and rustls, in `client`, where a
 //! test has to see alerts and sessions.
 
-mod client;
+mod access;
+pub(crate) mod client;
+mod flood;
 mod page;
 mod peers;
 mod refusals;
 mod reload;
 
 use std::fs;
+use std::net::SocketAddr;
 
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use tempfile::TempDir;
@@ -58,6 +61,34 @@ impl Files {
         let asking = ["--ssl-ca-file", &ca, "--ssl-client-certificates", "required"];
         let options = [&options[..], &asking, more].concat();
         Server::start_with(contender, &options).expect("this project's own")
+    }
+
+    /// A server that asks for no certificates.
+    pub(crate) fn start_without_asking(&self, contender: Contender, more: &[&str]) -> Server {
+        let [certificate, key] = ["server.pem", "server.key"].map(|file| self.path(file));
+        let options = ["--ssl", "--ssl-certificate", &certificate, "--ssl-key", &key];
+        Server::start_with(contender, &[&options[..], more].concat()).expect("this project's own")
+    }
+
+    /// A server with a plain listener, whose address is the server's, and one with TLS, whose
+    /// address is beside it. It asks for certificates and takes clients without.
+    pub(crate) fn start_beside_plain(
+        &self,
+        contender: Contender,
+        more: &[&str],
+    ) -> (Server, SocketAddr) {
+        let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|f| self.path(f));
+        let options = ["--listen", "127.0.0.1:0", "--listen", "tls:127.0.0.1:0"];
+        let files = ["--ssl-certificate", &certificate, "--ssl-key", &key, "--ssl-ca-file", &ca];
+        let asking = ["--ssl-client-certificates", "optional"];
+        let options = [&options[..], &files, &asking, more].concat();
+        let server = Server::start_with(contender, &options).expect("this project's own");
+        let port = server.wait_for_log("listening on tls:127.0.0.1:", |rest| {
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        let mut address = server.address();
+        address.set_port(port);
+        (server, address)
     }
 
     /// Key, certificate and authority for the scripts of `interop/scripts`, behind an address.

@@ -6,14 +6,19 @@
 //! whose name contains them.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use rustls::ClientConfig;
+use rustls::version::TLS13;
 
 use crate::conn::{Conn, Item, PATIENCE, Silence, readable, request, response};
 use crate::harness::{Contender, Server};
 use crate::pattern::{Captures, Pattern};
 use crate::script::{Action, Case, Holds, Step, parse};
+use crate::tls::Files;
+use crate::tls::client::config;
 
 const FILES: [(&str, &str); 11] = [
     ("access.txt", include_str!("transcripts/access.txt")),
@@ -41,54 +46,83 @@ enum Pieces {
     Bytes,
 }
 
+/// What connections send and receive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Records {
+    /// Bytes as they are.
+    None,
+    /// TLS records.
+    Tls,
+}
+
 #[test]
 fn transcripts_hold_on_gearmand() {
-    run_all(Contender::Gearmand, Pieces::Whole);
+    run_all(Contender::Gearmand, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn transcripts_hold_on_epoll() {
-    run_all(Contender::RinggearEpoll, Pieces::Whole);
+    run_all(Contender::RinggearEpoll, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn transcripts_hold_on_uring() {
-    run_all(Contender::RinggearUring, Pieces::Whole);
+    run_all(Contender::RinggearUring, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn on_epoll_with_2_cores() {
-    run_all(Contender::RinggearEpoll2, Pieces::Whole);
+    run_all(Contender::RinggearEpoll2, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn on_uring_with_3_cores() {
-    run_all(Contender::RinggearUring3, Pieces::Whole);
+    run_all(Contender::RinggearUring3, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn on_glommio() {
-    run_all(Contender::RinggearGlommio, Pieces::Whole);
+    run_all(Contender::RinggearGlommio, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn on_glommio_with_2_cores() {
-    run_all(Contender::RinggearGlommio2, Pieces::Whole);
+    run_all(Contender::RinggearGlommio2, Pieces::Whole, Records::None);
 }
 
 #[test]
 fn transcripts_hold_byte_by_byte_on_epoll() {
-    run_all(Contender::RinggearEpoll, Pieces::Bytes);
+    run_all(Contender::RinggearEpoll, Pieces::Bytes, Records::None);
 }
 
 #[test]
 fn transcripts_hold_byte_by_byte_on_uring() {
-    run_all(Contender::RinggearUring, Pieces::Bytes);
+    run_all(Contender::RinggearUring, Pieces::Bytes, Records::None);
 }
 
 #[test]
 fn transcripts_hold_byte_by_byte_on_glommio() {
-    run_all(Contender::RinggearGlommio, Pieces::Bytes);
+    run_all(Contender::RinggearGlommio, Pieces::Bytes, Records::None);
+}
+
+#[test]
+fn on_epoll_with_tls() {
+    run_all(Contender::RinggearEpoll, Pieces::Whole, Records::Tls);
+}
+
+#[test]
+fn on_uring_with_3_cores_and_tls() {
+    run_all(Contender::RinggearUring3, Pieces::Whole, Records::Tls);
+}
+
+#[test]
+fn on_glommio_with_tls() {
+    run_all(Contender::RinggearGlommio, Pieces::Whole, Records::Tls);
+}
+
+#[test]
+fn transcripts_hold_byte_by_byte_on_uring_with_tls() {
+    run_all(Contender::RinggearUring, Pieces::Bytes, Records::Tls);
 }
 
 /// Not a check: with `WHAT_DIFFERS` set it shows which of the cases that are only ours gearmand
@@ -100,7 +134,7 @@ fn what_gearmand_does_otherwise() {
     }
     let cases = cases();
     let ours: Vec<&Case> = cases.iter().filter(|case| case.holds == Holds::Ours).collect();
-    let failures = run_parallel(Contender::Gearmand, Pieces::Whole, &ours);
+    let failures = run_parallel(Contender::Gearmand, Pieces::Whole, None, &ours);
     println!("{} of {} differ on gearmand:", failures.len(), ours.len());
     for case in ours {
         let failure = failures.iter().find(|(name, _)| *name == case.name);
@@ -115,7 +149,7 @@ fn cases() -> Vec<Case> {
     all.filter(|case| case.name.contains(&wanted)).collect()
 }
 
-fn run_all(contender: Contender, pieces: Pieces) {
+fn run_all(contender: Contender, pieces: Pieces, records: Records) {
     if !contender.is_here() {
         return;
     }
@@ -127,7 +161,8 @@ fn run_all(contender: Contender, pieces: Pieces) {
         .filter(|case| !case.one_core || contender.cores() == 1)
         .filter(|case| pieces == Pieces::Whole || bytes_sent(case) <= BYTE_BY_BYTE_MAX)
         .collect();
-    let failures = run_parallel(contender, pieces, &held);
+    let files = (records == Records::Tls).then(Files::new);
+    let failures = run_parallel(contender, pieces, files.as_ref(), &held);
     let texts: Vec<&str> = failures.iter().map(|(_, text)| text.as_str()).collect();
     let count = failures.len();
     let of = held.len();
@@ -146,14 +181,19 @@ fn bytes_sent(case: &Case) -> usize {
     case.steps.iter().map(size).sum()
 }
 
-fn run_parallel(contender: Contender, pieces: Pieces, cases: &[&Case]) -> Vec<(String, String)> {
+fn run_parallel(
+    contender: Contender,
+    pieces: Pieces,
+    files: Option<&Files>,
+    cases: &[&Case],
+) -> Vec<(String, String)> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(text) = run_case(contender, pieces, case) {
+                    if let Err(text) = run_case(contender, pieces, files, case) {
                         let mut failures = failures.lock().expect("no panics in between");
                         failures.push((case.name.clone(), text));
                     }
@@ -166,11 +206,20 @@ fn run_parallel(contender: Contender, pieces: Pieces, cases: &[&Case]) -> Vec<(S
     failures
 }
 
-fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), String> {
+fn run_case(
+    contender: Contender,
+    pieces: Pieces,
+    files: Option<&Files>,
+    case: &Case,
+) -> Result<(), String> {
     let options: Vec<&str> = case.options.iter().map(String::as_str).collect();
-    let server = Server::start_with(contender, &options).expect("asked for before");
+    let server = match files {
+        None => Server::start_with(contender, &options).expect("asked for before"),
+        Some(files) => files.start_without_asking(contender, &options),
+    };
     let mut run = Run {
         server: &server,
+        config: files.map(|files| config(&files.authority.certificate, None, &TLS13)),
         byte_by_byte: pieces == Pieces::Bytes,
         asks_all_cores: contender.cores() > 1,
         conns: HashMap::new(),
@@ -192,6 +241,8 @@ fn run_case(contender: Contender, pieces: Pieces, case: &Case) -> Result<(), Str
 
 struct Run<'a> {
     server: &'a Server,
+    /// If connections speak TLS.
+    config: Option<Arc<ClientConfig>>,
     byte_by_byte: bool,
     asks_all_cores: bool,
     conns: HashMap<String, Conn>,
@@ -204,9 +255,13 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let name = &step.conn;
         self.settle(name)?;
-        let Self { server, byte_by_byte, asks_all_cores, .. } = *self;
+        let Self { server, ref config, byte_by_byte, asks_all_cores, .. } = *self;
         let conn = self.conns.entry(name.clone()).or_insert_with(|| {
-            let mut conn = Conn::open(server.address());
+            let address = server.address();
+            let mut conn = match config {
+                None => Conn::open(address),
+                Some(config) => Conn::open_tls(address, Arc::clone(config), "jobs.example.com"),
+            };
             conn.byte_by_byte = byte_by_byte;
             conn.asks_all_cores = asks_all_cores;
             conn

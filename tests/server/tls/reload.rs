@@ -1,113 +1,142 @@
-//! Files of TLS that change under a running server, and rules of the access list that name
-//! certificates.
+//! Files of TLS that change while the server runs: SIGHUP, open connections, resumed sessions.
 
 use std::fs;
-use std::io::Read as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::version::TLS13;
-use rustls::{AlertDescription, ClientConfig, HandshakeKind};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind};
 
 use super::Files;
-use super::client::{Stream, alert, ask, begin, config, echo};
-use crate::authority::Issued;
+use super::client::{begin, config, connect_from, echo};
+use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
 
 each_ringgear!(
-    a_certificate_that_is_revoked_loses_its_connections_and_its_sessions,
-    a_new_certificate_is_served_and_one_with_a_mistake_is_not,
-    rules_name_certificates,
+    a_revoked_certificate_ends_its_connections_and_resumes_no_session,
+    files_with_a_mistake_change_nothing,
+    a_new_certificate_is_shown_to_new_connections,
+    sessions_are_resumed_on_every_core,
 );
 
-/// A session that has been used, so that it may be resumed.
-fn open(server: &Server, config: &Arc<ClientConfig>) -> Stream {
-    let mut stream = begin(server.connect(), Arc::clone(config)).expect("a session");
-    echo(&mut stream).expect("a reply");
-    stream
-}
+/// The number of the certificate that is revoked.
+const NUMBER: u64 = 77;
+/// Connections that come one after the other.
+const CONNECTIONS: usize = 100;
 
 fn reload(server: &Server, said: &str) {
     server.signal("HUP");
     server.wait_for_log(said, |_| Some(()));
 }
 
-fn config_of(files: &Files, identity: &Issued) -> Arc<ClientConfig> {
-    config(&files.authority.certificate, Some(identity), &TLS13)
+/// Whether an echo comes through a new connection by which session.
+fn greet(server: &Server, config: &Arc<ClientConfig>) -> Result<bool, std::io::Error> {
+    let from = std::net::Ipv4Addr::LOCALHOST;
+    let mut stream = begin(connect_from(from, server.address()), Arc::clone(config))?;
+    echo(&mut stream)?;
+    Ok(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed))
 }
 
-fn a_certificate_that_is_revoked_loses_its_connections_and_its_sessions(contender: Contender) {
-    let files = Files::new();
-    let list = files.write("crl.pem", &files.authority.revoke(1, 2090));
-    let server = files.start(contender, &["--ssl-crl-file", &list]);
-    let web2 = files.authority.issue_numbered(&["web2"], 4711);
-    let (of_web1, of_web2) = (config_of(&files, &files.web1), config_of(&files, &web2));
-    let (mut web1, mut web2) = (open(&server, &of_web1), open(&server, &of_web2));
-    for config in [&of_web1, &of_web2] {
-        let resumed = open(&server, config);
-        assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+/// A certificate that is revoked must not go on working over connections, or sessions, from before:
+/// libraries verify neither again.
+fn a_revoked_certificate_ends_its_connections_and_resumes_no_session(contender: Contender) {
+    if !contender.is_here() {
+        return;
     }
-
-    let new = files.write("new", &files.authority.revoke(4711, 2090));
-    fs::rename(new, list).expect("one folder");
+    let files = Files::new();
+    let lists = files.write("lists.pem", &files.authority.revoke(1, 2095));
+    let server = files.start(contender, &["--ssl-crl-file", &lists]);
+    let revoked = files.authority.issue_numbered(&["web2"], NUMBER);
+    let configs = [&TLS12, &TLS13].map(|version| {
+        let config = |identity| config(&files.authority.certificate, Some(identity), version);
+        (config(&revoked), config(&files.web1))
+    });
+    let open = |config: &Arc<ClientConfig>| {
+        let mut conn = Conn::open_tls(server.address(), Arc::clone(config), "jobs.example.com");
+        conn.sync().expect("it is served");
+        conn
+    };
+    let [mut ended, mut kept] = [Vec::new(), Vec::new()];
+    for (revoked, good) in &configs {
+        // Enough for connections on every core.
+        ended.extend((0..6).map(|_| open(revoked)));
+        kept.extend((0..6).map(|_| open(good)));
+        assert!(greet(&server, revoked).expect("it is good so far"), "its session is resumed");
+    }
+    fs::write(&lists, files.authority.revoke(NUMBER, 2095)).expect("writable");
+    let start = Instant::now();
     reload(&server, "files of TLS read");
-    let ended = web2.read(&mut [0; 1]);
-    assert!(!matches!(ended, Ok(1)), "its connection goes on");
-    let line = server.wait_for_log("tls refused", |rest| Some(rest.to_owned()));
-    assert!(line.contains("revoked") && line.contains("CN=web2"), "{line}");
-    // Other cores hear of it in their next turn.
-    let error = wait_until("a session of before to be refused", || {
-        begin(server.connect(), of_web2.clone()).and_then(|mut stream| echo(&mut stream)).err()
-    });
-    assert_eq!(alert(&error), Some(AlertDescription::CertificateRevoked), "{error}");
-
-    echo(&mut web1).expect("its connection stays");
-    wait_until("a session that isn't resumed", || {
-        let anew = open(&server, &of_web1);
-        (anew.conn.handshake_kind() == Some(HandshakeKind::Full)).then_some(())
-    });
+    for conn in &mut ended {
+        assert_eq!(conn.next().ok(), Some(Item::End));
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    for conn in &mut kept {
+        conn.sync().expect("it is served on");
+    }
+    for (revoked, good) in &configs {
+        greet(&server, revoked).expect_err("it is revoked");
+        assert!(!greet(&server, good).expect("it is good"), "tickets are thrown away");
+        assert!(greet(&server, good).expect("it is good"), "and new ones given");
+    }
+    server.wait_for_log("client certificate is revoked", |_| Some(()));
 }
 
-fn a_new_certificate_is_served_and_one_with_a_mistake_is_not(contender: Contender) {
+fn files_with_a_mistake_change_nothing(contender: Contender) {
+    if !contender.is_here() {
+        return;
+    }
     let files = Files::new();
     let server = files.start(contender, &[]);
-    let config = config_of(&files, &files.web1);
-    let mut before = open(&server, &config);
-    let shown = |stream: &Stream| stream.conn.peer_certificates().map(<[_]>::to_vec);
-    let first = shown(&before);
-
-    files.write("server.pem", "no certificate");
-    reload(&server, "TLS stays as it was: ");
-    let other = files.authority.issue(&["jobs.example.com"]);
-    files.write("server.pem", &other.certificate);
-    reload(&server, "doesn't belong to the certificate");
-    assert_eq!(shown(&open(&server, &config)), first);
-
-    files.write("server.key", &other.key);
+    let config = config(&files.authority.certificate, Some(&files.web1), &TLS13);
+    greet(&server, &config).expect("it is served");
+    let key = fs::read_to_string(files.path("server.key")).expect("it is there");
+    for (text, sentence) in
+        [("", "has no private key"), (&*files.web1.key, "doesn't belong to the certificate")]
+    {
+        files.write("server.key", text);
+        reload(&server, sentence);
+        assert!(server.log().contains("TLS stays as it was: "), "{}", server.log());
+        assert!(greet(&server, &config).expect("the old files hold"), "and sessions, too");
+    }
+    files.write("server.key", &key);
     reload(&server, "files of TLS read");
-    let other = CertificateDer::from_pem_slice(other.certificate.as_bytes()).expect("PEM");
-    // A session that was resumed would show what the one before it did.
-    let config = || config_of(&files, &files.web1);
-    wait_until("the new certificate to be shown", || {
-        let shown = shown(&open(&server, &config()));
-        (shown.as_deref() == Some(std::slice::from_ref(&other))).then_some(())
-    });
-    echo(&mut before).expect("its connection stays");
+    assert!(greet(&server, &config).expect("it is served"), "the same files trust as before");
 }
 
-fn rules_name_certificates(contender: Contender) {
+fn a_new_certificate_is_shown_to_new_connections(contender: Contender) {
+    if !contender.is_here() {
+        return;
+    }
     let files = Files::new();
-    let rule = "[[rule]]\nwho = { certificate = [\"cn:web1\"] }\nmay = [\"submit\"]\n";
-    let list = files.write("access.toml", &format!("{rule}functions = [\"mail-*\"]\n"));
-    let server = files.start(contender, &["--access-file", &list]);
-    let web2 = files.authority.issue(&["web2"]);
-    let submit = |identity: &Issued, function: &[u8]| {
-        let mut stream = open(&server, &config_of(&files, identity));
-        ask(&mut stream, "SUBMIT_JOB_BG", &[function, b"", b"x"]).expect("a reply")
+    let server = files.start(contender, &[]);
+    // None is resumed, as that would show what the one before it did.
+    let open = || {
+        let config = config(&files.authority.certificate, Some(&files.web1), &TLS13);
+        begin(server.connect(), config).expect("a session")
     };
-    let refused = |text: &str| (19, [b"PERMISSION_DENIED\0", text.as_bytes()].concat());
-    assert_eq!(submit(&files.web1, b"mail-out").0, 8);
-    assert_eq!(submit(&files.web1, b"billing"), refused("cn:web1 may not submit billing"));
-    assert_eq!(submit(&web2, b"mail-out"), refused("cn:web2 may not submit mail-out"));
+    let mut before = open();
+    let new = files.authority.issue(&["jobs.example.com"]);
+    files.write("server.pem", &new.certificate);
+    files.write("server.key", &new.key);
+    reload(&server, "files of TLS read");
+    let new = CertificateDer::from_pem_slice(new.certificate.as_bytes()).expect("PEM");
+    wait_until("the new certificate to be shown", || {
+        (open().conn.peer_certificates()?.first() == Some(&new)).then_some(())
+    });
+    echo(&mut before).expect("it is served on");
+}
+
+fn sessions_are_resumed_on_every_core(contender: Contender) {
+    if !contender.is_here() {
+        return;
+    }
+    let files = Files::new();
+    let server = files.start(contender, &[]);
+    for version in [&TLS12, &TLS13] {
+        let config = config(&files.authority.certificate, Some(&files.web1), version);
+        let resumed = (0..CONNECTIONS).filter(|_| greet(&server, &config).expect("it is served"));
+        assert!(resumed.count() >= CONNECTIONS - 1, "all but the first");
+    }
 }
