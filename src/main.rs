@@ -1,8 +1,8 @@
 //! `ringgeard`: parse, build, run, exit code.
 //!
 //! The order of a start: options, limits, background, sockets (while still root), user, access list
-//! and files of TLS, log, pid file, store, driver. An error before the driver runs is printed as
-//! one sentence, with exit code 1.
+//! and files of TLS, log, pid file, sandbox, rings, store, driver. An error before the driver runs
+//! is printed as one sentence, with exit code 1.
 
 use std::error::Error;
 use std::fs::File;
@@ -17,10 +17,12 @@ use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError, TLS_FI
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
+use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
+use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Reload, Reloaded, Server,
-    Signals, Sockets,
+    Signals, Sockets, UnixSockets,
 };
 use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
 use ringgear::store::namespace::Wanted;
@@ -132,7 +134,7 @@ fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     options.check()?;
-    let specs = options.listen_specs();
+    let mut specs = options.listen_specs();
     io::check_ports(&specs, &options.port)?;
     options.store_choice()?.as_ref().map_or(Ok(()), open::check)?;
     if options.check_args {
@@ -140,6 +142,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         tls(options, None)?;
         return Ok(());
     }
+    // Passed to this process, not to the one that goes to the background.
+    let passed = io::passed_sockets()?;
+    if options.listen.is_empty() && !passed.is_empty() {
+        specs.clear();
+    }
+    process::set_umask();
     let descriptors = process::raise_descriptors(options.file_descriptors)?;
     if io::connection_limits(Driver::Epoll, descriptors.1, 1).total == 0 {
         return Err(SettingsError::Descriptors(descriptors.1).into());
@@ -148,10 +156,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::allow_core_dumps();
     }
     let background = options.daemon.then(process::go_to_background).transpose()?;
-    let listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
+    let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
+    listeners.take_over(passed, options.ssl)?;
     if let Some(user) = &options.user {
-        process::switch_user(user)?;
+        privileges::switch_user(user)?;
     }
+    privileges::keep_privileges_down();
     // As the user that reads it anew later.
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let log = Log::start(log_settings(options))?;
@@ -188,7 +198,9 @@ fn serve_logged(
     if let Some(server) = &files.tls {
         remark_on_tls(options, server);
     }
-    let event_loop = io::choose(options.io, cores(options), options.ring_entries)?;
+    sandbox::enter(options.sandbox, &options.reach())?;
+    let is_restricted = options.sandbox != Sandbox::Off;
+    let event_loop = io::choose(options.io, cores(options), options.ring_entries, is_restricted)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
@@ -276,6 +288,19 @@ fn sockets(options: &Options) -> Sockets {
             interval: seconds(options.keepalive_interval, 5),
             count,
         }),
+        unix: unix_sockets(options),
+    }
+}
+
+fn unix_sockets(options: &Options) -> UnixSockets {
+    let defaults = UnixSockets::default();
+    let mode = options.unix_mode.unwrap_or(defaults.mode);
+    match (&options.unix_owner, &options.user) {
+        // The socket is made before the server becomes that user.
+        (None, Some(user)) if privileges::is_root() => {
+            UnixSockets { mode, owner: Some(user.clone()), owner_option: "--user" }
+        }
+        (owner, _) => UnixSockets { mode, owner: owner.clone(), ..defaults },
     }
 }
 

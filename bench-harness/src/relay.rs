@@ -14,7 +14,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use ringgear::engine::{ConnId, Now};
 use ringgear::io::log::{Log, LogFormat, LogSettings, Verbosity};
-use ringgear::io::{self, Endpoint, ListenSpec, Listeners, Signals, Sockets, process};
+use ringgear::io::{self, Endpoint, ListenSpec, Listeners, Signals, Sockets, UnixSockets, process};
 use ringgear::shard::{Intake, Origin, Service, TooManyConnections};
 use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
 use ringgear::wire::outbox::{Chunk, Outbox, PacketBatch};
@@ -35,9 +35,10 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     Log::start(LogSettings { target, format, syslog: false, verbosity })?;
     let (_, descriptors) = process::raise_descriptors(None)?;
     let signals = Signals::install(1)?.remove(0);
-    let event_loop = io::choose(options.io, 1, RING_ENTRIES)?;
+    let event_loop = io::choose(options.io, 1, RING_ENTRIES, true)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, 1).per_core;
-    let sockets = Sockets { cores: 1, backlog: BACKLOG, keep_alive: None };
+    let sockets =
+        Sockets { cores: 1, backlog: BACKLOG, keep_alive: None, unix: UnixSockets::default() };
     let endpoint = Endpoint::Host { host: "127.0.0.1".to_owned(), port: None };
     let spec = ListenSpec { endpoint, ..ListenSpec::LOOPBACK };
     let listeners = Listeners::open(&[spec], &options.port.to_string(), &sockets)?;

@@ -17,6 +17,9 @@ use super::mistakes::{Spelling, meant, option as option_named, sentence, single_
 use super::options::{COMMAND_LINE_ONLY, Options, command};
 use super::values::shown;
 
+/// The option whose numbers are octal.
+const OCTAL: &str = "unix-mode";
+
 /// A mistake in a file.
 #[derive(Debug)]
 pub(super) struct Mistake {
@@ -159,7 +162,13 @@ fn entry(option: &Arg, name: &str, value: &DeValue<'_>) -> Result<Vec<String>, S
         DeValue::String(text) => Ok(vec![format!("--{name}={text}")]),
         DeValue::Integer(number) => {
             let value = i64::from_str_radix(number.as_str(), number.radix());
-            let text = value.map_or_else(|_| number.as_str().to_owned(), |value| value.to_string());
+            let text = match value {
+                _ if name == OCTAL && !matches!(number.radix(), 8 | 10) => {
+                    return Err(format!("{name} is octal: write {name} = \"0660\""));
+                }
+                Ok(value) if name != OCTAL => value.to_string(),
+                _ => number.as_str().to_owned(),
+            };
             Ok(vec![format!("--{name}={text}")])
         }
         other => Err(format!(

@@ -6,6 +6,7 @@
 //! Invariant: a listener's name is the word as it was given.
 
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 
 use super::values;
 use crate::io::{Endpoint, ListenSpec};
@@ -13,8 +14,18 @@ use crate::io::{Endpoint, ListenSpec};
 /// What TLS is called before `://`.
 const TLS_SCHEMES: [&str; 3] = ["tls", "ssl", "gearmans"];
 
+/// Longest path that the kernel takes, without the NUL behind it.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
 /// Parses one `--listen`.
 pub(super) fn listen_spec(text: &str) -> Result<ListenSpec, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let endpoint = Endpoint::Unix(unix_path(path)?);
+        return Ok(ListenSpec { name: Some(text.into()), endpoint, speaks_tls: false });
+    }
+    if text.starts_with(['/', '.']) {
+        return Err(format!("write unix:{text} for a Unix socket"));
+    }
     if text.contains(',') {
         return Err("give each address a --listen of its own, in TOML as a list".to_owned());
     }
@@ -29,6 +40,22 @@ pub(super) fn listen_spec(text: &str) -> Result<ListenSpec, String> {
     }
     let endpoint = Endpoint::Host { host, port };
     Ok(ListenSpec { name: Some(text.into()), endpoint, speaks_tls: tls.is_some() })
+}
+
+/// The path of a Unix socket.
+fn unix_path(path: &str) -> Result<PathBuf, String> {
+    if path.starts_with("//") {
+        return Err(format!("write unix:/{}", path.trim_start_matches('/')));
+    }
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err("write unix: and the whole path, as in unix:/run/ringgear/g.sock".to_owned());
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX || path.contains('\0') {
+        return Err(format!(
+            "give a path of at most {UNIX_PATH_BYTES_MAX} bytes, none of them NUL"
+        ));
+    }
+    Ok(path.into())
 }
 
 fn tls_without_port(host: &str) -> String {
@@ -114,9 +141,25 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_a_unix_socket() {
+        let spec = listen_spec("unix:/run/a,b:c.sock").unwrap();
+        assert_eq!(spec.name.as_deref(), Some("unix:/run/a,b:c.sock"));
+        assert_eq!(spec.endpoint, Endpoint::Unix("/run/a,b:c.sock".into()));
+        assert!(listen_spec(&format!("unix:/{}", "x".repeat(UNIX_PATH_BYTES_MAX - 1))).is_ok());
+    }
+
+    #[test]
     fn other_words_are_refused_with_what_to_write() {
         let no_tls = "as --port is for listeners without TLS";
         for (text, reason) in [
+            ("/run/g.sock", "write unix:/run/g.sock for a Unix socket"),
+            ("unix:///run/g.sock", "write unix:/run/g.sock"),
+            ("unix:g.sock", "write unix: and the whole path, as in unix:/run/ringgear/g.sock"),
+            ("unix:/run/", "write unix: and the whole path, as in unix:/run/ringgear/g.sock"),
+            (
+                &format!("unix:/{}", "x".repeat(UNIX_PATH_BYTES_MAX)),
+                "give a path of at most 107 bytes, none of them NUL",
+            ),
             ("a,b", "give each address a --listen of its own, in TOML as a list"),
             ("tcp://0.0.0.0:4731", "write 0.0.0.0:4731"),
             ("tcp://0.0.0.0/", "write 0.0.0.0"),

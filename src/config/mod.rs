@@ -11,6 +11,7 @@ mod file;
 mod listen;
 mod mistakes;
 mod options;
+mod reach;
 mod remarks;
 mod settings;
 mod tls;

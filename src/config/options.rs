@@ -12,6 +12,7 @@ use super::listen::listen_spec;
 use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
+use crate::io::sandbox::Sandbox;
 use crate::io::{Driver, Endpoint, ListenSpec};
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
@@ -42,10 +43,11 @@ const KEEPALIVE_MAX: i64 = 32_767;
     or 1 with a sentence on standard error."
 )]
 pub struct Options {
-    /// HOST, HOST:PORT or [V6]:PORT to listen on; loopback unless given
+    /// HOST, HOST:PORT, [V6]:PORT or unix:/PATH to listen on; loopback unless given
     ///
     /// May be given several times. All addresses of a host are bound; "" means every address of
     /// this host. In TOML a text, or a list of them. tls:HOST:PORT is a port with TLS.
+    /// Sockets that systemd passes are used, too, and without --listen nothing else.
     #[arg(short = 'L', long, value_name = "SPEC", help_heading = LISTENING,
         value_parser = listen_spec)]
     pub listen: Vec<ListenSpec>,
@@ -57,6 +59,16 @@ pub struct Options {
     #[arg(short, long, value_name = "PORT", default_value = "4730", help_heading = LISTENING,
         value_parser = values::port)]
     pub port: String,
+
+    /// Permissions of the files of Unix sockets, as of chmod(1) in digits. 0660 unless given
+    #[arg(long, value_name = "OCTAL", help_heading = LISTENING, hide_short_help = true,
+        value_parser = values::file_mode)]
+    pub unix_mode: Option<u32>,
+
+    /// Owner of the files of Unix sockets, and perhaps their group. The server's user unless given
+    #[arg(long, value_name = "USER[:GROUP]", help_heading = LISTENING, hide_short_help = true,
+        value_parser = values::owner)]
+    pub unix_owner: Option<String>,
 
     /// Access list: which peers may do what; all may do everything unless given
     ///
@@ -302,6 +314,14 @@ pub struct Options {
     #[arg(short, long, value_name = "NAME", help_heading = PROCESS)]
     pub user: Option<String>,
 
+    /// Keep files and ports that the server doesn't use out of its reach
+    ///
+    /// auto: as far as the kernel can (Landlock; all of it from Linux 6.12 on), off: not at all,
+    /// require: completely, or the server doesn't start.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Sandbox::Auto,
+        help_heading = PROCESS, hide_short_help = true)]
+    pub sandbox: Sandbox,
+
     /// Allow core dumps as large as the hard limit
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub coredump: bool,
@@ -483,7 +503,12 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.listen_specs().iter().any(|spec| spec.speaks_tls)
+        self.ssl || self.listen.iter().any(|spec| spec.speaks_tls)
+    }
+
+    /// Whether a `--listen` is a Unix socket.
+    pub(super) fn listens_on_unix_sockets(&self) -> bool {
+        self.listen.iter().any(|spec| !spec.endpoint.has_port())
     }
 
     /// Whether each `--listen` has a port of its own.

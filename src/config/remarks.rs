@@ -22,7 +22,11 @@ impl Options {
         for ignored in &self.ignored {
             idle(true, ignored.name, ignored.reason);
         }
-        idle(self.is_port_idle, "port", "each --listen has a port of its own");
+        idle(self.is_port_idle, "port", "each --listen has a port of its own, or needs none");
+        let has_no_path = !self.listens_on_unix_sockets();
+        let no_path = "no --listen is a Unix socket, as in unix:/PATH";
+        idle(has_no_path && self.unix_mode.is_some(), "unix-mode", no_path);
+        idle(has_no_path && self.unix_owner.is_some(), "unix-owner", no_path);
         let has_buckets = self.hashtable_buckets.is_some();
         idle(has_buckets, "hashtable-buckets", "hash tables grow by themselves");
         idle(self.round_robin, "round-robin", "a worker's functions always take turns");

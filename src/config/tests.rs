@@ -182,6 +182,9 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--libsqlite3-table t", "", "--libsqlite3-table has no effect: "),
         ("--store-timeout 5", "", "--store-timeout has no effect: "),
         ("--offload", "", "--offload has no effect: "),
+        ("--unix-mode 660", "", "--unix-mode has no effect: no --listen is a Unix socket"),
+        ("-L a --unix-owner me", "", "--unix-owner has no effect: no --listen is"),
+        ("-p 1 -L a:2 -L unix:/s", "", "--port has no effect: each --listen has"),
         ("-p 1 -L a:2 -L [::1]:3", "", "--port has no effect: each --listen has"),
         ("--config-file f", "port = 1\nlisten = [\"a:2\"]", "--port has no effect: "),
         ("-j 0", "", "--job-retries 0 fails a job when its first worker is lost"),
@@ -199,6 +202,7 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--offload -t 2 -j 1", ""),
         ("-p 1 -L a:2 -L a", ""),
         ("-L a:2", ""),
+        ("-L unix:/s --unix-mode 600 --unix-owner a:b", ""),
     ] {
         assert_eq!(parse_words(words, file).unwrap().remarks(), [""; 0], "{words}");
     }
@@ -217,6 +221,28 @@ fn listeners_are_those_of_the_command_line_or_else_those_of_the_file() {
     assert_eq!(names("@f", "listen = [\"a:1\", \"b\"]"), some(&["a:1", "b"]));
     assert_eq!(names("@f", "--listen a:1\n-L b"), some(&["a:1", "b"]));
     assert_eq!(names("@f -L c", "listen = [\"a:1\", \"b\"]"), some(&["c"]));
+}
+
+#[test]
+fn modes_are_octal_however_they_are_written() {
+    let mode = |words, file| parse_words(words, file).unwrap().unix_mode;
+    assert_eq!((mode("", ""), mode("--unix-mode 0660", "")), (None, Some(0o660)));
+    assert_eq!(mode("--unix-mode 600", ""), Some(0o600));
+    for file in ["unix-mode = \"0640\"", "unix-mode = 640", "unix-mode = 0o640", "--unix-mode=640"]
+    {
+        assert_eq!(mode("@f", file), Some(0o640), "{file}");
+    }
+    for (words, file) in [
+        ("--unix-mode 999", ""),
+        ("--unix-mode 1777", ""),
+        ("--unix-mode u=rw", ""),
+        ("@f", "unix-mode = 0x1b0"),
+        ("--unix-owner :g", ""),
+        ("--unix-owner a:b:c", ""),
+        ("--unix-owner a:", ""),
+    ] {
+        assert!(parse_words(words, file).is_err(), "{words} {file}");
+    }
 }
 
 #[test]

@@ -92,6 +92,20 @@ pub(super) fn port(text: &str) -> Result<String, String> {
     Err("give a number from 0 to 65535, or a name of /etc/services".to_owned())
 }
 
+/// Parses permissions of a file, in octal digits.
+pub(super) fn file_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777);
+    mode.ok_or_else(|| "give three octal digits, as in 660".to_owned())
+}
+
+/// Checks `USER[:GROUP]`.
+pub(super) fn owner(text: &str) -> Result<String, String> {
+    match text.split(':').collect::<Vec<_>>()[..] {
+        ["", ..] | [_, ""] | [_, _, _, ..] => Err("give USER, or USER:GROUP".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// Parses `[FUNCTION=]POLICY`.
 pub(super) fn durability(text: &str) -> Result<(Option<String>, Durability), String> {
     let (function, policy) = match text.rsplit_once('=') {

@@ -37,13 +37,14 @@ pub use self::driver::{
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
 pub use self::host::listen::{
-    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PortOption, Sockets, check_ports,
+    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PassedSocket, PortOption, Sockets,
+    UnixError, UnixSockets, check_ports, passed_sockets,
 };
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
-pub use self::host::{log, machine, memory, process};
+pub use self::host::{log, machine, memory, privileges, process, sandbox};
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
 use self::runtime::{CoreRuntime, Rings};
@@ -140,7 +141,9 @@ pub fn run(
     let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
     let numbers = Numbers::new(count);
     let lost_jobs = Arc::<AtomicUsize>::default();
-    let mut sockets = listeners.into_sockets().into_iter();
+    // The files are removed when all cores have ended.
+    let (sockets, _files) = listeners.into_sockets();
+    let mut sockets = sockets.into_iter();
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
     let mut reload = Some(server.reload);
@@ -201,11 +204,12 @@ pub fn serve(
 ) -> Result<(), IoError> {
     listeners.listen()?;
     listeners.log_places(false);
+    let (sockets, _files) = listeners.into_sockets();
     let mut mailboxes = mesh::mesh(1, |_| 0)?;
     let runtime = CoreRuntime {
         service,
         links: NoLinks::new(mailboxes.remove(0)),
-        listeners: listeners.into_sockets().into_iter().flatten().collect(),
+        listeners: sockets.into_iter().flatten().collect(),
         lifecycle: Lifecycle::new(signals, None),
         clock: Clock::start(),
         arrivals: Vec::new(),

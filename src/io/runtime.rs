@@ -120,6 +120,16 @@ impl<L: Links> CoreRuntime<L> {
         self.links.send(&mut self.service);
     }
 
+    /// What the driver is to know of the output of a new connection; `None`: the service has no
+    /// room for it.
+    pub(crate) fn begin_output(&mut self, conn: Option<ConnId>, now: Now) -> Output {
+        if conn.is_none_or(|conn| self.service.has_host(conn)) {
+            self.liveness.begin(now.mono_ms)
+        } else {
+            Liveness::begin_local()
+        }
+    }
+
     /// Whether a connection's host is gone, by what the kernel knows of its `socket`; if so, logs
     /// the loss, and `disconnect` is to follow. `sent_bytes`: what the kernel has taken of the
     /// chunk that is being sent, if one is.

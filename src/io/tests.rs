@@ -122,14 +122,15 @@ fn greeted(streams: &[TcpStream]) -> usize {
 }
 
 fn a_listener_is_held_back_while_others_accept(driver: Driver) {
-    let event_loop = match choose(driver, 1, 64) {
+    let event_loop = match choose(driver, 1, 64, true) {
         Ok(event_loop) => event_loop,
         // Not printed: the test runner keeps that for tests that fail.
         Err(error) => return drop(writeln!(std::io::stderr(), "skipped: {error}")),
     };
     let host = || Endpoint::Host { host: "127.0.0.1".to_owned(), port: None };
     let spec = || ListenSpec { endpoint: host(), ..ListenSpec::LOOPBACK };
-    let sockets = Sockets { cores: 1, backlog: 128, keep_alive: None };
+    let sockets =
+        Sockets { cores: 1, backlog: 128, keep_alive: None, unix: UnixSockets::default() };
     let listeners = Listeners::open(&[spec(), spec()], "0", &sockets).unwrap();
     let addresses: Vec<SocketAddr> =
         listeners.places().iter().map(|place| place.parse().unwrap()).collect();

@@ -80,6 +80,11 @@ pub trait Service: 'static {
         false
     }
 
+    /// Whether the network may lose the peer's host, unlike that of a Unix socket.
+    fn has_host(&self, _conn: ConnId) -> bool {
+        true
+    }
+
     /// Whether connections of a listener may be accepted now; `listener` is its place in
     /// `Settings::listeners`. The driver asks again in each turn until they may; a connection that
     /// it was accepting already may still come.

@@ -321,6 +321,10 @@ impl Service for Shard {
         self.connections[conn].intake()
     }
 
+    fn has_host(&self, conn: ConnId) -> bool {
+        self.connections[conn].origin.peer.ip().is_some()
+    }
+
     fn may_accept(&self, listener: u16) -> bool {
         self.handshakes.open() < self.settings.handshakes_max || !self.speaks_tls(listener)
     }

@@ -19,6 +19,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use thiserror::Error;
 
+use super::mode::{PRIVATE, narrow, narrow_at};
+
 /// The byte of the database that is locked: beyond all that SQLite locks (from 2^30 on) and beyond
 /// the largest file.
 const LOCKED_BYTE: libc::off_t = 1 << 62;
@@ -97,7 +99,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Acquires the lock of the database at `path`, which is created if it doesn't exist.
+    /// Acquires the lock of the database at `path`, which is created if it doesn't exist. No
+    /// other user can open it, or the files beside it, afterwards.
     ///
     /// # Errors
     /// `LockError`, which names the process that holds the lock.
@@ -106,7 +109,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {
                 let inode = lock_inode(&database)?;
-                Ok(Self::held(database, file, inode))
+                Ok(Self::held(database, &lock_path, file, inode))
             }
             Err(TryLockError::WouldBlock) => {
                 let owner = fs::read_to_string(&lock_path).unwrap_or_default();
@@ -133,7 +136,8 @@ impl Lock {
         self.inode.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
-    fn held(database: PathBuf, mut file: File, inode: File) -> Self {
+    fn held(database: PathBuf, lock_path: &Path, mut file: File, inode: File) -> Self {
+        narrow_all(&database, &inode, lock_path, &file);
         // Only for people: the lock is valid without it, as on a full disk.
         let process = process::id();
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{process}"));
@@ -163,7 +167,9 @@ fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
     let mut lock_path = database.clone().into_os_string();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(PRIVATE);
+    let file = options.open(&lock_path);
     match file {
         Ok(file) => Ok((database, lock_path, file)),
         Err(error) => Err(LockError::Failed { path: lock_path, error }),
@@ -174,7 +180,7 @@ fn open(path: &Path) -> Result<(PathBuf, PathBuf, File), LockError> {
 fn lock_inode(database: &Path) -> Result<File, LockError> {
     let failed = |error| LockError::Failed { path: database.into(), error };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644);
+    options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);
     let file = options.open(database).map_err(failed)?;
     let names = file.metadata().map_err(failed)?.nlink();
     match set_lock(&file, libc::F_WRLCK) {
@@ -186,6 +192,21 @@ fn lock_inode(database: &Path) -> Result<File, LockError> {
         Err(error) => Err(failed(error.into())),
         Ok(_) if names > 1 => Err(LockError::Linked { database: database.into(), names }),
         Ok(_) => Ok(file),
+    }
+}
+
+/// Takes from the database and the files beside it what other users may do with them. SQLite gives
+/// new ones the mode of the database.
+fn narrow_all(database: &Path, inode: &File, lock_path: &Path, lock_file: &File) {
+    for (file, path) in [(inode, database), (lock_file, lock_path)] {
+        if let Some(wide) = narrow(file, PRIVATE) {
+            wide.log(path);
+        }
+    }
+    for suffix in ["-wal", "-shm"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        narrow_at(Path::new(&path), PRIVATE);
     }
 }
 

@@ -16,6 +16,8 @@ pub mod sqlite;
 
 mod error;
 pub mod lock;
+pub(crate) mod mode;
+pub mod needs;
 
 #[cfg(test)]
 mod faulty;

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::lock::{Lock, LockError};
 use super::namespace::{Namespace, Record, Wanted};
+use super::needs::Needs;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{OpenError, Store, StoreError};
@@ -98,6 +99,17 @@ pub fn check(choice: &StoreChoice) -> Result<(), StoreError> {
     match choice {
         StoreChoice::Sqlite { .. } => Ok(()),
         StoreChoice::Postgres { conninfo, .. } => Postgres::check_conninfo(conninfo),
+    }
+}
+
+/// What the store reaches outside of this process while it is open.
+#[must_use]
+pub fn needs(choice: &StoreChoice) -> Needs {
+    match choice {
+        StoreChoice::Sqlite { path, .. } => {
+            Needs { written: vec![path.clone()], ..Needs::default() }
+        }
+        StoreChoice::Postgres { conninfo, .. } => Postgres::needs(conninfo),
     }
 }
 

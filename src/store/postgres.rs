@@ -38,6 +38,7 @@ use self::lock_delay::LockDelay;
 use self::session::{ANSWER_TIMEOUT, Backend, Session, answer, limit};
 use self::takeover::take_over;
 use super::namespace::Record;
+use super::needs::Needs;
 use super::{OpenError, Store, StoreError};
 use crate::engine::record::{Operation, Row};
 use crate::wire::Priority;
@@ -192,6 +193,14 @@ impl Postgres {
         };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
         Ok(Self { link, runtime, next_sequence })
+    }
+
+    /// What connections reach; nothing for words that can't be read, which `open` refuses.
+    pub(super) fn needs(conninfo: &str) -> Needs {
+        let targets = conninfo::targets(conninfo, |name| std::env::var(name).ok());
+        let mut needs = Needs::default();
+        targets.iter().flatten().for_each(|target| target.add_needs(&mut needs));
+        needs
     }
 
     /// Checks a connection string and the files in it without connecting.

@@ -18,8 +18,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 mod access;
+mod files;
 mod mistakes;
+mod passed;
 mod postgresql_starts;
+mod sandbox;
+mod systemd;
 
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
@@ -477,6 +481,10 @@ fn root_becomes_the_named_user_before_anything_is_written() {
         assert_eq!(numbers, [expected; 4], "{name}");
     }
     assert_eq!(field("Groups:").trim(), nobody.gid.to_string());
+    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(field(name).trim(), 16), Ok(0), "{name}");
+    }
+    assert_eq!(field("NoNewPrivs:").trim(), "1");
     assert_eq!(fs::metadata(&log).unwrap().uid(), nobody.uid.as_raw());
     assert_eq!(fs::metadata(&pid).unwrap().uid(), nobody.uid.as_raw());
     assert_eq!(server.end(Signal::SIGTERM).code(), Some(0));

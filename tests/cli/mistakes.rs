@@ -117,9 +117,11 @@ fn every_mistake_ends_with_its_sentence() {
             command.env_clear().current_dir(&folder);
             let words = start.words.iter().filter(|word| !word.is_empty());
             for word in words.map(|word| filled(word)) {
-                match word.strip_prefix("GEARMAND_PORT=") {
-                    Some(value) => command.env("GEARMAND_PORT", value),
-                    None => command.arg(word),
+                match word.split_once('=') {
+                    Some((name @ ("GEARMAND_PORT" | "LISTEN_PID"), value)) => {
+                        command.env(name, value)
+                    }
+                    _ => command.arg(word),
                 };
             }
             command.args(more.split_whitespace());

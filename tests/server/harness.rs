@@ -8,8 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
+};
 
 use crate::skips::skip;
 
@@ -159,6 +163,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
         let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
         command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
+        command.args(["--sandbox", sandbox()]);
         forget_environment(&mut command);
         let (child, log) = spawn(&mut command);
         Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), log, _share: share }
@@ -329,6 +334,26 @@ impl Log {
         let text = self.text.lock().expect("no panic");
         drop(self.grown.wait_timeout(text, longest));
     }
+}
+
+/// What this project's servers run in: the whole sandbox, so that each test shows that it leaves
+/// them what they need, or what this machine's kernel has of it.
+fn sandbox() -> &'static str {
+    static IS_COMPLETE: OnceLock<bool> = OnceLock::new();
+    let is_complete = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(ABI::V6))
+            .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V6)))
+            .and_then(|rules| rules.scope(Scope::from_all(ABI::V6)))
+            .and_then(Ruleset::create)
+            .is_ok()
+    };
+    if *IS_COMPLETE.get_or_init(is_complete) {
+        return "require";
+    }
+    skip("the kernel has no Landlock, or not all of it");
+    "auto"
 }
 
 /// Takes from a server what the user's environment says of ports, certificates and PostgreSQL.

@@ -43,6 +43,8 @@ fn the_level_changes_while_the_server_runs(contender: Contender) {
     do_a_job(&server, b"at_trace");
     server.signal("USR2");
     server.wait_for_log("the log level is NOTICE now", |_| Some(()));
+    // The line comes first, and the answer when the level is in force on all cores.
+    assert_eq!(server.admin("verbose"), "OK NOTICE\n");
     do_a_job(&server, b"unseen");
     let log = server.log();
     assert!(!log.contains("unseen"), "{log}");

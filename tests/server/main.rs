@@ -11,6 +11,7 @@ mod draining;
 mod durable;
 mod harness;
 mod limits;
+mod listening;
 mod log_level;
 mod lost_hosts;
 mod moving;

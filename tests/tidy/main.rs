@@ -2,9 +2,10 @@
 //!
 //! Reads the sources of the whole workspace; a failure names the file and line that breaks a rule.
 //! The words that it looks for are put together at run time, so that this file passes its own
-//! rules. What imports what is in `imports`.
+//! rules. What imports what is in `imports`, what is built from what in `dependencies`.
 #![allow(clippy::unwrap_used, reason = "a tree that can't be read is a failed test")]
 
+mod dependencies;
 mod imports;
 
 use std::fs;

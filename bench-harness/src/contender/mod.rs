@@ -175,7 +175,7 @@ impl Contender {
             Kind::Ringgear(io, _) | Kind::Relay(io) => io != "epoll",
             kind => kind == Kind::Postgres,
         };
-        if needs_uring && let Err(error) = io::choose(Driver::Uring, 1, RING_ENTRIES) {
+        if needs_uring && let Err(error) = io::choose(Driver::Uring, 1, RING_ENTRIES, true) {
             return Some(error.to_string());
         }
         match self.kind {

@@ -12,8 +12,8 @@ use std::io::{Error, ErrorKind, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
+use mio::event::{Event, Source};
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
@@ -24,7 +24,7 @@ use super::sending::Sending;
 use super::turn::EventSource;
 use crate::engine::{ConnId, Now};
 use crate::io::host::accept::AcceptPause;
-use crate::io::host::listen::ListeningSocket;
+use crate::io::host::listen::{Acceptable, ListeningSocket, peer_of};
 use crate::io::host::liveness::Output;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
@@ -57,9 +57,46 @@ struct Connection {
     output: Output,
 }
 
+/// A socket to accept from.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn of(socket: Acceptable) -> Self {
+        match socket {
+            Acceptable::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)),
+            Acceptable::Unix(listener) => Self::Unix(UnixListener::from_std(listener)),
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix(listener) => listener,
+        }
+    }
+
+    fn accept(&self) -> Result<(TcpStream, PeerAddress), Error> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().map(|(stream, address)| (stream, address.into()))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                let peer = peer_of(&stream)?;
+                // All that is done with it can be done with any stream socket.
+                let stream = OwnedFd::from(std::os::unix::net::UnixStream::from(stream));
+                Ok((TcpStream::from_std(stream.into()), peer.into()))
+            }
+        }
+    }
+}
+
 /// A listener.
 struct Acceptor {
-    socket: TcpListener,
+    socket: Listener,
     /// Its place in the service's list of them.
     listener: u16,
     /// Connections may wait in its queue.
@@ -106,7 +143,7 @@ struct Epoll<L: Links> {
 pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>) -> Result<(), DriverError> {
     let poll = Poll::new()?;
     let acceptor = |ListeningSocket { socket, listener }| Acceptor {
-        socket: TcpListener::from_std(socket),
+        socket: Listener::of(socket),
         listener,
         is_acceptable: false,
     };
@@ -114,7 +151,7 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>) -> Result<(), DriverErr
     let mut acceptors: Vec<Acceptor> = sockets.map(acceptor).collect();
     for (at, acceptor) in acceptors.iter_mut().enumerate() {
         let token = Token(TOKEN_LISTENERS + at);
-        poll.registry().register(&mut acceptor.socket, token, Interest::READABLE)?;
+        poll.registry().register(acceptor.socket.source(), token, Interest::READABLE)?;
     }
     let pipe = runtime.lifecycle.pipe().as_raw_fd();
     poll.registry().register(&mut SourceFd(&pipe), TOKEN_SIGNALS, Interest::READABLE)?;
@@ -155,7 +192,7 @@ impl<L: Links> EventSource for Epoll<L> {
                     Ok((stream, address)) => {
                         let listener = *listener;
                         self.accept_pause.accepted();
-                        self.add(stream, address.into(), listener, now);
+                        self.add(stream, address, listener, now);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         self.acceptors[at].is_acceptable = false;
@@ -371,7 +408,7 @@ impl<L: Links> Epoll<L> {
             ended: false,
             writable: true,
             queued: false,
-            output: self.runtime.liveness.begin(now.mono_ms),
+            output: self.runtime.begin_output(Some(conn), now),
         });
     }
 

@@ -189,7 +189,7 @@ fn accept_some<L: Links>(shared: &Shared<L>, from: &ListeningSocket) -> bool {
         }
         match socket.accept() {
             Ok((stream, address)) => {
-                let added = shared.borrow_mut().add(stream, address.into(), listener);
+                let added = shared.borrow_mut().add(stream, address, listener);
                 if let Some((conn, serial)) = added {
                     spawn(shared, conn, serial);
                 }
@@ -436,12 +436,7 @@ impl<L: Links> Glommio<L> {
     }
 
     /// Adds a connection that was accepted; returns it if its task is to be spawned.
-    fn add(
-        &mut self,
-        stream: std::net::TcpStream,
-        peer: PeerAddress,
-        listener: u16,
-    ) -> Option<(ConnId, u64)> {
+    fn add(&mut self, socket: OwnedFd, peer: PeerAddress, listener: u16) -> Option<(ConnId, u64)> {
         let now = self.runtime.clock.now();
         self.accept_pause.accepted();
         let number = self.runtime.allocate_number();
@@ -449,7 +444,7 @@ impl<L: Links> Glommio<L> {
         let conn = self.service().connect(origin, now).ok()?;
         // It may have something to say, or a deadline.
         self.wake();
-        Some((conn, self.attach(conn, stream.into(), number, now)))
+        Some((conn, self.attach(conn, socket, number, now)))
     }
 
     fn attach(&mut self, conn: ConnId, descriptor: OwnedFd, number: Number, now: Now) -> u64 {
@@ -468,7 +463,7 @@ impl<L: Links> Glommio<L> {
             sending: None,
             blocked: false,
             paused: false,
-            output: self.runtime.liveness.begin(now.mono_ms),
+            output: self.runtime.begin_output(Some(conn), now),
         });
         self.serial
     }
@@ -749,7 +744,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, address) = listener.accept().unwrap();
-            let (conn, serial) = driver.add(stream, address.into(), 0).unwrap();
+            let (conn, serial) = driver.add(stream.into(), address.into(), 0).unwrap();
             peer.write_all(b"version\n").unwrap();
             other.send(0, Envelope::Message(Message::Gone(HomeConnId::of(ConnId::from_number(7)))));
             poll_fn(|cx| {

@@ -122,11 +122,17 @@ impl CoreLoop {
 
 /// Finds out whether `cores` cores can run on a driver here; `Auto` becomes the best that can. Logs
 /// the choice and the reason. Each ring has room for `ring_entries` submissions, which decides how
-/// much locked memory it takes.
+/// much locked memory it takes. The io_uring driver's rings are restricted to what it asks for if
+/// `is_restricted`.
 ///
 /// # Errors
 /// `DriverError::Uring` or `DriverError::Glommio` if that driver was chosen and can't run.
-pub fn choose(driver: Driver, cores: usize, ring_entries: u32) -> Result<EventLoop, DriverError> {
+pub fn choose(
+    driver: Driver,
+    cores: usize,
+    ring_entries: u32,
+    is_restricted: bool,
+) -> Result<EventLoop, DriverError> {
     let event_loop = |driver, rings| Ok(EventLoop { driver, rings, ring_entries });
     match driver {
         Driver::Epoll => {
@@ -134,7 +140,7 @@ pub fn choose(driver: Driver, cores: usize, ring_entries: u32) -> Result<EventLo
             event_loop(driver, Vec::new())
         }
         Driver::Uring => {
-            let rings = uring::rings(cores, ring_entries)?;
+            let rings = uring::rings(cores, ring_entries, is_restricted)?;
             info!(driver = "uring", "event loop as asked for");
             event_loop(driver, rings)
         }
@@ -143,7 +149,7 @@ pub fn choose(driver: Driver, cores: usize, ring_entries: u32) -> Result<EventLo
             info!(driver = "glommio", "event loop as asked for");
             event_loop(driver, Vec::new())
         }
-        Driver::Auto => match uring::rings(cores, ring_entries) {
+        Driver::Auto => match uring::rings(cores, ring_entries, is_restricted) {
             Ok(rings) => {
                 info!(driver = "uring", "event loop chosen: the kernel has all of io_uring we use");
                 event_loop(Driver::Uring, rings)

@@ -19,6 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 use tracing::{debug, info};
 
+use self::accept::{Accepted, Incoming};
 use self::buffers::{Buffers, LARGE, SMALL};
 use self::operation::Operation;
 pub(super) use self::setup::{FILES_MAX, Ring, rings};
@@ -31,12 +32,12 @@ use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
-use crate::protocol::peer_address::PeerAddress;
 use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
 mod buffers;
 mod operation;
+mod restrictions;
 mod setup;
 
 /// Most bytes that one operation transfers. The kernel waits for the rest of an operation, but
@@ -262,7 +263,7 @@ impl<L: Links> Uring<L> {
         }
         let end_ms = now.mono_ms + CLOSE_MS;
         while now.mono_ms < end_ms
-            && !(self.connections.is_empty() && self.acceptors.armed().is_empty())
+            && !(self.connections.is_empty() && self.acceptors.in_flight().is_empty())
         {
             now = self.wait(now, Some(end_ms))?;
             self.handle_events(now);
@@ -382,6 +383,7 @@ impl<L: Links> Uring<L> {
             Some(Operation::Send) => self.handle_sent(key, result, now),
             Some(Operation::ReceiveDirect) => self.handle_received_direct(key, result, now),
             Some(Operation::Accept) => self.handle_accepted(key, result, now),
+            Some(Operation::Place) => self.handle_placed(key, result, now),
             Some(Operation::HandOver) => self.handle_handed_over(key, result, now),
             Some(Operation::Install) => self.handle_installed(key, result, now),
             Some(Operation::Close) => {
@@ -706,7 +708,7 @@ impl<L: Links> Uring<L> {
 
     fn stop_accepting(&mut self) {
         self.accept_pause.cancel();
-        for acceptor in self.acceptors.armed() {
+        for acceptor in self.acceptors.in_flight() {
             let accept = Operation::Accept.user_data(acceptor);
             let cancel = opcode::AsyncCancel::new(accept).build();
             self.submit(cancel.user_data(Operation::Cancel.user_data(acceptor)));
@@ -715,23 +717,34 @@ impl<L: Links> Uring<L> {
     }
 
     fn handle_accepted(&mut self, acceptor: usize, result: i32, now: Now) {
-        let (peer, listener) = self.acceptors.completed(acceptor);
-        match u32::try_from(result) {
-            Ok(file) => {
-                self.accept_pause.accepted();
-                self.add(file, peer, listener, now);
+        match self.acceptors.accepted(acceptor, result) {
+            Ok(Accepted::Placed(incoming)) => self.add(incoming, now),
+            Ok(Accepted::Unplaced(entry)) => {
+                return self.submit(entry.user_data(Operation::Place.user_data(acceptor)));
             }
-            Err(_) if result == -libc::ECANCELED => return,
-            Err(_) => {
-                self.accept_pause.failed(&Error::from_raw_os_error(-result), now.mono_ms);
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => return,
+            Err(error) => drop(self.accept_pause.failed(&error, now.mono_ms)),
         }
+        self.rearm_acceptors();
+    }
+
+    fn handle_placed(&mut self, acceptor: usize, result: i32, now: Now) {
+        match self.acceptors.placed(acceptor, result) {
+            Ok(incoming) => self.add(incoming, now),
+            Err(error) => drop(self.accept_pause.failed(&error, now.mono_ms)),
+        }
+        self.rearm_acceptors();
+    }
+
+    fn rearm_acceptors(&mut self) {
         if !self.accept_pause.is_on() {
             self.arm_acceptors();
         }
     }
 
-    fn add(&mut self, file: u32, peer: PeerAddress, listener: u16, now: Now) {
+    fn add(&mut self, incoming: Incoming, now: Now) {
+        self.accept_pause.accepted();
+        let Incoming { file, peer, listener } = incoming;
         let number = self.runtime.allocate_number();
         let origin = Origin { fd: number.value(), peer, listener };
         let conn = self.service().connect(origin, now).ok();
@@ -751,7 +764,7 @@ impl<L: Links> Uring<L> {
             sending: None,
             leaving: None,
             installing: false,
-            output: self.runtime.liveness.begin(now.mono_ms),
+            output: self.runtime.begin_output(conn, now),
             closing: Closing::No,
         });
         if let Some(conn) = conn {

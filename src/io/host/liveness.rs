@@ -89,6 +89,8 @@ impl Acks {
 /// What the driver knows of one connection's output.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
+    /// The peer is a process of this host, of whose acknowledgements the kernel knows nothing.
+    is_local: bool,
     /// Something was sent that may be unacknowledged.
     sent: bool,
     /// Something was received since the last round.
@@ -147,6 +149,11 @@ impl Liveness {
         output
     }
 
+    /// The output of a connection to a process of this host, which is never in doubt.
+    pub(crate) fn begin_local() -> Output {
+        Output { is_local: true, ..Output::default() }
+    }
+
     /// Returns which of the connections 0 to `end` to look at now.
     pub(crate) fn next_portion(&mut self, end: usize, now_ms: u64) -> Range<usize> {
         if self.due_ms.is_none_or(|at_ms| now_ms < at_ms) {
@@ -169,7 +176,7 @@ impl Liveness {
     /// to send that the kernel doesn't take.
     pub(crate) fn is_in_doubt(&mut self, output: &mut Output, is_sending: bool) -> bool {
         let heard = std::mem::take(&mut output.heard);
-        let in_doubt = output.sent || is_sending;
+        let in_doubt = !output.is_local && (output.sent || is_sending);
         self.again |= in_doubt;
         if heard {
             output.unanswered_since_ms = None;
@@ -291,6 +298,11 @@ mod tests {
         assert_eq!(liveness.next_portion(1, 23_500), 0..1, "it was in doubt in the last round");
         assert!(!liveness.is_in_doubt(&mut output, false));
         assert_eq!((liveness.next_portion(1, 31_000), liveness.deadline_ms()), (0..0, None));
+        let mut local = Liveness::begin_local();
+        liveness.sent(&mut local, 40_000);
+        assert_eq!(liveness.next_portion(1, 43_750), 0..1);
+        assert!(!liveness.is_in_doubt(&mut local, true), "no host is between");
+        assert_eq!((liveness.next_portion(1, 47_500), liveness.deadline_ms()), (0..0, None));
         let mut never = Liveness::new(Duration::ZERO);
         never.sent(&mut output, 1000);
         assert_eq!(never.deadline_ms(), None);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,10 @@ use super::signals::LogControl;
 use crate::engine::event::{self, JOBS};
 use crate::protocol::log_level::LogLevel;
 use crate::shard::PEERS;
+use crate::store::mode::{Wide, narrow};
+
+/// Mode of the log file: its group may read it.
+const FILE_MODE: u32 = 0o640;
 
 /// What gearmand calls its log levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,6 +207,7 @@ impl Log {
     /// `LogError`: the file can't be opened, or there is no syslog.
     pub fn start(settings: LogSettings<'_>) -> Result<Self, LogError> {
         let mut layers = Vec::new();
+        let mut was_wide = None;
         let file = match settings.target {
             "none" => None,
             "stderr" => {
@@ -209,7 +215,9 @@ impl Log {
                 None
             }
             path => {
-                let file = Arc::new(LogFile::open(Path::new(path))?);
+                let (file, wide) = LogFile::open(Path::new(path))?;
+                let file = Arc::new(file);
+                was_wide = wide;
                 layers.push(lines(settings.format, Arc::clone(&file), false));
                 Some(file)
             }
@@ -229,6 +237,9 @@ impl Log {
         }
         let (filter, handle) = reload::Layer::new(settings.verbosity.filter());
         tracing_subscriber::registry().with(layers.with_filter(filter)).init();
+        if let Some(wide) = was_wide {
+            wide.log(Path::new(settings.target));
+        }
         let at_start = settings.verbosity;
         let level = Level { at_start, current: Mutex::new(at_start), filter: handle };
         Ok(Self { file, level: Arc::new(level) })
@@ -279,21 +290,26 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn open(path: &Path) -> Result<Self, LogError> {
-        let file = Mutex::new(append(path)?);
-        Ok(Self { path: path.to_owned(), file })
+    fn open(path: &Path) -> Result<(Self, Option<Wide>), LogError> {
+        let (file, wide) = append(path)?;
+        Ok((Self { path: path.to_owned(), file: Mutex::new(file) }, wide))
     }
 
     fn reopen(&self) -> Result<(), LogError> {
-        let file = append(&self.path)?;
+        let (file, wide) = append(&self.path)?;
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        if let Some(wide) = wide {
+            wide.log(&self.path);
+        }
         Ok(())
     }
 }
 
-fn append(path: &Path) -> Result<File, LogError> {
-    let file = File::options().append(true).create(true).open(path);
-    file.map_err(|cause| LogError::Open { path: path.to_owned(), cause })
+fn append(path: &Path) -> Result<(File, Option<Wide>), LogError> {
+    let file = File::options().append(true).create(true).mode(FILE_MODE).open(path);
+    let file = file.map_err(|cause| LogError::Open { path: path.to_owned(), cause })?;
+    let wide = narrow(&file, FILE_MODE);
+    Ok((file, wide))
 }
 
 impl Write for &LogFile {

@@ -11,6 +11,8 @@ pub(crate) mod liveness;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod privileges;
 pub mod process;
 pub(crate) mod retry;
+pub mod sandbox;
 pub(crate) mod signals;

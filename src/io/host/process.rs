@@ -1,17 +1,21 @@
-//! The process itself: its limits, its user, its place in the background, its pid file.
+//! The process itself: its limits, its umask, its place in the background, its pid file.
 //!
 //! Each function changes one property of the process; `main` calls them in the order of a start.
 //! Knows nothing of sockets and jobs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{ForkResult, Uid, User, fork, setgid, setgroups, setsid, setuid};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Uid, User, fork, setsid};
 use thiserror::Error;
+
+/// Mode of the pid file: every user may read it.
+const PID_FILE_MODE: u32 = 0o644;
 
 /// Why the process can't be set up.
 #[derive(Debug, Error)]
@@ -23,16 +27,6 @@ pub enum ProcessError {
         cause.desc()
     )]
     Descriptors { wanted: u64, hard: u64, cause: nix::Error },
-    #[error("Must be root to switch users: start as root, or leave --user out")]
-    NotRoot,
-    #[error("there is no user \"{0}\"; create it or choose another with --user")]
-    NoSuchUser(String),
-    #[error(
-        "cannot become user \"{name}\": {}; start as root with CAP_SETUID and CAP_SETGID, or leave \
-         --user out",
-        cause.desc()
-    )]
-    Switch { name: String, cause: nix::Error },
     #[error("cannot go to the background: {0}; start without --daemon")]
     Fork(std::io::Error),
     #[error(
@@ -60,28 +54,18 @@ pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError
     }
 }
 
+/// Sets a umask that takes nothing away from the modes of the server's own files, and keeps other
+/// users from writing to all others.
+pub fn set_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
 /// Allows core dumps up to the hard limit.
 pub fn allow_core_dumps() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
         // The server runs without them, too.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
-}
-
-/// Becomes another user and gives up root's groups.
-///
-/// # Errors
-/// `ProcessError`: not root, no such user, or the kernel's refusal.
-pub fn switch_user(name: &str) -> Result<(), ProcessError> {
-    if !nix::unistd::geteuid().is_root() && !nix::unistd::getuid().is_root() {
-        return Err(ProcessError::NotRoot);
-    }
-    let user = User::from_name(name).ok().flatten();
-    let user = user.ok_or_else(|| ProcessError::NoSuchUser(name.to_owned()))?;
-    // Groups first: the new user may not change them.
-    let switched =
-        setgroups(&[user.gid]).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid));
-    switched.map_err(|cause| ProcessError::Switch { name: name.to_owned(), cause })
 }
 
 /// The name of a user by its number; `None` if it has none, or it can't be looked up.
@@ -126,7 +110,7 @@ impl Background {
     /// # Errors
     /// `ProcessError::Fork` if there is no /dev/null.
     pub fn ready(mut self) -> Result<(), ProcessError> {
-        let null = fs::File::options().read(true).write(true).open("/dev/null");
+        let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(ProcessError::Fork)?;
         let redirected = nix::unistd::dup2_stdin(&null)
             .and_then(|()| nix::unistd::dup2_stdout(&null))
@@ -152,10 +136,9 @@ impl PidFile {
     pub fn create(path: &Path) -> Result<Self, ProcessError> {
         let written = match fs::remove_file(path) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
-            _ => fs::write(path, format!("{}\n", std::process::id())),
+            _ => File::options().write(true).create_new(true).mode(PID_FILE_MODE).open(path),
         };
-        let mode = fs::Permissions::from_mode(0o644);
-        let written = written.and_then(|()| fs::set_permissions(path, mode));
+        let written = written.and_then(|mut file| writeln!(file, "{}", std::process::id()));
         let path = path.to_owned();
         match written {
             Ok(()) => Ok(Self { path }),

@@ -7,6 +7,7 @@
 //!
 //! Invariant: what a string says about encryption holds for each of its hosts but Unix sockets.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_postgres::config::Host;
 use super::tls::Tls;
 use super::words::Words;
 use crate::store::StoreError;
+use crate::store::needs::Needs;
 
 /// Time limit for connecting to one address, unless the string has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,6 +131,19 @@ impl Target {
         self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
     }
 
+    /// Adds what connecting to this host takes. Unix sockets take nothing.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        let name = match (self.config.get_hosts().first(), self.config.get_hostaddrs().first()) {
+            (Some(Host::Unix(_)), None) => return,
+            (_, Some(_)) => None,
+            (Some(Host::Tcp(name)), None) => Some(name),
+            (None, None) => None,
+        };
+        needs.ports.push(self.config.get_ports().first().copied().unwrap_or(PORT));
+        needs.looks_up_hosts |= name.is_some_and(|name| name.parse::<IpAddr>().is_err());
+        self.tls.add_needs(needs);
+    }
+
     /// Checks the files of certificates and keys.
     pub(super) fn check_files(&self) -> Result<(), StoreError> {
         if self.tls == Tls::NONE {
@@ -235,6 +250,8 @@ fn check_counts(config: &Config) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::tls::Mode;
     use super::*;
 
@@ -244,6 +261,25 @@ mod tests {
 
     fn nothing(_: &str) -> Option<String> {
         None
+    }
+
+    #[test]
+    fn ports_names_and_files_are_needed_but_for_unix_sockets() {
+        let needs = |conninfo: &str| {
+            let mut needs = Needs::default();
+            let targets = targets(conninfo, nothing).unwrap();
+            targets.iter().for_each(|target| target.add_needs(&mut needs));
+            needs
+        };
+        assert_eq!(needs("host=/run/postgresql sslrootcert=/ca.pem"), Needs::default());
+        let ports = |ports: &[u16]| Needs { ports: ports.to_vec(), ..Needs::default() };
+        assert_eq!(needs("host=10.0.0.1"), ports(&[5432]));
+        assert_eq!(needs("host=::1,10.0.0.1 port=1,2"), ports(&[1, 2]));
+        assert_eq!(needs("host=db.example hostaddr=10.0.0.1 port=3"), ports(&[3]));
+        let named = needs("host=db.example sslrootcert=/ca.pem sslcert=/c.pem sslkey=/c.key");
+        assert_eq!(named.read, ["/ca.pem", "/c.pem", "/c.key"].map(PathBuf::from));
+        assert!(named.looks_up_hosts && !named.reads_system_roots);
+        assert!(needs("host=db.example sslrootcert=system").reads_system_roots);
     }
 
     fn environment(name: &str) -> Option<String> {

@@ -20,6 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(super) use self::fault::Fault;
 use super::words::Words;
 use crate::store::StoreError;
+use crate::store::needs::Needs;
 
 /// How much encryption is asked for, from none at all to a server whose name is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +106,21 @@ impl Tls {
         is_direct: false,
         is_bound: false,
     };
+
+    /// Adds the files that are read at each connection.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        match &self.roots {
+            Some(Roots::File(path)) => needs.read.push(path.clone()),
+            Some(Roots::System) => needs.reads_system_roots = true,
+            None => {}
+        }
+        needs.read.extend(
+            self.identity
+                .iter()
+                .flat_map(|Identity { certificate, key }| [certificate.clone(), key.clone()]),
+        );
+        needs.read.extend(self.revoked.clone());
+    }
 
     /// Reads the words; `variable` returns the variable that counts where a word is missing.
     /// `config` has the words that the library knows.

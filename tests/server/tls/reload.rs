@@ -10,14 +10,14 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
 
 use super::Files;
-use super::client::{begin, config, connect_from, echo};
+use super::client::{Stream, begin, config, echo};
+use crate::authority::Issued;
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
 
 each_ringgear!(
     a_revoked_certificate_ends_its_connections_and_resumes_no_session,
-    files_with_a_mistake_change_nothing,
-    a_new_certificate_is_shown_to_new_connections,
+    a_new_certificate_is_served_and_one_with_a_mistake_is_not,
     sessions_are_resumed_on_every_core,
 );
 
@@ -31,10 +31,9 @@ fn reload(server: &Server, said: &str) {
     server.wait_for_log(said, |_| Some(()));
 }
 
-/// Whether an echo comes through a new connection by which session.
+/// Whether a new connection, through which an echo comes, resumes a session.
 fn greet(server: &Server, config: &Arc<ClientConfig>) -> Result<bool, std::io::Error> {
-    let from = std::net::Ipv4Addr::LOCALHOST;
-    let mut stream = begin(connect_from(from, server.address()), Arc::clone(config))?;
+    let mut stream = begin(server.connect(), Arc::clone(config))?;
     echo(&mut stream)?;
     Ok(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed))
 }
@@ -76,56 +75,54 @@ fn a_revoked_certificate_ends_its_connections_and_resumes_no_session(contender: 
         conn.sync().expect("it is served on");
     }
     for (revoked, good) in &configs {
-        greet(&server, revoked).expect_err("it is revoked");
-        assert!(!greet(&server, good).expect("it is good"), "tickets are thrown away");
-        assert!(greet(&server, good).expect("it is good"), "and new ones given");
+        // Other cores hear of it in their next turn.
+        wait_until("it is revoked", || greet(&server, revoked).err());
+        let is_new = || !greet(&server, good).expect("it is good");
+        wait_until("tickets are thrown away", || is_new().then_some(()));
+        wait_until("new ones are given", || (!is_new()).then_some(()));
     }
     server.wait_for_log("client certificate is revoked", |_| Some(()));
 }
 
-fn files_with_a_mistake_change_nothing(contender: Contender) {
-    if !contender.is_here() {
-        return;
-    }
-    let files = Files::new();
-    let server = files.start(contender, &[]);
-    let config = config(&files.authority.certificate, Some(&files.web1), &TLS13);
-    greet(&server, &config).expect("it is served");
-    let key = fs::read_to_string(files.path("server.key")).expect("it is there");
-    for (text, sentence) in
-        [("", "has no private key"), (&*files.web1.key, "doesn't belong to the certificate")]
-    {
-        files.write("server.key", text);
-        reload(&server, sentence);
-        assert!(server.log().contains("TLS stays as it was: "), "{}", server.log());
-        assert!(greet(&server, &config).expect("the old files hold"), "and sessions, too");
-    }
-    files.write("server.key", &key);
-    reload(&server, "files of TLS read");
-    assert!(greet(&server, &config).expect("it is served"), "the same files trust as before");
+/// A session that has been used, so that it may be resumed.
+fn open(server: &Server, config: &Arc<ClientConfig>) -> Stream {
+    let mut stream = begin(server.connect(), Arc::clone(config)).expect("a session");
+    echo(&mut stream).expect("a reply");
+    stream
 }
 
-fn a_new_certificate_is_shown_to_new_connections(contender: Contender) {
+fn config_of(files: &Files, identity: &Issued) -> Arc<ClientConfig> {
+    config(&files.authority.certificate, Some(identity), &TLS13)
+}
+
+fn a_new_certificate_is_served_and_one_with_a_mistake_is_not(contender: Contender) {
     if !contender.is_here() {
         return;
     }
     let files = Files::new();
     let server = files.start(contender, &[]);
-    // None is resumed, as that would show what the one before it did.
-    let open = || {
-        let config = config(&files.authority.certificate, Some(&files.web1), &TLS13);
-        begin(server.connect(), config).expect("a session")
-    };
-    let mut before = open();
-    let new = files.authority.issue(&["jobs.example.com"]);
-    files.write("server.pem", &new.certificate);
-    files.write("server.key", &new.key);
+    let config = config_of(&files, &files.web1);
+    let mut before = open(&server, &config);
+    let shown = |stream: &Stream| stream.conn.peer_certificates().map(<[_]>::to_vec);
+    let first = shown(&before);
+
+    files.write("server.pem", "no certificate");
+    reload(&server, "TLS stays as it was: ");
+    let other = files.authority.issue(&["jobs.example.com"]);
+    files.write("server.pem", &other.certificate);
+    reload(&server, "doesn't belong to the certificate");
+    assert_eq!(shown(&open(&server, &config)), first);
+
+    files.write("server.key", &other.key);
     reload(&server, "files of TLS read");
-    let new = CertificateDer::from_pem_slice(new.certificate.as_bytes()).expect("PEM");
+    let other = CertificateDer::from_pem_slice(other.certificate.as_bytes()).expect("PEM");
+    // A session that was resumed would show what the one before it did.
+    let config = || config_of(&files, &files.web1);
     wait_until("the new certificate to be shown", || {
-        (open().conn.peer_certificates()?.first() == Some(&new)).then_some(())
+        let shown = shown(&open(&server, &config()));
+        (shown.as_deref() == Some(std::slice::from_ref(&other))).then_some(())
     });
-    echo(&mut before).expect("it is served on");
+    echo(&mut before).expect("its connection stays");
 }
 
 fn sessions_are_resumed_on_every_core(contender: Contender) {

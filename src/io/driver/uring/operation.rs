@@ -7,6 +7,7 @@
 #[repr(u8)]
 pub(super) enum Operation {
     Accept,
+    Place,
     Receive,
     ReceiveSingle,
     ReceiveDirect,
@@ -23,8 +24,9 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Accept,
+        Self::Place,
         Self::Receive,
         Self::ReceiveSingle,
         Self::ReceiveDirect,

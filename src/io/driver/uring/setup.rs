@@ -1,5 +1,8 @@
 //! Makes the rings of all cores, or says in one sentence why this host has none.
 //!
+//! A restricted ring (`restrictions`) does what the driver asks for and nothing else: seccomp
+//! filters see nothing of what a ring does, which could be opening files.
+//!
 //! Tests for each feature by using it, not by the kernel's version, as vendors backport and disable
 //! features. Locked memory is tested the same way: by making all rings that the server runs on.
 //!
@@ -14,6 +17,7 @@ use io_uring::types::Fixed;
 use io_uring::{IoUring, Probe, cqueue, opcode};
 
 use super::buffers::{Buffers, LARGE, SMALL};
+use super::restrictions::restrict;
 use crate::io::driver::uring_error::{UringError, explain};
 use crate::io::host::retry::retry;
 
@@ -34,7 +38,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// A turn queues up to `submissions` submissions before some must be given to the kernel.
-    fn make(submissions: u32) -> Result<Self, UringError> {
+    fn make(submissions: u32, is_restricted: bool) -> Result<Self, UringError> {
         let mut builder = builder();
         // The thread that enables the ring is the one that may submit.
         builder.setup_r_disabled().setup_cqsize(submissions * COMPLETIONS_PER_SUBMISSION);
@@ -46,6 +50,10 @@ impl Ring {
         let mut operations = Probe::new();
         let known = ring.submitter().register_probe(&mut operations).is_ok();
         let installs_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        if is_restricted {
+            restrict(&ring, installs_descriptors)
+                .map_err(|error| explain(error, "restricted rings"))?;
+        }
         Ok(Self { ring, small_buffers, large_buffers, installs_descriptors })
     }
 
@@ -59,19 +67,24 @@ impl Ring {
     /// small buffers and its large ones.
     pub(super) fn start(self, files: u32) -> Result<(IoUring, Buffers, Buffers), Error> {
         let Self { ring, small_buffers, large_buffers, .. } = self;
-        ring.submitter().register_enable_rings()?;
+        // A restricted ring registers nothing of this kind once it is enabled.
         ring.submitter()
             .register_files_sparse(files)
             .map_err(|error| Error::other(explain(error, "direct descriptors")))?;
+        ring.submitter().register_enable_rings()?;
         Ok((ring, small_buffers, large_buffers))
     }
 }
 
 /// Makes the rings of `cores` cores, each with room for `submissions` submissions, if a server can
-/// run on io_uring here.
-pub(crate) fn rings(cores: usize, submissions: u32) -> Result<Vec<Ring>, UringError> {
+/// run on io_uring here. `is_restricted`: whether they do only what the driver asks for.
+pub(crate) fn rings(
+    cores: usize,
+    submissions: u32,
+    is_restricted: bool,
+) -> Result<Vec<Ring>, UringError> {
     let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
-    let make = |_| retry(lacks_memory, || Ring::make(submissions));
+    let make = |_| retry(lacks_memory, || Ring::make(submissions, is_restricted));
     let rings = probe().and_then(|()| (0..cores).map(make).collect());
     rings.map_err(|error| match error {
         UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },
@@ -124,4 +137,40 @@ fn build(builder: &io_uring::Builder, submissions: u32) -> Result<IoUring, Uring
         return Err(UringError::Feature("waiting with a timeout"));
     }
     Ok(ring)
+}
+
+#[cfg(test)]
+mod tests {
+    use io_uring::types::Fd;
+
+    use super::*;
+
+    /// What opening a file by a ring results in.
+    fn opened(is_restricted: bool) -> Option<i32> {
+        let ring = match Ring::make(16, is_restricted) {
+            Ok(ring) => ring,
+            Err(error) => {
+                eprintln!("no ring here: {error}");
+                return None;
+            }
+        };
+        let (mut ring, ..) = ring.start(4).unwrap();
+        let path = c"/dev/null".as_ptr();
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path).build();
+        // SAFETY: the path lives as long as the program.
+        #[allow(unsafe_code)]
+        unsafe { ring.submission().push(&open) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        let result = ring.completion().next().map(|completion| completion.result());
+        if let Some(descriptor @ 0..) = result {
+            nix::unistd::close(descriptor).unwrap();
+        }
+        result
+    }
+
+    #[test]
+    fn a_restricted_ring_opens_no_file() {
+        assert!(opened(false).is_none_or(|result| result >= 0), "it would show nothing");
+        assert!(opened(true).is_none_or(|result| result == -libc::EACCES));
+    }
 }
