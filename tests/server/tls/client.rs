@@ -67,24 +67,13 @@ pub(crate) fn begin(stream: TcpStream, config: Arc<ClientConfig>) -> Result<Stre
 
 /// Asks the server for an echo through a session that has just begun.
 pub(crate) fn echo(stream: &mut Stream) -> Result<(), Error> {
-    let reply = ask(stream, "ECHO_REQ", &[b"hello"])?;
-    assert_eq!(reply, (17, b"hello".to_vec()));
+    let asked = named("ECHO_REQ", &[b"hello"]);
+    stream.write_all(&asked)?;
+    let mut reply = vec![0; asked.len()];
+    stream.read_exact(&mut reply)?;
+    assert_eq!(&reply[4..8], &17_u32.to_be_bytes());
+    assert_eq!(&reply[12..], b"hello");
     Ok(())
-}
-
-/// Sends a packet, and returns the reply's type and body.
-pub(crate) fn ask(
-    stream: &mut Stream,
-    name: &str,
-    arguments: &[&[u8]],
-) -> Result<(u32, Vec<u8>), Error> {
-    stream.write_all(&named(name, arguments))?;
-    let mut header = [0; 12];
-    stream.read_exact(&mut header)?;
-    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
-    let mut body = vec![0; usize::try_from(word(8)).expect("64 bits")];
-    stream.read_exact(&mut body)?;
-    Ok((word(4), body))
 }
 
 /// The alert that a session ended with.

@@ -8,6 +8,7 @@ use super::client::{begin, config, echo};
 use super::page::stunnel_file;
 use crate::harness::{Contender, Server, each_ringgear, reserve_port, tool};
 use crate::interop_bulk::a_large_job;
+use crate::skips::note;
 use crate::tools::{Finished, Tool, has, run, script};
 
 each_ringgear!(
@@ -15,6 +16,7 @@ each_ringgear!(
     gear_submits_and_works,
     php_and_the_command_line_submit_and_work_through_stunnel,
     openssls_client_is_answered,
+    libgearman_built_with_tls_submits_and_works,
     payloads_of_64_mib_go_there_and_back,
 );
 
@@ -119,6 +121,44 @@ fn openssls_client_is_answered(contender: Contender) {
         words.extend(["-cert", &certificate, "-key", &key, "-quiet"]);
         let mut client = Tool::start_with("openssl", &words, b"version\n");
         client.wait_for(concat!("OK ", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+/// Names where a libgearman with TLS was installed, as `./configure --prefix` did.
+const LIBGEARMAN: &str = "RINGGEAR_TLS_LIBGEARMAN";
+
+/// Debian's has no TLS, so this one is built by hand, and CI has none.
+fn libgearman_built_with_tls_submits_and_works(contender: Contender) {
+    let Some(prefix) = std::env::var_os(LIBGEARMAN) else {
+        return note(&format!("{LIBGEARMAN} names no libgearman that has TLS"));
+    };
+    let prefix = prefix.to_str().expect("text");
+    let files = Files::new();
+    let server = files.start(contender, &[]);
+    let port = server.port().to_string();
+    let variables = [
+        format!("LD_LIBRARY_PATH={prefix}/lib"),
+        format!("GEARMAND_CA_CERTIFICATE={}", files.path("ca.pem")),
+        format!("GEARMAN_CLIENT_PEM={}", files.path("web1.pem")),
+        format!("GEARMAN_CLIENT_KEY={}", files.path("web1.key")),
+    ];
+    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+    let gearman = format!("{prefix}/bin/gearman");
+    let common = [gearman.as_str(), "-S", "-h", "127.0.0.1", "-p", &port, "-f", "reverse"];
+    // It writes all of a payload to the command before it reads anything back, so not `cat`.
+    let _worker = Tool::start("env", &[&variables[..], &common, &["-w", "rev"]].concat());
+    let client = |input: &[u8]| {
+        let finished = run("env", &[&variables[..], &common].concat(), input);
+        ended_well(finished)
+    };
+    assert_eq!(client(b"hello"), "olleh");
+    let large = "0123456789abcdef".repeat(1 << 16);
+    assert!(client(large.as_bytes()) == large.chars().rev().collect::<String>());
+    if has("php", &["-r", "exit(extension_loaded('gearman') ? 0 : 1);"]) {
+        let code = "$client = new GearmanClient(); $client->addOptions(1 << 8);
+            $client->addServer($argv[1], $argv[2]); echo $client->doNormal('reverse', 'by PHP');";
+        let words = ["php", "-r", code, "127.0.0.1", &port];
+        assert_eq!(ended_well(run("env", &[&variables[..], &words].concat(), b"")), "PHP yb");
     }
 }
 
