@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tracing::{Level, enabled, info};
 
 use super::Shard;
+use super::connections::Access;
 use super::denials::Refused;
 use super::driver::Origin;
 use super::job_log::PEERS;
@@ -25,52 +26,12 @@ use crate::protocol::session;
 use crate::wire::text::c_string;
 use crate::wire::{Request, Response};
 
-/// Longest name of a function whose verdict a connection remembers.
-const REMEMBERED_BYTES_MAX: usize = 256;
-
-/// What the access list says of a connection, and the latest of its verdicts: peers mostly repeat
-/// themselves.
-#[derive(Clone, Debug)]
-pub(in crate::shard) struct Access {
-    permissions: Arc<Permissions>,
-    latest: Option<(Right, Verdict)>,
-    /// The function that `latest` is about.
-    function: Vec<u8>,
-}
-
-impl Access {
-    pub(in crate::shard) fn new(permissions: Arc<Permissions>) -> Box<Self> {
-        Box::new(Self { permissions, latest: None, function: Vec::new() })
-    }
-
-    pub(in crate::shard) fn permissions(&self) -> &Arc<Permissions> {
-        &self.permissions
-    }
-
-    fn may(&mut self, right: Right, scope: Scope<'_>) -> Verdict {
-        let Scope::Function(function) = scope else { return self.permissions.may(right, scope) };
-        if let Some((latest, verdict)) = self.latest
-            && latest == right
-            && self.function == function
-        {
-            return verdict;
-        }
-        let verdict = self.permissions.may(right, scope);
-        if function.len() <= REMEMBERED_BYTES_MAX {
-            self.function.clear();
-            self.function.extend_from_slice(function);
-            self.latest = Some((right, verdict));
-        }
-        verdict
-    }
-}
-
 /// At the gate.
 impl Shard {
     /// Whether a connection may have a packet handled. If not, it has the answer already.
     #[inline]
     pub(super) fn may_request(&mut self, conn: ConnId, request: &Request<'_>, now: Now) -> bool {
-        self.connections[conn].access.is_none() || self.decide_request(conn, request, now)
+        self.connections[conn].access().is_none() || self.decide_request(conn, request, now)
     }
 
     #[inline(never)]
@@ -129,7 +90,7 @@ impl Shard {
     }
 
     fn may(&mut self, conn: ConnId, right: Right, scope: Scope<'_>, now: Now) -> bool {
-        let Some(access) = &mut self.connections[conn].access else { return true };
+        let Some(access) = self.connections[conn].access_mut() else { return true };
         let verdict = access.may(right, scope);
         let function = match scope {
             Scope::Function(function) => Some(function),
@@ -162,7 +123,7 @@ impl Shard {
 
     /// What the access list says of a connection; `None` without a list.
     pub(super) fn permissions(&self, conn: ConnId) -> Option<Arc<Permissions>> {
-        self.connections[conn].access.as_ref().map(|access| Arc::clone(access.permissions()))
+        self.connections[conn].access().map(|access| Arc::clone(access.permissions()))
     }
 }
 
@@ -245,7 +206,7 @@ impl Shard {
         let certificate = connection.transport.certificate.clone();
         let peer = Peer { listener, certificate, ..known };
         let permissions = Arc::new(Permissions::of(list, &peer));
-        connection.access = Some(Access::new(Arc::clone(&permissions)));
+        self.connections.set_access(conn, Some(Access::new(Arc::clone(&permissions))));
         let is_forbidden =
             |function: &&[u8]| !permissions.may(Right::Work, Scope::Function(function)).is_allowed;
         let here = self.engine.functions_of(conn).filter(is_forbidden).map(Box::from);

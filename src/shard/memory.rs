@@ -12,14 +12,15 @@ use super::settings::Settings;
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 
 impl Shard {
-    /// Memory that jobs, bytes on their way and the state of TLS take.
+    /// Memory that jobs, bytes on their way, the state of TLS and what peers may do take.
     #[inline]
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let Self { engine, connections, .. } = self;
         let (inbound_bytes, outbox_bytes) =
             (connections.inbound_bytes(), connections.outbox_bytes());
-        engine.job_bytes() + inbound_bytes + outbox_bytes + connections.tls_bytes()
+        let peer_bytes = connections.tls_bytes() + connections.access_bytes();
+        engine.job_bytes() + inbound_bytes + outbox_bytes + peer_bytes
     }
 
     /// Memory that functions, and what workers have registered for, take.

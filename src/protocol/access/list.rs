@@ -47,6 +47,15 @@ pub struct Permissions {
     rules: [Box<[u16]>; RIGHTS],
 }
 
+impl Permissions {
+    /// Memory that they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let rules: usize = self.rules.iter().map(|rules| size_of_val(&rules[..])).sum();
+        size_of::<Self>() + self.peer.len() + rules
+    }
+}
+
 /// Its size: what travels between cores is written to the log.
 impl fmt::Debug for AccessList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

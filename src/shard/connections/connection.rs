@@ -8,9 +8,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::access::Access;
 use super::transport::Transport;
 use crate::protocol::session::Session;
-use crate::shard::access::Access;
 use crate::shard::cores::Core;
 use crate::shard::driver::{Intake, Origin};
 use crate::shard::limits::{OUTBOX_RESUME_BYTES, SLOTS_RESUME};
@@ -73,7 +73,7 @@ pub(in crate::shard) struct Connection {
     pub(in crate::shard) origin: Origin,
     pub(super) session: Session,
     /// What the access list says of it; `None` without a list.
-    pub(in crate::shard) access: Option<Box<Access>>,
+    pub(super) access: Option<Box<Access>>,
     /// What is between its bytes and its frames.
     pub(in crate::shard) transport: Transport,
     pub(super) inbound: Inbound,
@@ -152,6 +152,18 @@ impl Connection {
 
     pub(in crate::shard) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// What the access list says of it.
+    #[inline]
+    pub(in crate::shard) fn access(&self) -> Option<&Access> {
+        self.access.as_deref()
+    }
+
+    /// The same, to ask it.
+    #[inline]
+    pub(in crate::shard) fn access_mut(&mut self) -> Option<&mut Access> {
+        self.access.as_deref_mut()
     }
 
     pub(in crate::shard) fn inbound(&self) -> &Inbound {

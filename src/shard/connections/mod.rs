@@ -5,13 +5,15 @@
 //! connections the driver, or the shard itself, has to look at is kept beside. Knows no engine, no
 //! messages and no limits.
 //!
-//! Invariant: `inbound_bytes`, `outbox_bytes`, `slots`, `remote_bytes` and `proxies` are the sums
+//! Invariant: `slots`, `proxies`, `with_tls` and what ends with `_bytes` are the sums
 //! over all connections whenever no method of the table is running, but for the inbound side that
 //! is taken out (`take_inbound`).
 
+mod access;
 mod connection;
 mod transport;
 
+pub(in crate::shard) use self::access::Access;
 pub use self::connection::CONNECTION_BYTES;
 pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
 use self::transport::SpareBuffers;
@@ -48,6 +50,8 @@ pub(in crate::shard) struct Connections {
     remote_bytes: usize,
     /// Connections that speak TLS.
     with_tls: usize,
+    /// Memory of what the access list says of connections.
+    access_bytes: usize,
     /// For records.
     spare_buffers: SpareBuffers,
 }
@@ -67,6 +71,7 @@ impl Connections {
             slots: 0,
             remote_bytes: 0,
             with_tls: 0,
+            access_bytes: 0,
             spare_buffers: SpareBuffers::default(),
         }
     }
@@ -109,6 +114,21 @@ impl Connections {
     #[inline]
     pub(in crate::shard) fn tls_bytes(&self) -> usize {
         self.with_tls * TLS_CONNECTION_BYTES
+    }
+
+    /// Memory of what the access list says of connections.
+    #[inline]
+    pub(in crate::shard) fn access_bytes(&self) -> usize {
+        self.access_bytes
+    }
+
+    /// Notes what the access list says of a connection.
+    pub(in crate::shard) fn set_access(&mut self, conn: ConnId, access: Option<Box<Access>>) {
+        let bytes = |access: &Option<Box<Access>>| access.as_ref().map_or(0, |it| it.bytes());
+        let place = &mut self.table[conn].access;
+        self.access_bytes -= bytes(place);
+        self.access_bytes += bytes(&access);
+        *place = access;
     }
 
     /// A generation that no earlier connection of this core has had, but for one of long ago.
@@ -392,6 +412,7 @@ impl Connections {
         self.remote_bytes += connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies += usize::from(!connection.is_local());
         self.with_tls += usize::from(!connection.transport.is_plain());
+        self.access_bytes += connection.access().map_or(0, Access::bytes);
     }
 
     fn subtract(&mut self, connection: &Connection) {
@@ -401,6 +422,7 @@ impl Connections {
         self.remote_bytes -= connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies -= usize::from(!connection.is_local());
         self.with_tls -= usize::from(!connection.transport.is_plain());
+        self.access_bytes -= connection.access().map_or(0, Access::bytes);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::protocol::access::Permissions;
 use crate::protocol::admin;
 use crate::protocol::session::{self, Context, Session};
 use crate::shard::Shard;
-use crate::shard::access::Access;
+use crate::shard::connections::Access;
 use crate::shard::connections::Connection;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::{Answer, ConnKey, Message, Question};
@@ -29,7 +29,7 @@ impl Shard {
             Message::Introduced { key, peer, id, access } => {
                 let conn = self.proxy(from, key);
                 self.connections[conn].origin.peer = peer;
-                self.connections[conn].access = access.map(Access::new);
+                self.connections.set_access(conn, access.map(Access::new));
                 let exceptions = self.connections[conn].session().exceptions();
                 self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
             }
@@ -64,7 +64,7 @@ impl Shard {
             }
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
             Message::Offloaded { proxy, key, rest, access } => {
-                self.connections[proxy].access = access.map(Access::new);
+                self.connections.set_access(proxy, access.map(Access::new));
                 self.find_home(from, proxy, key, rest);
             }
             Message::Revoke { key, function } => {
