@@ -27,6 +27,8 @@ use crate::wire::{ErrorReply, Response};
 
 /// Certificates of open connections that are verified again in a turn: each takes up to 0.1 ms.
 const VERIFIED_PER_TURN: usize = 16;
+/// Handshakes that are closed in a turn because they have taken too long.
+const LATE_PER_TURN: usize = 16;
 /// Time between two looks at how long the server's certificate is still valid.
 const REMARK_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -194,9 +196,11 @@ impl Shard {
         });
     }
 
-    /// Closes handshakes that have taken too long.
+    /// Closes handshakes that have taken too long, some in a turn: those of a flood are due at the
+    /// same moment.
     pub(super) fn close_late_handshakes(&mut self, now: Now) {
-        while let Some((conn, generation)) = self.handshakes.pop_late(now) {
+        for _ in 0..LATE_PER_TURN {
+            let Some((conn, generation)) = self.handshakes.pop_late(now) else { return };
             let is_late = self.connections.get(conn).is_some_and(|connection| {
                 connection.generation == generation && connection.transport.is_handshaking
             });
