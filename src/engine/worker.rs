@@ -50,8 +50,10 @@ impl Engine {
                 function.not_ready[priority].push_front(records, READY[priority], id);
             }
         }
-        if peer.sleep == SleepState::Asleep {
-            records[id].maybe_asleep = true;
+        let is_asleep = peer.sleep == SleepState::Asleep;
+        // One that was revoked may have been listed as a sleeper's.
+        records[id].maybe_asleep = is_asleep;
+        if is_asleep {
             function.maybe_asleep.push_front(records, WAKING, id);
             self.queue_wakeup_check(function_id);
         } else {
@@ -305,7 +307,24 @@ impl Engine {
     pub(crate) fn check_workers(&self) {
         let records = &self.abilities.records;
         let mut leases = std::collections::HashMap::new();
+        // Each ability is in the list of each pair that its mark says.
+        let are = |list: &crate::engine::list::List<AbilityId>,
+                   slot,
+                   marked: &dyn Fn(&Ability) -> bool| {
+            let listed = list.iter(records, slot).map(|id| &records[id]);
+            assert!(listed.into_iter().all(|it| !it.is_revoked && marked(it)), "marks and lists");
+        };
+        for (_, function) in self.functions.iter_from(FunctionId::FIRST) {
+            are(&function.maybe_asleep, WAKING, &|it| it.maybe_asleep);
+            for (priority, list) in function.not_ready.iter().enumerate() {
+                are(list, READY[priority], &|it| !it.maybe_ready[priority]);
+            }
+        }
         for peer in self.peers.iter() {
+            are(&peer.awake, WAKING, &|it| !it.maybe_asleep);
+            for (priority, list) in peer.maybe_ready.iter().enumerate() {
+                are(list, READY[priority], &|it| it.maybe_ready[priority]);
+            }
             if let SleepState::Woken { function, .. } = peer.sleep {
                 *leases.entry(function).or_insert(0) += 1;
             }

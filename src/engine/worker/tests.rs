@@ -502,7 +502,34 @@ fn a_worker_whose_function_is_revoked_finishes_the_jobs_that_it_has() {
     assert!(fixture.grab(2).is_some());
 }
 
+/// A worker that had slept, whose function was revoked while it ran a job, and that registered it
+/// again was marked as a sleeper and listed as awake: its end was an assertion, and in a release a
+/// broken list of sleepers.
+#[test]
+fn a_function_that_is_registered_again_after_it_was_revoked_is_listed_as_awake() {
+    let mut fixture = Fixture::new(settings());
+    fixture.can_do(1, "a");
+    fixture.background("a");
+    fixture.grab(1).unwrap();
+    fixture.sleep(1);
+    fixture.effects();
+    assert_eq!(fixture.grab(1), None, "it is awake");
+    fixture.engine.revoke(conn_id(1), b"a");
+    fixture.can_do(1, "a");
+    fixture.effects();
+    fixture.disconnect(1);
+    fixture.effects();
+    // Others are listed as they were.
+    fixture.can_do(2, "a");
+    assert!(fixture.grab(2).is_some(), "what the first one hadn't finished");
+    fixture.sleep(2);
+    fixture.background("a");
+    assert!(fixture.effects().iter().any(|it| matches!(it, Effect::Noop { .. })));
+}
+
 proptest! {
+    // A quarter of them met a mark that outlived a revocation in few runs only.
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn batches_of_several_connections_leave_no_job_beside_a_sleeper(
         batches in vec(vec(any_step(), 1..6), 1..40),
