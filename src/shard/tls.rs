@@ -36,6 +36,8 @@ const REMARK_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tls {
     server: Option<Arc<TlsServer>>,
+    /// How often files were read anew.
+    files: u32,
     /// The next connection, by number, whose certificate is to be verified again.
     to_verify: Option<u32>,
     /// When the next look at the server's certificate is due, in milliseconds of `Now::mono_ms`.
@@ -46,7 +48,7 @@ impl Tls {
     pub(super) fn new(server: Option<Arc<TlsServer>>, is_first_core: bool, now: Now) -> Self {
         let has_remarks = server.is_some() && is_first_core;
         let remark_at_ms = has_remarks.then_some(now.mono_ms + REMARK_INTERVAL_MS);
-        Self { server, to_verify: None, remark_at_ms }
+        Self { server, files: 0, to_verify: None, remark_at_ms }
     }
 
     /// When `tick` has something to do.
@@ -78,7 +80,7 @@ impl Shard {
         };
         match TlsConnection::new(server) {
             Ok(tls) => {
-                self.connections.replace_transport(conn, Transport::tls(tls));
+                self.connections.replace_transport(conn, Transport::tls(tls, self.tls.files));
                 let generation = self.connections[conn].generation;
                 let timeout_ms = self.settings.handshake_timeout_ms;
                 self.handshakes.begin(conn, generation, timeout_ms, now);
@@ -133,8 +135,10 @@ impl Shard {
         chain: &[CertificateDer<'_>],
         now: Now,
     ) -> Result<(), TlsFault> {
-        if is_resumed && let Some(server) = &self.tls.server {
-            // The library looks at certificates in full handshakes only.
+        // The library looks at certificates in full handshakes only, and by the files that a
+        // handshake began with.
+        let is_verified = !is_resumed && self.connections[conn].transport.files() == self.tls.files;
+        if !is_verified && let Some(server) = &self.tls.server {
             server.verify(chain, now.unix_ms / 1000)?;
         }
         let result = if is_resumed { HandshakeResult::Resumed } else { HandshakeResult::Full };
@@ -255,6 +259,7 @@ impl Shard {
 
     pub(super) fn use_tls(&mut self, server: Arc<TlsServer>) {
         self.tls.server = Some(server);
+        self.tls.files += 1;
         self.tls.to_verify = Some(0);
     }
 

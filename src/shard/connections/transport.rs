@@ -25,6 +25,8 @@ pub(in crate::shard) struct Transport {
     tls: Option<Box<TlsConnection>>,
     /// The handshake is counted as one that is open.
     pub(in crate::shard) is_handshaking: bool,
+    /// Which files of TLS it began with, counted from the start on.
+    files: u32,
     /// Bytes of a packet's payload that are in chunks which aren't sealed yet.
     payload_left: usize,
     /// The peer's, once it is verified.
@@ -40,9 +42,14 @@ impl Clone for Transport {
 }
 
 impl Transport {
-    /// TLS whose peer has said nothing yet.
-    pub(in crate::shard) fn tls(tls: TlsConnection) -> Self {
-        Self { tls: Some(Box::new(tls)), is_handshaking: true, ..Self::default() }
+    /// TLS whose peer has said nothing yet; `files` tells which files it begins with.
+    pub(in crate::shard) fn tls(tls: TlsConnection, files: u32) -> Self {
+        Self { tls: Some(Box::new(tls)), is_handshaking: true, files, ..Self::default() }
+    }
+
+    /// Which files of TLS it began with.
+    pub(in crate::shard) fn files(&self) -> u32 {
+        self.files
     }
 
     /// Whether bytes are frames as they are.

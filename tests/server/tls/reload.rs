@@ -1,13 +1,14 @@
 //! Files of TLS that change while the server runs: SIGHUP, open connections, resumed sessions.
 
 use std::fs;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use super::Files;
 use super::client::{Stream, begin, config, echo};
@@ -17,6 +18,7 @@ use crate::harness::{Contender, Server, each_ringgear, wait_until};
 
 each_ringgear!(
     a_revoked_certificate_ends_its_connections_and_resumes_no_session,
+    a_certificate_that_is_revoked_during_its_handshake_is_refused,
     a_new_certificate_is_served_and_one_with_a_mistake_is_not,
     sessions_are_resumed_on_every_core,
 );
@@ -81,6 +83,38 @@ fn a_revoked_certificate_ends_its_connections_and_resumes_no_session(contender: 
         wait_until("tickets are thrown away", || is_new().then_some(()));
         wait_until("new ones are given", || (!is_new()).then_some(()));
     }
+    server.wait_for_log("client certificate is revoked", |_| Some(()));
+}
+
+/// The handshake goes on with the files that it began with, and the look at open connections passes
+/// over those whose handshake is open.
+fn a_certificate_that_is_revoked_during_its_handshake_is_refused(contender: Contender) {
+    if !contender.is_here() {
+        return;
+    }
+    let files = Files::new();
+    let lists = files.write("lists.pem", &files.authority.revoke(1, 2095));
+    let server = files.start(contender, &["--ssl-crl-file", &lists]);
+    let revoked = files.authority.issue_numbered(&["web2"], NUMBER);
+    let config = config_of(&files, &revoked);
+    let name = "jobs.example.com".try_into().expect("a name");
+    let mut tls = ClientConnection::new(config, name).expect("a configuration that fits");
+    let mut socket = server.connect();
+    // The server has done its part when the files change.
+    while tls.is_handshaking() {
+        tls.write_tls(&mut socket).expect("the server reads");
+        tls.read_tls(&mut socket).expect("the server's part");
+        tls.process_new_packets().expect("the server's certificate is good");
+    }
+    fs::write(&lists, files.authority.revoke(NUMBER, 2095)).expect("writable");
+    reload(&server, "files of TLS read");
+    // Other cores hear of it in their next turn, which an answer shows.
+    let good = config_of(&files, &files.web1);
+    wait_until("tickets of before to be thrown away", || {
+        (0..6).all(|_| greet(&server, &good).is_ok()).then_some(())
+    });
+    let end = StreamOwned::new(tls, socket).read(&mut [0; 1]);
+    assert!(!matches!(end, Ok(1..)), "it is served");
     server.wait_for_log("client certificate is revoked", |_| Some(()));
 }
 
