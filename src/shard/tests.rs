@@ -16,6 +16,7 @@ mod cluster;
 mod lists;
 mod log;
 mod migration;
+mod reloads;
 mod unread;
 
 struct Desk {
