@@ -43,10 +43,11 @@ const KEEPALIVE_MAX: i64 = 32_767;
     or 1 with a sentence on standard error."
 )]
 pub struct Options {
-    /// HOST, HOST:PORT, [V6]:PORT or unix:/PATH to listen on; loopback unless given
+    /// HOST, HOST:PORT or unix:/PATH to listen on; loopback unless given
     ///
     /// May be given several times. All addresses of a host are bound; "" means every address of
     /// this host. In TOML a text, or a list of them. tls:HOST:PORT is a port with TLS.
+    /// An address of IPv6 that has a port behind it stands in brackets.
     /// Sockets that systemd passes are used, too, and without --listen nothing else.
     #[arg(short = 'L', long, value_name = "SPEC", help_heading = LISTENING,
         value_parser = listen_spec)]
