@@ -4,16 +4,17 @@
 //! seconds; `allocation_counter` replaces the global allocator and counts for this thread only.
 #![allow(clippy::unwrap_used, reason = "a test helper that finds nothing is a failed test")]
 
+#[path = "support/tls_pair.rs"]
+mod tls_pair;
+
 use std::hint::black_box;
-use std::io::{BufRead as _, Write as _};
+use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use allocation_counter::measure;
 use ringgear::engine::{ConnId, Now};
 use ringgear::shard::{Listener, Origin, Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
-use ringgear::wire::tls::{ClientCertificates, Files, PemFile, TlsServer, Versions};
 use ringgear::wire::{self, Arguments, Command as C, HEADER_BYTES, Magic, Payload, Request};
 use rustls::ClientConnection;
 
@@ -237,29 +238,11 @@ struct Tls {
 
 impl Tls {
     fn new() -> Self {
-        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let file = |text: String| PemFile { path: "f.pem".to_owned(), text: text.into_bytes() };
-        let files = Files {
-            certificate: file(issued.cert.pem()),
-            key: file(issued.signing_key.serialize_pem()),
-            authorities: None,
-            revocation_lists: Vec::new(),
-            client_certificates: ClientCertificates::Off,
-            versions: Versions::From13,
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(issued.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = "localhost".try_into().unwrap();
-        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let (tls_server, config) = tls_pair::configs();
+        let client = tls_pair::client(&config);
         let mut server = Server::new();
         let settings = Settings {
-            tls: Some(Arc::new(TlsServer::new(&files, None).unwrap())),
+            tls: Some(tls_server),
             listeners: [Listener { name: None, speaks_tls: true }].into(),
             ..Settings::default()
         };
@@ -281,24 +264,12 @@ impl Tls {
             client.write_tls(records).unwrap();
         }
         shard.received(*conn, records, *now);
+        plaintext.clear();
         while let Some(conn) = shard.poll_dirty(*now) {
             while let Some((chunk, _)) = shard.take(conn) {
-                let mut bytes = chunk.as_ref();
-                while !bytes.is_empty() {
-                    client.read_tls(&mut bytes).unwrap();
-                    client.process_new_packets().unwrap();
-                }
+                tls_pair::open(client, chunk.as_ref(), plaintext);
                 shard.sent(conn, chunk, *now);
             }
-        }
-        plaintext.clear();
-        let mut reader = client.reader();
-        while let Ok(bytes) = reader.fill_buf()
-            && !bytes.is_empty()
-        {
-            plaintext.extend_from_slice(bytes);
-            let used = bytes.len();
-            reader.consume(used);
         }
     }
 }

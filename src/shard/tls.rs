@@ -95,7 +95,7 @@ impl Shard {
         if self.connections[conn].closing != Closing::No {
             return;
         }
-        let Some(mut tls) = self.connections[conn].transport.take_records() else { return };
+        let Some(mut tls) = self.connections[conn].transport.take_tls() else { return };
         let first = records.first().filter(|_| !tls.is_begun());
         if let Some(first) = first.copied().filter(|&byte| is_plain(byte)) {
             self.connections[conn].transport.put_back(tls);

@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConnection};
 
 pub use self::fault::{HandshakeResult, TlsFault};
-pub use self::server::{CertificateDates, ClientCertificates, Files, PemFile, TlsServer, Versions};
+pub use self::server::{ClientCertificates, Files, PemFile, TlsServer, Versions};
 
 /// Memory that a connection's keys and buffers take while nothing is on its way, in round figures.
 pub const TLS_CONNECTION_BYTES: usize = 8 << 10;

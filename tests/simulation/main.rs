@@ -20,6 +20,8 @@ mod peer;
 mod sleep_wakeup;
 mod store;
 mod tls;
+#[path = "../support/tls_pair.rs"]
+mod tls_pair;
 mod wire;
 mod world;
 

@@ -4,40 +4,22 @@
 //! Invariant: a chunk of records is reported as sent when what was in it is.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, Write as _};
+use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use ringgear::engine::{ConnId, Now};
 use ringgear::shard::{Listener, Service as _, Settings, Shard};
 use ringgear::wire::outbox::Chunk;
-use ringgear::wire::tls::{ClientCertificates, Files, PemFile, TlsServer, Versions};
+use ringgear::wire::tls::TlsServer;
 use rustls::{ClientConfig, ClientConnection};
+
+use crate::tls_pair;
 
 /// The number of the listener that speaks TLS.
 pub(crate) const LISTENER: u16 = 1;
 
 /// Certificate and key take longer to make than a run.
-static CONFIGS: LazyLock<(Arc<TlsServer>, Arc<ClientConfig>)> = LazyLock::new(|| {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let file = |text: String| PemFile { path: "f.pem".to_owned(), text: text.into_bytes() };
-    let files = Files {
-        certificate: file(issued.cert.pem()),
-        key: file(issued.signing_key.serialize_pem()),
-        authorities: None,
-        revocation_lists: Vec::new(),
-        client_certificates: ClientCertificates::Off,
-        versions: Versions::From12,
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(issued.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Arc::new(TlsServer::new(&files, None).unwrap()), Arc::new(client))
-});
+static CONFIGS: LazyLock<(Arc<TlsServer>, Arc<ClientConfig>)> = LazyLock::new(tls_pair::configs);
 
 /// Settings of a server with a listener that speaks TLS beside a plain one.
 pub(crate) fn settings(settings: Settings) -> Settings {
@@ -64,8 +46,7 @@ pub(crate) struct TlsPeers(BTreeMap<ConnId, Client>);
 impl TlsPeers {
     /// A peer and the shard, which has it as `local`, greet each other.
     pub(crate) fn connect(&mut self, conn: ConnId, local: ConnId, shard: &mut Shard, now: Now) {
-        let name = "localhost".try_into().unwrap();
-        let mut session = ClientConnection::new(Arc::clone(&CONFIGS.1), name).unwrap();
+        let mut session = tls_pair::client(&CONFIGS.1);
         session.set_buffer_limit(None);
         while session.is_handshaking() || session.wants_write() {
             let mut records = Vec::new();
@@ -112,19 +93,8 @@ impl TlsPeers {
 }
 
 /// The plaintext of records.
-fn read(session: &mut ClientConnection, mut records: &[u8]) -> Vec<u8> {
+fn read(session: &mut ClientConnection, records: &[u8]) -> Vec<u8> {
     let mut plaintext = Vec::new();
-    while !records.is_empty() {
-        session.read_tls(&mut records).unwrap();
-        session.process_new_packets().unwrap();
-        let mut reader = session.reader();
-        while let Ok(bytes) = reader.fill_buf()
-            && !bytes.is_empty()
-        {
-            plaintext.extend_from_slice(bytes);
-            let used = bytes.len();
-            reader.consume(used);
-        }
-    }
+    tls_pair::open(session, records, &mut plaintext);
     plaintext
 }

@@ -65,7 +65,7 @@ impl Transport {
 
     /// Takes the records' state out, for what they bring to change the connection meanwhile;
     /// `put_back` has to follow.
-    pub(in crate::shard) fn take_records(&mut self) -> Option<Box<TlsConnection>> {
+    pub(in crate::shard) fn take_tls(&mut self) -> Option<Box<TlsConnection>> {
         self.tls.take()
     }
 

@@ -83,11 +83,11 @@ pub struct Files {
 
 /// From when and until when something is valid, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateDates {
+struct CertificateDates {
     /// The first second.
-    pub from_s: u64,
+    from_s: u64,
     /// The last second.
-    pub until_s: u64,
+    until_s: u64,
 }
 
 /// What all connections share.
