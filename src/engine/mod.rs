@@ -14,6 +14,7 @@ pub mod handle;
 pub mod index;
 pub mod job;
 pub mod list;
+pub mod numbers;
 pub mod record;
 pub mod table;
 pub mod timer;
