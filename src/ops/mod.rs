@@ -10,6 +10,7 @@
 
 mod app;
 mod error;
+mod guard;
 mod health;
 mod link;
 mod listen;
