@@ -286,6 +286,7 @@ fn start_http(
         hosts: options.http_host.clone(),
         ready_without_store: options.ready_without_store,
         body_bytes_max: settings.body_bytes_max,
+        outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
         options: Vec::new(),
         listeners: Arc::clone(&settings.listeners),

@@ -7,12 +7,13 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Phase;
 use super::error::ApiError;
-use super::link::Link;
+use super::link::{Limits, Link};
 use super::snapshot::Snapshots;
+use super::submit::WAITING_MAX;
 use crate::io::HttpLink;
 use crate::protocol::access::AccessList;
 use crate::shard::Listener;
@@ -33,6 +34,8 @@ pub struct HttpSettings {
     pub ready_without_store: bool,
     /// Largest body of a job.
     pub body_bytes_max: usize,
+    /// Most that a client may leave unread of what its job sends, in bytes.
+    pub outbox_bytes_max: usize,
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
     /// Options that differ from their defaults.
@@ -57,6 +60,8 @@ pub(super) struct App {
     access_list: RwLock<Option<Arc<AccessList>>>,
     tls: RwLock<Option<Arc<TlsServer>>>,
     snapshots: Snapshots,
+    /// Requests that may still begin to wait for a job's result.
+    waiting: Arc<Semaphore>,
 }
 
 impl App {
@@ -68,6 +73,7 @@ impl App {
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(settings.tls.clone()),
             snapshots: Snapshots::default(),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             settings,
         }
     }
@@ -92,7 +98,11 @@ impl App {
     /// The cores are there.
     pub(super) fn attach(&self, link: HttpLink) {
         self.set_phase(Phase::Serving);
-        self.link.send_replace(Some(Link::new(link)));
+        let limits = Limits {
+            memory_bytes_max: self.settings.memory_bytes_max,
+            unread_bytes_max: self.settings.outbox_bytes_max,
+        };
+        self.link.send_replace(Some(Link::new(link, limits)));
     }
 
     /// Waits until the cores are there.
@@ -124,6 +134,11 @@ impl App {
 
     pub(super) fn set_tls(&self, tls: Arc<TlsServer>) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// Requests that may still begin to wait for a job's result.
+    pub(super) fn waiting(&self) -> &Arc<Semaphore> {
+        &self.waiting
     }
 
     pub(super) fn snapshots(&self) -> &Snapshots {

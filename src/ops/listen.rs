@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::app::App;
+use super::link::Link;
 use super::router::router;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
 use crate::protocol::peer_address::PeerAddress;
@@ -72,6 +73,8 @@ pub(super) async fn serve(listeners: Listeners, app: Arc<App>, stopping: watch::
     tokio::spawn(follow_cores(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
+    // What waits for jobs has its answer.
+    app.link().iter().for_each(Link::end);
     // Connections hold a receiver each.
     drop(stop);
     drop(tokio::time::timeout(ENDING_TIMEOUT, stopping.closed()).await);

@@ -17,6 +17,7 @@ mod listen;
 mod page;
 mod router;
 mod snapshot;
+mod submit;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

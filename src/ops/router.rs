@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{health, page};
+use super::{health, page, submit};
 
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -19,6 +19,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(page::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/api/v1/functions/{function}/jobs", post(submit::post))
         .fallback(unknown)
         .with_state(app)
 }
