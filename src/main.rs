@@ -162,6 +162,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     listeners.take_over(passed, options.ssl)?;
     let http_sockets = Sockets { cores: 1, ..sockets(options) };
     let http_listeners = Listeners::open(&options.http, &options.port, &http_sockets)?;
+    let dialect_port = options.http_port();
+    let dialect = Listeners::open(&options.dialect_specs(), dialect_port, &http_sockets)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -169,7 +171,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     // As the user that reads it anew later.
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let log = Log::start(log_settings(options))?;
-    serve_logged(options, descriptors, background, (listeners, http_listeners), log, files)
+    serve_logged(options, descriptors, background, (listeners, http_listeners, dialect), log, files)
         .inspect_err(|error| {
             // `main` prints it to standard error in any case.
             if options.log_file != "stderr" {
@@ -183,7 +185,7 @@ fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
     background: Option<Background>,
-    (listeners, http_listeners): (Listeners, Listeners),
+    (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     files: Reloaded,
 ) -> Result<(), Box<dyn Error>> {
@@ -220,7 +222,7 @@ fn serve_logged(
              --file-descriptors"
         );
     }
-    let http = start_http(options, http_listeners, &settings, event_loop.driver())?;
+    let http = start_http(options, (http_listeners, dialect), &settings, event_loop.driver())?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -272,11 +274,11 @@ fn serve_logged(
 /// The thread for HTTP, if there is to be one.
 fn start_http(
     options: &Options,
-    listeners: Listeners,
+    (listeners, dialect): (Listeners, Listeners),
     settings: &Settings,
     driver: Driver,
 ) -> Result<Option<Http>, Box<dyn Error>> {
-    if options.http.is_empty() {
+    if !options.has_http() {
         return Ok(None);
     }
     let settings = HttpSettings {
@@ -293,7 +295,7 @@ fn start_http(
         access_list: settings.access_list.clone(),
         tls: settings.tls.clone(),
     };
-    Ok(Some(Http::start(listeners, settings)?))
+    Ok(Some(Http::start(listeners, dialect, settings)?))
 }
 
 fn log_settings(options: &Options) -> LogSettings<'_> {

@@ -10,7 +10,7 @@ use std::io::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::app::App;
+use super::dialect;
 use super::link::Link;
 use super::router::router;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
@@ -48,6 +49,9 @@ pub enum HttpError {
     Thread(Error),
 }
 
+/// What makes the endpoints of a listener.
+type Routes = fn(Arc<App>) -> Router;
+
 /// Where a connection comes from.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
@@ -58,17 +62,28 @@ pub(super) struct Origin {
 }
 
 /// Serves until the server ends.
-pub(super) async fn serve(listeners: Listeners, app: Arc<App>, stopping: watch::Sender<bool>) {
+pub(super) async fn serve(
+    listeners: Listeners,
+    dialect: Listeners,
+    app: Arc<App>,
+    stopping: watch::Sender<bool>,
+) {
     let mut stop = stopping.subscribe();
-    for place in listeners.places() {
-        info!("HTTP on {place}");
-    }
-    let described = listeners.describe();
     // The files are removed when the thread ends.
-    let (sockets, _files) = listeners.into_sockets();
-    for socket in sockets.into_iter().flatten() {
-        let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
-        tokio::spawn(accept(socket.socket, listener, Arc::clone(&app), stop.clone()));
+    let mut files = Vec::new();
+    for (listeners, name, routes) in
+        [(listeners, "HTTP", router as Routes), (dialect, "gearmand's HTTP", dialect::router)]
+    {
+        for place in listeners.places() {
+            info!("{name} on {place}");
+        }
+        let described = listeners.describe();
+        let (sockets, more) = listeners.into_sockets();
+        files.push(more);
+        for socket in sockets.into_iter().flatten() {
+            let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
+            tokio::spawn(accept(socket.socket, listener, routes, Arc::clone(&app), stop.clone()));
+        }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
     // An error says that the server is gone.
@@ -97,13 +112,14 @@ async fn follow_cores(app: Arc<App>) {
 async fn accept(
     socket: Acceptable,
     listener: Listener,
+    routes: Routes,
     app: Arc<App>,
     mut stop: watch::Receiver<bool>,
 ) {
     let stopped = stop.clone();
     let spawned = |peer: PeerAddress, connection: Connection| {
         let origin = Origin { peer: peer.canonical(), listener: listener.name.clone() };
-        tokio::spawn(connected(connection, origin, Arc::clone(&app), stopped.clone()));
+        tokio::spawn(connected(connection, origin, routes(Arc::clone(&app)), stopped.clone()));
     };
     let accepting = async {
         match socket {
@@ -154,12 +170,12 @@ enum Connection {
 async fn connected(
     connection: Connection,
     origin: Origin,
-    app: Arc<App>,
+    routes: Router,
     stop: watch::Receiver<bool>,
 ) {
     match connection {
-        Connection::Tcp(stream) => speak(stream, origin, app, stop).await,
-        Connection::Unix(stream) => speak(stream, origin, app, stop).await,
+        Connection::Tcp(stream) => speak(stream, origin, routes, stop).await,
+        Connection::Unix(stream) => speak(stream, origin, routes, stop).await,
     }
 }
 
@@ -167,13 +183,13 @@ async fn connected(
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     origin: Origin,
-    app: Arc<App>,
+    routes: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = TowerToHyperService::new(router(app).layer(Extension(origin)));
+    let service = TowerToHyperService::new(routes.layer(Extension(origin)));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.max_buf_size(HEAD_BYTES_MAX);
+    builder.max_buf_size(HEAD_BYTES_MAX).title_case_headers(true);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

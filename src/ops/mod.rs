@@ -1,7 +1,7 @@
 //! HTTP: metrics, health, an interface for operators and for jobs, and the page, on a thread of its
 //! own beside the cores.
 //!
-//! `listen` takes connections in and `router` has the endpoints; `guard` decides which requests are
+//! `listen` takes connections in and `router` has the endpoints, `dialect` gearmand's; `guard` decides which requests are
 //! handled and in whose name; `link` talks to the cores, by messages, as if it were one more core;
 //! `snapshot` has the numbers of all of them. Nothing here waits for a core while it holds a lock,
 //! and no core ever waits for this thread.
@@ -9,6 +9,7 @@
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
 mod app;
+mod dialect;
 mod error;
 mod guard;
 mod health;
@@ -51,12 +52,18 @@ pub enum Phase {
 }
 
 impl Http {
-    /// Starts the thread; the cores needn't be there yet.
+    /// Starts the thread; the cores needn't be there yet. `dialect`: where gearmand's dialect is
+    /// spoken.
     ///
     /// # Errors
     /// `HttpError` if another process listens there by now, or the kernel refuses the thread.
-    pub fn start(listeners: Listeners, settings: HttpSettings) -> Result<Self, HttpError> {
+    pub fn start(
+        listeners: Listeners,
+        dialect: Listeners,
+        settings: HttpSettings,
+    ) -> Result<Self, HttpError> {
         listeners.listen()?;
+        dialect.listen()?;
         let app = Arc::new(App::new(settings));
         let stop = watch::Sender::new(false);
         let stopping = stop.clone();
@@ -65,7 +72,7 @@ impl Http {
         let served = Arc::clone(&app);
         let thread = std::thread::Builder::new().name("http".to_owned());
         let thread = thread
-            .spawn(move || runtime.block_on(listen::serve(listeners, served, stopping)))
+            .spawn(move || runtime.block_on(listen::serve(listeners, dialect, served, stopping)))
             .map_err(HttpError::Thread)?;
         Ok(Self { app, stop, thread: Some(thread) })
     }

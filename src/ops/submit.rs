@@ -26,6 +26,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::headers::{checked_unique, priority};
 pub(super) use self::job::{Event, Job, Submission};
 use super::app::App;
 use super::error::ApiError;

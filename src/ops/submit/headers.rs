@@ -15,8 +15,8 @@ use crate::engine::UNIQUE_BYTES_MAX;
 use crate::ops::error::ApiError;
 use crate::wire::Priority;
 
-pub(super) const PRIORITY: &str = "Ringgear-Priority";
-pub(super) const RUN_AT: &str = "Ringgear-Run-At";
+const PRIORITY: &str = "Ringgear-Priority";
+const RUN_AT: &str = "Ringgear-Run-At";
 const UNIQUE: &str = "Ringgear-Unique";
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const BATCH: &str = "Ringgear-Batch";
@@ -68,7 +68,7 @@ pub(super) fn wishes(headers: &HeaderMap) -> Result<Wishes, ApiError> {
 }
 
 /// A body that is compressed would reach the worker as it is.
-pub(in crate::ops) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
         return Ok(());
@@ -82,16 +82,13 @@ pub(in crate::ops) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError
     Err(error.with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
-pub(in crate::ops) fn bad_header(name: &str, remedy: impl Into<String>) -> ApiError {
+fn bad_header(name: &str, remedy: impl Into<String>) -> ApiError {
     let message = format!("the header {name} makes no sense");
     ApiError::new(StatusCode::BAD_REQUEST, "BAD_HEADER", message, remedy)
 }
 
 /// The value of a header that may be there once.
-pub(in crate::ops) fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &str,
-) -> Result<Option<&'a [u8]>, ApiError> {
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().map(|value| value.as_bytes().trim_ascii());
     match values.next() {
