@@ -4,8 +4,8 @@ use super::settings::NUMBERS_START_MS;
 use super::*;
 use crate::engine::Wakeup;
 use crate::engine::function::Durability;
-use crate::io::{ConnectionLimits, Endpoint};
 use crate::io::log::Verbosity;
+use crate::io::{ConnectionLimits, Endpoint};
 use crate::store::open::StoreChoice;
 
 fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {

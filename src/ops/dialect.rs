@@ -9,8 +9,10 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, ORIGIN, SERVER};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 
@@ -18,7 +20,8 @@ use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
 use super::submit::{
-    Submission, checked_unique, counted, header_value, may_wait, priority, submit, wait_for,
+    Submission, checked_unique, counted, discard, header_value, may_wait, priority, submit,
+    wait_for,
 };
 use crate::protocol::access::{Right, Scope};
 use crate::wire::{Command, Priority};
@@ -40,17 +43,25 @@ pub(super) fn router(app: Arc<App>) -> Router {
 }
 
 async fn serve(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
-    let mut response = match answer(&app, caller, request).await {
+    let (parts, mut body) = request.into_parts();
+    let mut response = match answer(&app, caller, &parts, &mut body).await {
         Ok(response) => response,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            discard(body);
+            error.into_response()
+        }
     };
     let server = header_value(&format!("Gearman/{}", app.settings().version));
     response.headers_mut().insert(SERVER, server);
     response
 }
 
-async fn answer(app: &App, mut caller: Caller, request: Request) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
+async fn answer(
+    app: &App,
+    mut caller: Caller,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
     if !METHODS.contains(&parts.method) {
         let remedy = "use POST, PUT, GET or HEAD";
         let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");

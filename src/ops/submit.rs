@@ -18,6 +18,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::body::discard;
 pub(super) use self::headers::{checked_unique, priority};
 pub(super) use self::job::{Event, Job, Submission};
 use super::app::App;
@@ -62,7 +64,20 @@ pub(super) async fn post(
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
+    let answer = answer(&app, &caller, &parts, &mut body).await;
+    if answer.is_err() {
+        discard(body);
+    }
+    answer
+}
+
+async fn answer(
+    app: &App,
+    caller: &Caller,
+    parts: &Parts,
+    body: &mut Body,
+) -> Result<Response, ApiError> {
     let function = function_in(parts.uri.path())?;
     caller.may(Right::Submit, Scope::Function(&function))?;
     let streams = streams(parts.uri.query())?;
@@ -75,11 +90,11 @@ pub(super) async fn post(
         run_at: wishes.run_at,
     };
     if submission.is_background {
-        let job = submit(&app, &caller, &submission, body).await?;
+        let job = submit(app, caller, &submission, body).await?;
         return Ok(accepted(&job, wishes.is_background));
     }
-    let permit = may_wait(&app)?;
-    let job = submit(&app, &caller, &submission, body).await?;
+    let permit = may_wait(app)?;
+    let job = submit(app, caller, &submission, body).await?;
     let mut headers = HeaderMap::new();
     headers.insert(HANDLE, header_value(&job.handle));
     if let Some(wait) = wishes.wait {
@@ -124,7 +139,7 @@ pub(super) async fn submit(
     app: &App,
     caller: &Caller,
     submission: &Submission,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Job, ApiError> {
     let link = app.link()?;
     let arguments = submission.arguments();

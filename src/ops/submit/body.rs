@@ -16,6 +16,10 @@ use tokio::time::timeout;
 use crate::ops::error::ApiError;
 use crate::ops::link::{Held, Link};
 
+/// How long what is left of a refused body is received, and most of it, so that a client that sends
+/// all of it first gets its answer.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+const DISCARD_BYTES: usize = 64 << 20;
 /// Smallest growth.
 const STEP_BYTES: usize = 64 << 10;
 /// How long a client may send nothing.
@@ -29,12 +33,16 @@ pub(super) async fn receive(
     link: &Link,
     arguments: &[u8],
     bytes_max: usize,
-    mut body: Body,
+    body: &mut Body,
 ) -> Result<(Bytes, Held), ApiError> {
     let hint = body.size_hint();
     let announced = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     if announced(hint.lower()).saturating_add(arguments.len()) > bytes_max {
         return Err(too_large(bytes_max));
+    }
+    // It would be refused later, with all memory taken until then.
+    if announced(hint.lower()) > link.memory_left() {
+        return Err(out_of_memory());
     }
     let total = hint.upper().map_or(bytes_max, announced).saturating_add(arguments.len());
     let mut packet = Vec::new();
@@ -53,6 +61,22 @@ pub(super) async fn receive(
         packet.extend_from_slice(&data);
     }
     Ok((Bytes::from(packet), held))
+}
+
+/// Receives what is left of a body, up to a limit, while the answer is on its way.
+pub(in crate::ops) fn discard(mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(timeout(DISCARD_TIME, async move {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = body.frame().await
+            && let Ok(data) = frame.into_data()
+            && data.len() <= left
+        {
+            left -= data.len();
+        }
+    }));
 }
 
 /// Makes room for `needed` bytes, and for some of those that may follow, up to `total`.
