@@ -149,7 +149,7 @@ fn preferences(headers: &HeaderMap) -> Result<(bool, Option<Duration>), ApiError
             let seconds = value.and_then(seconds).ok_or_else(|| {
                 bad_header(PREFER, "write wait=SECONDS, from 0 to 3600, or respond-async")
             })?;
-            wait = wait.or(Some(Duration::from_secs(seconds).min(WAIT_MAX)));
+            wait = wait.or_else(|| Some(Duration::from_secs(seconds).min(WAIT_MAX)));
         }
     }
     Ok((is_background, wait))
