@@ -71,7 +71,8 @@ pub enum SettingsError {
     #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
     Protocol(String),
     #[error(
-        "-r http needs a --listen with a host and without TLS: add one, or take --http tls:HOST:PORT"
+        "-r http needs a --listen with a host and without TLS: add one, or take --http \
+         tls:HOST:PORT"
     )]
     NoPlainListener,
     #[error(

@@ -13,11 +13,13 @@ use super::Phase;
 use super::error::ApiError;
 use super::link::{Limits, Link};
 use super::snapshot::Snapshots;
-use super::submit::WAITING_MAX;
 use crate::io::HttpLink;
 use crate::protocol::access::AccessList;
 use crate::shard::Listener;
 use crate::wire::tls::TlsServer;
+
+/// Most requests that wait for a job's result.
+pub(super) const WAITING_MAX: usize = 10_000;
 
 /// What the HTTP thread is started with.
 #[derive(Clone, Debug, Default)]

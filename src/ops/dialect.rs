@@ -1,8 +1,8 @@
 //! gearmand's dialect of HTTP, on a port of its own: `POST /FUNCTION` with `X-Gearman-*` headers.
 //!
-//! As gearmand has it where that works, with statuses that say what happened. Old clients name no
-//! host that could be checked and no `X-Ringgear`; pages of browsers are refused by the headers that
-//! browsers alone send. Without an access list its peers may submit, as at Gearman's own port.
+//! As gearmand has it where that works, with statuses that say what happened. Old clients send no
+//! `X-Ringgear`, and no `Host` that could be checked; pages of browsers are refused by the headers
+//! that only browsers send. Without an access list its peers may submit, as at Gearman's own port.
 //!
 //! Invariant: what is not understood is ignored, as gearmand does.
 

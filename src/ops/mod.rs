@@ -1,10 +1,10 @@
 //! HTTP: metrics, health, an interface for operators and for jobs, and the page, on a thread of its
 //! own beside the cores.
 //!
-//! `listen` takes connections in and `router` has the endpoints, `dialect` gearmand's; `guard` decides which requests are
-//! handled and in whose name; `link` talks to the cores, by messages, as if it were one more core;
-//! `snapshot` has the numbers of all of them. Nothing here waits for a core while it holds a lock,
-//! and no core ever waits for this thread.
+//! `listen` takes connections in and `router` has the endpoints, `dialect` gearmand's; `guard`
+//! decides which requests are handled and in whose name; `link` talks to the cores, by messages, as
+//! if it were one more core; `snapshot` has the numbers of all of them. Nothing here waits for a
+//! core while it holds a lock, and no core ever waits for this thread.
 //!
 //! Invariant: a request costs each core at most one bounded reply a turn.
 

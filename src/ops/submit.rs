@@ -30,15 +30,13 @@ use tokio::time::{Instant, timeout_at};
 pub(super) use self::body::discard;
 pub(super) use self::headers::{checked_unique, priority};
 pub(super) use self::job::{Event, Job, Submission};
-use super::app::App;
+use super::app::{App, WAITING_MAX};
 use super::error::ApiError;
 use super::guard::Caller;
 use super::link::{Held, Link};
 use crate::protocol::access::{Right, Scope};
 use crate::wire::{ARGUMENTS_BYTES_MAX, Priority};
 
-/// Most requests that wait for a result.
-pub(super) const WAITING_MAX: usize = 10_000;
 /// How long a client waits that doesn't say how long.
 const WAIT: Duration = Duration::from_secs(30);
 /// Most of an exception's text that a client is told, in bytes.

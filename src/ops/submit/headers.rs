@@ -1,4 +1,4 @@
-//! What a submission's headers ask for: headers in, `Wishes` out, or an error that names the header.
+//! What a submission's headers ask for: headers in, `Wishes` out, or an error that names one.
 //!
 //! Knows no jobs and no cores.
 //!
