@@ -166,10 +166,14 @@ impl Session {
         }
         let handle = c_string(head);
         let number = cx.handles.number(handle)?;
-        cx.engine.work_finished(cx.conn, number, Outcome::Fail).ok()?;
+        cx.engine.work_finished(cx.conn, number, Outcome::Fail, cx.now).ok()?;
         let (command, body) = (Command::WorkFail, Payload::borrowed(handle));
         Some(Work { command, handle, numerator: &[], denominator: &[], body })
     }
+}
+
+fn finish(cx: &mut Context<'_>, number: u64, outcome: Outcome) -> Result<(), NotRunning> {
+    cx.engine.work_finished(cx.conn, number, outcome, cx.now)
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
@@ -234,9 +238,9 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
             let (n, d) = (progress(work.numerator), progress(work.denominator));
             cx.engine.work_status(cx.conn, number, n, d)
         }
-        Command::WorkComplete => cx.engine.work_finished(cx.conn, number, Outcome::Complete),
-        Command::WorkException => cx.engine.work_finished(cx.conn, number, Outcome::Exception),
-        _ => cx.engine.work_finished(cx.conn, number, Outcome::Fail),
+        Command::WorkComplete => finish(cx, number, Outcome::Complete),
+        Command::WorkException => finish(cx, number, Outcome::Exception),
+        _ => finish(cx, number, Outcome::Fail),
     });
     if done.is_err() {
         refuse(
