@@ -220,7 +220,8 @@ fn serve_logged(
              --file-descriptors"
         );
     }
-    let http = start_http(options, http_listeners, &settings, event_loop.driver())?;
+    let places = listeners.places();
+    let http = start_http(options, http_listeners, &settings, &places, event_loop.driver())?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -245,7 +246,6 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -274,6 +274,7 @@ fn start_http(
     options: &Options,
     listeners: Listeners,
     settings: &Settings,
+    places: &[String],
     driver: Driver,
 ) -> Result<Option<Http>, Box<dyn Error>> {
     if options.http.is_empty() {
@@ -287,8 +288,10 @@ fn start_http(
         ready_without_store: options.ready_without_store,
         body_bytes_max: settings.body_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
-        options: Vec::new(),
+        options: options.changed.clone(),
         listeners: Arc::clone(&settings.listeners),
+        places: places.to_vec(),
+        certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
         tls: settings.tls.clone(),
     };

@@ -20,7 +20,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::api::events::HangUp;
 use super::app::App;
+use super::history;
 use super::router::router;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
 use crate::protocol::peer_address::PeerAddress;
@@ -62,6 +64,7 @@ pub(super) async fn serve(listeners: Listeners, app: Arc<App>, stopping: watch::
     for place in listeners.places() {
         info!("HTTP on {place}");
     }
+    app.set_places(listeners.places());
     let described = listeners.describe();
     // The files are removed when the thread ends.
     let (sockets, _files) = listeners.into_sockets();
@@ -70,6 +73,7 @@ pub(super) async fn serve(listeners: Listeners, app: Arc<App>, stopping: watch::
         tokio::spawn(accept(socket.socket, listener, Arc::clone(&app), stop.clone()));
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
+    tokio::spawn(history::follow(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
     // Connections hold a receiver each.
@@ -154,10 +158,12 @@ async fn connected(
     app: Arc<App>,
     stop: watch::Receiver<bool>,
 ) {
+    app.count_connection(true);
     match connection {
-        Connection::Tcp(stream) => speak(stream, origin, app, stop).await,
-        Connection::Unix(stream) => speak(stream, origin, app, stop).await,
+        Connection::Tcp(stream) => speak(stream, origin, Arc::clone(&app), stop).await,
+        Connection::Unix(stream) => speak(stream, origin, Arc::clone(&app), stop).await,
     }
+    app.count_connection(false);
 }
 
 /// Speaks HTTP on a stream.
@@ -167,7 +173,9 @@ async fn speak(
     app: Arc<App>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = TowerToHyperService::new(router(app).layer(Extension(origin)));
+    let hang_up = HangUp::default();
+    let router = router(app).layer(Extension(origin)).layer(Extension(hang_up.clone()));
+    let service = TowerToHyperService::new(router);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.max_buf_size(HEAD_BYTES_MAX);
@@ -176,6 +184,7 @@ async fn speak(
     tokio::select! {
         // What broke, if something did, concerns the client alone.
         _ = connection.as_mut() => return,
+        () = hang_up.wanted() => return,
         _ = stop.wait_for(|&stops| stops) => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -8,10 +8,12 @@
 //!
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
+mod api;
 mod app;
 mod error;
 mod guard;
 mod health;
+mod history;
 mod link;
 mod listen;
 mod page;
