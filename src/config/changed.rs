@@ -20,7 +20,7 @@ pub(super) fn changed(matches: &ArgMatches) -> Vec<(String, String)> {
     let command = command();
     let options = command.get_arguments().filter(|it| is_given(matches, it.get_id().as_str()));
     let named = options.filter_map(|option| {
-        let name = option.get_long()?;
+        let name = option.get_long().unwrap_or(option.get_id().as_str());
         let has_no_effect = IGNORED.iter().any(|it| it.name == name);
         let value = value(matches, option, name)?;
         let is_told = !has_no_effect && !COMMAND_LINE_ONLY.contains(&name);
@@ -76,10 +76,10 @@ mod tests {
         let expected = [
             ("libpq-conninfo", "…"),
             ("listen", "127.0.0.1:1, 127.0.0.1:2"),
+            ("more_verbose", "2"),
             ("ssl", "true"),
             ("store", "postgres://…@db/jobs"),
             ("threads", "3"),
-            ("verbose", "2"),
         ];
         assert_eq!(changed, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let file = |_: &str| Ok("threads = 2\n".to_owned());

@@ -20,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::api::events::HangUp;
 use super::app::App;
 use super::history;
 use super::router::router;
@@ -173,9 +172,7 @@ async fn speak(
     app: Arc<App>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let hang_up = HangUp::default();
-    let router = router(app).layer(Extension(origin)).layer(Extension(hang_up.clone()));
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(router(app).layer(Extension(origin)));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.max_buf_size(HEAD_BYTES_MAX);
@@ -184,7 +181,6 @@ async fn speak(
     tokio::select! {
         // What broke, if something did, concerns the client alone.
         _ = connection.as_mut() => return,
-        () = hang_up.wanted() => return,
         _ = stop.wait_for(|&stops| stops) => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -57,7 +57,7 @@ pub(super) async fn cancel(
     match reply {
         OperatorReply::Cancelled(CancelOutcome::Cancelled) => {
             let function = row.function.escape_ascii().to_string();
-            info!(peer = name_of(&caller), handle = &*row.handle, function, "job cancelled");
+            info!(peer = %name_of(&caller), handle = %row.handle, %function, "job cancelled");
             app.snapshots().forget().await;
             Ok(StatusCode::NO_CONTENT)
         }
@@ -93,7 +93,7 @@ pub(super) async fn purge(
     let purging = tokio::spawn(async move {
         let removed = purge_all(&link, &name, state).await;
         let function = name.escape_ascii().to_string();
-        info!(peer, function, removed = removed.as_ref().ok(), "jobs purged");
+        info!(%peer, %function, removed = removed.as_ref().ok(), "jobs purged");
         shared.snapshots().forget().await;
         removed
     });
@@ -152,7 +152,7 @@ pub(super) async fn limit(
         return Err(functions::unknown(&function));
     }
     let name = function.escape_ascii().to_string();
-    info!(peer = name_of(&caller), function = name, high, normal, low, "queues limited");
+    info!(peer = %name_of(&caller), function = %name, high, normal, low, "queues limited");
     app.snapshots().forget().await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,16 +3,14 @@
 //! One task makes each second's event for all viewers, as long as there are any. Knows no viewer's
 //! address.
 //!
-//! Invariant: a viewer that doesn't read costs no memory beyond one event, and is dropped after
-//! `UNREAD_MAX` events.
+//! Invariant: events aren't kept for a viewer that doesn't read: it is dropped once it has missed
+//! some.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -21,8 +19,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
-use slab::Slab;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::app::App;
@@ -46,19 +43,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CHANGED_MAX: usize = 100;
 /// Events that are kept for viewers that are late.
 const KEPT_EVENTS: usize = 4;
-/// Events after which a viewer that took none of them is dropped.
-const UNREAD_MAX: u64 = 15;
-
-/// Ends a connection from outside of it.
-#[derive(Clone, Debug, Default)]
-pub(in crate::ops) struct HangUp(Arc<Notify>);
-
-impl HangUp {
-    /// Waits until the connection has to end.
-    pub(in crate::ops) async fn wanted(&self) {
-        self.0.notified().await;
-    }
-}
 
 /// The viewers, and the events on their way to them.
 #[derive(Debug)]
@@ -69,27 +53,14 @@ pub(in crate::ops) struct Events {
 
 #[derive(Debug, Default)]
 struct Viewers {
-    viewers: Slab<Entry>,
+    count: usize,
     /// Whether the task runs.
     is_running: bool,
-    /// Events so far.
-    sent: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// How many events there had been when it took its latest one.
-    taken: Arc<AtomicU64>,
-    hang_up: HangUp,
 }
 
 /// One viewer; it is forgotten when this is dropped.
 #[derive(Debug)]
-struct Viewer {
-    app: Arc<App>,
-    at: usize,
-    taken: Arc<AtomicU64>,
-}
+struct Viewer(Arc<App>);
 
 impl Default for Events {
     fn default() -> Self {
@@ -103,55 +74,33 @@ impl Events {
     }
 
     /// A new viewer; starts the task for the first one.
-    fn enter(app: &Arc<App>, link: Link, hang_up: HangUp) -> Result<Viewer, ApiError> {
+    fn enter(app: &Arc<App>, link: Link) -> Result<Viewer, ApiError> {
         let mut state = app.events().lock();
-        if state.viewers.len() >= VIEWERS_MAX {
+        if state.count >= VIEWERS_MAX {
             let message = format!("{VIEWERS_MAX} viewers have events already");
             let remedy = "close other pages, or ask for the lists from time to time";
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::new(status, "TOO_MANY_VIEWERS", message, remedy).retry_after(30));
         }
-        let taken = Arc::new(AtomicU64::new(state.sent));
-        let at = state.viewers.insert(Entry { taken: Arc::clone(&taken), hang_up });
+        state.count += 1;
         if !state.is_running {
             state.is_running = true;
             tokio::spawn(run(Arc::clone(app), link));
         }
-        Ok(Viewer { app: Arc::clone(app), at, taken })
-    }
-
-    /// Sends an event, and drops viewers that don't read.
-    fn send(&self, event: Bytes) {
-        let mut state = self.lock();
-        state.sent += 1;
-        for (_, viewer) in &state.viewers {
-            if state.sent - viewer.taken.load(Ordering::Relaxed) > UNREAD_MAX {
-                viewer.hang_up.0.notify_one();
-            }
-        }
-        // Without receivers nobody misses it.
-        drop(self.sender.send(event));
+        Ok(Viewer(Arc::clone(app)))
     }
 
     /// Whether the task may end: there is no viewer.
     fn ends(&self) -> bool {
         let mut state = self.lock();
-        state.is_running = !state.viewers.is_empty();
+        state.is_running = state.count > 0;
         !state.is_running
-    }
-}
-
-impl Viewer {
-    /// It has asked for the next event.
-    fn note(&self) {
-        let sent = self.app.events().lock().sent;
-        self.taken.store(sent, Ordering::Relaxed);
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.app.events().lock().viewers.remove(self.at);
+        self.0.events().lock().count -= 1;
     }
 }
 
@@ -159,27 +108,29 @@ impl Drop for Viewer {
 pub(super) async fn stream(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Extension(hang_up): Extension<HangUp>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     caller.may_observe_all()?;
     Params::of(&uri, &[])?;
     let link = app.link()?;
     let receiver = app.events().sender.subscribe();
-    let viewer = Events::enter(&app, link, hang_up)?;
+    let viewer = Events::enter(&app, link)?;
     let start = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"retry: 2000\n\n"))]);
     let events = stream::unfold((viewer, receiver), |(viewer, mut receiver)| async move {
-        viewer.note();
-        let event = match timeout(KEEP_ALIVE, receiver.recv()).await {
-            Ok(Ok(event)) => event,
-            // It missed events, or the server ends.
-            Ok(Err(_)) => return None,
-            Err(_) => Bytes::from_static(b": \n\n"),
-        };
+        let event = next(&mut receiver).await?;
         Some((Ok(event), (viewer, receiver)))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(start.chain(events))).into_response())
+}
+
+/// What a viewer gets next: an event, or a comment after some time without; nothing more once it
+/// missed an event or the server ends.
+async fn next(receiver: &mut broadcast::Receiver<Bytes>) -> Option<Bytes> {
+    match timeout(KEEP_ALIVE, receiver.recv()).await {
+        Ok(event) => event.ok(),
+        Err(_) => Some(Bytes::from_static(b": \n\n")),
+    }
 }
 
 /// Makes events until there is no viewer, or the server ends.
@@ -197,7 +148,8 @@ async fn run(app: Arc<App>, link: Link) {
         });
         earlier = Some(told);
         if let Some(event) = event {
-            app.events().send(event);
+            // Without receivers none misses it.
+            drop(app.events().sender.send(event));
         }
     }
     app.events().lock().is_running = false;
@@ -313,6 +265,23 @@ mod tests {
         assert_eq!(names(&many(1), &many(0)), None);
         let hundred = |running| told((0..100).map(|name| (name, running)));
         assert_eq!(names(&hundred(1), &hundred(0)).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn a_viewer_that_misses_events_is_dropped() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(async {
+            let events = Events::default();
+            let mut receiver = events.sender.subscribe();
+            for event in ["a", "b", "c", "d"] {
+                events.sender.send(event.into()).unwrap();
+            }
+            assert_eq!(next(&mut receiver).await.unwrap(), "a");
+            for event in ["e", "f"] {
+                events.sender.send(event.into()).unwrap();
+            }
+            assert_eq!(next(&mut receiver).await, None);
+        });
     }
 
     #[test]
