@@ -222,7 +222,9 @@ fn serve_logged(
              --file-descriptors"
         );
     }
-    let http = start_http(options, (http_listeners, dialect), &settings, event_loop.driver())?;
+    let places = listeners.places();
+    let http_listeners = (http_listeners, dialect);
+    let http = start_http(options, http_listeners, &settings, &places, event_loop.driver())?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -247,7 +249,6 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -276,6 +277,7 @@ fn start_http(
     options: &Options,
     (listeners, dialect): (Listeners, Listeners),
     settings: &Settings,
+    places: &[String],
     driver: Driver,
 ) -> Result<Option<Http>, Box<dyn Error>> {
     if !options.has_http() {
@@ -290,8 +292,10 @@ fn start_http(
         body_bytes_max: settings.body_bytes_max,
         outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
-        options: Vec::new(),
+        options: options.changed.clone(),
         listeners: Arc::clone(&settings.listeners),
+        places: places.to_vec(),
+        certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
         tls: settings.tls.clone(),
     };

@@ -4,13 +4,16 @@
 //!
 //! Invariant: nothing here is held across a wait.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
 use super::Phase;
+use super::api::events::Events;
 use super::error::ApiError;
+use super::history::History;
 use super::link::{Limits, Link};
 use super::snapshot::Snapshots;
 use crate::io::HttpLink;
@@ -44,6 +47,10 @@ pub struct HttpSettings {
     pub options: Vec<(String, String)>,
     /// The listeners for Gearman.
     pub listeners: Arc<[Listener]>,
+    /// Where they listen.
+    pub places: Vec<String>,
+    /// The file of the server's certificate.
+    pub certificate_file: String,
     /// The access list at the start; `None` allows everything to peers on this host, and looking to
     /// others.
     pub access_list: Option<Arc<AccessList>>,
@@ -56,6 +63,8 @@ pub struct HttpSettings {
 pub(super) struct App {
     settings: HttpSettings,
     started: Instant,
+    /// The same in seconds since 1970.
+    started_s: f64,
     phase: Mutex<Phase>,
     /// Once the cores are there.
     link: watch::Sender<Option<Link>>,
@@ -64,18 +73,32 @@ pub(super) struct App {
     snapshots: Snapshots,
     /// Requests that may still begin to wait for a job's result.
     waiting: Arc<Semaphore>,
+    history: Mutex<History>,
+    events: Events,
+    http_connections: AtomicUsize,
+    /// Where HTTP listens.
+    places: OnceLock<Vec<String>>,
 }
 
 impl App {
     pub(super) fn new(settings: HttpSettings) -> Self {
+        let started = Instant::now();
         Self {
-            started: Instant::now(),
+            started,
+            started_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
             phase: Mutex::new(Phase::Recovering),
             link: watch::Sender::new(None),
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(settings.tls.clone()),
             snapshots: Snapshots::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            history: Mutex::new(History::new(started.into())),
+            events: Events::default(),
+            http_connections: AtomicUsize::new(0),
+            places: OnceLock::new(),
             settings,
         }
     }
@@ -87,6 +110,11 @@ impl App {
     /// When it was started.
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The same in seconds since 1970.
+    pub(super) fn started_s(&self) -> f64 {
+        self.started_s
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -145,5 +173,38 @@ impl App {
 
     pub(super) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// Looks at what changed lately, or adds to it.
+    pub(super) fn with_history<T>(&self, act: impl FnOnce(&mut History) -> T) -> T {
+        act(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Connections that speak HTTP.
+    pub(super) fn http_connections(&self) -> usize {
+        self.http_connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that speaks HTTP, or that it has ended.
+    pub(super) fn count_connection(&self, is_new: bool) {
+        if is_new {
+            self.http_connections.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.http_connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Where HTTP listens, in words; none before it does.
+    pub(super) fn places(&self) -> &[String] {
+        self.places.get().map_or(&[], |places| places)
+    }
+
+    pub(super) fn set_places(&self, places: Vec<String>) {
+        // Set by the start alone.
+        drop(self.places.set(places));
     }
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::app::App;
 use super::dialect;
+use super::history;
 use super::link::Link;
 use super::router::router;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
@@ -69,6 +70,7 @@ pub(super) async fn serve(
     stopping: watch::Sender<bool>,
 ) {
     let mut stop = stopping.subscribe();
+    app.set_places(listeners.places());
     // The files are removed when the thread ends.
     let mut files = Vec::new();
     for (listeners, name, routes) in
@@ -86,6 +88,7 @@ pub(super) async fn serve(
         }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
+    tokio::spawn(history::follow(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
     // What waits for jobs has its answer.
@@ -119,7 +122,12 @@ async fn accept(
     let stopped = stop.clone();
     let spawned = |peer: PeerAddress, connection: Connection| {
         let origin = Origin { peer: peer.canonical(), listener: listener.name.clone() };
-        tokio::spawn(connected(connection, origin, routes(Arc::clone(&app)), stopped.clone()));
+        let (app, stopped) = (Arc::clone(&app), stopped.clone());
+        tokio::spawn(async move {
+            app.count_connection(true);
+            connected(connection, origin, routes(Arc::clone(&app)), stopped).await;
+            app.count_connection(false);
+        });
     };
     let accepting = async {
         match socket {

@@ -8,11 +8,13 @@
 //!
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
+mod api;
 mod app;
 mod dialect;
 mod error;
 mod guard;
 mod health;
+mod history;
 mod link;
 mod listen;
 mod page;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{health, page, submit};
+use super::{api, health, page, submit};
 
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -20,6 +20,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/api/v1/functions/{function}/jobs", post(submit::post))
+        .merge(api::routes())
         .fallback(unknown)
         .with_state(app)
 }
