@@ -8,7 +8,7 @@
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
-use super::listen::listen_spec;
+use super::listen::{http_spec, listen_spec};
 use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
@@ -21,6 +21,7 @@ use crate::wire::tls::{ClientCertificates, Versions};
 /// Headings of the help.
 const LISTENING: &str = "Listening and peers";
 const TLS: &str = "TLS";
+const HTTP: &str = "HTTP";
 const CORES: &str = "Cores";
 const JOBS: &str = "Jobs";
 const LIMITS: &str = "Limits";
@@ -169,6 +170,40 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1024, help_heading = TLS,
         hide_short_help = true, value_parser = number::<u32>(1, 1 << 20))]
     pub ssl_handshakes_max: u32,
+
+    /// HOST:PORT, tls:HOST:PORT or unix:/PATH for metrics, health, the page and jobs by HTTP
+    ///
+    /// Off unless given; may be given several times. Without an access list, peers on this host may
+    /// do everything there, all others may look. See docs/http.md.
+    #[arg(long, value_name = "SPEC", help_heading = HTTP, value_parser = http_spec)]
+    pub http: Vec<ListenSpec>,
+
+    /// Allow --http on an address that other hosts reach, without TLS
+    #[arg(long, help_heading = HTTP, hide_short_help = true)]
+    pub http_insecure: bool,
+
+    /// Names of this host that requests may be for, beside addresses and localhost
+    ///
+    /// May be given several times. Requests for other names are refused, so that pages elsewhere
+    /// can't reach the server by a name of theirs that leads to it.
+    #[arg(long, value_name = "NAME", help_heading = HTTP, hide_short_help = true)]
+    pub http_host: Vec<String>,
+
+    /// Tokens of HTTP clients: lines with a name and the SHA-256 of the token
+    ///
+    /// Rules of the access list name them as token = ["NAME"]. SIGHUP reads the file anew; with a
+    /// mistake the old one stays.
+    #[arg(long, value_name = "FILE", help_heading = HTTP, hide_short_help = true)]
+    pub http_token_file: Option<String>,
+
+    /// Functions that have metrics of their own, the first to appear; others are summed
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = HTTP,
+        hide_short_help = true, value_parser = number::<u32>(0, 1_000_000))]
+    pub metrics_functions: u32,
+
+    /// Say ready at /readyz though the store can't be written to
+    #[arg(long, help_heading = HTTP, hide_short_help = true)]
+    pub ready_without_store: bool,
 
     /// Cores that serve
     ///

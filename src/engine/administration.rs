@@ -22,7 +22,7 @@ impl Engine {
     }
 
     /// Ends a job that no worker is to run any more.
-    fn end(&mut self, id: JobId, failure: Failure) {
+    pub(super) fn end(&mut self, id: JobId, failure: Failure) {
         let number = self.jobs[id].number;
         self.fail(id);
         let job = &mut self.jobs[id];

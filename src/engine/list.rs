@@ -51,6 +51,13 @@ impl<I: Id> Default for Stack<I> {
 }
 
 impl<I: Id> Stack<I> {
+    /// The records of a list from this one on, to look at.
+    #[inline]
+    #[must_use]
+    pub fn starting_at(id: Option<I>) -> Self {
+        Self { head: id.unwrap_or(I::NONE) }
+    }
+
     /// Whether the list is empty.
     #[inline]
     #[must_use]

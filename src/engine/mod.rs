@@ -34,6 +34,7 @@ mod invariants;
 mod late;
 mod lookup;
 mod next_due;
+mod operator;
 mod registry;
 mod sequences;
 mod settings;

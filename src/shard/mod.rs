@@ -27,6 +27,7 @@ mod limits;
 mod listing;
 mod losses;
 mod memory;
+pub mod operator;
 mod packet_log;
 mod refusals;
 mod route;
@@ -99,7 +100,8 @@ pub struct Shard {
     operations: Vec<Operation>,
     /// What is to go to other cores, or on its way.
     outgoing: Outgoing,
-    /// Proxies of other cores' connections, by core and number there.
+    /// Proxies of other cores' connections, by core and number there; also of those that the HTTP
+    /// thread has.
     proxies: Vec<HashMap<HomeConnId, ConnId>>,
     /// What all cores are being asked.
     fan_outs: Slab<FanOut>,
@@ -148,7 +150,7 @@ impl Shard {
             text: Vec::new(),
             operations: Vec::new(),
             outgoing: Outgoing::default(),
-            proxies: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
+            proxies: (0..=settings.cores.http()).map(|_| HashMap::default()).collect(),
             fan_outs: Slab::new(),
             declined: Vec::new(),
             offload: Offload::default(),

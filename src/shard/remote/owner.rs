@@ -87,6 +87,10 @@ impl Shard {
                 let (rows, next) = self.list_rows(listing, access.as_deref(), now);
                 self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
+            Message::Operator { ticket, request } => {
+                let reply = Box::new(self.answer_operator(*request, now));
+                self.outgoing.send(from, Message::OperatorReply { ticket, reply });
+            }
             Message::Ask { fan_out, question } => {
                 let answer = self.answer_question(&question, now);
                 self.outgoing.send(from, Message::Answer { fan_out, answer });
