@@ -6,8 +6,8 @@
 //! Invariant: of a row, all numbers are of the same moment, so that jobs add up.
 
 use super::ROWS_MAX;
-use crate::engine::FunctionId;
 use crate::engine::numbers::{Gauges, Numbers};
+use crate::engine::{FunctionId, NamedFunction};
 use crate::shard::Shard;
 
 /// How far a list of functions has come.
@@ -46,26 +46,37 @@ impl FunctionRow {
     }
 }
 
+impl From<NamedFunction<'_>> for FunctionRow {
+    fn from(named: NamedFunction<'_>) -> Self {
+        let NamedFunction { name, function, gauges, numbers, queue_max, .. } = named;
+        Self {
+            name: name.map(Box::from),
+            exists: name.is_none() || function.is_some(),
+            gauges,
+            numbers: Some(Box::new(*numbers)),
+            queue_max,
+        }
+    }
+}
+
 impl Shard {
     pub(super) fn function_rows(&self, at: FunctionsAt) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
         let from = match at {
-            FunctionsAt::Named(_) => {
-                return (Vec::new(), Some(FunctionsAt::Other(FunctionId::FIRST)));
+            FunctionsAt::Named(from) => {
+                let mut named = self.engine.named_from(from);
+                let rows: Vec<_> = named.by_ref().take(ROWS_MAX).map(FunctionRow::from).collect();
+                let others = FunctionsAt::Other(FunctionId::FIRST);
+                let next = named.next().map_or(others, |entry| FunctionsAt::Named(entry.index));
+                return (rows, Some(next));
             }
             FunctionsAt::Other(from) => from,
         };
-        let mut functions = self.engine.functions().iter_from(from);
-        let rows = functions.by_ref().take(ROWS_MAX).map(|(_, function)| FunctionRow {
+        let functions = self.engine.functions().iter_from(from);
+        let mut functions = functions.filter(|(_, function)| !function.is_named());
+        let rows = functions.by_ref().take(ROWS_MAX).map(|(id, function)| FunctionRow {
             name: Some(function.name.clone()),
             exists: true,
-            gauges: Gauges {
-                queued: [0, 1, 2].map(|at: usize| function.queues[at].len),
-                delayed: function.delayed,
-                running: function.running,
-                workers: function.workers,
-                workers_busy: 0,
-                oldest_ms: self.engine.oldest_ms(function),
-            },
+            gauges: self.engine.gauges(id),
             numbers: None,
             queue_max: function.queue_max,
         });
