@@ -50,7 +50,7 @@ function put(node, text) {
 
 function attribute(node, name, value) {
 	if (value === null) node.removeAttribute(name);
-	else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+	else node.setAttribute(name, value);
 }
 
 // Makes the children of `parent` those of `list`, in its order. `build` returns an element with a
@@ -272,7 +272,7 @@ class Refusal extends Error {
 
 async function request(path, parameters = {}, { method = 'GET', body, signal } = {}) {
 	const signals = [AbortSignal.timeout(method === 'GET' ? 8000 : 60000), signal].filter(Boolean);
-	const headers = { Accept: 'application/json' };
+	const headers = {};
 	if (method !== 'GET') headers['X-Ringgear'] = '1';
 	if (body) headers['Content-Type'] = 'application/json';
 	const answer = await fetch(`/api/v1/${path}?${query(parameters)}`,
@@ -889,8 +889,8 @@ const members = (object) => Object.entries(object || {}).map(([name, value]) => 
 function showServer() {
 	const { version, driver, pid, start_time_seconds: start, store, cores } = server;
 	const cards = [
-		['Process', [['Version', version], ['Driver', driver], ['Process id', String(pid)],
-			['Started', moment(start)], ['Up for', age(serverTime() - start)]]],
+		['Process', members({ version, driver, process_id: `${pid}`, started: moment(start),
+			up_for: age(serverTime() - start) })],
 		['Jobs since the start', members(server.totals)],
 		['Memory', members(server.memory)],
 		['Store', store ? members({ ...store, up: store.up ? 'yes' : 'no' })
