@@ -18,9 +18,10 @@
 //! its reply keeps its place in the outbox meanwhile. A background job of a durable function is
 //! handed to the `store`, whose own thread commits it, and is neither run nor answered before.
 //!
-//! A room never imports a room below it in this list. `io`, `store` and the binary touch the
-//! kernel. Time is an argument elsewhere, and random numbers come from the settings, so the same
-//! input gives the same output.
+//! A room never imports a room below it in this list. `io`, `store`, `ops` and the binary touch
+//! the kernel. Time is an argument elsewhere, and random numbers come from the settings, so the
+//! same input gives the same output. `ops` serves HTTP on a thread of its own, and asks the cores
+//! by messages.
 
 pub mod wire;
 
@@ -33,5 +34,7 @@ pub mod store;
 pub mod shard;
 
 pub mod io;
+
+pub mod ops;
 
 pub mod config;

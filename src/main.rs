@@ -24,7 +24,9 @@ use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Reload, Reloaded, Server,
     Signals, Sockets, UnixSockets,
 };
+use ringgear::ops::{Http, HttpSettings, Phase};
 use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
+use ringgear::shard::Settings;
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{self, Opened};
 use ringgear::wire::tls::TlsServer;
@@ -158,6 +160,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let background = options.daemon.then(process::go_to_background).transpose()?;
     let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     listeners.take_over(passed, options.ssl)?;
+    let http_sockets = Sockets { cores: 1, ..sockets(options) };
+    let http_listeners = Listeners::open(&options.http, &options.port, &http_sockets)?;
+    let dialect_port = options.http_port();
+    let dialect = Listeners::open(&options.dialect_specs(), dialect_port, &http_sockets)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -165,12 +171,13 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     // As the user that reads it anew later.
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let log = Log::start(log_settings(options))?;
-    serve_logged(options, descriptors, background, listeners, log, files).inspect_err(|error| {
-        // `main` prints it to standard error in any case.
-        if options.log_file != "stderr" {
-            error!("{error}");
-        }
-    })
+    serve_logged(options, descriptors, background, (listeners, http_listeners, dialect), log, files)
+        .inspect_err(|error| {
+            // `main` prints it to standard error in any case.
+            if options.log_file != "stderr" {
+                error!("{error}");
+            }
+        })
 }
 
 /// The part of `serve` whose errors are logged.
@@ -178,7 +185,7 @@ fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
     background: Option<Background>,
-    listeners: Listeners,
+    (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     files: Reloaded,
 ) -> Result<(), Box<dyn Error>> {
@@ -215,11 +222,13 @@ fn serve_logged(
              --file-descriptors"
         );
     }
+    let http = start_http(options, (http_listeners, dialect), &settings, event_loop.driver())?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
         Some(choice) => {
             if options.standby {
+                http.iter().for_each(|http| http.set_phase(Phase::Standby));
                 background.take().map_or(Ok(()), Background::ready)?;
             }
             let keep_waiting =
@@ -229,6 +238,7 @@ fn serve_logged(
             let opened =
                 open::open(&choice, &wanted, || config::first_sequence(unix_ms()), keep_waiting)?;
             let Some(Opened { store, namespace }) = opened else { return Ok(()) };
+            http.iter().for_each(|http| http.set_phase(Phase::Recovering));
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;
             Some(store)
@@ -250,6 +260,7 @@ fn serve_logged(
         offload: options.offload,
         log_control: Box::new(log),
         reload: reload(options.clone(), files.tls),
+        attach_http: http.as_ref().map(Http::attach),
     };
     io::run(server, || {
         if is_watched {
@@ -258,6 +269,33 @@ fn serve_logged(
         background.map_or(Ok(()), Background::ready)
     })?;
     Ok(())
+}
+
+/// The thread for HTTP, if there is to be one.
+fn start_http(
+    options: &Options,
+    (listeners, dialect): (Listeners, Listeners),
+    settings: &Settings,
+    driver: Driver,
+) -> Result<Option<Http>, Box<dyn Error>> {
+    if !options.has_http() {
+        return Ok(None);
+    }
+    let settings = HttpSettings {
+        version: settings.identity.version,
+        driver: driver.name(),
+        store: options.store_choice()?.map(|it| it.kind()),
+        hosts: options.http_host.clone(),
+        ready_without_store: options.ready_without_store,
+        body_bytes_max: settings.body_bytes_max,
+        outbox_bytes_max: settings.outbox_bytes_max,
+        memory_bytes_max: settings.memory_bytes_max,
+        options: Vec::new(),
+        listeners: Arc::clone(&settings.listeners),
+        access_list: settings.access_list.clone(),
+        tls: settings.tls.clone(),
+    };
+    Ok(Some(Http::start(listeners, dialect, settings)?))
 }
 
 fn log_settings(options: &Options) -> LogSettings<'_> {

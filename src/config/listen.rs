@@ -42,6 +42,18 @@ pub(super) fn listen_spec(text: &str) -> Result<ListenSpec, String> {
     Ok(ListenSpec { name: Some(text.into()), endpoint, speaks_tls: tls.is_some() })
 }
 
+/// Parses one `--http`: as `--listen`, but with a port.
+pub(super) fn http_spec(text: &str) -> Result<ListenSpec, String> {
+    let spec = listen_spec(text).map_err(|reason| reason.replace("--listen", "--http"))?;
+    match &spec.endpoint {
+        Endpoint::Host { port: None, host } => Err(match host.contains(':') {
+            true => format!("write [{host}]:PORT, as there is no default port for HTTP"),
+            false => format!("write {host}:PORT, as there is no default port for HTTP"),
+        }),
+        _ => Ok(spec),
+    }
+}
+
 /// The path of a Unix socket.
 fn unix_path(path: &str) -> Result<PathBuf, String> {
     if path.starts_with("//") {

@@ -8,7 +8,7 @@
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
-use super::listen::listen_spec;
+use super::listen::{http_spec, listen_spec};
 use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
@@ -21,6 +21,7 @@ use crate::wire::tls::{ClientCertificates, Versions};
 /// Headings of the help.
 const LISTENING: &str = "Listening and peers";
 const TLS: &str = "TLS";
+const HTTP: &str = "HTTP";
 const CORES: &str = "Cores";
 const JOBS: &str = "Jobs";
 const LIMITS: &str = "Limits";
@@ -169,6 +170,40 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1024, help_heading = TLS,
         hide_short_help = true, value_parser = number::<u32>(1, 1 << 20))]
     pub ssl_handshakes_max: u32,
+
+    /// HOST:PORT, tls:HOST:PORT or unix:/PATH for metrics, health, the page and jobs by HTTP
+    ///
+    /// Off unless given; may be given several times. Without an access list, peers on this host may
+    /// do everything there, all others may look. See docs/http.md.
+    #[arg(long, value_name = "SPEC", help_heading = HTTP, value_parser = http_spec)]
+    pub http: Vec<ListenSpec>,
+
+    /// Allow --http on an address that other hosts reach, without TLS
+    #[arg(long, help_heading = HTTP, hide_short_help = true)]
+    pub http_insecure: bool,
+
+    /// Names of this host that requests may be for, beside addresses and localhost
+    ///
+    /// May be given several times. Requests for other names are refused, so that pages elsewhere
+    /// can't reach the server by a name of theirs that leads to it.
+    #[arg(long, value_name = "NAME", help_heading = HTTP, hide_short_help = true)]
+    pub http_host: Vec<String>,
+
+    /// Tokens of HTTP clients: lines with a name and the SHA-256 of the token
+    ///
+    /// Rules of the access list name them as token = ["NAME"]. SIGHUP reads the file anew; with a
+    /// mistake the old one stays.
+    #[arg(long, value_name = "FILE", help_heading = HTTP, hide_short_help = true)]
+    pub http_token_file: Option<String>,
+
+    /// Functions that have metrics of their own, the first to appear; others are summed
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = HTTP,
+        hide_short_help = true, value_parser = number::<u32>(0, 1_000_000))]
+    pub metrics_functions: u32,
+
+    /// Say ready at /readyz though the store can't be written to
+    #[arg(long, help_heading = HTTP, hide_short_help = true)]
+    pub ready_without_store: bool,
 
     /// Cores that serve
     ///
@@ -392,10 +427,15 @@ pub struct Options {
         value_parser = number::<u32>(1, u32::MAX.into()))]
     pub hashtable_buckets: Option<u32>,
 
-    /// Another protocol beside Gearman's. gearmand knows "http"; this build knows none
+    /// Another protocol beside Gearman's: http is gearmand's HTTP, for its clients. --http can more
     #[arg(short = 'r', long, value_name = "NAME", help_heading = COMPATIBILITY,
         hide_short_help = true)]
     pub protocol: Option<String>,
+
+    /// Port for -r http, on the addresses of --listen without TLS. 8080 unless given
+    #[arg(long, value_name = "PORT", help_heading = COMPATIBILITY, hide_short_help = true,
+        value_parser = values::port)]
+    pub http_port: Option<String>,
 
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
@@ -428,7 +468,6 @@ pub(super) struct Ignored {
     pub(super) reason: &'static str,
 }
 
-const NO_HTTP: &str = "this build doesn't speak HTTP";
 const NO_MYSQL: &str = "this build has no MySQL queue, and keeps background jobs with --store";
 const NO_REDIS: &str = "this build has no Redis queue, and keeps background jobs with --store";
 const NO_MEMCACHED: &str =
@@ -447,7 +486,6 @@ const fn flag(name: &'static str, reason: &'static str) -> Ignored {
 
 /// All of them.
 const IGNORED: &[Ignored] = &[
-    value("http-port", NO_HTTP),
     value("mysql-host", NO_MYSQL),
     value("mysql-port", NO_MYSQL),
     value("mysql-user", NO_MYSQL),
@@ -497,6 +535,35 @@ impl Options {
         if self.ssl {
             let with_port = specs.iter_mut().filter(|spec| spec.endpoint.has_port());
             with_port.for_each(|spec| spec.speaks_tls = true);
+        }
+        specs
+    }
+
+    /// Whether HTTP is spoken.
+    #[must_use]
+    pub fn has_http(&self) -> bool {
+        !self.http.is_empty() || self.protocol.is_some()
+    }
+
+    /// The port for `-r http`.
+    #[must_use]
+    pub fn http_port(&self) -> &str {
+        self.http_port.as_deref().unwrap_or("8080")
+    }
+
+    /// Where gearmand's HTTP is spoken with `-r http`: on each host once, on a port of its own.
+    #[must_use]
+    pub fn dialect_specs(&self) -> Vec<ListenSpec> {
+        let mut specs: Vec<ListenSpec> = Vec::new();
+        let all = if self.protocol.is_some() { self.listen_specs() } else { Vec::new() };
+        for mut spec in all {
+            if let Endpoint::Host { port, .. } = &mut spec.endpoint {
+                *port = None;
+            }
+            let is_there = specs.iter().any(|it| it.endpoint == spec.endpoint);
+            if spec.endpoint.has_port() && !spec.speaks_tls && !is_there {
+                specs.push(spec);
+            }
         }
         specs
     }

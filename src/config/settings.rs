@@ -15,7 +15,7 @@ use super::options::Options;
 use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
-use crate::engine::{self, Wakeup};
+use crate::engine::{self, NamedFunctions, Wakeup};
 use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
@@ -45,6 +45,8 @@ const QUEUE_TYPES: [&str; 8] = [
     "redis",
     "libtokyocabinet",
 ];
+/// The `--protocol` that there is.
+const DIALECT: &str = "http";
 /// Default of `--memory-max` in percent of the host's memory.
 const MEMORY_PERCENT: u64 = 75;
 
@@ -66,8 +68,13 @@ pub enum SettingsError {
          have no certificates to be revoked"
     )]
     ListsWithoutCertificates,
-    #[error("this build doesn't speak \"{0}\": leave --protocol out")]
+    #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
     Protocol(String),
+    #[error(
+        "-r http needs a --listen with a host and without TLS: add one, or take --http \
+         tls:HOST:PORT"
+    )]
+    NoPlainListener,
     #[error(
         "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
          for background jobs that must survive a restart, or leave it out{1}"
@@ -135,6 +142,7 @@ impl Options {
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Settings {
+            has_http: self.has_http(),
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
@@ -142,6 +150,7 @@ impl Options {
                 hash_seed: self.seed.unwrap_or(host.random),
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
+                metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
@@ -177,8 +186,13 @@ impl Options {
             Handles::new(prefix.as_bytes())?;
         }
         self.check_tls()?;
-        if let Some(protocol) = &self.protocol {
-            return Err(SettingsError::Protocol(protocol.clone()));
+        match self.protocol.as_deref() {
+            None => {}
+            Some(DIALECT) if self.dialect_specs().is_empty() => {
+                return Err(SettingsError::NoPlainListener);
+            }
+            Some(DIALECT) => {}
+            Some(protocol) => return Err(SettingsError::Protocol(protocol.to_owned())),
         }
         self.store_choice()?;
         Ok(())

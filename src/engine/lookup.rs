@@ -53,7 +53,8 @@ impl Engine {
     }
 
     /// The job of this number.
-    pub(super) fn find(&self, number: u64) -> Option<JobId> {
+    #[must_use]
+    pub fn find(&self, number: u64) -> Option<JobId> {
         self.by_number.find(number_hash(number), |id| self.jobs[id].number == number)
     }
 

@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tracing::info;
 
@@ -81,6 +82,14 @@ pub(crate) trait Links: Sized + 'static {
         _now: Now,
     ) -> Result<(), StoreLost> {
         Ok(())
+    }
+
+    /// A turn has taken this long.
+    fn count_turn(&mut self, _took: Duration) {}
+
+    /// Whether turns are to be timed.
+    fn times_turns(&self) -> bool {
+        false
     }
 
     /// Passes the other cores' messages to the service, and nothing else.
@@ -169,6 +178,11 @@ impl Envelope {
     }
 }
 
+/// The number of the calling thread.
+fn thread_number() -> u32 {
+    nix::unistd::gettid().as_raw().cast_unsigned()
+}
+
 /// The links of a server's core.
 pub(crate) struct ShardLinks {
     pub(crate) mailbox: Mailbox<Envelope>,
@@ -190,6 +204,10 @@ pub(crate) struct ShardLinks {
     pub(crate) lost_jobs: Arc<AtomicUsize>,
     /// Whether connections leave this core when it has no time left.
     pub(crate) offloads: bool,
+    /// Whether the thread for HTTP tells how long turns take.
+    pub(crate) times_turns: bool,
+    /// The number of the core's thread, once it runs.
+    pub(crate) thread: Option<u32>,
     /// The first core's only.
     pub(crate) reload: Option<Reload>,
 }
@@ -220,6 +238,16 @@ impl Links for ShardLinks {
         self.update_other_cores(shard, now);
         self.receive_messages(shard, arrivals, now);
         self.store_link.as_mut().map_or(Ok(()), |link| link.receive(shard, now))
+    }
+
+    fn count_turn(&mut self, took: Duration) {
+        let thread = *self.thread.get_or_insert_with(thread_number);
+        self.gauges.count_turn(took, thread);
+    }
+
+    #[inline]
+    fn times_turns(&self) -> bool {
+        self.times_turns
     }
 
     #[inline]
@@ -377,6 +405,8 @@ impl ShardLinks {
             meter: None,
             lost_jobs: Arc::default(),
             offloads: false,
+            times_turns: false,
+            thread: None,
             reload: None,
         }
     }

@@ -11,6 +11,7 @@
 mod cores;
 mod driver;
 mod host;
+mod http_link;
 mod links;
 mod runtime;
 mod store_link;
@@ -36,6 +37,7 @@ pub use self::driver::{
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
+pub(crate) use self::host::listen::{Acceptable, peer_of};
 pub use self::host::listen::{
     Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PassedSocket, PortOption, Sockets,
     UnixError, UnixSockets, check_ports, passed_sockets,
@@ -45,6 +47,7 @@ use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, privileges, process, sandbox};
+pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
 use self::runtime::{CoreRuntime, Rings};
@@ -108,7 +111,13 @@ pub struct Server {
     pub log_control: Box<dyn LogControl>,
     /// Reads files anew when SIGHUP comes.
     pub reload: Reload,
+    /// What the thread for HTTP gets its end of the links by, if there is one; called once all
+    /// sockets listen.
+    pub attach_http: Option<AttachHttp>,
 }
+
+/// Takes the HTTP thread's end of the links.
+pub type AttachHttp = Box<dyn FnOnce(HttpLink)>;
 
 /// Takes back what the store kept, listens, calls `ready`, and serves until a signal ends it.
 /// There are as many cores as there are `signals`; the calling thread is the first.
@@ -121,12 +130,15 @@ pub fn run(
 ) -> Result<(), IoError> {
     let Server { settings, event_loop, listeners, signals, store, .. } = server;
     let (clock, count) = (Clock::start(), signals.len());
+    let has_http = server.attach_http.is_some();
+    let ends = count + usize::from(has_http);
     let shard = |own| {
         let cores = Cores { own, count };
         Shard::new(Settings { cores, ..settings.clone() }, clock.now())
     };
     let mut shards: Vec<Shard> = (0..count).map(shard).collect();
-    let mailboxes = mesh::mesh(count, Envelope::bytes)?;
+    let mut mailboxes = mesh::mesh(ends, Envelope::bytes)?;
+    let http_mailbox = if has_http { mailboxes.pop() } else { None };
     let wakers: Vec<CoreWaker> = mailboxes.iter().map(Mailbox::waker).collect();
     let start =
         |store| start_store(store, &settings, server.store_timeout, &mut shards, &wakers, &clock);
@@ -150,7 +162,13 @@ pub fn run(
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
     let mut reload = Some(server.reload);
-    let ends = Drain::of(count).into_iter().zip(Gauges::of(count));
+    let mut gauges = Gauges::with_http(count, has_http);
+    let http_gauges = if has_http { gauges.pop() } else { None };
+    let http = server.attach_http.zip(http_mailbox).zip(http_gauges);
+    if let Some(((attach, mailbox), gauges)) = http {
+        attach(HttpLink::new(mailbox, gauges, settings.handles.clone()));
+    }
+    let ends = Drain::of(count).into_iter().zip(gauges);
     let cores = shards.into_iter().zip(mailboxes).zip(signals).zip(ends);
     let runtimes = cores.map(|(((shard, mailbox), signals), (drain, gauges))| CoreRuntime {
         service: shard,
@@ -166,6 +184,8 @@ pub fn run(
             meter: has_meter.then(Meter::default),
             lost_jobs: Arc::clone(&lost_jobs),
             offloads: server.offload,
+            times_turns: has_http,
+            thread: None,
             reload: reload.take(),
         },
         listeners: sockets.next().unwrap_or_default(),

@@ -62,6 +62,20 @@ impl<L: Links> CoreRuntime<L> {
         self.links.receive(&mut self.service, &mut self.arrivals, now)
     }
 
+    /// When a turn begins, if turns are timed.
+    #[inline]
+    pub(crate) fn begin_turn(&self) -> Option<Duration> {
+        self.links.times_turns().then(|| self.clock.elapsed())
+    }
+
+    /// A turn that began then has ended.
+    #[inline]
+    pub(crate) fn end_turn(&mut self, began: Option<Duration>) {
+        if let Some(began) = began {
+            self.links.count_turn(self.clock.elapsed().saturating_sub(began));
+        }
+    }
+
     /// Passes the other cores' messages to the service.
     #[inline]
     pub(crate) fn receive_messages(&mut self, now: Now) {

@@ -14,11 +14,13 @@ use tracing::{Level, enabled, info};
 
 use super::Shard;
 use super::connections::Access;
+use super::cores::Core;
 use super::denials::Refused;
 use super::driver::Origin;
 use super::job_log::PEERS;
 use super::remote::message::{Message, Question};
-use crate::engine::{ConnId, Now};
+use super::settings::Settings;
+use crate::engine::{ConnId, Now, numbers};
 use crate::protocol::access::{AccessList, Denial, Peer, Permissions, Right, Scope, User, Verdict};
 use crate::protocol::admin;
 use crate::protocol::peer_address::{PeerAddress, UnixPeer};
@@ -69,6 +71,7 @@ impl Shard {
             let (peer, right) = (permissions.peer(), Right::Submit);
             let text = Denial { peer, right, function: Some(function) }.text();
             self.push(conn, &Response::PermissionDenied { text: &text }, now);
+            self.engine.refuse(function, numbers::Refused::Access);
         }
         may
     }
@@ -171,10 +174,16 @@ impl Shard {
 impl Shard {
     /// Uses another access list from now on, here and on all other cores. To be called on one core.
     pub fn set_access_list(&mut self, list: &Arc<AccessList>, now: Now) {
-        for core in self.settings.cores.others() {
+        for core in self.others_and_http() {
             self.outgoing.send(core, Message::Access(Arc::clone(list)));
         }
         self.use_access_list(Arc::clone(list), now);
+    }
+
+    /// All other cores, and the thread for HTTP if there is one.
+    pub(super) fn others_and_http(&self) -> impl Iterator<Item = Core> + use<> {
+        let Settings { cores, has_http, .. } = self.settings;
+        cores.others().chain(has_http.then(|| cores.http()))
     }
 
     pub(super) fn use_access_list(&mut self, list: Arc<AccessList>, now: Now) {

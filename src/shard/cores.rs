@@ -43,6 +43,12 @@ impl Cores {
         usize::from(handle::slot_of(number)) % self.count
     }
 
+    /// What messages call the HTTP thread: one more core, which owns no functions.
+    #[must_use]
+    pub fn http(&self) -> Core {
+        self.count
+    }
+
     /// All cores but this one.
     pub fn others(&self) -> impl Iterator<Item = Core> + use<> {
         let own = self.own;

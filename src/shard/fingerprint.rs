@@ -227,7 +227,7 @@ impl Message {
     /// Whether it is about a connection of its sender.
     #[must_use]
     pub fn is_to_owner(&self) -> bool {
-        self.key().is_none() && !matches!(self, Self::Answer { .. })
+        self.key().is_none() && !matches!(self, Self::Answer { .. } | Self::OperatorReply { .. })
     }
 
     /// The connection that it is about, if it names its generation.
@@ -252,11 +252,14 @@ impl Message {
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
+            | Self::Joined(key)
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(key),
             Self::Gone(_)
             | Self::Access(_)
             | Self::Tls(_)
+            | Self::Operator { .. }
+            | Self::OperatorReply { .. }
             | Self::Ask { .. }
             | Self::Answer { .. } => None,
         }

@@ -27,6 +27,7 @@ mod limits;
 mod listing;
 mod losses;
 mod memory;
+pub mod operator;
 mod packet_log;
 mod refusals;
 mod route;
@@ -99,7 +100,8 @@ pub struct Shard {
     operations: Vec<Operation>,
     /// What is to go to other cores, or on its way.
     outgoing: Outgoing,
-    /// Proxies of other cores' connections, by core and number there.
+    /// Proxies of other cores' connections, by core and number there; also of those that the HTTP
+    /// thread has.
     proxies: Vec<HashMap<HomeConnId, ConnId>>,
     /// What all cores are being asked.
     fan_outs: Slab<FanOut>,
@@ -137,14 +139,18 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
         settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
+        let mut engine = Engine::new(settings.engine.clone(), now);
+        let configured = settings.engine.durabilities.named.keys();
+        let own = configured.filter(|name| settings.cores.owner_of(name) == settings.cores.own);
+        own.for_each(|name| engine.name_function(name));
         Self {
-            engine: Engine::new(settings.engine.clone(), now),
+            engine,
             connections: Connections::new(settings.cores),
             effects: Vec::new(),
             text: Vec::new(),
             operations: Vec::new(),
             outgoing: Outgoing::default(),
-            proxies: (0..settings.cores.count).map(|_| HashMap::default()).collect(),
+            proxies: (0..=settings.cores.http()).map(|_| HashMap::default()).collect(),
             fan_outs: Slab::new(),
             declined: Vec::new(),
             offload: Offload::default(),

@@ -43,6 +43,8 @@ pub struct Settings {
     pub cores: Cores,
     /// Priorities of queued jobs of each core; the cores share it.
     pub urgency: Urgency,
+    /// Whether there is a thread for HTTP, which messages call `Cores::http`.
+    pub has_http: bool,
     /// The access list at the start; `None` allows everything.
     pub access_list: Option<Arc<AccessList>>,
     /// TLS at the start, if a listener speaks it.
@@ -86,6 +88,7 @@ impl Default for Settings {
             core_connections_max: 1 << 20,
             cores: Cores::default(),
             urgency: Urgency::default(),
+            has_http: false,
             access_list: None,
             tls: None,
             handshake_timeout_ms: 5000,

@@ -251,7 +251,7 @@ impl Shard {
 impl Shard {
     /// Uses these files from now on, here and on all other cores. To be called on one core.
     pub fn set_tls(&mut self, server: &Arc<TlsServer>) {
-        for core in self.settings.cores.others() {
+        for core in self.others_and_http() {
             self.outgoing.send(core, Message::Tls(Arc::clone(server)));
         }
         self.use_tls(Arc::clone(server));

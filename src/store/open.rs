@@ -39,6 +39,17 @@ pub enum StoreChoice {
     },
 }
 
+impl StoreChoice {
+    /// What kind of store it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres { .. } => "postgres",
+        }
+    }
+}
+
 /// A store that this process owns.
 #[derive(Debug)]
 pub struct Opened {

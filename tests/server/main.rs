@@ -10,6 +10,8 @@ mod crash;
 mod draining;
 mod durable;
 mod harness;
+mod http;
+mod http_submit;
 mod limits;
 mod listening;
 mod log_level;

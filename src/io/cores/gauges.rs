@@ -8,7 +8,8 @@
 //! all messages that the core sent before it published that count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -50,21 +51,57 @@ struct Gauge {
     running: AtomicUsize,
     kept: AtomicUsize,
     largest_unread_bytes: AtomicUsize,
+    turns: CachePadded<Turns>,
+}
+
+/// Upper ends of the first buckets of a core's turns, in microseconds; the last bucket has none.
+pub const TURN_BOUNDS_US: [u64; 4] = [100, 1000, 10_000, 100_000];
+/// Number of these buckets.
+pub const TURN_BUCKETS: usize = TURN_BOUNDS_US.len() + 1;
+
+/// How long a core's turns took, written by the core alone and read once a scrape.
+#[derive(Debug, Default)]
+struct Turns {
+    /// The thread's number, by which the kernel tells how long it ran; 0 before it runs.
+    thread: AtomicU32,
+    buckets: [AtomicU64; TURN_BUCKETS],
+    sum_us: AtomicU64,
+}
+
+/// How long a core's turns took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnTimes {
+    /// The thread's number; 0 before it runs.
+    pub thread: u32,
+    /// Turns by bucket, not summed up.
+    pub buckets: [u64; TURN_BUCKETS],
+    /// All together, in microseconds.
+    pub sum_us: u64,
 }
 
 /// The gauges of all cores, as one of them uses them.
 #[derive(Clone, Debug)]
 pub(crate) struct Gauges {
     own: usize,
+    /// Cores; the thread for HTTP may have a gauge behind theirs.
+    cores: usize,
     /// By core.
     gauges: Arc<[Gauge]>,
 }
 
 impl Gauges {
     /// The gauges of `cores` cores, once for each of them.
+    #[cfg(test)]
     pub(crate) fn of(cores: usize) -> Vec<Self> {
-        let gauges: Arc<[Gauge]> = (0..cores).map(|_| Gauge::default()).collect();
-        (0..cores).map(|own| Self { own, gauges: Arc::clone(&gauges) }).collect()
+        Self::with_http(cores, false)
+    }
+
+    /// The gauges of `cores` cores, once for each of them, and with `has_http` behind them those of
+    /// the thread for HTTP, which has a gauge for its memory.
+    pub(crate) fn with_http(cores: usize, has_http: bool) -> Vec<Self> {
+        let count = cores + usize::from(has_http);
+        let gauges: Arc<[Gauge]> = (0..count).map(|_| Gauge::default()).collect();
+        (0..count).map(|own| Self { own, cores, gauges: Arc::clone(&gauges) }).collect()
     }
 
     /// The number of the core that publishes here.
@@ -74,7 +111,7 @@ impl Gauges {
 
     /// Number of cores.
     pub(crate) fn count(&self) -> usize {
-        self.gauges.len()
+        self.cores
     }
 
     /// Publishes what this core has in use; called once a turn.
@@ -136,6 +173,28 @@ impl Gauges {
     #[inline]
     pub(crate) fn utilization(&self, core: usize, now_ms: u64) -> Utilization {
         utilization_in(self.gauges[core].utilization.load(Ordering::Relaxed), now_ms)
+    }
+
+    /// Counts a turn of this core, which this thread runs.
+    pub(crate) fn count_turn(&self, took: Duration, thread: u32) {
+        let turns = &self.gauges[self.own].turns;
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = TURN_BOUNDS_US.iter().position(|&bound| us <= bound);
+        let bucket = &turns.buckets[bucket.unwrap_or(TURN_BOUNDS_US.len())];
+        // No other thread writes to them.
+        bucket.store(bucket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        turns.sum_us.store(turns.sum_us.load(Ordering::Relaxed) + us, Ordering::Relaxed);
+        turns.thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// How long the turns of a core took.
+    pub(crate) fn turns(&self, core: usize) -> TurnTimes {
+        let Turns { thread, buckets, sum_us } = &*self.gauges[core].turns;
+        TurnTimes {
+            thread: thread.load(Ordering::Relaxed),
+            buckets: std::array::from_fn(|at| buckets[at].load(Ordering::Relaxed)),
+            sum_us: sum_us.load(Ordering::Relaxed),
+        }
     }
 
     fn others(&self) -> impl Iterator<Item = &Gauge> {

@@ -66,6 +66,14 @@ impl Meter {
     }
 }
 
+/// How long a thread of this process has run or waited for a processor; `None` if it isn't there.
+pub(crate) fn thread_time(thread: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    let (Some(Ok(ran)), Some(Ok(waited))) = (numbers.next(), numbers.next()) else { return None };
+    Some(Duration::from_nanos(ran) + Duration::from_nanos(waited))
+}
+
 fn waited(schedstat: &str) -> Option<Duration> {
     schedstat.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }

@@ -41,6 +41,19 @@ pub enum Driver {
     Glommio,
 }
 
+impl Driver {
+    /// Its name, as `--io` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+            Self::Glommio => "glommio",
+        }
+    }
+}
+
 /// Why an event loop can't start, or ended.
 #[derive(Debug, Error)]
 pub enum DriverError {

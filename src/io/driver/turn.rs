@@ -43,6 +43,7 @@ pub(super) trait EventSource {
     /// # Errors
     /// `StoreLost`: the server must stop.
     fn turn(&mut self, now: Now) -> Result<(), StoreLost> {
+        let began = self.runtime().begin_turn();
         // Messages after the look at the kernel and before what it found: a core sends the hint
         // about a job before the client gets its JOB_CREATED, so a worker's grab that was written
         // after that is handled after the hint.
@@ -66,6 +67,7 @@ pub(super) trait EventSource {
             self.flush(conn, now);
         }
         self.runtime().send();
+        self.runtime().end_turn(began);
         Ok(())
     }
 }

@@ -10,56 +10,21 @@
 //! connection's `Gone` is the last one about it, or else its `MigrationAccepted`, with which it
 //! moves.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{ConnId, Id, Status};
+pub use super::conn_key::{ConnKey, HomeConnId};
+use crate::engine::{ConnId, Status};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
 use crate::protocol::peer_address::PeerAddress;
 use crate::shard::denials::Refused;
+use crate::shard::operator::{OperatorReply, OperatorRequest};
 use crate::shard::stats::Stats;
 use crate::wire::outbox::{PacketBatch, Slot};
 use crate::wire::tls::TlsServer;
 use crate::wire::{Command, Grab, Header, Priority, PrioritySet};
-
-/// A connection's number at its home, as other cores know it: no index of theirs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HomeConnId(ConnId);
-
-impl HomeConnId {
-    /// Of a connection that has no home yet.
-    pub(in crate::shard) const NONE: Self = Self(ConnId::NONE);
-
-    /// The number of one of this core's own connections, for other cores.
-    #[must_use]
-    pub const fn of(conn: ConnId) -> Self {
-        Self(conn)
-    }
-
-    /// The connection, at its home; means nothing on any other core.
-    #[must_use]
-    pub const fn at_home(self) -> ConnId {
-        self.0
-    }
-}
-
-impl fmt::Debug for HomeConnId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, formatter)
-    }
-}
-
-/// A connection as other cores know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnKey {
-    /// Its number at home.
-    pub conn: HomeConnId,
-    /// Tells it from earlier connections of that number.
-    pub generation: u32,
-}
 
 /// Whether a worker waits for a NOOP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +129,21 @@ pub enum Message {
     Access(Arc<AccessList>),
     /// Files of TLS that were read anew.
     Tls(Arc<TlsServer>),
+    /// To a core, from the HTTP thread: something that an operator asks. `OperatorReply` comes
+    /// back.
+    Operator {
+        /// The request's number at the HTTP thread.
+        ticket: u64,
+        /// The request.
+        request: Box<OperatorRequest>,
+    },
+    /// To the HTTP thread: the reply to a request.
+    OperatorReply {
+        /// The request's number there.
+        ticket: u64,
+        /// The reply.
+        reply: Box<OperatorReply>,
+    },
     /// To every owner: something that only all of them together can answer. `Answer` comes back.
     Ask {
         /// The number of the fan_out at the sender.
@@ -181,6 +161,8 @@ pub enum Message {
         /// The replies; may be none.
         packets: PacketBatch,
     },
+    /// To the HTTP thread: a submission joins an equal job. Precedes its `Reply`.
+    Joined(ConnKey),
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
@@ -268,6 +250,7 @@ impl Message {
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
+            | Self::Joined(key)
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(*key),
             _ => None,
@@ -283,6 +266,8 @@ impl Message {
                 Self::Reply { packets, .. }
                 | Self::Push { packets, .. }
                 | Self::Assigned { packets, .. } => packets.bytes(),
+                Self::Operator { request, .. } => request.bytes(),
+                Self::OperatorReply { reply, .. } => reply.bytes(),
                 Self::Line { line, .. } => line.len(),
                 Self::Introduced { id, .. } => id.as_ref().map_or(0, |id| id.len()),
                 Self::Rows { rows, .. } => rows.bytes(),
@@ -309,6 +294,7 @@ impl Message {
                 | Self::MigrationCancelled(_)
                 | Self::Offloaded { .. }
                 | Self::MigrationAccepted(_)
+                | Self::Joined(_)
                 | Self::Gone(_)
                 | Self::List { .. }
                 | Self::Empty { .. }

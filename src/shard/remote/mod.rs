@@ -6,6 +6,7 @@
 //!
 //! Invariant: messages from one core to another arrive in the order in which they were sent.
 
+pub mod conn_key;
 pub mod message;
 pub mod urgency;
 

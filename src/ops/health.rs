@@ -1,0 +1,49 @@
+//! Whether the server is alive, and whether it is ready.
+//!
+//! `/healthz` asks each core for a sign of life; one that hasn't turned for `STUCK_AFTER` is stuck.
+//! `/readyz` says whether jobs are taken. Neither needs a right.
+//!
+//! Invariant: a core that has nothing to do is alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::Phase;
+use super::app::App;
+use crate::shard::operator::OperatorRequest;
+
+/// A core that answers no message for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// `GET /healthz`.
+pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
+    // Before the cores are there none can be stuck.
+    let Ok(link) = app.link() else { return "ok\n".into_response() };
+    let deadline = Instant::now() + STUCK_AFTER;
+    let cores = 0..link.cores().count;
+    let signs: Vec<_> = cores.map(|core| link.send_request(core, OperatorRequest::Ping)).collect();
+    for (core, sign) in signs.into_iter().enumerate() {
+        if !matches!(timeout_at(deadline, sign).await, Ok(Ok(_))) {
+            let seconds = STUCK_AFTER.as_secs();
+            let text = format!("core {core} has not turned for {seconds} s\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        }
+    }
+    "ok\n".into_response()
+}
+
+/// `GET /readyz`.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let unready = match app.phase() {
+        Phase::Serving => return "ok\n".into_response(),
+        Phase::Recovering => "recovering\n",
+        Phase::Standby => "standby\n",
+        Phase::Draining => "drain\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, unready).into_response()
+}

@@ -1,0 +1,102 @@
+//! HTTP: metrics, health, an interface for operators and for jobs, and the page, on a thread of its
+//! own beside the cores.
+//!
+//! `listen` takes connections in and `router` has the endpoints, `dialect` gearmand's; `guard`
+//! decides which requests are handled and in whose name; `link` talks to the cores, by messages, as
+//! if it were one more core; `snapshot` has the numbers of all of them. Nothing here waits for a
+//! core while it holds a lock, and no core ever waits for this thread.
+//!
+//! Invariant: a request costs each core at most one bounded reply a turn.
+
+mod app;
+mod dialect;
+mod error;
+mod guard;
+mod health;
+mod link;
+mod listen;
+mod page;
+mod router;
+mod snapshot;
+mod submit;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use self::app::App;
+pub use self::app::HttpSettings;
+pub use self::listen::HttpError;
+use crate::io::{HttpLink, Listeners};
+
+/// The HTTP thread.
+#[derive(Debug)]
+pub struct Http {
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the server is doing, before and while it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It opens its store, or takes back what that kept.
+    Recovering,
+    /// It waits for another server to give up the store.
+    Standby,
+    /// It serves.
+    Serving,
+    /// It takes no more jobs, and ends once none is left.
+    Draining,
+}
+
+impl Http {
+    /// Starts the thread; the cores needn't be there yet. `dialect`: where gearmand's dialect is
+    /// spoken.
+    ///
+    /// # Errors
+    /// `HttpError` if another process listens there by now, or the kernel refuses the thread.
+    pub fn start(
+        listeners: Listeners,
+        dialect: Listeners,
+        settings: HttpSettings,
+    ) -> Result<Self, HttpError> {
+        listeners.listen()?;
+        dialect.listen()?;
+        let app = Arc::new(App::new(settings));
+        let stop = watch::Sender::new(false);
+        let stopping = stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(HttpError::Thread)?;
+        let served = Arc::clone(&app);
+        let thread = std::thread::Builder::new().name("http".to_owned());
+        let thread = thread
+            .spawn(move || runtime.block_on(listen::serve(listeners, dialect, served, stopping)))
+            .map_err(HttpError::Thread)?;
+        Ok(Self { app, stop, thread: Some(thread) })
+    }
+
+    /// Says what the server is doing.
+    pub fn set_phase(&self, phase: Phase) {
+        self.app.set_phase(phase);
+    }
+
+    /// What takes the end of the links to the cores.
+    #[must_use]
+    pub fn attach(&self) -> Box<dyn FnOnce(HttpLink)> {
+        let app = Arc::clone(&self.app);
+        Box::new(move |link| app.attach(link))
+    }
+}
+
+/// Answers what is at work, for a short while, and ends.
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported, and the server is at its end.
+            drop(thread.join());
+        }
+    }
+}

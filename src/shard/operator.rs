@@ -1,0 +1,197 @@
+//! What operators ask of a core by HTTP: requests in, one reply each.
+//!
+//! The HTTP thread sends a request as a message, as if it were one more core, and asks for the
+//! next part when it has a reply: a reply has at most `ROWS_MAX` rows, for which at most
+//! `RECORDS_MAX` records are looked at, so that no request stops a core. Knows no HTTP.
+//!
+//! Invariant: what a request may see or change was decided where it came in, but for requests that
+//! name a job only: these bring their permissions along.
+
+mod changes;
+mod connections;
+mod functions;
+mod jobs;
+mod numbers;
+
+use std::sync::Arc;
+
+pub use self::changes::{CancelOutcome, Purged};
+pub use self::connections::{ConnectionRow, RunningRow, WorkerState};
+pub use self::functions::{FunctionRow, FunctionsAt};
+pub use self::jobs::{JobFilter, JobRow, JobWorker, JobsAt};
+pub use self::numbers::{ConnectionKinds, CoreNumbers};
+use super::Shard;
+use super::remote::conn_key::{ConnKey, HomeConnId};
+use crate::engine::Now;
+use crate::protocol::access::Permissions;
+
+/// Most rows of a reply.
+pub const ROWS_MAX: usize = 256;
+/// Most records that are looked at for a reply.
+pub const RECORDS_MAX: usize = 8192;
+
+/// What is asked of a core.
+#[derive(Clone, Debug)]
+pub enum OperatorRequest {
+    /// Whether it runs. `OperatorReply::Alive`.
+    Ping,
+    /// Its numbers. `OperatorReply::Numbers`.
+    Numbers,
+    /// The next functions. `OperatorReply::Functions`.
+    Functions(FunctionsAt),
+    /// The next connections that came in on it, or those of them that can run a function.
+    /// `OperatorReply::Connections`.
+    Connections {
+        /// Where to go on; the first by default.
+        from: HomeConnId,
+        /// Whether only those that can run a function.
+        workers: bool,
+    },
+    /// What some connections run of its functions. `OperatorReply::Running`.
+    Running {
+        /// The core that they came in on.
+        home: usize,
+        /// The connections.
+        conns: Vec<ConnKey>,
+    },
+    /// The next jobs. `OperatorReply::Jobs`.
+    Jobs {
+        /// Which.
+        filter: JobFilter,
+        /// Where to go on.
+        at: JobsAt,
+        /// Most rows.
+        limit: usize,
+    },
+    /// One job, if the permissions allow to see it. `OperatorReply::Job`.
+    Job {
+        /// Its number.
+        number: u64,
+        /// Most bytes of its payload.
+        payload_bytes: usize,
+        /// What the peer may see; `None` = everything.
+        access: Option<Arc<Permissions>>,
+    },
+    /// Cancels a job, if the permissions allow it. `OperatorReply::Cancelled`.
+    Cancel {
+        /// Its number.
+        number: u64,
+        /// What the peer may change; `None` = everything.
+        access: Option<Arc<Permissions>>,
+    },
+    /// Cancels the next jobs of a function that wait, or wait for their start.
+    /// `OperatorReply::Purged`.
+    Purge {
+        /// Which.
+        filter: JobFilter,
+        /// Where to go on.
+        at: JobsAt,
+    },
+    /// Limits the jobs of a function by priority; 0 = no limit.
+    /// `OperatorReply::Limited`.
+    Limit {
+        /// The function.
+        function: Box<[u8]>,
+        /// Most jobs.
+        queue_max: [u32; 3],
+    },
+}
+
+/// What a core replies.
+#[derive(Clone, Debug)]
+pub enum OperatorReply {
+    /// It runs.
+    Alive,
+    /// Its numbers.
+    Numbers(Box<CoreNumbers>),
+    /// Functions, and where those that are left begin.
+    Functions(Vec<FunctionRow>, Option<FunctionsAt>),
+    /// Connections, and where those that are left begin.
+    Connections(Vec<ConnectionRow>, Option<HomeConnId>),
+    /// What the connections run.
+    Running(Vec<RunningRow>),
+    /// Jobs, and where those that are left begin.
+    Jobs(Vec<JobRow>, Option<JobsAt>),
+    /// The job; `None` if there is none, or the peer may not see it.
+    Job(Option<Box<JobRow>>),
+    /// How it went.
+    Cancelled(CancelOutcome),
+    /// How many jobs it were.
+    Purged(Purged),
+    /// Whether there is such a function.
+    Limited(bool),
+}
+
+impl OperatorRequest {
+    /// Memory that it takes on its way, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Running { conns, .. } => size_of_val(&conns[..]),
+                Self::Jobs { filter, .. } | Self::Purge { filter, .. } => {
+                    filter.function.as_ref().map_or(0, |name| name.len())
+                }
+                Self::Limit { function, .. } => function.len(),
+                _ => 0,
+            }
+    }
+}
+
+impl OperatorReply {
+    /// Memory that it takes on its way, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Numbers(_) => size_of::<CoreNumbers>(),
+                Self::Functions(rows, _) => rows.iter().map(FunctionRow::bytes).sum(),
+                Self::Connections(rows, _) => rows.iter().map(ConnectionRow::bytes).sum(),
+                Self::Running(rows) => rows.iter().map(RunningRow::bytes).sum(),
+                Self::Jobs(rows, _) => rows.iter().map(JobRow::bytes).sum(),
+                Self::Job(row) => row.as_ref().map_or(0, |row| row.bytes()),
+                Self::Alive | Self::Cancelled(_) | Self::Purged(_) | Self::Limited(_) => 0,
+            }
+    }
+}
+
+impl Shard {
+    /// The handle of a job.
+    fn handle_text(&self, number: u64) -> Box<str> {
+        String::from_utf8_lossy(self.settings.handles.text(number).as_ref()).into()
+    }
+
+    /// Replies to a request.
+    pub(super) fn answer_operator(&mut self, request: OperatorRequest, now: Now) -> OperatorReply {
+        match request {
+            OperatorRequest::Ping => OperatorReply::Alive,
+            OperatorRequest::Numbers => OperatorReply::Numbers(Box::new(self.core_numbers())),
+            OperatorRequest::Functions(at) => {
+                let (rows, next) = self.function_rows(at);
+                OperatorReply::Functions(rows, next)
+            }
+            OperatorRequest::Connections { from, workers } => {
+                let (rows, next) = self.connection_rows(from, workers);
+                OperatorReply::Connections(rows, next)
+            }
+            OperatorRequest::Running { home, conns } => {
+                OperatorReply::Running(self.running_rows(home, &conns, now))
+            }
+            OperatorRequest::Jobs { filter, at, limit } => {
+                let (rows, next) = self.job_rows(&filter, at, limit.min(ROWS_MAX), now);
+                OperatorReply::Jobs(rows, next)
+            }
+            OperatorRequest::Job { number, payload_bytes, access } => {
+                let row = self.job_row_of(number, payload_bytes, access.as_deref(), now);
+                OperatorReply::Job(row.map(Box::new))
+            }
+            OperatorRequest::Cancel { number, access } => {
+                OperatorReply::Cancelled(self.cancel_by_operator(number, access.as_deref(), now))
+            }
+            OperatorRequest::Purge { filter, at } => {
+                OperatorReply::Purged(self.purge(&filter, at, now))
+            }
+            OperatorRequest::Limit { function, queue_max } => {
+                OperatorReply::Limited(self.limit_function(&function, queue_max))
+            }
+        }
+    }
+}
