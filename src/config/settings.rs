@@ -16,7 +16,7 @@ use super::options::Options;
 use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
-use crate::engine::{self, Wakeup};
+use crate::engine::{self, NamedFunctions, Wakeup};
 use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, Endpoint, process};
 use crate::ops::HttpError;
 use crate::protocol::admin::Identity;
@@ -159,6 +159,7 @@ impl Options {
                 hash_seed: self.seed.unwrap_or(host.random),
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
+                metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {

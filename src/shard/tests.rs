@@ -16,6 +16,8 @@ mod cluster;
 mod lists;
 mod log;
 mod migration;
+mod numbers;
+mod operator;
 mod reloads;
 mod unread;
 

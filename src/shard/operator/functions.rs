@@ -7,6 +7,7 @@
 
 use super::ROWS_MAX;
 use crate::engine::FunctionId;
+use crate::engine::named::NamedFunction;
 use crate::engine::numbers::{Gauges, Numbers};
 use crate::shard::Shard;
 
@@ -48,28 +49,36 @@ impl FunctionRow {
 
 impl Shard {
     pub(super) fn function_rows(&self, at: FunctionsAt) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
-        let from = match at {
-            FunctionsAt::Named(_) => {
-                return (Vec::new(), Some(FunctionsAt::Other(FunctionId::FIRST)));
+        match at {
+            FunctionsAt::Named(from) => {
+                let mut named = self.engine.named_from(from);
+                let rows: Vec<_> = named.by_ref().take(ROWS_MAX).map(named_row).collect();
+                let next = named.next().map(|next| FunctionsAt::Named(next.index));
+                (rows, next.or(Some(FunctionsAt::Other(FunctionId::FIRST))))
             }
-            FunctionsAt::Other(from) => from,
-        };
-        let mut functions = self.engine.functions().iter_from(from);
-        let rows = functions.by_ref().take(ROWS_MAX).map(|(_, function)| FunctionRow {
-            name: Some(function.name.clone()),
-            exists: true,
-            gauges: Gauges {
-                queued: [0, 1, 2].map(|at: usize| function.queues[at].len),
-                delayed: function.delayed,
-                running: function.running,
-                workers: function.workers,
-                workers_busy: 0,
-                oldest_ms: self.engine.oldest_ms(function),
-            },
-            numbers: None,
-            queue_max: function.queue_max,
-        });
-        let rows: Vec<_> = rows.collect();
-        (rows, functions.next().map(|(id, _)| FunctionsAt::Other(id)))
+            FunctionsAt::Other(from) => {
+                let functions = self.engine.functions().iter_from(from);
+                let mut others = functions.filter(|(_, function)| !function.is_named());
+                let rows = others.by_ref().take(ROWS_MAX).map(|(id, function)| FunctionRow {
+                    name: Some(function.name.clone()),
+                    exists: true,
+                    gauges: self.engine.gauges(id),
+                    numbers: None,
+                    queue_max: function.queue_max,
+                });
+                let rows: Vec<_> = rows.collect();
+                (rows, others.next().map(|(id, _)| FunctionsAt::Other(id)))
+            }
+        }
+    }
+}
+
+fn named_row(named: NamedFunction<'_>) -> FunctionRow {
+    FunctionRow {
+        name: named.name.map(Box::from),
+        exists: named.function.is_some(),
+        gauges: named.gauges,
+        numbers: Some(Box::new(*named.numbers)),
+        queue_max: named.queue_max,
     }
 }
