@@ -208,11 +208,12 @@ impl Engine {
         self.named[entry].refused[why as usize] += 1;
     }
 
-    /// Submissions of a function that joined an equal job; of one that isn't counted by itself,
-    /// those of all such functions.
+    /// How many submissions of a function joined a job; of one without numbers of its own, those of
+    /// all such functions.
     #[must_use]
     pub fn joined(&self, function: &[u8]) -> u64 {
-        self.named[self.named.find(function).unwrap_or(EntryId::OTHER)].joined
+        let entry = self.named.find(function).unwrap_or(EntryId::OTHER);
+        self.named[entry].joined
     }
 
     /// The sums of all functions' numbers.

@@ -1,6 +1,11 @@
 //! HTTP: a server with `--http` in, what clients of `client` get out.
 
+mod access;
 pub(crate) mod client;
+mod limits;
+mod ready;
+mod refused;
+mod tls;
 
 use std::net::SocketAddr;
 
