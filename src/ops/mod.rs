@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod link;
 mod listen;
+mod metrics;
 mod page;
 mod router;
 mod snapshot;

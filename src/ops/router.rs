@@ -10,7 +10,7 @@ use axum::routing::get;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{health, page};
+use super::{health, metrics, page};
 
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -19,6 +19,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(page::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
         .with_state(app)
 }
