@@ -135,7 +135,7 @@ impl Shard {
             ("memory_used_bytes", used_bytes),
             ("memory_limit_bytes", self.settings.memory_bytes_max as u64),
             ("outbox_bytes", stats.outbox_bytes),
-            ("frames_total", counters.frames),
+            ("frames_total", counters.frames()),
             ("connections_accepted_total", counters.connected),
             ("connections_refused_total", counters.refused),
             ("connections_malformed_total", counters.malformed),
@@ -178,5 +178,57 @@ impl Shard {
         line("tls_certificate_not_after_timestamp_seconds", &|out| columns::moment(out, until_ms));
         out.extend_from_slice(b".\n");
         out
+    }
+}
+
+/// What metrics tell besides what functions have.
+impl Stats {
+    /// The shard's events.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Refusals by the access list, by right.
+    #[must_use]
+    pub fn denied(&self) -> [u64; RIGHTS] {
+        self.denied
+    }
+
+    /// TLS handshakes that ended, by `HandshakeResult`.
+    #[must_use]
+    pub fn handshakes(&self) -> [u64; RESULTS] {
+        self.handshakes
+    }
+
+    /// TLS handshakes that haven't ended.
+    #[must_use]
+    pub fn handshakes_open(&self) -> u64 {
+        self.handshakes_open
+    }
+
+    /// Wake-ups after which the worker didn't ask in time.
+    #[must_use]
+    pub fn leases_expired(&self) -> u64 {
+        self.engine.leases_ended
+    }
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBytes {
+    /// Of jobs.
+    pub jobs: u64,
+    /// Of all that counts towards the limit; one core's may be negative.
+    pub used: i64,
+    /// What waits to leave for peers.
+    pub outboxes: u64,
+}
+
+impl Stats {
+    /// Memory.
+    #[must_use]
+    pub fn memory(&self) -> MemoryBytes {
+        MemoryBytes { jobs: self.job_bytes, used: self.used_bytes, outboxes: self.outbox_bytes }
     }
 }

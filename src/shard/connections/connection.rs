@@ -51,7 +51,35 @@ pub(in crate::shard) enum EndReason {
     Unread,
 }
 
+/// Number of reasons.
+pub(in crate::shard) const END_REASONS: usize = EndReason::ALL.len();
+
 impl EndReason {
+    pub(in crate::shard) const ALL: [Self; 8] = [
+        Self::PeerClosed,
+        Self::Reset,
+        Self::HostGone,
+        Self::Malformed,
+        Self::Tls,
+        Self::Handshake,
+        Self::Certificate,
+        Self::Unread,
+    ];
+
+    /// What metrics call it.
+    pub(in crate::shard) fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::Reset => "reset",
+            Self::HostGone => "host_gone",
+            Self::Malformed => "malformed",
+            Self::Tls => "tls_on_plain_port",
+            Self::Handshake => "handshake",
+            Self::Certificate => "certificate",
+            Self::Unread => "unread",
+        }
+    }
+
     /// The reason as a line shows it.
     pub(in crate::shard) fn text(self) -> &'static str {
         match self {

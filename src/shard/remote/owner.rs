@@ -25,6 +25,7 @@ impl Shard {
     /// Handles a message of another core.
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
         self.outgoing.count_received(&message);
+        self.counters.messages += 1;
         match message {
             Message::Introduced { key, peer, id, access } => {
                 let conn = self.proxy(from, key);
