@@ -220,7 +220,7 @@ fn serve_logged(
              --file-descriptors"
         );
     }
-    let http = start_http(options, http_listeners, &settings, event_loop.driver())?;
+    let http = start_http(options, http_listeners, &settings, event_loop.driver(), &log)?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -275,6 +275,7 @@ fn start_http(
     listeners: Listeners,
     settings: &Settings,
     driver: Driver,
+    log: &Log,
 ) -> Result<Option<Http>, Box<dyn Error>> {
     if options.http.is_empty() {
         return Ok(None);
@@ -290,6 +291,7 @@ fn start_http(
         options: Vec::new(),
         listeners: Arc::clone(&settings.listeners),
         access_list: settings.access_list.clone(),
+        log_lines: log.lines(),
         tls: settings.tls.clone(),
     };
     Ok(Some(Http::start(listeners, settings)?))

@@ -12,8 +12,10 @@ use tokio::sync::watch;
 use super::Phase;
 use super::error::ApiError;
 use super::link::Link;
+use super::metrics::MetricsState;
 use super::snapshot::Snapshots;
 use crate::io::HttpLink;
+use crate::io::log::LogLines;
 use crate::protocol::access::AccessList;
 use crate::shard::Listener;
 use crate::wire::tls::TlsServer;
@@ -42,6 +44,8 @@ pub struct HttpSettings {
     /// The access list at the start; `None` allows everything to peers on this host, and looking to
     /// others.
     pub access_list: Option<Arc<AccessList>>,
+    /// How many lines were logged.
+    pub log_lines: Arc<LogLines>,
     /// TLS at the start, if a listener speaks it.
     pub tls: Option<Arc<TlsServer>>,
 }
@@ -57,6 +61,7 @@ pub(super) struct App {
     access_list: RwLock<Option<Arc<AccessList>>>,
     tls: RwLock<Option<Arc<TlsServer>>>,
     snapshots: Snapshots,
+    metrics: MetricsState,
 }
 
 impl App {
@@ -68,6 +73,7 @@ impl App {
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(settings.tls.clone()),
             snapshots: Snapshots::default(),
+            metrics: MetricsState::default(),
             settings,
         }
     }
@@ -124,6 +130,11 @@ impl App {
 
     pub(super) fn set_tls(&self, tls: Arc<TlsServer>) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// What is kept from scrape to scrape.
+    pub(super) fn metrics(&self) -> &MetricsState {
+        &self.metrics
     }
 
     pub(super) fn snapshots(&self) -> &Snapshots {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::app::App;
+use super::metrics::CountedConnection;
 use super::router::router;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
 use crate::protocol::peer_address::PeerAddress;
@@ -154,6 +155,7 @@ async fn connected(
     app: Arc<App>,
     stop: watch::Receiver<bool>,
 ) {
+    let _counted = CountedConnection::new(Arc::clone(&app));
     match connection {
         Connection::Tcp(stream) => speak(stream, origin, app, stop).await,
         Connection::Unix(stream) => speak(stream, origin, app, stop).await,

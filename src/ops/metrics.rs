@@ -11,10 +11,13 @@ mod families;
 mod functions;
 mod label;
 mod process;
+mod server;
 
 use std::fmt::Error;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
@@ -29,15 +32,57 @@ use prometheus_client::registry::Registry;
 use self::accept::{Coding, Format};
 use self::families::Families;
 use self::process::ProcessNumbers;
+use self::server::CoreTimes;
 use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
 use super::snapshot::Snapshot;
 
+/// What is kept from scrape to scrape.
+#[derive(Debug, Default)]
+pub(super) struct MetricsState {
+    /// Connections to HTTP ports.
+    connections: AtomicU64,
+    /// How long the last scrape took, in seconds.
+    last_seconds: Mutex<f64>,
+}
+
+/// A connection to an HTTP port, which counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct CountedConnection(Arc<App>);
+
+impl CountedConnection {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        app.metrics().connections.fetch_add(1, Ordering::Relaxed);
+        Self(app)
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.metrics().connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// All that a scrape tells.
 #[derive(Debug)]
 struct Scrape {
     snapshot: Arc<Snapshot>,
+    version: &'static str,
+    driver: &'static str,
+    /// The kind of store, if there is one.
+    store: Option<&'static str>,
+    http_connections: u64,
+    /// `--memory-max`.
+    memory_bytes_max: u64,
+    /// Until when the server's certificate is valid, if it has one.
+    certificate_until_s: Option<u64>,
+    /// By core.
+    core_times: Vec<CoreTimes>,
+    /// By level.
+    log_lines: Vec<(&'static str, u64)>,
+    /// How long the last scrape took.
+    last_seconds: f64,
     process: Option<ProcessNumbers>,
 }
 
@@ -45,6 +90,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut families = Families(encoder);
         functions::encode(&mut families, &self.snapshot)?;
+        server::encode(&mut families, self)?;
         if let Some(process) = &self.process {
             process.encode(&mut families)?;
         }
@@ -53,6 +99,26 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
+    async fn take(app: &App) -> Result<Self, ApiError> {
+        let link = app.link()?;
+        let (settings, state) = (app.settings(), app.metrics());
+        let snapshot = app.snapshots().get(&link).await?;
+        let core_times = (0..link.cores().count).map(|core| link.core_times(core)).collect();
+        Ok(Self {
+            snapshot,
+            version: settings.version,
+            driver: settings.driver,
+            store: settings.store,
+            http_connections: state.connections.load(Ordering::Relaxed),
+            memory_bytes_max: settings.memory_bytes_max as u64,
+            certificate_until_s: app.tls().map(|tls| tls.not_after_s()),
+            core_times,
+            log_lines: settings.log_lines.counts().collect(),
+            last_seconds: *state.last_seconds.lock().unwrap_or_else(PoisonError::into_inner),
+            process: ProcessNumbers::read(),
+        })
+    }
+
     fn text(self, format: Format) -> Result<String, Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
@@ -77,9 +143,8 @@ pub(super) async fn metrics(
     })?;
     let coding = Coding::accepted(&headers)
         .ok_or_else(|| not_acceptable("the codings gzip and identity"))?;
-    let snapshot = app.snapshots().get(&app.link()?).await?;
-    let scrape = Scrape { snapshot, process: ProcessNumbers::read() };
-    let text = scrape.text(format).map_err(|_| unwritten())?;
+    let began = Instant::now();
+    let text = Scrape::take(&app).await?.text(format).map_err(|_| unwritten())?;
     let mut response = match coding {
         Coding::Identity => text.into_response(),
         Coding::Gzip => {
@@ -88,6 +153,8 @@ pub(super) async fn metrics(
             response
         }
     };
+    let seconds = &app.metrics().last_seconds;
+    *seconds.lock().unwrap_or_else(PoisonError::into_inner) = began.elapsed().as_secs_f64();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

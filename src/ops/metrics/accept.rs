@@ -82,7 +82,7 @@ impl Coding {
         };
         let gzip = of(&["gzip", "x-gzip"]).or_else(|| of(&["*"])).unwrap_or(0);
         // What isn't mentioned may be left as it is, but what is asked for comes first.
-        let identity = of(&["identity"]).unwrap_or(u16::from(of(&["*"]) != Some(0)));
+        let identity = of(&["identity"]).unwrap_or_else(|| u16::from(of(&["*"]) != Some(0)));
         best([Self::Gzip, Self::Identity], |coding| match coding {
             Self::Gzip => gzip,
             Self::Identity => identity,

@@ -16,6 +16,9 @@ use prometheus_client::metrics::exemplar::Exemplar;
 /// Labels of a sample: names and values.
 pub(super) type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
 
+/// The labels of a sample without any.
+pub(super) const PLAIN: Labels<'static, 0> = [];
+
 /// A histogram's numbers.
 #[derive(Debug)]
 pub(super) struct Histogram {

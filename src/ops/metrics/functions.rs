@@ -24,7 +24,7 @@ const FAILURES_ALWAYS: usize = 5;
 /// A function with its label.
 struct Function<'s> {
     label: Cow<'s, str>,
-    gauges: &'s Gauges,
+    gauges: Gauges,
     numbers: &'s Numbers,
     /// Whether it stands for many, whose durations aren't told apart.
     is_other: bool,
@@ -49,12 +49,14 @@ fn functions(snapshot: &Snapshot) -> Vec<Function<'_>> {
         let label = label(row.name.as_deref()?);
         let numbers = row.numbers.as_deref()?;
         debug_assert_ne!(label, OTHER, "the engine counts it among the others");
-        Some(Function { label, gauges: &row.gauges, numbers, is_other: false })
+        Some(Function { label, gauges: row.gauges, numbers, is_other: false })
     });
     let other = &snapshot.other;
+    let others = snapshot.functions.iter().filter(|row| row.numbers.is_none());
+    let oldest_ms = others.filter_map(|row| row.gauges.oldest_ms).min();
     let other = other.numbers.as_deref().map(|numbers| Function {
         label: Cow::Borrowed(OTHER),
-        gauges: &other.gauges,
+        gauges: Gauges { oldest_ms, ..other.gauges },
         numbers,
         is_other: true,
     });

@@ -6,7 +6,7 @@ use std::fmt::Error;
 
 use procfs::process::{LimitValue, Process};
 
-use super::families::Families;
+use super::families::{Families, PLAIN};
 
 /// What the kernel tells of the process.
 #[derive(Clone, Debug)]
@@ -47,26 +47,34 @@ impl ProcessNumbers {
         families.counter(
             "process_cpu_seconds",
             "Time on processors, of the program and of the kernel for it",
-            [([], self.cpu_seconds)],
+            [(PLAIN, self.cpu_seconds)],
         )?;
-        families.gauge("process_open_fds", "Descriptors that are open", [([], self.open_fds)])?;
+        families.gauge(
+            "process_open_fds",
+            "Descriptors that are open",
+            [(PLAIN, self.open_fds)],
+        )?;
         let max_fds = self.max_fds.map_or(f64::INFINITY, |max| max as f64);
-        families.gauge("process_max_fds", "Most descriptors that may be open", [([], max_fds)])?;
+        families.gauge(
+            "process_max_fds",
+            "Most descriptors that may be open",
+            [(PLAIN, max_fds)],
+        )?;
         families.gauge(
             "process_virtual_memory_bytes",
             "Addresses that are in use",
-            [([], self.virtual_bytes)],
+            [(PLAIN, self.virtual_bytes)],
         )?;
         families.gauge(
             "process_resident_memory_bytes",
             "Memory that the process has",
-            [([], self.resident_bytes)],
+            [(PLAIN, self.resident_bytes)],
         )?;
         families.gauge(
             "process_start_time_seconds",
             "When the process was started, in seconds since 1970",
-            [([], self.start_s)],
+            [(PLAIN, self.start_s)],
         )?;
-        families.gauge("process_threads", "Threads of the process", [([], self.threads)])
+        families.gauge("process_threads", "Threads of the process", [(PLAIN, self.threads)])
     }
 }
