@@ -15,7 +15,7 @@ use super::options::Options;
 use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
-use crate::engine::{self, Wakeup};
+use crate::engine::{self, NamedFunctions, Wakeup};
 use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
@@ -143,6 +143,7 @@ impl Options {
                 hash_seed: self.seed.unwrap_or(host.random),
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
+                metrics_functions: NamedFunctions::default(),
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {

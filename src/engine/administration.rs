@@ -8,7 +8,8 @@
 use super::event::Step;
 use super::ids::{FunctionId, JobId};
 use super::job::{Demand, State, Storage};
-use super::{Effect, Ending, Engine, FunctionBusy};
+use super::numbers::{Ending, Failure};
+use super::{Effect, Engine, FunctionBusy};
 
 impl Engine {
     /// Cancels a job and reports it to its clients as failed. A running job stays until its worker
@@ -16,12 +17,12 @@ impl Engine {
     pub fn cancel(&mut self, number: u64) -> bool {
         let Some(id) = self.find(number) else { return false };
         self.note(Step::Cancelled, id, None);
-        self.end(id, Ending::Cancelled);
+        self.end(id, Failure::Cancelled);
         true
     }
 
     /// Ends a job that no worker is to run any more.
-    pub(super) fn end(&mut self, id: JobId, ending: Ending) {
+    pub(super) fn end(&mut self, id: JobId, failure: Failure) {
         let number = self.jobs[id].number;
         self.fail(id);
         let job = &mut self.jobs[id];
@@ -34,8 +35,10 @@ impl Engine {
             }
             self.leave_unique_index(id);
         } else {
+            // Its submission is accepted now, if it wasn't.
+            self.count_if_storing(id);
             self.unqueue(id);
-            self.remove(id, ending);
+            self.remove(id, Ending::Failed(failure), None);
         }
     }
 
@@ -60,10 +63,10 @@ impl Engine {
             let jobs = self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.function == id);
             for id in jobs.map(|(id, _)| id).collect::<Vec<JobId>>() {
                 self.note(Step::Dropped, id, None);
-                self.end(id, Ending::Dropped);
+                self.end(id, Failure::Dropped);
             }
         }
-        self.functions.remove(id);
+        self.remove_function(id);
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use super::event::Step;
 use super::ids::{AttachmentId, JobId};
 use super::job::State;
 use super::list::{Linked, Links};
-use super::{ConnId, Effect, Ending, Engine, Ticket};
+use super::numbers::Ending;
+use super::{ConnId, Effect, Engine, Ticket};
 
 /// One waiting submission: without a ticket it waits for the job's outcome, with one for the job to
 /// be on disk.
@@ -65,7 +66,7 @@ impl Engine {
         if job.state != State::Running && !self.is_wanted(job) {
             self.note(Step::Abandoned, id, None);
             self.unqueue(id);
-            self.remove(id, ending);
+            self.remove(id, ending, None);
         }
     }
 

@@ -21,13 +21,13 @@ pub(super) struct Drain {
     is_on: bool,
     /// The next job to visit.
     next: JobId,
-    /// Jobs set aside.
-    pub(super) kept: usize,
+    /// Jobs set aside, by priority.
+    pub(super) kept: [u32; 3],
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { is_on: false, next: JobId::FIRST, kept: 0 }
+        Self { is_on: false, next: JobId::FIRST, kept: [0; 3] }
     }
 }
 
@@ -49,7 +49,7 @@ impl Engine {
     /// Jobs set aside for the next server.
     #[must_use]
     pub fn kept(&self) -> usize {
-        self.drain.kept
+        self.drain.kept.iter().map(|&kept| kept as usize).sum()
     }
 
     /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
@@ -110,8 +110,10 @@ impl Engine {
     pub(super) fn set_aside(&mut self, id: JobId) {
         let job = &mut self.jobs[id];
         job.state = State::Kept;
-        self.functions[job.function].kept += 1;
-        self.drain.kept += 1;
+        let (function, priority) = (&mut self.functions[job.function], job.priority as usize);
+        function.kept += 1;
+        function.queues[priority].kept += 1;
+        self.drain.kept[priority] += 1;
         self.note(Step::SetAside, id, None);
     }
 }

@@ -11,10 +11,11 @@ use super::attachment::Attachment;
 use super::event::Step;
 use super::function::Durability;
 use super::handle;
-use super::ids::{FunctionId, JobId};
+use super::ids::JobId;
 use super::job::{Demand, Job, State, Storage};
+use super::numbers::{Ending, Failure};
 use super::record::Row;
-use super::{ConnId, Effect, Ending, Engine, Now, Ticket};
+use super::{ConnId, Effect, Engine, Now, Ticket};
 
 /// Larger jobs wait for the store even with policy `Async`, as it may be unable to store them.
 const ASYNC_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +36,7 @@ impl Engine {
         self.note(Step::Stored, id, None);
         self.accept(id);
         if self.jobs[id].state == State::Storing {
+            self.count_if_storing(id);
             self.unqueue(id);
             self.start(id, now);
         }
@@ -55,11 +57,26 @@ impl Engine {
         if job.demand == Demand::Always {
             job.demand = Demand::Clients;
         }
+        let mut ending = Ending::Failed(Failure::Abandoned);
         if !job.clients.is_empty() && matches!(job.state, State::Storing | State::Kept) {
+            self.count_if_storing(id);
             self.unqueue(id);
             self.start(id, now);
+        } else if job.state == State::Storing {
+            ending = Ending::NotStored;
+            self.counters.not_stored += 1;
         }
-        self.drop_if_abandoned(id, Ending::NotStored);
+        self.drop_if_abandoned(id, ending);
+    }
+
+    /// Counts the submission of a job that waits for the store and is to leave that state. Before
+    /// that it may still be refused.
+    pub(super) fn count_if_storing(&mut self, id: JobId) {
+        let job = &self.jobs[id];
+        if job.state == State::Storing {
+            let (function, background) = (job.function, job.is_background());
+            self.numbers_of(function).submitted[usize::from(background)] += 1;
+        }
     }
 
     /// The store lost a job: stores it again. No submission waits for that.
@@ -77,14 +94,15 @@ impl Engine {
             return false;
         }
         self.sequences.skip(row.number >> handle::SLOT_BITS);
-        let function = self.functions.find_or_create(&row.function);
+        let function = self.functions.find(&row.function);
+        let function = function.unwrap_or_else(|| self.add_function(&row.function));
         let job = Job::restored(function, row, now);
         let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
         // Another program may have stored two jobs with one unique key; submissions join the first.
         let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
         let hash = hash.filter(|&hash| is_joined(hash).is_none());
         let id = self.insert(job, hash);
-        self.counters.recovered += 1;
+        self.numbers_of(function).recovered += 1;
         self.start(id, now);
         true
     }
@@ -95,11 +113,10 @@ impl Engine {
         self.async_allowed = allowed;
     }
 
-    /// Stores a background job if its function is durable and it isn't stored. Returns whether its
+    /// Stores a background job if its function is durable, as given, and it isn't stored. Returns whether its
     /// submission must wait until the job is on disk.
     #[inline(always)]
-    pub(super) fn store(&mut self, id: JobId, function: FunctionId) -> bool {
-        let durability = self.functions[function].durability;
+    pub(super) fn store(&mut self, id: JobId, durability: Durability) -> bool {
         durability != Durability::None && self.store_durable(id, durability)
     }
 

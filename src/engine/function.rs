@@ -18,6 +18,7 @@ use super::handle;
 use super::ids::{AbilityId, ConnId, FunctionId, JobId};
 use super::index::Index;
 use super::list::{Linked, Links, List, Stack};
+use super::named::EntryId;
 use super::table::Table;
 use crate::wire::Priority;
 
@@ -65,6 +66,8 @@ pub struct Queue {
     pub jobs: List<JobId>,
     /// Number of jobs.
     pub len: u32,
+    /// Further jobs of this priority, left to the next server and in no list.
+    pub kept: u32,
 }
 
 /// One function.
@@ -72,6 +75,8 @@ pub struct Queue {
 pub struct Function {
     /// Its name, any bytes.
     pub name: Box<[u8]>,
+    /// Where it is counted.
+    pub entry: EntryId,
     /// Slot in the numbers of its jobs.
     pub slot: u8,
     /// Durability of its background jobs.
@@ -89,6 +94,8 @@ pub struct Function {
     pub storing: u32,
     /// Jobs assigned to workers.
     pub running: u32,
+    /// Those of them beyond the first of each connection; few workers take a second job.
+    pub running_beside: u32,
     /// Jobs left to the next server.
     pub kept: u32,
     /// Connections that can run it.
@@ -115,9 +122,10 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(name: &[u8], durability: Durability) -> Self {
+    fn new(name: &[u8], entry: EntryId, durability: Durability) -> Self {
         Self {
             name: name.into(),
+            entry,
             slot: handle::slot(name),
             durability,
             queues: Default::default(),
@@ -126,6 +134,7 @@ impl Function {
             next_due_s: u32::MAX,
             storing: 0,
             running: 0,
+            running_beside: 0,
             kept: 0,
             workers: 0,
             queue_max: [0; 3],
@@ -145,6 +154,12 @@ impl Function {
     #[must_use]
     pub fn is_unused(&self) -> bool {
         self.workers == 0 && self.total() == 0
+    }
+
+    /// Whether the function is counted by itself.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.entry != EntryId::OTHER
     }
 
     /// Whether an operator created or limited the function.
@@ -214,16 +229,10 @@ impl Functions {
         self.names.find(hash, |id| *self.functions[id].name == *name)
     }
 
-    /// The function of this name, created if there is none.
-    #[inline]
-    pub fn find_or_create(&mut self, name: &[u8]) -> FunctionId {
-        self.find(name).unwrap_or_else(|| self.create(name))
-    }
-
-    /// Creates the function of this name, which must not exist.
-    pub fn create(&mut self, name: &[u8]) -> FunctionId {
+    /// Creates the function of this name, which must not exist. It is counted in `entry`.
+    pub fn create(&mut self, name: &[u8], entry: EntryId) -> FunctionId {
         let hash = self.hasher.hash_one(name);
-        let id = self.functions.insert(Function::new(name, self.durabilities.of(name)));
+        let id = self.functions.insert(Function::new(name, entry, self.durabilities.of(name)));
         let Self { functions, names, hasher, .. } = self;
         names.insert(hash, id, |id| hasher.hash_one(&*functions[id].name));
         self.bytes += FUNCTION_BYTES + name.len();
@@ -445,9 +454,9 @@ mod tests {
     fn names_are_any_bytes_and_lead_to_one_function_each() {
         let mut functions = functions();
         let names: [&[u8]; 5] = [b"resize", b"Resize", b"", b"\xff\x01", b"resize "];
-        let ids = names.map(|name| functions.find_or_create(name));
+        let ids = names.map(|name| functions.create(name, EntryId::OTHER));
         for (name, id) in names.iter().zip(ids) {
-            assert_eq!((functions.find_or_create(name), functions.find(name)), (id, Some(id)));
+            assert_eq!(functions.find(name), Some(id));
             assert_eq!(&*functions[id].name, *name);
         }
         assert_eq!(functions.iter_from(FunctionId::FIRST).count(), 5);
@@ -457,19 +466,19 @@ mod tests {
     #[test]
     fn a_removed_function_is_not_found_and_its_number_serves_again() {
         let mut functions = functions();
-        let [first, second] = [b"a", b"b"].map(|name| functions.find_or_create(name));
+        let [first, second] = [b"a", b"b"].map(|name| functions.create(name, EntryId::OTHER));
         functions[first].queue_max = [5; 3];
         functions.remove(first);
         assert_eq!((functions.find(b"a"), functions.find(b"b")), (None, Some(second)));
         assert_eq!(functions[second].durability, Durability::Async);
-        assert_eq!(functions.find_or_create(b"c"), first);
+        assert_eq!(functions.create(b"c", EntryId::OTHER), first);
         assert_eq!(functions[first].queue_max, [0; 3], "nothing of the old one is left");
         assert_eq!(functions[first].durability, Durability::Fsync);
     }
 
     #[test]
     fn full_means_jobs_in_any_state_for_those_priorities_that_have_a_limit() {
-        let mut function = Function::new(b"resize", Durability::None);
+        let mut function = Function::new(b"resize", EntryId::OTHER, Durability::None);
         (function.queued, function.delayed, function.running) = (1, 1, 1);
         function.queue_max = [0, 3, 4];
         assert_eq!(function.total(), 3);

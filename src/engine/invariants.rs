@@ -2,9 +2,10 @@
 //!
 //! Visits all jobs, functions, abilities and connections. Changes nothing.
 
-use super::Engine;
 use super::ids::{FunctionId, JobId};
 use super::job::{Demand, State, Storage};
+use super::numbers::Gauges;
+use super::{Engine, NamedFunction};
 
 impl Engine {
     /// Checks all invariants between the engine's parts.
@@ -29,9 +30,6 @@ impl Engine {
             assert!(may_wait || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
         assert_eq!(bytes, self.job_bytes, "memory of the jobs");
-        let come = self.counters.submitted + self.counters.recovered;
-        let gone = self.counters.all_ended();
-        assert_eq!(come, self.jobs.len() as u64 + gone, "each job is counted once");
         let delayed =
             self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Delayed);
         assert_eq!(delayed.count(), self.clock.delayed);
@@ -52,11 +50,12 @@ impl Engine {
             self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.state == State::Storing);
         assert_eq!(storing.sum::<usize>(), waiting.count());
         let jobs = || self.jobs.iter_from(JobId::FIRST).map(|(_, job)| job);
-        assert_eq!(jobs().filter(|job| job.state == State::Kept).count(), self.drain.kept);
+        assert_eq!(jobs().filter(|job| job.state == State::Kept).count(), self.kept());
         assert_eq!(jobs().filter(|job| job.state == State::Running).count(), self.running);
         assert!(
             jobs().all(|job| job.state != State::Kept || job.is_stored() && self.is_draining())
         );
+        self.check_numbers();
         assert_eq!(self.by_number.len(), self.jobs.len());
         assert_eq!(self.by_unique.len(), uniques);
         let functions =
@@ -70,6 +69,8 @@ impl Engine {
         let mut counted = 0;
         for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
             let mut queued = 0;
+            let kept = function.queues.each_ref().map(|queue| queue.kept);
+            assert_eq!(function.kept, kept.iter().sum::<u32>());
             for (priority, queue) in function.queues.iter().enumerate() {
                 let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
                 assert_eq!(ids.len(), queue.len as usize);
@@ -95,5 +96,39 @@ impl Engine {
         }
         assert!(self.peers.iter().map(|peer| peer.running).eq(running));
         self.check_workers();
+    }
+
+    /// The numbers' part of `check_invariants`: what each entry counts is what there is and was.
+    fn check_numbers(&self) {
+        let functions = || self.functions.iter_from(FunctionId::FIRST).map(|(id, _)| id);
+        let jobs = || self.jobs.iter_from(JobId::FIRST).map(|(_, job)| job);
+        let mut found = 0;
+        for NamedFunction { index, name, function, mut gauges, numbers, .. } in self.named_from(0) {
+            let is_its = |id: FunctionId| self.functions[id].entry.index() == index;
+            let ids: Vec<FunctionId> = functions().filter(|&id| is_its(id)).collect();
+            if let Some(name) = name {
+                assert_eq!(self.functions.find(name), function, "an entry finds its function");
+                assert!(ids.iter().eq(&function), "a name has an entry alone");
+            }
+            found += ids.len();
+            let mut expected = Gauges::default();
+            for job in jobs().filter(|job| ids.contains(&job.function)) {
+                match job.state {
+                    State::Queued | State::Kept => expected.queued[job.priority as usize] += 1,
+                    State::Delayed => expected.delayed += 1,
+                    State::Running => expected.running += 1,
+                    State::Storing => {}
+                }
+            }
+            let abilities = self.abilities.records.iter().map(|(_, ability)| ability);
+            for ability in abilities.filter(|it| ids.contains(&it.function)) {
+                expected.workers += u32::from(!ability.is_revoked);
+                expected.workers_busy += u32::from(!ability.running.is_empty());
+            }
+            gauges.oldest_ms = None;
+            assert_eq!(gauges, expected, "the gauges of {name:?}");
+            assert_eq!(numbers.jobs(), gauges.jobs() + numbers.ended(), "{name:?}: {numbers:?}");
+        }
+        assert_eq!(found, self.functions.len(), "each function is counted in an entry");
     }
 }

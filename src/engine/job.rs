@@ -245,6 +245,7 @@ impl Job {
 
     /// How long the job's worker has had it, in milliseconds; the job must be running. Wrong beyond
     /// 49 days.
+    #[inline]
     #[must_use]
     pub fn run_ms(&self, now: Now) -> u32 {
         debug_assert_eq!(self.state, State::Running);
@@ -256,6 +257,15 @@ impl Job {
     #[must_use]
     pub fn submitted_ms(&self) -> u64 {
         u64::from(self.submitted_high) << 32 | u64::from(self.submitted_low)
+    }
+
+    /// How long the job could have been started, in milliseconds.
+    #[inline]
+    #[must_use]
+    pub fn waited_ms(&self, now: Now) -> u64 {
+        // Most jobs have no start time.
+        let since_ms = if self.run_at_s == 0 { self.submitted_ms() } else { self.ready_since_ms() };
+        now.unix_ms.saturating_sub(since_ms)
     }
 
     /// Since when the job could have been started, in milliseconds since 1970.

@@ -199,6 +199,19 @@ impl<I: Id> List<I> {
         }
     }
 
+    /// Moves a record of this list to its back.
+    #[inline]
+    pub fn move_to_back<S>(&mut self, records: &mut S, slot: usize, id: I)
+    where
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
+    {
+        if self.tail != id {
+            self.remove(records, slot, id);
+            self.push_back(records, slot, id);
+        }
+    }
+
     /// Removes the first record.
     #[inline]
     pub fn pop_front<S>(&mut self, records: &mut S, slot: usize) -> Option<I>
@@ -253,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_deque(moves in prop::collection::vec((0u32..16, 0u8..3), 0..200)) {
+        fn behaves_like_a_deque(moves in prop::collection::vec((0u32..16, 0u8..4), 0..200)) {
             let mut nodes = Table::default();
             for _ in 0..16 {
                 nodes.insert(Node([Links::LOOSE; 2]));
@@ -262,6 +275,11 @@ mod tests {
             for (id, what) in moves {
                 let id = NodeId::from_number(id);
                 match (model.iter().position(|&other| other == id), what) {
+                    (Some(at), 3) => {
+                        list.move_to_back(&mut nodes, 1, id);
+                        model.remove(at);
+                        model.push_back(id);
+                    }
                     (Some(at), _) => {
                         list.remove(&mut nodes, 1, id);
                         model.remove(at);

@@ -14,6 +14,7 @@ pub mod handle;
 pub mod index;
 pub mod job;
 pub mod list;
+pub mod named;
 pub mod numbers;
 pub mod record;
 pub mod table;
@@ -46,7 +47,7 @@ use foldhash::quality::SeedableRandomState;
 
 pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
 use self::attachment::{Attachment, OF_JOB};
-pub use self::counters::{Counters, Ending};
+pub use self::counters::Counters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
@@ -58,8 +59,11 @@ pub use self::ids::{
 use self::index::Index;
 use self::job::{Demand, Job, Jobs, State};
 use self::list::List;
+use self::named::Named;
+pub use self::named::{NamedFunction, NamedFunctions};
 pub use self::next_due::DuePass;
 use self::next_due::NextDues;
+use self::numbers::{Ending, Failure, Refused};
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
@@ -148,6 +152,7 @@ impl std::ops::IndexMut<ConnId> for Peers {
 pub struct Engine {
     pub(crate) settings: Settings,
     pub(crate) functions: Functions,
+    pub(crate) named: Named,
     pub(crate) abilities: Abilities,
     pub(crate) jobs: Jobs,
     pub(crate) peers: Peers,
@@ -160,6 +165,10 @@ pub struct Engine {
     drain: Drain,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
+    /// The sum of `Function::workers`.
+    pub(crate) workers: u32,
+    /// The sum of `Function::running_beside`.
+    pub(crate) running_beside: u32,
     /// Jobs in all queues, by priority.
     pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
@@ -174,7 +183,7 @@ pub struct Engine {
     pub(crate) wakeup_checks: Vec<FunctionId>,
     /// Workers that fell asleep since the last `wake_sleepers`, which checks their functions.
     pub(crate) new_sleepers: Vec<ConnId>,
-    /// Events counted since the start.
+    /// Events that aren't counted by function.
     pub counters: Counters,
 }
 
@@ -185,6 +194,7 @@ impl Engine {
         let hasher = SeedableRandomState::with_seed(settings.hash_seed, SharedSeed::global_fixed());
         Self {
             functions: Functions::new(hasher.clone(), settings.durabilities.clone()),
+            named: Named::new(hasher.clone(), settings.metrics_functions.clone()),
             abilities: Abilities::default(),
             jobs: Jobs::default(),
             peers: Peers::default(),
@@ -196,6 +206,8 @@ impl Engine {
             next_dues: NextDues::default(),
             drain: Drain::default(),
             running: 0,
+            workers: 0,
+            running_beside: 0,
             queued: [0; 3],
             hasher,
             sequences: Sequences::from(settings.first_sequence),
@@ -245,7 +257,7 @@ impl Engine {
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
-            self.drop_if_abandoned(job, Ending::Abandoned);
+            self.drop_if_abandoned(job, Ending::Failed(Failure::Abandoned));
         }
         self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
@@ -264,41 +276,45 @@ impl Engine {
         memory_left: usize,
         now: Now,
     ) -> Result<Accepted, SubmitError> {
-        let function =
-            self.find_or_create(submit.function, memory_left).ok_or(SubmitError::OutOfMemory)?;
+        let Some(function) = self.find_or_create(submit.function, memory_left) else {
+            self.refuse(submit.function, Refused::Memory);
+            return Err(SubmitError::OutOfMemory);
+        };
         let payload = submit.body.from(usize::from(submit.payload_at)).bytes();
         let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
         {
-            self.counters.joined += 1;
+            self.numbers_of(function).joined += 1;
             self.note(Step::Joined, id, Some(conn));
             let waits = if submit.background {
                 self.jobs[id].demand = Demand::Always;
-                self.store(id, function)
+                self.store(id, self.functions[function].durability)
             } else {
                 self.attach(conn, id, None);
                 false
             };
             return Ok(Accepted { number: self.jobs[id].number, job: id, waits });
         }
-        if self.functions[function].is_full(submit.priority) {
-            return Err(SubmitError::QueueFull);
-        }
-        if size_of::<Job>() + Job::copied_bytes(submit) > memory_left {
-            return Err(SubmitError::OutOfMemory);
-        }
-        let sequence = self.sequences.take().ok_or(SubmitError::OutOfNumbers)?;
-        let number = handle::job_number(sequence, self.functions[function].slot);
+        // Looked up once: this is on the way of every job.
+        let Function { slot, durability, entry, .. } = self.functions[function];
+        let sequence = match self.admit(function, submit, memory_left) {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                self.named[entry].refused[Refused::from(error) as usize] += 1;
+                return Err(error);
+            }
+        };
+        let number = handle::job_number(sequence, slot);
         let mut job = Job::new(number, function, submit, now);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
             job.run_at_s = job::start_s(run_at_s);
         }
+        let run_at_ms = job.run_at_ms();
         let id = self.insert(job, unique_hash);
-        self.counters.submitted += 1;
         self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {
-            self.store(id, function)
+            self.store(id, durability)
         } else {
             self.attach(conn, id, None);
             false
@@ -307,9 +323,27 @@ impl Engine {
             self.jobs[id].state = State::Storing;
             self.functions[function].storing += 1;
         } else {
-            self.start(id, now);
+            self.named[entry].submitted[usize::from(submit.background)] += 1;
+            self.start_at(id, run_at_ms, now);
         }
         Ok(Accepted { number, job: id, waits })
+    }
+
+    /// The sequence number of a new job, unless it is refused.
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        function: FunctionId,
+        submit: &Submit<'_>,
+        memory_left: usize,
+    ) -> Result<u64, SubmitError> {
+        if self.functions[function].is_full(submit.priority) {
+            return Err(SubmitError::QueueFull);
+        }
+        if size_of::<Job>() + Job::copied_bytes(submit) > memory_left {
+            return Err(SubmitError::OutOfMemory);
+        }
+        self.sequences.take().ok_or(SubmitError::OutOfNumbers)
     }
 
     /// `WORK_DATA` and `WORK_WARNING`: forwards the packet to the job's clients.
@@ -351,6 +385,7 @@ impl Engine {
         conn: ConnId,
         number: u64,
         outcome: Outcome,
+        now: Now,
     ) -> Result<(), NotRunning> {
         let Ok((id, is_running)) = self.find_attempt(conn, number) else {
             self.count_late(number);
@@ -358,19 +393,18 @@ impl Engine {
         };
         self.forward(id);
         self.note(Step::Finished(outcome), id, Some(conn));
+        let ending = match outcome {
+            Outcome::Complete => Ending::Completed,
+            Outcome::Fail => Ending::Failed(Failure::Fail),
+            Outcome::Exception => Ending::Failed(Failure::Exception),
+        };
         if is_running {
-            self.release(id);
+            let ran_ms = self.release(id, now);
+            self.remove(id, ending, Some(ran_ms));
         } else {
             self.unqueue(id);
+            self.remove(id, ending, None);
         }
-        self.remove(
-            id,
-            match outcome {
-                Outcome::Complete => Ending::Completed,
-                Outcome::Fail => Ending::Failed,
-                Outcome::Exception => Ending::Exception,
-            },
-        );
         Ok(())
     }
 

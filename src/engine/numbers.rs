@@ -9,6 +9,9 @@
 
 use std::ops::AddAssign;
 
+use super::SubmitError;
+use super::event::Loss;
+
 /// Upper ends of the first buckets of `Durations`, in milliseconds; the last bucket has none.
 pub const BOUNDS_MS: [u32; 10] = [1, 5, 25, 100, 500, 2500, 10_000, 60_000, 300_000, 3_600_000];
 
@@ -83,6 +86,17 @@ pub const FAILURES: [(Failure, &str); 7] = [
     (Failure::Dropped, "dropped"),
 ];
 
+/// How a job left the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// WORK_COMPLETE.
+    Completed,
+    /// Otherwise.
+    Failed(Failure),
+    /// The store didn't take it: it was never accepted, its submission counts as refused.
+    NotStored,
+}
+
 /// Why a job returned to its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rerun {
@@ -92,6 +106,16 @@ pub enum Rerun {
     TimedOut,
     /// Its worker withdrew the function.
     Withdrawn,
+}
+
+impl From<Loss> for Rerun {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Disconnected => Self::Lost,
+            Loss::TimedOut => Self::TimedOut,
+            Loss::Withdrawn => Self::Withdrawn,
+        }
+    }
 }
 
 /// Each `Rerun`, and its name in metrics.
@@ -111,6 +135,16 @@ pub enum Refused {
     Size,
     /// The access list doesn't allow it.
     Access,
+}
+
+impl From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull => Self::QueueFull,
+            SubmitError::OutOfMemory => Self::Memory,
+            SubmitError::OutOfNumbers => Self::Store,
+        }
+    }
 }
 
 /// Each `Refused`, and its name in metrics.
@@ -145,6 +179,39 @@ pub struct Numbers {
     pub run: Durations,
 }
 
+impl Numbers {
+    /// Counts the end of a job.
+    #[inline]
+    pub(super) fn end(&mut self, ending: Ending) {
+        if ending == Ending::Completed {
+            self.completed += 1;
+        } else {
+            self.end_otherwise(ending);
+        }
+    }
+
+    #[inline(never)]
+    fn end_otherwise(&mut self, ending: Ending) {
+        match ending {
+            Ending::Completed => {}
+            Ending::Failed(failure) => self.failed[failure as usize] += 1,
+            Ending::NotStored => self.refused[Refused::Store as usize] += 1,
+        }
+    }
+
+    /// All jobs so far.
+    #[must_use]
+    pub fn jobs(&self) -> u64 {
+        self.submitted.iter().sum::<u64>() + self.recovered
+    }
+
+    /// Those of them that ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.completed + self.failed.iter().sum::<u64>()
+    }
+}
+
 impl AddAssign<&Self> for Numbers {
     fn add_assign(&mut self, other: &Self) {
         fn add<const N: usize>(sums: &mut [u64; N], more: &[u64; N]) {
@@ -162,7 +229,7 @@ impl AddAssign<&Self> for Numbers {
     }
 }
 
-/// What there is of a function now.
+/// What there is of a function now. Jobs that wait for the store for the first time aren't in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Jobs that wait for a worker or for the next server, by priority.
@@ -177,6 +244,15 @@ pub struct Gauges {
     pub workers_busy: u32,
     /// Since when its oldest job has waited, in milliseconds since 1970.
     pub oldest_ms: Option<u64>,
+}
+
+impl Gauges {
+    /// All jobs that there are.
+    #[must_use]
+    pub fn jobs(&self) -> u64 {
+        let counts = self.queued.iter().chain([&self.delayed, &self.running]);
+        counts.copied().map(u64::from).sum()
+    }
 }
 
 impl AddAssign<&Self> for Gauges {

@@ -10,7 +10,8 @@ use super::function::OWN;
 use super::ids::{FunctionId, JobId};
 use super::job::{Job, State};
 use super::list::Stack;
-use super::{ConnId, Ending, Engine};
+use super::numbers::Failure;
+use super::{ConnId, Engine};
 use crate::wire::Priority;
 
 impl Engine {
@@ -43,7 +44,7 @@ impl Engine {
     /// clients as failed.
     pub fn purge(&mut self, id: JobId) {
         self.note(Step::Dropped, id, None);
-        self.end(id, Ending::Dropped);
+        self.end(id, Failure::Dropped);
     }
 }
 
@@ -67,7 +68,7 @@ mod tests {
         let left = [numbers[0], numbers[2]];
         assert_eq!(listed(&fixture, Some(numbers[1])), left, "it goes on at the head");
         assert_eq!(listed(&fixture, None), left);
-        assert_eq!(fixture.engine.counters.ended(Ending::Dropped), 1);
+        assert_eq!(fixture.engine.totals().failed[Failure::Dropped as usize], 1);
         fixture.engine.check_invariants();
     }
 

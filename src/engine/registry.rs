@@ -27,7 +27,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn registry_bytes(&self) -> usize {
-        self.functions.bytes() + self.abilities.records.len() * ABILITY_BYTES
+        self.functions.bytes() + self.named.bytes() + self.abilities.records.len() * ABILITY_BYTES
     }
 
     /// The function of this name, created if there is none; `None` if memory is too short for it.
@@ -41,17 +41,22 @@ impl Engine {
 
     #[inline(never)]
     fn create(&mut self, name: &[u8], memory_left: usize) -> Option<FunctionId> {
-        let id =
-            (FUNCTION_BYTES + name.len() <= memory_left).then(|| self.functions.create(name))?;
+        let has_memory = self.bytes_to_add(name) <= memory_left;
+        let id = has_memory.then(|| self.add_function(name))?;
         self.forget_unused();
         Some(id)
+    }
+
+    /// Memory of a function of this name, which doesn't exist.
+    fn bytes_to_add(&self, name: &[u8]) -> usize {
+        FUNCTION_BYTES + name.len() + self.named.bytes_to_enter(name)
     }
 
     /// Whether `memory_left` is enough to register a worker for a function.
     #[inline]
     #[must_use]
     pub fn has_memory_to_register(&self, conn: ConnId, name: &[u8], memory_left: usize) -> bool {
-        FUNCTION_BYTES + ABILITY_BYTES + name.len() <= memory_left
+        self.bytes_to_add(name) + ABILITY_BYTES <= memory_left
             || self.functions.find(name).is_some_and(|id| {
                 self.abilities.find(conn, id).is_some() || ABILITY_BYTES <= memory_left
             })
@@ -66,7 +71,7 @@ impl Engine {
     }
 
     #[inline(never)]
-    fn list_unused(&mut self, id: FunctionId) {
+    pub(super) fn list_unused(&mut self, id: FunctionId) {
         self.functions.list_unused(id);
         self.forget_unused();
     }
@@ -78,7 +83,7 @@ impl Engine {
         {
             let function = &self.functions[id];
             if function.is_unused() && !function.is_kept() {
-                self.functions.remove(id);
+                self.remove_function(id);
             }
         }
     }

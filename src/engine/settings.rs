@@ -5,6 +5,7 @@
 //! Invariant: settings don't change after the engine is created.
 
 use super::function::Durabilities;
+use super::named::NamedFunctions;
 
 /// How many sleeping workers a new job wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Settings {
     pub first_sequence: u64,
     /// Durability of each function's background jobs.
     pub durabilities: Durabilities,
+    /// How many functions, of all cores together, are counted by themselves.
+    pub metrics_functions: NamedFunctions,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             hash_seed: 7,
             first_sequence: 1,
             durabilities: Durabilities::default(),
+            metrics_functions: NamedFunctions::default(),
         }
     }
 }

@@ -68,6 +68,10 @@ impl Fixture {
         Some(self.engine.jobs()[id].number)
     }
 
+    pub(crate) fn complete(&mut self, conn: u32, number: u64) -> Result<(), NotRunning> {
+        self.engine.work_finished(conn_id(conn), number, Outcome::Complete, self.now)
+    }
+
     pub(crate) fn sleep(&mut self, conn: u32) {
         self.engine.pre_sleep(conn_id(conn));
     }
@@ -116,7 +120,7 @@ fn equal_uniques_of_one_function_are_one_job() {
     let without = fixture.submit(1, Command::SubmitJob, "resize\0\0payload");
     assert_ne!(fixture.submit(1, Command::SubmitJob, "resize\0\0payload"), without);
     assert_eq!(fixture.engine.status(job).unwrap().clients, 2);
-    assert_eq!(fixture.engine.counters.joined, 1);
+    assert_eq!(fixture.engine.totals().joined, 1);
 }
 
 #[test]
@@ -144,9 +148,9 @@ fn results_go_to_each_submission_the_latest_first() {
     fixture.submit(3, Command::SubmitJob, "resize\0key\0");
     fixture.engine.work_data(conn_id(5), job).unwrap();
     assert_eq!(fixture.effects(), forwards(&[3, 1, 1, 0]));
-    fixture.engine.work_finished(conn_id(5), job, Outcome::Complete).unwrap();
+    fixture.complete(5, job).unwrap();
     assert_eq!(fixture.effects(), forwards(&[3, 1, 1, 0]));
-    assert_eq!(fixture.engine.work_finished(conn_id(5), job, Outcome::Complete), Err(NotRunning));
+    assert_eq!(fixture.complete(5, job), Err(NotRunning));
     assert_ne!(fixture.submit(3, Command::SubmitJob, "resize\0key\0"), job, "it is done");
 }
 
@@ -180,7 +184,7 @@ fn a_running_job_whose_client_left_may_be_joined_and_else_is_not_run_again() {
     fixture.disconnect(5);
     fixture.can_do(6, "resize");
     assert_eq!((fixture.grab(6), fixture.grab(6)), (Some(joined), None));
-    assert_eq!(fixture.engine.counters.ended(Ending::Abandoned), 1);
+    assert_eq!(fixture.engine.totals().failed[Failure::Abandoned as usize], 1);
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
     assert!(fixture.engine.cancel(running));
     assert_eq!(fixture.effects(), [Effect::Fail { conn: conn_id(0), number: running }]);
     assert_ne!(fixture.submit(1, Command::SubmitJob, "resize\0running\0"), running);
-    assert_eq!(fixture.engine.work_finished(conn_id(5), running, Outcome::Complete), Ok(()));
+    assert_eq!(fixture.complete(5, running), Ok(()));
     assert_eq!(fixture.effects(), [], "its clients have had their answer");
 }
 
@@ -215,7 +219,7 @@ fn requeued_jobs_go_to_the_head_in_their_old_order() {
     fixture.can_do(6, "resize");
     let grabbed: Vec<u64> = (0..4).filter_map(|_| fixture.grab(6)).collect();
     assert_eq!(grabbed, jobs);
-    assert_eq!(fixture.engine.counters.requeued, 2);
+    assert_eq!(fixture.engine.totals().rerun, [2, 0, 0]);
 }
 
 #[test]
@@ -235,7 +239,7 @@ fn a_job_is_dropped_when_as_many_workers_have_lost_it_as_may() {
         }
         assert_eq!(fixture.effects(), [Effect::Fail { conn: conn_id(0), number: job }]);
         assert_eq!(
-            (fixture.engine.status(job), fixture.engine.counters.ended(Ending::Exhausted)),
+            (fixture.engine.status(job), fixture.engine.totals().failed[Failure::Lost as usize]),
             (None, 1)
         );
     }
@@ -253,14 +257,10 @@ fn a_job_that_runs_out_of_time_goes_to_the_next_worker() {
     assert!(!fixture.engine.status(job).unwrap().running);
     fixture.can_do(6, "resize");
     assert_eq!(fixture.grab(6), Some(job));
-    assert_eq!(fixture.engine.work_finished(conn_id(5), job, Outcome::Complete), Err(NotRunning));
+    assert_eq!(fixture.complete(5, job), Err(NotRunning));
     assert_eq!(fixture.engine.counters.late, 1);
     fixture.pass(100_000);
-    assert_eq!(
-        fixture.engine.work_finished(conn_id(6), job, Outcome::Complete),
-        Ok(()),
-        "this one has all the time it wants"
-    );
+    assert_eq!(fixture.complete(6, job), Ok(()), "this one has all the time it wants");
     assert_eq!(fixture.engine.deadline_ms(), None);
 }
 
@@ -280,36 +280,24 @@ fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
         job
     };
     let job = time_out(&mut fixture);
-    assert_eq!(
-        fixture.engine.work_finished(conn_id(6), job, Outcome::Complete),
-        Err(NotRunning),
-        "another's"
-    );
+    assert_eq!(fixture.complete(6, job), Err(NotRunning), "another's");
     assert_eq!(fixture.engine.work_status(conn_id(5), job, 1, 2), Ok(()));
     assert_eq!(fixture.effects(), [Effect::Forward { conn: conn_id(1) }]);
     assert_eq!(fixture.engine.status(job).unwrap().numerator, 0, "it doesn't run");
-    assert_eq!(fixture.engine.work_finished(conn_id(5), job, Outcome::Complete), Ok(()));
+    assert_eq!(fixture.complete(5, job), Ok(()));
     assert_eq!(fixture.effects(), [Effect::Forward { conn: conn_id(1) }]);
     assert_eq!((fixture.engine.status(job), fixture.grab(6)), (None, None));
     // Once it has given the function up, or is gone, nothing of it is welcome.
     let job = time_out(&mut fixture);
     fixture.engine.cant_do(conn_id(5), b"resize", fixture.now);
     fixture.engine.can_do(conn_id(5), b"resize", 2000);
-    assert_eq!(
-        fixture.engine.work_finished(conn_id(5), job, Outcome::Complete),
-        Err(NotRunning),
-        "it registered anew"
-    );
+    assert_eq!(fixture.complete(5, job), Err(NotRunning), "it registered anew");
     assert_eq!(fixture.grab(5), Some(job));
-    fixture.engine.work_finished(conn_id(5), job, Outcome::Complete).unwrap();
+    fixture.complete(5, job).unwrap();
     let job = time_out(&mut fixture);
     fixture.disconnect(5);
     fixture.engine.can_do(conn_id(5), b"resize", 2000);
-    assert_eq!(
-        fixture.engine.work_finished(conn_id(5), job, Outcome::Complete),
-        Err(NotRunning),
-        "another one of its number"
-    );
+    assert_eq!(fixture.complete(5, job), Err(NotRunning), "another one of its number");
     fixture.engine.check_invariants();
 }
 
@@ -396,7 +384,7 @@ fn a_function_is_dropped_with_what_waits_for_it_and_not_beside_workers() {
     fixture.can_do(5, "resize");
     assert_eq!(fixture.engine.drop_function(id), Err(FunctionBusy));
     assert_eq!(fixture.grab(5), Some(job));
-    fixture.engine.work_finished(conn_id(5), job, Outcome::Complete).unwrap();
+    fixture.complete(5, job).unwrap();
     fixture.engine.cant_do(conn_id(5), b"resize", fixture.now);
     fixture.effects();
     let waits = fixture.submit(0, Command::SubmitJob, "resize\0key\0");
@@ -497,7 +485,7 @@ fn a_durable_job_is_neither_run_nor_answered_before_it_is_on_disk() {
     );
     assert_eq!(fixture.grab(1), Some(number));
     assert!(!fixture.submit_durably(2, "mail\0key\0", 9).waits, "it is on disk by now");
-    fixture.engine.work_finished(conn_id(1), number, Outcome::Complete).unwrap();
+    fixture.complete(1, number).unwrap();
     assert_eq!(
         fixture.effects(),
         [Effect::Forward { conn: conn_id(3) }, Effect::Remove { number }]
@@ -517,7 +505,7 @@ fn a_job_that_is_not_kept_is_refused_and_gone() {
     assert_eq!(fixture.effects(), [refused(1), refused(2)], "and no removal: the store knows");
     fixture.can_do(1, "mail");
     assert_eq!(fixture.grab(1), Some(wanted.number), "a foreground client wants it all the same");
-    fixture.engine.work_finished(conn_id(1), wanted.number, Outcome::Complete).unwrap();
+    fixture.complete(1, wanted.number).unwrap();
     assert_eq!(fixture.effects(), [Effect::Forward { conn: conn_id(3) }]);
     assert!(fixture.engine.jobs().is_empty());
 }
@@ -535,7 +523,7 @@ fn what_the_store_has_lost_is_kept_again_while_it_is_there() {
     }
     let foreground = fixture.submit(3, Command::SubmitJob, "mail\0key\0");
     assert_eq!(fixture.grab(1), Some(done));
-    fixture.engine.work_finished(conn_id(1), done, Outcome::Complete).unwrap();
+    fixture.complete(1, done).unwrap();
     assert_eq!(fixture.grab(1), Some(running.number));
     fixture.effects();
     for number in [done, running.number, queued.number, on_its_way, foreground, 1 << 40] {
@@ -571,7 +559,7 @@ fn a_job_that_is_cancelled_as_it_runs_does_not_come_back_after_a_restart() {
         [Effect::Remove { number }],
         "at once, not when its worker is done"
     );
-    fixture.engine.work_finished(conn_id(1), number, Outcome::Complete).unwrap();
+    fixture.complete(1, number).unwrap();
     assert_eq!(fixture.effects(), [], "and once");
 }
 
@@ -586,7 +574,7 @@ fn joining_in_the_background_makes_a_foreground_job_durable() {
     assert!(joined.waits);
     assert_eq!(fixture.effects(), [Effect::Insert { job: joined.job, answered: false }]);
     // Finished before it was on disk: the waiting client is answered, and the row is removed.
-    fixture.engine.work_finished(conn_id(1), number, Outcome::Complete).unwrap();
+    fixture.complete(1, number).unwrap();
     let accepted = Effect::Accepted { conn: conn_id(2), ticket: 5, number };
     assert_eq!(
         fixture.effects(),
@@ -679,7 +667,7 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     fixture.engine.connect(conn_id(1));
     fixture.can_do(1, "f");
     assert_eq!(fixture.grab(1), Some(foreground));
-    fixture.engine.work_finished(conn_id(1), foreground, Outcome::Complete).unwrap();
+    fixture.complete(1, foreground).unwrap();
     assert_eq!(fixture.engine.jobs().len(), fixture.engine.kept());
     let removed = |fixture: &mut Fixture| {
         let effects = fixture.effects();

@@ -9,7 +9,8 @@
 use super::event::{Loss, Step};
 use super::ids::JobId;
 use super::job::{Demand, State};
-use super::{ConnId, Effect, Ending, Engine, Now};
+use super::numbers::{Ending, Failure, Rerun};
+use super::{ConnId, Effect, Engine, Now};
 
 /// Which end of its queue a job goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,8 @@ enum End {
 impl Engine {
     /// Takes a running job from its worker and returns it to its queue.
     pub(super) fn lose_worker(&mut self, id: JobId, worker: ConnId, loss: Loss, now: Now) {
-        self.release(id);
+        let ran_ms = self.release(id, now);
+        self.count_run(id, ran_ms);
         self.return_job(id, worker, loss, now);
     }
 
@@ -36,15 +38,16 @@ impl Engine {
             .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
         if job.demand == Demand::Cancelled || (!job.is_background() && job.clients.is_empty()) {
             self.note(Step::Abandoned, id, Some(worker));
-            self.remove(id, Ending::Abandoned);
+            self.remove(id, Ending::Failed(Failure::Abandoned), None);
         } else if exhausted {
             self.note(Step::Exhausted(loss), id, Some(worker));
             self.fail(id);
-            self.remove(id, Ending::Exhausted);
+            let failure = if loss == Loss::TimedOut { Failure::TimedOut } else { Failure::Lost };
+            self.remove(id, Ending::Failed(failure), None);
         } else {
-            self.counters.requeued += 1;
             self.note(Step::Requeued(loss), id, Some(worker));
             let job = &mut self.jobs[id];
+            self.named[self.functions[job.function].entry].rerun[Rerun::from(loss) as usize] += 1;
             (job.numerator, job.denominator) = (0, 0);
             if job.is_stored() {
                 let (number, attempts) = (job.number, job.attempts.into());
@@ -60,9 +63,15 @@ impl Engine {
 
     /// Puts a job that is in no place into its queue, or into the timers if it is delayed.
     pub(super) fn start(&mut self, id: JobId, now: Now) {
+        self.start_at(id, self.jobs[id].run_at_ms(), now);
+    }
+
+    /// As `start`, for a caller that knows `Job::run_at_ms`.
+    #[inline]
+    pub(super) fn start_at(&mut self, id: JobId, run_at_ms: u64, now: Now) {
         if self.is_for_next(id) {
             self.set_aside(id);
-        } else if self.jobs[id].run_at_ms() > now.unix_ms {
+        } else if run_at_ms > now.unix_ms {
             self.delay(id, now);
         } else {
             self.enqueue(id, End::Back, now);
@@ -111,7 +120,8 @@ impl Engine {
             State::Storing => function.storing -= 1,
             State::Kept => {
                 function.kept -= 1;
-                self.drain.kept -= 1;
+                function.queues[job.priority as usize].kept -= 1;
+                self.drain.kept[job.priority as usize] -= 1;
             }
             State::Running => debug_assert!(false, "a running job is in no queue"),
         }
@@ -119,8 +129,8 @@ impl Engine {
 
     /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
     /// on disk are accepted: the job was finished before that. A cancelled job counts as cancelled,
-    /// however its worker ended it.
-    pub(super) fn remove(&mut self, id: JobId, ending: Ending) {
+    /// however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
+    pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
         let job = &self.jobs[id];
         if !job.waiting.is_empty() || !job.clients.is_empty() {
             self.accept(id);
@@ -129,13 +139,20 @@ impl Engine {
             }
         }
         let job = self.jobs.remove(id);
-        let is_cancelled = job.demand == Demand::Cancelled;
-        self.counters.end(if is_cancelled { Ending::Cancelled } else { ending });
         self.leave_indexes(id, &job);
         if job.is_stored() {
             self.effects.push(Effect::Remove { number: job.number });
         }
         self.job_bytes -= job.bytes();
-        self.check_unused(job.function);
+        let function = &self.functions[job.function];
+        let numbers = &mut self.named[function.entry];
+        if let Some(ran_ms) = ran_ms {
+            numbers.run.add(ran_ms.into());
+        }
+        let is_cancelled = job.demand == Demand::Cancelled;
+        numbers.end(if is_cancelled { Ending::Failed(Failure::Cancelled) } else { ending });
+        if function.is_unused() {
+            self.list_unused(job.function);
+        }
     }
 }

@@ -10,7 +10,6 @@
 use super::event::{Loss, Step};
 use super::function::{Ability, OWN, READY, WAKING};
 use super::ids::{AbilityId, FunctionId, JobId};
-use super::job::State;
 use super::sleep::SleepState;
 use super::{ConnId, Due, Effect, Engine, Now};
 use crate::wire::{Priority, PrioritySet};
@@ -19,7 +18,10 @@ impl Engine {
     /// `CAN_DO` and `CAN_DO_TIMEOUT`: registers a connection for a function, each job of which may
     /// run for at most `timeout_ms` (0 = no limit). For a registered function it sets the limit.
     pub fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u32) {
-        let function_id = self.functions.find_or_create(function);
+        let function_id = match self.functions.find(function) {
+            Some(id) => id,
+            None => self.add_function(function),
+        };
         self.forget_unused();
         let found = self.abilities.find(conn, function_id);
         if let Some(id) = found {
@@ -40,6 +42,7 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn];
         function.workers += 1;
+        self.workers += 1;
         for priority in Priority::ALL {
             let priority = priority as usize;
             let ready = function.queues[priority].len > 0;
@@ -70,7 +73,7 @@ impl Engine {
         let Some(function_id) = self.functions.find(function) else { return };
         if let Some(id) = self.abilities.find(conn, function_id) {
             let mut lost = Vec::new();
-            self.remove_ability(id, &mut lost);
+            self.withdraw(id, &mut lost, now);
             for job in lost {
                 self.return_job(job, conn, Loss::Withdrawn, now);
             }
@@ -84,7 +87,8 @@ impl Engine {
         let Some(id) = self.abilities.find(conn, function_id) else { return };
         let ability = &self.abilities.records[id];
         if ability.running.front().is_none() {
-            self.remove_ability(id, &mut Vec::new());
+            self.remove_ability(id);
+            self.check_unused(function_id);
         } else if !ability.is_revoked {
             self.unlink_ability(id);
             self.abilities.records[id].is_revoked = true;
@@ -103,7 +107,7 @@ impl Engine {
         self.end_lease(conn);
         let mut lost = Vec::new();
         while let Some(id) = self.peers[conn].abilities.front() {
-            self.remove_ability(id, &mut lost);
+            self.withdraw(id, &mut lost, now);
         }
         lost.into_iter().for_each(|job| self.return_job(job, conn, loss, now));
     }
@@ -115,7 +119,7 @@ impl Engine {
         let woken_for = self.take_lease(conn);
         let may_assign = !self.is_draining() || self.set_heads_aside(conn, least);
         let found = if may_assign { self.find_job(conn, least) } else { None };
-        let id = found.map(|(ability, priority)| self.assign(ability, priority, now));
+        let id = found.map(|(ability, priority)| self.assign(conn, ability, priority, now));
         // The job may be another function's than the one that the worker was woken for.
         if let Some(function) = woken_for {
             self.queue_wakeup_check(function);
@@ -185,15 +189,12 @@ impl Engine {
     }
 
     /// Assigns the first job of a queue to a worker and puts the function last in its turns.
-    fn assign(&mut self, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
+    fn assign(&mut self, conn: ConnId, ability_id: AbilityId, priority: usize, now: Now) -> JobId {
         let records = &mut self.abilities.records;
-        let ability = &records[ability_id];
-        let (conn, timeout_ms) = (ability.conn, ability.timeout_ms);
-        let function = &mut self.functions[ability.function];
         let peer = &mut self.peers[conn];
-        let ready = &mut peer.maybe_ready[priority];
-        ready.remove(records, READY[priority], ability_id);
-        ready.push_back(records, READY[priority], ability_id);
+        peer.maybe_ready[priority].move_to_back(records, READY[priority], ability_id);
+        let ability = &mut records[ability_id];
+        let function = &mut self.functions[ability.function];
 
         let queue = &mut function.queues[priority];
         let Some(id) = queue.jobs.pop_front(&mut self.jobs, 0) else {
@@ -205,65 +206,87 @@ impl Engine {
         function.running += 1;
         self.running += 1;
         peer.running += 1;
-        records[ability_id].running.push_front(&mut self.jobs, 0, id);
-        let timer = (timeout_ms > 0)
-            .then(|| self.timers.insert(now.mono_ms + u64::from(timeout_ms), Due::Job(id)));
+        if !ability.running.is_empty() {
+            function.running_beside += 1;
+            self.running_beside += 1;
+        }
+        ability.running.push_front(&mut self.jobs, 0, id);
+        let timer = (ability.timeout_ms > 0)
+            .then(|| self.timers.insert(now.mono_ms + u64::from(ability.timeout_ms), Due::Job(id)));
         let job = &mut self.jobs[id];
+        if job.attempts == 0 {
+            self.named[function.entry].wait.add(job.waited_ms(now));
+        }
         job.run_by(ability_id, now);
         job.timer = timer;
-        self.counters.assigned += 1;
         self.note(Step::Assigned, id, Some(conn));
         id
     }
 
-    /// Takes a running job from its worker. The job is in no list afterwards, and an ability that
-    /// was kept for it only is gone.
-    pub(crate) fn release(&mut self, id: JobId) {
-        let ability_id = self.take_from_worker(id);
-        let ability = &self.abilities.records[ability_id];
-        if ability.is_revoked && ability.running.front().is_none() {
-            let conn = ability.conn;
-            self.peers[conn].abilities.remove(&mut self.abilities.records, OWN, ability_id);
-            self.abilities.remove(ability_id);
+    /// Takes a running job from its worker, and returns how long it ran, in milliseconds, for the
+    /// caller to count. The job is in no list afterwards, and an ability that was kept for it only
+    /// is gone.
+    pub(crate) fn release(&mut self, id: JobId, now: Now) -> u32 {
+        let (ran_ms, obsolete) = self.take_from_worker(id, now);
+        if let Some(ability) = obsolete {
+            self.remove_ability(ability);
         }
+        ran_ms
     }
 
-    /// Takes a running job from its worker, and returns the ability by which it ran. The job is in
-    /// no list afterwards.
-    fn take_from_worker(&mut self, id: JobId) -> AbilityId {
+    /// Counts how long an attempt took that has ended.
+    pub(super) fn count_run(&mut self, id: JobId, ran_ms: u32) {
+        self.numbers_of(self.jobs[id].function).run.add(ran_ms.into());
+    }
+
+    /// Takes a running job from its worker. Returns how long it ran, in milliseconds, and the
+    /// ability by which it ran if that was kept for it only. The job is in no list afterwards.
+    fn take_from_worker(&mut self, id: JobId, now: Now) -> (u32, Option<AbilityId>) {
         let job = &mut self.jobs[id];
-        debug_assert_eq!(job.state, State::Running);
+        let ran_ms = job.run_ms(now);
         if let Some(timer) = job.timer.take() {
             self.timers.remove(timer);
         }
         let ability_id = job.take_ability();
-        self.functions[job.function].running -= 1;
+        let function = &mut self.functions[job.function];
+        function.running -= 1;
         self.running -= 1;
         let ability = &mut self.abilities.records[ability_id];
         ability.running.remove(&mut self.jobs, 0, id);
         self.peers[ability.conn].running -= 1;
-        ability_id
+        if !ability.running.is_empty() {
+            function.running_beside -= 1;
+            self.running_beside -= 1;
+            return (ran_ms, None);
+        }
+        (ran_ms, ability.is_revoked.then_some(ability_id))
     }
 
     /// Removes an ability. The jobs that ran by it are appended to `lost`, for the caller to return
     /// to their queue: the oldest last, so that it becomes the head.
-    fn remove_ability(&mut self, id: AbilityId, lost: &mut Vec<JobId>) {
+    fn withdraw(&mut self, id: AbilityId, lost: &mut Vec<JobId>, now: Now) {
         let lost_before = lost.len();
         while let Some(job) = self.abilities.records[id].running.front() {
-            self.take_from_worker(job);
+            let (ran_ms, _) = self.take_from_worker(job, now);
+            self.count_run(job, ran_ms);
             lost.push(job);
         }
-        let has_lost = lost.len() > lost_before;
-        let Ability { conn, function, is_revoked, .. } = self.abilities.records[id];
+        let function = self.abilities.records[id].function;
+        self.remove_ability(id);
+        // Lost jobs still refer to the function; they are counted again once they are returned.
+        if lost.len() == lost_before {
+            self.check_unused(function);
+        }
+    }
+
+    /// Removes an ability by which no job runs.
+    fn remove_ability(&mut self, id: AbilityId) {
+        let Ability { conn, is_revoked, .. } = self.abilities.records[id];
         if !is_revoked {
             self.unlink_ability(id);
         }
         self.peers[conn].abilities.remove(&mut self.abilities.records, OWN, id);
         self.abilities.remove(id);
-        // Lost jobs still refer to the function; they are counted again once they are returned.
-        if !has_lost {
-            self.check_unused(function);
-        }
     }
 
     /// Takes an ability out of all lists but its worker's list of abilities.
@@ -275,6 +298,7 @@ impl Engine {
         let function = &mut self.functions[function_id];
         let peer = &mut self.peers[conn];
         function.workers -= 1;
+        self.workers -= 1;
         for (priority, ready) in ready.into_iter().enumerate() {
             let list = if ready {
                 &mut peer.maybe_ready[priority]

@@ -9,6 +9,7 @@
 //! connection; a packet that can't be parsed is no `Request`.
 
 use crate::engine::handle::Handles;
+use crate::engine::numbers::Refused;
 use crate::engine::{
     ConnId, Engine, NotRunning, Now, Outcome, Status, SubmitError, UNIQUE_BYTES_MAX,
 };
@@ -154,22 +155,27 @@ impl Session {
         why: Refusal,
         cx: &mut Context<'_>,
     ) -> Option<Work<'a>> {
-        refuse(
-            cx,
-            match why {
-                Refusal::TooLarge => ErrorReply::PayloadTooLarge,
-                Refusal::OutOfMemory => ErrorReply::OutOfMemory,
-            },
-        );
+        let (error, reason) = match why {
+            Refusal::TooLarge => (ErrorReply::PayloadTooLarge, Refused::Size),
+            Refusal::OutOfMemory => (ErrorReply::OutOfMemory, Refused::Memory),
+        };
+        refuse(cx, error);
+        if command.is_submission() {
+            cx.engine.refuse(c_string(head), reason);
+        }
         if !matches!(command, Command::WorkComplete | Command::WorkException) {
             return None;
         }
         let handle = c_string(head);
         let number = cx.handles.number(handle)?;
-        cx.engine.work_finished(cx.conn, number, Outcome::Fail).ok()?;
+        cx.engine.work_finished(cx.conn, number, Outcome::Fail, cx.now).ok()?;
         let (command, body) = (Command::WorkFail, Payload::borrowed(handle));
         Some(Work { command, handle, numerator: &[], denominator: &[], body })
     }
+}
+
+fn finish(cx: &mut Context<'_>, number: u64, outcome: Outcome) -> Result<(), NotRunning> {
+    cx.engine.work_finished(cx.conn, number, outcome, cx.now)
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
@@ -234,9 +240,9 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
             let (n, d) = (progress(work.numerator), progress(work.denominator));
             cx.engine.work_status(cx.conn, number, n, d)
         }
-        Command::WorkComplete => cx.engine.work_finished(cx.conn, number, Outcome::Complete),
-        Command::WorkException => cx.engine.work_finished(cx.conn, number, Outcome::Exception),
-        _ => cx.engine.work_finished(cx.conn, number, Outcome::Fail),
+        Command::WorkComplete => finish(cx, number, Outcome::Complete),
+        Command::WorkException => finish(cx, number, Outcome::Exception),
+        _ => finish(cx, number, Outcome::Fail),
     });
     if done.is_err() {
         refuse(

@@ -20,7 +20,7 @@ use super::driver::Origin;
 use super::job_log::PEERS;
 use super::remote::message::{Message, Question};
 use super::settings::Settings;
-use crate::engine::{ConnId, Now};
+use crate::engine::{ConnId, Now, numbers};
 use crate::protocol::access::{AccessList, Denial, Peer, Permissions, Right, Scope, User, Verdict};
 use crate::protocol::admin;
 use crate::protocol::peer_address::{PeerAddress, UnixPeer};
@@ -71,6 +71,7 @@ impl Shard {
             let (peer, right) = (permissions.peer(), Right::Submit);
             let text = Denial { peer, right, function: Some(function) }.text();
             self.push(conn, &Response::PermissionDenied { text: &text }, now);
+            self.engine.refuse(function, numbers::Refused::Access);
         }
         may
     }

@@ -139,8 +139,12 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
         settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
+        let mut engine = Engine::new(settings.engine.clone(), now);
+        let configured = settings.engine.durabilities.named.keys();
+        let own = configured.filter(|name| settings.cores.owner_of(name) == settings.cores.own);
+        own.for_each(|name| engine.name_function(name));
         Self {
-            engine: Engine::new(settings.engine.clone(), now),
+            engine,
             connections: Connections::new(settings.cores),
             effects: Vec::new(),
             text: Vec::new(),

@@ -11,7 +11,8 @@ use super::Shard;
 use super::counters::Counters;
 use super::handshakes::RESULTS;
 use super::refusals::{KINDS, Kind};
-use crate::engine::{self, Ending, FunctionId, Now};
+use crate::engine::numbers::{Failure, Numbers};
+use crate::engine::{self, FunctionId, Now};
 use crate::protocol::access::{RIGHTS, Right};
 use crate::protocol::admin::columns;
 use crate::wire::tls::HandshakeResult;
@@ -21,6 +22,7 @@ use crate::wire::tls::HandshakeResult;
 pub struct Stats {
     counters: Counters,
     engine: engine::Counters,
+    numbers: Numbers,
     refused: [u64; KINDS],
     denied: [u64; RIGHTS],
     handshakes: [u64; RESULTS],
@@ -45,6 +47,7 @@ impl AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
         self.counters += other.counters;
         self.engine += other.engine;
+        self.numbers += &other.numbers;
         self.refused.iter_mut().zip(other.refused).for_each(|(sum, more)| *sum += more);
         self.denied.iter_mut().zip(other.denied).for_each(|(sum, more)| *sum += more);
         self.handshakes.iter_mut().zip(other.handshakes).for_each(|(sum, more)| *sum += more);
@@ -72,6 +75,7 @@ impl Shard {
         let mut stats = Stats {
             counters: *counters,
             engine: engine.counters,
+            numbers: engine.totals(),
             refused: refusals.totals(),
             denied: denials.totals(),
             handshakes: handshakes.totals(),
@@ -101,9 +105,11 @@ impl Shard {
 
     /// The answer to `stats` by the sums of all cores.
     pub(super) fn stats_text(&self, stats: &Stats, now: Now) -> Vec<u8> {
-        let Stats { counters, engine, queued, .. } = stats;
+        let Stats { counters, engine, numbers, queued, .. } = stats;
         let [high, normal, low] = *queued;
-        let ended = |ending| engine.ended(ending);
+        let failed = |failure: Failure| numbers.failed[failure as usize];
+        // Here a job counts as submitted before the store has it.
+        let submitted = numbers.submitted.iter().sum::<u64>() + stats.storing + engine.not_stored;
         let used_bytes = u64::try_from(stats.used_bytes).unwrap_or(0);
         let uptime_ms = now.mono_ms.saturating_sub(self.started.mono_ms);
         let mut out = Vec::new();
@@ -119,7 +125,7 @@ impl Shard {
         line("uptime_seconds", &|out| columns::age(out, Some(uptime_ms)));
         let oldest_ms = stats.oldest_ms.map(|since_ms| now.unix_ms.saturating_sub(since_ms));
         line("queue_oldest_age_seconds", &|out| columns::age(out, oldest_ms));
-        let numbers = [
+        let values = [
             ("cores", stats.cores),
             ("connections", stats.connections),
             ("functions", stats.functions),
@@ -141,24 +147,24 @@ impl Shard {
             ("connections_malformed_total", counters.malformed),
             ("connections_unread_total", counters.slow_readers),
             ("connections_moved_total", counters.departed),
-            ("jobs_submitted_total", engine.submitted),
-            ("jobs_joined_total", engine.joined),
-            ("jobs_recovered_total", engine.recovered),
-            ("jobs_assigned_total", engine.assigned),
-            ("jobs_requeued_total", engine.requeued),
+            ("jobs_submitted_total", submitted),
+            ("jobs_joined_total", numbers.joined),
+            ("jobs_recovered_total", numbers.recovered),
+            ("jobs_assigned_total", numbers.run.count() + stats.running),
+            ("jobs_requeued_total", numbers.rerun.iter().sum()),
             ("jobs_timed_out_total", engine.timed_out),
-            ("jobs_completed_total", ended(Ending::Completed)),
-            ("jobs_failed_total", ended(Ending::Failed)),
-            ("jobs_exception_total", ended(Ending::Exception)),
-            ("jobs_lost_total", ended(Ending::Exhausted)),
-            ("jobs_abandoned_total", ended(Ending::Abandoned)),
-            ("jobs_cancelled_total", ended(Ending::Cancelled)),
-            ("jobs_dropped_total", ended(Ending::Dropped)),
-            ("jobs_not_stored_total", ended(Ending::NotStored)),
+            ("jobs_completed_total", numbers.completed),
+            ("jobs_failed_total", failed(Failure::Fail)),
+            ("jobs_exception_total", failed(Failure::Exception)),
+            ("jobs_lost_total", failed(Failure::Lost) + failed(Failure::TimedOut)),
+            ("jobs_abandoned_total", failed(Failure::Abandoned)),
+            ("jobs_cancelled_total", failed(Failure::Cancelled)),
+            ("jobs_dropped_total", failed(Failure::Dropped)),
+            ("jobs_not_stored_total", engine.not_stored),
             ("results_late_total", engine.late),
             ("wakeup_leases_expired_total", engine.leases_ended),
         ];
-        for (name, value) in numbers {
+        for (name, value) in values {
             line(name, &|out| columns::number(out, value));
         }
         for kind in Kind::ALL {

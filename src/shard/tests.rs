@@ -16,6 +16,7 @@ mod cluster;
 mod lists;
 mod log;
 mod migration;
+mod numbers;
 mod reloads;
 mod unread;
 

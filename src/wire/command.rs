@@ -127,6 +127,23 @@ impl Command {
         Self::ALL.get(index).copied()
     }
 
+    /// Whether the packet submits a job.
+    #[must_use]
+    pub const fn is_submission(self) -> bool {
+        matches!(
+            self,
+            Self::SubmitJob
+                | Self::SubmitJobBg
+                | Self::SubmitJobHigh
+                | Self::SubmitJobHighBg
+                | Self::SubmitJobLow
+                | Self::SubmitJobLowBg
+                | Self::SubmitJobEpoch
+                | Self::SubmitReduceJob
+                | Self::SubmitReduceJobBackground
+        )
+    }
+
     /// The protocol's number of the packet.
     #[inline]
     #[must_use]

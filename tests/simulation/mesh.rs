@@ -414,9 +414,8 @@ impl Mesh {
             assert_eq!(shard.connections(), 0);
             assert!(shard.is_flushed(), "replies that nobody waits for");
             assert_eq!(shard.remote_counts(), (0, 0), "stand-ins and questions of nobody");
-            let counters = shard.engine().counters;
-            let come = counters.submitted + counters.recovered;
-            assert_eq!(come, counters.all_ended(), "every job has one end: {counters:?}");
+            let totals = shard.engine().totals();
+            assert_eq!(totals.jobs(), totals.ended(), "every job has one end: {totals:?}");
         }
     }
 

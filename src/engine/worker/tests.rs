@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Outcome;
 use crate::engine::job::Job;
+use crate::engine::job::State;
 use crate::engine::list::VISITED;
 use crate::engine::sleep::UNCLAIMED_CHECKS_MAX;
 use crate::engine::tests::{Fixture, NO_WORKER, conn_id, settings};
@@ -462,7 +462,7 @@ fn take_step(fixture: &mut Fixture, step: Step) {
                 job.state == State::Running && abilities[job.ability()].conn == conn_id(conn)
             };
             if let Some(number) = oldest(fixture, &its_own) {
-                fixture.engine.work_finished(conn_id(conn), number, Outcome::Complete).unwrap();
+                fixture.complete(conn, number).unwrap();
             }
         }
         Step::Disconnect(conn) => fixture.disconnect(conn),
@@ -484,7 +484,7 @@ fn a_worker_whose_function_is_revoked_finishes_the_jobs_that_it_has() {
     assert_eq!(fixture.engine.functions_of(conn_id(1)).count(), 0);
     assert_eq!(fixture.grab(1), None, "the other one is for other workers");
     assert_eq!(fixture.engine.running_of(conn_id(1)), 1);
-    fixture.engine.work_finished(conn_id(1), running, Outcome::Complete).unwrap();
+    fixture.complete(1, running).unwrap();
     fixture.effects();
     assert!(fixture.engine.is_bare(conn_id(1)), "nothing is left of the function");
     // A worker that may again is as any other.

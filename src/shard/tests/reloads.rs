@@ -8,7 +8,6 @@ use fastrand::Rng;
 
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
-use crate::engine::Ending;
 use crate::engine::function::Durability;
 use crate::protocol::access::{Conditions, parse};
 use crate::wire::frame::{self, Cut};
@@ -149,7 +148,7 @@ impl World {
         }
         let engines = || self.cluster.shards.iter().map(|shard| &shard.engine);
         let left: usize = engines().map(|engine| engine.jobs().len()).sum();
-        let completed: u64 = engines().map(|it| it.counters.ended(Ending::Completed)).sum();
+        let completed: u64 = engines().map(|it| it.totals().completed).sum();
         assert_eq!((left, completed), (0, self.submitted));
     }
 }
