@@ -26,13 +26,15 @@ pub(crate) struct BenchTarget<'a> {
     pub(crate) patience: Duration,
     /// Of servers that speak TLS.
     pub(crate) certificates: Option<&'a Certificates>,
+    /// Whether servers have HTTP.
+    pub(crate) has_http: bool,
 }
 
 impl BenchTarget<'_> {
     /// A fresh server that keeps its jobs so, on so many threads.
     pub(crate) fn start(&self, persistence: Persistence<'_>, threads: usize) -> Result<Server> {
-        let Self { cores, patience, certificates, .. } = *self;
-        let start = Start { cores, persistence, threads, patience, certificates };
+        let Self { cores, patience, certificates, has_http, .. } = *self;
+        let start = Start { cores, persistence, threads, patience, certificates, has_http };
         self.contender.start(self.options, &start)
     }
 

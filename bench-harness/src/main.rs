@@ -17,6 +17,7 @@ mod cores;
 mod data_dir;
 mod durable;
 mod format;
+mod http;
 mod large;
 mod load_generator;
 mod locate;

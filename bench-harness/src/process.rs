@@ -67,6 +67,8 @@ pub(crate) struct Start<'a> {
     pub(crate) patience: Duration,
     /// With which it speaks TLS.
     pub(crate) certificates: Option<&'a Certificates>,
+    /// Whether it has HTTP.
+    pub(crate) has_http: bool,
 }
 
 /// This thread on other cores, until dropped.
@@ -333,7 +335,14 @@ mod tests {
         let cores = Cores { server: vec![0], load: vec![0] };
         let (persistence, patience) = (Persistence::Memory, Duration::from_secs(20));
         let certificates = None;
-        let start = Start { cores: &cores, persistence, threads: 1, patience, certificates };
+        let start = Start {
+            cores: &cores,
+            persistence,
+            threads: 1,
+            patience,
+            certificates,
+            has_http: false,
+        };
         Server::start_announced(Command::new("sh").args(["-c", script]), &start)
     }
 

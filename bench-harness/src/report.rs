@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::contender::Contender;
 use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
 use crate::format::number;
+use crate::http::{ALONE, BY_HTTP, BY_PACKETS, SCRAPED, UNUSED, VIEWED};
 use crate::machine::Machine;
 use crate::plot;
 use crate::sample::{self, Sample, Status};
@@ -186,6 +187,7 @@ const CPU: Column = ("CPU/job", |group, _| {
     let split = user.zip(system).map(|(user, system)| format!(" ({user} + {system})"));
     Some(time(group.cpu()?.median) + &split.unwrap_or_default())
 });
+const MAX: Column = ("max", |group, _| group.figure(|it| it.max_us, time));
 const MEMORY: Column = ("memory", |group, _| group.figure(|it| it.rss_peak_bytes, bytes));
 const TIMES_GEARMAND: Column = ("× gearmand", times_gearmand);
 
@@ -278,6 +280,20 @@ const TLS: &[Column] = &[
     MEMORY,
 ];
 
+const HTTP: &[Column] = &[
+    point("load"),
+    RATE,
+    ("× no HTTP", |group, groups| times_alone(group, groups, Group::rate)),
+    P50,
+    P99,
+    ("p99 × no HTTP", |group, groups| times_alone(group, groups, |it| it.spread(|it| it.p99_us))),
+    MAX,
+    CPU,
+    ("CPU × no HTTP", |group, groups| times_alone(group, groups, Group::cpu)),
+    MEMORY,
+    ("memory at the end", |group, _| group.figure(|it| it.rss_end_bytes, bytes)),
+];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -299,6 +315,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "durable" => DURABLE,
             "crowd50k" => CONNECTIONS,
             "tls" => TLS,
+            "http" => HTTP,
             name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };
@@ -407,6 +424,23 @@ fn times_plain<'a>(
     let mut same = groups.iter().filter(|it| it.is_of_same(group));
     let plain = same.find(|it| it.point.strip_suffix(PLAIN) == Some(load))?;
     times(spread(group)?.median, spread(plain)?.median)
+}
+
+/// A figure in units of the same contender's without HTTP; of submissions, of those by packets.
+fn times_alone<'a>(
+    group: &Group<'a>,
+    groups: &[Group<'a>],
+    spread: fn(&Group<'a>) -> Option<Spread>,
+) -> Option<String> {
+    let looks = [UNUSED, SCRAPED, VIEWED];
+    let load = looks.iter().find_map(|it| group.point.strip_suffix(it));
+    let wanted = match load {
+        Some(load) => format!("{load}{ALONE}"),
+        None if group.point == BY_HTTP => BY_PACKETS.to_owned(),
+        None => return None,
+    };
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    times(spread(group)?.median, spread(same.find(|it| it.point == wanted)?)?.median)
 }
 
 /// Full handshakes by the server's CPU in units of those in process.
@@ -576,6 +610,25 @@ mod tests {
         assert_eq!(times_plain(full, &groups, Group::rate).as_deref(), Some("0.25"));
         assert_eq!(times_in_process(full, &groups).as_deref(), Some("0.75"));
         assert_eq!(times_in_process(resumed, &groups), None);
+    }
+
+    #[test]
+    fn being_looked_at_is_compared_with_no_http() {
+        let at = |point: &str, rate: f64| Sample {
+            point: point.to_owned(),
+            ..sample("ringgear-uring", rate, 10.0)
+        };
+        let samples = [
+            at("1000 functions, no HTTP", 100.0),
+            at("20 000 functions, no HTTP", 50.0),
+            at("20 000 functions, a look a second", 49.0),
+            at(BY_PACKETS, 200.0),
+            at(BY_HTTP, 40.0),
+        ];
+        let groups = Group::all(&samples);
+        let rates = groups.iter().map(|it| times_alone(it, &groups, Group::rate));
+        let rates: Vec<_> = rates.map(Option::unwrap_or_default).collect();
+        assert_eq!(rates, ["", "", "0.98", "", "0.20"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::cores;
 use crate::data_dir::DataDir;
 use crate::durable;
 use crate::format::number;
+use crate::http;
 use crate::large;
 use crate::machine::Machine;
 use crate::options::RunOptions;
@@ -228,6 +229,7 @@ impl<'a> Harness<'a> {
             Work::Connections(counts) => connections::samples(&target, self.descriptors, counts),
             Work::Cores(words, counts) => cores::samples(&target, words, counts),
             Work::Tls(sleeping, payloads) => tls::samples(&target, sleeping, payloads),
+            Work::Http(jobs) => http::samples(&target, jobs),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),
                 Err(why) => vec![Sample::without(Status::Absent, why)],
@@ -237,7 +239,14 @@ impl<'a> Harness<'a> {
 
     fn target(&self, contender: Contender) -> BenchTarget<'_> {
         let (options, cores) = (self.options, &self.cores);
-        BenchTarget { contender, options, cores, patience: START_TIME, certificates: None }
+        BenchTarget {
+            contender,
+            options,
+            cores,
+            patience: START_TIME,
+            certificates: None,
+            has_http: false,
+        }
     }
 
     fn load(&self, target: &BenchTarget<'_>, load: &Load, repeat: usize) -> Result<Sample> {

@@ -21,6 +21,8 @@ pub(crate) enum Work {
     Durable(u64),
     /// Several loads, plain and over TLS: so many sleeping connections, so many large payloads.
     Tls(usize, u64),
+    /// Loads while the server is looked at by HTTP, and so many jobs that come in that way.
+    Http(u64),
 }
 
 /// Something to be measured: its name in options and tables, and what happens, for readers of the
@@ -37,7 +39,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 19] = [
+pub(crate) const ALL: [Scenario; 20] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load("mid", "500 clients, 50 workers, foreground, 64 bytes", "--clients=500 --workers=50"),
     load(
@@ -126,6 +128,15 @@ pub(crate) const ALL: [Scenario; 19] = [
         work: Work::Tls(5000, 10),
         quick: Work::Tls(500, 2),
     },
+    Scenario {
+        name: "http",
+        what: "steady over 1000 functions, and over one of 20 001, without HTTP and with it: \
+               unused, with a scrape a second (of gearmand the text command status), with 100 \
+               viewers of the page; background submissions of 50 clients one at a time, by packets \
+               and by HTTP; memory of an idle server",
+        work: Work::Http(200_000),
+        quick: Work::Http(5000),
+    },
 ];
 
 /// About how long a server takes to start and a load to connect and to end, in seconds.
@@ -151,6 +162,7 @@ impl Work {
             Self::Cores(_, counts) => counts.len() as f64 * each,
             Self::Durable(jobs) => 6.0 * each + jobs as f64 / 1e5,
             Self::Tls(_, payloads) => 8.0 * each + payloads as f64,
+            Self::Http(jobs) => 10.0 * each + jobs as f64 / 2e4,
         }
     }
 }

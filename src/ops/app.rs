@@ -61,7 +61,7 @@ pub(super) struct App {
     access_list: RwLock<Option<Arc<AccessList>>>,
     tls: RwLock<Option<Arc<TlsServer>>>,
     snapshots: Snapshots,
-    metrics: MetricsState,
+    metrics: Arc<MetricsState>,
 }
 
 impl App {
@@ -73,7 +73,7 @@ impl App {
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(settings.tls.clone()),
             snapshots: Snapshots::default(),
-            metrics: MetricsState::default(),
+            metrics: Arc::default(),
             settings,
         }
     }
@@ -133,7 +133,7 @@ impl App {
     }
 
     /// What is kept from scrape to scrape.
-    pub(super) fn metrics(&self) -> &MetricsState {
+    pub(super) fn metrics(&self) -> &Arc<MetricsState> {
         &self.metrics
     }
 

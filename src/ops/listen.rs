@@ -155,7 +155,7 @@ async fn connected(
     app: Arc<App>,
     stop: watch::Receiver<bool>,
 ) {
-    let _counted = CountedConnection::new(Arc::clone(&app));
+    let _counted = CountedConnection::new(app.metrics());
     match connection {
         Connection::Tcp(stream) => speak(stream, origin, app, stop).await,
         Connection::Unix(stream) => speak(stream, origin, app, stop).await,

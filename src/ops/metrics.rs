@@ -1,4 +1,4 @@
-//! `GET /metrics`: all numbers of the server as text for Prometheus, and for what reads its formats.
+//! `GET /metrics`: all numbers of the server as text for Prometheus and others.
 //!
 //! A snapshot of the cores in, an answer out, in the format and coding that the client takes
 //! (`accept`). The encoder of the formats is a crate's; `functions`, `server` and `process` say
@@ -12,11 +12,11 @@ mod functions;
 mod label;
 mod process;
 mod server;
+mod state;
 
 use std::fmt::Error;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -33,36 +33,11 @@ use self::accept::{Coding, Format};
 use self::families::Families;
 use self::process::ProcessNumbers;
 use self::server::CoreTimes;
+pub(super) use self::state::{CountedConnection, MetricsState};
 use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
 use super::snapshot::Snapshot;
-
-/// What is kept from scrape to scrape.
-#[derive(Debug, Default)]
-pub(super) struct MetricsState {
-    /// Connections to HTTP ports.
-    connections: AtomicU64,
-    /// How long the last scrape took, in seconds.
-    last_seconds: Mutex<f64>,
-}
-
-/// A connection to an HTTP port, which counts until this is dropped.
-#[derive(Debug)]
-pub(super) struct CountedConnection(Arc<App>);
-
-impl CountedConnection {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        app.metrics().connections.fetch_add(1, Ordering::Relaxed);
-        Self(app)
-    }
-}
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        self.0.metrics().connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// All that a scrape tells.
 #[derive(Debug)]
@@ -109,12 +84,12 @@ impl Scrape {
             version: settings.version,
             driver: settings.driver,
             store: settings.store,
-            http_connections: state.connections.load(Ordering::Relaxed),
+            http_connections: state.connections(),
             memory_bytes_max: settings.memory_bytes_max as u64,
             certificate_until_s: app.tls().map(|tls| tls.not_after_s()),
             core_times,
             log_lines: settings.log_lines.counts().collect(),
-            last_seconds: *state.last_seconds.lock().unwrap_or_else(PoisonError::into_inner),
+            last_seconds: state.last_seconds(),
             process: ProcessNumbers::read(),
         })
     }
@@ -153,8 +128,7 @@ pub(super) async fn metrics(
             response
         }
     };
-    let seconds = &app.metrics().last_seconds;
-    *seconds.lock().unwrap_or_else(PoisonError::into_inner) = began.elapsed().as_secs_f64();
+    app.metrics().set_last_seconds(began.elapsed().as_secs_f64());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -179,3 +153,6 @@ fn unwritten() -> ApiError {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     ApiError::new(status, "INTERNAL", "the numbers could not be written", "report this")
 }
+
+#[cfg(test)]
+mod tests;

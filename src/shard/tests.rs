@@ -17,6 +17,7 @@ mod lists;
 mod log;
 mod migration;
 mod numbers;
+mod operator;
 mod reloads;
 mod unread;
 

@@ -199,7 +199,7 @@ impl Contender {
     pub(crate) fn takes_part(self, scenario: &Scenario, options: &RunOptions) -> bool {
         let has_tls = matches!(self.kind, Kind::Ringgear(..) | Kind::Gearmand { .. });
         match self.kind {
-            _ if matches!(scenario.work, Work::Tls(..)) && !has_tls => false,
+            _ if matches!(scenario.work, Work::Tls(..) | Work::Http(_)) && !has_tls => false,
             Kind::Gearmand { built: true, .. } => options.gearmand_built.is_some(),
             Kind::Postgres => scenario.stores(),
             Kind::Ringgear(_, more) => more.is_empty() || matches!(scenario.work, Work::Open(_)),

@@ -14,6 +14,9 @@ pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
     if let Some(certificates) = start.certificates {
         certificates.tell(&mut command);
     }
+    if start.has_http {
+        command.args(["--http", "127.0.0.1:0"]);
+    }
     if let Some(folder) = start.persistence.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));
     }

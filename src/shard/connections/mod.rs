@@ -11,11 +11,13 @@
 
 mod access;
 mod connection;
+mod end_reason;
 mod transport;
 
 pub(in crate::shard) use self::access::Access;
 pub use self::connection::CONNECTION_BYTES;
-pub(in crate::shard) use self::connection::{Closing, Connection, END_REASONS, EndReason};
+pub(in crate::shard) use self::connection::{Closing, Connection};
+pub(in crate::shard) use self::end_reason::{END_REASONS, EndReason};
 use self::transport::SpareBuffers;
 pub(in crate::shard) use self::transport::Transport;
 use crate::engine::ConnId;

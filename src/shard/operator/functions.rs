@@ -5,7 +5,7 @@
 //!
 //! Invariant: of a row, all numbers are of the same moment, so that jobs add up.
 
-use super::ROWS_MAX;
+use super::{RECORDS_MAX, ROWS_MAX};
 use crate::engine::FunctionId;
 use crate::engine::numbers::{Gauges, Numbers};
 use crate::shard::Shard;
@@ -48,28 +48,46 @@ impl FunctionRow {
 
 impl Shard {
     pub(super) fn function_rows(&self, at: FunctionsAt) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
-        let from = match at {
-            FunctionsAt::Named(_) => {
-                return (Vec::new(), Some(FunctionsAt::Other(FunctionId::FIRST)));
-            }
-            FunctionsAt::Other(from) => from,
-        };
-        let mut functions = self.engine.functions().iter_from(from);
-        let rows = functions.by_ref().take(ROWS_MAX).map(|(_, function)| FunctionRow {
-            name: Some(function.name.clone()),
-            exists: true,
-            gauges: Gauges {
-                queued: [0, 1, 2].map(|at: usize| function.queues[at].len),
-                delayed: function.delayed,
-                running: function.running,
-                workers: function.workers,
-                workers_busy: 0,
-                oldest_ms: self.engine.oldest_ms(function),
-            },
-            numbers: None,
-            queue_max: function.queue_max,
+        match at {
+            FunctionsAt::Named(from) => self.named_rows(from),
+            FunctionsAt::Other(from) => self.other_rows(from),
+        }
+    }
+
+    fn named_rows(&self, from: usize) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
+        let mut functions = self.engine.named_from(from);
+        let rows = functions.by_ref().take(ROWS_MAX).map(|it| FunctionRow {
+            name: it.name.map(Box::from),
+            exists: it.name.is_none() || it.function.is_some(),
+            gauges: it.gauges,
+            numbers: Some(Box::new(*it.numbers)),
+            queue_max: it.queue_max,
         });
         let rows: Vec<_> = rows.collect();
-        (rows, functions.next().map(|(id, _)| FunctionsAt::Other(id)))
+        let next = match rows.len() {
+            ROWS_MAX => FunctionsAt::Named(from + ROWS_MAX),
+            _ => FunctionsAt::Other(FunctionId::FIRST),
+        };
+        (rows, Some(next))
+    }
+
+    fn other_rows(&self, from: FunctionId) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
+        let functions = self.engine.functions().iter_from(from).take(RECORDS_MAX).enumerate();
+        let mut rows = Vec::new();
+        for (looked_at, (id, function)) in functions {
+            if rows.len() == ROWS_MAX || looked_at + 1 == RECORDS_MAX {
+                return (rows, Some(FunctionsAt::Other(id)));
+            }
+            if !function.is_named() {
+                rows.push(FunctionRow {
+                    name: Some(function.name.clone()),
+                    exists: true,
+                    gauges: self.engine.gauges(id),
+                    numbers: None,
+                    queue_max: function.queue_max,
+                });
+            }
+        }
+        (rows, None)
     }
 }

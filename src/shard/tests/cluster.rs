@@ -31,6 +31,8 @@ pub(super) struct Cluster {
     next_fd: i32,
     /// Outgoing arrive only when they are told to.
     pub(super) slow: bool,
+    /// What the cores have sent to the thread for HTTP.
+    pub(super) to_http: Vec<Message>,
     /// Cores towards which each core is congested, one bit each.
     congested: [u64; CORES],
 }
@@ -58,6 +60,7 @@ impl Cluster {
             rng: Rng::with_seed(seed),
             next_fd: 9,
             slow: false,
+            to_http: Vec::new(),
             congested: [0; CORES],
         }
     }
@@ -85,6 +88,10 @@ impl Cluster {
             self.shards[from].take_messages(&mut messages);
             for (to, message) in messages {
                 assert_ne!(from, to);
+                if to == CORES {
+                    self.to_http.push(message);
+                    continue;
+                }
                 self.rings[from][to].push_back(message);
             }
             self.shards[from].set_congested(CoreSet::from_bits(self.congested[from]));
@@ -114,6 +121,11 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         while self.step() {}
         self.shards.iter().for_each(|shard| shard.engine.check_invariants());
+    }
+
+    /// The thread for HTTP sends a message to a core.
+    pub(super) fn from_http(&mut self, to: usize, message: Message) {
+        self.shards[to].receive_message(CORES, message, self.now);
     }
 
     /// All messages from one core to another arrive.
