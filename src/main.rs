@@ -21,12 +21,13 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, Reload, Reloaded, Server,
-    Signals, Sockets, UnixSockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, Reload, Reloaded,
+    Server, Signals, Sockets, UnixSockets,
 };
-use ringgear::ops::{Http, HttpSettings, Phase};
+use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
 use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
 use ringgear::shard::Settings;
+use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
 use ringgear::store::open::{self, Opened};
 use ringgear::wire::tls::TlsServer;
@@ -79,8 +80,8 @@ fn read_bytes(path: &str, bytes_max: usize) -> std::io::Result<Vec<u8>> {
 /// The access list that the options name.
 fn access_list(options: &Options) -> Result<Option<Arc<AccessList>>, String> {
     let path = options.access_file.as_deref();
-    let asks = options.asks_for_certificates();
-    path.map(|path| config::read_access_list(path, asks, read_file)).transpose()
+    let conditions = options.access_conditions();
+    path.map(|path| config::read_access_list(path, conditions, read_file)).transpose()
 }
 
 /// The files of TLS that the options name.
@@ -99,8 +100,15 @@ fn remark_on_tls(options: &Options, server: &TlsServer) {
     }
 }
 
+/// Takes tokens of HTTP clients that were read anew.
+type TokenControl = Box<dyn Fn(Arc<Tokens>) + Send>;
+
 /// What reads files anew; the old ones stay where the new ones have a mistake.
-fn reload(options: Options, mut server: Option<Arc<TlsServer>>) -> Reload {
+fn reload(
+    options: Options,
+    mut server: Option<Arc<TlsServer>>,
+    set_tokens: Option<TokenControl>,
+) -> Reload {
     Box::new(move || {
         let stays = |what: &str, problem: &str| error!("{what} stays as it was: {problem}");
         let tls = match tls(&options, server.as_deref()) {
@@ -125,6 +133,16 @@ fn reload(options: Options, mut server: Option<Arc<TlsServer>>) -> Reload {
         if let Some(list) = &access_list {
             info!(rules = list.rules().len(), "access list read");
         }
+        if let Some(set_tokens) = &set_tokens {
+            match options.read_tokens(read_file) {
+                Ok(None) => {}
+                Ok(Some(tokens)) => {
+                    info!(tokens = tokens.count(), "tokens read");
+                    set_tokens(tokens);
+                }
+                Err(problem) => stays("the file of tokens", &problem),
+            }
+        }
         Reloaded { access_list, tls }
     })
 }
@@ -142,10 +160,14 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.check_args {
         access_list(options)?;
         tls(options, None)?;
+        options.read_tokens(read_file)?;
         return Ok(());
     }
     // Passed to this process, not to the one that goes to the background.
-    let passed = io::passed_sockets()?;
+    let (for_http, passed): (Vec<_>, Vec<_>) =
+        io::passed_sockets()?.into_iter().partition(PassedSocket::is_for_http);
+    let options = &options.with_passed_http(!for_http.is_empty());
+    options.check()?;
     if options.listen.is_empty() && !passed.is_empty() {
         specs.clear();
     }
@@ -160,22 +182,24 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let background = options.daemon.then(process::go_to_background).transpose()?;
     let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     listeners.take_over(passed, options.ssl)?;
-    let http_sockets = Sockets { cores: 1, ..sockets(options) };
-    let http_listeners = Listeners::open(&options.http, &options.port, &http_sockets)?;
+    let http_listeners = open_http(options, &listeners, for_http)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
     privileges::keep_privileges_down();
     // As the user that reads it anew later.
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
+    let tokens = options.read_tokens(read_file)?;
     let log = Log::start(log_settings(options))?;
-    serve_logged(options, descriptors, background, (listeners, http_listeners), log, files)
-        .inspect_err(|error| {
+    let listeners = (listeners, http_listeners);
+    serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
+        |error| {
             // `main` prints it to standard error in any case.
             if options.log_file != "stderr" {
                 error!("{error}");
             }
-        })
+        },
+    )
 }
 
 /// The part of `serve` whose errors are logged.
@@ -185,14 +209,16 @@ fn serve_logged(
     background: Option<Background>,
     (listeners, http_listeners): (Listeners, Listeners),
     log: Log,
-    files: Reloaded,
+    (files, tokens): (Reloaded, Option<Arc<Tokens>>),
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
     let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
-    let host = host_info(descriptors, io::connection_limits(Driver::Epoll, descriptors, 1))?;
+    let http_max = if options.serves_http() { http_connections_max(descriptors) } else { 0 };
+    let left = descriptors.saturating_sub(http_max as u64);
+    let host = host_info(descriptors, io::connection_limits(Driver::Epoll, left, 1))?;
     options.settings(&host)?;
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
@@ -206,7 +232,7 @@ fn serve_logged(
     sandbox::enter(options.sandbox, &options.reach())?;
     let is_restricted = options.sandbox != Sandbox::Off;
     let event_loop = io::choose(options.io, cores(options), options.ring_entries, is_restricted)?;
-    let connections = io::connection_limits(event_loop.driver(), descriptors, cores(options));
+    let connections = io::connection_limits(event_loop.driver(), left, cores(options));
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
     settings.identity.log_level = log.level();
@@ -220,7 +246,15 @@ fn serve_logged(
              --file-descriptors"
         );
     }
-    let http = start_http(options, http_listeners, &settings, event_loop.driver(), &log)?;
+    let store_health = Arc::<StoreHealth>::default();
+    let http = HttpSettings {
+        tokens,
+        connections_max: http_max,
+        is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
+        store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
+        ..http_settings(options, &settings, event_loop.driver(), &log)?
+    };
+    let http = options.serves_http().then(|| Http::start(http_listeners, http)).transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -254,10 +288,11 @@ fn serve_logged(
         store,
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
+        store_health,
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
-        reload: reload(options.clone(), files.tls),
+        reload: reload(options.clone(), files.tls, http.as_ref().map(Http::token_control)),
         attach_http: http.as_ref().map(Http::attach),
     };
     io::run(server, || {
@@ -269,18 +304,30 @@ fn serve_logged(
     Ok(())
 }
 
-/// The thread for HTTP, if there is to be one.
-fn start_http(
+/// The sockets for HTTP: what the options say, and what was passed to the process.
+fn open_http(
     options: &Options,
-    listeners: Listeners,
+    gearman: &Listeners,
+    passed: Vec<PassedSocket>,
+) -> Result<Listeners, HttpError> {
+    gearman.check_beside(&options.http)?;
+    let sockets = Sockets { cores: 1, ..sockets(options) };
+    let mut listeners = Listeners::open(&options.http, &options.port, &sockets)?;
+    listeners.take_over(passed, false)?;
+    match listeners.exposed().filter(|_| !options.http_insecure) {
+        Some(place) => Err(HttpError::Insecure(place)),
+        None => Ok(listeners),
+    }
+}
+
+/// What the thread for HTTP is told of the options.
+fn http_settings(
+    options: &Options,
     settings: &Settings,
     driver: Driver,
     log: &Log,
-) -> Result<Option<Http>, Box<dyn Error>> {
-    if options.http.is_empty() {
-        return Ok(None);
-    }
-    let settings = HttpSettings {
+) -> Result<HttpSettings, Box<dyn Error>> {
+    Ok(HttpSettings {
         version: settings.identity.version,
         driver: driver.name(),
         store: options.store_choice()?.map(|it| it.kind()),
@@ -293,8 +340,10 @@ fn start_http(
         access_list: settings.access_list.clone(),
         log_lines: log.lines(),
         tls: settings.tls.clone(),
-    };
-    Ok(Some(Http::start(listeners, settings)?))
+        handshake_timeout: Duration::from_millis(options.ssl_handshake_timeout),
+        host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
+        ..HttpSettings::default()
+    })
 }
 
 fn log_settings(options: &Options) -> LogSettings<'_> {

@@ -1,5 +1,5 @@
-//! The access list as the configuration names it: a file's text in, the list or one sentence out,
-//! and the answer of `--access-check`.
+//! The access list and the tokens of HTTP clients as the configuration names them: a file's text
+//! in, the list or one sentence out, and the answer of `--access-check`.
 //!
 //! Knows what the rest of the configuration allows a list to say; the format is `protocol`'s.
 //!
@@ -9,21 +9,21 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 
 use super::{EarlyExit, Options};
+use crate::ops::Tokens;
 use crate::protocol::access::{
     self, AccessList, Conditions, FILE_BYTES_MAX, Peer, Permissions, Right, Scope,
 };
 
-/// Reads the list at `path`. `asks_for_certificates`: peers may have certificates.
+/// Reads the list at `path`, which may say what the conditions allow.
 ///
 /// # Errors
 /// What is wrong with the file, in one sentence.
 pub fn read_access_list(
     path: &str,
-    asks_for_certificates: bool,
+    conditions: Conditions,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> Result<Arc<AccessList>, String> {
     let text = read_file(path).map_err(|cause| unreadable(path, &cause))?;
-    let conditions = Conditions { asks_for_certificates };
     let list = access::parse(&text, conditions).map_err(|mistake| format!("{path}:{mistake}"))?;
     Ok(Arc::new(list))
 }
@@ -39,6 +39,39 @@ fn unreadable(path: &str, cause: &Error) -> String {
         _ => "name another file with --access-file",
     };
     format!("cannot read the access list {path}: {cause}; {remedy}")
+}
+
+impl Options {
+    /// What the options allow an access list to say.
+    #[must_use]
+    pub fn access_conditions(&self) -> Conditions {
+        Conditions {
+            asks_for_certificates: self.asks_for_certificates(),
+            has_tokens: self.http_token_file.is_some(),
+        }
+    }
+
+    /// Reads the tokens of HTTP clients; `None` if no option names a file of them.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in one sentence.
+    pub fn read_tokens(
+        &self,
+        read_file: impl FnOnce(&str) -> std::io::Result<String>,
+    ) -> Result<Option<Arc<Tokens>>, String> {
+        let Some(path) = self.http_token_file.as_deref() else { return Ok(None) };
+        let text = read_file(path).map_err(|cause| {
+            let remedy = match cause.kind() {
+                ErrorKind::NotFound => "write lines with a name and the SHA-256 of a token to it",
+                ErrorKind::PermissionDenied => "let the user that the server runs as read it",
+                ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "name another file with --http-token-file",
+            };
+            format!("cannot read the tokens {path}: {cause}; {remedy}")
+        })?;
+        let tokens = Tokens::parse(&text).map_err(|mistake| format!("{path}:{mistake}"))?;
+        Ok(Some(Arc::new(tokens)))
+    }
 }
 
 /// The answer to `--access-check`, whose words are peer, right and function.
@@ -63,7 +96,7 @@ pub(super) fn check(
         let Some(path) = &options.access_file else {
             return Err("--access-check asks an access list: name it with --access-file".to_owned());
         };
-        let list = read_access_list(path, options.asks_for_certificates(), read_file)?;
+        let list = read_access_list(path, options.access_conditions(), read_file)?;
         let verdict = Permissions::of(&list, &peer).may(right, scope);
         let word = if verdict.is_allowed { "allowed" } else { "refused" };
         let rule = verdict.rule.and_then(|at| list.rules().get(at).map(|rule| (at + 1, rule.line)));

@@ -30,6 +30,8 @@ const LOGGING: &str = "Logging";
 const PROCESS: &str = "Process";
 const COMPATIBILITY: &str = "For gearmand's sake";
 
+/// Default of `--metrics-functions`.
+pub(super) const METRICS_FUNCTIONS: u32 = 1000;
 /// Largest number of seconds that fits the kernel's 32 bits of milliseconds.
 const SECONDS_MAX: i64 = 4_294_967;
 /// Largest number of seconds or probes that the kernel's keep-alive takes.
@@ -179,6 +181,8 @@ pub struct Options {
     pub http: Vec<ListenSpec>,
 
     /// Allow --http on an address that other hosts reach, without TLS
+    ///
+    /// Otherwise such a server doesn't start: tokens and jobs could be read along.
     #[arg(long, help_heading = HTTP, hide_short_help = true)]
     pub http_insecure: bool,
 
@@ -197,7 +201,8 @@ pub struct Options {
     pub http_token_file: Option<String>,
 
     /// Functions that have metrics of their own, the first to appear; others are summed
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = HTTP,
+    #[arg(long, value_name = "N", default_value_t = METRICS_FUNCTIONS,
+        help_heading = HTTP,
         hide_short_help = true, value_parser = number::<u32>(0, 1_000_000))]
     pub metrics_functions: u32,
 
@@ -442,6 +447,10 @@ pub struct Options {
         value_parser = number::<u32>(16, 4096))]
     pub ring_entries: u32,
 
+    /// A socket for HTTP was passed to the process.
+    #[arg(skip)]
+    pub(super) is_http_passed: bool,
+
     /// `--port` was given, and each `--listen` has a port of its own.
     #[arg(skip)]
     pub(super) is_port_idle: bool,
@@ -539,12 +548,24 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.ssl || self.listen.iter().any(|spec| spec.speaks_tls)
+        self.ssl || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
     }
 
-    /// Whether a `--listen` is a Unix socket.
+    /// The same options, where a socket for HTTP was passed to the process, or not.
+    #[must_use]
+    pub fn with_passed_http(&self, is_http_passed: bool) -> Self {
+        Self { is_http_passed, ..self.clone() }
+    }
+
+    /// Whether there is HTTP.
+    #[must_use]
+    pub fn serves_http(&self) -> bool {
+        self.is_http_passed || !self.http.is_empty()
+    }
+
+    /// Whether a `--listen` or `--http` is a Unix socket.
     pub(super) fn listens_on_unix_sockets(&self) -> bool {
-        self.listen.iter().any(|spec| !spec.endpoint.has_port())
+        self.listen.iter().chain(&self.http).any(|spec| !spec.endpoint.has_port())
     }
 
     /// Whether each `--listen` has a port of its own.

@@ -26,13 +26,18 @@ impl Options {
         }
         if let Some(path) = &self.access_file {
             reach.read_beside(path);
-            // Rules name users.
+        }
+        if self.access_file.is_some() || self.serves_http() {
+            // Rules name users, and so do lists.
             reach.look_users_up();
         }
         for path in self.tls_files() {
             reach.read_beside(path);
         }
-        for spec in self.listen_specs() {
+        if let Some(path) = &self.http_token_file {
+            reach.read_beside(path);
+        }
+        for spec in self.listen_specs().iter().chain(&self.http) {
             if let Endpoint::Unix(path) = &spec.endpoint {
                 reach.write_beside(path);
             }

@@ -5,7 +5,7 @@
 //!
 //! Invariant: an option that was given is honoured, refused, or has a sentence here.
 
-use super::options::Options;
+use super::options::{METRICS_FUNCTIONS, Options};
 use crate::store::open::StoreChoice;
 use crate::wire::tls::ClientCertificates;
 
@@ -24,7 +24,7 @@ impl Options {
         }
         idle(self.is_port_idle, "port", "each --listen has a port of its own, or needs none");
         let has_no_path = !self.listens_on_unix_sockets();
-        let no_path = "no --listen is a Unix socket, as in unix:/PATH";
+        let no_path = "no --listen or --http is a Unix socket, as in unix:/PATH";
         idle(has_no_path && self.unix_mode.is_some(), "unix-mode", no_path);
         idle(has_no_path && self.unix_owner.is_some(), "unix-owner", no_path);
         let has_buckets = self.hashtable_buckets.is_some();
@@ -40,13 +40,29 @@ impl Options {
             (!self.ssl_crl_file.is_empty(), "ssl-crl-file"),
             (self.ssl_client_certificates != ClientCertificates::Off, "ssl-client-certificates"),
         ] {
-            let reason = "no listener speaks TLS: give --ssl, or --listen tls:HOST:PORT";
+            let reason = "no listener speaks TLS: give --ssl, or --listen or --http tls:HOST:PORT";
             idle(is_plain && is_given, name, reason);
         }
         idle(
             !is_plain && self.ssl_ca_file.is_some() && !self.asks_for_certificates(),
             "ssl-ca-file",
             "clients aren't asked for certificates unless --ssl-client-certificates says so",
+        );
+        let has_no_http = !self.serves_http();
+        for (is_given, name) in [
+            (self.http_insecure, "http-insecure"),
+            (!self.http_host.is_empty(), "http-host"),
+            (self.http_token_file.is_some(), "http-token-file"),
+            (self.metrics_functions != METRICS_FUNCTIONS, "metrics-functions"),
+            (self.ready_without_store, "ready-without-store"),
+        ] {
+            idle(has_no_http && is_given, name, "there is no HTTP without --http HOST:PORT");
+        }
+        let has_no_store = matches!(self.store_choice(), Ok(None));
+        idle(
+            !has_no_http && has_no_store && self.ready_without_store,
+            "ready-without-store",
+            "jobs are in memory only, unless --store is given",
         );
         let is_single = self.threads <= 1;
         idle(is_single && self.offload, "offload", "it takes two --threads and more");

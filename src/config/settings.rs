@@ -6,6 +6,7 @@
 //! Invariant: an option is honoured, documented as having no effect, or refused with the remedy.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,11 +17,12 @@ use super::values::{MIGRATION_PAGE, similar};
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, NamedFunctions, Wakeup};
-use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, process};
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, Endpoint, process};
+use crate::ops::HttpError;
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
-use crate::shard::cores::Cores;
+use crate::shard::cores::{CORES_MAX, Cores};
 use crate::shard::remote::urgency::Urgency;
 use crate::store::open::StoreChoice;
 use crate::wire::buffer_pool::BufferPool;
@@ -66,6 +68,20 @@ pub enum SettingsError {
          have no certificates to be revoked"
     )]
     ListsWithoutCertificates,
+    #[error(
+        "--http-token-file needs --access-file: without an access list no token gives a right; \
+         begin with ringgeard --print-access"
+    )]
+    TokensWithoutList,
+    #[error(
+        "--http needs a thread of its own, so that --threads can be at most {}: give fewer",
+        CORES_MAX - 1
+    )]
+    NoThreadForHttp,
+    #[error("--listen and --http both say {0}: give each an address or a path of its own")]
+    SharedListener(String),
+    #[error("{}", HttpError::Insecure(.0.clone()))]
+    Insecure(String),
     #[error("this build doesn't speak \"{0}\": leave --protocol out")]
     Protocol(String),
     #[error(
@@ -135,7 +151,7 @@ impl Options {
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Settings {
-            has_http: !self.http.is_empty(),
+            has_http: self.serves_http(),
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
@@ -179,10 +195,45 @@ impl Options {
             Handles::new(prefix.as_bytes())?;
         }
         self.check_tls()?;
+        self.check_http()?;
         if let Some(protocol) = &self.protocol {
             return Err(SettingsError::Protocol(protocol.clone()));
         }
         self.store_choice()?;
+        Ok(())
+    }
+
+    /// Refuses options about HTTP that contradict each other or those about listening.
+    fn check_http(&self) -> Result<(), SettingsError> {
+        if !self.serves_http() {
+            return Ok(());
+        }
+        if self.http_token_file.is_some() && self.access_file.is_none() {
+            return Err(SettingsError::TokensWithoutList);
+        }
+        if usize::from(self.threads) >= CORES_MAX {
+            return Err(SettingsError::NoThreadForHttp);
+        }
+        let gearman = self.listen_specs();
+        for spec in &self.http {
+            let name = || spec.name.as_deref().unwrap_or_default().to_owned();
+            let is_any_port = matches!(&spec.endpoint, Endpoint::Host { port: Some(port), .. } if
+                port == "0");
+            if !is_any_port && gearman.iter().any(|other| other.endpoint == spec.endpoint) {
+                return Err(SettingsError::SharedListener(name()));
+            }
+            // Names are looked up when the server starts.
+            let is_exposed = match &spec.endpoint {
+                Endpoint::Host { host, .. } => {
+                    let address = host.split('%').next().unwrap_or_default().parse::<IpAddr>();
+                    host.is_empty() || address.is_ok_and(|it| !it.to_canonical().is_loopback())
+                }
+                Endpoint::Loopback | Endpoint::Unix(_) => false,
+            };
+            if is_exposed && !spec.speaks_tls && !self.http_insecure {
+                return Err(SettingsError::Insecure(name()));
+            }
+        }
         Ok(())
     }
 

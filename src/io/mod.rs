@@ -55,6 +55,7 @@ pub use self::store_link::StoreLost;
 use self::store_link::{StoreLink, outcome_channel};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::{Service, Settings, Shard};
+use crate::store::health::StoreHealth;
 use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
@@ -103,6 +104,8 @@ pub struct Server {
     pub host_timeout: Duration,
     /// How long a background job may wait for a store that fails.
     pub store_timeout: Duration,
+    /// What the store's thread tells of it, if there is a store.
+    pub store_health: Arc<StoreHealth>,
     /// How long a core looks for work before it waits in the kernel.
     pub busy_poll: Duration,
     /// Whether connections leave a core that has no time left.
@@ -140,8 +143,11 @@ pub fn run(
     let mut mailboxes = mesh::mesh(ends, Envelope::bytes)?;
     let http_mailbox = if has_http { mailboxes.pop() } else { None };
     let wakers: Vec<CoreWaker> = mailboxes.iter().map(Mailbox::waker).collect();
-    let start =
-        |store| start_store(store, &settings, server.store_timeout, &mut shards, &wakers, &clock);
+    let start = |store| {
+        let health = Arc::clone(&server.store_health);
+        let timeout = server.store_timeout;
+        start_store(store, &settings, (timeout, health), &mut shards, &wakers, &clock)
+    };
     let (writer, store_links) = store.map(start).transpose()?.unzip();
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
@@ -252,7 +258,7 @@ pub fn serve(
 fn start_store(
     mut store: Box<dyn Store>,
     settings: &Settings,
-    timeout: Duration,
+    (timeout, health): (Duration, Arc<StoreHealth>),
     shards: &mut [Shard],
     wakers: &[CoreWaker],
     clock: &Clock,
@@ -266,7 +272,7 @@ fn start_store(
         wakers.iter().map(|waker| outcome_channel(waker.clone())).unzip();
     let report = move |core: Core, outcome| senders[core].send(outcome);
     let cores = shards.len();
-    let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences };
+    let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences, health };
     let writer = Writer::start(store, settings, report)?;
     let link = |(core, receiver)| StoreLink::new(core, receiver, &writer, mark);
     let links = receivers.into_iter().enumerate().map(link).collect();

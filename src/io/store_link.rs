@@ -178,6 +178,7 @@ mod tests {
             prefix: (*b"H:a").into(),
             mark,
             needs_sequences: false,
+            health: Arc::default(),
         };
         let report = move |_: usize, outcome| sender.send(outcome);
         let writer = Writer::start(Box::new(Empty), settings, report).unwrap();

@@ -4,21 +4,32 @@
 //!
 //! Invariant: nothing here is held across a wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use rustls::ServerConfig;
+use tokio::sync::{Semaphore, watch};
+use tracing::error;
 
 use super::Phase;
+use super::complaints::Complaints;
 use super::error::ApiError;
+use super::guard::permit::PERMITS;
 use super::link::Link;
+use super::listen::activity::Connections;
 use super::metrics::MetricsState;
 use super::snapshot::Snapshots;
+use super::tokens::Tokens;
+use crate::engine::Now;
 use crate::io::HttpLink;
 use crate::io::log::LogLines;
-use crate::protocol::access::AccessList;
+use crate::protocol::access::{AccessList, RIGHTS, Right};
+use crate::protocol::peer_address::PeerAddress;
 use crate::shard::Listener;
-use crate::wire::tls::TlsServer;
+use crate::shard::denials::Refused;
+use crate::store::health::StoreHealth;
+use crate::wire::tls::{TlsFault, TlsServer};
 
 /// What the HTTP thread is started with.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +59,18 @@ pub struct HttpSettings {
     pub log_lines: Arc<LogLines>,
     /// TLS at the start, if a listener speaks it.
     pub tls: Option<Arc<TlsServer>>,
+    /// Tokens of clients at the start, if a file of them is named.
+    pub tokens: Option<Arc<Tokens>>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a peer's host may acknowledge nothing before it is given up; zero: for ever.
+    pub host_timeout: Duration,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Whether a signal has come that ends the server, at once or once no job is left.
+    pub is_leaving: Arc<AtomicBool>,
+    /// How the store is, if there is one.
+    pub store_health: Option<Arc<StoreHealth>>,
 }
 
 /// What all requests share.
@@ -59,21 +82,54 @@ pub(super) struct App {
     /// Once the cores are there.
     link: watch::Sender<Option<Link>>,
     access_list: RwLock<Option<Arc<AccessList>>>,
-    tls: RwLock<Option<Arc<TlsServer>>>,
+    tls: RwLock<Option<Tls>>,
+    /// How often the files of TLS were read anew.
+    tls_changes: watch::Sender<u64>,
+    tokens: RwLock<Option<Arc<Tokens>>>,
+    connections: Arc<Connections>,
+    permits: Arc<Semaphore>,
+    complaints: Mutex<Complaints>,
     snapshots: Snapshots,
-    metrics: Arc<MetricsState>,
+    metrics: MetricsState,
+}
+
+/// TLS, as a connection of HTTP needs it.
+#[derive(Clone, Debug)]
+struct Tls {
+    server: Arc<TlsServer>,
+    config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// `None`, and a line of the log, if the library refuses it.
+    fn new(server: Arc<TlsServer>, takes_all: bool) -> Option<Self> {
+        match server.for_http(takes_all) {
+            Ok(config) => Some(Self { server, config }),
+            Err(error) => {
+                error!(%error, "HTTP can't speak TLS as the files say: look at --ssl-min-version");
+                None
+            }
+        }
+    }
 }
 
 impl App {
     pub(super) fn new(settings: HttpSettings) -> Self {
+        let takes_all = settings.tokens.is_some();
+        let tls = settings.tls.clone().and_then(|server| Tls::new(server, takes_all));
         Self {
             started: Instant::now(),
             phase: Mutex::new(Phase::Recovering),
             link: watch::Sender::new(None),
             access_list: RwLock::new(settings.access_list.clone()),
-            tls: RwLock::new(settings.tls.clone()),
+            tls: RwLock::new(tls),
+            tls_changes: watch::Sender::new(0),
+            tokens: RwLock::new(settings.tokens.clone()),
+            connections: Arc::new(Connections::new(settings.connections_max)),
+            permits: Arc::new(Semaphore::new(PERMITS)),
+            complaints: Mutex::default(),
             snapshots: Snapshots::default(),
-            metrics: Arc::default(),
+            metrics: MetricsState::default(),
             settings,
         }
     }
@@ -87,12 +143,22 @@ impl App {
         self.started
     }
 
+    /// What the server is doing, by signals first.
     pub(super) fn phase(&self) -> Phase {
+        if self.settings.is_leaving.load(Ordering::Relaxed) {
+            return Phase::Draining;
+        }
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Whether jobs that are to be stored can be, or needn't be for the server to be ready.
+    pub(super) fn stores(&self) -> bool {
+        let HttpSettings { store_health, ready_without_store, .. } = &self.settings;
+        *ready_without_store || store_health.as_ref().is_none_or(|it| it.snapshot().up)
     }
 
     /// The cores are there.
@@ -125,15 +191,97 @@ impl App {
     }
 
     pub(super) fn tls(&self) -> Option<Arc<TlsServer>> {
-        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
+        tls.as_ref().map(|tls| Arc::clone(&tls.server))
     }
 
-    pub(super) fn set_tls(&self, tls: Arc<TlsServer>) {
+    /// What a connection of HTTP that speaks TLS begins with.
+    pub(super) fn tls_config(&self) -> Option<Arc<ServerConfig>> {
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
+        tls.as_ref().map(|tls| Arc::clone(&tls.config))
+    }
+
+    pub(super) fn set_tls(&self, server: Arc<TlsServer>) {
+        let Some(tls) = Tls::new(server, self.settings.tokens.is_some()) else { return };
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+        self.tls_changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Tells when the files of TLS were read anew.
+    pub(super) fn tls_changes(&self) -> watch::Receiver<u64> {
+        self.tls_changes.subscribe()
+    }
+
+    pub(super) fn tokens(&self) -> Option<Arc<Tokens>> {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_tokens(&self, tokens: Arc<Tokens>) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+    }
+
+    /// The connections for HTTP.
+    pub(super) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// What requests at work take one of.
+    pub(super) fn permits(&self) -> &Arc<Semaphore> {
+        &self.permits
+    }
+
+    /// Counts a refusal for want of a right, and logs it.
+    pub(super) fn note_denial(
+        self: &Arc<Self>,
+        peer: &str,
+        right: Right,
+        function: Option<&[u8]>,
+        address: PeerAddress,
+    ) {
+        let now = self.now();
+        let refused = Refused::new(peer, right, function, now);
+        self.complain(|complaints| complaints.note_denial(refused, address, now));
+    }
+
+    /// Logs why a connection can't go on with TLS.
+    pub(super) fn note_tls_fault(self: &Arc<Self>, address: PeerAddress, fault: &TlsFault) {
+        let now = self.now();
+        self.complain(|complaints| complaints.note_tls_fault(address, fault, now));
+    }
+
+    /// Refusals by right since the start.
+    pub(super) fn denials(&self) -> [u64; RIGHTS] {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).denials()
+    }
+
+    /// Notes something, and has what is left out of the log summed up later.
+    fn complain(self: &Arc<Self>, note: impl FnOnce(&mut Complaints)) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        note(&mut complaints);
+        if complaints.begin_to_report() {
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                while let Some(pause) = this.report() {
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+    }
+
+    /// Logs what is due; returns when more will be.
+    fn report(&self) -> Option<Duration> {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.report(self.now())
+    }
+
+    fn now(&self) -> Now {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: ms(self.started.elapsed()), unix_ms: ms(since_epoch) }
     }
 
     /// What is kept from scrape to scrape.
-    pub(super) fn metrics(&self) -> &Arc<MetricsState> {
+    pub(super) fn metrics(&self) -> &MetricsState {
         &self.metrics
     }
 

@@ -40,7 +40,8 @@ pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
 /// `GET /readyz`.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let unready = match app.phase() {
-        Phase::Serving => return "ok\n".into_response(),
+        Phase::Serving if app.stores() => return "ok\n".into_response(),
+        Phase::Serving => "store\n",
         Phase::Recovering => "recovering\n",
         Phase::Standby => "standby\n",
         Phase::Draining => "drain\n",

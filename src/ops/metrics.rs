@@ -33,11 +33,13 @@ use self::accept::{Coding, Format};
 use self::families::Families;
 use self::process::ProcessNumbers;
 use self::server::CoreTimes;
-pub(super) use self::state::{CountedConnection, MetricsState};
+pub(super) use self::state::MetricsState;
 use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
 use super::snapshot::Snapshot;
+use crate::protocol::access::RIGHTS;
+use crate::store::health::StoreNumbers;
 
 /// All that a scrape tells.
 #[derive(Debug)]
@@ -48,6 +50,10 @@ struct Scrape {
     /// The kind of store, if there is one.
     store: Option<&'static str>,
     http_connections: u64,
+    /// What the access list refused of HTTP requests, by right.
+    http_denied: [u64; RIGHTS],
+    /// How the store is, if there is one.
+    store_numbers: Option<StoreNumbers>,
     /// `--memory-max`.
     memory_bytes_max: u64,
     /// Until when the server's certificate is valid, if it has one.
@@ -76,7 +82,7 @@ impl Collector for Scrape {
 impl Scrape {
     async fn take(app: &App) -> Result<Self, ApiError> {
         let link = app.link()?;
-        let (settings, state) = (app.settings(), app.metrics());
+        let settings = app.settings();
         let snapshot = app.snapshots().get(&link).await?;
         let core_times = (0..link.cores().count).map(|core| link.core_times(core)).collect();
         Ok(Self {
@@ -84,12 +90,14 @@ impl Scrape {
             version: settings.version,
             driver: settings.driver,
             store: settings.store,
-            http_connections: state.connections(),
+            http_connections: app.connections().count() as u64,
+            http_denied: app.denials(),
+            store_numbers: settings.store_health.as_ref().map(|it| it.snapshot()),
             memory_bytes_max: settings.memory_bytes_max as u64,
             certificate_until_s: app.tls().map(|tls| tls.not_after_s()),
             core_times,
             log_lines: settings.log_lines.counts().collect(),
-            last_seconds: state.last_seconds(),
+            last_seconds: app.metrics().last_seconds(),
             process: ProcessNumbers::read(),
         })
     }

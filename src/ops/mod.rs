@@ -9,6 +9,7 @@
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
 mod app;
+mod complaints;
 mod error;
 mod guard;
 mod health;
@@ -18,6 +19,7 @@ mod metrics;
 mod page;
 mod router;
 mod snapshot;
+mod tokens;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,7 +29,16 @@ use tokio::sync::watch;
 use self::app::App;
 pub use self::app::HttpSettings;
 pub use self::listen::HttpError;
+use self::listen::activity::CONNECTIONS_MAX;
+pub use self::tokens::{TokenMistake, Tokens};
 use crate::io::{HttpLink, Listeners};
+
+/// Most connections for HTTP of a process that may have so many descriptors: an eighth of them, and
+/// as many as the limits of requests at work and of those that wait allow.
+#[must_use]
+pub fn http_connections_max(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 8).unwrap_or(usize::MAX).min(CONNECTIONS_MAX)
+}
 
 /// The HTTP thread.
 #[derive(Debug)]
@@ -57,6 +68,7 @@ impl Http {
     /// `HttpError` if another process listens there by now, or the kernel refuses the thread.
     pub fn start(listeners: Listeners, settings: HttpSettings) -> Result<Self, HttpError> {
         listeners.listen()?;
+        listeners.find_lost_hosts(settings.host_timeout, false).map_err(HttpError::Thread)?;
         let app = Arc::new(App::new(settings));
         let stop = watch::Sender::new(false);
         let stopping = stop.clone();
@@ -73,6 +85,13 @@ impl Http {
     /// Says what the server is doing.
     pub fn set_phase(&self, phase: Phase) {
         self.app.set_phase(phase);
+    }
+
+    /// What takes tokens that were read anew.
+    #[must_use]
+    pub fn token_control(&self) -> Box<dyn Fn(Arc<Tokens>) + Send> {
+        let app = Arc::clone(&self.app);
+        Box::new(move |tokens| app.set_tokens(tokens))
     }
 
     /// What takes the end of the links to the cores.

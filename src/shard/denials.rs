@@ -30,7 +30,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(peer: &str, right: Right, function: Option<&[u8]>, now: Now) -> Self {
+    pub(crate) fn new(peer: &str, right: Right, function: Option<&[u8]>, now: Now) -> Self {
         let short = |name: &[u8]| name.get(..NAME_BYTES_MAX).unwrap_or(name).into();
         Self { unix_ms: now.unix_ms, peer: peer.into(), right, function: function.map(short) }
     }
@@ -43,7 +43,7 @@ impl Refused {
 
 /// What one core has refused.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Denials {
+pub(crate) struct Denials {
     totals: [u64; RIGHTS],
     latest: VecDeque<Refused>,
     lines: Throttle<(PeerHost, Right)>,
@@ -51,7 +51,7 @@ pub(super) struct Denials {
 
 impl Denials {
     /// Notes a refusal. `peer` is where it came from.
-    pub(super) fn note(&mut self, refused: Refused, peer: PeerAddress, now: Now) {
+    pub(crate) fn note(&mut self, refused: Refused, peer: PeerAddress, now: Now) {
         self.totals[refused.right as usize] += 1;
         if let Some(repeated) = self.lines.note((peer.host(), refused.right), now) {
             let who = &*refused.peer;
@@ -70,7 +70,7 @@ impl Denials {
     }
 
     /// Refusals by right since the start.
-    pub(super) fn totals(&self) -> [u64; RIGHTS] {
+    pub(crate) fn totals(&self) -> [u64; RIGHTS] {
         self.totals
     }
 
@@ -81,12 +81,12 @@ impl Denials {
 
     /// When `report` has something to write.
     #[inline]
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.lines.deadline_ms()
     }
 
     /// Writes the lines of addresses whose period is over.
-    pub(super) fn report(&mut self, now: Now) {
+    pub(crate) fn report(&mut self, now: Now) {
         self.lines.report(now, |key, repeated| match key {
             Some((address, right)) => {
                 let right = right.name();

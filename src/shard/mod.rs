@@ -33,7 +33,7 @@ mod refusals;
 mod route;
 mod settings;
 pub mod stats;
-mod throttle;
+pub(crate) mod throttle;
 mod tls;
 mod unread;
 

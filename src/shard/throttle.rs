@@ -28,7 +28,7 @@ struct Tally {
 
 /// Lines by their keys.
 #[derive(Clone, Debug)]
-pub(super) struct Throttle<K> {
+pub(crate) struct Throttle<K> {
     tallies: HashMap<K, Tally>,
     /// Lines whose keys have no tally of their own.
     others: Tally,
@@ -44,7 +44,7 @@ impl<K> Default for Throttle<K> {
 
 impl<K: Eq + Hash> Throttle<K> {
     /// Whether a line may be written, and if so, how many were left out before it.
-    pub(super) fn note(&mut self, key: K, now: Now) -> Option<Option<u64>> {
+    pub(crate) fn note(&mut self, key: K, now: Now) -> Option<Option<u64>> {
         let is_known = self.tallies.contains_key(&key);
         if !is_known && self.tallies.len() >= KEYS_MAX {
             self.tallies.retain(|_, tally| tally.count > 0 || tally.next_ms > now.mono_ms);
@@ -64,13 +64,13 @@ impl<K: Eq + Hash> Throttle<K> {
 
     /// When `report` has something to write.
     #[inline]
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.deadline_ms
     }
 
     /// Has `write` write how many lines of a key were left out, once its period is over; `None` are
     /// the keys that are beyond the largest number.
-    pub(super) fn report(&mut self, now: Now, mut write: impl FnMut(Option<&K>, u64)) {
+    pub(crate) fn report(&mut self, now: Now, mut write: impl FnMut(Option<&K>, u64)) {
         if self.deadline_ms.is_none_or(|at_ms| at_ms > now.mono_ms) {
             return;
         }

@@ -7,6 +7,7 @@
 //! Invariant: operations reach the store in the order in which they were sent, and an outcome is
 //! reported once its commit is on disk, or once it is certain that it never will be.
 
+pub mod health;
 pub mod namespace;
 pub mod open;
 pub mod writer;

@@ -13,7 +13,7 @@ mod outage;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ use foldhash::{HashSet, HashSetExt};
 use tracing::{error, warn};
 
 use self::outage::Outage;
+pub use super::health::Counters;
+use super::health::StoreHealth;
 use super::namespace::next_mark;
 use super::{ROW_BYTES_MAX, Store, StoreError};
 use crate::engine::record::Operation;
@@ -34,6 +36,9 @@ pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts. It ends early if an Insert's timeout expires.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long after a failure the store counts as one that can't be written to, unless a commit has
+/// written something since.
+const UNSURE: Duration = Duration::from_secs(10);
 /// How much longer than its limit `stop` waits for a commit in progress.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -91,19 +96,8 @@ pub struct Settings {
     pub mark: u64,
     /// Whether to reserve more sequence numbers with the next commit.
     pub needs_sequences: bool,
-}
-
-/// Numbers of commits and operations.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Commits that succeeded.
-    pub commits: AtomicU64,
-    /// Operations done, including those that needed no commit.
-    pub operations: AtomicU64,
-    /// Failed attempts to commit.
-    pub failures: AtomicU64,
-    /// Operations sent and not done.
-    pub waiting: AtomicU64,
+    /// What the thread tells of the store.
+    pub health: Arc<StoreHealth>,
 }
 
 enum Message {
@@ -158,7 +152,7 @@ impl Writer {
         settings: Settings,
         report: impl Fn(usize, Outcome) + Send + 'static,
     ) -> io::Result<Self> {
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::clone(settings.health.counters());
         let (messages, receiver) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let writer = WriterThread {
@@ -172,6 +166,8 @@ impl Writer {
             attempt: Attempt::default(),
             down: None,
             outage: None,
+            failed_at: None,
+            is_unreachable: false,
             checked: Instant::now(),
             stop: None,
         };
@@ -240,6 +236,8 @@ struct Attempt {
     awaited: Vec<(usize, u64)>,
     /// Number of operations that the commit completes, including those that it needn't write.
     count: usize,
+    /// When the first of them arrived.
+    arrived: Option<Instant>,
 }
 
 /// State while the store fails.
@@ -273,6 +271,10 @@ struct WriterThread<R> {
     down: Option<Down>,
     /// Not ended by commits that write nothing, as `down` is.
     outage: Option<Outage>,
+    /// When a commit failed last, unless one has written something since.
+    failed_at: Option<Instant>,
+    /// The last check failed.
+    is_unreachable: bool,
     /// When the ownership of the store was last checked, by a commit or by `Store::check`.
     checked: Instant,
     /// When to stop even if operations are left; `None` before `Message::Stop`.
@@ -285,9 +287,11 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
             self.receive();
             self.expire();
             self.gather();
+            self.publish();
             if !self.try_commit() {
                 break;
             }
+            self.publish();
             if let Some(deadline) = self.stop {
                 let given_up = self.down.is_some() && deadline <= Instant::now();
                 if given_up || self.is_idle() {
@@ -295,6 +299,16 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 }
             }
         }
+    }
+
+    /// Tells others how the store is.
+    fn publish(&self) {
+        // While the store only fails now and then, the last word counts for some time: servers
+        // that aren't ready get no jobs to try it with.
+        let has_failed = self.failed_at.is_some_and(|at| at.elapsed() < UNSURE);
+        let is_down = self.down.is_some() || self.is_unreachable || has_failed;
+        let waiting = self.queue.front().map(|entry| entry.arrived);
+        self.settings.health.note(is_down, self.attempt.arrived.or(waiting));
     }
 
     fn is_idle(&self) -> bool {
@@ -426,7 +440,8 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         if self.attempt.count > 0 {
             return;
         }
-        let Attempt { operations, awaited, count } = &mut self.attempt;
+        let Attempt { operations, awaited, count, arrived } = &mut self.attempt;
+        *arrived = self.queue.front().map(|entry| entry.arrived);
         let (mut bytes, mut inserted, mut gone) = (0, HashSet::new(), HashSet::new());
         while *count < COMMIT_OPERATIONS_MAX
             && bytes < COMMIT_BYTES_MAX
@@ -464,6 +479,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         if early {
             return true;
         }
+        let start = Instant::now();
         let result = self.reserve().and_then(|reserved| {
             if self.attempt.operations.is_empty() {
                 return Ok(reserved);
@@ -473,6 +489,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         self.checked = Instant::now();
         match result {
             Ok(changed) => {
+                self.settings.health.note_commit(start.elapsed());
                 self.succeeded(changed > 0);
                 self.report_missing();
             }
@@ -509,6 +526,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         }
         let checked = self.store.check();
         self.checked = Instant::now();
+        self.is_unreachable = checked.is_err();
         match checked {
             Err(StoreError::Lost(reason)) => {
                 self.report_lost(reason);
@@ -545,7 +563,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
 
     /// After a successful commit. `written`: it changed rows, so the store is able to write.
     fn succeeded(&mut self, written: bool) {
-        let Attempt { operations, awaited, count } = std::mem::take(&mut self.attempt);
+        let Attempt { operations, awaited, count, .. } = std::mem::take(&mut self.attempt);
         if !operations.is_empty() {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -554,6 +572,10 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         // Also after a commit that wrote nothing: only the next attempt shows whether writes
         // succeed.
         self.down = None;
+        self.is_unreachable = false;
+        if written {
+            self.failed_at = None;
+        }
         if written && let Some(outage) = self.outage.take() {
             outage.end(waiting, Instant::now());
         }
@@ -566,6 +588,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
     fn failed(&mut self, reason: &str, timeout: Duration) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
+        self.failed_at = Some(now);
         let longest =
             if timeout.is_zero() { PAUSE_MAX } else { (timeout / 2).clamp(PAUSE_MIN, PAUSE_MAX) };
         let (since, pause) = match &self.down {

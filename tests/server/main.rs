@@ -10,6 +10,7 @@ mod crash;
 mod draining;
 mod durable;
 mod harness;
+mod http;
 mod limits;
 mod listening;
 mod log_level;

@@ -94,6 +94,41 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Refuses specs of another set of listeners that lead to where these are bound already, also
+    /// by an address that stands for all.
+    ///
+    /// # Errors
+    /// `ListenError` if a host is unknown, or one is bound there.
+    pub fn check_beside(&self, specs: &[ListenSpec]) -> Result<(), ListenError> {
+        for spec in specs {
+            let Some((port, option)) = spec.port("") else { continue };
+            for address in resolve(&spec.endpoint, port, option)? {
+                let is_there = |place: &Place| {
+                    place.address.is_some_and(|other| meet(address, other)) && address.port() != 0
+                };
+                if self.places.iter().any(is_there) {
+                    return Err(ListenError::Twice(spec.name.clone().unwrap_or_default(), address));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first place that other hosts reach without TLS, as the log names it.
+    #[must_use]
+    pub fn exposed(&self) -> Option<String> {
+        let is_secure = |listener: &Listener| listener.speaks_tls;
+        open_places(&self.places, &self.listeners, is_secure)
+            .first()
+            .map(|place| place.text.clone())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     /// Takes over sockets that were passed to the process. `speaks_tls`: those of TCP do.
     ///
     /// # Errors
@@ -279,6 +314,13 @@ impl Listeners {
     }
 }
 
+/// Whether one socket can't be bound to each of two addresses.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_same = one.ip() == other.ip();
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_same || is_any)
+}
+
 /// What the log calls a place that speaks TLS.
 fn tls(text: String, speaks_tls: bool) -> String {
     if speaks_tls { format!("tls:{text}") } else { text }
@@ -291,7 +333,7 @@ fn open_places<'a>(
     asks_peers: impl Fn(&Listener) -> bool,
 ) -> Vec<&'a Place> {
     let is_open = |place: &&Place| {
-        place.address.is_some_and(|address| !address.ip().is_loopback())
+        place.address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
             && !listeners.get(usize::from(place.listener)).is_some_and(&asks_peers)
     };
     let mut open: Vec<&Place> = places.iter().filter(is_open).collect();

@@ -42,6 +42,8 @@ pub struct Signals {
     drain: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
     raise_level: Arc<AtomicBool>,
+    /// Set by SIGTERM, SIGINT and SIGUSR1, and never taken back.
+    is_leaving: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -65,7 +67,11 @@ impl Signals {
             drain: Arc::default(),
             reopen: Arc::default(),
             raise_level: Arc::default(),
+            is_leaving: Arc::default(),
         };
+        for signal in [SIGTERM, SIGINT, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::clone(&signals.is_leaving))?;
+        }
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
@@ -86,6 +92,12 @@ impl Signals {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.drain.load(Ordering::Relaxed)
+    }
+
+    /// What is set once a signal to stop or drain has come.
+    #[must_use]
+    pub fn leaving(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_leaving)
     }
 
     /// A handle that stops this core as the signal would.

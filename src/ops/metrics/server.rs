@@ -11,6 +11,7 @@ use super::families::{Families, Histogram, PLAIN};
 use crate::io::{TURN_BOUNDS_US, TurnTimes};
 use crate::protocol::access::Right;
 use crate::shard::stats::Stats;
+use crate::store::health::{COMMIT_BOUNDS_US, StoreNumbers};
 use crate::wire::tls::HandshakeResult;
 use crate::wire::{Command, Sender};
 
@@ -36,6 +37,9 @@ pub(super) fn encode(families: &mut Families<'_>, scrape: &Scrape) -> Result<(),
     encode_access(families, scrape, &stats)?;
     encode_memory(families, scrape, &stats)?;
     encode_cores(families, scrape)?;
+    if let Some(numbers) = &scrape.store_numbers {
+        encode_store(families, numbers)?;
+    }
     families.counter(
         "ringgear_log_lines",
         "Lines of the log",
@@ -127,8 +131,9 @@ fn encode_packets(families: &mut Families<'_>, stats: &Stats) -> Result<(), Erro
 }
 
 fn encode_access(families: &mut Families<'_>, scrape: &Scrape, stats: &Stats) -> Result<(), Error> {
-    let denied =
-        Right::ALL.map(|right| ([("right", right.name())], stats.denied()[right as usize]));
+    let (http, gearman) = (scrape.http_denied, stats.denied());
+    let denied = Right::ALL
+        .map(|right| ([("right", right.name())], http[right as usize] + gearman[right as usize]));
     families.counter("ringgear_access_refused", "Requests that the access list refused", denied)?;
     let results = HandshakeResult::ALL
         .map(|result| ([("result", result.name())], stats.handshakes()[result as usize]));
@@ -190,5 +195,31 @@ fn encode_cores(families: &mut Families<'_>, scrape: &Scrape) -> Result<(), Erro
         "ringgear_core_messages",
         "Messages that a core got from other cores and from the HTTP thread",
         labels().zip(messages),
+    )
+}
+
+fn encode_store(families: &mut Families<'_>, numbers: &StoreNumbers) -> Result<(), Error> {
+    families.gauge(
+        "ringgear_store_up",
+        "Whether the store can be written to",
+        [(PLAIN, u32::from(numbers.up))],
+    )?;
+    let bounds = COMMIT_BOUNDS_US.map(|us| us as f64);
+    let sum = numbers.commit_sum_us as f64 / 1e6;
+    families.histogram(
+        "ringgear_store_commit_seconds",
+        "How long commits of the store took",
+        [(PLAIN, Histogram::new(&bounds, 1e6, &numbers.commits, sum))],
+    )?;
+    families.gauge(
+        "ringgear_store_pending_operations",
+        "Operations that the store has not done yet",
+        [(PLAIN, numbers.pending)],
+    )?;
+    let oldest_ms = numbers.oldest_pending_ms.unwrap_or(0);
+    families.gauge(
+        "ringgear_store_oldest_pending_seconds",
+        "How long the oldest of them has waited; 0 without one",
+        [(PLAIN, oldest_ms as f64 / 1e3)],
     )
 }

@@ -31,6 +31,8 @@ pub const STARTING_LIST: &str = include_str!("starting_list.toml");
 pub struct Conditions {
     /// A TLS listener asks its peers for certificates.
     pub asks_for_certificates: bool,
+    /// HTTP clients may show tokens.
+    pub has_tokens: bool,
 }
 
 /// A mistake in a file.
@@ -166,8 +168,8 @@ fn rule(
                         instance";
         return Err((at, sentence.to_owned()));
     };
-    let Who { network, certificate, user, listener } = &who;
-    let of_who = network.len() + certificate.len() + user.len() + listener.len();
+    let Who { network, certificate, user, listener, token } = &who;
+    let of_who = network.len() + certificate.len() + user.len() + listener.len() + token.len();
     let patterns = of_who + functions.as_ref().map_or(0, Vec::len);
     if patterns > PATTERNS_MAX {
         return Err((
@@ -231,7 +233,7 @@ fn who(value: &Value<'_>, conditions: Conditions) -> Result<Who, Misplaced> {
     };
     let mut who = Who::default();
     for (key, value) in sorted(keys) {
-        known(key, "who", &["network", "certificate", "user", "listener"])?;
+        known(key, "who", &["network", "certificate", "user", "listener", "token"])?;
         match key.get_ref().as_ref() {
             "network" => {
                 let values = list("network", value, "[\"10.0.0.0/8\"]")?;
@@ -250,6 +252,16 @@ fn who(value: &Value<'_>, conditions: Conditions) -> Result<Who, Misplaced> {
             "user" => {
                 let values = list("user", value, "[\"www-data\", 33]")?;
                 who.user = values.iter().map(user).collect::<Result<_, _>>()?;
+            }
+            "token" if !conditions.has_tokens => {
+                let sentence = "no client can show a token, so the rule would match none: name a \
+                                file of tokens with --http-token-file, or leave the key token out";
+                return Err((key.span().start, sentence.to_owned()));
+            }
+            "token" => {
+                let values = list("token", value, "[\"ops\"]")?;
+                let name = |value| text("token", value).map(Box::from);
+                who.token = values.iter().map(name).collect::<Result<_, _>>()?;
             }
             _ => {
                 let values = list("listener", value, "[\"10.0.0.1:4730\"]")?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Peer {
     /// Its address; none on a Unix socket.
     pub address: Option<IpAddr>,
-    /// The listener that it came to, as `--listen` names it.
+    /// The listener that it came to, as `--listen` or `--http` names it.
     pub listener: Option<Arc<str>>,
     /// Its certificate, if it has shown one that was verified.
     pub certificate: Option<Arc<Certificate>>,

@@ -43,8 +43,10 @@ pub struct Who {
     pub certificate: Vec<CertificatePattern>,
     /// Users of Unix sockets.
     pub user: Vec<UserPattern>,
-    /// Listeners, as `--listen` names them.
+    /// Listeners, as `--listen` and `--http` name them.
     pub listener: Vec<Box<str>>,
+    /// Names of tokens that HTTP clients show.
+    pub token: Vec<Box<str>>,
 }
 
 /// A rule.
@@ -88,7 +90,7 @@ impl Who {
     /// Whether it is this peer.
     #[must_use]
     pub fn includes(&self, peer: &Peer) -> bool {
-        let Self { network, certificate, user, listener } = self;
+        let Self { network, certificate, user, listener, token } = self;
         let has = |is_empty: bool, found: bool| is_empty || found;
         has(
             network.is_empty(),
@@ -102,7 +104,7 @@ impl Who {
         ) && has(
             listener.is_empty(),
             peer.listener.as_ref().is_some_and(|of| listener.iter().any(|it| **it == **of)),
-        )
+        ) && has(token.is_empty(), peer.token.as_ref().is_some_and(|of| token.contains(of)))
     }
 }
 
@@ -144,7 +146,7 @@ impl fmt::Display for CertificatePattern {
 /// Its values, each with its key before it; `*` for all peers.
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, certificate, user, listener } = self;
+        let Self { network, certificate, user, listener, token } = self;
         let mut words: Vec<String> = network.iter().map(|it| format!("network:{it}")).collect();
         words.extend(certificate.iter().map(ToString::to_string));
         words.extend(user.iter().map(|user| match user {
@@ -152,6 +154,7 @@ impl fmt::Display for Who {
             UserPattern::Name(name) => format!("user:{name}"),
         }));
         words.extend(listener.iter().map(|it| format!("listener:{it}")));
+        words.extend(token.iter().map(|it| format!("token:{it}")));
         f.write_str(if words.is_empty() { "*" } else { "" })?;
         f.write_str(&words.join(" "))
     }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use super::*;
 
-const CERTIFICATES: Conditions = Conditions { asks_for_certificates: true };
+const CERTIFICATES: Conditions = Conditions { asks_for_certificates: true, has_tokens: true };
 
 fn list(text: &str) -> Arc<AccessList> {
     Arc::new(parse(text, CERTIFICATES).unwrap_or_else(|mistake| panic!("{mistake}\n{text}")))
@@ -46,10 +46,13 @@ fn the_first_rule_that_matches_decides() {
         who = {}
         may = ["work"]
         functions = ["public*"]
+        [[rule]]
+        who = { token = ["ops", "deploy"], network = ["10.0.0.0/8"] }
+        may = ["submit"]
         "#,
     );
     let rules: Vec<usize> = list.rules().iter().map(|rule| rule.line).collect();
-    assert_eq!(rules, [2, 5, 9, 13, 16, 19], "the lines of the file");
+    assert_eq!(rules, [2, 5, 9, 13, 16, 19, 23], "the lines of the file");
     let f = |name: &'static str| Scope::Function(name.as_bytes());
     let all = Scope::AllFunctions;
     use Right as R;
@@ -74,6 +77,9 @@ fn the_first_rule_that_matches_decides() {
         ("user:34,listener:unix:/run/g.sock", R::Observe, f("x"), "-"),
         ("192.0.2.1", R::Work, f("public"), "+6"),
         ("192.0.2.1", R::Work, all, "-"),
+        ("token:deploy,10.2.0.1", R::Submit, f("x"), "+7"),
+        ("token:deploy,192.0.2.1", R::Submit, f("x"), "-"),
+        ("token:other,10.2.0.1", R::Submit, f("x"), "-"),
     ] {
         assert_eq!(answer(&list, peer, right, scope), expected, "{peer} {right} {scope:?}");
     }
@@ -135,8 +141,16 @@ fn mistakes_name_their_line_and_what_was_meant() {
             "3: unknown key \"allow\": a rule has who, may, may-not, functions",
         ),
         (
-            "[[rule]]\nwho = { token = [\"ops\"] }\nmay = [\"work\"]",
-            "2: unknown key \"token\": who has network, certificate, user, listener",
+            "[[rule]]\nwho = { tokne = [\"ops\"] }\nmay = [\"work\"]",
+            "2: unknown key \"tokne\": did you mean token?",
+        ),
+        (
+            "[[rule]]\nwho = { place = [\"ops\"] }\nmay = [\"work\"]",
+            "2: unknown key \"place\": who has network, certificate, user, listener, token",
+        ),
+        (
+            "[[rule]]\nwho = { token = [] }\nmay = [\"work\"]",
+            "2: token has no value: write token = [\"ops\"], or leave it out",
         ),
         (
             "[[rule]]\nwho = { networks = [\"::1\"] }",

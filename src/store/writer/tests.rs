@@ -31,6 +31,7 @@ impl Bench {
             prefix: (*b"H:a").into(),
             mark: 1,
             needs_sequences: false,
+            health: Arc::default(),
         };
         let writer = Writer::start(Box::new(store.clone()), settings, report).unwrap();
         Self { sender: writer.sender(), writer, outcomes, store }

@@ -100,6 +100,16 @@ impl TlsFault {
         )
     }
 
+    /// The peer speaks TLS, where the server doesn't.
+    #[must_use]
+    pub fn unexpected() -> Self {
+        Self::new(
+            HandshakeResult::Protocol,
+            "the peer speaks TLS to a listener without",
+            "give that client http:// in place of https://, or the listener tls: in front",
+        )
+    }
+
     /// An open connection's certificate, or that of the session which is resumed, is accepted no
     /// more.
     #[must_use]
@@ -109,7 +119,7 @@ impl TlsFault {
 
     /// By the library's error, in the thread that it came in.
     #[must_use]
-    pub(super) fn of(error: &Error) -> Self {
+    pub fn of(error: &Error) -> Self {
         let subject = verifier::take_refused();
         let fault = match error {
             Error::NoCertificatesPresented => Self::new(

@@ -16,7 +16,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::{Error, RootCertStore, ServerConfig, version};
+use rustls::{Error, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
@@ -53,6 +53,16 @@ pub enum Versions {
     From12,
     /// 1.3.
     From13,
+}
+
+impl Versions {
+    fn supported(self) -> &'static [&'static SupportedProtocolVersion] {
+        static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+        match self {
+            Self::From12 => &BOTH,
+            Self::From13 => &BOTH[..1],
+        }
+    }
 }
 
 /// The content of a file in PEM form.
@@ -94,6 +104,7 @@ struct CertificateDates {
 #[derive(Debug)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    versions: Versions,
     /// If clients are asked for certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     tickets: Arc<dyn ProducesTickets>,
@@ -127,16 +138,12 @@ impl TlsServer {
             }
             (_, Some(authorities)) => Some(client_verifier(files, authorities, &provider)?),
         };
-        let versions: &[_] = match files.versions {
-            Versions::From12 => &[&version::TLS12, &version::TLS13],
-            Versions::From13 => &[&version::TLS13],
-        };
         let builder = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
+            .with_protocol_versions(files.versions.supported())
             .map_err(|error| format!("there is no TLS in this build: {error}"))?;
         let builder = match &verifier {
             Some(verifier) => {
-                builder.with_client_cert_verifier(Arc::new(Verifier(Arc::clone(verifier))))
+                builder.with_client_cert_verifier(Arc::new(Verifier::new(Arc::clone(verifier))))
             }
             None => builder.with_no_client_auth(),
         };
@@ -174,6 +181,7 @@ impl TlsServer {
         config.max_early_data_size = 0;
         Ok(Self {
             config: Arc::new(config),
+            versions: files.versions,
             verifier,
             tickets,
             trust,
@@ -186,6 +194,33 @@ impl TlsServer {
 
     pub(super) fn config(&self) -> &Arc<ServerConfig> {
         &self.config
+    }
+
+    /// The same for HTTP: sessions aren't resumed, so that each client's certificate is verified
+    /// when it connects. `takes_all`: also clients without a certificate, if they are asked for one
+    /// at all.
+    ///
+    /// # Errors
+    /// The library's, if it knows none of the versions.
+    pub fn for_http(&self, takes_all: bool) -> Result<Arc<ServerConfig>, Error> {
+        let provider = Arc::clone(self.config.crypto_provider());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.versions.supported())?;
+        let builder = match &self.verifier {
+            Some(verifier) => {
+                let verifier = Arc::clone(verifier);
+                builder.with_client_cert_verifier(Arc::new(match takes_all {
+                    true => Verifier::optional(verifier),
+                    false => Verifier::new(verifier),
+                }))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.config.cert_resolver));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
     }
 
     /// Whether clients are asked for certificates.

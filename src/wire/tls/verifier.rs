@@ -34,19 +34,36 @@ pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
 
 /// The library's verifier.
 #[derive(Debug)]
-pub(super) struct Verifier(pub(super) Arc<dyn ClientCertVerifier>);
+pub(super) struct Verifier {
+    /// What decides.
+    inner: Arc<dyn ClientCertVerifier>,
+    /// Whether clients without a certificate are refused.
+    is_mandatory: bool,
+}
+
+impl Verifier {
+    /// As the library's own.
+    pub(super) fn new(inner: Arc<dyn ClientCertVerifier>) -> Self {
+        Self { is_mandatory: inner.client_auth_mandatory(), inner }
+    }
+
+    /// Takes clients without a certificate in any case.
+    pub(super) fn optional(inner: Arc<dyn ClientCertVerifier>) -> Self {
+        Self { inner, is_mandatory: false }
+    }
+}
 
 impl ClientCertVerifier for Verifier {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.inner.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.inner.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -55,7 +72,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.0
+        self.inner
             .verify_client_cert(end_entity, intermediates, now)
             .inspect_err(|_| REFUSED.set(subject(end_entity)))
     }
@@ -66,7 +83,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.inner.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -75,10 +92,10 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.inner.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }

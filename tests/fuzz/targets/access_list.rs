@@ -10,8 +10,9 @@ use libfuzzer_sys::fuzz_target;
 use ringgear::protocol::access::{parse, Conditions, Peer, Permissions, Right, Scope};
 
 fuzz_target!(|input: (bool, &str, &str, &[u8])| {
-    let (asks_for_certificates, text, words, function) = input;
-    let list = match parse(text, Conditions { asks_for_certificates }) {
+    let (has_all, text, words, function) = input;
+    let conditions = Conditions { asks_for_certificates: has_all, has_tokens: has_all };
+    let list = match parse(text, conditions) {
         Ok(list) => Arc::new(list),
         Err(mistake) => {
             assert!(mistake.line > 0 && mistake.line <= text.split('\n').count());

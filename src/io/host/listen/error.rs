@@ -45,7 +45,7 @@ pub enum ListenError {
     )]
     Taken(SocketAddr, PortOption),
     /// Two places are the same.
-    #[error("\"{0}\" leads to {1}, where another --listen listens already: leave one of them out")]
+    #[error("\"{0}\" leads to {1}, where the server listens already: leave one of them out")]
     Twice(Arc<str>, SocketAddr),
     /// More sockets than the event loops tell apart.
     #[error("there are more than {SOCKETS_MAX} addresses to listen on: give fewer with --listen")]

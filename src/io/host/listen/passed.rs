@@ -22,6 +22,14 @@ pub struct PassedSocket {
     pub(super) address: Option<SocketAddr>,
 }
 
+impl PassedSocket {
+    /// Whether it is for HTTP, by its name.
+    #[must_use]
+    pub fn is_for_http(&self) -> bool {
+        &*self.name == "fd:http"
+    }
+}
+
 /// The sockets that were passed to this process. To be called once, before the process opens
 /// descriptors or forks.
 ///
