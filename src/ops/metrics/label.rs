@@ -75,10 +75,13 @@ mod tests {
         name
     }
 
+    /// What escapes are made of, bytes that aren't UTF-8, and a character of two bytes.
+    const BYTES: &[u8] = b"\\xf5c\xff\xc3\xa4";
+
     proptest! {
         #[test]
         fn a_label_tells_its_name(
-            name in prop::collection::vec(prop::sample::select(b"\\xf5c\xff\xc3\xa4".to_vec()), 0..12)
+            name in prop::collection::vec(prop::sample::select(BYTES), 0..12)
         ) {
             prop_assert_eq!(name_of(&label(&name)), name);
         }

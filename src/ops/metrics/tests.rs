@@ -220,8 +220,11 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
         let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
         let labels = labels.strip_suffix('}').expect("an end").split("\",");
         // One format writes whole bounds with a point.
-        let mut labels: Vec<&str> =
-            labels.map(|it| it.trim_end_matches(".0\"").trim_matches('"')).collect();
+        let bound =
+            |it: &'_ str| it.starts_with("le=").then(|| it.trim_end_matches(".0").to_owned());
+        let labels = labels.map(|it| it.trim_matches('"'));
+        let mut labels: Vec<_> =
+            labels.map(|it| bound(it).unwrap_or_else(|| it.to_owned())).collect();
         labels.sort_unstable();
         let value = value.parse().expect("a number");
         let earlier = samples.insert(format!("{name} {labels:?}"), value);
