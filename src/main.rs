@@ -255,7 +255,7 @@ fn serve_logged(
         connections_max: http_max,
         is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
-        ..http_settings(options, &settings, &places, event_loop.driver())?
+        ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
     let http = options.serves_http().then(|| Http::start(http_listeners, dialect, http));
     let http = http.transpose()?;
@@ -329,6 +329,7 @@ fn http_settings(
     settings: &Settings,
     places: &[String],
     driver: Driver,
+    log: &Log,
 ) -> Result<HttpSettings, Box<dyn Error>> {
     Ok(HttpSettings {
         version: settings.identity.version,
@@ -344,6 +345,7 @@ fn http_settings(
         places: places.to_vec(),
         certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
+        log_lines: log.lines(),
         tls: settings.tls.clone(),
         handshake_timeout: Duration::from_millis(options.ssl_handshake_timeout),
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),

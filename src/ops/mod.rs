@@ -18,6 +18,7 @@ mod health;
 mod history;
 mod link;
 mod listen;
+mod metrics;
 mod page;
 mod router;
 mod snapshot;

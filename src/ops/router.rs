@@ -13,7 +13,7 @@ use axum::routing::{MethodRouter, get, post};
 use super::app::App;
 use super::error::ApiError;
 use super::guard::checks;
-use super::{api, health, page, submit};
+use super::{api, health, metrics, page, submit};
 
 /// Largest body of a request, but for the payload of a job.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -27,6 +27,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/api/v1/functions/{function}/jobs", post(submit::post))
         .merge(api::routes())
+        .route("/metrics", get(metrics::metrics))
         .finish()
 }
 

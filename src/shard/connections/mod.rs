@@ -11,11 +11,13 @@
 
 mod access;
 mod connection;
+mod end_reason;
 mod transport;
 
 pub(in crate::shard) use self::access::Access;
 pub use self::connection::CONNECTION_BYTES;
-pub(in crate::shard) use self::connection::{Closing, Connection, EndReason};
+pub(in crate::shard) use self::connection::{Closing, Connection};
+pub(in crate::shard) use self::end_reason::{END_REASONS, EndReason};
 use self::transport::SpareBuffers;
 pub(in crate::shard) use self::transport::Transport;
 use crate::engine::ConnId;
@@ -288,11 +290,12 @@ impl Connections {
         self.table[conn].inbound.lend()
     }
 
-    /// Takes a lent allocation back.
-    pub(in crate::shard) fn give_back(&mut self, conn: ConnId, body: Vec<u8>) {
+    /// Takes a lent allocation back. Returns how many bytes were received into it.
+    pub(in crate::shard) fn give_back(&mut self, conn: ConnId, body: Vec<u8>) -> usize {
         let mut inbound = self.take_inbound(conn);
-        inbound.give_back(body);
+        let received = inbound.give_back(body);
         self.return_inbound(conn, inbound);
+        received
     }
 
     /// Changes what a connection has to do with other cores.

@@ -19,7 +19,6 @@ use crate::protocol::session::Session;
 use crate::shard::Shard;
 use crate::shard::connections::{Closing, Transport};
 use crate::shard::cores::Core;
-use crate::wire::Response;
 
 /// The home's side.
 impl Shard {
@@ -204,7 +203,7 @@ impl Shard {
         if rest != Rest::Asleep {
             self.engine.mark_awake(conn);
         } else if self.engine.is_woken(conn) {
-            self.push(conn, &Response::Noop, now);
+            self.push_noop(conn, now);
         } else if !self.engine.is_asleep(conn) {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);

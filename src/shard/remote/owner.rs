@@ -25,6 +25,7 @@ impl Shard {
     /// Handles a message of another core.
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
         self.outgoing.count_received(&message);
+        self.counters.messages += 1;
         match message {
             Message::Introduced { key, peer, id, access } => {
                 let conn = self.proxy(from, key);
@@ -113,7 +114,7 @@ impl Shard {
             Question::Line { line, access } => {
                 Answer::Text(self.answer_line(line, access.as_deref(), now))
             }
-            Question::Stats => Answer::Stats(Box::new(self.stats())),
+            Question::Stats => Answer::Stats(Box::new(self.stats_with_oldest())),
             Question::Access => Answer::Hits(Box::new(self.hits.clone())),
             Question::Refusals => Answer::Refusals(self.denials.latest()),
         }
