@@ -11,7 +11,7 @@ use crate::http::client::{Answer, ask};
 use crate::http::start;
 use crate::tools::run;
 
-each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_that_need_escapes_stay_apart,);
+each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_with_escapes_stay_apart,);
 
 fn scrape_with(address: SocketAddr, headers: &[(&str, &str)]) -> Answer {
     let answer = ask(address, "GET", "/metrics", headers, b"");
@@ -122,7 +122,7 @@ fn jobs_add_up_in_each_scrape_and_no_counter_falls(contender: Contender) {
     });
 }
 
-fn names_that_need_escapes_stay_apart(contender: Contender) {
+fn names_with_escapes_stay_apart(contender: Contender) {
     if !contender.is_here() {
         return;
     }
