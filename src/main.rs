@@ -183,6 +183,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     listeners.take_over(passed, options.ssl)?;
     let http_listeners = open_http(options, &listeners, for_http)?;
+    let http_sockets = Sockets { cores: 1, ..sockets(options) };
+    let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &http_sockets)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -191,7 +193,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let tokens = options.read_tokens(read_file)?;
     let log = Log::start(log_settings(options))?;
-    let listeners = (listeners, http_listeners);
+    let listeners = (listeners, http_listeners, dialect);
     serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
         |error| {
             // `main` prints it to standard error in any case.
@@ -207,7 +209,7 @@ fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
     background: Option<Background>,
-    (listeners, http_listeners): (Listeners, Listeners),
+    (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     (files, tokens): (Reloaded, Option<Arc<Tokens>>),
 ) -> Result<(), Box<dyn Error>> {
@@ -246,15 +248,17 @@ fn serve_logged(
              --file-descriptors"
         );
     }
+    let places = listeners.places();
     let store_health = Arc::<StoreHealth>::default();
     let http = HttpSettings {
         tokens,
         connections_max: http_max,
         is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
-        ..http_settings(options, &settings, event_loop.driver(), &log)?
+        ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
-    let http = options.serves_http().then(|| Http::start(http_listeners, http)).transpose()?;
+    let http = options.serves_http().then(|| Http::start(http_listeners, dialect, http));
+    let http = http.transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -279,7 +283,6 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -324,6 +327,7 @@ fn open_http(
 fn http_settings(
     options: &Options,
     settings: &Settings,
+    places: &[String],
     driver: Driver,
     log: &Log,
 ) -> Result<HttpSettings, Box<dyn Error>> {
@@ -334,9 +338,12 @@ fn http_settings(
         hosts: options.http_host.clone(),
         ready_without_store: options.ready_without_store,
         body_bytes_max: settings.body_bytes_max,
+        outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
-        options: Vec::new(),
+        options: options.changed.clone(),
         listeners: Arc::clone(&settings.listeners),
+        places: places.to_vec(),
+        certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
         log_lines: log.lines(),
         tls: settings.tls.clone(),

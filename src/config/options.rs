@@ -432,10 +432,15 @@ pub struct Options {
         value_parser = number::<u32>(1, u32::MAX.into()))]
     pub hashtable_buckets: Option<u32>,
 
-    /// Another protocol beside Gearman's. gearmand knows "http"; this build knows none
+    /// Another protocol beside Gearman's: http is gearmand's HTTP, for its clients. --http can more
     #[arg(short = 'r', long, value_name = "NAME", help_heading = COMPATIBILITY,
         hide_short_help = true)]
     pub protocol: Option<String>,
+
+    /// Port for -r http, on the addresses of --listen without TLS. 8080 unless given
+    #[arg(long, value_name = "PORT", help_heading = COMPATIBILITY, hide_short_help = true,
+        value_parser = values::port)]
+    pub http_port: Option<String>,
 
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
@@ -455,6 +460,11 @@ pub struct Options {
     #[arg(skip)]
     pub(super) is_port_idle: bool,
 
+    /// Options that were given a value that isn't their default: names and values, without
+    /// passwords.
+    #[arg(skip)]
+    pub changed: Vec<(String, String)>,
+
     /// Options of gearmand that were given and have neither a field nor an effect.
     #[arg(skip)]
     pub(super) ignored: Vec<&'static Ignored>,
@@ -472,7 +482,6 @@ pub(super) struct Ignored {
     pub(super) reason: &'static str,
 }
 
-const NO_HTTP: &str = "this build doesn't speak HTTP";
 const NO_MYSQL: &str = "this build has no MySQL queue, and keeps background jobs with --store";
 const NO_REDIS: &str = "this build has no Redis queue, and keeps background jobs with --store";
 const NO_MEMCACHED: &str =
@@ -490,8 +499,7 @@ const fn flag(name: &'static str, reason: &'static str) -> Ignored {
 }
 
 /// All of them.
-const IGNORED: &[Ignored] = &[
-    value("http-port", NO_HTTP),
+pub(super) const IGNORED: &[Ignored] = &[
     value("mysql-host", NO_MYSQL),
     value("mysql-port", NO_MYSQL),
     value("mysql-user", NO_MYSQL),
@@ -545,6 +553,29 @@ impl Options {
         specs
     }
 
+    /// The port for `-r http`.
+    #[must_use]
+    pub fn http_port(&self) -> &str {
+        self.http_port.as_deref().unwrap_or("8080")
+    }
+
+    /// Where gearmand's HTTP is spoken with `-r http`: on each host once, on a port of its own.
+    #[must_use]
+    pub fn dialect_specs(&self) -> Vec<ListenSpec> {
+        let mut specs: Vec<ListenSpec> = Vec::new();
+        let all = if self.protocol.is_some() { self.listen_specs() } else { Vec::new() };
+        for mut spec in all {
+            if let Endpoint::Host { port, .. } = &mut spec.endpoint {
+                *port = None;
+            }
+            let is_there = specs.iter().any(|it| it.endpoint == spec.endpoint);
+            if spec.endpoint.has_port() && !spec.speaks_tls && !is_there {
+                specs.push(spec);
+            }
+        }
+        specs
+    }
+
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
@@ -560,7 +591,7 @@ impl Options {
     /// Whether there is HTTP.
     #[must_use]
     pub fn serves_http(&self) -> bool {
-        self.is_http_passed || !self.http.is_empty()
+        self.is_http_passed || !self.http.is_empty() || self.protocol.is_some()
     }
 
     /// Whether a `--listen` or `--http` is a Unix socket.

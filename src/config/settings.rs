@@ -47,6 +47,8 @@ const QUEUE_TYPES: [&str; 8] = [
     "redis",
     "libtokyocabinet",
 ];
+/// The `--protocol` that there is.
+const DIALECT: &str = "http";
 /// Default of `--memory-max` in percent of the host's memory.
 const MEMORY_PERCENT: u64 = 75;
 
@@ -68,6 +70,8 @@ pub enum SettingsError {
          have no certificates to be revoked"
     )]
     ListsWithoutCertificates,
+    #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
+    Protocol(String),
     #[error(
         "--http-token-file needs --access-file: without an access list no token gives a right; \
          begin with ringgeard --print-access"
@@ -82,8 +86,11 @@ pub enum SettingsError {
     SharedListener(String),
     #[error("{}", HttpError::Insecure(.0.clone()))]
     Insecure(String),
-    #[error("this build doesn't speak \"{0}\": leave --protocol out")]
-    Protocol(String),
+    #[error(
+        "-r http needs a --listen with a host and without TLS: add one, or take --http \
+         tls:HOST:PORT"
+    )]
+    NoPlainListener,
     #[error(
         "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
          for background jobs that must survive a restart, or leave it out{1}"
@@ -159,7 +166,7 @@ impl Options {
                 hash_seed: self.seed.unwrap_or(host.random),
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
-                metrics_functions: NamedFunctions::default(),
+                metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,
             identity: Identity {
@@ -196,8 +203,13 @@ impl Options {
         }
         self.check_tls()?;
         self.check_http()?;
-        if let Some(protocol) = &self.protocol {
-            return Err(SettingsError::Protocol(protocol.clone()));
+        match self.protocol.as_deref() {
+            None => {}
+            Some(DIALECT) if self.dialect_specs().is_empty() => {
+                return Err(SettingsError::NoPlainListener);
+            }
+            Some(DIALECT) => {}
+            Some(protocol) => return Err(SettingsError::Protocol(protocol.to_owned())),
         }
         self.store_choice()?;
         Ok(())

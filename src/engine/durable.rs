@@ -113,8 +113,8 @@ impl Engine {
         self.async_allowed = allowed;
     }
 
-    /// Stores a background job if its function is durable, as given, and it isn't stored. Returns whether its
-    /// submission must wait until the job is on disk.
+    /// Stores a background job if its function is durable, as given, and it isn't stored. Returns
+    /// whether its submission must wait until the job is on disk.
     #[inline(always)]
     pub(super) fn store(&mut self, id: JobId, durability: Durability) -> bool {
         durability != Durability::None && self.store_durable(id, durability)

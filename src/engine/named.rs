@@ -208,6 +208,14 @@ impl Engine {
         self.named[entry].refused[why as usize] += 1;
     }
 
+    /// How many submissions of a function joined a job; of one without numbers of its own, those of
+    /// all such functions.
+    #[must_use]
+    pub fn joined(&self, function: &[u8]) -> u64 {
+        let entry = self.named.find(function).unwrap_or(EntryId::OTHER);
+        self.named[entry].joined
+    }
+
     /// The sums of all functions' numbers.
     #[must_use]
     pub fn totals(&self) -> Numbers {

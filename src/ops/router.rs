@@ -8,12 +8,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use super::app::App;
 use super::error::ApiError;
 use super::guard::checks;
-use super::{health, metrics, page};
+use super::{api, health, metrics, page, submit};
 
 /// Largest body of a request, but for the payload of a job.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -26,6 +26,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/functions/{function}/jobs", post(submit::post))
+        .merge(api::routes())
         .finish()
 }
 
@@ -44,6 +46,12 @@ impl Routes {
     fn route(self, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
         let admit = from_fn_with_state(Arc::clone(&self.app), checks::admit);
         Self { router: self.router.route(path, methods.route_layer(admit)), ..self }
+    }
+
+    /// With all of these.
+    fn merge(self, routes: Router<Arc<App>>) -> Self {
+        let admit = from_fn_with_state(Arc::clone(&self.app), checks::admit);
+        Self { router: self.router.merge(routes.route_layer(admit)), ..self }
     }
 
     fn finish(self) -> Router {

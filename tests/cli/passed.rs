@@ -15,10 +15,15 @@ use super::{DEADLINE, Server, at, directory, with_words};
 const AS_SYSTEMD: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec \"$@\"";
 
 fn start(sockets: [OwnedFd; 2], line: &str) -> Server {
+    start_named(sockets, "tcp:unix", line)
+}
+
+/// The same, with the sockets' names.
+fn start_named(sockets: [OwnedFd; 2], names: &str, line: &str) -> Server {
     let mut command = Command::new("sh");
     command.args(["-c", AS_SYSTEMD, "sh", env!("CARGO_BIN_EXE_ringgeard")]);
     let mut command = with_words(command, line);
-    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "tcp:unix");
+    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", names);
     let [first, second] = sockets;
     command.stdin(Stdio::from(first)).stdout(Stdio::from(second));
     Server::start(command)
@@ -79,4 +84,23 @@ fn a_passed_socket_that_does_not_listen_is_refused() {
         "ringgeard: fd:tcp is no listening stream socket of TCP or Unix: give the socket unit \
          ListenStream= and Accept=no only",
     );
+}
+
+#[test]
+fn a_passed_socket_for_http_turns_http_on() {
+    let (_guard, folder) = directory();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = tcp.local_addr().unwrap();
+    let unix = UnixListener::bind(folder.join("g.sock")).unwrap();
+    let mut server = start_named([tcp.into(), unix.into()], "http:gearman", "--io epoll");
+    server.wait_for(&format!("HTTP on {http} (fd:http)"));
+    server.wait_for("listening on fd:gearman");
+    let mut stream = TcpStream::connect(http).unwrap();
+    let answer = ask(&mut stream, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r");
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\n");
+    assert!(server.end(Signal::SIGTERM).success());
+    let exposed = TcpListener::bind("0.0.0.0:0").unwrap();
+    let unix = UnixListener::bind(folder.join("h.sock")).unwrap();
+    let mut server = start_named([exposed.into(), unix.into()], "http:gearman", "--io epoll");
+    server.wait_for("can be reached and read along by other hosts");
 }

@@ -11,6 +11,8 @@ mod draining;
 mod durable;
 mod harness;
 mod http;
+mod http_api;
+mod http_submit;
 mod limits;
 mod listening;
 mod log_level;

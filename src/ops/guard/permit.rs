@@ -28,7 +28,7 @@ struct Inner {
 
 impl Permit {
     /// A permit, unless all are taken.
-    pub(super) fn take(
+    pub(in crate::ops) fn take(
         permits: &Arc<Semaphore>,
         connection: Option<Arc<Activity>>,
     ) -> Option<Self> {

@@ -160,12 +160,16 @@ impl Shard {
             return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
         }
         let late = self.engine.counters.late;
+        let joined = self.joined_by_http(from, &request);
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
+        if self.joined_by_http(from, &request) > joined {
+            self.outgoing.send(from, Message::Joined(key));
+        }
         if let Some(slot) = slot
             && !waits
         {
@@ -179,6 +183,17 @@ impl Shard {
             self.outgoing.send(from, Message::Late { key, number });
         }
         self.deliver(work, now);
+    }
+
+    /// How many submissions joined a job of the function that the HTTP thread submits one of;
+    /// `None` for all other requests, which don't ask.
+    fn joined_by_http(&self, from: Core, request: &Request<'_>) -> Option<u64> {
+        match request {
+            Request::Submit(submit) if from == self.settings.cores.http() => {
+                Some(self.engine.joined(submit.function))
+            }
+            _ => None,
+        }
     }
 
     /// Gives a worker a job, if a queue has a job that is urgent enough.
