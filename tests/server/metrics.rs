@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, Server, each_ringgear, tool, wait_until};
+use crate::harness::{Contender, each_ringgear, tool, wait_until};
 use crate::http::client::{Answer, ask};
 use crate::http::start;
 use crate::tools::run;
