@@ -152,7 +152,8 @@ pub(super) async fn one(
 /// The numbers of a snapshot.
 pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered {
     let cores = link.cores();
-    let (mut jobs, mut functions) = (vec![0; cores.count], vec![0; cores.count]);
+    // By core: jobs and functions.
+    let mut owned = vec![(0, 0); cores.count];
     let mut gauges = Sums::default();
     let mut counts = Counted::default();
     for row in &snapshot.functions {
@@ -160,10 +161,10 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
         let core = cores.owner_of(name);
         gauges.add(&row.gauges);
         counts.add(row.numbers.as_deref());
-        let all = Sums::of(&row.gauges).all();
-        jobs.iter_mut().nth(core).into_iter().for_each(|jobs| *jobs += all);
-        let exists = u64::from(row.exists);
-        functions.iter_mut().nth(core).into_iter().for_each(|functions| *functions += exists);
+        if let Some((jobs, functions)) = owned.get_mut(core) {
+            *jobs += Sums::of(&row.gauges).all();
+            *functions += u64::from(row.exists);
+        }
     }
     counts.add(snapshot.other.numbers.as_deref());
     let kinds = snapshot.cores.iter().map(|core| core.connections);
@@ -173,16 +174,17 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
     let used: i64 = memory.iter().map(|memory| memory.used).sum();
     let settings = app.settings();
     Numbered {
-        cores: (0..cores.count)
-            .map(|core| {
+        cores: (0..)
+            .zip(owned)
+            .map(|(core, (jobs, functions))| {
                 let busy_s = link.core_times(core).1.unwrap_or_default();
                 let kinds = kinds.get(core).copied().unwrap_or_default();
                 Core {
                     core,
                     busy: app.with_history(|it| it.busy_share(core, snapshot.at, busy_s)),
                     connections: kinds.plain + kinds.tls + kinds.unix,
-                    jobs: jobs.get(core).copied().unwrap_or_default(),
-                    functions: functions.get(core).copied().unwrap_or_default(),
+                    jobs,
+                    functions,
                 }
             })
             .collect(),
