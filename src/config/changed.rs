@@ -1,4 +1,4 @@
-//! Options that differ from their defaults, for operators: what was parsed in, names and values out.
+//! Options that differ from their defaults: what was parsed in, names and values out.
 //!
 //! Knows no option but those that hold secrets.
 //!

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::guard::Caller;
-use super::super::history::{Counts, Rate};
+use super::super::history::{Counts, Rate, percentile};
 use super::super::link::Link;
 use super::super::snapshot::Snapshot;
 use super::functions::ByPriority;
@@ -24,6 +24,7 @@ use super::params::Params;
 use crate::engine::numbers::{Gauges, Numbers};
 use crate::protocol::access::{Right, Scope};
 use crate::shard::operator::{ConnectionKinds, FunctionRow};
+use crate::store::health::{COMMIT_BOUNDS_US, StoreHealth};
 
 #[derive(Debug, Serialize)]
 struct Core {
@@ -54,6 +55,11 @@ struct Connections {
 #[derive(Debug, Serialize)]
 struct Store {
     kind: &'static str,
+    up: bool,
+    pending_operations: u64,
+    oldest_pending_seconds: f64,
+    /// Null before the first commit.
+    commit_p99_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -201,7 +207,7 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             unix: sum(|kinds| kinds.unix),
             http: app.connections().count(),
         },
-        store: settings.store.map(|kind| Store { kind }),
+        store: settings.store.zip(settings.store_health.as_ref()).map(|(kind, it)| store(kind, it)),
         jobs: Jobs {
             queued: gauges.queued.into(),
             delayed: gauges.delayed,
@@ -215,6 +221,18 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             refused: counts.refused,
         },
         rate: app.with_history(|history| history.rate_of_all(snapshot.at, counts.jobs)),
+    }
+}
+
+fn store(kind: &'static str, health: &StoreHealth) -> Store {
+    let numbers = health.snapshot();
+    let bounds_ms = COMMIT_BOUNDS_US.map(|us| us as f64 / 1000.0);
+    Store {
+        kind,
+        up: numbers.up,
+        pending_operations: numbers.pending,
+        oldest_pending_seconds: numbers.oldest_pending_ms.unwrap_or(0) as f64 / 1000.0,
+        commit_p99_seconds: percentile(&numbers.commits, &bounds_ms, 0.99),
     }
 }
 
