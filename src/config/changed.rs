@@ -1,5 +1,4 @@
-//! Options that differ from their defaults, for operators: what was parsed in, names and values
-//! out.
+//! Options that differ from their defaults: what was parsed in, names and values out.
 //!
 //! Knows no option but those that hold secrets.
 //!
@@ -21,7 +20,7 @@ pub(super) fn changed(matches: &ArgMatches) -> Vec<(String, String)> {
     let command = command();
     let options = command.get_arguments().filter(|it| is_given(matches, it.get_id().as_str()));
     let named = options.filter_map(|option| {
-        let name = option.get_long().unwrap_or(option.get_id().as_str());
+        let name = option.get_long().unwrap_or_else(|| option.get_id().as_str());
         let has_no_effect = IGNORED.iter().any(|it| it.name == name);
         let value = value(matches, option, name)?;
         let is_told = !has_no_effect && !COMMAND_LINE_ONLY.contains(&name);

@@ -1,7 +1,7 @@
 //! The interface for programs and the page: what there is as JSON, and changes.
 //!
 //! `functions`, `jobs`, `connections` and `server` answer GET, `changes` does what DELETE and PUT
-//! ask for, and `events` streams what changed. Submissions are not here.
+//! ask for, and `events` streams what changed. Submissions are in `submit`.
 //!
 //! Invariant: a parameter that makes no sense is refused and named, and a peer is told of nothing
 //! that it may not observe.
@@ -9,7 +9,7 @@
 mod changes;
 mod connections;
 mod cursor;
-pub(super) mod events;
+mod events;
 mod functions;
 mod jobs;
 mod names;
@@ -18,32 +18,34 @@ mod server;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::{delete, get, put};
+use axum::routing::{MethodRouter, delete, get, put};
 
 use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
+use super::submit;
 use crate::protocol::access::{Right, Scope};
 use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 
-/// The endpoints. A function's name may be empty.
-pub(super) fn routes() -> Router<Arc<App>> {
-    let mut routes = Router::new()
-        .route("/api/v1/server", get(server::one))
-        .route("/api/v1/events", get(events::stream))
-        .route("/api/v1/functions", get(functions::list))
-        .route("/api/v1/workers", get(connections::workers))
-        .route("/api/v1/connections", get(connections::all))
-        .route("/api/v1/jobs", get(jobs::list))
-        .route("/api/v1/jobs/{handle}", get(jobs::one).delete(changes::cancel));
+/// The endpoints: paths and their methods. A function's name may be empty.
+pub(super) fn endpoints() -> Vec<(String, MethodRouter<Arc<App>>)> {
+    let mut endpoints = vec![
+        ("/api/v1/server".to_owned(), get(server::one)),
+        ("/api/v1/events".to_owned(), get(events::stream)),
+        ("/api/v1/functions".to_owned(), get(functions::list)),
+        ("/api/v1/workers".to_owned(), get(connections::workers)),
+        ("/api/v1/connections".to_owned(), get(connections::all)),
+        ("/api/v1/jobs".to_owned(), get(jobs::list)),
+        ("/api/v1/jobs/{handle}".to_owned(), get(jobs::one).delete(changes::cancel)),
+    ];
     for function in ["/api/v1/functions/{function}", "/api/v1/functions/"] {
-        routes = routes
-            .route(function, get(functions::one))
-            .route(&format!("{function}/jobs"), delete(changes::purge))
-            .route(&format!("{function}/maxqueue"), put(changes::limit));
+        endpoints.extend([
+            (function.to_owned(), get(functions::one)),
+            (format!("{function}/jobs"), delete(changes::purge).post(submit::post)),
+            (format!("{function}/maxqueue"), put(changes::limit)),
+        ]);
     }
-    routes
+    endpoints
 }
 
 /// Whether a peer may do what needs a right with any function at all.

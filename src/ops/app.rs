@@ -13,7 +13,6 @@ use tokio::sync::{Semaphore, watch};
 use tracing::error;
 
 use super::Phase;
-use super::api::events::Events;
 use super::complaints::Complaints;
 use super::error::ApiError;
 use super::guard::permit::PERMITS;
@@ -23,6 +22,7 @@ use super::listen::activity::Connections;
 use super::metrics::MetricsState;
 use super::snapshot::Snapshots;
 use super::tokens::Tokens;
+use super::viewers::Viewers;
 use crate::engine::Now;
 use crate::io::HttpLink;
 use crate::io::log::LogLines;
@@ -106,7 +106,7 @@ pub(super) struct App {
     /// Requests that may still begin to wait for a job's result.
     waiting: Arc<Semaphore>,
     history: Mutex<History>,
-    events: Events,
+    viewers: Arc<Viewers>,
     /// Where HTTP listens.
     places: OnceLock<Vec<String>>,
     metrics: MetricsState,
@@ -155,7 +155,7 @@ impl App {
             snapshots: Snapshots::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             history: Mutex::new(History::new(started.into())),
-            events: Events::default(),
+            viewers: Arc::default(),
             places: OnceLock::new(),
             metrics: MetricsState::default(),
             settings,
@@ -336,8 +336,8 @@ impl App {
         act(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn events(&self) -> &Events {
-        &self.events
+    pub(super) fn viewers(&self) -> &Arc<Viewers> {
+        &self.viewers
     }
 
     /// Where HTTP listens, in words; none before it does.

@@ -7,13 +7,10 @@
 //! Invariant: a function takes at most 1.5 KiB beside its name.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use super::app::App;
-use super::snapshot::named_functions;
 use crate::engine::numbers::{BOUNDS_MS, BUCKETS, Durations, Numbers};
 use crate::shard::operator::FunctionRow;
 
@@ -124,7 +121,7 @@ impl History {
 
     /// Takes a sample: the rows of named functions, those of the others' sums, and how long each
     /// core has been busy.
-    fn sample(&mut self, at: Instant, rows: &[FunctionRow], busy: Vec<f64>) {
+    pub(super) fn sample(&mut self, at: Instant, rows: &[FunctionRow], busy: Vec<f64>) {
         let in_ring = self.ring_place();
         let rotates = (self.samples + 1).is_multiple_of(ROTATE_AFTER);
         let mut sum = Numbers::default();
@@ -232,42 +229,26 @@ fn percentiles(now: &Durations, then: Option<&Buckets>) -> Option<Percentiles> {
     if let Some(then) = then {
         new.iter_mut().zip(then).for_each(|(now, then)| *now = now.saturating_sub(*then));
     }
-    let count = new.iter().sum();
-    let at = |share| percentile(&new, count, share);
-    (count > 0).then(|| Percentiles { p50: at(0.5), p90: at(0.9), p99: at(0.99), count })
+    let bounds_ms = BOUNDS_MS.map(f64::from);
+    let at = |share| percentile(&new, &bounds_ms, share);
+    Some(Percentiles { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)?, count: new.iter().sum() })
 }
 
-/// The duration in seconds that a share of the jobs didn't exceed, as if those of a bucket were
-/// spread evenly over it; the start of the last bucket for those in it.
-fn percentile(buckets: &Buckets, count: u64, share: f64) -> f64 {
+/// The duration in seconds that a share of those in a histogram didn't exceed, as if those of a
+/// bucket were spread evenly over it; the start of the last bucket for those in it. `None` if there
+/// are none.
+pub(super) fn percentile(buckets: &[u64], bounds_ms: &[f64], share: f64) -> Option<f64> {
+    let count: u64 = buckets.iter().sum();
     let rank = share * count as f64;
     let (mut before, mut start_ms) = (0.0, 0.0);
-    for (&jobs, bound_ms) in buckets.iter().zip(BOUNDS_MS) {
-        let jobs = jobs as f64;
-        let end_ms = f64::from(bound_ms);
-        if jobs > 0.0 && before + jobs >= rank {
-            return (start_ms + (end_ms - start_ms) * (rank - before) / jobs) / 1000.0;
+    for (&number, &end_ms) in buckets.iter().zip(bounds_ms) {
+        let number = number as f64;
+        if number > 0.0 && before + number >= rank {
+            return Some((start_ms + (end_ms - start_ms) * (rank - before) / number) / 1000.0);
         }
-        (before, start_ms) = (before + jobs, end_ms);
+        (before, start_ms) = (before + number, end_ms);
     }
-    start_ms / 1000.0
-}
-
-/// Takes samples until the server ends.
-pub(super) async fn follow(app: Arc<App>) {
-    let Some(link) = app.attached().await else { return };
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    // The first tick is at once.
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        let at = Instant::now();
-        let Ok(rows) = named_functions(&link).await else { return };
-        let cores = 0..link.cores().count;
-        let busy = cores.map(|core| link.core_times(core).1.unwrap_or_default()).collect();
-        app.with_history(|history| history.sample(at, &rows, busy));
-    }
+    (count > 0).then_some(start_ms / 1000.0)
 }
 
 #[cfg(test)]

@@ -37,9 +37,9 @@ use self::origin::Origin;
 use self::stream::{AnswerBody, TimedBody, Watched};
 use super::app::App;
 use super::dialect;
-use super::history;
 use super::link::Link;
 use super::router::router;
+use super::sampler;
 use crate::io::process::user_name;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
 use crate::protocol::access::{Certificate, User};
@@ -105,7 +105,7 @@ pub(super) async fn serve(
         }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
-    tokio::spawn(history::follow(Arc::clone(&app)));
+    tokio::spawn(sampler::follow(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
     // What waits for jobs has its answer.

@@ -21,9 +21,11 @@ mod listen;
 mod metrics;
 mod page;
 mod router;
+mod sampler;
 mod snapshot;
 mod submit;
 mod tokens;
+mod viewers;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -8,27 +8,26 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get};
 
 use super::app::App;
 use super::error::ApiError;
 use super::guard::checks;
-use super::{api, health, metrics, page, submit};
+use super::{api, health, metrics, page};
 
 /// Largest body of a request, but for the payload of a job.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn router(app: Arc<App>) -> Router {
-    Routes::new(app)
+    let routes = Routes::new(app)
         .route("/", get(page::html))
         .route("/page.css", get(page::css))
         .route("/page.js", get(page::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/api/v1/functions/{function}/jobs", post(submit::post))
-        .merge(api::routes())
-        .route("/metrics", get(metrics::metrics))
-        .finish()
+        .route("/metrics", get(metrics::metrics));
+    let endpoints = api::endpoints().into_iter();
+    endpoints.fold(routes, |routes, (path, methods)| routes.route(&path, methods)).finish()
 }
 
 /// Endpoints that `checks` stands before.
@@ -46,12 +45,6 @@ impl Routes {
     fn route(self, path: &str, methods: MethodRouter<Arc<App>>) -> Self {
         let admit = from_fn_with_state(Arc::clone(&self.app), checks::admit);
         Self { router: self.router.route(path, methods.route_layer(admit)), ..self }
-    }
-
-    /// With all of these.
-    fn merge(self, routes: Router<Arc<App>>) -> Self {
-        let admit = from_fn_with_state(Arc::clone(&self.app), checks::admit);
-        Self { router: self.router.merge(routes.route_layer(admit)), ..self }
     }
 
     fn finish(self) -> Router {

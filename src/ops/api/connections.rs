@@ -1,5 +1,4 @@
-//! `GET /api/v1/workers` and `/api/v1/connections`: connections of Gearman peers, and what they
-//! run.
+//! `GET /api/v1/workers` and `/api/v1/connections`: Gearman's connections, and what they run.
 //!
 //! Rows that cores reply with in, JSON out. All rows are looked at for a page, but no more than two
 //! pages of them are held at a time. Knows no engine.
@@ -46,8 +45,7 @@ enum Sort {
 const SORTS: [(&str, Sort); 3] =
     [("address", Sort::Address), ("since", Sort::Since), ("running", Sort::Running)];
 
-/// Orders rows: by what they are sorted by, then, in ascending order in any case, by where they
-/// are.
+/// Orders rows: by what they are sorted by, then, always ascending, by where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     rank: [u8; RANK_BYTES],

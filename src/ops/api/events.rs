@@ -3,14 +3,14 @@
 //! One task makes each second's event for all viewers, as long as there are any. Knows no viewer's
 //! address.
 //!
-//! Invariant: events aren't kept for a viewer that doesn't read: it is dropped once it has missed
-//! some.
+//! Invariant: an event has at most `CHANGED_MAX` functions.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -19,118 +19,56 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
-use tokio::sync::broadcast;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::guard::Caller;
 use super::super::history::{History, Rate};
 use super::super::link::Link;
+use super::super::listen::activity::Activity;
 use super::super::snapshot::Snapshot;
+use super::super::viewers::VIEWERS_MAX;
 use super::functions::{self, Function, is_listed};
 use super::params::Params;
 use super::server::{self, Numbered};
 use crate::shard::operator::FunctionRow;
 
-/// Most viewers.
-const VIEWERS_MAX: usize = 1000;
 /// From one event to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A comment is sent after so long without an event.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Most functions of an event; of more the viewers fetch those that they show.
 const CHANGED_MAX: usize = 100;
-/// Events that are kept for viewers that are late.
-const KEPT_EVENTS: usize = 4;
-
-/// The viewers, and the events on their way to them.
-#[derive(Debug)]
-pub(in crate::ops) struct Events {
-    sender: broadcast::Sender<Bytes>,
-    state: Mutex<Viewers>,
-}
-
-#[derive(Debug, Default)]
-struct Viewers {
-    count: usize,
-    /// Whether the task runs.
-    is_running: bool,
-}
-
-/// One viewer; it is forgotten when this is dropped.
-#[derive(Debug)]
-struct Viewer(Arc<App>);
-
-impl Default for Events {
-    fn default() -> Self {
-        Self { sender: broadcast::Sender::new(KEPT_EVENTS), state: Mutex::default() }
-    }
-}
-
-impl Events {
-    fn lock(&self) -> MutexGuard<'_, Viewers> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A new viewer; starts the task for the first one.
-    fn enter(app: &Arc<App>, link: Link) -> Result<Viewer, ApiError> {
-        let mut state = app.events().lock();
-        if state.count >= VIEWERS_MAX {
-            let message = format!("{VIEWERS_MAX} viewers have events already");
-            let remedy = "close other pages, or ask for the lists from time to time";
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ApiError::new(status, "TOO_MANY_VIEWERS", message, remedy).retry_after(30));
-        }
-        state.count += 1;
-        if !state.is_running {
-            state.is_running = true;
-            tokio::spawn(run(Arc::clone(app), link));
-        }
-        Ok(Viewer(Arc::clone(app)))
-    }
-
-    /// Whether the task may end: there is no viewer.
-    fn ends(&self) -> bool {
-        let mut state = self.lock();
-        state.is_running = state.count > 0;
-        !state.is_running
-    }
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        self.0.events().lock().count -= 1;
-    }
-}
 
 /// `GET /api/v1/events`.
 pub(super) async fn stream(
     State(app): State<Arc<App>>,
     caller: Caller,
+    activity: Option<Extension<Arc<Activity>>>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     caller.may_observe_all()?;
     Params::of(&uri, &[])?;
     let link = app.link()?;
-    let receiver = app.events().sender.subscribe();
-    let viewer = Events::enter(&app, link)?;
+    let (viewer, is_first) = app.viewers().enter().ok_or_else(|| {
+        let message = format!("{VIEWERS_MAX} viewers have events already");
+        let remedy = "close other pages, or ask for the lists from time to time";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        ApiError::new(status, "TOO_MANY_VIEWERS", message, remedy).retry_after(30)
+    })?;
+    // From now on its connection waits, and is none of those at work.
+    if let Some(Extension(activity)) = activity {
+        activity.wait();
+    }
+    if is_first {
+        tokio::spawn(run(Arc::clone(&app), link));
+    }
     let start = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"retry: 2000\n\n"))]);
-    let events = stream::unfold((viewer, receiver), |(viewer, mut receiver)| async move {
-        let event = next(&mut receiver).await?;
-        Some((Ok(event), (viewer, receiver)))
+    let events = stream::unfold(viewer, |mut viewer| async move {
+        let event = viewer.next().await?;
+        Some((Ok(event), viewer))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(start.chain(events))).into_response())
-}
-
-/// What a viewer gets next: an event, or a comment after some time without; nothing more once it
-/// missed an event or the server ends.
-async fn next(receiver: &mut broadcast::Receiver<Bytes>) -> Option<Bytes> {
-    match timeout(KEEP_ALIVE, receiver.recv()).await {
-        Ok(event) => event.ok(),
-        Err(_) => Some(Bytes::from_static(b": \n\n")),
-    }
 }
 
 /// Makes events until there is no viewer, or the server ends.
@@ -138,7 +76,7 @@ async fn run(app: Arc<App>, link: Link) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut earlier = None;
-    while !app.events().ends() {
+    while !app.viewers().end_if_none() {
         ticks.tick().await;
         let Ok(snapshot) = app.snapshots().get(&link).await else { break };
         let numbered = server::numbered(&app, &link, &snapshot);
@@ -148,11 +86,10 @@ async fn run(app: Arc<App>, link: Link) {
         });
         earlier = Some(told);
         if let Some(event) = event {
-            // Without receivers none misses it.
-            drop(app.events().sender.send(event));
+            app.viewers().send(event);
         }
     }
-    app.events().lock().is_running = false;
+    app.viewers().end();
 }
 
 /// What an event was made of.
@@ -265,23 +202,6 @@ mod tests {
         assert_eq!(names(&many(1), &many(0)), None);
         let hundred = |running| told((0..100).map(|name| (name, running)));
         assert_eq!(names(&hundred(1), &hundred(0)).unwrap().len(), 100);
-    }
-
-    #[test]
-    fn a_viewer_that_misses_events_is_dropped() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.unwrap().block_on(async {
-            let events = Events::default();
-            let mut receiver = events.sender.subscribe();
-            for event in ["a", "b", "c", "d"] {
-                events.sender.send(event.into()).unwrap();
-            }
-            assert_eq!(next(&mut receiver).await.unwrap(), "a");
-            for event in ["e", "f"] {
-                events.sender.send(event.into()).unwrap();
-            }
-            assert_eq!(next(&mut receiver).await, None);
-        });
     }
 
     #[test]

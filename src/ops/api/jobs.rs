@@ -238,7 +238,7 @@ pub(super) async fn list(
         read_place(bytes)
             .filter(|(core, _)| *core < cores.count && only.is_none_or(|it| it == *core))
     })?;
-    let place = after.unwrap_or((only.unwrap_or(0), start));
+    let place = after.unwrap_or_else(|| (only.unwrap_or(0), start));
     let (rows, next) = collect(&link, &filter, place, only.is_some(), limit).await?;
     let total = total(&app, &filter, &link).await?;
     let now_s = now_s();

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::guard::Caller;
-use super::super::history::{Counts, Rate};
+use super::super::history::{Counts, Rate, percentile};
 use super::super::link::Link;
 use super::super::snapshot::Snapshot;
 use super::functions::ByPriority;
@@ -24,6 +24,7 @@ use super::params::Params;
 use crate::engine::numbers::{Gauges, Numbers};
 use crate::protocol::access::{Right, Scope};
 use crate::shard::operator::{ConnectionKinds, FunctionRow};
+use crate::store::health::{COMMIT_BOUNDS_US, StoreHealth};
 
 #[derive(Debug, Serialize)]
 struct Core {
@@ -54,6 +55,11 @@ struct Connections {
 #[derive(Debug, Serialize)]
 struct Store {
     kind: &'static str,
+    up: bool,
+    pending_operations: u64,
+    oldest_pending_seconds: f64,
+    /// Null before the first commit.
+    commit_p99_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -152,7 +158,8 @@ pub(super) async fn one(
 /// The numbers of a snapshot.
 pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered {
     let cores = link.cores();
-    let (mut jobs, mut functions) = (vec![0; cores.count], vec![0; cores.count]);
+    // By core: jobs and functions.
+    let mut owned = vec![(0, 0); cores.count];
     let mut gauges = Sums::default();
     let mut counts = Counted::default();
     for row in &snapshot.functions {
@@ -160,10 +167,10 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
         let core = cores.owner_of(name);
         gauges.add(&row.gauges);
         counts.add(row.numbers.as_deref());
-        let all = Sums::of(&row.gauges).all();
-        jobs.iter_mut().nth(core).into_iter().for_each(|jobs| *jobs += all);
-        let exists = u64::from(row.exists);
-        functions.iter_mut().nth(core).into_iter().for_each(|functions| *functions += exists);
+        if let Some((jobs, functions)) = owned.get_mut(core) {
+            *jobs += Sums::of(&row.gauges).all();
+            *functions += u64::from(row.exists);
+        }
     }
     counts.add(snapshot.other.numbers.as_deref());
     let kinds = snapshot.cores.iter().map(|core| core.connections);
@@ -173,16 +180,17 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
     let used: i64 = memory.iter().map(|memory| memory.used).sum();
     let settings = app.settings();
     Numbered {
-        cores: (0..cores.count)
-            .map(|core| {
+        cores: (0..)
+            .zip(owned)
+            .map(|(core, (jobs, functions))| {
                 let busy_s = link.core_times(core).1.unwrap_or_default();
                 let kinds = kinds.get(core).copied().unwrap_or_default();
                 Core {
                     core,
                     busy: app.with_history(|it| it.busy_share(core, snapshot.at, busy_s)),
                     connections: kinds.plain + kinds.tls + kinds.unix,
-                    jobs: jobs.get(core).copied().unwrap_or_default(),
-                    functions: functions.get(core).copied().unwrap_or_default(),
+                    jobs,
+                    functions,
                 }
             })
             .collect(),
@@ -199,7 +207,7 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             unix: sum(|kinds| kinds.unix),
             http: app.connections().count(),
         },
-        store: settings.store.map(|kind| Store { kind }),
+        store: settings.store.zip(settings.store_health.as_ref()).map(|(kind, it)| store(kind, it)),
         jobs: Jobs {
             queued: gauges.queued.into(),
             delayed: gauges.delayed,
@@ -213,6 +221,18 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             refused: counts.refused,
         },
         rate: app.with_history(|history| history.rate_of_all(snapshot.at, counts.jobs)),
+    }
+}
+
+fn store(kind: &'static str, health: &StoreHealth) -> Store {
+    let numbers = health.snapshot();
+    let bounds_ms = COMMIT_BOUNDS_US.map(|us| us as f64 / 1000.0);
+    Store {
+        kind,
+        up: numbers.up,
+        pending_operations: numbers.pending,
+        oldest_pending_seconds: numbers.oldest_pending_ms.unwrap_or(0) as f64 / 1000.0,
+        commit_p99_seconds: percentile(&numbers.commits, &bounds_ms, 0.99),
     }
 }
 

@@ -7,7 +7,8 @@ use super::*;
 use crate::engine::job::State;
 use crate::protocol::access::{AccessList, Permissions};
 use crate::shard::operator::{
-    CancelOutcome, FunctionsAt, JobFilter, JobsAt, OperatorReply, OperatorRequest, Purged,
+    CancelOutcome, ConnectionFilter, FunctionsAt, JobFilter, JobsAt, OperatorReply,
+    OperatorRequest, Purged,
 };
 use crate::shard::remote::message::{ConnKey, HomeConnId, Message};
 use crate::wire::Header;
@@ -175,4 +176,38 @@ fn functions_are_listed_once_each_over_several_parts() {
     names.sort_unstable();
     names.dedup();
     assert_eq!((listed, names.len()), (count, count));
+}
+
+#[test]
+fn connections_are_told_by_function_and_with_what_they_run_of_each_core() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let client = cluster.connect(0);
+    let worker = cluster.worker(0, &[function(0), function(1)]);
+    for function in [0, 1].map(function) {
+        cluster.packet(client, Command::SubmitJobBg, &[function.as_bytes(), b""], b"x");
+        cluster.packet(worker, Command::GrabJob, &[], b"");
+        cluster.settle();
+    }
+    let mut ask = |filter: ConnectionFilter| {
+        let request = OperatorRequest::Connections { filter, from: HomeConnId::FIRST };
+        let OperatorReply::Connections(rows, None) = cluster.ask(0, request) else { panic!() };
+        rows
+    };
+    assert_eq!(ask(ConnectionFilter::default()).len(), 2);
+    let of =
+        |name: &str| ConnectionFilter { function: Some(name.as_bytes().into()), workers: false };
+    assert_eq!(ask(of(&function(2))).len(), 0);
+    assert_eq!(ask(of(&function(1))).len(), 1, "another core owns it");
+    let rows = ask(ConnectionFilter { workers: true, function: None });
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(row.function_count, 2);
+    let key = row.key;
+    let mut running = |core, key| {
+        let request = OperatorRequest::Running { home: 0, conns: vec![key] };
+        let OperatorReply::Running(rows) = cluster.ask(core, request) else { panic!() };
+        rows.len()
+    };
+    assert_eq!([0, 1, 2].map(|core| running(core, key)), [1, 1, 0]);
+    let earlier = ConnKey { generation: key.generation.wrapping_sub(1), ..key };
+    assert_eq!([0, 1].map(|core| running(core, earlier)), [0, 0], "not another's jobs");
 }

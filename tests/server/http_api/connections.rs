@@ -59,7 +59,7 @@ fn workers_are_listed_with_what_they_run(contender: Contender) {
         ("function=nothing", &[]),
         ("filter=w1", &["w1"]),
         ("filter=127.0.0.1&function=c", &["w1", "w2"]),
-        ("filter=nobody", &[]),
+        ("filter=nothing", &[]),
     ] {
         let list = api.json(&format!("/api/v1/workers?{query}"));
         let mut found = ids(list["workers"].as_array().expect("rows"));

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Api, grab, submit};
 use crate::harness::{Contender, each_ringgear, wait_until};
 
-each_ringgear!(the_server_tells_what_it_is_and_has);
+each_ringgear!(the_server_tells_what_it_is_and_has, what_ended_is_counted);
 
 fn the_server_tells_what_it_is_and_has(contender: Contender) {
     let api = Api::start(contender);
@@ -53,4 +53,41 @@ fn the_server_tells_what_it_is_and_has(contender: Contender) {
     }
     let started = server["start_time_seconds"].as_f64().expect("a moment");
     assert_eq!(api.json("/api/v1/server")["start_time_seconds"], started);
+}
+
+fn what_ended_is_counted(contender: Contender) {
+    let api = Api::start(contender);
+    let (mut client, mut worker) = (api.connect(), api.connect());
+    worker.packet("CAN_DO", &[b"f"]);
+    for end in ["WORK_COMPLETE", "WORK_COMPLETE", "WORK_FAIL"] {
+        submit(&mut client, b"f", b"x");
+        let handle = grab(&mut worker);
+        match end {
+            "WORK_FAIL" => worker.packet(end, &[handle.as_bytes()]),
+            _ => worker.packet(end, &[handle.as_bytes(), b""]),
+        }
+    }
+    let server = wait_until("the numbers", || {
+        let server = api.json("/api/v1/server");
+        (server["totals"]["failed"] == 1).then_some(server)
+    });
+    assert_eq!(
+        server["totals"],
+        json!({"submitted": 3, "completed": 2, "failed": 1, "refused": 0})
+    );
+    let row = api.json("/api/v1/functions/f");
+    assert_eq!(row["jobs_submitted_total"], json!({"foreground": 0, "background": 3}));
+    assert_eq!(row["jobs_completed_total"], 2);
+    assert_eq!(
+        (&row["jobs_failed_total"]["fail"], &row["jobs_failed_total"]["expired"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!((&row["wait"]["count"], &row["run"]["count"]), (&json!(3), &json!(3)), "{row}");
+    assert!(row["rate"]["completed"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
+    // An interval of the history takes 5 s.
+    let row = wait_until("an interval", || {
+        let row = api.json("/api/v1/functions/f");
+        row["history"].as_array().is_some_and(|it| !it.is_empty()).then_some(row)
+    });
+    assert_eq!(row["history"][0], 3, "{row}");
 }
