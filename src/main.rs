@@ -183,6 +183,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     listeners.take_over(passed, options.ssl)?;
     let http_listeners = open_http(options, &listeners, for_http)?;
+    let http_sockets = Sockets { cores: 1, ..sockets(options) };
+    let dialect_port = options.http_port();
+    let dialect = Listeners::open(&options.dialect_specs(), dialect_port, &http_sockets)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -191,7 +194,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
     let tokens = options.read_tokens(read_file)?;
     let log = Log::start(log_settings(options))?;
-    let listeners = (listeners, http_listeners);
+    let listeners = (listeners, http_listeners, dialect);
     serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
         |error| {
             // `main` prints it to standard error in any case.
@@ -207,7 +210,7 @@ fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
     background: Option<Background>,
-    (listeners, http_listeners): (Listeners, Listeners),
+    (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     (files, tokens): (Reloaded, Option<Arc<Tokens>>),
 ) -> Result<(), Box<dyn Error>> {
@@ -216,7 +219,7 @@ fn serve_logged(
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
-    let http_max = if options.serves_http() { http_connections_max(descriptors) } else { 0 };
+    let http_max = if options.has_http() { http_connections_max(descriptors) } else { 0 };
     let left = descriptors.saturating_sub(http_max as u64);
     let host = host_info(descriptors, io::connection_limits(Driver::Epoll, left, 1))?;
     options.settings(&host)?;
@@ -254,7 +257,8 @@ fn serve_logged(
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
         ..http_settings(options, &settings, event_loop.driver())?
     };
-    let http = options.serves_http().then(|| Http::start(http_listeners, http)).transpose()?;
+    let http =
+        options.has_http().then(|| Http::start(http_listeners, dialect, http)).transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -333,6 +337,7 @@ fn http_settings(
         hosts: options.http_host.clone(),
         ready_without_store: options.ready_without_store,
         body_bytes_max: settings.body_bytes_max,
+        outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
         options: Vec::new(),
         listeners: Arc::clone(&settings.listeners),

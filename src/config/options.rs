@@ -432,10 +432,15 @@ pub struct Options {
         value_parser = number::<u32>(1, u32::MAX.into()))]
     pub hashtable_buckets: Option<u32>,
 
-    /// Another protocol beside Gearman's. gearmand knows "http"; this build knows none
+    /// Another protocol beside Gearman's: http is gearmand's HTTP, for its clients. --http can more
     #[arg(short = 'r', long, value_name = "NAME", help_heading = COMPATIBILITY,
         hide_short_help = true)]
     pub protocol: Option<String>,
+
+    /// Port for -r http, on the addresses of --listen without TLS. 8080 unless given
+    #[arg(long, value_name = "PORT", help_heading = COMPATIBILITY, hide_short_help = true,
+        value_parser = values::port)]
+    pub http_port: Option<String>,
 
     /// Seed of the hash tables, for tests. Random unless given
     #[arg(long, hide = true)]
@@ -472,7 +477,6 @@ pub(super) struct Ignored {
     pub(super) reason: &'static str,
 }
 
-const NO_HTTP: &str = "this build doesn't speak HTTP";
 const NO_MYSQL: &str = "this build has no MySQL queue, and keeps background jobs with --store";
 const NO_REDIS: &str = "this build has no Redis queue, and keeps background jobs with --store";
 const NO_MEMCACHED: &str =
@@ -491,7 +495,6 @@ const fn flag(name: &'static str, reason: &'static str) -> Ignored {
 
 /// All of them.
 const IGNORED: &[Ignored] = &[
-    value("http-port", NO_HTTP),
     value("mysql-host", NO_MYSQL),
     value("mysql-port", NO_MYSQL),
     value("mysql-user", NO_MYSQL),
@@ -545,6 +548,35 @@ impl Options {
         specs
     }
 
+    /// Whether HTTP is spoken, be it gearmand's.
+    #[must_use]
+    pub fn has_http(&self) -> bool {
+        self.serves_http() || self.protocol.is_some()
+    }
+
+    /// The port for `-r http`.
+    #[must_use]
+    pub fn http_port(&self) -> &str {
+        self.http_port.as_deref().unwrap_or("8080")
+    }
+
+    /// Where gearmand's HTTP is spoken with `-r http`: on each host once, on a port of its own.
+    #[must_use]
+    pub fn dialect_specs(&self) -> Vec<ListenSpec> {
+        let mut specs: Vec<ListenSpec> = Vec::new();
+        let all = if self.protocol.is_some() { self.listen_specs() } else { Vec::new() };
+        for mut spec in all {
+            if let Endpoint::Host { port, .. } = &mut spec.endpoint {
+                *port = None;
+            }
+            let is_there = specs.iter().any(|it| it.endpoint == spec.endpoint);
+            if spec.endpoint.has_port() && !spec.speaks_tls && !is_there {
+                specs.push(spec);
+            }
+        }
+        specs
+    }
+
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
@@ -557,7 +589,7 @@ impl Options {
         Self { is_http_passed, ..self.clone() }
     }
 
-    /// Whether there is HTTP.
+    /// Whether there is HTTP beside gearmand's.
     #[must_use]
     pub fn serves_http(&self) -> bool {
         self.is_http_passed || !self.http.is_empty()

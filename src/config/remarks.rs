@@ -31,6 +31,8 @@ impl Options {
         idle(has_buckets, "hashtable-buckets", "hash tables grow by themselves");
         idle(self.round_robin, "round-robin", "a worker's functions always take turns");
         idle(self.keepalive, "keepalive", "silent peers are always probed");
+        let has_port = self.http_port.is_some() && self.protocol.is_none();
+        idle(has_port, "http-port", "it takes -r http");
         self.store_remarks(&mut idle);
         let is_plain = !self.speaks_tls();
         for (is_given, name) in [

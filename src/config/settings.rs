@@ -47,6 +47,8 @@ const QUEUE_TYPES: [&str; 8] = [
     "redis",
     "libtokyocabinet",
 ];
+/// The `--protocol` that there is.
+const DIALECT: &str = "http";
 /// Default of `--memory-max` in percent of the host's memory.
 const MEMORY_PERCENT: u64 = 75;
 
@@ -74,7 +76,7 @@ pub enum SettingsError {
     )]
     TokensWithoutList,
     #[error(
-        "--http needs a thread of its own, so that --threads can be at most {}: give fewer",
+        "HTTP needs a thread of its own, so that --threads can be at most {}: give fewer",
         CORES_MAX - 1
     )]
     NoThreadForHttp,
@@ -82,8 +84,13 @@ pub enum SettingsError {
     SharedListener(String),
     #[error("{}", HttpError::Insecure(.0.clone()))]
     Insecure(String),
-    #[error("this build doesn't speak \"{0}\": leave --protocol out")]
+    #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
     Protocol(String),
+    #[error(
+        "-r http needs a --listen with a host and without TLS: add one, or take --http \
+         tls:HOST:PORT"
+    )]
+    NoPlainListener,
     #[error(
         "there is no --queue-type \"{0}\" here: take --store sqlite:PATH or --store postgres://… \
          for background jobs that must survive a restart, or leave it out{1}"
@@ -151,7 +158,7 @@ impl Options {
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Settings {
-            has_http: self.serves_http(),
+            has_http: self.has_http(),
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
@@ -196,8 +203,13 @@ impl Options {
         }
         self.check_tls()?;
         self.check_http()?;
-        if let Some(protocol) = &self.protocol {
-            return Err(SettingsError::Protocol(protocol.clone()));
+        match self.protocol.as_deref() {
+            None => {}
+            Some(DIALECT) if self.dialect_specs().is_empty() => {
+                return Err(SettingsError::NoPlainListener);
+            }
+            Some(DIALECT) => {}
+            Some(protocol) => return Err(SettingsError::Protocol(protocol.to_owned())),
         }
         self.store_choice()?;
         Ok(())
@@ -205,7 +217,7 @@ impl Options {
 
     /// Refuses options about HTTP that contradict each other or those about listening.
     fn check_http(&self) -> Result<(), SettingsError> {
-        if !self.serves_http() {
+        if !self.has_http() {
             return Ok(());
         }
         if self.http_token_file.is_some() && self.access_file.is_none() {

@@ -4,8 +4,8 @@ use super::settings::NUMBERS_START_MS;
 use super::*;
 use crate::engine::Wakeup;
 use crate::engine::function::Durability;
-use crate::io::ConnectionLimits;
 use crate::io::log::Verbosity;
+use crate::io::{ConnectionLimits, Endpoint};
 use crate::store::open::StoreChoice;
 
 fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {
@@ -38,7 +38,8 @@ fn every_option_of_gearmand_is_accepted() {
     let options = parse_words(words, "").unwrap();
     assert_eq!((options.backlog, options.job_retries, options.threads), (64, 3, 4));
     assert_eq!(options.verbosity(), Verbosity::Info);
-    assert!(options.check().is_err(), "HTTP is refused, not ignored");
+    assert_eq!((options.http_port(), options.dialect_specs().len()), ("8080", 0));
+    assert!(options.check().is_err(), "gearmand's HTTP has no TLS");
 }
 
 #[test]
@@ -275,9 +276,24 @@ fn settings_come_from_options_and_host() {
 }
 
 #[test]
+fn http_of_gearmand_is_on_the_hosts_of_plain_listeners() {
+    let of = |words: &str| -> Vec<Endpoint> {
+        let options = parse_words(words, "").unwrap();
+        options.dialect_specs().into_iter().map(|spec| spec.endpoint).collect()
+    };
+    let host = |host: &str| Endpoint::Host { host: host.to_owned(), port: None };
+    assert_eq!(of(""), []);
+    assert_eq!(of("-r http"), [Endpoint::Loopback]);
+    let words = "-r http --listen a:1 --listen a:2 --listen b --listen tls:c:3 --listen unix:/g";
+    assert_eq!(of(words), [host("a"), host("b")]);
+}
+
+#[test]
 fn what_this_build_lacks_is_refused() {
     for words in [
-        "-r http",
+        "-r spdy",
+        "-r http --ssl",
+        "-r http --listen unix:/g.sock",
         "--ssl --ssl-client-certificates required",
         "--ssl --ssl-crl-file f",
         "-q libsqlite3",

@@ -72,6 +72,12 @@ impl HttpLink {
         self.publish();
     }
 
+    /// Memory that all cores have taken, with what is counted here, in bytes.
+    #[must_use]
+    pub fn taken_bytes(&self) -> usize {
+        0_usize.saturating_add_signed(self.bytes + self.gauges.elsewhere().bytes)
+    }
+
     /// Passes messages that came to `take`. Returns whether there were any.
     pub fn receive(&mut self, mut take: impl FnMut(Core, Message)) -> bool {
         let Self { mailbox, bytes, .. } = self;

@@ -16,7 +16,7 @@ use super::Phase;
 use super::complaints::Complaints;
 use super::error::ApiError;
 use super::guard::permit::PERMITS;
-use super::link::Link;
+use super::link::{Limits, Link};
 use super::listen::activity::Connections;
 use super::snapshot::Snapshots;
 use super::tokens::Tokens;
@@ -28,6 +28,9 @@ use crate::shard::Listener;
 use crate::shard::denials::Refused;
 use crate::store::health::StoreHealth;
 use crate::wire::tls::{TlsFault, TlsServer};
+
+/// Most requests that wait for a job's result.
+pub(super) const WAITING_MAX: usize = 10_000;
 
 /// What the HTTP thread is started with.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,8 @@ pub struct HttpSettings {
     pub ready_without_store: bool,
     /// Largest body of a job.
     pub body_bytes_max: usize,
+    /// Most that a client may leave unread of what its job sends, in bytes.
+    pub outbox_bytes_max: usize,
     /// Most memory for jobs and for what is on its way.
     pub memory_bytes_max: usize,
     /// Options that differ from their defaults.
@@ -86,6 +91,8 @@ pub(super) struct App {
     permits: Arc<Semaphore>,
     complaints: Mutex<Complaints>,
     snapshots: Snapshots,
+    /// Requests that may still begin to wait for a job's result.
+    waiting: Arc<Semaphore>,
 }
 
 /// TLS, as a connection of HTTP needs it.
@@ -124,6 +131,7 @@ impl App {
             permits: Arc::new(Semaphore::new(PERMITS)),
             complaints: Mutex::default(),
             snapshots: Snapshots::default(),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             settings,
         }
     }
@@ -158,7 +166,11 @@ impl App {
     /// The cores are there.
     pub(super) fn attach(&self, link: HttpLink) {
         self.set_phase(Phase::Serving);
-        self.link.send_replace(Some(Link::new(link)));
+        let limits = Limits {
+            memory_bytes_max: self.settings.memory_bytes_max,
+            unread_bytes_max: self.settings.outbox_bytes_max,
+        };
+        self.link.send_replace(Some(Link::new(link, limits)));
     }
 
     /// Waits until the cores are there.
@@ -272,6 +284,11 @@ impl App {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: ms(self.started.elapsed()), unix_ms: ms(since_epoch) }
+    }
+
+    /// Requests that may still begin to wait for a job's result.
+    pub(super) fn waiting(&self) -> &Arc<Semaphore> {
+        &self.waiting
     }
 
     pub(super) fn snapshots(&self) -> &Snapshots {

@@ -40,6 +40,11 @@ impl ApiError {
         self
     }
 
+    /// The code.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// With the seconds after which another try may go better.
     pub(super) fn retry_after(self, seconds: u32) -> Self {
         self.with_header(RETRY_AFTER, seconds.into())

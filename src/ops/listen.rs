@@ -34,6 +34,8 @@ use tracing::{info, warn};
 use self::activity::{Activity, HEAD_TIMEOUT};
 use self::stream::{AnswerBody, TimedBody, Watched};
 use super::app::App;
+use super::dialect;
+use super::link::Link;
 use super::router::router;
 use crate::io::process::user_name;
 use crate::io::{Acceptable, ListenError, Listeners, peer_of};
@@ -83,23 +85,36 @@ pub(super) struct Origin {
 }
 
 /// Serves until the server ends.
-pub(super) async fn serve(listeners: Listeners, app: Arc<App>, stopping: watch::Sender<bool>) {
+pub(super) async fn serve(
+    listeners: Listeners,
+    dialect: Listeners,
+    app: Arc<App>,
+    stopping: watch::Sender<bool>,
+) {
     let mut stop = stopping.subscribe();
-    for place in listeners.places() {
-        info!("HTTP on {place}");
-    }
-    let described = listeners.describe();
-    let router = router(Arc::clone(&app));
     // The files are removed when the thread ends.
-    let (sockets, _files) = listeners.into_sockets();
-    for socket in sockets.into_iter().flatten() {
-        let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
-        let (app, router) = (Arc::clone(&app), router.clone());
-        tokio::spawn(accept(socket.socket, listener, (app, router), stop.clone()));
+    let mut files = Vec::new();
+    for (listeners, name, router) in [
+        (listeners, "HTTP", router(Arc::clone(&app))),
+        (dialect, "gearmand's HTTP", dialect::router(Arc::clone(&app))),
+    ] {
+        for place in listeners.places() {
+            info!("{name} on {place}");
+        }
+        let described = listeners.describe();
+        let (sockets, more) = listeners.into_sockets();
+        files.push(more);
+        for socket in sockets.into_iter().flatten() {
+            let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
+            let (app, router) = (Arc::clone(&app), router.clone());
+            tokio::spawn(accept(socket.socket, listener, (app, router), stop.clone()));
+        }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
+    // What waits for jobs has its answer.
+    app.link().iter().for_each(Link::end);
     // Connections hold a receiver each.
     drop(stop);
     drop(timeout(ENDING_TIMEOUT, stopping.closed()).await);
@@ -274,7 +289,7 @@ impl Connected {
         let mut builder = http1::Builder::new();
         // `activity` has the time-outs: hyper's ends connections that are idle, too.
         builder.timer(TokioTimer::new()).header_read_timeout(None);
-        builder.max_buf_size(HEAD_BYTES_MAX);
+        builder.max_buf_size(HEAD_BYTES_MAX).title_case_headers(true);
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let connection = builder.serve_connection(stream, service);
         tokio::pin!(connection);

@@ -1,15 +1,16 @@
 //! HTTP: metrics, health, an interface for operators and for jobs, and the page, on a thread of its
 //! own beside the cores.
 //!
-//! `listen` takes connections in and `router` has the endpoints; `guard` decides which requests are
-//! handled and in whose name; `link` talks to the cores, by messages, as if it were one more core;
-//! `snapshot` has the numbers of all of them. Nothing here waits for a core while it holds a lock,
-//! and no core ever waits for this thread.
+//! `listen` takes connections in and `router` has the endpoints, `dialect` gearmand's; `guard`
+//! decides which requests are handled and in whose name; `link` talks to the cores, by messages, as
+//! if it were one more core; `snapshot` has the numbers of all of them. Nothing here waits for a
+//! core while it holds a lock, and no core ever waits for this thread.
 //!
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
 mod app;
 mod complaints;
+mod dialect;
 mod error;
 mod guard;
 mod health;
@@ -18,6 +19,7 @@ mod listen;
 mod page;
 mod router;
 mod snapshot;
+mod submit;
 mod tokens;
 
 use std::sync::Arc;
@@ -61,13 +63,19 @@ pub enum Phase {
 }
 
 impl Http {
-    /// Starts the thread; the cores needn't be there yet.
+    /// Starts the thread; the cores needn't be there yet. `dialect`: where gearmand's dialect is
+    /// spoken.
     ///
     /// # Errors
     /// `HttpError` if another process listens there by now, or the kernel refuses the thread.
-    pub fn start(listeners: Listeners, settings: HttpSettings) -> Result<Self, HttpError> {
+    pub fn start(
+        listeners: Listeners,
+        dialect: Listeners,
+        settings: HttpSettings,
+    ) -> Result<Self, HttpError> {
         listeners.listen()?;
         listeners.find_lost_hosts(settings.host_timeout, false).map_err(HttpError::Thread)?;
+        dialect.listen()?;
         let app = Arc::new(App::new(settings));
         let stop = watch::Sender::new(false);
         let stopping = stop.clone();
@@ -76,7 +84,7 @@ impl Http {
         let served = Arc::clone(&app);
         let thread = std::thread::Builder::new().name("http".to_owned());
         let thread = thread
-            .spawn(move || runtime.block_on(listen::serve(listeners, served, stopping)))
+            .spawn(move || runtime.block_on(listen::serve(listeners, dialect, served, stopping)))
             .map_err(HttpError::Thread)?;
         Ok(Self { app, stop, thread: Some(thread) })
     }

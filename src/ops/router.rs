@@ -8,12 +8,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use super::app::App;
 use super::error::ApiError;
 use super::guard::checks;
-use super::{health, page};
+use super::{health, page, submit};
 
 /// Largest body of a request, but for the payload of a job.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -25,6 +25,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(page::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/api/v1/functions/{function}/jobs", post(submit::post))
         .finish()
 }
 

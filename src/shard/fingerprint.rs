@@ -252,6 +252,7 @@ impl Message {
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
+            | Self::Joined(key)
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(key),
             Self::Gone(_)

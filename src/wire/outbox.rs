@@ -107,6 +107,17 @@ impl PacketBatch {
         chunks.sum::<usize>() + self.tail.len()
     }
 
+    /// All bytes, one packet behind another.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        if self.chunks.is_empty() {
+            return self.tail;
+        }
+        self.close_tail();
+        let chunks: Vec<&[u8]> = self.chunks.iter().map(AsRef::as_ref).collect();
+        chunks.concat()
+    }
+
     fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
     }

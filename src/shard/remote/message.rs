@@ -161,6 +161,8 @@ pub enum Message {
         /// The replies; may be none.
         packets: PacketBatch,
     },
+    /// To the HTTP thread: a submission joins an equal job. Precedes its `Reply`.
+    Joined(ConnKey),
     /// To the home: packets that no request waits for.
     Push {
         /// The connection.
@@ -248,6 +250,7 @@ impl Message {
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
+            | Self::Joined(key)
             | Self::MigrationAccepted(key)
             | Self::Rows { key, .. } => Some(*key),
             _ => None,
@@ -291,6 +294,7 @@ impl Message {
                 | Self::MigrationCancelled(_)
                 | Self::Offloaded { .. }
                 | Self::MigrationAccepted(_)
+                | Self::Joined(_)
                 | Self::Gone(_)
                 | Self::List { .. }
                 | Self::Empty { .. }

@@ -158,13 +158,16 @@ impl Shard {
             let reply = |slot| Message::Reply { key, slot, packets };
             return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
         }
-        let late = self.engine.counters.late;
+        let (late, joined) = (self.engine.counters.late, self.engine.counters.joined);
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
+        if self.engine.counters.joined > joined && from == self.settings.cores.http() {
+            self.outgoing.send(from, Message::Joined(key));
+        }
         if let Some(slot) = slot
             && !waits
         {
