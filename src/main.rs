@@ -249,13 +249,14 @@ fn serve_logged(
              --file-descriptors"
         );
     }
+    let places = listeners.places();
     let store_health = Arc::<StoreHealth>::default();
     let http = HttpSettings {
         tokens,
         connections_max: http_max,
         is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
-        ..http_settings(options, &settings, event_loop.driver())?
+        ..http_settings(options, &settings, &places, event_loop.driver())?
     };
     let http =
         options.has_http().then(|| Http::start(http_listeners, dialect, http)).transpose()?;
@@ -283,7 +284,6 @@ fn serve_logged(
     // A server started by hand says that it is ready, and how to stop it.
     let is_watched =
         background.is_none() && options.log_file == "stderr" && std::io::stderr().is_terminal();
-    let places = listeners.places();
     let server = Server {
         settings,
         event_loop,
@@ -328,6 +328,7 @@ fn open_http(
 fn http_settings(
     options: &Options,
     settings: &Settings,
+    places: &[String],
     driver: Driver,
 ) -> Result<HttpSettings, Box<dyn Error>> {
     Ok(HttpSettings {
@@ -339,8 +340,10 @@ fn http_settings(
         body_bytes_max: settings.body_bytes_max,
         outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,
-        options: Vec::new(),
+        options: options.changed.clone(),
         listeners: Arc::clone(&settings.listeners),
+        places: places.to_vec(),
+        certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
         tls: settings.tls.clone(),
         handshake_timeout: Duration::from_millis(options.ssl_handshake_timeout),

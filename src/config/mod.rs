@@ -7,6 +7,7 @@
 //! Invariant: the command line overrides the file, the file the environment, and that the defaults.
 
 mod access;
+mod changed;
 mod file;
 mod listen;
 mod mistakes;
@@ -100,7 +101,8 @@ pub fn parse(
         return Err(access::check(words, &parsed, read_file));
     }
     let is_port_idle = has_port && parsed.listens_without_port();
-    Ok(Options { ignored: options::ignored(&matches), is_port_idle, ..parsed })
+    let (ignored, changed) = (options::ignored(&matches), changed::changed(&matches));
+    Ok(Options { ignored, changed, is_port_idle, ..parsed })
 }
 
 fn matches(words: &[OsString]) -> Result<ArgMatches, EarlyExit> {

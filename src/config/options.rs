@@ -460,6 +460,11 @@ pub struct Options {
     #[arg(skip)]
     pub(super) is_port_idle: bool,
 
+    /// Options that were given a value that isn't their default: names and values, without
+    /// passwords.
+    #[arg(skip)]
+    pub changed: Vec<(String, String)>,
+
     /// Options of gearmand that were given and have neither a field nor an effect.
     #[arg(skip)]
     pub(super) ignored: Vec<&'static Ignored>,
@@ -494,7 +499,7 @@ const fn flag(name: &'static str, reason: &'static str) -> Ignored {
 }
 
 /// All of them.
-const IGNORED: &[Ignored] = &[
+pub(super) const IGNORED: &[Ignored] = &[
     value("mysql-host", NO_MYSQL),
     value("mysql-port", NO_MYSQL),
     value("mysql-user", NO_MYSQL),

@@ -63,7 +63,9 @@ impl Options {
         self.ssl_key.as_deref().unwrap_or(KEY)
     }
 
-    fn certificate_file(&self) -> &str {
+    /// The file with the server's certificate.
+    #[must_use]
+    pub fn certificate_file(&self) -> &str {
         self.ssl_certificate.as_deref().unwrap_or(CERTIFICATE)
     }
 

@@ -208,6 +208,13 @@ impl Engine {
         self.named[entry].refused[why as usize] += 1;
     }
 
+    /// Submissions of a function that joined an equal job; of one that isn't counted by itself,
+    /// those of all such functions.
+    #[must_use]
+    pub fn joined(&self, function: &[u8]) -> u64 {
+        self.named[self.named.find(function).unwrap_or(EntryId::OTHER)].joined
+    }
+
     /// The sums of all functions' numbers.
     #[must_use]
     pub fn totals(&self) -> Numbers {

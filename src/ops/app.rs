@@ -5,7 +5,7 @@
 //! Invariant: nothing here is held across a wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::ServerConfig;
@@ -13,9 +13,11 @@ use tokio::sync::{Semaphore, watch};
 use tracing::error;
 
 use super::Phase;
+use super::api::events::Events;
 use super::complaints::Complaints;
 use super::error::ApiError;
 use super::guard::permit::PERMITS;
+use super::history::History;
 use super::link::{Limits, Link};
 use super::listen::activity::Connections;
 use super::snapshot::Snapshots;
@@ -55,6 +57,10 @@ pub struct HttpSettings {
     pub options: Vec<(String, String)>,
     /// The listeners for Gearman.
     pub listeners: Arc<[Listener]>,
+    /// Where they listen.
+    pub places: Vec<String>,
+    /// The file of the server's certificate.
+    pub certificate_file: String,
     /// The access list at the start; `None` allows everything to peers on this host, and looking to
     /// others.
     pub access_list: Option<Arc<AccessList>>,
@@ -79,6 +85,8 @@ pub struct HttpSettings {
 pub(super) struct App {
     settings: HttpSettings,
     started: Instant,
+    /// The same in seconds since 1970.
+    started_s: f64,
     phase: Mutex<Phase>,
     /// Once the cores are there.
     link: watch::Sender<Option<Link>>,
@@ -93,6 +101,10 @@ pub(super) struct App {
     snapshots: Snapshots,
     /// Requests that may still begin to wait for a job's result.
     waiting: Arc<Semaphore>,
+    history: Mutex<History>,
+    events: Events,
+    /// Where HTTP listens.
+    places: OnceLock<Vec<String>>,
 }
 
 /// TLS, as a connection of HTTP needs it.
@@ -117,10 +129,15 @@ impl Tls {
 
 impl App {
     pub(super) fn new(settings: HttpSettings) -> Self {
+        let started = Instant::now();
         let takes_all = settings.tokens.is_some();
         let tls = settings.tls.clone().and_then(|server| Tls::new(server, takes_all));
         Self {
-            started: Instant::now(),
+            started,
+            started_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
             phase: Mutex::new(Phase::Recovering),
             link: watch::Sender::new(None),
             access_list: RwLock::new(settings.access_list.clone()),
@@ -132,6 +149,9 @@ impl App {
             complaints: Mutex::default(),
             snapshots: Snapshots::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            history: Mutex::new(History::new(started.into())),
+            events: Events::default(),
+            places: OnceLock::new(),
             settings,
         }
     }
@@ -143,6 +163,11 @@ impl App {
     /// When it was started.
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The same in seconds since 1970.
+    pub(super) fn started_s(&self) -> f64 {
+        self.started_s
     }
 
     /// What the server is doing, by signals first.
@@ -293,5 +318,29 @@ impl App {
 
     pub(super) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// Looks at what changed lately, or adds to it.
+    pub(super) fn with_history<T>(&self, act: impl FnOnce(&mut History) -> T) -> T {
+        act(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Connections that speak HTTP.
+    pub(super) fn http_connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Where HTTP listens, in words; none before it does.
+    pub(super) fn places(&self) -> &[String] {
+        self.places.get().map_or(&[], |places| places)
+    }
+
+    pub(super) fn set_places(&self, places: Vec<String>) {
+        // Set by the start alone.
+        drop(self.places.set(places));
     }
 }

@@ -35,6 +35,7 @@ use self::activity::{Activity, HEAD_TIMEOUT};
 use self::stream::{AnswerBody, TimedBody, Watched};
 use super::app::App;
 use super::dialect;
+use super::history;
 use super::link::Link;
 use super::router::router;
 use crate::io::process::user_name;
@@ -92,6 +93,7 @@ pub(super) async fn serve(
     stopping: watch::Sender<bool>,
 ) {
     let mut stop = stopping.subscribe();
+    app.set_places(listeners.places());
     // The files are removed when the thread ends.
     let mut files = Vec::new();
     for (listeners, name, router) in [
@@ -111,6 +113,7 @@ pub(super) async fn serve(
         }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
+    tokio::spawn(history::follow(Arc::clone(&app)));
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
     // What waits for jobs has its answer.

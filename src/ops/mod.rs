@@ -8,12 +8,14 @@
 //!
 //! Invariant: a request costs each core at most one bounded reply a turn.
 
+mod api;
 mod app;
 mod complaints;
 mod dialect;
 mod error;
 mod guard;
 mod health;
+mod history;
 mod link;
 mod listen;
 mod page;

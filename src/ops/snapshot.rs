@@ -54,6 +54,29 @@ impl Snapshots {
         *latest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
+
+    /// Something was changed by a request: the next snapshot shows it.
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+}
+
+/// The functions that are named in metrics, and each core's sum of the others.
+///
+/// # Errors
+/// `Ending`: the cores have ended.
+pub(super) async fn named_functions(link: &Link) -> Result<Vec<FunctionRow>, Ending> {
+    let mut functions = Vec::new();
+    for core in 0..link.cores().count {
+        let mut next = Some(FunctionsAt::START);
+        while let Some(from @ FunctionsAt::Named(_)) = next {
+            let reply = link.ask(core, OperatorRequest::Functions(from)).await?;
+            let OperatorReply::Functions(rows, rest) = reply else { break };
+            functions.extend(rows.into_iter().filter(|row| row.numbers.is_some()));
+            next = rest;
+        }
+    }
+    Ok(functions)
 }
 
 async fn take(link: &Link) -> Result<Snapshot, Ending> {
@@ -95,4 +118,19 @@ fn sum(rows: Vec<FunctionRow>) -> FunctionRow {
         }
     }
     other
+}
+
+impl Snapshot {
+    /// Seconds from a moment, in milliseconds since 1970, to the snapshot.
+    pub(super) fn age_of(&self, unix_ms: u64) -> f64 {
+        (self.unix_s - unix_ms as f64 / 1000.0).max(0.0)
+    }
+
+    /// A snapshot of one core with these functions.
+    #[cfg(test)]
+    pub(super) fn of(functions: Vec<FunctionRow>) -> Self {
+        let other = sum(Vec::new());
+        let cores = vec![CoreNumbers::default()];
+        Self { at: Instant::now(), unix_s: 1.7e9, cores, functions, other }
+    }
 }

@@ -16,7 +16,7 @@ mod numbers;
 use std::sync::Arc;
 
 pub use self::changes::{CancelOutcome, Purged};
-pub use self::connections::{ConnectionRow, RunningRow, WorkerState};
+pub use self::connections::{ConnectionFilter, ConnectionRow, RunningRow, WorkerState};
 pub use self::functions::{FunctionRow, FunctionsAt};
 pub use self::jobs::{JobFilter, JobRow, JobWorker, JobsAt};
 pub use self::numbers::{ConnectionKinds, CoreNumbers};
@@ -39,13 +39,12 @@ pub enum OperatorRequest {
     Numbers,
     /// The next functions. `OperatorReply::Functions`.
     Functions(FunctionsAt),
-    /// The next connections that came in on it, or those of them that can run a function.
-    /// `OperatorReply::Connections`.
+    /// The next connections that came in on it. `OperatorReply::Connections`.
     Connections {
+        /// Which.
+        filter: ConnectionFilter,
         /// Where to go on; the first by default.
         from: HomeConnId,
-        /// Whether only those that can run a function.
-        workers: bool,
     },
     /// What some connections run of its functions. `OperatorReply::Running`.
     Running {
@@ -127,6 +126,9 @@ impl OperatorRequest {
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
+                Self::Connections { filter, .. } => {
+                    filter.function.as_ref().map_or(0, |name| name.len())
+                }
                 Self::Running { conns, .. } => size_of_val(&conns[..]),
                 Self::Jobs { filter, .. } | Self::Purge { filter, .. } => {
                     filter.function.as_ref().map_or(0, |name| name.len())
@@ -168,8 +170,8 @@ impl Shard {
                 let (rows, next) = self.function_rows(at);
                 OperatorReply::Functions(rows, next)
             }
-            OperatorRequest::Connections { from, workers } => {
-                let (rows, next) = self.connection_rows(from, workers);
+            OperatorRequest::Connections { filter, from } => {
+                let (rows, next) = self.connection_rows(from, &filter);
                 OperatorReply::Connections(rows, next)
             }
             OperatorRequest::Running { home, conns } => {

@@ -68,6 +68,25 @@ impl AddAssign for Stats {
     }
 }
 
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBytes {
+    /// Of jobs.
+    pub jobs: u64,
+    /// Of all that counts towards the limit; one core's may be negative.
+    pub used: i64,
+    /// What waits to leave for peers.
+    pub outboxes: u64,
+}
+
+impl Stats {
+    /// Memory.
+    #[must_use]
+    pub fn memory(&self) -> MemoryBytes {
+        MemoryBytes { jobs: self.job_bytes, used: self.used_bytes, outboxes: self.outbox_bytes }
+    }
+}
+
 impl Shard {
     /// This core's numbers.
     pub(super) fn stats(&self) -> Stats {

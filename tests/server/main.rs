@@ -11,6 +11,7 @@ mod draining;
 mod durable;
 mod harness;
 mod http;
+mod http_api;
 mod http_submit;
 mod limits;
 mod listening;

@@ -136,6 +136,13 @@ impl Permissions {
         Verdict { is_allowed: false, rule: None }
     }
 
+    /// Whether there may be functions for which the peer may do what needs a right.
+    #[must_use]
+    pub fn may_some(&self, right: Right) -> bool {
+        // None follows a rule that is for all functions.
+        self.rules_about(right).any(|(_, rule)| rule.allows)
+    }
+
     /// Whether the peer may see a function in lists.
     #[must_use]
     pub fn shows(&self, function: &[u8]) -> bool {

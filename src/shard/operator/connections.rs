@@ -31,6 +31,15 @@ pub enum WorkerState {
     Asleep,
 }
 
+/// Which connections.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionFilter {
+    /// Whether only those that can run a function.
+    pub workers: bool,
+    /// Those that can run this function; `None` = all.
+    pub function: Option<Box<[u8]>>,
+}
+
 /// A connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionRow {
@@ -87,28 +96,38 @@ impl Shard {
     pub(super) fn connection_rows(
         &self,
         from: HomeConnId,
-        workers: bool,
+        filter: &ConnectionFilter,
     ) -> (Vec<ConnectionRow>, Option<HomeConnId>) {
         let from = from.at_home();
+        let ConnectionFilter { workers, function } = filter;
         let mut rows = Vec::new();
-        let connections = self.connections.iter_local().skip_while(|&(conn, _)| conn < from);
-        for (looked_at, (conn, connection)) in connections.enumerate() {
-            if rows.len() == ROWS_MAX || looked_at == RECORDS_MAX {
+        let mut looked_at = 0;
+        for (conn, connection) in self.connections.iter_local().skip_while(|&(it, _)| it < from) {
+            if rows.len() == ROWS_MAX || looked_at >= RECORDS_MAX {
                 return (rows, Some(HomeConnId::of(conn)));
             }
             let row = self.connection_row(conn, connection);
-            if !workers || row.function_count > 0 {
+            looked_at += 1 + row.function_count;
+            let is_able = |name: &[u8]| self.functions_of(conn, connection).any(|it| it == name);
+            if (!workers || row.function_count > 0) && function.as_deref().is_none_or(is_able) {
                 rows.push(row);
             }
         }
         (rows, None)
     }
 
+    /// All functions that a connection can run.
+    fn functions_of<'a>(
+        &'a self,
+        conn: ConnId,
+        connection: &'a Connection,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        let elsewhere = connection.remote().into_iter().flat_map(RemoteState::functions);
+        self.engine.functions_of(conn).chain(elsewhere)
+    }
+
     fn connection_row(&self, conn: ConnId, connection: &Connection) -> ConnectionRow {
-        let names = || {
-            let elsewhere = connection.remote().into_iter().flat_map(RemoteState::functions);
-            self.engine.functions_of(conn).chain(elsewhere)
-        };
+        let names = || self.functions_of(conn, connection);
         let listener = self.settings.listeners.get(usize::from(connection.origin.listener));
         let is_asleep = match connection.remote() {
             Some(remote) if remote.is_multi_core() => remote.is_asleep(),
@@ -141,7 +160,10 @@ impl Shard {
             let conn = if home == self.settings.cores.own {
                 self.find_key(key)
             } else {
-                self.proxies.get(home).and_then(|proxies| proxies.get(&key.conn).copied())
+                // It may stand for an earlier connection of that number, whose end is on its way.
+                let proxy = self.proxies.get(home).and_then(|proxies| proxies.get(&key.conn));
+                let is_it = |conn: &ConnId| self.connections[*conn].proxy_for == Some((home, key));
+                proxy.copied().filter(is_it)
             };
             let Some(conn) = conn else { continue };
             let running = self.engine.jobs_of(conn).take(RUNNING_MAX);

@@ -16,6 +16,9 @@ impl HomeConnId {
     /// Of a connection that has no home yet.
     pub(in crate::shard) const NONE: Self = Self(ConnId::NONE);
 
+    /// The first number.
+    pub const FIRST: Self = Self(ConnId::FIRST);
+
     /// The number of one of this core's own connections, for other cores.
     #[must_use]
     pub const fn of(conn: ConnId) -> Self {

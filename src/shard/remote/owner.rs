@@ -158,14 +158,20 @@ impl Shard {
             let reply = |slot| Message::Reply { key, slot, packets };
             return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
         }
-        let (late, joined) = (self.engine.counters.late, self.engine.counters.joined);
+        let late = self.engine.counters.late;
+        // Only HTTP tells whether an equal job was there.
+        let submitted = match &request {
+            Request::Submit(submit) if from == self.settings.cores.http() => Some(submit.function),
+            _ => None,
+        };
+        let joined = submitted.map(|function| self.engine.joined(function));
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
-        if self.engine.counters.joined > joined && from == self.settings.cores.http() {
+        if submitted.map(|function| self.engine.joined(function)) > joined {
             self.outgoing.send(from, Message::Joined(key));
         }
         if let Some(slot) = slot
