@@ -184,8 +184,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     listeners.take_over(passed, options.ssl)?;
     let http_listeners = open_http(options, &listeners, for_http)?;
     let http_sockets = Sockets { cores: 1, ..sockets(options) };
-    let dialect_port = options.http_port();
-    let dialect = Listeners::open(&options.dialect_specs(), dialect_port, &http_sockets)?;
+    let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &http_sockets)?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -219,7 +218,7 @@ fn serve_logged(
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
-    let http_max = if options.has_http() { http_connections_max(descriptors) } else { 0 };
+    let http_max = if options.serves_http() { http_connections_max(descriptors) } else { 0 };
     let left = descriptors.saturating_sub(http_max as u64);
     let host = host_info(descriptors, io::connection_limits(Driver::Epoll, left, 1))?;
     options.settings(&host)?;
@@ -256,10 +255,10 @@ fn serve_logged(
         connections_max: http_max,
         is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
-        ..http_settings(options, &settings, &places, event_loop.driver())?
+        ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
-    let http =
-        options.has_http().then(|| Http::start(http_listeners, dialect, http)).transpose()?;
+    let http = options.serves_http().then(|| Http::start(http_listeners, dialect, http));
+    let http = http.transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -330,6 +329,7 @@ fn http_settings(
     settings: &Settings,
     places: &[String],
     driver: Driver,
+    log: &Log,
 ) -> Result<HttpSettings, Box<dyn Error>> {
     Ok(HttpSettings {
         version: settings.identity.version,
@@ -345,6 +345,7 @@ fn http_settings(
         places: places.to_vec(),
         certificate_file: options.certificate_file().to_owned(),
         access_list: settings.access_list.clone(),
+        log_lines: log.lines(),
         tls: settings.tls.clone(),
         handshake_timeout: Duration::from_millis(options.ssl_handshake_timeout),
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),

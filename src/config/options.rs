@@ -553,12 +553,6 @@ impl Options {
         specs
     }
 
-    /// Whether HTTP is spoken, be it gearmand's.
-    #[must_use]
-    pub fn has_http(&self) -> bool {
-        self.serves_http() || self.protocol.is_some()
-    }
-
     /// The port for `-r http`.
     #[must_use]
     pub fn http_port(&self) -> &str {
@@ -594,10 +588,10 @@ impl Options {
         Self { is_http_passed, ..self.clone() }
     }
 
-    /// Whether there is HTTP beside gearmand's.
+    /// Whether there is HTTP.
     #[must_use]
     pub fn serves_http(&self) -> bool {
-        self.is_http_passed || !self.http.is_empty()
+        self.is_http_passed || !self.http.is_empty() || self.protocol.is_some()
     }
 
     /// Whether a `--listen` or `--http` is a Unix socket.

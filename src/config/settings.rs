@@ -70,13 +70,15 @@ pub enum SettingsError {
          have no certificates to be revoked"
     )]
     ListsWithoutCertificates,
+    #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
+    Protocol(String),
     #[error(
         "--http-token-file needs --access-file: without an access list no token gives a right; \
          begin with ringgeard --print-access"
     )]
     TokensWithoutList,
     #[error(
-        "HTTP needs a thread of its own, so that --threads can be at most {}: give fewer",
+        "--http needs a thread of its own, so that --threads can be at most {}: give fewer",
         CORES_MAX - 1
     )]
     NoThreadForHttp,
@@ -84,8 +86,6 @@ pub enum SettingsError {
     SharedListener(String),
     #[error("{}", HttpError::Insecure(.0.clone()))]
     Insecure(String),
-    #[error("there is no --protocol \"{0}\" here: take http, or leave it out")]
-    Protocol(String),
     #[error(
         "-r http needs a --listen with a host and without TLS: add one, or take --http \
          tls:HOST:PORT"
@@ -158,7 +158,7 @@ impl Options {
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Settings {
-            has_http: self.has_http(),
+            has_http: self.serves_http(),
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
@@ -217,7 +217,7 @@ impl Options {
 
     /// Refuses options about HTTP that contradict each other or those about listening.
     fn check_http(&self) -> Result<(), SettingsError> {
-        if !self.has_http() {
+        if !self.serves_http() {
             return Ok(());
         }
         if self.http_token_file.is_some() && self.access_file.is_none() {

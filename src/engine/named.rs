@@ -208,11 +208,12 @@ impl Engine {
         self.named[entry].refused[why as usize] += 1;
     }
 
-    /// Submissions of a function that joined an equal job; of one that isn't counted by itself,
-    /// those of all such functions.
+    /// How many submissions of a function joined a job; of one without numbers of its own, those of
+    /// all such functions.
     #[must_use]
     pub fn joined(&self, function: &[u8]) -> u64 {
-        self.named[self.named.find(function).unwrap_or(EntryId::OTHER)].joined
+        let entry = self.named.find(function).unwrap_or(EntryId::OTHER);
+        self.named[entry].joined
     }
 
     /// The sums of all functions' numbers.
@@ -250,18 +251,36 @@ impl Engine {
     fn others_gauges(&self) -> Gauges {
         let mut named = Gauges::default();
         self.named.functions().for_each(|id| named += &counts_of(&self.functions[id]));
-        let count = |all: usize| u32::try_from(all).unwrap_or(u32::MAX);
-        let running = count(self.running);
-        let kept = self.drain.kept;
-        let waiting = [0, 1, 2].map(|priority| self.queued[priority] + kept[priority]);
+        let all = self.all_gauges();
         Gauges {
-            queued: [0, 1, 2].map(|priority| waiting[priority] - named.queued[priority]),
-            delayed: count(self.clock.delayed) - named.delayed,
-            running: running - named.running,
-            workers: self.workers - named.workers,
-            workers_busy: running - self.running_beside - named.workers_busy,
+            queued: [0, 1, 2].map(|priority| all.queued[priority] - named.queued[priority]),
+            delayed: all.delayed - named.delayed,
+            running: all.running - named.running,
+            workers: all.workers - named.workers,
+            workers_busy: all.workers_busy - named.workers_busy,
             oldest_ms: None,
         }
+    }
+
+    /// What there is of all functions together, without `oldest_ms`.
+    #[must_use]
+    pub fn all_gauges(&self) -> Gauges {
+        let count = |all: usize| u32::try_from(all).unwrap_or(u32::MAX);
+        let (running, kept) = (count(self.running), self.drain.kept);
+        Gauges {
+            queued: [0, 1, 2].map(|priority| self.queued[priority] + kept[priority]),
+            delayed: count(self.clock.delayed),
+            running,
+            workers: self.workers,
+            workers_busy: running - self.running_beside,
+            oldest_ms: None,
+        }
+    }
+
+    /// Jobs set aside for the next server, by priority.
+    #[must_use]
+    pub fn kept_by_priority(&self) -> [u32; 3] {
+        self.drain.kept
     }
 }
 

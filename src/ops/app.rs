@@ -20,10 +20,12 @@ use super::guard::permit::PERMITS;
 use super::history::History;
 use super::link::{Limits, Link};
 use super::listen::activity::Connections;
+use super::metrics::MetricsState;
 use super::snapshot::Snapshots;
 use super::tokens::Tokens;
 use crate::engine::Now;
 use crate::io::HttpLink;
+use crate::io::log::LogLines;
 use crate::protocol::access::{AccessList, RIGHTS, Right};
 use crate::protocol::peer_address::PeerAddress;
 use crate::shard::Listener;
@@ -64,6 +66,8 @@ pub struct HttpSettings {
     /// The access list at the start; `None` allows everything to peers on this host, and looking to
     /// others.
     pub access_list: Option<Arc<AccessList>>,
+    /// How many lines were logged.
+    pub log_lines: Arc<LogLines>,
     /// TLS at the start, if a listener speaks it.
     pub tls: Option<Arc<TlsServer>>,
     /// Tokens of clients at the start, if a file of them is named.
@@ -105,6 +109,7 @@ pub(super) struct App {
     events: Events,
     /// Where HTTP listens.
     places: OnceLock<Vec<String>>,
+    metrics: MetricsState,
 }
 
 /// TLS, as a connection of HTTP needs it.
@@ -152,6 +157,7 @@ impl App {
             history: Mutex::new(History::new(started.into())),
             events: Events::default(),
             places: OnceLock::new(),
+            metrics: MetricsState::default(),
             settings,
         }
     }
@@ -316,6 +322,11 @@ impl App {
         &self.waiting
     }
 
+    /// What is kept from scrape to scrape.
+    pub(super) fn metrics(&self) -> &MetricsState {
+        &self.metrics
+    }
+
     pub(super) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
@@ -327,11 +338,6 @@ impl App {
 
     pub(super) fn events(&self) -> &Events {
         &self.events
-    }
-
-    /// Connections that speak HTTP.
-    pub(super) fn http_connections(&self) -> usize {
-        self.connections.count()
     }
 
     /// Where HTTP listens, in words; none before it does.

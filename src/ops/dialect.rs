@@ -19,6 +19,9 @@ use axum::response::{IntoResponse as _, Response};
 use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
+use super::guard::checks::busy;
+use super::guard::permit::Permit;
+use super::listen::activity::Activity;
 use super::submit::{
     Submission, checked_unique, counted, discard, header_value, may_wait, priority, submit,
     wait_for,
@@ -69,21 +72,24 @@ async fn answer(
         return Err(error.with_header(ALLOW, HeaderValue::from_static("POST, PUT, GET, HEAD")));
     }
     refuse_pages(&parts.headers)?;
+    let connection = parts.extensions.get::<Arc<Activity>>().cloned();
+    let permit = Permit::take(app.permits(), connection).ok_or_else(busy)?;
     let submission = submission(&parts.uri, &parts.headers)?;
     if app.access_list().is_none() {
         caller.permissions = None;
     }
     caller.may(Right::Submit, Scope::Function(&submission.function))?;
-    let permit = if submission.is_background { None } else { Some(may_wait(app)?) };
-    let job = submit(app, &caller, &submission, body).await?;
+    let waiting = if submission.is_background { None } else { Some(may_wait(app)?) };
+    let job = submit(app, &caller, &permit, &submission, body).await?;
     let handle = header_value(&job.handle);
     let said = |command: Command| [(COMMAND, HeaderValue::from_static(command.name()))];
     if submission.is_background {
         return Ok(([(HANDLE, handle)], said(Command::JobCreated), ()).into_response());
     }
     // gearmand lets clients wait as long as they like.
+    permit.give_back();
     let done = wait_for(job, None).await;
-    drop(permit);
+    drop(waiting);
     let done = done.map_err(|error| {
         let command = HeaderValue::from_static(error.code());
         error.with_header(HANDLE, handle.clone()).with_header(COMMAND, command)

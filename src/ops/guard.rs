@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::app::App;
 use super::error::ApiError;
-use super::listen::Origin;
+use super::listen::origin::Origin;
 use super::tokens::Tokens;
 use crate::protocol::access::{AccessList, Peer, Permissions, Right, Rule, Scope, Who};
 use crate::protocol::peer_address::PeerAddress;

@@ -7,6 +7,7 @@
 //! Invariant: a connection that misbehaves ends alone.
 
 pub(super) mod activity;
+pub(super) mod origin;
 pub(super) mod stream;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use self::activity::{Activity, HEAD_TIMEOUT};
+use self::origin::Origin;
 use self::stream::{AnswerBody, TimedBody, Watched};
 use super::app::App;
 use super::dialect;
@@ -72,18 +74,8 @@ pub enum HttpError {
     Thread(Error),
 }
 
-/// Where a connection comes from; an extension of its requests.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
-    /// Its peer.
-    pub(super) address: PeerAddress,
-    /// The listener that it came to, as `--http` names it.
-    pub(super) listener: Option<Arc<str>>,
-    /// The peer's user, on a Unix socket.
-    pub(super) user: Option<User>,
-    /// The peer's certificate, if it has shown one that was verified.
-    pub(super) certificate: Option<Arc<Certificate>>,
-}
+/// What makes the endpoints of a listener.
+type Routes = fn(Arc<App>) -> Router;
 
 /// Serves until the server ends.
 pub(super) async fn serve(
@@ -96,14 +88,14 @@ pub(super) async fn serve(
     app.set_places(listeners.places());
     // The files are removed when the thread ends.
     let mut files = Vec::new();
-    for (listeners, name, router) in [
-        (listeners, "HTTP", router(Arc::clone(&app))),
-        (dialect, "gearmand's HTTP", dialect::router(Arc::clone(&app))),
-    ] {
+    for (listeners, name, routes) in
+        [(listeners, "HTTP", router as Routes), (dialect, "gearmand's HTTP", dialect::router)]
+    {
         for place in listeners.places() {
             info!("{name} on {place}");
         }
         let described = listeners.describe();
+        let router = routes(Arc::clone(&app));
         let (sockets, more) = listeners.into_sockets();
         files.push(more);
         for socket in sockets.into_iter().flatten() {

@@ -18,6 +18,7 @@ mod health;
 mod history;
 mod link;
 mod listen;
+mod metrics;
 mod page;
 mod router;
 mod snapshot;
@@ -76,8 +77,11 @@ impl Http {
         settings: HttpSettings,
     ) -> Result<Self, HttpError> {
         listeners.listen()?;
-        listeners.find_lost_hosts(settings.host_timeout, false).map_err(HttpError::Thread)?;
         dialect.listen()?;
+        for listeners in [&listeners, &dialect] {
+            let found = listeners.find_lost_hosts(settings.host_timeout, false);
+            found.map_err(HttpError::Thread)?;
+        }
         let app = Arc::new(App::new(settings));
         let stop = watch::Sender::new(false);
         let stopping = stop.clone();

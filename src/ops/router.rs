@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::guard::routes::Routes;
-use super::{api, health, page, submit};
+use super::{api, health, metrics, page, submit};
 
 pub(super) fn router(app: Arc<App>) -> Router {
     let routes = Routes::new(app)
@@ -18,6 +18,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(page::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/api/v1/functions/{function}/jobs", post(submit::post));
+        .route("/api/v1/functions/{function}/jobs", post(submit::post))
+        .route("/metrics", get(metrics::metrics));
     api::add_to(routes).finish()
 }

@@ -82,7 +82,7 @@ pub(super) async fn named_functions(link: &Link) -> Result<Vec<FunctionRow>, End
 async fn take(link: &Link) -> Result<Snapshot, Ending> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = Instant::now();
-    let (mut cores, mut functions, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cores, mut functions) = (Vec::new(), Vec::new());
     for core in 0..link.cores().count {
         if let OperatorReply::Numbers(numbers) = link.ask(core, OperatorRequest::Numbers).await? {
             cores.push(*numbers);
@@ -91,15 +91,25 @@ async fn take(link: &Link) -> Result<Snapshot, Ending> {
         while let Some(from) = next {
             let reply = link.ask(core, OperatorRequest::Functions(from)).await?;
             let OperatorReply::Functions(rows, rest) = reply else { break };
-            let (named, sums): (Vec<_>, Vec<_>) =
-                rows.into_iter().partition(|row| row.name.is_some());
-            functions.extend(named);
-            others.extend(sums);
+            functions.extend(rows);
             next = rest;
         }
     }
-    let other = sum(others);
-    Ok(Snapshot { at, unix_s: since_epoch.as_secs_f64(), cores, functions, other })
+    Ok(Snapshot::new(at, since_epoch, cores, functions))
+}
+
+impl Snapshot {
+    /// Of what all cores replied, at a time since 1970.
+    pub(super) fn new(
+        at: Instant,
+        since_epoch: Duration,
+        cores: Vec<CoreNumbers>,
+        rows: Vec<FunctionRow>,
+    ) -> Self {
+        let (functions, others): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.name.is_some());
+        Self { at, unix_s: since_epoch.as_secs_f64(), cores, functions, other: sum(others) }
+    }
 }
 
 /// The sum of all cores' functions that aren't named.

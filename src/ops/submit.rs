@@ -33,6 +33,7 @@ pub(super) use self::job::{Event, Job, Submission};
 use super::app::{App, WAITING_MAX};
 use super::error::ApiError;
 use super::guard::Caller;
+use super::guard::checks::busy;
 use super::guard::permit::Permit;
 use super::link::{Held, Link};
 use crate::protocol::access::{Right, Scope};
@@ -64,7 +65,8 @@ pub(super) async fn post(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, mut body) = request.into_parts();
-    let answer = answer(&app, &caller, &parts, &mut body).await;
+    let Some(permit) = parts.extensions.get::<Permit>().cloned() else { return Err(busy()) };
+    let answer = answer(&app, &caller, &permit, &parts, &mut body).await;
     if answer.is_err() {
         discard(body);
     }
@@ -74,13 +76,12 @@ pub(super) async fn post(
 async fn answer(
     app: &App,
     caller: &Caller,
+    permit: &Permit,
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, ApiError> {
     let function = function_in(parts.uri.path())?;
     caller.may(Right::Submit, Scope::Function(&function))?;
-    // The body is waited for, and perhaps the result.
-    parts.extensions.get::<Permit>().into_iter().for_each(Permit::give_back);
     let streams = streams(parts.uri.query())?;
     let wishes = headers::wishes(&parts.headers)?;
     let submission = Submission {
@@ -91,11 +92,12 @@ async fn answer(
         run_at: wishes.run_at,
     };
     if submission.is_background {
-        let job = submit(app, caller, &submission, body).await?;
+        let job = submit(app, caller, permit, &submission, body).await?;
         return Ok(accepted(&job, wishes.is_background));
     }
-    let permit = may_wait(app)?;
-    let job = submit(app, caller, &submission, body).await?;
+    let waiting = may_wait(app)?;
+    let job = submit(app, caller, permit, &submission, body).await?;
+    permit.give_back();
     let mut headers = HeaderMap::new();
     headers.insert(HANDLE, header_value(&job.handle));
     if let Some(wait) = wishes.wait {
@@ -107,10 +109,10 @@ async fn answer(
     let handle = header_value(&job.handle);
     let with_handle = |error: ApiError| error.with_header(HANDLE, handle.clone());
     let body = if streams {
-        stream::start(link, job, permit, wait).await.map_err(with_handle)?
+        stream::start(link, job, waiting, wait).await.map_err(with_handle)?
     } else {
         let done = wait_for(job, Some(wait)).await.map_err(with_handle)?;
-        drop(permit);
+        drop(waiting);
         headers.insert(WARNINGS, done.warnings.into());
         Body::from(counted(&link, done.result))
     };
@@ -139,6 +141,7 @@ pub(super) fn may_wait(app: &App) -> Result<OwnedSemaphorePermit, ApiError> {
 pub(super) async fn submit(
     app: &App,
     caller: &Caller,
+    permit: &Permit,
     submission: &Submission,
     body: &mut Body,
 ) -> Result<Job, ApiError> {
@@ -148,7 +151,8 @@ pub(super) async fn submit(
         let remedy = format!("take a name without NUL, of less than {ARGUMENTS_BYTES_MAX} bytes");
         return Err(ApiError::bad_parameter("function", remedy));
     }
-    let packet = body::receive(&link, &arguments, app.settings().body_bytes_max, body).await?;
+    let bytes_max = app.settings().body_bytes_max;
+    let packet = permit.without(body::receive(&link, &arguments, bytes_max, body)).await?;
     Job::submit(&link, caller, submission, packet).await
 }
 

@@ -103,7 +103,7 @@ impl Shard {
             let ready = self.engine.ready(conn);
             self.receive_noop(conn, self.settings.cores.own, ready, now);
         } else {
-            self.push(conn, &Response::Noop, now);
+            self.push_noop(conn, now);
         }
     }
 
@@ -146,6 +146,13 @@ impl Shard {
             Response::Work { command: work.command, body: work.body }
         };
         self.push(conn, &response, now);
+    }
+
+    /// Wakes a worker.
+    #[inline]
+    pub(super) fn push_noop(&mut self, conn: ConnId, now: Now) {
+        self.counters.wakeups += 1;
+        self.push(conn, &Response::Noop, now);
     }
 
     #[inline]

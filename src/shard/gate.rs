@@ -37,13 +37,17 @@ impl Shard {
         memory_left: usize,
         now: Now,
     ) {
-        self.counters.frames += 1;
         match arrival {
             Arrival::Packet { header, body } => {
+                self.counters.packets[header.command] += 1;
                 self.handle_packet(conn, header, body, memory_left, now);
             }
-            Arrival::Line(line) => self.handle_line(conn, line, now),
+            Arrival::Line(line) => {
+                self.counters.lines += 1;
+                self.handle_line(conn, line, now);
+            }
             Arrival::Refused { header, head, why } => {
+                self.counters.packets_refused += 1;
                 self.handle_refused(conn, header.command, head, why, now);
             }
         }

@@ -226,6 +226,7 @@ impl Service for Shard {
 
     #[inline]
     fn received(&mut self, conn: ConnId, bytes: &[u8], now: Now) {
+        self.counters.received_bytes += bytes.len() as u64;
         if self.connections[conn].transport.is_plain() {
             self.handle_frames(conn, bytes, now);
         } else {
@@ -242,6 +243,7 @@ impl Service for Shard {
     fn disconnect(&mut self, conn: ConnId, now: Now) {
         self.abandon_handshake(conn);
         self.log_disconnected(conn);
+        self.counters.count_closed(self.connections[conn].end_reason);
         self.engine.disconnect(conn, now);
         // While the log can still name it.
         self.log_jobs(now);
@@ -256,6 +258,7 @@ impl Service for Shard {
 
     #[inline]
     fn sent(&mut self, conn: ConnId, chunk: Chunk, now: Now) {
+        self.counters.sent_bytes += chunk.as_ref().len() as u64;
         let connection = self.connections.sent(conn, chunk);
         connection.note_read(now.mono_ms);
         if connection.may_resume() {
@@ -275,7 +278,7 @@ impl Service for Shard {
     }
 
     fn give_back(&mut self, conn: ConnId, body: Vec<u8>, now: Now) {
-        self.connections.give_back(conn, body);
+        self.counters.received_bytes += self.connections.give_back(conn, body) as u64;
         self.handle_frames(conn, &[], now);
     }
 

@@ -68,29 +68,13 @@ impl AddAssign for Stats {
     }
 }
 
-/// Memory, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryBytes {
-    /// Of jobs.
-    pub jobs: u64,
-    /// Of all that counts towards the limit; one core's may be negative.
-    pub used: i64,
-    /// What waits to leave for peers.
-    pub outboxes: u64,
-}
-
-impl Stats {
-    /// Memory.
-    #[must_use]
-    pub fn memory(&self) -> MemoryBytes {
-        MemoryBytes { jobs: self.job_bytes, used: self.used_bytes, outboxes: self.outbox_bytes }
-    }
-}
-
 impl Shard {
     /// This core's numbers.
     pub(super) fn stats(&self) -> Stats {
         let Self { engine, connections, counters, refusals, denials, handshakes, .. } = self;
+        let all = engine.all_gauges();
+        let kept = engine.kept_by_priority();
+        let queued = all.queued.iter().zip(kept).map(|(&waiting, kept)| u64::from(waiting - kept));
         let mut stats = Stats {
             counters: *counters,
             engine: engine.counters,
@@ -103,23 +87,24 @@ impl Shard {
             connections: connections.len() as u64,
             functions: engine.functions().len() as u64,
             registrations: engine.registrations() as u64,
+            delayed: all.delayed.into(),
+            storing: engine.jobs().len() as u64 - all.jobs(),
+            running: all.running.into(),
+            kept: kept.into_iter().map(u64::from).sum(),
             job_bytes: engine.job_bytes() as u64,
             used_bytes: self.load_bytes() as i64,
             outbox_bytes: connections.outbox_bytes() as u64,
             ..Stats::default()
         };
-        for (_, function) in engine.functions().iter_from(FunctionId::FIRST) {
-            for (sum, queue) in stats.queued.iter_mut().zip(&function.queues) {
-                *sum += u64::from(queue.len);
-            }
-            stats.delayed += u64::from(function.delayed);
-            stats.storing += u64::from(function.storing);
-            stats.running += u64::from(function.running);
-            stats.kept += u64::from(function.kept);
-            let oldest = [stats.oldest_ms, engine.oldest_ms(function)];
-            stats.oldest_ms = oldest.into_iter().flatten().min();
-        }
+        stats.queued.iter_mut().zip(queued).for_each(|(sum, queued)| *sum = queued);
         stats
+    }
+
+    /// The same, with the age of the oldest job, for which every function is looked at.
+    pub(super) fn stats_with_oldest(&self) -> Stats {
+        let functions = self.engine.functions().iter_from(FunctionId::FIRST);
+        let oldest = functions.filter_map(|(_, function)| self.engine.oldest_ms(function));
+        Stats { oldest_ms: oldest.min(), ..self.stats() }
     }
 
     /// The answer to `stats` by the sums of all cores.
@@ -160,7 +145,7 @@ impl Shard {
             ("memory_used_bytes", used_bytes),
             ("memory_limit_bytes", self.settings.memory_bytes_max as u64),
             ("outbox_bytes", stats.outbox_bytes),
-            ("frames_total", counters.frames),
+            ("frames_total", counters.frames()),
             ("connections_accepted_total", counters.connected),
             ("connections_refused_total", counters.refused),
             ("connections_malformed_total", counters.malformed),
@@ -203,5 +188,57 @@ impl Shard {
         line("tls_certificate_not_after_timestamp_seconds", &|out| columns::moment(out, until_ms));
         out.extend_from_slice(b".\n");
         out
+    }
+}
+
+/// What metrics tell besides what functions have.
+impl Stats {
+    /// The shard's events.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Refusals by the access list, by right.
+    #[must_use]
+    pub fn denied(&self) -> [u64; RIGHTS] {
+        self.denied
+    }
+
+    /// TLS handshakes that ended, by `HandshakeResult`.
+    #[must_use]
+    pub fn handshakes(&self) -> [u64; RESULTS] {
+        self.handshakes
+    }
+
+    /// TLS handshakes that haven't ended.
+    #[must_use]
+    pub fn handshakes_open(&self) -> u64 {
+        self.handshakes_open
+    }
+
+    /// Wake-ups after which the worker didn't ask in time.
+    #[must_use]
+    pub fn leases_expired(&self) -> u64 {
+        self.engine.leases_ended
+    }
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBytes {
+    /// Of jobs.
+    pub jobs: u64,
+    /// Of all that counts towards the limit; one core's may be negative.
+    pub used: i64,
+    /// What waits to leave for peers.
+    pub outboxes: u64,
+}
+
+impl Stats {
+    /// Memory.
+    #[must_use]
+    pub fn memory(&self) -> MemoryBytes {
+        MemoryBytes { jobs: self.job_bytes, used: self.used_bytes, outboxes: self.outbox_bytes }
     }
 }

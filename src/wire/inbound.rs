@@ -78,7 +78,7 @@ enum State {
     /// Collecting an owned body.
     Body { header: Header, body: Vec<u8> },
     /// The driver owns the body's allocation and receives into it.
-    Lent { header: Header, capacity: usize },
+    Lent { header: Header, capacity: usize, bytes: usize },
     /// An owned body is complete; it is returned once and dropped at the next call.
     Whole { header: Header, body: Bytes },
     /// A refused body has been reported.
@@ -208,17 +208,19 @@ impl Inbound {
         let State::Body { header, body } = &mut self.state else { return None };
         let (header, body) = (*header, std::mem::take(body));
         debug_assert!(body.len() < body.capacity(), "nothing to receive into");
-        self.state = State::Lent { header, capacity: body.capacity() };
+        self.state = State::Lent { header, capacity: body.capacity(), bytes: body.len() };
         let bytes_max = body.capacity().min(header.body_bytes as usize) - body.len();
         Some((body, bytes_max))
     }
 
-    /// Takes a lent allocation back; call `next` with no input afterwards.
-    pub fn give_back(&mut self, body: Vec<u8>) {
-        if let State::Lent { header, .. } = self.state {
-            debug_assert!(body.len() <= header.body_bytes as usize);
-            self.state = State::Body { header, body };
-        }
+    /// Takes a lent allocation back; call `next` with no input afterwards. Returns how many bytes
+    /// were received into it.
+    pub fn give_back(&mut self, body: Vec<u8>) -> usize {
+        let State::Lent { header, bytes, .. } = self.state else { return 0 };
+        debug_assert!(body.len() <= header.body_bytes as usize);
+        let received = body.len() - bytes;
+        self.state = State::Body { header, body };
+        received
     }
 
     /// Advances the state until there is something to return or no input left.

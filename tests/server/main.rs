@@ -17,6 +17,7 @@ mod limits;
 mod listening;
 mod log_level;
 mod lost_hosts;
+mod metrics;
 mod moving;
 mod pattern;
 mod pauses;

@@ -367,7 +367,7 @@ impl Mesh {
     /// Packets and lines that came in, and connections that were closed for their bytes.
     pub(crate) fn handled(&self) -> (u64, u64) {
         let counters = self.shards.iter().map(|shard| shard.counters);
-        counters.fold((0, 0), |sum, next| (sum.0 + next.frames, sum.1 + next.malformed))
+        counters.fold((0, 0), |sum, next| (sum.0 + next.frames(), sum.1 + next.malformed))
     }
 
     /// The names of all functions; each is with its owner only.

@@ -55,7 +55,7 @@ struct Gauge {
 }
 
 /// Upper ends of the first buckets of a core's turns, in microseconds; the last bucket has none.
-pub const TURN_BOUNDS_US: [u64; 4] = [100, 1000, 10_000, 100_000];
+pub const TURN_BOUNDS_US: [u64; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
 /// Number of these buckets.
 pub const TURN_BUCKETS: usize = TURN_BOUNDS_US.len() + 1;
 

@@ -7,17 +7,18 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use syslog_tracing::{Facility, Syslog};
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{Event, Subscriber, error, info};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -141,6 +142,39 @@ pub struct LogSettings<'a> {
     pub verbosity: Verbosity,
 }
 
+/// Levels of lines with their names, the most urgent first.
+const LEVELS: [(tracing::Level, &str); 5] = [
+    (tracing::Level::ERROR, "error"),
+    (tracing::Level::WARN, "warning"),
+    (tracing::Level::INFO, "info"),
+    (tracing::Level::DEBUG, "debug"),
+    (tracing::Level::TRACE, "trace"),
+];
+
+/// How many lines were logged, by level.
+#[derive(Debug, Default)]
+pub struct LogLines([AtomicU64; LEVELS.len()]);
+
+impl LogLines {
+    /// Each level's name and lines since the start.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        LEVELS.into_iter().map(|(_, name)| name).zip(counts)
+    }
+}
+
+/// Counts the lines that the filter lets through.
+struct CountLines(Arc<LogLines>);
+
+impl<S: Subscriber> Layer<S> for CountLines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = event.metadata().level();
+        if let Some(at) = LEVELS.iter().position(|(it, _)| it == level) {
+            self.0.0[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Why there is no log.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -159,6 +193,7 @@ pub enum LogError {
 pub struct Log {
     file: Option<Arc<LogFile>>,
     level: Arc<Level>,
+    lines: Arc<LogLines>,
 }
 
 /// The level of the log.
@@ -235,6 +270,10 @@ impl Log {
                     .boxed(),
             );
         }
+        let counted = Arc::<LogLines>::default();
+        if !layers.is_empty() {
+            layers.push(CountLines(Arc::clone(&counted)).boxed());
+        }
         let (filter, handle) = reload::Layer::new(settings.verbosity.filter());
         tracing_subscriber::registry().with(layers.with_filter(filter)).init();
         if let Some(wide) = was_wide {
@@ -242,7 +281,13 @@ impl Log {
         }
         let at_start = settings.verbosity;
         let level = Level { at_start, current: Mutex::new(at_start), filter: handle };
-        Ok(Self { file, level: Arc::new(level) })
+        Ok(Self { file, level: Arc::new(level), lines: counted })
+    }
+
+    /// How many lines were logged.
+    #[must_use]
+    pub fn lines(&self) -> Arc<LogLines> {
+        Arc::clone(&self.lines)
     }
 
     /// The level, to be read and set.

@@ -197,7 +197,7 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             plain: sum(|kinds| kinds.plain),
             tls: sum(|kinds| kinds.tls),
             unix: sum(|kinds| kinds.unix),
-            http: app.http_connections(),
+            http: app.connections().count(),
         },
         store: settings.store.map(|kind| Store { kind }),
         jobs: Jobs {

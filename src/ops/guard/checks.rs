@@ -56,7 +56,8 @@ pub(in crate::ops) async fn admit(
     response
 }
 
-fn busy() -> ApiError {
+/// As many requests are at work as may.
+pub(in crate::ops) fn busy() -> ApiError {
     let message = format!("{PERMITS} requests are at work, which is the most");
     let (status, remedy) = (StatusCode::SERVICE_UNAVAILABLE, "try again later");
     ApiError::new(status, "BUSY", message, remedy).retry_after(1)

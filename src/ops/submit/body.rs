@@ -22,8 +22,6 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 const DISCARD_BYTES: usize = 64 << 20;
 /// Smallest growth.
 const STEP_BYTES: usize = 64 << 10;
-/// How long a client may send nothing.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Receives a body behind `arguments`; both together have at most `bytes_max` bytes.
 ///
@@ -50,8 +48,7 @@ pub(super) async fn receive(
     reserve(link, &mut packet, &mut held, arguments.len(), total)?;
     packet.extend_from_slice(arguments);
     loop {
-        let Ok(frame) = timeout(SILENCE_MAX, body.frame()).await else { return Err(silent()) };
-        let Some(frame) = frame else { break };
+        let Some(frame) = body.frame().await else { break };
         let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
         let needed = packet.len().saturating_add(data.len());
         if needed > bytes_max {
@@ -120,15 +117,6 @@ pub(super) fn out_of_memory() -> ApiError {
         "try again when jobs are done, or raise --memory-max",
     )
     .retry_after(1)
-}
-
-fn silent() -> ApiError {
-    ApiError::new(
-        StatusCode::REQUEST_TIMEOUT,
-        "SLOW_BODY",
-        format!("no byte of the body came for {} s", SILENCE_MAX.as_secs()),
-        "send the body without pauses",
-    )
 }
 
 fn broken() -> ApiError {

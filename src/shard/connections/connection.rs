@@ -9,6 +9,7 @@
 use std::net::Ipv4Addr;
 
 use super::access::Access;
+use super::end_reason::EndReason;
 use super::transport::Transport;
 use crate::protocol::session::Session;
 use crate::shard::cores::Core;
@@ -35,36 +36,6 @@ pub(in crate::shard) enum Closing {
     Flushing,
     /// At once.
     Now,
-}
-
-/// Why a connection ends, for the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::shard) enum EndReason {
-    #[default]
-    PeerClosed,
-    Reset,
-    HostGone,
-    Malformed,
-    Tls,
-    Handshake,
-    Certificate,
-    Unread,
-}
-
-impl EndReason {
-    /// The reason as a line shows it.
-    pub(in crate::shard) fn text(self) -> &'static str {
-        match self {
-            Self::PeerClosed => "the peer closed it",
-            Self::Reset => "the connection broke",
-            Self::HostGone => "the peer's host is gone",
-            Self::Malformed => "malformed bytes",
-            Self::Tls => "a TLS handshake on a port without TLS",
-            Self::Handshake => "its TLS handshake failed",
-            Self::Certificate => "its certificate isn't accepted any more",
-            Self::Unread => "too much unread output",
-        }
-    }
 }
 
 /// A connection, or the proxy of another core's.
@@ -178,6 +149,11 @@ impl Connection {
     #[inline]
     pub(in crate::shard) fn remote(&self) -> Option<&RemoteState> {
         self.remote.as_deref()
+    }
+
+    /// Whether it came in here by a Unix socket.
+    pub(in crate::shard) fn is_local_unix(&self) -> bool {
+        self.is_local() && self.origin.peer.ip().is_none()
     }
 
     /// Whether this core has its socket, not another one.

@@ -19,7 +19,6 @@ use crate::protocol::session::Session;
 use crate::shard::Shard;
 use crate::shard::connections::{Closing, Transport};
 use crate::shard::cores::Core;
-use crate::wire::Response;
 
 /// The home's side.
 impl Shard {
@@ -188,12 +187,11 @@ impl Shard {
         self.engine.mark_local(conn);
         self.counters.moved += 1;
         let (generation, arrived) = (self.connections.next_generation(), self.counters.arrived());
-        self.connections.set_proxy_for(conn, None);
+        self.connections.become_local(conn, origin);
         let connection = &mut self.connections[conn];
         debug_assert_eq!(connection.migration, Migration::Incoming);
         connection.migration = Migration::No;
         connection.generation = generation;
-        connection.origin = origin;
         connection.arrived = arrived;
         connection.ended = ended;
         self.connections.replace_session(conn, session);
@@ -204,7 +202,7 @@ impl Shard {
         if rest != Rest::Asleep {
             self.engine.mark_awake(conn);
         } else if self.engine.is_woken(conn) {
-            self.push(conn, &Response::Noop, now);
+            self.push_noop(conn, now);
         } else if !self.engine.is_asleep(conn) {
             self.engine.pre_sleep(conn);
             self.deliver(None, now);

@@ -25,6 +25,7 @@ impl Shard {
     /// Handles a message of another core.
     pub fn receive_message(&mut self, from: Core, message: Message, now: Now) {
         self.outgoing.count_received(&message);
+        self.counters.messages += 1;
         match message {
             Message::Introduced { key, peer, id, access } => {
                 let conn = self.proxy(from, key);
@@ -113,7 +114,7 @@ impl Shard {
             Question::Line { line, access } => {
                 Answer::Text(self.answer_line(line, access.as_deref(), now))
             }
-            Question::Stats => Answer::Stats(Box::new(self.stats())),
+            Question::Stats => Answer::Stats(Box::new(self.stats_with_oldest())),
             Question::Access => Answer::Hits(Box::new(self.hits.clone())),
             Question::Refusals => Answer::Refusals(self.denials.latest()),
         }
@@ -159,19 +160,14 @@ impl Shard {
             return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
         }
         let late = self.engine.counters.late;
-        // Only HTTP tells whether an equal job was there.
-        let submitted = match &request {
-            Request::Submit(submit) if from == self.settings.cores.http() => Some(submit.function),
-            _ => None,
-        };
-        let joined = submitted.map(|function| self.engine.joined(function));
+        let joined = self.joined_by_http(from, &request);
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.memory_left = cx.memory_left.saturating_sub(body.len());
             session.handle(&request, cx);
             cx.slot.is_none()
         });
-        if submitted.map(|function| self.engine.joined(function)) > joined {
+        if self.joined_by_http(from, &request) > joined {
             self.outgoing.send(from, Message::Joined(key));
         }
         if let Some(slot) = slot
@@ -187,6 +183,17 @@ impl Shard {
             self.outgoing.send(from, Message::Late { key, number });
         }
         self.deliver(work, now);
+    }
+
+    /// How many submissions joined a job of the function that the HTTP thread submits one of;
+    /// `None` for all other requests, which don't ask.
+    fn joined_by_http(&self, from: Core, request: &Request<'_>) -> Option<u64> {
+        match request {
+            Request::Submit(submit) if from == self.settings.cores.http() => {
+                Some(self.engine.joined(submit.function))
+            }
+            _ => None,
+        }
     }
 
     /// Gives a worker a job, if a queue has a job that is urgent enough.

@@ -76,7 +76,7 @@ impl Shard {
     /// `PRE_SLEEP`.
     pub(in crate::shard) fn sleep_everywhere(&mut self, conn: ConnId, now: Now) {
         if !self.connections.with_remote(conn, RemoteState::sleep) {
-            self.push(conn, &Response::Noop, now);
+            self.push_noop(conn, now);
             return self.consider_migration(conn);
         }
         let cores = self.settings.cores;
@@ -159,7 +159,7 @@ impl Shard {
         match self.connections.with_remote(conn, |remote| remote.noop(from, ready)) {
             Noop::Wake => {
                 self.wake_at_home(conn);
-                self.push(conn, &Response::Noop, now);
+                self.push_noop(conn, now);
             }
             Noop::Decline => self.decline(conn, from),
         }

@@ -647,7 +647,7 @@ fn no_turn_has_letters_without_end() {
     assert_eq!(cluster.shards[core].intake(conn), Intake::Pause);
     cluster.settle();
     assert_eq!(cluster.shards[core].intake(conn), Intake::Read);
-    assert_eq!(cluster.shards[core].counters.frames, MESSAGES_PAUSE as u64 + 10);
+    assert_eq!(cluster.shards[core].counters.frames(), MESSAGES_PAUSE as u64 + 10);
 }
 
 #[test]

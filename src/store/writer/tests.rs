@@ -1,5 +1,6 @@
 //! Batches in, outcomes out, with a store that fails when it is told to.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
