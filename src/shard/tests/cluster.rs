@@ -124,7 +124,7 @@ impl Cluster {
     }
 
     /// The thread for HTTP sends a message to a core.
-    pub(super) fn from_http(&mut self, to: usize, message: Message) {
+    pub(super) fn http_sends(&mut self, to: usize, message: Message) {
         self.shards[to].receive_message(CORES, message, self.now);
     }
 

@@ -17,7 +17,7 @@ const KEY: ConnKey = ConnKey { conn: HomeConnId::of(ConnId::from_number(7)), gen
 
 impl Cluster {
     fn ask(&mut self, core: usize, request: OperatorRequest) -> OperatorReply {
-        self.from_http(core, Message::Operator { ticket: 9, request: Box::new(request) });
+        self.http_sends(core, Message::Operator { ticket: 9, request: Box::new(request) });
         self.settle();
         match self.to_http.pop() {
             Some(Message::OperatorReply { ticket: 9, reply }) => *reply,
@@ -41,12 +41,12 @@ impl Cluster {
     /// The HTTP thread's client submits a foreground job.
     fn submit_by_http(&mut self, core: usize) {
         let peer = (Ipv4Addr::LOCALHOST, 9).into();
-        self.from_http(core, Message::Introduced { key: KEY, peer, id: None, access: None });
+        self.http_sends(core, Message::Introduced { key: KEY, peer, id: None, access: None });
         let body = Bytes::from([function(core).as_bytes(), b"\0\0x"].concat());
         let body_bytes = u32::try_from(body.len()).unwrap();
         let command = Command::SubmitJob;
         let header = Header { magic: Magic::Request, command, body_bytes };
-        self.from_http(core, Message::Request { key: KEY, slot: Some(1), header, body });
+        self.http_sends(core, Message::Request { key: KEY, slot: Some(1), header, body });
         self.settle();
     }
 }
@@ -82,7 +82,7 @@ fn a_client_that_leaves_takes_its_waiting_job_along() {
     let mut cluster = Cluster::new(Durability::None, 1);
     cluster.submit_by_http(1);
     assert_eq!(cluster.shards[1].engine().jobs().len(), 1);
-    cluster.from_http(1, Message::Gone(KEY.conn));
+    cluster.http_sends(1, Message::Gone(KEY.conn));
     cluster.settle();
     assert_eq!(cluster.shards[1].engine().jobs().len(), 0);
     assert_eq!(cluster.shards[1].remote_counts(), (0, 0));
