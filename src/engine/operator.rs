@@ -29,7 +29,7 @@ impl Engine {
         };
         let at = from.and_then(|number| self.find(number)).filter(is_there);
         let queue = &self.functions[function].queues[priority as usize].jobs;
-        Stack::starting_at(at.or(queue.front())).iter(&self.jobs, 0)
+        Stack::starting_at(at.or_else(|| queue.front())).iter(&self.jobs, 0)
     }
 
     /// The jobs that a connection runs here, the latest of each function first.
