@@ -15,10 +15,9 @@ use std::hash::BuildHasher;
 use foldhash::quality::SeedableRandomState;
 
 use super::handle;
-use super::ids::{AbilityId, ConnId, FunctionId, JobId};
+use super::ids::{AbilityId, ConnId, EntryId, FunctionId, JobId};
 use super::index::Index;
 use super::list::{Linked, Links, List, Stack};
-use super::named::EntryId;
 use super::table::Table;
 use crate::wire::Priority;
 

@@ -116,6 +116,16 @@ id! {
     pub struct AttachmentId
 }
 
+id! {
+    /// Number of an entry in which jobs are counted: a function's own, or that of several.
+    pub struct EntryId
+}
+
+impl EntryId {
+    /// The entry of all functions that have none of their own.
+    pub const OTHER: Self = Self::FIRST;
+}
+
 /// Longest unique key and reducer name in bytes (gearmand's check; its store cuts them to 63).
 pub const UNIQUE_BYTES_MAX: usize = 64;
 

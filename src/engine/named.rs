@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::SeedableRandomState;
 
-use super::ids::{FunctionId, id};
+use super::ids::{EntryId, FunctionId};
 use super::index::Index;
 use super::numbers::{Gauges, Numbers, Refused};
 use super::{Engine, Function};
@@ -54,16 +54,6 @@ impl Default for NamedFunctions {
     fn default() -> Self {
         Self::up_to(1000)
     }
-}
-
-id! {
-    /// Number of an entry.
-    pub struct EntryId
-}
-
-impl EntryId {
-    /// The entry of all functions that have none of their own.
-    pub const OTHER: Self = Self::FIRST;
 }
 
 #[derive(Clone, Debug, Default)]

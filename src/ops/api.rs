@@ -16,36 +16,32 @@ mod names;
 mod params;
 mod server;
 
-use std::sync::Arc;
+use axum::routing::{delete, get, put};
 
-use axum::routing::{MethodRouter, delete, get, put};
-
-use super::app::App;
 use super::error::ApiError;
 use super::guard::Caller;
+use super::guard::routes::Routes;
 use super::submit;
 use crate::protocol::access::{Right, Scope};
 use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 
-/// The endpoints: paths and their methods. A function's name may be empty.
-pub(super) fn endpoints() -> Vec<(String, MethodRouter<Arc<App>>)> {
-    let mut endpoints = vec![
-        ("/api/v1/server".to_owned(), get(server::one)),
-        ("/api/v1/events".to_owned(), get(events::stream)),
-        ("/api/v1/functions".to_owned(), get(functions::list)),
-        ("/api/v1/workers".to_owned(), get(connections::workers)),
-        ("/api/v1/connections".to_owned(), get(connections::all)),
-        ("/api/v1/jobs".to_owned(), get(jobs::list)),
-        ("/api/v1/jobs/{handle}".to_owned(), get(jobs::one).delete(changes::cancel)),
-    ];
+/// Adds the endpoints. A function's name may be empty.
+pub(super) fn add_to(routes: Routes) -> Routes {
+    let mut routes = routes
+        .route("/api/v1/server", get(server::one))
+        .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/functions", get(functions::list))
+        .route("/api/v1/workers", get(connections::workers))
+        .route("/api/v1/connections", get(connections::all))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{handle}", get(jobs::one).delete(changes::cancel));
     for function in ["/api/v1/functions/{function}", "/api/v1/functions/"] {
-        endpoints.extend([
-            (function.to_owned(), get(functions::one)),
-            (format!("{function}/jobs"), delete(changes::purge).post(submit::post)),
-            (format!("{function}/maxqueue"), put(changes::limit)),
-        ]);
+        routes = routes
+            .route(function, get(functions::one))
+            .route(&format!("{function}/jobs"), delete(changes::purge).post(submit::post))
+            .route(&format!("{function}/maxqueue"), put(changes::limit));
     }
-    endpoints
+    routes
 }
 
 /// Whether a peer may do what needs a right with any function at all.

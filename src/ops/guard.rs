@@ -8,6 +8,7 @@
 
 pub(super) mod checks;
 pub(super) mod permit;
+pub(super) mod routes;
 
 use std::sync::{Arc, LazyLock};
 

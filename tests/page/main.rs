@@ -107,7 +107,8 @@ fn each_column_sorts_both_ways_and_keeps_the_focus() {
         assert_ne!(seen[0], seen[1], "column {header}");
     }
     // By name, both ways.
-    let names = "[...document.querySelectorAll('#list tbody tr')].map(it => it.querySelector('a, button').innerText).join()";
+    let names = "[...document.querySelectorAll('#list tbody tr')]\
+        .map(it => it.querySelector('a, button').innerText).join()";
     let header = "document.querySelector('#list thead th button')";
     view.eval(&format!("{header}.click()"));
     wait_until("both orders", || {
@@ -236,7 +237,10 @@ fn hostile_names_are_shown_and_never_run() {
     let Some(view) = View::open(&server, "/", WIDE) else { return };
     view.wait("five functions", &rows(5));
     view.wait("the name", &row_with("<img src=x onerror=window.ran=1>"));
-    view.eval("[...document.querySelectorAll('#list tbody a')].find(it => it.innerText.startsWith('<img')).click()");
+    view.eval(
+        "[...document.querySelectorAll('#list tbody a')]\
+         .find(it => it.innerText.startsWith('<img')).click()",
+    );
     view.wait("its job", &row_with("H:"));
     assert_eq!(view.text("typeof window.ran"), "undefined");
     assert_eq!(view.eval("document.querySelectorAll('img, script:not([src])').length"), 0);

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, Server, each_ringgear, tool, wait_until};
+use crate::harness::{Contender, each_ringgear, tool, wait_until};
 use crate::http::client::{Answer, ask};
 use crate::http::start;
 use crate::tools::run;
 
-each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_that_need_escapes_stay_apart,);
+each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_with_escapes_stay_apart,);
 
 fn scrape_with(address: SocketAddr, headers: &[(&str, &str)]) -> Answer {
     let answer = ask(address, "GET", "/metrics", headers, b"");
@@ -122,7 +122,7 @@ fn jobs_add_up_in_each_scrape_and_no_counter_falls(contender: Contender) {
     });
 }
 
-fn names_that_need_escapes_stay_apart(contender: Contender) {
+fn names_with_escapes_stay_apart(contender: Contender) {
     if !contender.is_here() {
         return;
     }

@@ -151,6 +151,11 @@ impl Connection {
         self.remote.as_deref()
     }
 
+    /// Whether it came in here by a Unix socket.
+    pub(in crate::shard) fn is_local_unix(&self) -> bool {
+        self.is_local() && self.origin.peer.ip().is_none()
+    }
+
     /// Whether this core has its socket, not another one.
     #[inline]
     pub(in crate::shard) fn is_local(&self) -> bool {

@@ -5,7 +5,7 @@
 //! connections the driver, or the shard itself, has to look at is kept beside. Knows no engine, no
 //! messages and no limits.
 //!
-//! Invariant: `slots`, `proxies`, `with_tls` and what ends with `_bytes` are the sums
+//! Invariant: `slots`, `proxies`, `unix`, `with_tls` and what ends with `_bytes` are the sums
 //! over all connections whenever no method of the table is running, but for the inbound side that
 //! is taken out (`take_inbound`).
 
@@ -24,6 +24,7 @@ use crate::engine::ConnId;
 use crate::engine::table::Table;
 use crate::protocol::session::Session;
 use crate::shard::cores::{Core, Cores};
+use crate::shard::driver::Origin;
 use crate::shard::remote::message::{ConnKey, HomeConnId};
 use crate::shard::remote::state::RemoteState;
 use crate::wire::inbound::Inbound;
@@ -42,6 +43,8 @@ pub(in crate::shard) struct Connections {
     /// Connections whose requests may go on in the next turn.
     later: Vec<ConnId>,
     proxies: usize,
+    /// Connections by Unix sockets, proxies not among them.
+    unix: usize,
     /// Connections that this core has taken in so far; the last one's generation.
     generation: u32,
     inbound_bytes: usize,
@@ -67,6 +70,7 @@ impl Connections {
             resumed: Vec::new(),
             later: Vec::new(),
             proxies: 0,
+            unix: 0,
             generation: 0,
             inbound_bytes: 0,
             outbox_bytes: 0,
@@ -81,6 +85,12 @@ impl Connections {
     /// Connections whose socket this core has.
     pub(in crate::shard) fn len(&self) -> usize {
         self.table.len() - self.proxies
+    }
+
+    /// Connections whose socket this core has: plain ones, those that speak TLS, and those by Unix
+    /// sockets.
+    pub(in crate::shard) fn kinds(&self) -> [usize; 3] {
+        [self.len() - self.with_tls - self.unix, self.with_tls, self.unix]
     }
 
     /// Connections whose socket another core has.
@@ -329,16 +339,23 @@ impl Connections {
         std::mem::replace(&mut self.table[conn].session, session)
     }
 
-    /// A connection of this core becomes a proxy, or the other way round.
-    pub(in crate::shard) fn set_proxy_for(
-        &mut self,
-        conn: ConnId,
-        proxy_for: Option<(Core, ConnKey)>,
-    ) {
+    /// A connection of this core becomes a proxy, or a proxy another one's.
+    pub(in crate::shard) fn become_proxy(&mut self, conn: ConnId, of: (Core, ConnKey)) {
         let connection = &mut self.table[conn];
-        self.proxies -= usize::from(!connection.is_local());
-        connection.proxy_for = proxy_for;
-        self.proxies += usize::from(!connection.is_local());
+        if connection.is_local() {
+            self.unix -= usize::from(connection.is_local_unix());
+            self.proxies += 1;
+        }
+        connection.proxy_for = Some(of);
+    }
+
+    /// A proxy becomes a connection of this core.
+    pub(in crate::shard) fn become_local(&mut self, conn: ConnId, origin: Origin) {
+        let connection = &mut self.table[conn];
+        debug_assert!(!connection.is_local());
+        (connection.proxy_for, connection.origin) = (None, origin);
+        self.proxies -= 1;
+        self.unix += usize::from(connection.is_local_unix());
     }
 
     /// The driver is to look at a connection; it knows no proxies.
@@ -414,6 +431,7 @@ impl Connections {
         self.slots += connection.outbox.held();
         self.remote_bytes += connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies += usize::from(!connection.is_local());
+        self.unix += usize::from(connection.is_local_unix());
         self.with_tls += usize::from(!connection.transport.is_plain());
         self.access_bytes += connection.access().map_or(0, Access::bytes);
     }
@@ -424,6 +442,7 @@ impl Connections {
         self.slots -= connection.outbox.held();
         self.remote_bytes -= connection.remote.as_ref().map_or(0, |it| it.function_bytes());
         self.proxies -= usize::from(!connection.is_local());
+        self.unix -= usize::from(connection.is_local_unix());
         self.with_tls -= usize::from(!connection.transport.is_plain());
         self.access_bytes -= connection.access().map_or(0, Access::bytes);
     }

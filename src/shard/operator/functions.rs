@@ -5,8 +5,9 @@
 //!
 //! Invariant: of a row, all numbers are of the same moment, so that jobs add up.
 
-use super::{RECORDS_MAX, ROWS_MAX};
+use super::ROWS_MAX;
 use crate::engine::FunctionId;
+use crate::engine::named::NamedFunction;
 use crate::engine::numbers::{Gauges, Numbers};
 use crate::shard::Shard;
 
@@ -49,45 +50,35 @@ impl FunctionRow {
 impl Shard {
     pub(super) fn function_rows(&self, at: FunctionsAt) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
         match at {
-            FunctionsAt::Named(from) => self.named_rows(from),
-            FunctionsAt::Other(from) => self.other_rows(from),
-        }
-    }
-
-    fn named_rows(&self, from: usize) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
-        let mut functions = self.engine.named_from(from);
-        let rows = functions.by_ref().take(ROWS_MAX).map(|it| FunctionRow {
-            name: it.name.map(Box::from),
-            exists: it.name.is_none() || it.function.is_some(),
-            gauges: it.gauges,
-            numbers: Some(Box::new(*it.numbers)),
-            queue_max: it.queue_max,
-        });
-        let rows: Vec<_> = rows.collect();
-        let next = match rows.len() {
-            ROWS_MAX => FunctionsAt::Named(from + ROWS_MAX),
-            _ => FunctionsAt::Other(FunctionId::FIRST),
-        };
-        (rows, Some(next))
-    }
-
-    fn other_rows(&self, from: FunctionId) -> (Vec<FunctionRow>, Option<FunctionsAt>) {
-        let functions = self.engine.functions().iter_from(from).take(RECORDS_MAX).enumerate();
-        let mut rows = Vec::new();
-        for (looked_at, (id, function)) in functions {
-            if rows.len() == ROWS_MAX || looked_at + 1 == RECORDS_MAX {
-                return (rows, Some(FunctionsAt::Other(id)));
+            FunctionsAt::Named(from) => {
+                let mut named = self.engine.named_from(from);
+                let rows: Vec<_> = named.by_ref().take(ROWS_MAX).map(named_row).collect();
+                let next = named.next().map(|next| FunctionsAt::Named(next.index));
+                (rows, next.or(Some(FunctionsAt::Other(FunctionId::FIRST))))
             }
-            if !function.is_named() {
-                rows.push(FunctionRow {
+            FunctionsAt::Other(from) => {
+                let functions = self.engine.functions().iter_from(from);
+                let mut others = functions.filter(|(_, function)| !function.is_named());
+                let rows = others.by_ref().take(ROWS_MAX).map(|(id, function)| FunctionRow {
                     name: Some(function.name.clone()),
                     exists: true,
                     gauges: self.engine.gauges(id),
                     numbers: None,
                     queue_max: function.queue_max,
                 });
+                let rows: Vec<_> = rows.collect();
+                (rows, others.next().map(|(id, _)| FunctionsAt::Other(id)))
             }
         }
-        (rows, None)
+    }
+}
+
+fn named_row(named: NamedFunction<'_>) -> FunctionRow {
+    FunctionRow {
+        name: named.name.map(Box::from),
+        exists: named.function.is_some(),
+        gauges: named.gauges,
+        numbers: Some(Box::new(*named.numbers)),
+        queue_max: named.queue_max,
     }
 }

@@ -4,9 +4,7 @@
 //!
 //! Invariant: all of a record's numbers are of the same moment.
 
-use crate::protocol::peer_address::PeerAddress;
 use crate::shard::Shard;
-use crate::shard::connections::Connection;
 use crate::shard::stats::Stats;
 
 /// Connections by how they came in.
@@ -31,18 +29,8 @@ pub struct CoreNumbers {
 
 impl Shard {
     pub(super) fn core_numbers(&self) -> CoreNumbers {
-        let mut connections = ConnectionKinds::default();
-        for (_, connection) in self.connections.iter_local() {
-            *kind_of(connection, &mut connections) += 1;
-        }
+        let [plain, tls, unix] = self.connections.kinds().map(|count| count as u64);
+        let connections = ConnectionKinds { plain, tls, unix };
         CoreNumbers { stats: self.stats(), connections }
-    }
-}
-
-fn kind_of<'a>(connection: &Connection, kinds: &'a mut ConnectionKinds) -> &'a mut u64 {
-    match connection.origin.peer {
-        PeerAddress::Unix(_) => &mut kinds.unix,
-        PeerAddress::Ip(_) if connection.transport.is_plain() => &mut kinds.plain,
-        PeerAddress::Ip(_) => &mut kinds.tls,
     }
 }

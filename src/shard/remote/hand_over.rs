@@ -187,12 +187,11 @@ impl Shard {
         self.engine.mark_local(conn);
         self.counters.moved += 1;
         let (generation, arrived) = (self.connections.next_generation(), self.counters.arrived());
-        self.connections.set_proxy_for(conn, None);
+        self.connections.become_local(conn, origin);
         let connection = &mut self.connections[conn];
         debug_assert_eq!(connection.migration, Migration::Incoming);
         connection.migration = Migration::No;
         connection.generation = generation;
-        connection.origin = origin;
         connection.arrived = arrived;
         connection.ended = ended;
         self.connections.replace_session(conn, session);

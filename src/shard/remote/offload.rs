@@ -119,7 +119,7 @@ impl Shard {
         // Placeholder key until `Offloaded` brings the real one.
         let placeholder =
             ConnKey { conn: HomeConnId::NONE, generation: self.connections[conn].generation };
-        self.connections.set_proxy_for(conn, Some((to, placeholder)));
+        self.connections.become_proxy(conn, (to, placeholder));
         self.connections.clear_dirty(conn);
         self.connections.take_remote(conn);
         let inbound = self.connections.take_inbound(conn);
@@ -153,7 +153,7 @@ impl Shard {
         rest: Rest,
     ) {
         debug_assert_eq!(self.connections[conn].migration, Migration::Offloaded);
-        self.connections.set_proxy_for(conn, Some((home, key)));
+        self.connections.become_proxy(conn, (home, key));
         self.connections[conn].generation = key.generation;
         let id = self.connections[conn].session().client_id().map(Box::from);
         self.connections.replace_session(conn, Session::of_proxy(id, false));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 
-use super::client::{exchange, get};
+use super::client::{ask, exchange, get};
 use super::start;
 use crate::harness::{Contender, PATIENCE, Server};
 
@@ -55,10 +55,7 @@ fn options_that_contradict_each_other_are_refused() {
             &["--access-file", &list, "--http-token-file", &path("none")],
             &format!("cannot read the tokens {}: ", path("none")),
         ),
-        (
-            &["--threads", "64"],
-            "--http needs a thread of its own, so that --threads can be at most",
-        ),
+        (&["--threads", "64"], "HTTP needs a thread of its own, so that --threads can be at most"),
         (&["--http", &socket, "--listen", &socket], "--listen and --http both say unix:"),
         (
             &["--http", "tls:127.0.0.1:0"],
@@ -119,7 +116,11 @@ fn tokens_are_read_anew_and_a_file_with_a_mistake_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
     let (tokens, list) = (path("tokens"), path("access.toml"));
-    fs::write(&list, "[[rule]]\nwho = {}\nmay = [\"observe\"]\n").expect("writable");
+    let rule = |who: &str, right: &str| {
+        format!("[[rule]]\nwho = {{ token = [\"{who}\"] }}\nmay = [\"{right}\"]\n")
+    };
+    let rules = [rule("ops", "observe"), rule("deploy", "admin")].concat();
+    fs::write(&list, rules).expect("writable");
     fs::write(&tokens, format!("ops {ABC}\n")).expect("writable");
     let options = ["--access-file", &list, "--http-token-file", &tokens];
     let (server, http) = start(Contender::RinggearEpoll, &options);
@@ -130,5 +131,33 @@ fn tokens_are_read_anew_and_a_file_with_a_mistake_changes_nothing() {
     fs::write(&tokens, format!("ops {ABC}\ndeploy {}\n", "0".repeat(64))).expect("writable");
     server.signal("HUP");
     server.wait_for_log("tokens read tokens=2", |_| Some(()));
+    server.wait_for_log("access list read", |_| Some(()));
     assert_eq!(get(http, "/healthz").text(), "ok\n");
+    let path = "/api/v1/functions/f/maxqueue";
+    let limit = br#"{"high":1,"normal":1,"low":1}"#;
+    let own = ("X-Ringgear", "1");
+    for (shown, observe, admin) in [
+        (None, 403, 403),
+        (Some("Bearer abc"), 200, 403),
+        (Some("Bearer xyz"), 401, 401),
+        (Some("Basic abc"), 401, 401),
+    ] {
+        let token: Vec<_> = shown.map(|shown| ("Authorization", shown)).into_iter().collect();
+        let answer = ask(http, "GET", "/api/v1/server", &token, b"");
+        assert_eq!(answer.status, observe, "{shown:?}: {answer:?}");
+        assert_eq!(answer.header("www-authenticate").is_some(), observe == 401);
+        let answer = ask(http, "PUT", path, &[&token[..], &[own]].concat(), limit);
+        assert_eq!(answer.status, admin, "{shown:?}: {answer:?}");
+        if admin == 403 {
+            assert_eq!(answer.code(), "PERMISSION_DENIED");
+            assert!(answer.text().contains(" may not admin f"), "{answer:?}");
+        }
+        // What a page elsewhere may have sent is refused before anything is asked of the list.
+        let site = [&token[..], &[own, ("Sec-Fetch-Site", "cross-site")]].concat();
+        for headers in [&token, &site] {
+            let answer = ask(http, "PUT", path, headers, limit);
+            assert_eq!((answer.status, &*answer.code()), (403, "CROSS_SITE"));
+        }
+    }
+    server.wait_for_log("access refused: ringgeard --access-check tells", |_| Some(()));
 }
