@@ -55,7 +55,10 @@ fn options_that_contradict_each_other_are_refused() {
             &["--access-file", &list, "--http-token-file", &path("none")],
             &format!("cannot read the tokens {}: ", path("none")),
         ),
-        (&["--threads", "64"], "HTTP needs a thread of its own, so that --threads can be at most"),
+        (
+            &["--threads", "64"],
+            "--http needs a thread of its own, so that --threads can be at most",
+        ),
         (&["--http", &socket, "--listen", &socket], "--listen and --http both say unix:"),
         (
             &["--http", "tls:127.0.0.1:0"],

@@ -32,6 +32,9 @@ fn each_endpoint_has_its_methods_and_headers(contender: Contender) {
         assert_eq!(other.header("allow"), Some("GET,HEAD"), "{path}");
         assert_eq!(other.header("x-content-type-options"), Some("nosniff"));
     }
+    // Also before anything is said of a change that a page elsewhere may have sent.
+    let other = exchange(&mut stream, "PUT", "/api/v1/server", &[], b"").expect("an answer");
+    assert_eq!((other.status, &*other.code()), (405, "METHOD_NOT_ALLOWED"));
     let unknown = exchange(&mut stream, "GET", "/nothing?x=1", &[], b"").expect("an answer");
     assert_eq!((unknown.status, &*unknown.code()), (404, "NOT_FOUND"));
 }
