@@ -282,8 +282,8 @@ mod tests {
         };
         assert_eq!(rate(&history, 0, 7), 7.0, "over a second at least");
         assert_eq!(rate(&history, 4, 8), 2.0);
-        for sample in 1..=3_u64 {
-            history.sample(start + INTERVAL * sample as u32, &[row(50 * sample)], vec![0.0]);
+        for (sample, submitted) in [(1, 50), (2, 100), (3, 150)] {
+            history.sample(start + INTERVAL * sample, &[row(submitted)], vec![0.0]);
         }
         assert_eq!(rate(&history, 17, 170), 10.0, "since 10 s after the start");
         assert_eq!(rate(&history, 17, 100), 0.0);
