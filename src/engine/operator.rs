@@ -77,7 +77,6 @@ mod tests {
         let mut fixture = Fixture::new(settings());
         let numbers = ["a", "b"].map(|function| fixture.background(function));
         let worker = conn_id(5);
-        fixture.engine.connect(worker);
         for function in [b"a", b"b"] {
             fixture.engine.can_do(worker, function, 0);
         }

@@ -6,30 +6,35 @@
 //!
 //! Invariant: each test has a browser of its own, with an empty profile.
 
-use std::ffi::OsStr;
+use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
 
-use headless_chrome::protocol::cdp::types::Event;
-use headless_chrome::protocol::cdp::{Emulation, HeapProfiler, Network, Page, Performance};
-use headless_chrome::{Browser, LaunchOptions, Tab};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use crate::devtools::DevTools;
 use crate::harness::{Server, tool, wait_until};
 
-/// Options that keep it from looking for anything but the page.
-const QUIET: [&str; 7] = [
+/// Options that keep it from looking for anything but the page, and work in a container, which has
+/// neither a sandbox of Chromium's kind nor much shared memory.
+const OPTIONS: [&str; 13] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-dev-shm-usage",
+    "--disable-extensions",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--remote-debugging-port=0",
+    "about:blank",
 ];
-/// Of the whole browser, when nothing is asked of it.
-const IDLE: Duration = Duration::from_secs(3700);
+/// The file in its profile that says where it is listening.
+const PORT_FILE: &str = "DevToolsActivePort";
 
 const AXE: &str = include_str!("axe.min.js");
 /// Violations that matter, one a line.
@@ -39,9 +44,10 @@ const RUN_AXE: &str = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21
 
 /// A tab with the page in it.
 pub(crate) struct View {
-    tab: Arc<Tab>,
-    complaints: Arc<Mutex<Vec<String>>>,
-    _browser: Browser,
+    tools: DevTools,
+    own: String,
+    browser: Child,
+    _profile: TempDir,
 }
 
 /// Where a server has HTTP.
@@ -51,57 +57,41 @@ pub(crate) fn http_address(server: &Server) -> String {
 
 impl View {
     /// Opens the page of a server; `None` without a Chromium.
-    pub(crate) fn open(server: &Server, path: &str, size: (u32, u32)) -> Option<Self> {
+    pub(crate) fn open(server: &Server, path: &str, (width, height): (u32, u32)) -> Option<Self> {
         let chromium: PathBuf = tool("chromium")?;
-        let options = LaunchOptions {
-            // Containers have no user namespaces for it; the page is this project's own.
-            sandbox: false,
-            path: Some(chromium),
-            window_size: Some(size),
-            args: QUIET.iter().map(OsStr::new).collect(),
-            idle_browser_timeout: IDLE,
-            ..LaunchOptions::default()
-        };
-        let browser = Browser::new(options).expect("Chromium starts");
-        let tab = browser.new_tab().expect("a tab");
-        let complaints = Arc::<Mutex<Vec<String>>>::default();
-        let address = http_address(server);
-        let (noted, own) = (Arc::clone(&complaints), format!("http://{address}/"));
-        tab.enable_log().expect("the log");
-        tab.enable_runtime().expect("the console");
-        tab.call_method(enable_network()).expect("requests");
-        let listener = move |event: &Event| {
-            let complaint = complaint(event, &own);
-            noted.lock().expect("no panic").extend(complaint);
-        };
-        tab.add_event_listener(Arc::new(listener)).expect("a listener");
+        let profile = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(chromium);
+        command.args(OPTIONS).arg(format!("--user-data-dir={}", profile.path().display()));
+        command.env("HOME", profile.path()).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let browser = command.spawn().expect("Chromium starts");
+        let port = wait_until("Chromium to listen", || {
+            let text = fs::read_to_string(profile.path().join(PORT_FILE)).ok()?;
+            text.lines().next()?.parse().ok()
+        });
+        let tools = DevTools::connect(port);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            tools.call(&format!("{domain}.enable"), json!({}));
+        }
         // Headless windows are wider than a phone.
-        let metrics = Emulation::SetDeviceMetricsOverride {
-            width: size.0,
-            height: size.1,
-            device_scale_factor: 1.0,
-            mobile: false,
-            scale: None,
-            screen_width: None,
-            screen_height: None,
-            position_x: None,
-            position_y: None,
-            dont_set_visible_size: None,
-            screen_orientation: None,
-            viewport: None,
-            display_feature: None,
-            device_posture: None,
-        };
-        tab.call_method(metrics).expect("a size");
-        tab.navigate_to(&format!("http://{address}{path}")).expect("the page loads");
-        tab.wait_until_navigated().expect("the page loads");
-        Some(Self { tab, complaints, _browser: browser })
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        tools.call("Emulation.setDeviceMetricsOverride", metrics);
+        let own = format!("http://{}/", http_address(server));
+        let view = Self { tools, own, browser, _profile: profile };
+        let url = format!("{}{}", view.own, path.trim_start_matches('/'));
+        view.tools.call("Page.navigate", json!({"url": url}));
+        let is_loaded = "document.readyState === 'complete' && location.protocol === 'http:'";
+        view.wait("the page to load", is_loaded);
+        Some(view)
     }
 
     /// What a JavaScript expression is, or what its promise becomes.
     pub(crate) fn eval(&self, script: &str) -> Value {
-        let object = self.tab.evaluate(script, true);
-        object.unwrap_or_else(|error| panic!("{script}: {error}")).value.unwrap_or_default()
+        let wanted = json!({"expression": script, "awaitPromise": true, "returnByValue": true});
+        let result = self.tools.call("Runtime.evaluate", wanted);
+        assert!(result.get("exceptionDetails").is_none(), "{script}: {result}");
+        result["result"]["value"].clone()
     }
 
     pub(crate) fn text(&self, script: &str) -> String {
@@ -116,12 +106,27 @@ impl View {
         wait_until(what, || (self.eval(script) == Value::Bool(true)).then_some(()));
     }
 
+    /// Presses a key: Tab, Enter or Escape.
     pub(crate) fn key(&self, key: &str) {
-        self.tab.press_key(key).expect("a key");
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            other => panic!("no key {other}"),
+        };
+        let down = if text.is_empty() { "rawKeyDown" } else { "keyDown" };
+        for kind in [down, "keyUp"] {
+            let event = json!({"type": kind, "key": key, "code": key, "text": text,
+                "windowsVirtualKeyCode": code, "nativeVirtualKeyCode": code});
+            self.tools.call("Input.dispatchKeyEvent", event);
+        }
     }
 
     pub(crate) fn type_text(&self, text: &str) {
-        self.tab.type_str(text).expect("keys");
+        for character in text.chars() {
+            let event = json!({"type": "char", "text": character.to_string()});
+            self.tools.call("Input.dispatchKeyEvent", event);
+        }
     }
 
     /// Presses Tab until the element in focus fulfils a condition on `it`.
@@ -137,12 +142,8 @@ impl View {
     }
 
     pub(crate) fn prefer_dark(&self) {
-        let features = vec![Emulation::MediaFeature {
-            name: "prefers-color-scheme".to_owned(),
-            value: "dark".to_owned(),
-        }];
-        let media = Emulation::SetEmulatedMedia { media: None, features: Some(features) };
-        self.tab.call_method(media).expect("a colour scheme");
+        let features = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
+        self.tools.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
     /// Fails if axe finds that people with disabilities can't use what is there.
@@ -160,62 +161,64 @@ impl View {
 
     /// Bytes that the page's script holds, and the number of nodes on the page.
     pub(crate) fn memory(&self) -> (f64, f64) {
-        self.tab.call_method(HeapProfiler::CollectGarbage(None)).expect("a collection");
-        let metrics = self.tab.call_method(Performance::GetMetrics(None)).expect("numbers");
+        self.tools.call("Performance.enable", json!({}));
+        self.tools.call("HeapProfiler.collectGarbage", json!({}));
+        let metrics = self.tools.call("Performance.getMetrics", json!({}));
         let value = |name: &str| {
-            let mut metrics = metrics.metrics.iter();
-            metrics.find(|it| it.name == name).map_or(0.0, |it| it.value)
+            let mut metrics = metrics["metrics"].as_array().expect("numbers").iter();
+            let found = metrics.find(|it| it["name"] == name).expect("a number of that name");
+            found["value"].as_f64().expect("a number")
         };
         (value("JSHeapUsedSize"), value("Nodes"))
-    }
-
-    /// Begins to count for `memory`.
-    pub(crate) fn count_memory(&self) {
-        let enable = Performance::Enable { time_domain: None };
-        self.tab.call_method(enable).expect("numbers");
     }
 
     /// Writes a picture, if `PAGE_PICTURES` names a folder for it.
     pub(crate) fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("PAGE_PICTURES") else { return };
-        let format = Page::CaptureScreenshotFormatOption::Png;
-        let picture = self.tab.capture_screenshot(format, None, None, true).expect("a picture");
+        let picture = self.tools.call("Page.captureScreenshot", json!({}));
+        let picture = picture["data"].as_str().expect("a picture");
         let path = PathBuf::from(folder).join(format!("{name}.png"));
-        std::fs::write(path, picture).expect("a folder that can be written to");
+        fs::write(path, from_base64(picture)).expect("a folder that can be written to");
     }
 
     /// Fails if the browser complained, or the page asked for something of another host.
     pub(crate) fn check_console(&self) {
-        let complaints = self.complaints.lock().expect("no panic");
+        let complaints: Vec<String> =
+            self.tools.events().iter().filter_map(|event| complaint(event, &self.own)).collect();
         assert!(complaints.is_empty(), "{complaints:#?}");
     }
 }
 
-fn enable_network() -> Network::Enable {
-    Network::Enable {
-        max_total_buffer_size: None,
-        max_resource_buffer_size: None,
-        max_post_data_size: None,
-        report_direct_socket_traffic: None,
-        enable_durable_messages: None,
+impl Drop for View {
+    fn drop(&mut self) {
+        // All of its processes end with the first.
+        drop(self.browser.kill());
+        drop(self.browser.wait());
     }
 }
 
 /// What an event says that shouldn't happen.
-fn complaint(event: &Event, own: &str) -> Option<String> {
-    match event {
-        Event::LogEntryAdded(entry) => Some(format!("{:?}", entry.params.entry)),
-        Event::RuntimeConsoleAPICalled(call) => Some(format!("{:?}", call.params)),
-        Event::RuntimeExceptionThrown(thrown) => Some(format!("{:?}", thrown.params)),
-        Event::NetworkRequestWillBeSent(request) => {
-            let url = &request.params.request.url;
+fn complaint(event: &Value, own: &str) -> Option<String> {
+    let (name, parameters) = (event["method"].as_str()?, &event["params"]);
+    match name {
+        "Log.entryAdded" | "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" => {
+            Some(event.to_string())
+        }
+        "Network.requestWillBeSent" => {
+            let url = parameters["request"]["url"].as_str()?;
             let is_own = url.starts_with(own) || url.starts_with("data:");
             (!is_own).then(|| format!("a request for {url}"))
         }
-        Event::NetworkResponseReceived(response) => {
-            let response = &response.params.response;
-            (response.status >= 400).then(|| format!("{} of {}", response.status, response.url))
+        "Network.responseReceived" => {
+            let response = &parameters["response"];
+            let status = response["status"].as_i64()?;
+            (status >= 400).then(|| format!("{status} of {}", response["url"]))
         }
         _ => None,
     }
+}
+
+/// The bytes of base64 with padding, as DevTools sends them.
+fn from_base64(text: &str) -> Vec<u8> {
+    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).expect("base64")
 }

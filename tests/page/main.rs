@@ -5,6 +5,7 @@
 //! `PAGE_PICTURES=FOLDER` keeps pictures of what was looked at.
 
 mod browser;
+mod devtools;
 
 #[path = "../server/conn.rs"]
 #[allow(dead_code)]
@@ -254,7 +255,6 @@ fn the_page_takes_no_more_memory_the_longer_it_is_open() {
     let seconds = Duration::from_secs(seconds.unwrap_or(20));
     let server = start();
     let Some(view) = View::open(&server, "/", WIDE) else { return };
-    view.count_memory();
     let mut worker = worker(&server, &["mail"]);
     let mut client = Conn::open(server.address());
     // Each round changes what the page shows.
