@@ -116,8 +116,11 @@ struct Found {
     row: ConnectionRow,
 }
 
-/// The handles of the jobs that connections run, by core and number there.
-type Running = HashMap<(Core, HomeConnId), Vec<Box<str>>>;
+/// A job's handle, and how long it has run, in seconds.
+type Job = (Box<str>, f64);
+
+/// The jobs that connections run, by core and number there.
+type Running = HashMap<(Core, HomeConnId), Vec<Job>>;
 
 #[derive(Debug, Serialize)]
 struct Connection<'a> {
@@ -128,17 +131,15 @@ struct Connection<'a> {
     certificate: Option<&'a str>,
     functions: Vec<Name<'a>>,
     function_count: usize,
-    running: &'a [Box<str>],
+    running: Vec<&'a str>,
+    /// How long each of them has run.
+    running_seconds: Vec<f64>,
     since: f64,
     state: &'static str,
 }
 
 impl<'a> Connection<'a> {
-    fn of(
-        row: &'a ConnectionRow,
-        running: Option<&'a Vec<Box<str>>>,
-        places: &'a [String],
-    ) -> Self {
+    fn of(row: &'a ConnectionRow, running: &'a [Job], places: &'a [String]) -> Self {
         Self {
             address: address(row.peer),
             id: Name(&row.id),
@@ -147,7 +148,8 @@ impl<'a> Connection<'a> {
             certificate: row.certificate.as_deref(),
             functions: row.functions.iter().map(|name| Name(name)).collect(),
             function_count: row.function_count,
-            running: running.map_or(&[], |handles| handles),
+            running: running.iter().map(|(handle, _)| &**handle).collect(),
+            running_seconds: running.iter().map(|&(_, seconds)| seconds).collect(),
             since: row.since_s.into(),
             state: match row.state {
                 _ if row.function_count == 0 => "-",
@@ -223,7 +225,8 @@ async fn answer(
     let running = running(&link, &keys).await?;
     let places = &app.settings().places;
     let rows = found.iter().map(|Found { row, home, .. }| {
-        Connection::of(row, running.get(&(*home, row.key.conn)), places)
+        let running = running.get(&(*home, row.key.conn));
+        Connection::of(row, running.map_or(&[], Vec::as_slice), places)
     });
     let rows = rows.collect();
     let last = found.last().filter(|_| has_more);
@@ -322,7 +325,8 @@ async fn running(link: &Link, keys: &[(Core, ConnKey)]) -> Result<Running, Endin
                     continue;
                 };
                 for row in rows {
-                    running.entry((home, row.key.conn)).or_default().push(row.handle);
+                    let job = (row.handle, f64::from(row.run_ms) / 1000.0);
+                    running.entry((home, row.key.conn)).or_default().push(job);
                 }
             }
         }
