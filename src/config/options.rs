@@ -173,11 +173,11 @@ pub struct Options {
         hide_short_help = true, value_parser = number::<u32>(1, 1 << 20))]
     pub ssl_handshakes_max: u32,
 
-    /// HOST:PORT, tls:HOST:PORT or unix:/PATH for metrics, health, the page and jobs by HTTP
+    /// HOST:PORT or unix:/PATH for the page, metrics and jobs by HTTP
     ///
-    /// Off unless given; may be given several times. Without an access list, peers on this host may
+    /// Off unless given; may be given several times. tls:HOST:PORT is a port with TLS. Without an access list, peers on this host may
     /// do everything there, all others may look. See docs/http.md.
-    #[arg(long, value_name = "SPEC", help_heading = HTTP, value_parser = http_spec)]
+    #[arg(long, value_name = "SPEC", help_heading = LISTENING, value_parser = http_spec)]
     pub http: Vec<ListenSpec>,
 
     /// Allow --http on an address that other hosts reach, without TLS
@@ -385,7 +385,7 @@ pub struct Options {
     /// Check options and file, and end: exit code 1 at a mistake
     ///
     /// Looks at what they say, not at the host: addresses, folders and users needn't exist.
-    #[arg(long, help_heading = PROCESS)]
+    #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub check_args: bool,
 
     /// Print the version, and end
