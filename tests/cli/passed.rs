@@ -93,8 +93,11 @@ fn a_passed_socket_for_http_turns_http_on() {
     let http = tcp.local_addr().unwrap();
     let unix = UnixListener::bind(folder.join("g.sock")).unwrap();
     let mut server = start_named([tcp.into(), unix.into()], "http:gearman", "--io epoll");
-    server.wait_for(&format!("HTTP on {http} (fd:http)"));
-    server.wait_for("listening on fd:gearman");
+    // Two threads say so, in any order.
+    let parts = [format!("HTTP on {http} (fd:http)"), "listening on fd:gearman".to_owned()];
+    while !parts.iter().all(|part| server.said.contains(part)) {
+        server.wait_for("");
+    }
     let mut stream = TcpStream::connect(http).unwrap();
     let answer = ask(&mut stream, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r");
     assert_eq!(answer, "HTTP/1.1 200 OK\r\n");
