@@ -175,8 +175,9 @@ pub struct Options {
 
     /// HOST:PORT or unix:/PATH for the page, metrics and jobs by HTTP
     ///
-    /// Off unless given; may be given several times. tls:HOST:PORT is a port with TLS. Without an access list, peers on this host may
-    /// do everything there, all others may look. See docs/http.md.
+    /// Off unless given; may be given several times. tls:HOST:PORT is a port with TLS. Without an
+    /// access list, peers on this host may do everything there, all others may look. See
+    /// docs/http.md.
     #[arg(long, value_name = "SPEC", help_heading = LISTENING, value_parser = http_spec)]
     pub http: Vec<ListenSpec>,
 
