@@ -23,8 +23,8 @@ use super::guard::checks::busy;
 use super::guard::permit::Permit;
 use super::listen::activity::Activity;
 use super::submit::{
-    Submission, checked_unique, counted, discard, header_value, may_wait, priority, submit,
-    wait_for,
+    Submission, checked_unique, count_refusal, counted, discard, header_value, may_wait, priority,
+    submit, wait_for,
 };
 use crate::protocol::access::{Right, Scope};
 use crate::wire::{Command, Priority};
@@ -78,9 +78,11 @@ async fn answer(
     if app.access_list().is_none() {
         caller.permissions = None;
     }
-    caller.may(Right::Submit, Scope::Function(&submission.function))?;
+    let refused = |error: &ApiError| count_refusal(app, &submission.function, error);
+    let may = caller.may(Right::Submit, Scope::Function(&submission.function));
+    may.inspect_err(refused)?;
     let waiting = if submission.is_background { None } else { Some(may_wait(app)?) };
-    let job = submit(app, &caller, &permit, &submission, body).await?;
+    let job = submit(app, &caller, &permit, &submission, body).await.inspect_err(refused)?;
     let handle = header_value(&job.handle);
     let said = |command: Command| [(COMMAND, HeaderValue::from_static(command.name()))];
     if submission.is_background {

@@ -189,6 +189,11 @@ impl Link {
         receiver
     }
 
+    /// Tells a core something that has no reply.
+    pub(super) fn tell(&self, core: Core, message: Message) {
+        self.send(&mut self.lock(), core, message);
+    }
+
     fn send(&self, state: &mut State, core: Core, message: Message) {
         state.link.send(core, message);
         if !state.link.flush() {
@@ -250,7 +255,7 @@ impl State {
         let has_received = link.receive(|_, message| match message {
             Message::OperatorReply { ticket, reply } => {
                 if let Some(sender) = waiting.remove(&ticket) {
-                    // Who asked may have left meanwhile.
+                    // The request may have ended meanwhile.
                     drop(sender.send(*reply));
                 }
             }

@@ -36,7 +36,9 @@ use super::guard::Caller;
 use super::guard::checks::busy;
 use super::guard::permit::Permit;
 use super::link::{Held, Link};
+use crate::engine::numbers::Refused;
 use crate::protocol::access::{Right, Scope};
+use crate::shard::remote::message::Message;
 use crate::wire::{ARGUMENTS_BYTES_MAX, Priority};
 
 /// How long a client waits that doesn't say how long.
@@ -81,7 +83,8 @@ async fn answer(
     body: &mut Body,
 ) -> Result<Response, ApiError> {
     let function = function_in(parts.uri.path())?;
-    caller.may(Right::Submit, Scope::Function(&function))?;
+    let may = caller.may(Right::Submit, Scope::Function(&function));
+    may.inspect_err(|error| count_refusal(app, &function, error))?;
     let streams = streams(parts.uri.query())?;
     let wishes = headers::wishes(&parts.headers)?;
     let submission = Submission {
@@ -91,12 +94,13 @@ async fn answer(
         is_background: wishes.is_background || wishes.run_at.is_some(),
         run_at: wishes.run_at,
     };
+    let refused = |error: &ApiError| count_refusal(app, &submission.function, error);
     if submission.is_background {
-        let job = submit(app, caller, permit, &submission, body).await?;
+        let job = submit(app, caller, permit, &submission, body).await.inspect_err(refused)?;
         return Ok(accepted(&job, wishes.is_background));
     }
     let waiting = may_wait(app)?;
-    let job = submit(app, caller, permit, &submission, body).await?;
+    let job = submit(app, caller, permit, &submission, body).await.inspect_err(refused)?;
     permit.give_back();
     let mut headers = HeaderMap::new();
     headers.insert(HANDLE, header_value(&job.handle));
@@ -118,6 +122,20 @@ async fn answer(
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok((headers, body).into_response())
+}
+
+/// Counts a submission that was refused on this thread, at the core of its function; a core counts
+/// what it refuses.
+pub(super) fn count_refusal(app: &App, function: &[u8], error: &ApiError) {
+    let why = match error.code() {
+        "PERMISSION_DENIED" => Refused::Access,
+        "PAYLOAD_TOO_LARGE" => Refused::Size,
+        _ => return,
+    };
+    if let Ok(link) = app.link() {
+        let message = Message::Refused { function: function.into(), why };
+        link.tell(link.cores().owner_of(function), message);
+    }
 }
 
 /// The right to wait for a result.

@@ -9,7 +9,6 @@
 //! connection; a packet that can't be parsed is no `Request`.
 
 use crate::engine::handle::Handles;
-use crate::engine::numbers::Refused;
 use crate::engine::{
     ConnId, Engine, NotRunning, Now, Outcome, Status, SubmitError, UNIQUE_BYTES_MAX,
 };
@@ -155,14 +154,13 @@ impl Session {
         why: Refusal,
         cx: &mut Context<'_>,
     ) -> Option<Work<'a>> {
-        let (error, reason) = match why {
-            Refusal::TooLarge => (ErrorReply::PayloadTooLarge, Refused::Size),
-            Refusal::OutOfMemory => (ErrorReply::OutOfMemory, Refused::Memory),
-        };
-        refuse(cx, error);
-        if command.is_submission() {
-            cx.engine.refuse(c_string(head), reason);
-        }
+        refuse(
+            cx,
+            match why {
+                Refusal::TooLarge => ErrorReply::PayloadTooLarge,
+                Refusal::OutOfMemory => ErrorReply::OutOfMemory,
+            },
+        );
         if !matches!(command, Command::WorkComplete | Command::WorkException) {
             return None;
         }

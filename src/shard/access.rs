@@ -71,9 +71,19 @@ impl Shard {
             let (peer, right) = (permissions.peer(), Right::Submit);
             let text = Denial { peer, right, function: Some(function) }.text();
             self.push(conn, &Response::PermissionDenied { text: &text }, now);
-            self.engine.refuse(function, numbers::Refused::Access);
+            self.count_refused(function, numbers::Refused::Access);
         }
         may
+    }
+
+    /// Counts a submission that is refused here, at the core of its function.
+    pub(super) fn count_refused(&mut self, function: &[u8], why: numbers::Refused) {
+        let owner = self.settings.cores.owner_of(function);
+        if owner == self.settings.cores.own {
+            self.engine.refuse(function, why);
+        } else {
+            self.outgoing.send(owner, Message::Refused { function: function.into(), why });
+        }
     }
 
     /// Whether a connection may have a text line handled. If not, it has the answer already.

@@ -257,6 +257,7 @@ impl Message {
             | Self::Rows { key, .. } => Some(key),
             Self::Gone(_)
             | Self::Access(_)
+            | Self::Refused { .. }
             | Self::Tls(_)
             | Self::Operator { .. }
             | Self::OperatorReply { .. }

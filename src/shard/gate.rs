@@ -16,7 +16,7 @@ use super::packet_log::{log_line, log_received};
 use super::refusals::Kind;
 use super::remote::message::Question;
 use super::route::{Route, Router};
-use crate::engine::{ConnId, Now};
+use crate::engine::{ConnId, Now, numbers};
 use crate::protocol::admin::{self, Answer};
 use crate::wire::inbound::{Arrival, Refusal};
 use crate::wire::text::c_string;
@@ -259,6 +259,13 @@ impl Shard {
             session.handle_refused(command, head, why, cx)
         });
         self.deliver(work.as_ref(), now);
+        if command.is_submission() {
+            let why = match why {
+                Refusal::TooLarge => numbers::Refused::Size,
+                Refusal::OutOfMemory => numbers::Refused::Memory,
+            };
+            self.count_refused(c_string(head), why);
+        }
         let is_result = matches!(command, Command::WorkComplete | Command::WorkException);
         if is_result && work.is_none() && self.settings.cores.count > 1 {
             self.fail_at_owner(conn, c_string(head));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use super::conn_key::{ConnKey, HomeConnId};
-use crate::engine::{ConnId, Status};
+use crate::engine::{ConnId, Status, numbers};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
 use crate::protocol::peer_address::PeerAddress;
@@ -124,6 +124,13 @@ pub enum Message {
         key: ConnKey,
         /// The function.
         function: Box<[u8]>,
+    },
+    /// To the owner: a submission of one of its functions was refused where it came in.
+    Refused {
+        /// The function.
+        function: Box<[u8]>,
+        /// Why.
+        why: numbers::Refused,
     },
     /// To every core: the access list from now on.
     Access(Arc<AccessList>),
@@ -273,7 +280,7 @@ impl Message {
                 Self::Rows { rows, .. } => rows.bytes(),
                 Self::Ask { question: Question::StatusUnique { unique, .. }, .. } => unique.len(),
                 Self::Ask { question: Question::Line { line, .. }, .. } => line.len(),
-                Self::Revoke { function, .. } => function.len(),
+                Self::Revoke { function, .. } | Self::Refused { function, .. } => function.len(),
                 Self::Answer { answer: Answer::Hits(hits), .. } => hits.bytes(),
                 Self::Answer { answer: Answer::Refusals(refusals), .. } => {
                     refusals.iter().map(Refused::bytes).sum()

@@ -72,6 +72,7 @@ impl Shard {
                 let conn = self.proxy(from, key);
                 self.engine.revoke(conn, &function);
             }
+            Message::Refused { function, why } => self.engine.refuse(&function, why),
             Message::Access(list) => self.use_access_list(list, now),
             Message::Tls(server) => self.use_tls(server),
             Message::Line { key, slot, line } => {

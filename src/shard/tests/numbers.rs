@@ -1,6 +1,7 @@
 //! What is counted by function of requests that don't come to the engine, and which functions each
 //! core names.
 
+use super::cluster::{CORES, Cluster, function};
 use super::*;
 use crate::engine;
 use crate::engine::function::Durabilities;
@@ -42,9 +43,31 @@ fn submissions_refused_at_the_gate_count_by_function() {
     assert_eq!((submitted, refused), ([0, 1], [0, 0, 0, 1, 1]));
 }
 
+/// Those of another core's functions were counted with functions that have no numbers of their own.
+#[test]
+fn submissions_refused_at_another_gate_count_at_the_core_of_the_function() {
+    let rules = "[[rule]]\nwho = { network = [\"127.0.0.1\"] }\nmay = [\"work\"]\n";
+    let list: Arc<AccessList> = Arc::new(parse(rules, Conditions::default()).unwrap());
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let now = cluster.now;
+    cluster.shards[0].set_access_list(&list, now);
+    cluster.settle();
+    for owner in 0..CORES {
+        let name = function(owner);
+        let worker = cluster.worker(owner, std::slice::from_ref(&name));
+        for home in 0..CORES {
+            let client = cluster.connect(home);
+            cluster.packet(client, Command::SubmitJobBg, &[name.as_bytes(), b""], b"x");
+        }
+        cluster.settle();
+        let refused = refused(&cluster.shards[owner], Some(name.as_bytes()));
+        assert_eq!(refused, [0, 0, 0, 0, CORES as u64], "{name}");
+        cluster.hear(worker);
+    }
+}
+
 #[test]
 fn functions_of_the_configuration_are_named_by_the_core_that_owns_them() {
-    const CORES: usize = 3;
     let names = (0..30).map(|at| format!("f{at}").into_bytes());
     let named = names.map(|name| (name, Durability::None)).collect();
     let engine = engine::Settings {

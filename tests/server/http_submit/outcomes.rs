@@ -8,7 +8,7 @@ use crate::conn::{Conn, Item};
 use crate::durable::Database;
 use crate::harness::{Contender, each_ringgear, wait_until};
 use crate::http::address;
-use crate::http::client::{connect, exchange, head};
+use crate::http::client::{connect, exchange, get, head};
 
 each_ringgear!(
     a_result_is_the_body,
@@ -146,9 +146,16 @@ fn a_full_queue_and_wrong_headers_are_refused(contender: Contender) {
     let answer = submit(http, "full", &[background], b"2");
     assert_eq!((answer.status, answer.code().as_str()), (429, "QUEUE_FULL"));
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
-    let answer = submit(http, "f", &[background], &[b'x'; 1 << 10]);
+    let answer = submit(http, "full", &[background], &[b'x'; 1 << 10]);
     assert_eq!((answer.status, answer.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
     assert!(answer.text().contains("1024"), "{answer:?}");
+    wait_until("each refusal to be counted once", || {
+        let metrics = get(http, "/metrics").text();
+        let refused = |reason: &str| {
+            format!("ringgear_jobs_refused_total{{function=\"full\",reason=\"{reason}\"}} 1\n")
+        };
+        ["queue_full", "size"].iter().all(|it| metrics.contains(&refused(it))).then_some(())
+    });
     for header in [
         ("Ringgear-Priority", "urgent"),
         ("Ringgear-Run-At", "tomorrow"),
