@@ -6,9 +6,10 @@ use super::cluster::{CORES, Cluster, function};
 use super::*;
 use crate::engine::job::State;
 use crate::protocol::access::{AccessList, Permissions};
+use crate::protocol::peer_address::UnixPeer;
 use crate::shard::operator::{
-    CancelOutcome, ConnectionFilter, FunctionsAt, JobFilter, JobsAt, OperatorReply,
-    OperatorRequest, Purged,
+    CancelOutcome, ConnectionFilter, ConnectionKinds, FunctionsAt, JobFilter, JobsAt,
+    OperatorReply, OperatorRequest, Purged,
 };
 use crate::shard::remote::message::{ConnKey, HomeConnId, Message};
 use crate::wire::Header;
@@ -210,4 +211,41 @@ fn connections_are_told_by_function_and_with_what_they_run_of_each_core() {
     assert_eq!([0, 1, 2].map(|core| running(core, key)), [1, 1, 0]);
     let earlier = ConnKey { generation: key.generation.wrapping_sub(1), ..key };
     assert_eq!([0, 1].map(|core| running(core, earlier)), [0, 0], "not another's jobs");
+}
+
+/// They are counted as they come and go, also where they move to another core.
+#[test]
+fn connections_are_told_by_kind_wherever_they_are() {
+    let kinds = |cluster: &mut Cluster| {
+        let mut sum = [0; 3];
+        for core in 0..CORES {
+            let reply = cluster.ask(core, OperatorRequest::Numbers);
+            let OperatorReply::Numbers(numbers) = reply else { panic!("{reply:?}") };
+            let ConnectionKinds { plain, tls, unix } = numbers.connections;
+            sum.iter_mut().zip([plain, tls, unix]).for_each(|(sum, more)| *sum += more);
+        }
+        sum
+    };
+    let mut cluster = Cluster::new(Durability::None, 1);
+    let mut peers = Vec::new();
+    for core in 0..CORES {
+        let unix = UnixPeer { uid: 7, gid: 7, pid: 7 };
+        peers.push(cluster.connect_by(core, unix.into(), 0));
+        peers.push(cluster.connect(core));
+        // Others know them by proxies, which aren't counted.
+        for peer in &peers {
+            for owner in 0..CORES {
+                let name = function(owner);
+                cluster.packet(*peer, Command::SubmitJob, &[name.as_bytes(), b""], b"x");
+            }
+        }
+        cluster.settle();
+        assert_eq!(kinds(&mut cluster), [core as u64 + 1, 0, core as u64 + 1]);
+    }
+    for (core, conn) in peers {
+        let now = cluster.now;
+        cluster.shards[core].disconnect(conn, now);
+    }
+    cluster.settle();
+    assert_eq!(kinds(&mut cluster), [0; 3]);
 }
