@@ -199,6 +199,29 @@ fn a_job_is_cancelled_by_keyboard_alone() {
     view.check_console();
 }
 
+/// A browser tells that a dialog was closed in a later task. A dialog that had been opened again by
+/// then lost its contents, and its button did nothing.
+#[test]
+fn a_dialog_that_is_opened_again_at_once_does_what_it_says() {
+    let server = start();
+    let handles = submit(&server, "mail", 1);
+    let Some(view) = View::open(&server, "/?view=jobs&function=mail", WIDE) else { return };
+    view.wait("the job", &row_with(&handles[0]));
+    view.eval(
+        "(() => {
+            const cancel = document.querySelector('#list tbody button');
+            cancel.click();
+            document.querySelector('#dialog-leave').click();
+            cancel.click();
+        })()",
+    );
+    // The event is a task of its own, before this one.
+    view.eval("new Promise((resolve) => setTimeout(resolve, 0))");
+    view.eval("document.querySelector('#dialog-confirm').click()");
+    view.wait("the row to go", &format!("!{}", row_with(&handles[0])));
+    view.check_console();
+}
+
 #[test]
 fn the_page_is_accessible_in_both_colours_on_every_view_and_on_a_phone() {
     let server = start();

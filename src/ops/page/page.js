@@ -1214,6 +1214,7 @@ $('dialog-form').addEventListener('input', () => {
 });
 $('dialog-leave').addEventListener('click', () => $('dialog').close());
 $('dialog').addEventListener('close', () => {
+	if ($('dialog').open) return; // the event comes later, and a dialog may be open again
 	asking = null;
 	$('dialog-body').replaceChildren();
 	if (document.activeElement === document.body) $('title').focus({ preventScroll: true });
