@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::options::Options;
 use super::values::{MIGRATION_PAGE, similar};
+use crate::engine::dead::DeadBounds;
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, NamedFunctions, Wakeup};
@@ -166,6 +167,8 @@ impl Options {
                 hash_seed: self.seed.unwrap_or(host.random),
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
+                policies: Arc::default(),
+                dead: DeadBounds::default(),
                 metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,

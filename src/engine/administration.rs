@@ -9,15 +9,34 @@ use super::event::Step;
 use super::ids::{FunctionId, JobId};
 use super::job::{Demand, State, Storage};
 use super::numbers::{Ending, Failure};
-use super::{Effect, Engine, FunctionBusy};
+use super::{Effect, Engine, FunctionBusy, Now};
 
 impl Engine {
     /// Cancels a job and reports it to its clients as failed. A running job stays until its worker
-    /// is done, whose packets are not forwarded. `false` if there is no such job.
+    /// is done, whose packets are not forwarded. A dead letter is removed. `false` if there is no
+    /// such job.
     pub fn cancel(&mut self, number: u64) -> bool {
-        let Some(id) = self.find(number) else { return false };
+        let Some(id) = self.find(number) else { return self.remove_dead(number) };
         self.note(Step::Cancelled, id, None);
         self.end(id, Failure::Cancelled);
+        true
+    }
+
+    /// Has a job that waits for its start, or for its next run, start now. `false` if there is no
+    /// such job.
+    pub fn run_now(&mut self, number: u64, now: Now) -> bool {
+        let Some(id) = self.find(number) else { return false };
+        if self.jobs[id].state != State::Delayed {
+            return false;
+        }
+        self.unqueue(id);
+        let job = &mut self.jobs[id];
+        job.set_run_at_ms(now.unix_ms);
+        if job.is_stored() {
+            let runs = job.runs();
+            self.effects.push(Effect::Retry { number, runs });
+        }
+        self.start(id, now);
         true
     }
 

@@ -66,3 +66,14 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("workers are registered for it or jobs of it run")]
 pub struct FunctionBusy;
+
+/// What became of a dead letter that was to be requeued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeued {
+    /// It is a job again.
+    Done,
+    /// There is a job with its unique key: it stays as it is.
+    UniqueInUse,
+    /// There is no such letter.
+    Unknown,
+}

@@ -4,7 +4,8 @@
 //!
 //! Invariant: an effect refers to records by number only, so it borrows nothing from the command.
 
-use super::ids::{ConnId, JobId, Ticket};
+use super::ids::{ConnId, FunctionId, JobId, Ticket};
+use super::record::{Pause, Runs};
 
 /// A packet for another connection than the command's, or a store operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +56,53 @@ pub enum Effect {
         /// Whether the client has been answered.
         answered: bool,
     },
-    /// Store the number of workers that lost a job.
-    SetAttempts {
+    /// Store that a job is to be run again.
+    Retry {
         /// The job.
         number: u64,
-        /// Workers that lost it.
-        attempts: u32,
+        /// What has become of its runs.
+        runs: Runs,
     },
     /// Remove a job from the store.
     Remove {
+        /// The job.
+        number: u64,
+    },
+    /// A job has become a dead letter, unless it is gone by now: `Engine::dead` has it. Note its
+    /// worker's client id there, and store the letter if the job is stored.
+    Bury {
+        /// The job.
+        number: u64,
+        /// Its last worker.
+        worker: Option<ConnId>,
+    },
+    /// A dead letter is a job again, unless that is gone by now: store it.
+    Unbury {
+        /// The job.
+        job: JobId,
+    },
+    /// Remove a dead letter from the store.
+    RemoveDead {
+        /// The job.
+        number: u64,
+    },
+    /// Store that a function is paused, or no longer.
+    Pause {
+        /// The function.
+        function: FunctionId,
+        /// Until when.
+        pause: Option<Pause>,
+    },
+    /// Ask another core to drop dead letters: all cores together have too many, and it has the
+    /// oldest. See `Engine::trim_dead`.
+    TrimDead {
+        /// The core.
+        core: usize,
+    },
+    /// Tell a worker with the option `cancel-notice` that it need not finish a job.
+    CancelNotice {
+        /// The worker.
+        conn: ConnId,
         /// The job.
         number: u64,
     },

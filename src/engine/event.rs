@@ -12,6 +12,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::ids::{ConnId, JobId};
+use super::reason::Reason;
 use super::{Engine, Outcome};
 
 /// Target of the log lines about jobs, by which the level NOTICE leaves out those at INFO.
@@ -34,6 +35,14 @@ pub enum Step {
     Finished(Outcome),
     /// It returned to its queue.
     Requeued(Loss),
+    /// A run of it ended so, and it waits for the next.
+    Retried(Reason),
+    /// It became a dead letter.
+    Buried(Reason),
+    /// An operator made a dead letter a job again.
+    Unburied,
+    /// It wasn't started in time, and is gone.
+    Expired,
     /// It lost its last attempt, and is gone.
     Exhausted(Loss),
     /// An operator cancelled it.
@@ -62,9 +71,11 @@ impl Step {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Exhausted(_) | Self::Dropped => Level::WARN,
+            Self::Exhausted(_) | Self::Dropped | Self::Buried(_) | Self::Expired => Level::WARN,
             Self::Finished(Outcome::Fail | Outcome::Exception)
             | Self::Requeued(_)
+            | Self::Retried(_)
+            | Self::Unburied
             | Self::NotStored
             | Self::Cancelled => Level::INFO,
             Self::Submitted

@@ -18,6 +18,7 @@ use super::handle;
 use super::ids::{AbilityId, ConnId, EntryId, FunctionId, JobId};
 use super::index::Index;
 use super::list::{Linked, Links, List, Stack};
+use super::record::Pause;
 use super::table::Table;
 use crate::wire::Priority;
 
@@ -89,6 +90,10 @@ pub struct Function {
     /// Earliest start of a delayed job in seconds since 1970; `u32::MAX` if there is none, or if it
     /// isn't known: see `Engine::due_pass`.
     pub next_due_s: u32,
+    /// Those of them that have been run and are to be run again.
+    pub retrying: u32,
+    /// Dead letters of its jobs.
+    pub dead: u32,
     /// Jobs that start once they are on disk.
     pub storing: u32,
     /// Jobs assigned to workers.
@@ -113,6 +118,8 @@ pub struct Function {
     pub is_check_queued: bool,
     /// Created by an operator.
     pub created: bool,
+    /// Until when no job of it is assigned.
+    pub pause: Option<Pause>,
     /// The function is in the list of unused functions.
     listed: bool,
     links: Links<FunctionId>,
@@ -131,6 +138,8 @@ impl Function {
             queued: 0,
             delayed: 0,
             next_due_s: u32::MAX,
+            retrying: 0,
+            dead: 0,
             storing: 0,
             running: 0,
             running_beside: 0,
@@ -142,17 +151,18 @@ impl Function {
             woken: 0,
             is_check_queued: false,
             created: false,
+            pause: None,
             listed: false,
             links: Links::LOOSE,
             has_lapsed: false,
         }
     }
 
-    /// Whether the function has neither jobs nor workers.
+    /// Whether the function has no jobs, no dead letters and no workers.
     #[inline]
     #[must_use]
     pub fn is_unused(&self) -> bool {
-        self.workers == 0 && self.total() == 0
+        self.workers == 0 && self.total() == 0 && self.dead == 0
     }
 
     /// Whether the function is counted by itself.
@@ -161,10 +171,10 @@ impl Function {
         self.entry != EntryId::OTHER
     }
 
-    /// Whether an operator created or limited the function.
+    /// Whether an operator created, paused or limited the function.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.created || self.queue_max != [0; 3]
+        self.created || self.pause.is_some() || self.queue_max != [0; 3]
     }
 
     /// Jobs in any state.

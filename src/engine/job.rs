@@ -15,7 +15,8 @@ use slab::Slab;
 
 use super::ids::{AbilityId, AttachmentId, FunctionId, JobId, Now, UNIQUE_BYTES_MAX};
 use super::list::{Linked, Links, Stack};
-use super::record::Row;
+use super::reason::Reason;
+use super::record::{Row, Runs};
 use super::timer::TimerId;
 use crate::wire::{Payload, Priority, SHARED_BYTES_MIN, Submit};
 
@@ -99,6 +100,12 @@ pub struct Job {
     body: Body,
     /// Earliest start in seconds since 1970, the year 2106 at the latest; 0 = at once.
     pub run_at_s: u32,
+    /// Milliseconds of the earliest start beyond `run_at_s`.
+    run_at_rest_ms: u16,
+    /// How the last run ended, if it did without WORK_COMPLETE.
+    pub last_reason: Option<Reason>,
+    /// Whether the job was run again at once after a worker was lost.
+    pub was_lost: bool,
     unique_bytes: u8,
     reducer_bytes: u8,
     payload_at: u16,
@@ -112,7 +119,7 @@ pub struct Job {
     pub storage: Storage,
     /// The high bits of `submitted_ms`.
     submitted_high: u16,
-    /// Number of workers that lost the job, at most `u16::MAX`.
+    /// Runs that ended without WORK_COMPLETE, at most `u16::MAX`.
     pub attempts: u16,
     /// Numerator of the worker's last WORK_STATUS.
     pub numerator: u32,
@@ -173,16 +180,19 @@ impl Job {
         let body = Bytes::from([unique, b"\0", reducer, b"\0", &payload[..]].concat());
         let body = Body::of(Payload::shared(&body));
         let submitted_ms = if row.submitted_ms == 0 { now.unix_ms } else { row.submitted_ms };
-        Self {
+        let mut job = Self {
             unique_bytes: short(unique),
             reducer_bytes: short(reducer),
             payload_at: u16::from(short(unique)) + u16::from(short(reducer)) + 2,
-            run_at_s: start_s(row.run_at_s),
+            last_reason: row.last_reason,
+            was_lost: row.was_lost,
             demand: Demand::Always,
             storage: Storage::Stored,
             attempts: u16::try_from(row.attempts).unwrap_or(u16::MAX),
             ..Self::bare(row.number, function, row.priority, body, submitted_ms)
-        }
+        };
+        job.set_run_at_ms(row.run_at_ms);
+        job
     }
 
     fn bare(
@@ -195,6 +205,9 @@ impl Job {
         Self {
             number,
             run_at_s: 0,
+            run_at_rest_ms: 0,
+            last_reason: None,
+            was_lost: false,
             body,
             unique_bytes: 0,
             reducer_bytes: 0,
@@ -351,8 +364,10 @@ impl Job {
             },
             payload: body.slice(usize::from(self.payload_at)..),
             priority: self.priority,
-            run_at_s: self.run_at_s.into(),
+            run_at_ms: self.run_at_ms(),
             attempts: self.attempts.into(),
+            last_reason: self.last_reason,
+            was_lost: self.was_lost,
             submitted_ms: self.submitted_ms(),
         }
     }
@@ -361,7 +376,24 @@ impl Job {
     #[inline]
     #[must_use]
     pub fn run_at_ms(&self) -> u64 {
-        u64::from(self.run_at_s) * 1000
+        u64::from(self.run_at_s) * 1000 + u64::from(self.run_at_rest_ms)
+    }
+
+    /// Sets the earliest start in milliseconds since 1970; 0 = at once.
+    pub fn set_run_at_ms(&mut self, run_at_ms: u64) {
+        self.run_at_s = start_s(run_at_ms / 1000);
+        self.run_at_rest_ms = (run_at_ms % 1000) as u16;
+    }
+
+    /// What a store keeps of the job's runs.
+    #[must_use]
+    pub fn runs(&self) -> Runs {
+        Runs {
+            attempts: self.attempts.into(),
+            run_at_ms: self.run_at_ms(),
+            last_reason: self.last_reason,
+            was_lost: self.was_lost,
+        }
     }
 
     /// Memory of the job in bytes.
@@ -486,7 +518,7 @@ impl IndexMut<JobId> for Jobs {
 }
 
 // With 64 bytes of payload, a unique key and the tables, a queued job takes about 200 bytes.
-const _: () = assert!(size_of::<Job>() == 88);
+const _: () = assert!(size_of::<Job>() == 96);
 const _: () = assert!(size_of::<Slab<Job>>() == 40 && size_of::<Body>() == 16);
 
 #[cfg(test)]

@@ -8,14 +8,19 @@
 //! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the
 //! store) and in the index of numbers; a removed job is in none. See `check_invariants`.
 
+pub mod counters;
+pub mod dead;
 pub mod event;
 pub mod function;
+pub mod glob;
 pub mod handle;
 pub mod index;
 pub mod job;
 pub mod list;
 pub mod named;
 pub mod numbers;
+pub mod policy;
+pub mod reason;
 pub mod record;
 pub mod table;
 pub mod timer;
@@ -23,7 +28,7 @@ pub mod timer;
 mod administration;
 mod answer;
 mod attachment;
-mod counters;
+
 mod delayed;
 mod drain;
 mod durable;
@@ -35,6 +40,7 @@ mod late;
 mod lookup;
 mod next_due;
 mod operator;
+mod pause;
 mod registry;
 mod sequences;
 mod settings;
@@ -42,12 +48,17 @@ mod sleep;
 mod transition;
 mod worker;
 
+use std::sync::Arc;
+
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-pub use self::answer::{Accepted, FunctionBusy, NotRunning, Outcome, Status, SubmitError};
+pub use self::answer::{
+    Accepted, FunctionBusy, NotRunning, Outcome, Requeued, Status, SubmitError,
+};
 use self::attachment::{Attachment, OF_JOB};
 pub use self::counters::Counters;
+use self::dead::DeadLetters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
 pub use self::effect::Effect;
@@ -64,6 +75,7 @@ pub use self::named::{NamedFunction, NamedFunctions};
 pub use self::next_due::DuePass;
 use self::next_due::NextDues;
 use self::numbers::{Ending, Failure, Refused};
+use self::policy::Policies;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
@@ -82,6 +94,8 @@ pub(crate) enum Due {
     Clock,
     /// Set aside more jobs for the next server.
     Drain,
+    /// Drop dead letters that are too old.
+    Dead,
 }
 
 /// The engine's record of a connection.
@@ -160,6 +174,11 @@ pub struct Engine {
     by_number: Index<JobId>,
     by_unique: Index<JobId>,
     pub(crate) timers: Timers<Due>,
+    /// Dead letters.
+    dead: DeadLetters,
+    /// The sum of `Function::retrying`.
+    retrying: u32,
+    policies: Arc<Policies>,
     clock: ClockWatch,
     next_dues: NextDues,
     drain: Drain,
@@ -202,6 +221,9 @@ impl Engine {
             by_number: Index::default(),
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
+            dead: DeadLetters::new(settings.dead.clone()),
+            retrying: 0,
+            policies: Arc::clone(&settings.policies),
             clock: ClockWatch::default(),
             next_dues: NextDues::default(),
             drain: Drain::default(),
@@ -308,7 +330,7 @@ impl Engine {
         let number = handle::job_number(sequence, slot);
         let mut job = Job::new(number, function, submit, now);
         if run_at_s.saturating_mul(1000) > now.unix_ms {
-            job.run_at_s = job::start_s(run_at_s);
+            job.set_run_at_ms(run_at_s.saturating_mul(1000));
         }
         let run_at_ms = job.run_at_ms();
         let id = self.insert(job, unique_hash);
@@ -452,6 +474,17 @@ impl Engine {
         }
     }
 
+    /// What becomes of jobs.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Uses other policies from now on.
+    pub fn use_policies(&mut self, policies: Arc<Policies>, _now: Now) {
+        self.policies = policies;
+    }
+
     /// When to call `tick` next, in milliseconds of `Now::mono_ms`.
     #[inline]
     #[must_use]
@@ -468,6 +501,7 @@ impl Engine {
                     let looked_at = self.follow_clock(now);
                     budget = budget.saturating_sub(looked_at);
                 }
+                Due::Dead => budget = budget.saturating_sub(self.drop_old_letters(now)),
                 Due::Drain => budget = budget.saturating_sub(self.set_some_aside(now)),
                 Due::Job(id) => {
                     self.jobs[id].timer = None;

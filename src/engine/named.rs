@@ -245,6 +245,8 @@ impl Engine {
         Gauges {
             queued: [0, 1, 2].map(|priority| all.queued[priority] - named.queued[priority]),
             delayed: all.delayed - named.delayed,
+            retrying: all.retrying - named.retrying,
+            dead: all.dead - named.dead,
             running: all.running - named.running,
             workers: all.workers - named.workers,
             workers_busy: all.workers_busy - named.workers_busy,
@@ -260,6 +262,8 @@ impl Engine {
         Gauges {
             queued: [0, 1, 2].map(|priority| self.queued[priority] + kept[priority]),
             delayed: count(self.clock.delayed),
+            retrying: self.retrying,
+            dead: count(self.dead.len()),
             running,
             workers: self.workers,
             workers_busy: running - self.running_beside,
@@ -279,6 +283,8 @@ fn counts_of(function: &Function) -> Gauges {
     Gauges {
         queued: function.queues.each_ref().map(|queue| queue.len + queue.kept),
         delayed: function.delayed,
+        retrying: function.retrying,
+        dead: function.dead,
         running: function.running,
         workers: function.workers,
         workers_busy: function.running - function.running_beside,

@@ -11,6 +11,7 @@ use std::ops::AddAssign;
 
 use super::SubmitError;
 use super::event::Loss;
+use super::reason::Reason;
 
 /// Upper ends of the first buckets of `Durations`, in milliseconds; the last bucket has none.
 pub const BOUNDS_MS: [u32; 10] = [1, 5, 25, 100, 500, 2500, 10_000, 60_000, 300_000, 3_600_000];
@@ -73,10 +74,24 @@ pub enum Failure {
     Abandoned,
     /// An operator dropped its function, or purged its queue.
     Dropped,
+    /// It wasn't started in time.
+    Expired,
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Lost => Self::Lost,
+            Reason::TimedOut => Self::TimedOut,
+            Reason::Fail => Self::Fail,
+            Reason::Exception => Self::Exception,
+            Reason::Expired => Self::Expired,
+        }
+    }
 }
 
 /// Each `Failure`, and its name in metrics.
-pub const FAILURES: [(Failure, &str); 7] = [
+pub const FAILURES: [(Failure, &str); 8] = [
     (Failure::Fail, "fail"),
     (Failure::Exception, "exception"),
     (Failure::Lost, "lost"),
@@ -84,6 +99,7 @@ pub const FAILURES: [(Failure, &str); 7] = [
     (Failure::Cancelled, "cancelled"),
     (Failure::Abandoned, "abandoned"),
     (Failure::Dropped, "dropped"),
+    (Failure::Expired, "expired"),
 ];
 
 /// How a job left the engine.
@@ -106,6 +122,10 @@ pub enum Rerun {
     TimedOut,
     /// Its worker withdrew the function.
     Withdrawn,
+    /// WORK_FAIL.
+    Fail,
+    /// WORK_EXCEPTION.
+    Exception,
 }
 
 impl From<Loss> for Rerun {
@@ -119,8 +139,13 @@ impl From<Loss> for Rerun {
 }
 
 /// Each `Rerun`, and its name in metrics.
-pub const RERUNS: [(Rerun, &str); 3] =
-    [(Rerun::Lost, "lost"), (Rerun::TimedOut, "timeout"), (Rerun::Withdrawn, "withdrawn")];
+pub const RERUNS: [(Rerun, &str); 5] = [
+    (Rerun::Lost, "lost"),
+    (Rerun::TimedOut, "timeout"),
+    (Rerun::Withdrawn, "withdrawn"),
+    (Rerun::Fail, "fail"),
+    (Rerun::Exception, "exception"),
+];
 
 /// Why a submission was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,13 +188,17 @@ pub struct Numbers {
     pub submitted: [u64; 2],
     /// Submissions that joined an existing job.
     pub joined: u64,
-    /// Jobs that a store had when the server started.
+    /// Jobs that a store had when the server started, and dead letters that were requeued.
     pub recovered: u64,
     /// Jobs that ended with WORK_COMPLETE.
     pub completed: u64,
     /// Other jobs that ended, by `Failure`.
     pub failed: [u64; FAILURES.len()],
-    /// Jobs that returned to their queue, by `Rerun`.
+    /// Those of them that became dead letters, by `Reason`.
+    pub dead: [u64; Reason::ALL.len()],
+    /// For how long it was paused, in milliseconds, but for the current pause.
+    pub paused_ms: u64,
+    /// Jobs that returned to their queue or wait for their next run, by `Rerun`.
     pub rerun: [u64; RERUNS.len()],
     /// Submissions that were refused, by `Refused`.
     pub refused: [u64; REFUSALS.len()],
@@ -219,11 +248,13 @@ impl AddAssign<&Self> for Numbers {
         }
         add(&mut self.submitted, &other.submitted);
         add(&mut self.failed, &other.failed);
+        add(&mut self.dead, &other.dead);
         add(&mut self.rerun, &other.rerun);
         add(&mut self.refused, &other.refused);
         self.joined += other.joined;
         self.recovered += other.recovered;
         self.completed += other.completed;
+        self.paused_ms += other.paused_ms;
         self.wait += &other.wait;
         self.run += &other.run;
     }
@@ -236,6 +267,10 @@ pub struct Gauges {
     pub queued: [u32; 3],
     /// Jobs whose start time is in the future.
     pub delayed: u32,
+    /// Those of them that have been run and are to be run again.
+    pub retrying: u32,
+    /// Dead letters.
+    pub dead: u32,
     /// Jobs assigned to workers.
     pub running: u32,
     /// Connections that can run it.
@@ -259,6 +294,8 @@ impl AddAssign<&Self> for Gauges {
     fn add_assign(&mut self, other: &Self) {
         self.queued.iter_mut().zip(other.queued).for_each(|(sum, more)| *sum += more);
         self.delayed += other.delayed;
+        self.retrying += other.retrying;
+        self.dead += other.dead;
         self.running += other.running;
         self.workers += other.workers;
         self.workers_busy += other.workers_busy;

@@ -4,8 +4,12 @@
 //!
 //! Invariant: settings don't change after the engine is created.
 
+use std::sync::Arc;
+
+use super::dead::DeadBounds;
 use super::function::Durabilities;
 use super::named::NamedFunctions;
+use super::policy::Policies;
 
 /// How many sleeping workers a new job wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,10 @@ pub struct Settings {
     pub first_sequence: u64,
     /// Durability of each function's background jobs.
     pub durabilities: Durabilities,
+    /// What becomes of jobs, by function.
+    pub policies: Arc<Policies>,
+    /// How many dead letters to keep.
+    pub dead: DeadBounds,
     /// How many functions, of all cores together, are counted by themselves.
     pub metrics_functions: NamedFunctions,
 }
@@ -47,6 +55,8 @@ impl Default for Settings {
             hash_seed: 7,
             first_sequence: 1,
             durabilities: Durabilities::default(),
+            policies: Arc::default(),
+            dead: DeadBounds::default(),
             metrics_functions: NamedFunctions::default(),
         }
     }

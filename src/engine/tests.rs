@@ -4,7 +4,8 @@
 
 use super::delayed::{CLOCK_JOBS, CLOCK_MS};
 use super::function::{Durabilities, Durability};
-use super::record::Row;
+use super::reason::Reason;
+use super::record::{Row, Runs};
 use super::*;
 use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
 
@@ -219,7 +220,7 @@ fn requeued_jobs_go_to_the_head_in_their_old_order() {
     fixture.can_do(6, "resize");
     let grabbed: Vec<u64> = (0..4).filter_map(|_| fixture.grab(6)).collect();
     assert_eq!(grabbed, jobs);
-    assert_eq!(fixture.engine.totals().rerun, [2, 0, 0]);
+    assert_eq!(fixture.engine.totals().rerun, [2, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -608,10 +609,11 @@ fn jobs_come_back_with_handle_unique_attempts_time_and_order() {
     assert_eq!(fixture.grab(1), Some(numbers[0]));
     fixture.effects();
     fixture.engine.cant_do(conn_id(1), b"mail", fixture.now);
-    let lost = Effect::SetAttempts { number: numbers[0], attempts: 1 };
+    let runs = Runs { attempts: 1, last_reason: Some(Reason::Lost), ..Runs::default() };
+    let lost = Effect::Retry { number: numbers[0], runs };
     assert_eq!(fixture.effects(), [lost], "a worker lost it");
     let mut rows: Vec<Row> = numbers.iter().map(|&number| fixture.row(number)).collect();
-    rows[1].run_at_s = fixture.now.unix_ms / 1000 + 60;
+    rows[1].run_at_ms = fixture.now.unix_ms + 60_000;
 
     let mut fixture = durable(Durability::Fsync);
     for row in &rows {

@@ -32,6 +32,7 @@ impl Engine {
     pub(super) fn return_job(&mut self, id: JobId, worker: ConnId, loss: Loss, now: Now) {
         let job = &mut self.jobs[id];
         job.attempts = job.attempts.saturating_add(1);
+        job.last_reason = Some(loss.into());
         let exhausted = self
             .settings
             .attempts_max
@@ -50,8 +51,8 @@ impl Engine {
             self.named[self.functions[job.function].entry].rerun[Rerun::from(loss) as usize] += 1;
             (job.numerator, job.denominator) = (0, 0);
             if job.is_stored() {
-                let (number, attempts) = (job.number, job.attempts.into());
-                self.effects.push(Effect::SetAttempts { number, attempts });
+                let (number, runs) = (job.number, job.runs());
+                self.effects.push(Effect::Retry { number, runs });
             }
             if self.is_for_next(id) {
                 self.set_aside(id);

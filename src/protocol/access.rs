@@ -9,7 +9,6 @@
 mod certificate;
 mod denial;
 mod file;
-mod glob;
 mod list;
 mod peer;
 mod right;
@@ -17,7 +16,6 @@ mod rule;
 
 pub use self::denial::Denial;
 pub use self::file::{Conditions, FILE_BYTES_MAX, Mistake, STARTING_LIST, parse};
-pub use self::glob::{Glob, LooseEscape};
 pub use self::list::{AccessList, Hits, Permissions, RULES_MAX, Scope, Verdict};
 pub use self::peer::{Certificate, Fingerprint, NoFingerprint, Peer, User};
 pub use self::right::{RIGHTS, Right, Rights};

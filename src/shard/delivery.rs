@@ -81,13 +81,53 @@ impl Shard {
                     let row = job.row(&self.engine.function_of(job).name);
                     self.operations.push(Operation::Insert { row, answered });
                 }
-                Effect::SetAttempts { number, attempts } => {
-                    self.operations.push(Operation::SetAttempts { number, attempts });
+                Effect::Retry { number, runs } => {
+                    self.operations.push(Operation::Retry { number, runs });
                 }
                 Effect::Remove { number } => self.operations.push(Operation::Remove { number }),
+                Effect::Bury { number, worker } => self.bury(number, worker),
+                Effect::Unbury { job } => {
+                    let job = &self.engine.jobs()[job];
+                    let row = job.row(&self.engine.function_of(job).name);
+                    self.operations.push(Operation::Unbury(Box::new(row)));
+                }
+                Effect::RemoveDead { number } => {
+                    self.operations.push(Operation::RemoveDead { number });
+                }
+                Effect::Pause { function, pause } => {
+                    let name = &self.engine.functions()[function].name;
+                    let function = Bytes::copy_from_slice(name);
+                    self.operations.push(Operation::Pause { function, pause });
+                }
+                Effect::TrimDead { core } => self.outgoing.send(core, Message::TrimDead),
+                Effect::CancelNotice { .. } => {}
             }
         }
         self.effects = effects;
+    }
+
+    /// A job has become a dead letter: notes its worker's client id, and has it stored.
+    fn bury(&mut self, number: u64, worker: Option<ConnId>) {
+        if let Some(worker) = worker
+            && let Some(id) = self.connections.get(worker).and_then(|it| it.session().client_id())
+        {
+            self.engine.name_dead_worker(number, id);
+        }
+        if self.engine.dead().find(number).is_some_and(|letter| letter.job.is_stored())
+            && let Some(row) = self.engine.dead_row(number)
+        {
+            self.operations.push(Operation::Bury(Box::new(row)));
+        }
+    }
+
+    /// Notes the client id of a connection that is about to be removed at the jobs that died with
+    /// it.
+    pub(super) fn name_dead(&mut self, conn: ConnId) {
+        if self.engine.has_effects()
+            && let Some(id) = self.connections[conn].session().client_id()
+        {
+            self.engine.name_buried(conn, id);
+        }
     }
 
     /// A worker that sleeps has something to do.

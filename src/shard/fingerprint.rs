@@ -257,6 +257,8 @@ impl Message {
             | Self::Rows { key, .. } => Some(key),
             Self::Gone(_)
             | Self::Access(_)
+            | Self::Policies(_)
+            | Self::TrimDead
             | Self::Refused { .. }
             | Self::Tls(_)
             | Self::Operator { .. }

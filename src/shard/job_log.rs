@@ -16,6 +16,7 @@ use super::connections::Connections;
 use super::remote::state::RemoteState;
 use crate::engine::Outcome;
 use crate::engine::event::{Event, JOBS, Loss, Step};
+use crate::engine::reason::Reason;
 use crate::engine::{ConnId, Now};
 use crate::protocol::peer_address::PeerAddress;
 
@@ -62,6 +63,10 @@ fn message(step: Step) -> &'static str {
         Step::Exhausted(_) | Step::Dropped => "job lost",
         Step::Cancelled => "job cancelled",
         Step::Abandoned => "job dropped",
+        Step::Retried(_) => "job to be run again later",
+        Step::Buried(_) => "job dead",
+        Step::Unburied => "dead job requeued",
+        Step::Expired => "job expired",
         Step::SetAside => "job left to the next server",
     }
 }
@@ -83,6 +88,14 @@ fn reason(step: Step) -> Option<&'static str> {
         Step::Exhausted(Loss::TimedOut) => {
             "its worker's timeout is over, and --job-retries allows no more attempts"
         }
+        Step::Retried(reason) | Step::Buried(reason) => match reason {
+            Reason::Lost => "its worker was lost",
+            Reason::TimedOut => "its timeout is over",
+            Reason::Fail => "WORK_FAIL",
+            Reason::Exception => "WORK_EXCEPTION",
+            Reason::Expired => "it wasn't started in time",
+        },
+        Step::Expired => "it wasn't started in time",
         Step::Dropped => "its function was dropped",
         Step::NotStored => "the store refused it",
         Step::Abandoned => "no client waits for it",

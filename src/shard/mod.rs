@@ -54,7 +54,7 @@ use self::job_log::PeerName;
 use self::losses::Complaints;
 use self::refusals::{Kind, Refusals};
 use self::remote::fan_out::FanOut;
-use self::remote::message::HomeConnId;
+use self::remote::message::{HomeConnId, Message};
 pub use self::remote::migration::{HandOver, MigratingConnection};
 use self::remote::offload::Offload;
 use self::remote::outgoing::Outgoing;
@@ -62,8 +62,9 @@ pub use self::settings::{Listener, Settings};
 use self::throttle::Throttle;
 use self::tls::Tls;
 use self::unread::Unread;
-use crate::engine::record::{Operation, Row};
-use crate::engine::{ConnId, Effect, Engine, Now};
+use crate::engine::policy::Policies;
+use crate::engine::record::{DeadRow, Operation, Pause, Row};
+use crate::engine::{self, ConnId, Effect, Engine, Now};
 use crate::protocol::access::{AccessList, Hits};
 use crate::protocol::peer_address::PeerHost;
 use crate::protocol::session::{Context, Session};
@@ -139,7 +140,8 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Settings, now: Now) -> Self {
         settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
-        let mut engine = Engine::new(settings.engine.clone(), now);
+        let dead = settings.engine.dead.at(settings.cores.own);
+        let mut engine = Engine::new(engine::Settings { dead, ..settings.engine.clone() }, now);
         let configured = settings.engine.durabilities.named.keys();
         let own = configured.filter(|name| settings.cores.owner_of(name) == settings.cores.own);
         own.for_each(|name| engine.name_function(name));
@@ -169,6 +171,15 @@ impl Shard {
             counters: Counters::default(),
             settings,
         }
+    }
+
+    /// Uses other policies from now on, here and on all other cores. To be called on one core.
+    pub fn set_policies(&mut self, policies: &Arc<Policies>, now: Now) {
+        for core in self.others_and_http() {
+            self.outgoing.send(core, Message::Policies(Arc::clone(policies)));
+        }
+        self.engine.use_policies(Arc::clone(policies), now);
+        self.deliver(None, now);
     }
 
     /// Takes no more jobs: the server is to end when none is left.
@@ -245,8 +256,9 @@ impl Service for Shard {
         self.log_disconnected(conn);
         self.counters.count_closed(self.connections[conn].end_reason);
         self.engine.disconnect(conn, now);
-        // While the log can still name it.
+        // While the log and dead letters can still name it.
         self.log_jobs(now);
+        self.name_dead(conn);
         self.leave_others(conn);
         if self.connections[conn].blocked {
             self.outgoing.forget(conn);
@@ -400,6 +412,19 @@ impl Shard {
         let restored = self.engine.restore(row, now);
         self.deliver(None, now);
         restored
+    }
+
+    /// Takes back a dead letter that the store kept over a restart. `false` if its handle is taken.
+    pub fn restore_dead(&mut self, row: &DeadRow, now: Now) -> bool {
+        let restored = self.engine.restore_dead(row, now);
+        self.deliver(None, now);
+        restored
+    }
+
+    /// Pauses a function as it was before a restart.
+    pub fn restore_pause(&mut self, function: &[u8], pause: Pause, now: Now) {
+        self.engine.restore_pause(function, pause, now);
+        self.deliver(None, now);
     }
 
     /// Moves what the store is to do into `operations`, which must be empty.

@@ -151,11 +151,12 @@ impl Store for Faulty {
                 Operation::Insert { row, .. } => {
                     state.live.insert(row.number, row.clone());
                 }
-                Operation::SetAttempts { number, attempts } => {
+                Operation::Retry { number, runs } => {
                     if let Some(row) = state.live.get_mut(number) {
-                        row.attempts = *attempts;
+                        row.attempts = runs.attempts;
                     }
                 }
+                _ => {}
                 Operation::Remove { number } => {
                     state.live.remove(number);
                 }

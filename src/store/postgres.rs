@@ -709,7 +709,9 @@ async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), Sessio
                 2 => Priority::Low,
                 _ => Priority::Normal,
             },
-            run_at_s: row.get::<_, i64>(6).cast_unsigned(),
+            run_at_ms: row.get::<_, i64>(6).cast_unsigned().saturating_mul(1000),
+            last_reason: None,
+            was_lost: false,
             attempts: row.get::<_, i32>(7).cast_unsigned(),
             submitted_ms: row.get::<_, i64>(8).cast_unsigned(),
         });

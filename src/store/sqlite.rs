@@ -253,7 +253,9 @@ impl Store for Sqlite {
                         unique: bytes_of(row.get_ref(2)?),
                         reducer: bytes_of(row.get_ref(3)?),
                         priority: priority_of(integer_of(row.get_ref(4)?)),
-                        run_at_s: integer_of(row.get_ref(5)?).cast_unsigned(),
+                        run_at_ms: integer_of(row.get_ref(5)?).cast_unsigned().saturating_mul(1000),
+                        last_reason: None,
+                        was_lost: false,
                         attempts: integer_of(row.get_ref(6)?).try_into().unwrap_or(u32::MAX),
                         payload: bytes_of(row.get_ref(7)?),
                         submitted_ms: integer_of(row.get_ref(8)?).cast_unsigned(),
@@ -295,10 +297,11 @@ fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::R
     for operation in operations {
         changed += match operation {
             Operation::Insert { row, .. } => insert(&mut keep, row)?,
-            Operation::SetAttempts { number, attempts } => {
-                set_attempts.execute(params![number.cast_signed(), attempts])?
+            Operation::Retry { number, runs } => {
+                set_attempts.execute(params![number.cast_signed(), runs.attempts])?
             }
             Operation::Remove { number } => remove.execute([number.cast_signed()])?,
+            _ => 0,
         };
     }
     Ok(changed)

@@ -423,7 +423,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
             && down.expiry(entry.arrived) <= now
         {
             if refuse(&mut entry.operation) {
-                refused.push((entry.core, entry.operation.number()));
+                refused.extend(entry.operation.number().map(|number| (entry.core, number)));
             }
             self.examined += 1;
         }
@@ -459,13 +459,15 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 Operation::Remove { number } if inserted.contains(number) => {
                     gone.insert(*number);
                 }
-                Operation::Remove { .. } | Operation::SetAttempts { .. } => {}
+                _ => {}
             }
             operations.push(entry.operation);
             *count += 1;
         }
         if !gone.is_empty() {
-            operations.retain(|operation| !gone.contains(&operation.number()));
+            operations.retain(|operation| {
+                !operation.number().is_some_and(|number| gone.contains(&number))
+            });
         }
         self.examined = self.examined.saturating_sub(*count);
     }

@@ -446,8 +446,5 @@ impl Mesh {
 }
 
 pub(crate) fn number_of(operation: &Operation) -> u64 {
-    match operation {
-        Operation::Insert { row, .. } => row.number,
-        Operation::SetAttempts { number, .. } | Operation::Remove { number } => *number,
-    }
+    operation.number().expect("an operation on a job")
 }

@@ -78,14 +78,16 @@ impl Store {
                         "the number is taken"
                     );
                 }
-                Operation::SetAttempts { number, attempts } => {
+                Operation::Retry { number, runs } => {
                     if let Some(row) = self.image.get_mut(number) {
-                        row.attempts = *attempts;
+                        row.attempts = runs.attempts;
+                        row.last_reason = runs.last_reason;
                     }
                 }
                 Operation::Remove { number } => {
                     self.image.remove(number);
                 }
+                other => unreachable!("{other:?}"),
             }
         }
     }

@@ -25,7 +25,9 @@ fn expected(sequence: u64, function: &'static [u8], unique: &'static [u8]) -> Ro
         reducer: b""[..].into(),
         payload: b""[..].into(),
         priority: Priority::Normal,
-        run_at_s: 0,
+        run_at_ms: 0,
+        last_reason: None,
+        was_lost: false,
         attempts: 0,
         submitted_ms: 0,
     }
@@ -65,7 +67,9 @@ fn its_jobs_are_taken_over_once() {
         },
         Row {
             priority: Priority::Low,
-            run_at_s: 1_893_456_000,
+            run_at_ms: 1_893_456_000_000,
+            last_reason: None,
+            was_lost: false,
             ..expected(1001, "grüße".as_bytes(), b"u2")
         },
         Row { payload: b"x"[..].into(), ..expected(1002, b"reverse", b"a\\b") },

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use postgres::error::SqlState;
-use ringgear::engine::record::Operation;
+use ringgear::engine::record::{Operation, Runs};
 use ringgear::store::postgres::Postgres;
 use ringgear::store::{OpenError, Store as _, StoreError};
 
@@ -201,7 +201,7 @@ fn a_commit_of_an_earlier_generation_changes_nothing() {
     };
     let change = [
         insert(2),
-        Operation::SetAttempts { number: 1, attempts: 9 },
+        Operation::Retry { number: 1, runs: Runs { attempts: 9, ..Runs::default() } },
         Operation::Remove { number: 1 },
     ];
     // In one statement, in several, and in none.

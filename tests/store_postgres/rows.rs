@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use bytes::Bytes;
-use ringgear::engine::record::{Operation, Row};
+use ringgear::engine::record::{Operation, Row, Runs};
 use ringgear::store::{Store as _, StoreError};
 use ringgear::wire::Priority;
 
@@ -22,7 +22,9 @@ fn any_bytes_come_back_in_the_order_of_numbers() {
         reducer: Bytes::from_static(b"\xff\xfe"),
         payload: every_byte.repeat(64 << 10).into(),
         priority: Priority::High,
-        run_at_s: u64::MAX,
+        run_at_ms: u64::MAX / 1000 * 1000,
+        last_reason: None,
+        was_lost: false,
         attempts: u32::MAX,
         submitted_ms: u64::MAX,
     };
@@ -33,7 +35,9 @@ fn any_bytes_come_back_in_the_order_of_numbers() {
         reducer: Bytes::new(),
         payload: Bytes::new(),
         priority: Priority::Low,
-        run_at_s: 1,
+        run_at_ms: 1000,
+        last_reason: None,
+        was_lost: false,
         attempts: 1,
         submitted_ms: 0,
     };
@@ -76,7 +80,10 @@ fn operations_take_effect_in_their_order() {
                     if let Some(row) = model.get_mut(&number) {
                         row.attempts = attempts;
                     }
-                    operations.push(Operation::SetAttempts { number, attempts });
+                    operations.push(Operation::Retry {
+                        number,
+                        runs: Runs { attempts, ..Runs::default() },
+                    });
                 }
                 _ => {
                     model.remove(&number);
@@ -99,10 +106,15 @@ fn a_commit_says_how_many_rows_it_changed() {
     let Some(server) = Server::start() else { return };
     let mut store = server.open();
     assert_eq!(store.commit(&[insert(1), insert(2)]).unwrap(), 2);
-    let nothing =
-        [Operation::Remove { number: 3 }, Operation::SetAttempts { number: 4, attempts: 1 }];
+    let nothing = [
+        Operation::Remove { number: 3 },
+        Operation::Retry { number: 4, runs: Runs { attempts: 1, ..Runs::default() } },
+    ];
     assert_eq!(store.commit(&nothing).unwrap(), 0);
-    let both = [Operation::SetAttempts { number: 2, attempts: 1 }, Operation::Remove { number: 1 }];
+    let both = [
+        Operation::Retry { number: 2, runs: Runs { attempts: 1, ..Runs::default() } },
+        Operation::Remove { number: 1 },
+    ];
     assert_eq!(store.commit(&both).unwrap(), 2);
     assert_eq!(store.commit(&[]).unwrap(), 0);
 }
@@ -115,7 +127,7 @@ fn a_commit_may_be_repeated_as_part_of_a_larger_one() {
     let operations = [
         insert(1),
         insert(2),
-        Operation::SetAttempts { number: 1, attempts: 3 },
+        Operation::Retry { number: 1, runs: Runs { attempts: 3, ..Runs::default() } },
         Operation::Remove { number: 2 },
     ];
     store.commit(&operations).unwrap();

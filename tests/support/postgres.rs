@@ -364,7 +364,9 @@ pub(crate) fn row(number: u64) -> Row {
         reducer: Bytes::new(),
         payload: Bytes::from(vec![b'x'; 64]),
         priority: Priority::Normal,
-        run_at_s: 0,
+        run_at_ms: 0,
+        last_reason: None,
+        was_lost: false,
         attempts: 0,
         submitted_ms: 1_700_000_000_123,
     }

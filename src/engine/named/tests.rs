@@ -524,7 +524,9 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
                 reducer: "".into(),
                 payload: "".into(),
                 priority: Priority::Low,
-                run_at_s: 0,
+                run_at_ms: 0,
+                last_reason: None,
+                was_lost: false,
                 attempts: 1,
                 submitted_ms: 0,
             };
@@ -574,11 +576,11 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
 
 /// All numbers of an entry.
 fn flat(numbers: &Numbers) -> Vec<u64> {
-    let Numbers { submitted, joined, recovered, completed, failed, rerun, refused, wait, run } =
-        numbers;
-    let single = [*joined, *recovered, *completed, wait.sum_ms, run.sum_ms];
-    let slices: [&[u64]; 7] =
-        [submitted, failed, rerun, refused, &wait.buckets, &run.buckets, &single];
+    let Numbers { submitted, joined, recovered, completed, .. } = numbers;
+    let Numbers { failed, dead, paused_ms, rerun, refused, wait, run, .. } = numbers;
+    let single = [*joined, *recovered, *completed, *paused_ms, wait.sum_ms, run.sum_ms];
+    let slices: [&[u64]; 8] =
+        [submitted, failed, dead, rerun, refused, &wait.buckets, &run.buckets, &single];
     slices.concat()
 }
 

@@ -24,8 +24,9 @@ use super::cursor::ListId;
 use super::names::{Labelled, Name};
 use super::needs_some;
 use super::params::{Named, Params};
+use crate::engine::glob::Glob;
 use crate::engine::numbers::{FAILURES, Failure, REFUSALS, RERUNS, Refused, Rerun};
-use crate::protocol::access::{Glob, Right};
+use crate::protocol::access::Right;
 use crate::shard::operator::FunctionRow;
 
 /// By priority.

@@ -104,7 +104,7 @@ fn job(row: &JobRow, now_s: f64) -> Job<'_> {
         age_seconds: (now_s - submitted).max(0.0),
         submitted,
         attempts: row.attempts,
-        run_at: (row.run_at_s > 0).then(|| row.run_at_s.into()),
+        run_at: (row.run_at_ms > 0).then(|| row.run_at_ms as f64 / 1000.0),
         worker: worker
             .map(|JobWorker { peer, id, .. }| Worker { address: address(*peer), id: Name(id) }),
         running_seconds: worker.map(|it| f64::from(it.run_ms) / 1000.0),
@@ -319,7 +319,8 @@ mod tests {
             payload_bytes: payload.len(),
             attempts: 0,
             submitted_ms: 1_700_000_000_500,
-            run_at_s: 0,
+            run_at_ms: 0,
+            last_reason: None,
             worker: None,
             status: (0, 0),
             payload: payload.as_bytes()[..cut].into(),

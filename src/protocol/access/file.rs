@@ -12,10 +12,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::glob::Glob;
 use super::list::{AccessList, RULES_MAX};
 use super::right::{Right, Rights};
 use super::rule::{CertificatePattern, Rule, UserPattern, Who};
+use crate::engine::glob::Glob;
 
 /// Most patterns of a rule, of all its keys together.
 const PATTERNS_MAX: usize = 64;

@@ -8,9 +8,9 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::glob::Glob;
 use super::peer::{Certificate, Fingerprint, Peer, User};
 use super::right::{Right, Rights};
+use crate::engine::glob::Glob;
 
 /// Something that a certificate says.
 #[derive(Clone, Debug, PartialEq)]

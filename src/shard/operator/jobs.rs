@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::RECORDS_MAX;
 use crate::engine::job::{Job, State};
+use crate::engine::reason::Reason;
 use crate::engine::{ConnId, JobId, Now};
 use crate::protocol::access::{Permissions, Right, Scope};
 use crate::protocol::peer_address::PeerAddress;
@@ -69,8 +70,10 @@ pub struct JobRow {
     pub attempts: u16,
     /// When it was submitted, in milliseconds since 1970.
     pub submitted_ms: u64,
-    /// When it may start, in seconds since 1970; 0 = at once.
-    pub run_at_s: u32,
+    /// When it may start, in milliseconds since 1970; 0 = at once.
+    pub run_at_ms: u64,
+    /// How its last run ended, if it did without WORK_COMPLETE.
+    pub last_reason: Option<Reason>,
     /// Its worker, while it runs.
     pub worker: Option<JobWorker>,
     /// The worker's last WORK_STATUS.
@@ -205,7 +208,8 @@ impl Shard {
             payload_bytes: payload.len(),
             attempts: job.attempts,
             submitted_ms: job.submitted_ms(),
-            run_at_s: job.run_at_s,
+            run_at_ms: job.run_at_ms(),
+            last_reason: job.last_reason,
             worker: (job.state == State::Running).then(|| self.job_worker(job, now)),
             status: (job.numerator, job.denominator),
             payload: payload.get(..payload_bytes).unwrap_or(payload).into(),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use super::conn_key::{ConnKey, HomeConnId};
+use crate::engine::policy::Policies;
 use crate::engine::{ConnId, Status, numbers};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
@@ -132,6 +133,10 @@ pub enum Message {
         /// Why.
         why: numbers::Refused,
     },
+    /// To a core: all cores together have too many dead letters, and it has the oldest.
+    TrimDead,
+    /// To every core: what becomes of jobs from now on.
+    Policies(Arc<Policies>),
     /// To every core: the access list from now on.
     Access(Arc<AccessList>),
     /// Files of TLS that were read anew.
@@ -292,6 +297,8 @@ impl Message {
                     ..
                 }
                 | Self::Access(_)
+                | Self::Policies(_)
+                | Self::TrimDead
                 | Self::Tls(_)
                 | Self::Answer { answer: Answer::Status(_), .. }
                 | Self::Grab { .. }

@@ -54,8 +54,9 @@ impl Shard {
             Message::Gone(conn) => {
                 if let Some(conn) = self.proxies[from].remove(&conn) {
                     self.engine.disconnect(conn, now);
-                    // While the log can still name it.
+                    // While the log and dead letters can still name it.
                     self.log_jobs(now);
+                    self.name_dead(conn);
                     self.connections.remove(conn);
                     self.deliver(None, now);
                 }
@@ -73,6 +74,8 @@ impl Shard {
                 self.engine.revoke(conn, &function);
             }
             Message::Refused { function, why } => self.engine.refuse(&function, why),
+            Message::TrimDead => self.engine.trim_dead(),
+            Message::Policies(policies) => self.engine.use_policies(policies, now),
             Message::Access(list) => self.use_access_list(list, now),
             Message::Tls(server) => self.use_tls(server),
             Message::Line { key, slot, line } => {

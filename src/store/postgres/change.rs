@@ -12,7 +12,7 @@ use std::mem;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::engine::record::{Operation, Row};
+use crate::engine::record::{Operation, Row, Runs};
 
 /// Payload bytes from which another statement is begun; limits the memory that a commit needs here
 /// and at PostgreSQL. A larger payload gets a statement of its own.
@@ -130,7 +130,7 @@ impl<'a> Chunk<'a> {
                 self.unique.push(&row.unique);
                 self.reducer.push(&row.reducer);
                 self.priority.push(i16::from(row.priority as u8));
-                self.run_at_s.push(row.run_at_s.cast_signed());
+                self.run_at_s.push((row.run_at_ms / 1000).cast_signed());
                 self.attempts.push(attempts.cast_signed());
                 self.payload.push(&row.payload);
                 self.submitted_ms.push(row.submitted_ms.cast_signed());
@@ -165,15 +165,21 @@ pub(super) fn chunks(operations: &[Operation]) -> Vec<Chunk<'_>> {
             Operation::Insert { ref row, .. } => {
                 changes.insert(row.number, Change::Insert { row, attempts: row.attempts });
             }
-            Operation::SetAttempts { number, attempts } => match changes.get_mut(&number) {
-                Some(Change::Insert { attempts: kept, .. } | Change::SetAttempts(kept)) => {
-                    *kept = attempts
+            Operation::Retry { number, runs: Runs { attempts, .. } } => {
+                match changes.get_mut(&number) {
+                    Some(Change::Insert { attempts: kept, .. } | Change::SetAttempts(kept)) => {
+                        *kept = attempts
+                    }
+                    Some(Change::Remove) => {}
+                    None => {
+                        changes.insert(number, Change::SetAttempts(attempts));
+                    }
                 }
-                Some(Change::Remove) => {}
-                None => {
-                    changes.insert(number, Change::SetAttempts(attempts));
-                }
-            },
+            }
+            Operation::Bury(_)
+            | Operation::Unbury(_)
+            | Operation::RemoveDead { .. }
+            | Operation::Pause { .. } => {}
             // Also for a job that this commit inserts: an earlier attempt may have inserted it.
             Operation::Remove { number } => {
                 changes.insert(number, Change::Remove);
@@ -209,7 +215,9 @@ mod tests {
             reducer: Bytes::new(),
             payload: vec![0; payload_bytes].into(),
             priority: Priority::Normal,
-            run_at_s: 0,
+            run_at_ms: 0,
+            last_reason: None,
+            was_lost: false,
             attempts: 0,
             submitted_ms: 0,
         }
@@ -223,14 +231,14 @@ mod tests {
     fn the_last_word_on_a_job_counts() {
         let operations = [
             insert(1),
-            Operation::SetAttempts { number: 1, attempts: 2 },
+            Operation::Retry { number: 1, runs: Runs { attempts: 2, ..Runs::default() } },
             insert(2),
-            Operation::SetAttempts { number: 2, attempts: 1 },
+            Operation::Retry { number: 2, runs: Runs { attempts: 1, ..Runs::default() } },
             Operation::Remove { number: 2 },
-            Operation::SetAttempts { number: 3, attempts: 1 },
-            Operation::SetAttempts { number: 3, attempts: 4 },
+            Operation::Retry { number: 3, runs: Runs { attempts: 1, ..Runs::default() } },
+            Operation::Retry { number: 3, runs: Runs { attempts: 4, ..Runs::default() } },
             Operation::Remove { number: 4 },
-            Operation::SetAttempts { number: 4, attempts: 1 },
+            Operation::Retry { number: 4, runs: Runs { attempts: 1, ..Runs::default() } },
         ];
         let chunks = chunks(&operations);
         assert_eq!(chunks.len(), 1);

@@ -41,7 +41,7 @@ impl ExpectedJobs {
                     self.removed.push_back(*number);
                     self.numbers.remove(number);
                 }
-                Operation::SetAttempts { .. } => {}
+                _ => {}
             }
         }
     }
@@ -111,7 +111,7 @@ mod tests {
     fn insert(number: u64) -> Operation {
         let text = Bytes::new;
         let (function, unique, reducer, payload) = (text(), text(), text(), text());
-        let (priority, run_at_s, attempts) = (Priority::Normal, 0, 0);
+        let (priority, run_at_ms, attempts) = (Priority::Normal, 0, 0);
         let submitted_ms = 0;
         let row = Row {
             number,
@@ -120,8 +120,10 @@ mod tests {
             reducer,
             payload,
             priority,
-            run_at_s,
+            run_at_ms,
             attempts,
+            last_reason: None,
+            was_lost: false,
             submitted_ms,
         };
         Operation::Insert { row, answered: false }

@@ -74,7 +74,11 @@ impl Table {
                         ValueRef::Null => crate::wire::Priority::Normal,
                         value => priority_of(integer_of(value)),
                     },
-                    run_at_s: integer_of(row.get_ref(4)?).try_into().unwrap_or(0),
+                    run_at_ms: u64::try_from(integer_of(row.get_ref(4)?))
+                        .unwrap_or(0)
+                        .saturating_mul(1000),
+                    last_reason: None,
+                    was_lost: false,
                     attempts: 0,
                     submitted_ms: now_ms.cast_unsigned(),
                 },

@@ -26,7 +26,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resu
         Name(&row.unique),
         Name(&row.reducer),
         row.priority as i64,
-        row.run_at_s.cast_signed(),
+        (row.run_at_ms / 1000).cast_signed(),
         row.attempts,
         &*row.payload,
         row.submitted_ms.cast_signed(),

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::handle::{job_number, slot};
+use crate::engine::record::Runs;
 use crate::store::lock::LockError;
 use crate::wire::Priority;
 
@@ -56,7 +57,9 @@ fn row(number: u64, payload: &[u8]) -> Row {
         reducer: Bytes::new(),
         payload: Bytes::copy_from_slice(payload),
         priority: Priority::Normal,
-        run_at_s: 0,
+        run_at_ms: 0,
+        last_reason: None,
+        was_lost: false,
         attempts: 0,
         submitted_ms: 1_700_000_000_123,
     }
@@ -109,7 +112,7 @@ fn any_row() -> impl Strategy<Value = Row> {
     let numbers = (any::<[u64; 3]>(), any::<u32>(), 0..3_usize);
     (numbers, bytes(), bytes(), bytes(), payload).prop_map(
         |(
-            ([number, run_at_s, submitted_ms], attempts, priority),
+            ([number, run_at, submitted_ms], attempts, priority),
             function,
             unique,
             reducer,
@@ -121,8 +124,10 @@ fn any_row() -> impl Strategy<Value = Row> {
             reducer: reducer.into(),
             payload: payload.into(),
             priority: Priority::ALL[priority],
-            run_at_s,
+            run_at_ms: run_at >> 10,
             attempts,
+            last_reason: None,
+            was_lost: false,
             submitted_ms,
         },
     )
@@ -150,10 +155,10 @@ fn operations_take_effect_in_their_order_and_twice_is_as_good_as_once() {
     let operations = [
         keep(row(1, b"a")),
         keep(row(2, b"b")),
-        Operation::SetAttempts { number: 2, attempts: 3 },
+        Operation::Retry { number: 2, runs: Runs { attempts: 3, ..Runs::default() } },
         Operation::Remove { number: 1 },
         Operation::Remove { number: 77 },
-        Operation::SetAttempts { number: 77, attempts: 1 },
+        Operation::Retry { number: 77, runs: Runs { attempts: 1, ..Runs::default() } },
         keep(row(3, b"")),
     ];
     for _ in 0..2 {
@@ -168,10 +173,15 @@ fn a_commit_says_how_many_rows_it_changed() {
     let place = Place::new();
     let mut store = place.open();
     assert_eq!(store.commit(&[keep(row(1, b"a")), keep(row(2, b"b"))]).unwrap(), 2);
-    let nothing =
-        [Operation::Remove { number: 3 }, Operation::SetAttempts { number: 3, attempts: 1 }];
+    let nothing = [
+        Operation::Remove { number: 3 },
+        Operation::Retry { number: 3, runs: Runs { attempts: 1, ..Runs::default() } },
+    ];
     assert_eq!(store.commit(&nothing).unwrap(), 0);
-    let both = [Operation::SetAttempts { number: 2, attempts: 1 }, Operation::Remove { number: 1 }];
+    let both = [
+        Operation::Retry { number: 2, runs: Runs { attempts: 1, ..Runs::default() } },
+        Operation::Remove { number: 1 },
+    ];
     assert_eq!(store.commit(&both).unwrap(), 2);
 }
 
@@ -246,7 +256,7 @@ fn takes_over_what_gearmand_left_in_the_order_of_its_rows() {
     let kept = vec![
         Row {
             priority: Priority::Low,
-            run_at_s: 1_700_000_000,
+            run_at_ms: 1_700_000_000_000,
             ..expected(500, "resize", "z", b"\0\xff")
         },
         Row { priority: Priority::High, ..expected(501, "resize", "a", b"") },

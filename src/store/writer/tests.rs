@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::record::Row;
+use crate::engine::record::{Row, Runs};
 use crate::store::faulty::{Fault, Faulty};
 use crate::wire::Priority;
 
@@ -90,7 +90,9 @@ fn row(number: u64) -> Row {
         reducer: Bytes::new(),
         payload: Bytes::from_static(b"p"),
         priority: Priority::Normal,
-        run_at_s: 0,
+        run_at_ms: 0,
+        last_reason: None,
+        was_lost: false,
         attempts: 0,
         submitted_ms: 0,
     }
@@ -160,7 +162,7 @@ fn commits_are_bounded_in_operations_and_bytes() {
 fn what_came_and_went_is_reported_and_not_written() {
     let bench = Bench::new(LONG);
     bench.occupy();
-    let attempts = Operation::SetAttempts { number: 1, attempts: 1 };
+    let attempts = Operation::Retry { number: 1, runs: Runs { attempts: 1, ..Runs::default() } };
     bench.send(1, [insert(1), insert(2), attempts, answered(3), remove(1), remove(3), remove(9)]);
     bench.store.hold(false);
     assert_eq!(bench.next(), stored(1, &[1, 2]));
@@ -190,7 +192,7 @@ fn without_patience_inserts_fail_with_their_commit_and_the_rest_is_kept() {
     let bench = Bench::new(Duration::ZERO);
     bench.occupy();
     bench.store.set_down(Some(Fault::Refused));
-    let attempts = Operation::SetAttempts { number: 8, attempts: 2 };
+    let attempts = Operation::Retry { number: 8, runs: Runs { attempts: 2, ..Runs::default() } };
     bench.send(1, [answered(1), insert(2), attempts.clone(), remove(3), insert(4)]);
     bench.send(2, [insert(5)]);
     bench.store.hold(false);

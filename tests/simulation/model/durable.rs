@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringgear::engine::function::Durability;
 use ringgear::engine::handle::SLOT_BITS;
-use ringgear::engine::record::{Operation, Row};
+use ringgear::engine::record::{Operation, Row, Runs};
 use ringgear::engine::{ConnId, Now};
 use ringgear::wire::{Command, Priority};
 
@@ -122,7 +122,8 @@ impl Model {
         let Job { stored, attempts, .. } = self.jobs[&number];
         if stored {
             self.tally.count("attempts kept");
-            self.durable.operations_due.push(Operation::SetAttempts { number, attempts });
+            let runs = Runs { attempts, ..Runs::default() };
+            self.durable.operations_due.push(Operation::Retry { number, runs });
         }
     }
 
@@ -220,7 +221,7 @@ impl Model {
                 continue;
             };
             let attempts_lost = of_job(number).find_map(|operation| match operation {
-                Operation::SetAttempts { attempts, .. } => Some(*attempts),
+                Operation::Retry { runs, .. } => Some(runs.attempts),
                 _ => None,
             });
             let least = attempts_lost.map_or(job.attempts, |lost| lost - 1);
@@ -273,8 +274,10 @@ impl Job {
             reducer: Bytes::copy_from_slice(&self.reducer),
             payload: Bytes::copy_from_slice(&self.payload),
             priority: Priority::ALL[self.priority],
-            run_at_s: self.run_at_s,
+            run_at_ms: self.run_at_s * 1000,
             attempts: self.attempts,
+            last_reason: None,
+            was_lost: false,
             submitted_ms: self.submitted_ms,
         }
     }
@@ -291,7 +294,7 @@ impl Job {
             clients: Vec::new(),
             place: Place::Storing,
             late: None,
-            run_at_s: row.run_at_s,
+            run_at_s: row.run_at_ms / 1000,
             attempts: row.attempts,
             submitted_ms: row.submitted_ms,
             stored: true,
