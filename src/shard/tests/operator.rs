@@ -64,7 +64,7 @@ fn a_client_of_the_http_thread_waits_for_its_job_as_any_other() {
         assert!(packets.bytes() > 12, "JOB_CREATED");
         cluster.packet(worker, Command::GrabJob, &[], b"");
         cluster.settle();
-        let job = cluster.shards[core].engine().jobs().iter_from(JobId::FIRST);
+        let job = cluster.shards[core].engine().jobs().iter_from(engine::JobId::FIRST);
         let number = job.map(|(_, job)| job.number).next().unwrap();
         let handle = cluster.shards[core].settings.handles.text(number);
         cluster.packet(worker, Command::WorkComplete, &[handle.as_ref()], b"done");
@@ -122,7 +122,7 @@ fn operators_cancel_one_job_or_purge_a_queue() {
         cluster.packet(client, Command::SubmitJobBg, &[name.as_bytes(), b""], b"x");
     }
     cluster.settle();
-    let number = cluster.shards[1].engine().jobs().iter_from(JobId::FIRST);
+    let number = cluster.shards[1].engine().jobs().iter_from(engine::JobId::FIRST);
     let number = number.map(|(_, job)| job.number).next().unwrap();
     let nothing = Arc::new(AccessList::new(Vec::new()));
     let nothing = Some(Arc::new(Permissions::of(&nothing, &Default::default())));
