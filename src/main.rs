@@ -25,7 +25,8 @@ use ringgear::io::{
     Server, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
-use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
+use ringgear::protocol::access::AccessList;
+use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;

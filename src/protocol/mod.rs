@@ -9,3 +9,4 @@ pub mod admin;
 pub mod log_level;
 pub mod peer_address;
 pub mod session;
+pub mod toml_tables;
