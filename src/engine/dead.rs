@@ -169,6 +169,12 @@ impl DeadLetters {
         self.letters.range(place..).map(|(&place, letter)| (place, letter))
     }
 
+    /// The place of the next letter: all that there are have lower ones.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.next_place
+    }
+
     /// The letter of the job of this number.
     #[must_use]
     pub fn find(&self, number: u64) -> Option<&DeadLetter> {
