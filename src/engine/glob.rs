@@ -9,7 +9,7 @@ use std::fmt;
 
 /// A pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(Box<str>);
+pub struct Glob(Box<[u8]>);
 
 /// A pattern that ends in the middle of an escape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,20 +22,49 @@ impl Glob {
     /// # Errors
     /// `LooseEscape`: the last backslash escapes nothing.
     pub fn new(pattern: &str) -> Result<Self, LooseEscape> {
-        let backslashes = pattern.len() - pattern.trim_end_matches('\\').len();
+        Self::of_bytes(pattern.as_bytes())
+    }
+
+    /// A pattern of any bytes.
+    ///
+    /// # Errors
+    /// `LooseEscape`: the last backslash escapes nothing.
+    pub fn of_bytes(pattern: &[u8]) -> Result<Self, LooseEscape> {
+        let backslashes = pattern.iter().rev().take_while(|&&byte| byte == b'\\').count();
         if backslashes % 2 == 1 { Err(LooseEscape) } else { Ok(Self(pattern.into())) }
+    }
+
+    /// The only name that it matches; `None` if it may match several.
+    #[must_use]
+    pub fn only_name(&self) -> Option<Vec<u8>> {
+        let mut name = Vec::with_capacity(self.0.len());
+        let mut bytes = self.0.iter();
+        while let Some(&byte) = bytes.next() {
+            match byte {
+                b'*' | b'?' => return None,
+                b'\\' => name.extend(bytes.next()),
+                literal => name.push(literal),
+            }
+        }
+        Some(name)
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether it matches every name.
     #[must_use]
     pub fn matches_all(&self) -> bool {
-        !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+        !self.0.is_empty() && self.0.iter().all(|&byte| byte == b'*')
     }
 
     /// Whether it matches the whole name.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        let (mut pattern, mut rest) = (self.0.as_bytes(), name);
+        let (mut pattern, mut rest) = (&*self.0, name);
         // What follows the last `*`, and the part of the name where it was tried last.
         let mut retry = None;
         loop {
@@ -69,7 +98,7 @@ impl Glob {
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&String::from_utf8_lossy(&self.0))
     }
 }
 
@@ -112,6 +141,21 @@ mod tests {
             assert_eq!(glob.matches(name.as_bytes()), matches, "{pattern:?} and {name:?}");
         }
         assert!(Glob::new("?").unwrap().matches(b"\xff"), "a byte, not a character");
+    }
+
+    #[test]
+    fn a_pattern_without_wildcards_matches_one_name() {
+        for (pattern, name) in [
+            ("resize", Some("resize")),
+            (r"a\*\\", Some(r"a*\")),
+            ("", Some("")),
+            ("a*", None),
+            (r"\??", None),
+        ] {
+            let only = Glob::new(pattern).unwrap().only_name();
+            assert_eq!(only.as_deref(), name.map(str::as_bytes), "{pattern:?}");
+        }
+        assert!(Glob::of_bytes(b"\xff*").unwrap().matches(b"\xffx"));
     }
 
     #[test]

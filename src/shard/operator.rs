@@ -9,20 +9,23 @@
 
 mod changes;
 mod connections;
+mod dead;
 mod functions;
 mod jobs;
 mod numbers;
 
 use std::sync::Arc;
 
-pub use self::changes::{CancelOutcome, Purged};
+pub use self::changes::{CancelOutcome, Purged, RunOutcome};
 pub use self::connections::{ConnectionFilter, ConnectionRow, RunningRow, WorkerState};
+pub use self::dead::{DeadAt, DeadChange, DeadFilter, LetterRow};
 pub use self::functions::{FunctionRow, FunctionsAt};
 pub use self::jobs::{JobFilter, JobRow, JobWorker, JobsAt};
 pub use self::numbers::{ConnectionKinds, CoreNumbers};
 use super::Shard;
 use super::remote::conn_key::{ConnKey, HomeConnId};
 use crate::engine::Now;
+use crate::engine::record::Pause;
 use crate::protocol::access::Permissions;
 
 /// Most rows of a reply.
@@ -86,6 +89,58 @@ pub enum OperatorRequest {
         /// Where to go on.
         at: JobsAt,
     },
+    /// The next dead letters, in the order in which the jobs died. `OperatorReply::Dead`.
+    Dead {
+        /// Which.
+        filter: DeadFilter,
+        /// Where to go on.
+        at: DeadAt,
+        /// Most rows.
+        limit: usize,
+    },
+    /// One dead letter, if the permissions allow to see it. `OperatorReply::DeadLetter`.
+    DeadLetter {
+        /// The job's number.
+        number: u64,
+        /// Most bytes of its payload.
+        payload_bytes: usize,
+        /// What the peer may see; `None` = everything.
+        access: Option<Arc<Permissions>>,
+    },
+    /// Makes the next dead letters jobs again. `OperatorReply::DeadChanged`.
+    Requeue {
+        /// Which.
+        filter: DeadFilter,
+        /// Where to go on.
+        at: DeadAt,
+    },
+    /// Removes the next dead letters. `OperatorReply::DeadChanged`.
+    RemoveDead {
+        /// Which.
+        filter: DeadFilter,
+        /// Where to go on.
+        at: DeadAt,
+    },
+    /// Has a job that waits for its start, or for its next run, start now, if the permissions allow
+    /// it. `OperatorReply::Run`.
+    RunNow {
+        /// Its number.
+        number: u64,
+        /// What the peer may change; `None` = everything.
+        access: Option<Arc<Permissions>>,
+    },
+    /// Pauses a function, also one that isn't known yet. `OperatorReply::Paused`.
+    Pause {
+        /// The function.
+        function: Box<[u8]>,
+        /// Until when.
+        pause: Pause,
+    },
+    /// Ends the pause of a function, if it is paused. `OperatorReply::Resumed`.
+    Resume {
+        /// The function.
+        function: Box<[u8]>,
+    },
     /// Limits the jobs of a function by priority; 0 = no limit.
     /// `OperatorReply::Limited`.
     Limit {
@@ -117,6 +172,18 @@ pub enum OperatorReply {
     Cancelled(CancelOutcome),
     /// How many jobs it were.
     Purged(Purged),
+    /// Dead letters, and where those that are left begin.
+    Dead(Vec<LetterRow>, Option<DeadAt>),
+    /// The dead letter; `None` if there is none, or the peer may not see it.
+    DeadLetter(Option<Box<LetterRow>>),
+    /// How many dead letters it were.
+    DeadChanged(DeadChange),
+    /// How it went.
+    Run(RunOutcome),
+    /// Whether there was memory for it.
+    Paused(bool),
+    /// Whether there is such a function.
+    Resumed(bool),
     /// Whether there is such a function.
     Limited(bool),
 }
@@ -133,7 +200,12 @@ impl OperatorRequest {
                 Self::Jobs { filter, .. } | Self::Purge { filter, .. } => {
                     filter.function.as_ref().map_or(0, |name| name.len())
                 }
-                Self::Limit { function, .. } => function.len(),
+                Self::Dead { filter, .. }
+                | Self::Requeue { filter, .. }
+                | Self::RemoveDead { filter, .. } => filter.bytes(),
+                Self::Limit { function, .. }
+                | Self::Pause { function, .. }
+                | Self::Resume { function } => function.len(),
                 _ => 0,
             }
     }
@@ -150,7 +222,16 @@ impl OperatorReply {
                 Self::Running(rows) => rows.iter().map(RunningRow::bytes).sum(),
                 Self::Jobs(rows, _) => rows.iter().map(JobRow::bytes).sum(),
                 Self::Job(row) => row.as_ref().map_or(0, |row| row.bytes()),
-                Self::Alive | Self::Cancelled(_) | Self::Purged(_) | Self::Limited(_) => 0,
+                Self::Dead(rows, _) => rows.iter().map(LetterRow::bytes).sum(),
+                Self::DeadLetter(row) => row.as_ref().map_or(0, |row| row.bytes()),
+                Self::Alive
+                | Self::Cancelled(_)
+                | Self::Purged(_)
+                | Self::DeadChanged(_)
+                | Self::Run(_)
+                | Self::Paused(_)
+                | Self::Resumed(_)
+                | Self::Limited(_) => 0,
             }
     }
 }
@@ -190,6 +271,29 @@ impl Shard {
             }
             OperatorRequest::Purge { filter, at } => {
                 OperatorReply::Purged(self.purge(&filter, at, now))
+            }
+            OperatorRequest::Dead { filter, at, limit } => {
+                let (rows, next) = self.letter_rows(&filter, at, limit.min(ROWS_MAX), now);
+                OperatorReply::Dead(rows, next)
+            }
+            OperatorRequest::DeadLetter { number, payload_bytes, access } => {
+                let row = self.letter_row_of(number, payload_bytes, access.as_deref());
+                OperatorReply::DeadLetter(row.map(Box::new))
+            }
+            OperatorRequest::Requeue { filter, at } => {
+                OperatorReply::DeadChanged(self.requeue_some(&filter, at, now))
+            }
+            OperatorRequest::RemoveDead { filter, at } => {
+                OperatorReply::DeadChanged(self.remove_some_dead(&filter, at, now))
+            }
+            OperatorRequest::RunNow { number, access } => {
+                OperatorReply::Run(self.run_by_operator(number, access.as_deref(), now))
+            }
+            OperatorRequest::Pause { function, pause } => {
+                OperatorReply::Paused(self.pause_function(&function, pause, now))
+            }
+            OperatorRequest::Resume { function } => {
+                OperatorReply::Resumed(self.resume_function(&function, now))
             }
             OperatorRequest::Limit { function, queue_max } => {
                 OperatorReply::Limited(self.limit_function(&function, queue_max))

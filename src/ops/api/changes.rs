@@ -110,7 +110,8 @@ pub(super) async fn purge(
 
 async fn purge_all(link: &Link, function: &[u8], state: JobState) -> Result<usize, ApiError> {
     let core = link.cores().owner_of(function);
-    let filter = JobFilter { function: Some(function.into()), state: Some(state), access: None };
+    let filter =
+        JobFilter { function: Some(function.into()), state: Some(state), ..JobFilter::default() };
     let mut next = Some(JobsAt::start(&filter));
     let mut all = 0;
     while let Some(at) = next {

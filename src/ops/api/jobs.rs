@@ -232,7 +232,7 @@ pub(super) async fn list(
     let cores = link.cores();
     let only = function.as_deref().map(|function| cores.owner_of(function));
     let access = caller.permissions.clone();
-    let filter = JobFilter { function, state, access };
+    let filter = JobFilter { function, state, is_rerun: None, access };
     let start = JobsAt::start(&filter);
     let after = list.place(&params, |bytes| {
         read_place(bytes)

@@ -23,6 +23,9 @@ pub struct JobFilter {
     pub function: Option<Box<[u8]>>,
     /// In this state; `None` = in any.
     pub state: Option<State>,
+    /// Whether they have been run and are to be run again: with `State::Delayed`, those that are
+    /// retrying, or those that wait for their first start; `None` = either.
+    pub is_rerun: Option<bool>,
     /// Which functions the peer may see; `None` = all.
     pub access: Option<Arc<Permissions>>,
 }
@@ -66,7 +69,7 @@ pub struct JobRow {
     pub is_background: bool,
     /// Bytes of its payload.
     pub payload_bytes: usize,
-    /// Workers that lost it.
+    /// Runs that ended without WORK_COMPLETE.
     pub attempts: u16,
     /// When it was submitted, in milliseconds since 1970.
     pub submitted_ms: u64,
@@ -131,7 +134,7 @@ impl Shard {
         from: JobId,
         limit: usize,
     ) -> (Vec<JobId>, Option<JobsAt>) {
-        let JobFilter { function, state, access } = filter;
+        let JobFilter { function, state, is_rerun, access } = filter;
         let engine = &self.engine;
         let function = match function.as_ref().map(|name| engine.functions().find(name)) {
             Some(None) => return (Vec::new(), None),
@@ -141,6 +144,7 @@ impl Shard {
         let matches = |job: &Job| {
             function.is_none_or(|function| job.function == function)
                 && state.is_none_or(|state| job.state == state)
+                && is_rerun.is_none_or(|is_rerun| is_rerun == (job.attempts > 0))
                 && access.as_ref().is_none_or(|it| it.shows(&engine.function_of(job).name))
         };
         let mut ids = Vec::new();

@@ -101,7 +101,11 @@ fn jobs_are_listed_once_each_in_parts_of_any_size() {
     cluster.packet(client, Command::SubmitJobBg, &[function(2).as_bytes(), b""], b"x");
     cluster.settle();
     let function = Some(name.as_bytes().into());
-    let queued = JobFilter { function: function.clone(), state: Some(State::Queued), access: None };
+    let queued = JobFilter {
+        function: function.clone(),
+        state: Some(State::Queued),
+        ..JobFilter::default()
+    };
     for filter in [&queued, &JobFilter { function, ..JobFilter::default() }] {
         let all = cluster.handles(1, filter, 256);
         assert_eq!(all.len(), 10);
@@ -137,7 +141,7 @@ fn operators_cancel_one_job_or_purge_a_queue() {
     let filter = JobFilter {
         function: Some(name.as_bytes().into()),
         state: Some(State::Queued),
-        access: None,
+        ..JobFilter::default()
     };
     let (mut at, mut parts) = (Some(JobsAt::start(&filter)), Vec::new());
     while let Some(from) = at {
