@@ -249,6 +249,7 @@ impl Message {
             | Self::Forward { key, .. }
             | Self::Assigned { key, .. }
             | Self::Empty { key, .. }
+            | Self::CancelNotice { key, .. }
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }

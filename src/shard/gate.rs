@@ -70,7 +70,9 @@ impl Shard {
             Ok(request) => request,
             Err(error) => return self.handle_bad_packet(conn, *error, now),
         };
-        if !self.may_request(conn, request, now) {
+        if self.connections[conn].repeats_failure(request, &self.settings.handles)
+            || !self.may_request(conn, request, now)
+        {
             return;
         }
         if let Request::CanDo { function }

@@ -187,6 +187,7 @@ impl Shard {
                 self.note_answer(conn, from, ready, false);
                 self.ask_next(conn, now);
             }
+            Message::CancelNotice { number, .. } => self.notify_cancelled(conn, number, now),
             Message::Late { number, .. } => self.note_late(conn, number, now),
             Message::Hint { ready, .. } => {
                 self.connections.with_remote(conn, |remote| remote.hint(from, ready));

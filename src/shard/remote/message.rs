@@ -20,6 +20,7 @@ use crate::engine::{ConnId, Status, numbers};
 use crate::protocol::access::{AccessList, Hits, Permissions};
 use crate::protocol::admin::list::Listing;
 use crate::protocol::peer_address::PeerAddress;
+use crate::protocol::session::SessionOptions;
 use crate::shard::denials::Refused;
 use crate::shard::operator::{OperatorReply, OperatorRequest};
 use crate::shard::stats::Stats;
@@ -103,8 +104,8 @@ pub enum Message {
     MigrationRequested {
         /// The connection.
         key: ConnKey,
-        /// Whether it takes exceptions.
-        exceptions: bool,
+        /// What it has asked for.
+        options: SessionOptions,
     },
     /// To the owner: a connection that was to move in stays where it is.
     MigrationCancelled(ConnKey),
@@ -207,6 +208,13 @@ pub enum Message {
         /// Priorities that may have jobs.
         ready: PrioritySet,
     },
+    /// To the home: a worker need not finish a job, if it wants to know.
+    CancelNotice {
+        /// The worker.
+        key: ConnKey,
+        /// The job.
+        number: u64,
+    },
     /// To the home: a worker's result came too late and was refused.
     Late {
         /// The worker.
@@ -259,6 +267,7 @@ impl Message {
             | Self::Forward { key, .. }
             | Self::Assigned { key, .. }
             | Self::Empty { key, .. }
+            | Self::CancelNotice { key, .. }
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
@@ -312,6 +321,7 @@ impl Message {
                 | Self::Gone(_)
                 | Self::List { .. }
                 | Self::Empty { .. }
+                | Self::CancelNotice { .. }
                 | Self::Late { .. }
                 | Self::Hint { .. }
                 | Self::Noop { .. } => 0,

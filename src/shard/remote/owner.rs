@@ -31,8 +31,8 @@ impl Shard {
                 let conn = self.proxy(from, key);
                 self.connections[conn].origin.peer = peer;
                 self.connections.set_access(conn, access.map(Access::new));
-                let exceptions = self.connections[conn].session().exceptions();
-                self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
+                let options = self.connections[conn].session().options();
+                self.connections.replace_session(conn, Session::of_proxy(id, options));
             }
             Message::Request { key, slot, header, body } => {
                 self.serve(from, key, slot, header, &body, now);
@@ -61,8 +61,8 @@ impl Shard {
                     self.deliver(None, now);
                 }
             }
-            Message::MigrationRequested { key, exceptions } => {
-                self.expect_migration(from, key, exceptions);
+            Message::MigrationRequested { key, options } => {
+                self.expect_migration(from, key, options);
             }
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
             Message::Offloaded { proxy, key, rest, access } => {
