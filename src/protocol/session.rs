@@ -169,7 +169,8 @@ impl Session {
     }
 
     /// Answers a packet that isn't a request; `false` if the connection must be closed.
-    pub fn handle_bad_packet(&self, error: PacketError, outbox: &mut Outbox) -> bool {
+    pub fn handle_bad_packet(&mut self, error: PacketError, outbox: &mut Outbox) -> bool {
+        self.excepted = 0;
         let reply = match error {
             PacketError::ResponseMagic => ErrorReply::RequestMagicExpected,
             PacketError::NotARequest(_) => ErrorReply::CommandNotExpected,
@@ -183,12 +184,13 @@ impl Session {
     /// be forwarded fails its job, as its clients would else wait for ever: returns the WORK_FAIL
     /// to forward instead.
     pub fn handle_refused<'a>(
-        &self,
+        &mut self,
         command: Command,
         head: &'a [u8],
         why: Refusal,
         cx: &mut Context<'_>,
     ) -> Option<Work<'a>> {
+        self.excepted = 0;
         refuse(
             cx,
             match why {

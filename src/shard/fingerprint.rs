@@ -239,7 +239,7 @@ impl Message {
             | Self::Sleep(key)
             | Self::Declined(key)
             | Self::Line { key, .. }
-            | Self::List { key, .. }
+            | Self::Task { key, .. }
             | Self::MigrationRequested { key, .. }
             | Self::MigrationCancelled(key)
             | Self::Offloaded { key, .. }

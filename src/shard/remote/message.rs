@@ -15,10 +15,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use super::conn_key::{ConnKey, HomeConnId};
+use crate::engine::glob::Glob;
 use crate::engine::policy::Policies;
 use crate::engine::{ConnId, Status, numbers};
 use crate::protocol::access::{AccessList, Hits, Permissions};
-use crate::protocol::admin::list::Listing;
+use crate::protocol::admin::Task;
+use crate::protocol::admin::change::Tally;
 use crate::protocol::peer_address::PeerAddress;
 use crate::protocol::session::SessionOptions;
 use crate::shard::denials::Refused;
@@ -90,13 +92,16 @@ pub enum Message {
         /// The line.
         line: Box<[u8]>,
     },
-    /// To every owner: the next rows of a list. `Rows` comes back.
-    List {
+    /// To every owner: the next rows of a list, or the next portion of a change. `Rows` comes
+    /// back.
+    Task {
         /// The connection.
         key: ConnKey,
-        /// The list, and where to go on.
-        listing: Listing,
-        /// Which functions it shows; `None` = all.
+        /// What it is, and where to go on.
+        task: Task,
+        /// Of which functions; `None` = of all.
+        names: Option<Arc<Glob>>,
+        /// Which functions it shows or changes; `None` = all.
         access: Option<Arc<Permissions>>,
     },
     /// To the owner: a connection wants to have its home there. From now on what there is for it
@@ -238,14 +243,14 @@ pub enum Message {
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
     MigrationAccepted(ConnKey),
-    /// To the home: rows of a list.
+    /// To the home: rows of a list, or what a portion of a change did.
     Rows {
         /// The connection.
         key: ConnKey,
         /// The rows.
         rows: Box<Rows>,
-        /// What is left of the list.
-        next: Option<Listing>,
+        /// What is left on that core.
+        next: Option<Task>,
     },
     /// To the home: one core's part of what was asked.
     Answer {
@@ -319,7 +324,7 @@ impl Message {
                 | Self::MigrationAccepted(_)
                 | Self::Joined(_)
                 | Self::Gone(_)
-                | Self::List { .. }
+                | Self::Task { .. }
                 | Self::Empty { .. }
                 | Self::CancelNotice { .. }
                 | Self::Late { .. }
@@ -329,7 +334,7 @@ impl Message {
     }
 }
 
-/// One core's next rows of a list.
+/// One core's next rows of a list, or its portion of a change.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The rows.
@@ -340,6 +345,8 @@ pub struct Rows {
     pub arrived: u64,
     /// Connections that had moved from it.
     pub departed: u64,
+    /// What was changed, if it is a change.
+    pub tally: Tally,
 }
 
 impl Rows {
