@@ -33,8 +33,7 @@ impl Engine {
         let job = &mut self.jobs[id];
         job.set_run_at_ms(now.unix_ms);
         if job.is_stored() {
-            let runs = job.runs();
-            self.effects.push(Effect::Retry { number, runs });
+            self.effects.push(Effect::Retry { number });
         }
         self.start(id, now);
         true
@@ -47,6 +46,8 @@ impl Engine {
         let job = &mut self.jobs[id];
         if job.state == State::Running {
             job.demand = Demand::Cancelled;
+            let conn = self.abilities.records[job.ability()].conn;
+            self.effects.push(Effect::CancelNotice { conn, number });
             // Removed from the store now, so that a restart before the worker is done doesn't
             // restore it.
             if std::mem::replace(&mut job.storage, Storage::Memory) != Storage::Memory {
@@ -69,7 +70,7 @@ impl Engine {
         true
     }
 
-    /// Drops a function and cancels its jobs.
+    /// Drops a function with its dead letters, and cancels its jobs.
     ///
     /// # Errors
     /// `FunctionBusy` if workers are registered for it or run jobs of it.
@@ -85,6 +86,11 @@ impl Engine {
                 self.end(id, Failure::Dropped);
             }
         }
+        let dead = self.dead.iter_from(0).filter(|(_, letter)| letter.job.function == id);
+        for number in dead.map(|(_, letter)| letter.job.number).collect::<Vec<u64>>() {
+            self.remove_dead(number);
+        }
+        self.take_pause(id);
         self.remove_function(id);
         Ok(())
     }

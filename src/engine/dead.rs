@@ -18,8 +18,9 @@ use super::counters::Dropped;
 use super::event::Step;
 use super::function::Function;
 use super::handle::SLOT_BITS;
-use super::ids::{ConnId, Now};
+use super::ids::{ConnId, JobId, Now};
 use super::job::{Demand, Job};
+use super::numbers::Ending;
 use super::reason::Reason;
 use super::record::DeadRow;
 use super::timer::TimerId;
@@ -269,17 +270,18 @@ impl Engine {
         }
     }
 
-    /// Keeps a job that was removed from all places and indexes as a dead letter.
+    /// Makes a job that is in no place a dead letter.
     pub(super) fn bury(
         &mut self,
-        mut job: Job,
+        id: JobId,
         reason: Reason,
         worker: Option<ConnId>,
         message: &[u8],
         now: Now,
     ) {
+        let mut job = self.take_out(id, Ending::Failed(reason.into()), None);
         let number = job.number;
-        job.demand = Demand::Always;
+        (job.demand, job.unique_hash) = (Demand::Always, None);
         let message = message.get(..MESSAGE_BYTES_MAX).unwrap_or(message).into();
         self.numbers_of(job.function).dead[reason as usize] += 1;
         self.functions[job.function].dead += 1;
@@ -364,7 +366,7 @@ impl Engine {
         true
     }
 
-    /// Makes a dead letter a job again, as it was submitted: it keeps its handle, and goes to the
+    /// Makes a dead letter a job again that was never run: it keeps its handle, and goes to the
     /// tail of its queue.
     pub fn requeue(&mut self, number: u64, now: Now) -> Requeued {
         let Some(letter) = self.dead.find(number) else { return Requeued::Unknown };
@@ -381,7 +383,8 @@ impl Engine {
         };
         self.functions[function].dead -= 1;
         (job.attempts, job.last_reason, job.was_lost) = (0, None, false);
-        job.set_run_at_ms(0);
+        // It waits from now on, not since it was submitted.
+        job.set_run_at_ms(now.unix_ms);
         let is_stored = job.is_stored();
         let id = self.insert(job, hash);
         self.numbers_of(function).recovered += 1;

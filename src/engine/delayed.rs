@@ -41,7 +41,11 @@ impl Engine {
         self.set_delay(id, now);
         let job = &mut self.jobs[id];
         job.state = State::Delayed;
-        self.functions[job.function].delayed += 1;
+        let retrying = u32::from(job.attempts > 0);
+        let function = &mut self.functions[job.function];
+        function.delayed += 1;
+        function.retrying += retrying;
+        self.retrying += retrying;
         self.clock.delayed += 1;
         self.note_due(id);
         if self.clock.timer.is_none() {
@@ -64,8 +68,11 @@ impl Engine {
 
     /// Counts a job as delayed no more.
     pub(super) fn end_delay(&mut self, id: JobId) {
-        let Job { function, run_at_s, .. } = self.jobs[id];
+        let Job { function, run_at_s, attempts, .. } = self.jobs[id];
+        let retrying = u32::from(attempts > 0);
         self.functions[function].delayed -= 1;
+        self.functions[function].retrying -= retrying;
+        self.retrying -= retrying;
         self.forget_due(function, run_at_s);
         self.clock.delayed -= 1;
         if self.clock.delayed == 0 {

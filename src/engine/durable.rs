@@ -90,7 +90,7 @@ impl Engine {
 
     /// Recovers a stored job after a restart. `false` if its number is in use.
     pub fn restore(&mut self, row: &Row, now: Now) -> bool {
-        if self.find(row.number).is_some() {
+        if self.find(row.number).is_some() || self.dead.find(row.number).is_some() {
             return false;
         }
         self.sequences.skip(row.number >> handle::SLOT_BITS);

@@ -2,13 +2,13 @@
 //!
 //! The engine writes them, the shard delivers them in order. Knows no packets.
 //!
-//! Invariant: an effect refers to records by number only, so it borrows nothing from the command.
+//! Invariant: an effect borrows nothing from the command.
 
-use super::ids::{ConnId, FunctionId, JobId, Ticket};
-use super::record::{Pause, Runs};
+use super::ids::{ConnId, JobId, Ticket};
+use super::record::Pause;
 
 /// A packet for another connection than the command's, or a store operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Wake a sleeping worker.
     Noop {
@@ -56,12 +56,10 @@ pub enum Effect {
         /// Whether the client has been answered.
         answered: bool,
     },
-    /// Store that a job is to be run again.
+    /// Store what has become of a job's runs, unless the job is gone by now.
     Retry {
         /// The job.
         number: u64,
-        /// What has become of its runs.
-        runs: Runs,
     },
     /// Remove a job from the store.
     Remove {
@@ -87,12 +85,7 @@ pub enum Effect {
         number: u64,
     },
     /// Store that a function is paused, or no longer.
-    Pause {
-        /// The function.
-        function: FunctionId,
-        /// Until when.
-        pause: Option<Pause>,
-    },
+    Pause(Box<PauseChange>),
     /// Ask another core to drop dead letters: all cores together have too many, and it has the
     /// oldest. See `Engine::trim_dead`.
     TrimDead {
@@ -107,3 +100,14 @@ pub enum Effect {
         number: u64,
     },
 }
+
+/// A pause that began or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseChange {
+    /// Name of the function, which may be gone by now.
+    pub function: Box<[u8]>,
+    /// Until when it is paused; `None` = not any more.
+    pub pause: Option<Pause>,
+}
+
+const _: () = assert!(size_of::<Effect>() == 24);

@@ -15,11 +15,12 @@ use std::hash::BuildHasher;
 use foldhash::quality::SeedableRandomState;
 
 use super::handle;
-use super::ids::{AbilityId, ConnId, EntryId, FunctionId, JobId};
+use super::ids::{AbilityId, ConnId, EntryId, FunctionId, JobId, Now};
 use super::index::Index;
 use super::list::{Linked, Links, List, Stack};
 use super::record::Pause;
 use super::table::Table;
+use super::timer::TimerId;
 use crate::wire::Priority;
 
 /// Slots of an ability's links: one for each priority's pair of lists, ...
@@ -53,10 +54,15 @@ pub struct Durabilities {
     pub named: BTreeMap<Vec<u8>, Durability>,
 }
 
-impl Durabilities {
-    fn of(&self, function: &[u8]) -> Durability {
-        self.named.get(function).copied().unwrap_or(self.default)
-    }
+/// What the configuration says of one function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FunctionPolicy {
+    /// Place of its policy among those in force.
+    pub place: Option<u32>,
+    /// Durability of its background jobs.
+    pub durability: Durability,
+    /// See `Function::queue_max`.
+    pub queue_max: [u32; 3],
 }
 
 /// One queue: the jobs of one function and priority that may start, the next to start first.
@@ -81,6 +87,10 @@ pub struct Function {
     pub slot: u8,
     /// Durability of its background jobs.
     pub durability: Durability,
+    /// Place of its policy among those in force; `None` = as in gearmand.
+    pub policy: Option<u32>,
+    /// What its policy says of `queue_max`.
+    policy_queue_max: [u32; 3],
     /// Jobs that may start, by priority.
     pub queues: [Queue; 3],
     /// Jobs in all three queues.
@@ -120,6 +130,10 @@ pub struct Function {
     pub created: bool,
     /// Until when no job of it is assigned.
     pub pause: Option<Pause>,
+    /// Ends the pause, if it ends by itself.
+    pub pause_timer: Option<TimerId>,
+    /// Since when it is paused.
+    pub paused_since: Now,
     /// The function is in the list of unused functions.
     listed: bool,
     links: Links<FunctionId>,
@@ -128,12 +142,15 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(name: &[u8], entry: EntryId, durability: Durability) -> Self {
+    fn new(name: &[u8], entry: EntryId, policy: FunctionPolicy) -> Self {
+        let FunctionPolicy { place, durability, queue_max } = policy;
         Self {
             name: name.into(),
             entry,
             slot: handle::slot(name),
             durability,
+            policy: place,
+            policy_queue_max: queue_max,
             queues: Default::default(),
             queued: 0,
             delayed: 0,
@@ -145,13 +162,15 @@ impl Function {
             running_beside: 0,
             kept: 0,
             workers: 0,
-            queue_max: [0; 3],
+            queue_max,
             not_ready: Default::default(),
             maybe_asleep: List::default(),
             woken: 0,
             is_check_queued: false,
             created: false,
             pause: None,
+            pause_timer: None,
+            paused_since: Now::default(),
             listed: false,
             links: Links::LOOSE,
             has_lapsed: false,
@@ -174,7 +193,30 @@ impl Function {
     /// Whether an operator created, paused or limited the function.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.created || self.pause.is_some() || self.queue_max != [0; 3]
+        self.created || self.pause.is_some() || self.queue_max != self.policy_queue_max
+    }
+
+    /// Follows another configuration. A limit that an operator has set stays unless the
+    /// configuration's changes.
+    pub fn apply(&mut self, policy: FunctionPolicy) {
+        (self.policy, self.durability) = (policy.place, policy.durability);
+        if self.policy_queue_max != policy.queue_max {
+            (self.policy_queue_max, self.queue_max) = (policy.queue_max, policy.queue_max);
+        }
+    }
+
+    /// Jobs of a priority that may be assigned now.
+    #[inline]
+    #[must_use]
+    pub fn has_ready(&self, priority: usize) -> bool {
+        self.queues[priority].len > 0 && self.pause.is_none()
+    }
+
+    /// Jobs of all priorities that may be assigned now.
+    #[inline]
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        if self.pause.is_none() { self.queued } else { 0 }
     }
 
     /// Jobs in any state.
@@ -212,13 +254,12 @@ pub struct Functions {
     unused: List<FunctionId>,
     unused_len: usize,
     hasher: SeedableRandomState,
-    durabilities: Durabilities,
 }
 
 impl Functions {
     /// No functions.
     #[must_use]
-    pub fn new(hasher: SeedableRandomState, durabilities: Durabilities) -> Self {
+    pub fn new(hasher: SeedableRandomState) -> Self {
         Self {
             functions: Table::default(),
             bytes: 0,
@@ -226,7 +267,6 @@ impl Functions {
             unused: List::default(),
             unused_len: 0,
             hasher,
-            durabilities,
         }
     }
 
@@ -239,9 +279,9 @@ impl Functions {
     }
 
     /// Creates the function of this name, which must not exist. It is counted in `entry`.
-    pub fn create(&mut self, name: &[u8], entry: EntryId) -> FunctionId {
+    pub fn create(&mut self, name: &[u8], entry: EntryId, policy: FunctionPolicy) -> FunctionId {
         let hash = self.hasher.hash_one(name);
-        let id = self.functions.insert(Function::new(name, entry, self.durabilities.of(name)));
+        let id = self.functions.insert(Function::new(name, entry, policy));
         let Self { functions, names, hasher, .. } = self;
         names.insert(hash, id, |id| hasher.hash_one(&*functions[id].name));
         self.bytes += FUNCTION_BYTES + name.len();
@@ -455,15 +495,15 @@ mod tests {
 
     fn functions() -> Functions {
         let hasher = SeedableRandomState::with_seed(7, SharedSeed::global_fixed());
-        let named = BTreeMap::from([(b"b".to_vec(), Durability::Async)]);
-        Functions::new(hasher, Durabilities { default: Durability::Fsync, named })
+        Functions::new(hasher)
     }
 
     #[test]
     fn names_are_any_bytes_and_lead_to_one_function_each() {
         let mut functions = functions();
         let names: [&[u8]; 5] = [b"resize", b"Resize", b"", b"\xff\x01", b"resize "];
-        let ids = names.map(|name| functions.create(name, EntryId::OTHER));
+        let ids =
+            names.map(|name| functions.create(name, EntryId::OTHER, FunctionPolicy::default()));
         for (name, id) in names.iter().zip(ids) {
             assert_eq!(functions.find(name), Some(id));
             assert_eq!(&*functions[id].name, *name);
@@ -475,19 +515,18 @@ mod tests {
     #[test]
     fn a_removed_function_is_not_found_and_its_number_serves_again() {
         let mut functions = functions();
-        let [first, second] = [b"a", b"b"].map(|name| functions.create(name, EntryId::OTHER));
+        let [first, second] = [b"a", b"b"]
+            .map(|name| functions.create(name, EntryId::OTHER, FunctionPolicy::default()));
         functions[first].queue_max = [5; 3];
         functions.remove(first);
         assert_eq!((functions.find(b"a"), functions.find(b"b")), (None, Some(second)));
-        assert_eq!(functions[second].durability, Durability::Async);
-        assert_eq!(functions.create(b"c", EntryId::OTHER), first);
+        assert_eq!(functions.create(b"c", EntryId::OTHER, FunctionPolicy::default()), first);
         assert_eq!(functions[first].queue_max, [0; 3], "nothing of the old one is left");
-        assert_eq!(functions[first].durability, Durability::Fsync);
     }
 
     #[test]
     fn full_means_jobs_in_any_state_for_those_priorities_that_have_a_limit() {
-        let mut function = Function::new(b"resize", EntryId::OTHER, Durability::None);
+        let mut function = Function::new(b"resize", EntryId::OTHER, FunctionPolicy::default());
         (function.queued, function.delayed, function.running) = (1, 1, 1);
         function.queue_max = [0, 3, 4];
         assert_eq!(function.total(), 3);

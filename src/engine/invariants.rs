@@ -22,8 +22,19 @@ impl Engine {
             if job.state != State::Running {
                 assert!(self.is_wanted(job), "job {} waits and has no client", job.number);
             }
-            let waits = job.timer.is_some() && job.state != State::Running;
-            assert_eq!(job.state == State::Delayed, waits);
+            match job.state {
+                State::Delayed => assert!(job.timer.is_some()),
+                State::Queued => {
+                    let policy = self.policy_of(job.function);
+                    let expires = policy.is_some_and(|it| it.expiry.is_some());
+                    let may_have = expires && job.attempts == 0 || self.next_expiry.is_some();
+                    assert!(may_have || job.timer.is_none(), "a queued job's timer");
+                    let has = job.timer.is_some() || job.attempts > 0;
+                    assert!(!expires || has || self.next_expiry.is_some(), "an expiry");
+                }
+                State::Running => {}
+                State::Storing | State::Kept => assert!(job.timer.is_none()),
+            }
             let is_storing = job.storage == Storage::Awaited && job.is_background();
             assert!(job.state != State::Storing || is_storing);
             let may_wait = job.storage == Storage::Awaited || job.demand == Demand::Cancelled;
@@ -115,7 +126,10 @@ impl Engine {
             for job in jobs().filter(|job| ids.contains(&job.function)) {
                 match job.state {
                     State::Queued | State::Kept => expected.queued[job.priority as usize] += 1,
-                    State::Delayed => expected.delayed += 1,
+                    State::Delayed => {
+                        expected.delayed += 1;
+                        expected.retrying += u32::from(job.attempts > 0);
+                    }
                     State::Running => expected.running += 1,
                     State::Storing => {}
                 }
@@ -125,7 +139,10 @@ impl Engine {
                 expected.workers += u32::from(!ability.is_revoked);
                 expected.workers_busy += u32::from(!ability.running.is_empty());
             }
-            gauges.oldest_ms = None;
+            let dead = self.dead.iter_from(0).map(|(_, letter)| letter);
+            expected.dead = u32::try_from(dead.filter(|it| ids.contains(&it.job.function)).count())
+                .expect("few");
+            (gauges.oldest_ms, gauges.paused_since_ms) = (None, None);
             assert_eq!(gauges, expected, "the gauges of {name:?}");
             assert_eq!(numbers.jobs(), gauges.jobs() + numbers.ended(), "{name:?}: {numbers:?}");
         }

@@ -11,7 +11,7 @@ use super::event::Loss;
 use super::function::Ability;
 use super::ids::JobId;
 use super::job::State;
-use super::{ConnId, Engine, NotRunning, Now};
+use super::{ConnId, Effect, Engine, NotRunning, Now};
 
 impl Engine {
     /// A running job exceeded its timeout: it returns to its queue.
@@ -20,8 +20,9 @@ impl Engine {
         let job = &self.jobs[id];
         let (number, ability) = (job.number, job.ability());
         let Ability { serial, conn, .. } = self.abilities.records[ability];
+        self.effects.push(Effect::CancelNotice { conn, number });
         self.lose_worker(id, conn, Loss::TimedOut, now);
-        // After its last attempt the job was removed.
+        // After its last attempt the job was removed, or is a dead letter.
         if self.find(number) == Some(id) {
             self.jobs[id].set_late(serial);
         }

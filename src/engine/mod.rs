@@ -1,9 +1,9 @@
 //! The job state machine of one core: commands and the time in, results and effects out.
 //!
-//! This file has the data and the clients' commands; workers' commands are in `worker` and `sleep`,
-//! the moves between states in `transition`. A submission comes in as the parsed request
+//! This file has the data and the clients' commands; workers' commands are in `worker`, `sleep` and
+//! `work`, the moves between states in `transition`, what follows a failure in `retry`. A submission comes in as the parsed request
 //! (`wire::Submit`), connections are numbers, the time is an argument. The engine knows no other
-//! packet, no sockets, clocks or files, and draws no random numbers.
+//! packet, no sockets, clocks or files, and draws no random numbers but by its seed.
 //!
 //! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the
 //! store) and in the index of numbers; a removed job is in none. See `check_invariants`.
@@ -33,6 +33,7 @@ mod delayed;
 mod drain;
 mod durable;
 mod effect;
+mod expiry;
 mod ids;
 #[cfg(debug_assertions)]
 mod invariants;
@@ -42,10 +43,13 @@ mod next_due;
 mod operator;
 mod pause;
 mod registry;
+mod reload;
+mod retry;
 mod sequences;
 mod settings;
 mod sleep;
 mod transition;
+mod work;
 mod worker;
 
 use std::sync::Arc;
@@ -96,6 +100,10 @@ pub(crate) enum Due {
     Drain,
     /// Drop dead letters that are too old.
     Dead,
+    /// End of a function's pause.
+    Resume(FunctionId),
+    /// Set the expiry of more jobs anew, after policies have changed.
+    Expiry,
 }
 
 /// The engine's record of a connection.
@@ -179,6 +187,8 @@ pub struct Engine {
     /// The sum of `Function::retrying`.
     retrying: u32,
     policies: Arc<Policies>,
+    /// The next job whose expiry is to be set anew, while policies change.
+    next_expiry: Option<JobId>,
     clock: ClockWatch,
     next_dues: NextDues,
     drain: Drain,
@@ -212,7 +222,7 @@ impl Engine {
     pub fn new(settings: Settings, now: Now) -> Self {
         let hasher = SeedableRandomState::with_seed(settings.hash_seed, SharedSeed::global_fixed());
         Self {
-            functions: Functions::new(hasher.clone(), settings.durabilities.clone()),
+            functions: Functions::new(hasher.clone()),
             named: Named::new(hasher.clone(), settings.metrics_functions.clone()),
             abilities: Abilities::default(),
             jobs: Jobs::default(),
@@ -224,6 +234,7 @@ impl Engine {
             dead: DeadLetters::new(settings.dead.clone()),
             retrying: 0,
             policies: Arc::clone(&settings.policies),
+            next_expiry: None,
             clock: ClockWatch::default(),
             next_dues: NextDues::default(),
             drain: Drain::default(),
@@ -368,68 +379,6 @@ impl Engine {
         self.sequences.take().ok_or(SubmitError::OutOfNumbers)
     }
 
-    /// `WORK_DATA` and `WORK_WARNING`: forwards the packet to the job's clients.
-    ///
-    /// # Errors
-    /// `NotRunning` if the job isn't assigned to `conn`.
-    pub fn work_data(&mut self, conn: ConnId, number: u64) -> Result<(), NotRunning> {
-        let (id, _) = self.find_attempt(conn, number)?;
-        self.forward(id);
-        Ok(())
-    }
-
-    /// `WORK_STATUS`: forwards the packet and stores the numbers for GET_STATUS.
-    ///
-    /// # Errors
-    /// `NotRunning` if the job isn't assigned to `conn`.
-    pub fn work_status(
-        &mut self,
-        conn: ConnId,
-        number: u64,
-        numerator: u32,
-        denominator: u32,
-    ) -> Result<(), NotRunning> {
-        let (id, is_running) = self.find_attempt(conn, number)?;
-        if is_running {
-            let job = &mut self.jobs[id];
-            (job.numerator, job.denominator) = (numerator, denominator);
-        }
-        self.forward(id);
-        Ok(())
-    }
-
-    /// `WORK_COMPLETE`, `WORK_FAIL` and `WORK_EXCEPTION`: forwards the packet and removes the job.
-    ///
-    /// # Errors
-    /// `NotRunning` if the job isn't assigned to `conn`, and isn't waiting after a timeout there.
-    pub fn work_finished(
-        &mut self,
-        conn: ConnId,
-        number: u64,
-        outcome: Outcome,
-        now: Now,
-    ) -> Result<(), NotRunning> {
-        let Ok((id, is_running)) = self.find_attempt(conn, number) else {
-            self.count_late(number);
-            return Err(NotRunning);
-        };
-        self.forward(id);
-        self.note(Step::Finished(outcome), id, Some(conn));
-        let ending = match outcome {
-            Outcome::Complete => Ending::Completed,
-            Outcome::Fail => Ending::Failed(Failure::Fail),
-            Outcome::Exception => Ending::Failed(Failure::Exception),
-        };
-        if is_running {
-            let ran_ms = self.release(id, now);
-            self.remove(id, ending, Some(ran_ms));
-        } else {
-            self.unqueue(id);
-            self.remove(id, ending, None);
-        }
-        Ok(())
-    }
-
     /// State of a job for GET_STATUS; `None` for an unknown or finished job.
     #[must_use]
     pub fn status(&self, number: u64) -> Option<Status> {
@@ -474,17 +423,6 @@ impl Engine {
         }
     }
 
-    /// What becomes of jobs.
-    #[must_use]
-    pub fn policies(&self) -> &Policies {
-        &self.policies
-    }
-
-    /// Uses other policies from now on.
-    pub fn use_policies(&mut self, policies: Arc<Policies>, _now: Now) {
-        self.policies = policies;
-    }
-
     /// When to call `tick` next, in milliseconds of `Now::mono_ms`.
     #[inline]
     #[must_use]
@@ -501,6 +439,8 @@ impl Engine {
                     let looked_at = self.follow_clock(now);
                     budget = budget.saturating_sub(looked_at);
                 }
+                Due::Resume(function) => self.pause_is_over(function, now),
+                Due::Expiry => budget = budget.saturating_sub(self.reset_some_expiries(now)),
                 Due::Dead => budget = budget.saturating_sub(self.drop_old_letters(now)),
                 Due::Drain => budget = budget.saturating_sub(self.set_some_aside(now)),
                 Due::Job(id) => {
@@ -508,8 +448,9 @@ impl Engine {
                     match self.jobs[id].state {
                         State::Delayed => self.start_delayed(id, now),
                         State::Running => self.time_out(id, now),
-                        State::Queued | State::Storing | State::Kept => {
-                            debug_assert!(false, "only delayed and running jobs have timers");
+                        State::Queued => self.check_expiry(id, now),
+                        State::Storing | State::Kept => {
+                            debug_assert!(false, "a job that may not start has no timer");
                         }
                     }
                 }

@@ -175,7 +175,8 @@ impl Engine {
     /// Creates the function of this name, which must not exist.
     pub(super) fn add_function(&mut self, name: &[u8]) -> FunctionId {
         let entry = self.named.enter(name);
-        let id = self.functions.create(name, entry);
+        let policy = self.look_up_policy(name);
+        let id = self.functions.create(name, entry, policy);
         self.named.set_function(entry, Some(id));
         id
     }
@@ -251,6 +252,7 @@ impl Engine {
             workers: all.workers - named.workers,
             workers_busy: all.workers_busy - named.workers_busy,
             oldest_ms: None,
+            paused_since_ms: None,
         }
     }
 
@@ -268,6 +270,7 @@ impl Engine {
             workers: self.workers,
             workers_busy: running - self.running_beside,
             oldest_ms: None,
+            paused_since_ms: None,
         }
     }
 
@@ -289,6 +292,7 @@ fn counts_of(function: &Function) -> Gauges {
         workers: function.workers,
         workers_busy: function.running - function.running_beside,
         oldest_ms: None,
+        paused_since_ms: function.pause.map(|_| function.paused_since.unix_ms),
     }
 }
 

@@ -279,6 +279,8 @@ pub struct Gauges {
     pub workers_busy: u32,
     /// Since when its oldest job has waited, in milliseconds since 1970.
     pub oldest_ms: Option<u64>,
+    /// Since when it is paused, in milliseconds since 1970.
+    pub paused_since_ms: Option<u64>,
 }
 
 impl Gauges {
@@ -299,6 +301,8 @@ impl AddAssign<&Self> for Gauges {
         self.running += other.running;
         self.workers += other.workers;
         self.workers_busy += other.workers_busy;
-        self.oldest_ms = [self.oldest_ms, other.oldest_ms].into_iter().flatten().min();
+        let earliest = |both: [Option<u64>; 2]| both.into_iter().flatten().min();
+        self.oldest_ms = earliest([self.oldest_ms, other.oldest_ms]);
+        self.paused_since_ms = earliest([self.paused_since_ms, other.paused_since_ms]);
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Invariant: a reason keeps its name and its number: stores have both.
 
+use super::answer::Outcome;
 use super::event::Loss;
 
 /// Why a run of a job ended without WORK_COMPLETE, or why a job was never run.
@@ -42,6 +43,13 @@ impl Reason {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+impl From<Outcome> for Reason {
+    /// A result is no reason; it doesn't come here.
+    fn from(outcome: Outcome) -> Self {
+        if outcome == Outcome::Exception { Self::Exception } else { Self::Fail }
     }
 }
 

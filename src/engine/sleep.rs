@@ -73,8 +73,8 @@ impl Engine {
                 let has_lapsed = std::mem::take(&mut function.has_lapsed);
                 loop {
                     let function = &self.functions[id];
-                    let wakes_all = has_lapsed && function.queued > 0;
-                    let is_short = wakes_all || function.woken < function.queued;
+                    let wakes_all = has_lapsed && function.ready() > 0;
+                    let is_short = wakes_all || function.woken < function.ready();
                     if !is_short || !self.wake_last_sleeper(id, now) {
                         break;
                     }
@@ -120,7 +120,7 @@ impl Engine {
             }
             let id = records[id].function;
             let function = &self.functions[id];
-            if function.woken < function.queued {
+            if function.woken < function.ready() {
                 return Ok(Some(id));
             }
         }
@@ -135,6 +135,18 @@ impl Engine {
                 let mut left = if limit == 0 { u32::MAX } else { limit };
                 while left > 0 && self.wake_last_sleeper(function, now) {
                     left -= 1;
+                }
+            }
+        }
+    }
+
+    /// Applies the wakeup policy after a function was resumed whose queues have jobs.
+    pub(super) fn wake_for_resumed(&mut self, function: FunctionId, now: Now) {
+        match self.settings.wakeup {
+            Wakeup::Lease => self.queue_wakeup_check(function),
+            Wakeup::Each(_) => {
+                for _ in 0..self.functions[function].queued {
+                    self.wake_for_new_job(function, now);
                 }
             }
         }

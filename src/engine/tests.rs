@@ -4,8 +4,7 @@
 
 use super::delayed::{CLOCK_JOBS, CLOCK_MS};
 use super::function::{Durabilities, Durability};
-use super::reason::Reason;
-use super::record::{Row, Runs};
+use super::record::Row;
 use super::*;
 use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
 
@@ -70,7 +69,20 @@ impl Fixture {
     }
 
     pub(crate) fn complete(&mut self, conn: u32, number: u64) -> Result<(), NotRunning> {
-        self.engine.work_finished(conn_id(conn), number, Outcome::Complete, self.now)
+        self.engine.work_complete(conn_id(conn), number, self.now)
+    }
+
+    pub(crate) fn end(
+        &mut self,
+        conn: u32,
+        number: u64,
+        outcome: Outcome,
+    ) -> Result<(), NotRunning> {
+        let conn = conn_id(conn);
+        match outcome {
+            Outcome::Complete => self.engine.work_complete(conn, number, self.now),
+            _ => self.engine.work_failed(conn, number, outcome, b"why", self.now),
+        }
     }
 
     pub(crate) fn sleep(&mut self, conn: u32) {
@@ -105,6 +117,11 @@ impl Fixture {
         };
         self.effects().into_iter().map(woken).collect()
     }
+}
+
+/// What tells a worker that it need not finish a job.
+fn notice(conn: u32, number: u64) -> Effect {
+    Effect::CancelNotice { conn: conn_id(conn), number }
 }
 
 fn forwards(conns: &[u32]) -> Vec<Effect> {
@@ -147,7 +164,7 @@ fn results_go_to_each_submission_the_latest_first() {
     fixture.can_do(5, "resize");
     assert_eq!(fixture.grab(5), Some(job));
     fixture.submit(3, Command::SubmitJob, "resize\0key\0");
-    fixture.engine.work_data(conn_id(5), job).unwrap();
+    fixture.engine.work_data(conn_id(5), job, fixture.now).unwrap();
     assert_eq!(fixture.effects(), forwards(&[3, 1, 1, 0]));
     fixture.complete(5, job).unwrap();
     assert_eq!(fixture.effects(), forwards(&[3, 1, 1, 0]));
@@ -202,7 +219,8 @@ fn cancelled_jobs_fail_for_their_clients_and_can_not_be_reached() {
     fixture.can_do(5, "resize");
     assert_eq!(fixture.grab(5), Some(running));
     assert!(fixture.engine.cancel(running));
-    assert_eq!(fixture.effects(), [Effect::Fail { conn: conn_id(0), number: running }]);
+    let told = Effect::Fail { conn: conn_id(0), number: running };
+    assert_eq!(fixture.effects(), [told, notice(5, running)]);
     assert_ne!(fixture.submit(1, Command::SubmitJob, "resize\0running\0"), running);
     assert_eq!(fixture.complete(5, running), Ok(()));
     assert_eq!(fixture.effects(), [], "its clients have had their answer");
@@ -214,7 +232,7 @@ fn requeued_jobs_go_to_the_head_in_their_old_order() {
     let jobs: Vec<u64> = (0..4).map(|_| fixture.background("resize")).collect();
     fixture.can_do(5, "resize");
     assert_eq!((fixture.grab(5), fixture.grab(5)), (Some(jobs[0]), Some(jobs[1])));
-    fixture.engine.work_status(conn_id(5), jobs[0], 3, 4).unwrap();
+    fixture.engine.work_status(conn_id(5), jobs[0], (3, 4), fixture.now).unwrap();
     fixture.disconnect(5);
     assert_eq!(fixture.engine.status(jobs[0]), Some(Status::default()), "progress starts anew");
     fixture.can_do(6, "resize");
@@ -282,7 +300,7 @@ fn the_result_of_an_attempt_that_timed_out_is_taken_until_the_next_attempt() {
     };
     let job = time_out(&mut fixture);
     assert_eq!(fixture.complete(6, job), Err(NotRunning), "another's");
-    assert_eq!(fixture.engine.work_status(conn_id(5), job, 1, 2), Ok(()));
+    assert_eq!(fixture.engine.work_status(conn_id(5), job, (1, 2), fixture.now), Ok(()));
     assert_eq!(fixture.effects(), [Effect::Forward { conn: conn_id(1) }]);
     assert_eq!(fixture.engine.status(job).unwrap().numerator, 0, "it doesn't run");
     assert_eq!(fixture.complete(5, job), Ok(()));
@@ -453,7 +471,7 @@ impl Fixture {
         accepted
     }
 
-    fn row(&self, number: u64) -> Row {
+    pub(crate) fn row(&self, number: u64) -> Row {
         let (_, job) = self
             .engine
             .jobs()
@@ -557,7 +575,7 @@ fn a_job_that_is_cancelled_as_it_runs_does_not_come_back_after_a_restart() {
     assert!(fixture.engine.cancel(number));
     assert_eq!(
         fixture.effects(),
-        [Effect::Remove { number }],
+        [notice(1, number), Effect::Remove { number }],
         "at once, not when its worker is done"
     );
     fixture.complete(1, number).unwrap();
@@ -609,8 +627,7 @@ fn jobs_come_back_with_handle_unique_attempts_time_and_order() {
     assert_eq!(fixture.grab(1), Some(numbers[0]));
     fixture.effects();
     fixture.engine.cant_do(conn_id(1), b"mail", fixture.now);
-    let runs = Runs { attempts: 1, last_reason: Some(Reason::Lost), ..Runs::default() };
-    let lost = Effect::Retry { number: numbers[0], runs };
+    let lost = Effect::Retry { number: numbers[0] };
     assert_eq!(fixture.effects(), [lost], "a worker lost it");
     let mut rows: Vec<Row> = numbers.iter().map(|&number| fixture.row(number)).collect();
     rows[1].run_at_ms = fixture.now.unix_ms + 60_000;

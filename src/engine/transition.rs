@@ -6,10 +6,10 @@
 //!
 //! Invariant: the counts of a function and of the engine change in the same call as a job's state.
 
-use super::event::{Loss, Step};
+use super::event::Loss;
 use super::ids::JobId;
-use super::job::{Demand, State};
-use super::numbers::{Ending, Failure, Rerun};
+use super::job::{Demand, Job, State};
+use super::numbers::{Ending, Failure};
 use super::{ConnId, Effect, Engine, Now};
 
 /// Which end of its queue a job goes to.
@@ -27,38 +27,12 @@ impl Engine {
         self.return_job(id, worker, loss, now);
     }
 
-    /// Returns a job that was taken from its worker to the head of its queue, or removes it after
-    /// its last attempt.
-    pub(super) fn return_job(&mut self, id: JobId, worker: ConnId, loss: Loss, now: Now) {
-        let job = &mut self.jobs[id];
-        job.attempts = job.attempts.saturating_add(1);
-        job.last_reason = Some(loss.into());
-        let exhausted = self
-            .settings
-            .attempts_max
-            .is_some_and(|max| u32::from(job.attempts) >= max.clamp(1, u16::MAX.into()));
-        if job.demand == Demand::Cancelled || (!job.is_background() && job.clients.is_empty()) {
-            self.note(Step::Abandoned, id, Some(worker));
-            self.remove(id, Ending::Failed(Failure::Abandoned), None);
-        } else if exhausted {
-            self.note(Step::Exhausted(loss), id, Some(worker));
-            self.fail(id);
-            let failure = if loss == Loss::TimedOut { Failure::TimedOut } else { Failure::Lost };
-            self.remove(id, Ending::Failed(failure), None);
+    /// Puts a job that lost its worker at the head of its queue.
+    pub(super) fn start_first(&mut self, id: JobId, now: Now) {
+        if self.is_for_next(id) {
+            self.set_aside(id);
         } else {
-            self.note(Step::Requeued(loss), id, Some(worker));
-            let job = &mut self.jobs[id];
-            self.named[self.functions[job.function].entry].rerun[Rerun::from(loss) as usize] += 1;
-            (job.numerator, job.denominator) = (0, 0);
-            if job.is_stored() {
-                let (number, runs) = (job.number, job.runs());
-                self.effects.push(Effect::Retry { number, runs });
-            }
-            if self.is_for_next(id) {
-                self.set_aside(id);
-            } else {
-                self.enqueue(id, End::Front, now);
-            }
+            self.enqueue(id, End::Front, now);
         }
     }
 
@@ -91,12 +65,19 @@ impl Engine {
             End::Back => queue.jobs.push_back(&mut self.jobs, 0, id),
         }
         queue.len += 1;
+        let is_first = queue.len == 1;
         function.queued += 1;
         self.queued[priority] += 1;
-        if queue.len == 1 {
-            self.mark_queue_ready(function_id, priority);
+        if function.policy.is_some() {
+            self.jobs[id].timer = self.set_expiry(id, now);
         }
-        self.wake_for_new_job(function_id, now);
+        // `resume` does what is left out here.
+        if self.functions[function_id].pause.is_none() {
+            if is_first {
+                self.mark_queue_ready(function_id, priority);
+            }
+            self.wake_for_new_job(function_id, now);
+        }
     }
 
     /// Takes a job that isn't running from its place: the queue, the timers, the store's or the
@@ -110,7 +91,11 @@ impl Engine {
                 queue.len -= 1;
                 function.queued -= 1;
                 self.queued[job.priority as usize] -= 1;
+                let timer = job.timer.take();
                 queue.jobs.remove(&mut self.jobs, 0, id);
+                if let Some(timer) = timer {
+                    self.timers.remove(timer);
+                }
             }
             State::Delayed => {
                 if let Some(timer) = job.timer.take() {
@@ -128,10 +113,23 @@ impl Engine {
         }
     }
 
-    /// Removes a job that is in no place, and its attachments. Submissions that wait for it to be
-    /// on disk are accepted: the job was finished before that. A cancelled job counts as cancelled,
-    /// however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
+    /// Removes a job that is in no place, and its attachments. `ran_ms` is how long the attempt
+    /// took that ended with it.
     pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
+        let job = self.take_out(id, ending, ran_ms);
+        if job.is_stored() {
+            self.effects.push(Effect::Remove { number: job.number });
+        }
+        if self.functions[job.function].is_unused() {
+            self.list_unused(job.function);
+        }
+    }
+
+    /// Takes a job that is in no place out of all indexes, and counts its end. Submissions that
+    /// wait for it to be on disk are accepted: the job was finished before that. A cancelled job
+    /// counts as cancelled, however its worker ended it.
+    #[inline(always)]
+    pub(super) fn take_out(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) -> Job {
         let job = &self.jobs[id];
         if !job.waiting.is_empty() || !job.clients.is_empty() {
             self.accept(id);
@@ -141,19 +139,13 @@ impl Engine {
         }
         let job = self.jobs.remove(id);
         self.leave_indexes(id, &job);
-        if job.is_stored() {
-            self.effects.push(Effect::Remove { number: job.number });
-        }
         self.job_bytes -= job.bytes();
-        let function = &self.functions[job.function];
-        let numbers = &mut self.named[function.entry];
+        let numbers = &mut self.named[self.functions[job.function].entry];
         if let Some(ran_ms) = ran_ms {
             numbers.run.add(ran_ms.into());
         }
         let is_cancelled = job.demand == Demand::Cancelled;
         numbers.end(if is_cancelled { Ending::Failed(Failure::Cancelled) } else { ending });
-        if function.is_unused() {
-            self.list_unused(job.function);
-        }
+        job
     }
 }

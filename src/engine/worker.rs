@@ -11,6 +11,7 @@ use super::event::{Loss, Step};
 use super::function::{Ability, OWN, READY, WAKING};
 use super::ids::{AbilityId, FunctionId, JobId};
 use super::sleep::SleepState;
+use super::timer::TimerId;
 use super::{ConnId, Due, Effect, Engine, Now};
 use crate::wire::{Priority, PrioritySet};
 
@@ -45,7 +46,7 @@ impl Engine {
         self.workers += 1;
         for priority in Priority::ALL {
             let priority = priority as usize;
-            let ready = function.queues[priority].len > 0;
+            let ready = function.has_ready(priority);
             records[id].maybe_ready[priority] = ready;
             if ready {
                 peer.maybe_ready[priority].push_front(records, READY[priority], id);
@@ -178,7 +179,7 @@ impl Engine {
         let records = &mut self.abilities.records;
         while let Some(id) = ready.front() {
             let function = &mut self.functions[records[id].function];
-            if function.queues[priority].len > 0 {
+            if function.has_ready(priority) {
                 return Some(id);
             }
             ready.remove(records, READY[priority], id);
@@ -211,16 +212,37 @@ impl Engine {
             self.running_beside += 1;
         }
         ability.running.push_front(&mut self.jobs, 0, id);
-        let timer = (ability.timeout_ms > 0)
-            .then(|| self.timers.insert(now.mono_ms + u64::from(ability.timeout_ms), Due::Job(id)));
+        let (entry, has_policy) = (function.entry, function.policy.is_some());
+        let timer = if ability.timeout_ms > 0 || has_policy {
+            self.set_timeout(id, ability_id, now)
+        } else {
+            None
+        };
         let job = &mut self.jobs[id];
+        if let Some(expiry) = job.timer {
+            self.timers.remove(expiry);
+        }
         if job.attempts == 0 {
-            self.named[function.entry].wait.add(job.waited_ms(now));
+            self.named[entry].wait.add(job.waited_ms(now));
         }
         job.run_by(ability_id, now);
         job.timer = timer;
         self.note(Step::Assigned, id, Some(conn));
         id
+    }
+
+    /// Sets the timer of a job that runs by this ability, if it has a timeout.
+    #[inline(never)]
+    pub(super) fn set_timeout(
+        &mut self,
+        id: JobId,
+        ability: AbilityId,
+        now: Now,
+    ) -> Option<TimerId> {
+        let Ability { function, timeout_ms, .. } = self.abilities.records[ability];
+        let policy = self.policy_of(function);
+        let ms = policy.map_or(timeout_ms, |policy| policy.timeout_ms(timeout_ms));
+        (ms > 0).then(|| self.timers.insert(now.mono_ms + u64::from(ms), Due::Job(id)))
     }
 
     /// Takes a running job from its worker, and returns how long it ran, in milliseconds, for the
@@ -362,11 +384,12 @@ impl Engine {
                 let asleep = self.peers[ability.conn].sleep == SleepState::Asleep;
                 assert!(!asleep || ability.maybe_asleep, "every sleeper is in a list");
                 assert!(
-                    !asleep || function.woken >= function.queued,
+                    !asleep || function.woken >= function.ready(),
                     "a job is queued that a sleeper could run"
                 );
-                for (ready, queue) in ability.maybe_ready.iter().zip(&function.queues) {
-                    assert!(*ready || queue.len == 0, "workers know of every queue with jobs");
+                for (priority, ready) in ability.maybe_ready.iter().enumerate() {
+                    let may_wait = *ready || !function.has_ready(priority);
+                    assert!(may_wait, "workers know of every queue with jobs");
                 }
             }
             assert_eq!(function.workers, workers);

@@ -203,14 +203,19 @@ impl Session {
         }
         let handle = c_string(head);
         let number = cx.handles.number(handle)?;
-        cx.engine.work_finished(cx.conn, number, Outcome::Fail, cx.now).ok()?;
+        cx.engine.work_failed(cx.conn, number, Outcome::Fail, &[], cx.now).ok()?;
         let (command, body) = (Command::WorkFail, Payload::borrowed(handle));
         Some(Work { command, handle, numerator: &[], denominator: &[], body })
     }
 }
 
-fn finish(cx: &mut Context<'_>, number: u64, outcome: Outcome) -> Result<(), NotRunning> {
-    cx.engine.work_finished(cx.conn, number, outcome, cx.now)
+fn fail(
+    cx: &mut Context<'_>,
+    number: u64,
+    outcome: Outcome,
+    message: &[u8],
+) -> Result<(), NotRunning> {
+    cx.engine.work_failed(cx.conn, number, outcome, message, cx.now)
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
@@ -270,14 +275,17 @@ fn handle_work(work: &Work<'_>, cx: &mut Context<'_>) {
     // WORK_FAIL's handle is the whole body, and some workers end it with a NUL.
     let number = cx.handles.number(c_string(work.handle)).ok_or(NotRunning);
     let done = number.and_then(|number| match work.command {
-        Command::WorkData | Command::WorkWarning => cx.engine.work_data(cx.conn, number),
+        Command::WorkData | Command::WorkWarning => cx.engine.work_data(cx.conn, number, cx.now),
         Command::WorkStatus => {
-            let (n, d) = (progress(work.numerator), progress(work.denominator));
-            cx.engine.work_status(cx.conn, number, n, d)
+            let status = (progress(work.numerator), progress(work.denominator));
+            cx.engine.work_status(cx.conn, number, status, cx.now)
         }
-        Command::WorkComplete => finish(cx, number, Outcome::Complete),
-        Command::WorkException => finish(cx, number, Outcome::Exception),
-        _ => finish(cx, number, Outcome::Fail),
+        Command::WorkComplete => cx.engine.work_complete(cx.conn, number, cx.now),
+        Command::WorkException => {
+            let message = work.body.bytes().get(work.handle.len() + 1..).unwrap_or_default();
+            fail(cx, number, Outcome::Exception, message)
+        }
+        _ => fail(cx, number, Outcome::Fail, &[]),
     });
     if done.is_err() {
         refuse(

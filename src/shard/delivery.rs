@@ -77,8 +77,11 @@ impl Shard {
                     let row = job.row(&self.engine.function_of(job).name);
                     self.operations.push(Operation::Insert { row, answered });
                 }
-                Effect::Retry { number, runs } => {
-                    self.operations.push(Operation::Retry { number, runs });
+                Effect::Retry { number } => {
+                    if let Some(job) = self.engine.find(number) {
+                        let runs = self.engine.jobs()[job].runs();
+                        self.operations.push(Operation::Retry { number, runs });
+                    }
                 }
                 Effect::Remove { number } => self.operations.push(Operation::Remove { number }),
                 Effect::Bury { number, worker } => self.bury(number, worker),
@@ -90,10 +93,9 @@ impl Shard {
                 Effect::RemoveDead { number } => {
                     self.operations.push(Operation::RemoveDead { number });
                 }
-                Effect::Pause { function, pause } => {
-                    let name = &self.engine.functions()[function].name;
-                    let function = Bytes::copy_from_slice(name);
-                    self.operations.push(Operation::Pause { function, pause });
+                Effect::Pause(change) => {
+                    let function = Bytes::from(change.function);
+                    self.operations.push(Operation::Pause { function, pause: change.pause });
                 }
                 Effect::TrimDead { core } => self.outgoing.send(core, Message::TrimDead),
                 Effect::CancelNotice { conn, number } => self.notify_cancelled(conn, number, now),

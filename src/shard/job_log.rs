@@ -80,13 +80,13 @@ fn reason(step: Step) -> Option<&'static str> {
         Step::Requeued(Loss::Withdrawn) => "its worker withdrew the function",
         Step::Requeued(Loss::TimedOut) => "its worker's timeout is over",
         Step::Exhausted(Loss::Disconnected) => {
-            "its worker's connection ended, and --job-retries allows no more attempts"
+            "its worker's connection ended, and it has no attempts left"
         }
         Step::Exhausted(Loss::Withdrawn) => {
-            "its worker withdrew the function, and --job-retries allows no more attempts"
+            "its worker withdrew the function, and it has no attempts left"
         }
         Step::Exhausted(Loss::TimedOut) => {
-            "its worker's timeout is over, and --job-retries allows no more attempts"
+            "its worker's timeout is over, and it has no attempts left"
         }
         Step::Retried(reason) | Step::Buried(reason) => match reason {
             Reason::Lost => "its worker was lost",

@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use ringgear::engine::{ConnId, Engine, Now, Outcome, Settings};
+use ringgear::engine::{ConnId, Engine, Now, Settings};
 use ringgear::shard::{Origin, Service, Shard};
 use ringgear::wire::{Command, Magic, Payload, Priority, Submit, encode};
 
@@ -98,7 +98,7 @@ pub fn submit(engine: &mut Engine, body: &mut Vec<u8>, function: &[u8], unique: 
 pub fn work(engine: &mut Engine) -> bool {
     let Some(id) = engine.grab(WORKER, Priority::Low, NOW) else { return false };
     let number = engine.jobs()[id].number;
-    engine.work_finished(WORKER, number, Outcome::Complete, NOW).is_ok()
+    engine.work_complete(WORKER, number, NOW).is_ok()
 }
 
 /// A unique key that costs next to nothing to make: 16 letters, one for each half of a byte.

@@ -49,7 +49,7 @@ impl Fixture {
     }
 
     fn finish(&mut self, worker: u32, number: u64, outcome: Outcome) {
-        self.engine.work_finished(conn_id(worker), number, outcome, self.now).unwrap();
+        self.end(worker, number, outcome).unwrap();
     }
 
     fn foreground(&mut self, conn: u32, function: &str) -> u64 {
@@ -545,7 +545,7 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
         Step::Finish { conn, at, outcome } => {
             if let Some(number) = number_at(fixture, at, &|_| true) {
                 // Most don't run there, and are refused.
-                let _ = fixture.engine.work_finished(conn_id(conn), number, outcome, now);
+                let _ = fixture.end(conn, number, outcome);
             }
         }
         Step::Disconnect { conn } => fixture.disconnect(conn),
