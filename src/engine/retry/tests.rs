@@ -205,7 +205,9 @@ fn a_job_without_a_limit_is_run_again_for_ever() {
 fn an_operator_runs_cancels_and_requeues() {
     let mut fixture = fixture(Retries { attempts: 2, ..retries() });
     let jobs = [(); 2].map(|()| fixture.background("mail-a"));
-    jobs.map(|job| fixture.run_once(job, Outcome::Fail));
+    for job in jobs {
+        fixture.run_once(job, Outcome::Fail);
+    }
     assert!(fixture.engine.run_now(jobs[0], fixture.now));
     assert!(!fixture.engine.run_now(jobs[0], fixture.now), "it is queued");
     assert!(fixture.engine.cancel(jobs[1]));
