@@ -24,6 +24,7 @@ use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
+use crate::shard::dead_drops::DeadDropLog;
 use crate::shard::remote::urgency::Urgency;
 use crate::store::open::StoreChoice;
 use crate::wire::buffer_pool::BufferPool;
@@ -190,6 +191,7 @@ impl Options {
             core_connections_max: bytes(connections_max.min(limits.per_core)),
             cores: Cores::default(),
             urgency: Urgency::default(),
+            dead_drops: DeadDropLog::default(),
             access_list: None,
             user_name: process::user_name,
             tls: None,

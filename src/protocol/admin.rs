@@ -7,17 +7,22 @@
 //! before it was sent.
 
 pub mod access_rules;
+pub mod change;
 pub mod columns;
 pub mod list;
+mod outcomes;
+pub mod policy_text;
 
 use std::sync::Arc;
 
+use self::change::Change;
 use self::columns::text;
 use self::list::{ConnectionsAt, FunctionsAt, Listing};
 use super::access::{self, Permissions, Right};
 use super::log_level::LogLevel;
+use crate::engine::glob::Glob;
 use crate::engine::handle::Handles;
-use crate::engine::{Engine, FunctionId, JobId};
+use crate::engine::{Engine, FunctionId, JobId, Now};
 use crate::wire::text::decimal;
 
 /// Largest number of words; with more the connection is closed, as in gearmand.
@@ -31,11 +36,14 @@ const OUT_OF_MEMORY: &[u8] = b"ERR OUT_OF_MEMORY --memory-max+is+reached\r\n";
 /// Reply if there is no function to drop.
 const NOT_FOUND: &[u8] = b"ERR function not found\r\n";
 
+/// Reply if there is no such job.
+const UNKNOWN_JOB: &[u8] = b"ERR UNKNOWN_JOB\r\n";
+
 /// Reply to `show` with other words than it knows.
 const UNKNOWN_SHOW: &[u8] = b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n";
 
 /// The commands, with what they answer.
-const COMMANDS: [(&str, &str); 20] = [
+const COMMANDS: [(&str, &str); 30] = [
     ("status", "a line a function: name, jobs, running jobs, workers"),
     ("prioritystatus", "a line a function: name, queued jobs by priority, workers"),
     ("workers", "a line a connection: number, address, client id, functions"),
@@ -43,11 +51,21 @@ const COMMANDS: [(&str, &str); 20] = [
     ("show unique jobs", "a line a job: its unique key"),
     ("show running", "a line a running job, with its worker and since when"),
     ("show functions", "a line a function, with the age of its oldest waiting job"),
+    ("show dead [F]", "a line a dead letter, the longest dead of each core first"),
+    ("show retrying [F]", "a line a job that is to be run again, with its next start"),
+    ("show delayed [F]", "a line a job that waits for its first start"),
+    ("show policy F", "a line a key of the functions file that applies to a function"),
     ("show connections", "a line a connection: address, client id, functions, jobs"),
     ("show access", "a line a rule of the access list, with how often it has decided"),
     ("show refusals", "a line for each of the latest refusals of the access list"),
     ("stats", "a line a number: its name and value since the start"),
     ("cancel job HANDLE", "OK, or an error if there is no such job"),
+    ("run job H", "OK; a job that waits for its start, or its next run, starts now"),
+    ("requeue dead H|F|*", "OK and how many dead letters are jobs again"),
+    ("drop dead H|F|*", "OK and how many dead letters were removed"),
+    ("purge function F [queued|delayed|retrying|dead]", "OK and how many jobs were cancelled"),
+    ("pause function F [SECONDS]", "OK; no worker gets its jobs until then, or resume"),
+    ("resume function F", "OK"),
     ("create function NAME", "OK"),
     ("drop function NAME", "OK, and its waiting jobs are cancelled"),
     ("maxqueue NAME N", "OK; submissions beyond N jobs are refused, 0 = no limit"),
@@ -79,12 +97,12 @@ pub struct Identity {
 pub struct TooManyWords;
 
 /// What a line is answered with, beside the text that `answer` has appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Nothing.
     Text,
-    /// A list.
-    List(Listing),
+    /// What goes on core by core, of functions with such names; `None` = of all.
+    Task(Task, Option<Glob>),
     /// The numbers of all cores together.
     Stats,
     /// The rules of the access list.
@@ -93,18 +111,40 @@ pub enum Answer {
     Refusals,
 }
 
-/// Appends the reply to a line to `out`, and returns what is to follow. `demand` was met; `access`
-/// says which functions a line may change whose names differ from the named in case only.
+/// What goes on in portions, core by core, and where it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A list.
+    List(Listing),
+    /// A change of many.
+    Change(Change),
+}
+
+/// What a line is answered from.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The queues.
+    pub engine: &'a mut Engine,
+    /// Converts handles to job numbers.
+    pub handles: &'a Handles,
+    /// The server.
+    pub identity: &'a Identity,
+    /// Bytes that may be allocated.
+    pub memory_left: usize,
+    /// Which functions a line may change whose names differ from the named in case only; `None` =
+    /// all.
+    pub access: Option<&'a Permissions>,
+    /// The time.
+    pub now: Now,
+}
+
+/// Appends the reply to a line to `out`, and returns what is to follow. `demand` was met.
 ///
 /// # Errors
 /// `TooManyWords`: the connection is to be closed.
 pub fn answer(
     line: &[u8],
-    engine: &mut Engine,
-    handles: &Handles,
-    identity: &Identity,
-    memory_left: usize,
-    access: Option<&Permissions>,
+    cx: &mut Context<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Answer, TooManyWords> {
     let mut storage = [&[][..]; WORDS_MAX];
@@ -115,7 +155,21 @@ pub fn answer(
         if arguments.last().is_some_and(|&word| word == TITLES) {
             text(out, &[b"# ", listing.titles().as_bytes(), b"\n"]);
         }
-        return Ok(Answer::List(listing));
+        return Ok(Answer::Task(Task::List(listing), None));
+    } else if let Some(asked) = of_functions(command, arguments) {
+        let (listing, names) = match asked {
+            Ok(asked) => asked,
+            Err(reply) => {
+                out.extend_from_slice(reply);
+                return Ok(Answer::Text);
+            }
+        };
+        if arguments.last().is_some_and(|&word| word == TITLES) {
+            text(out, &[b"# ", listing.titles().as_bytes(), b"\n"]);
+        }
+        return Ok(Answer::Task(Task::List(listing), names));
+    } else if let Some(answer) = outcomes::answer(command, arguments, cx, out) {
+        return Ok(answer);
     } else if is("stats") && matches!(arguments, [] | [TITLES]) {
         if !arguments.is_empty() {
             text(out, &[b"# NAME\tVALUE\n"]);
@@ -129,21 +183,21 @@ pub fn answer(
     } else if is("help") && matches!(arguments, [] | [TITLES]) {
         help(!arguments.is_empty(), out);
     } else if is("version") {
-        text(out, &[b"OK ", identity.version.as_bytes(), b"\n"]);
+        text(out, &[b"OK ", cx.identity.version.as_bytes(), b"\n"]);
     } else if is("verbose") {
-        verbose(arguments, &*identity.log_level, out);
+        verbose(arguments, &*cx.identity.log_level, out);
     } else if is("getpid") {
-        text(out, &[b"OK ", itoa::Buffer::new().format(identity.pid).as_bytes(), b"\n"]);
+        text(out, &[b"OK ", itoa::Buffer::new().format(cx.identity.pid).as_bytes(), b"\n"]);
     } else if is("show") && !arguments.is_empty() {
         text(out, &[UNKNOWN_SHOW]);
     } else if is("cancel") && arguments.len() >= 2 {
-        cancel(arguments, engine, handles, out);
+        cancel(arguments, cx, out);
     } else if is("create") {
-        create(command, arguments, engine, memory_left, out);
+        create(command, arguments, cx, out);
     } else if is("drop") {
-        drop_function(command, arguments, engine, access, out);
+        drop_function(command, arguments, cx, out);
     } else if is("maxqueue") {
-        max_queue(command, arguments, engine, out);
+        max_queue(command, arguments, cx.engine, out);
     } else {
         // gearmand glues the word on without a separator, and its tests expect that.
         text(out, &[b"ERR UNKNOWN_COMMAND Unknown+server+command", command, b"\r\n"]);
@@ -200,28 +254,53 @@ fn of_access(command: &[u8], arguments: &[&[u8]]) -> Option<(Answer, &'static st
     }
 }
 
-/// The right that a line needs; `None` for lines that every peer may send, for lists, which show
-/// allowed functions only, and for lines about a job, whose function its core knows.
+/// The list that a line asks for of some functions.
+fn of_functions(
+    command: &[u8],
+    arguments: &[&[u8]],
+) -> Option<Result<(Listing, Option<Glob>), &'static [u8]>> {
+    let asks = command.eq_ignore_ascii_case(b"show");
+    asks.then(|| outcomes::listing(arguments.strip_suffix(&[TITLES]).unwrap_or(arguments)))?
+}
+
+/// What a line needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand<'a> {
+    /// Nothing here: every peer may send it; or it asks for a list, which shows allowed functions
+    /// only; or it is about a job, whose function its core knows.
+    None,
+    /// A right.
+    Right(Right, access::Scope<'a>),
+    /// A right for some functions: it changes those only.
+    Some(Right),
+}
+
+/// What a line needs.
 #[must_use]
-pub fn demand(line: &[u8]) -> Option<(Right, access::Scope<'_>)> {
+pub fn demand<'l>(line: &'l [u8], handles: &Handles) -> Demand<'l> {
     let mut storage = [&[][..]; WORDS_MAX];
-    let (command, arguments) = split(line, &mut storage).ok()?.split_first()?;
+    let Ok([command, arguments @ ..]) = split(line, &mut storage) else { return Demand::None };
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
     let all = access::Scope::AllFunctions;
     match listing(command, arguments) {
-        Some(Listing::Workers(_) | Listing::Connections(_)) => return Some((Right::Observe, all)),
-        Some(_) => return None,
+        Some(Listing::Workers(_) | Listing::Connections(_)) => {
+            return Demand::Right(Right::Observe, all);
+        }
+        Some(_) => return Demand::None,
         None => {}
     }
+    if let Some(demand) = outcomes::demand(command, arguments, handles) {
+        return demand;
+    }
     match *arguments {
-        [] | [TITLES] if is("stats") => Some((Right::Observe, all)),
-        [_, ..] if is("verbose") => Some((Right::Admin, all)),
-        [what, name] if is("create") || is("drop") => {
-            let names_function = what.eq_ignore_ascii_case(b"function");
-            names_function.then_some((Right::Admin, access::Scope::Function(name)))
+        [] | [TITLES] if is("stats") => Demand::Right(Right::Observe, all),
+        [_, ..] if is("verbose") => Demand::Right(Right::Admin, all),
+        [what, name] if (is("create") || is("drop")) && what.eq_ignore_ascii_case(b"function") => {
+            Demand::Right(Right::Admin, access::Scope::Function(name))
         }
-        [name, ..] if is("maxqueue") => Some((Right::Admin, access::Scope::Function(name))),
-        _ => of_access(command, arguments).map(|_| (Right::Admin, all)),
+        [name, ..] if is("maxqueue") => Demand::Right(Right::Admin, access::Scope::Function(name)),
+        _ if of_access(command, arguments).is_some() => Demand::Right(Right::Admin, all),
+        _ => Demand::None,
     }
 }
 
@@ -246,6 +325,11 @@ pub fn scope(line: &[u8]) -> Scope<'_> {
     let is = |at: usize, name: &str| {
         words.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
     };
+    if let [command, arguments @ ..] = words
+        && let Some(scope) = outcomes::scope(command, arguments)
+    {
+        return scope;
+    }
     match *words {
         [_, _, name] if is(0, "create") && is(1, "function") => Scope::Function(name),
         [_, name, ..] if is(0, "maxqueue") => Scope::Function(name),
@@ -293,14 +377,14 @@ fn verbose(arguments: &[&[u8]], log_level: &dyn LogLevel, out: &mut Vec<u8>) {
     text(out, &[b"OK ", log_level.name().as_bytes(), b"\n"]);
 }
 
-fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut Vec<u8>) {
+fn cancel(arguments: &[&[u8]], cx: &mut Context<'_>, out: &mut Vec<u8>) {
     let reply: &[u8] = match *arguments {
         [what, handle] if what.eq_ignore_ascii_case(b"job") => {
-            let number = handles.number(handle);
-            if number.is_some_and(|number| engine.cancel(number)) {
+            let number = cx.handles.number(handle);
+            if number.is_some_and(|number| cx.engine.cancel(number)) {
                 b"OK\r\n"
             } else {
-                b"ERR UNKNOWN_JOB\r\n"
+                UNKNOWN_JOB
             }
         }
         _ => b"ERR UNKNOWN_ERROR\r\n",
@@ -308,29 +392,18 @@ fn cancel(arguments: &[&[u8]], engine: &mut Engine, handles: &Handles, out: &mut
     out.extend_from_slice(reply);
 }
 
-fn create(
-    command: &[u8],
-    arguments: &[&[u8]],
-    engine: &mut Engine,
-    memory_left: usize,
-    out: &mut Vec<u8>,
-) {
+fn create(command: &[u8], arguments: &[&[u8]], cx: &mut Context<'_>, out: &mut Vec<u8>) {
     match *arguments {
         [what, name] if what.eq_ignore_ascii_case(b"function") => {
-            let created = engine.create_function(name, memory_left);
+            let created = cx.engine.create_function(name, cx.memory_left);
             out.extend_from_slice(if created { b"OK\r\n" } else { OUT_OF_MEMORY });
         }
         _ => invalid_arguments(out, command),
     }
 }
 
-fn drop_function(
-    command: &[u8],
-    arguments: &[&[u8]],
-    engine: &mut Engine,
-    access: Option<&Permissions>,
-    out: &mut Vec<u8>,
-) {
+fn drop_function(command: &[u8], arguments: &[&[u8]], cx: &mut Context<'_>, out: &mut Vec<u8>) {
+    let Context { engine, access, .. } = cx;
     let [what, name] = *arguments else { return invalid_arguments(out, command) };
     if !what.eq_ignore_ascii_case(b"function") {
         return invalid_arguments(out, command);

@@ -28,8 +28,10 @@ const WORK_FAIL_HANDLE_BYTES: usize = 64;
 /// Shortest timeout of CAN_DO_TIMEOUT; shorter ones are raised to it, as gearmand does.
 const TIMEOUT_MS_MIN: u32 = 1000;
 
-/// The only option of OPTION_REQ.
+/// Option of OPTION_REQ; see `SessionOptions::exceptions`.
 const OPTION_EXCEPTIONS: &[u8] = b"exceptions";
+/// Option of OPTION_REQ; see `SessionOptions::cancel_notice`.
+const OPTION_CANCEL_NOTICE: &[u8] = b"cancel-notice";
 
 /// What a session needs to handle a request.
 #[derive(Debug)]
@@ -52,12 +54,23 @@ pub struct Context<'a> {
     pub refusal: Option<ErrorReply>,
 }
 
+/// What a connection has asked for by OPTION_REQ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// It receives WORK_EXCEPTION, instead of WORK_FAIL.
+    pub exceptions: bool,
+    /// It receives WORK_FAIL when a job that it runs is cancelled or exceeds its timeout.
+    pub cancel_notice: bool,
+}
+
 /// The protocol state of a connection.
 #[derive(Clone, Debug)]
 pub struct Session {
     id: Option<Box<[u8]>>,
     since_s: u32,
-    exceptions: bool,
+    options: SessionOptions,
+    /// The job of the last request, if that was WORK_EXCEPTION; otherwise 0.
+    excepted: u64,
 }
 
 impl Session {
@@ -65,13 +78,14 @@ impl Session {
     #[must_use]
     pub fn new(exceptions: bool, now: Now) -> Self {
         let since_s = u32::try_from(now.unix_ms / 1000).unwrap_or(u32::MAX);
-        Self { id: None, since_s, exceptions }
+        let options = SessionOptions { exceptions, ..SessionOptions::default() };
+        Self { id: None, since_s, options, excepted: 0 }
     }
 
     /// The session of a connection at another core: what that core has told of it.
     #[must_use]
-    pub fn of_proxy(id: Option<Box<[u8]>>, exceptions: bool) -> Self {
-        Self { id, since_s: 0, exceptions }
+    pub fn of_proxy(id: Option<Box<[u8]>>, options: SessionOptions) -> Self {
+        Self { id, since_s: 0, options, excepted: 0 }
     }
 
     /// The client id, `-` if none was set.
@@ -92,10 +106,28 @@ impl Session {
         self.since_s
     }
 
-    /// Whether the connection receives WORK_EXCEPTION, instead of WORK_FAIL.
+    /// What the connection has asked for.
     #[must_use]
-    pub fn exceptions(&self) -> bool {
-        self.exceptions
+    pub fn options(&self) -> SessionOptions {
+        self.options
+    }
+
+    /// Notes a request before it is handled. Returns whether it says once more what the request
+    /// before it said, and is to be ignored: Perl's worker sends WORK_FAIL behind WORK_EXCEPTION,
+    /// and ends if it gets an error for it.
+    #[inline]
+    pub fn repeats_failure(&mut self, request: &Request<'_>, handles: &Handles) -> bool {
+        let before = std::mem::take(&mut self.excepted);
+        match request {
+            Request::Work(work) if work.command == Command::WorkException => {
+                self.excepted = handles.number(c_string(work.handle)).unwrap_or(0);
+                false
+            }
+            Request::Work(work) if before != 0 && work.command == Command::WorkFail => {
+                handles.number(c_string(work.handle)) == Some(before)
+            }
+            _ => false,
+        }
     }
 
     /// Handles a request.
@@ -123,18 +155,22 @@ impl Session {
                 self.id = Some(id.get(..CLIENT_ID_BYTES_MAX).unwrap_or(id).into());
             }
             Request::Option { name } => {
-                if c_string(name).eq_ignore_ascii_case(OPTION_EXCEPTIONS) {
-                    self.exceptions = true;
-                    cx.outbox.push(&Response::OptionRes { name });
+                let is = |option| c_string(name).eq_ignore_ascii_case(option);
+                if is(OPTION_EXCEPTIONS) {
+                    self.options.exceptions = true;
+                } else if is(OPTION_CANCEL_NOTICE) {
+                    self.options.cancel_notice = true;
                 } else {
-                    refuse(cx, ErrorReply::UnknownOption);
+                    return refuse(cx, ErrorReply::UnknownOption);
                 }
+                cx.outbox.push(&Response::OptionRes { name });
             }
         }
     }
 
     /// Answers a packet that isn't a request; `false` if the connection must be closed.
-    pub fn handle_bad_packet(&self, error: PacketError, outbox: &mut Outbox) -> bool {
+    pub fn handle_bad_packet(&mut self, error: PacketError, outbox: &mut Outbox) -> bool {
+        self.excepted = 0;
         let reply = match error {
             PacketError::ResponseMagic => ErrorReply::RequestMagicExpected,
             PacketError::NotARequest(_) => ErrorReply::CommandNotExpected,
@@ -148,12 +184,13 @@ impl Session {
     /// be forwarded fails its job, as its clients would else wait for ever: returns the WORK_FAIL
     /// to forward instead.
     pub fn handle_refused<'a>(
-        &self,
+        &mut self,
         command: Command,
         head: &'a [u8],
         why: Refusal,
         cx: &mut Context<'_>,
     ) -> Option<Work<'a>> {
+        self.excepted = 0;
         refuse(
             cx,
             match why {

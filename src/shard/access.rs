@@ -22,7 +22,7 @@ use super::remote::message::{Message, Question};
 use super::settings::Settings;
 use crate::engine::{ConnId, Now, numbers};
 use crate::protocol::access::{AccessList, Denial, Peer, Permissions, Right, Scope, User, Verdict};
-use crate::protocol::admin;
+use crate::protocol::admin::{self, Demand};
 use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 use crate::protocol::session;
 use crate::wire::text::c_string;
@@ -89,7 +89,12 @@ impl Shard {
     /// Whether a connection may have a text line handled. If not, it has the answer already.
     pub(super) fn may_say(&mut self, conn: ConnId, line: &[u8], now: Now) -> bool {
         let Some(permissions) = self.permissions(conn) else { return true };
-        let Some((right, scope)) = admin::demand(line) else { return true };
+        let (right, scope) = match admin::demand(line, &self.settings.handles) {
+            Demand::None => return true,
+            Demand::Some(right) if permissions.may_some(right) => return true,
+            Demand::Some(right) => (right, Scope::AllFunctions),
+            Demand::Right(right, scope) => (right, scope),
+        };
         let may = self.may(conn, right, scope, now);
         if !may {
             let function = match scope {
@@ -173,10 +178,10 @@ impl Shard {
         Err(Denial { peer: permissions.peer(), right, function: None }.line())
     }
 
-    /// The function of a job of this core.
+    /// The function of a job, or of a dead letter, of this core.
     fn function_of_handle(&self, handle: &[u8]) -> Option<Vec<u8>> {
         let number = self.settings.handles.number(c_string(handle))?;
-        self.engine.function_of_number(number).map(<[u8]>::to_vec)
+        self.function_of_number(number).map(<[u8]>::to_vec)
     }
 }
 

@@ -58,11 +58,7 @@ impl Shard {
             match effect {
                 Effect::Noop { conn } => self.wake(conn, now),
                 Effect::Hint { conn } => self.hint(conn),
-                Effect::Fail { conn, number } => {
-                    let handle = self.settings.handles.text(number);
-                    let body = Payload::borrowed(handle.as_ref());
-                    self.push(conn, &Response::Work { command: Command::WorkFail, body }, now);
-                }
+                Effect::Fail { conn, number } => self.push_fail(conn, number, now),
                 Effect::Forward { conn } => {
                     if let Some(work) = work {
                         self.forward(conn, work, now);
@@ -102,7 +98,7 @@ impl Shard {
                     self.operations.push(Operation::Pause { function, pause: change.pause });
                 }
                 Effect::TrimDead { core } => self.outgoing.send(core, Message::TrimDead),
-                Effect::CancelNotice { .. } => {}
+                Effect::CancelNotice { conn, number } => self.notify_cancelled(conn, number, now),
             }
         }
         self.effects = effects;
@@ -129,6 +125,23 @@ impl Shard {
             && let Some(id) = self.connections[conn].session().client_id()
         {
             self.engine.name_buried(conn, id);
+        }
+    }
+
+    /// Sends WORK_FAIL.
+    fn push_fail(&mut self, conn: ConnId, number: u64, now: Now) {
+        let handle = self.settings.handles.text(number);
+        let body = Payload::borrowed(handle.as_ref());
+        self.push(conn, &Response::Work { command: Command::WorkFail, body }, now);
+    }
+
+    /// Tells a worker that it need not finish a job, if it has asked for that.
+    pub(super) fn notify_cancelled(&mut self, conn: ConnId, number: u64, now: Now) {
+        // The home of a proxy's connection knows its options.
+        if let Some((home, key)) = self.connections[conn].home() {
+            self.outgoing.send(home, Message::CancelNotice { key, number });
+        } else if self.connections[conn].session().options().cancel_notice {
+            self.push_fail(conn, number, now);
         }
     }
 
@@ -180,8 +193,8 @@ impl Shard {
             let body = body.share().unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
             return self.outgoing.send(home, Message::Forward { key, command, body });
         }
-        let exceptions = self.connections[conn].session().exceptions();
-        let response = if work.command == Command::WorkException && !exceptions {
+        let options = self.connections[conn].session().options();
+        let response = if work.command == Command::WorkException && !options.exceptions {
             let body = Payload::borrowed(work.handle);
             Response::Work { command: Command::WorkFail, body }
         } else {

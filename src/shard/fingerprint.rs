@@ -239,7 +239,7 @@ impl Message {
             | Self::Sleep(key)
             | Self::Declined(key)
             | Self::Line { key, .. }
-            | Self::List { key, .. }
+            | Self::Task { key, .. }
             | Self::MigrationRequested { key, .. }
             | Self::MigrationCancelled(key)
             | Self::Offloaded { key, .. }
@@ -249,6 +249,7 @@ impl Message {
             | Self::Forward { key, .. }
             | Self::Assigned { key, .. }
             | Self::Empty { key, .. }
+            | Self::CancelNotice { key, .. }
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }

@@ -70,7 +70,9 @@ impl Shard {
             Ok(request) => request,
             Err(error) => return self.handle_bad_packet(conn, *error, now),
         };
-        if !self.may_request(conn, request, now) {
+        if self.connections[conn].repeats_failure(request, &self.settings.handles)
+            || !self.may_request(conn, request, now)
+        {
             return;
         }
         if let Request::CanDo { function }
@@ -222,15 +224,17 @@ impl Shard {
         let access = self.permissions(conn);
         let access = access.as_deref();
         let memory_left = self.registry_memory_left();
-        let (handles, identity) = (&self.settings.handles, &self.settings.identity);
-        let engine = &mut self.engine;
-        match admin::answer(line, engine, handles, identity, memory_left, access, &mut text) {
+        let Self { engine, settings, .. } = self;
+        let (handles, identity) = (&settings.handles, &settings.identity);
+        let mut cx = admin::Context { engine, handles, identity, memory_left, access, now };
+        match admin::answer(line, &mut cx, &mut text) {
             Ok(answer) => {
                 self.push_text(conn, text, now);
                 match answer {
                     Answer::Text => self.deliver(None, now),
-                    Answer::List(listing) => {
-                        self.connections[conn].listing = Some(Box::new(Progress::of(listing)));
+                    Answer::Task(task, names) => {
+                        let progress = Progress::of(task, names);
+                        self.connections[conn].listing = Some(Box::new(progress));
                     }
                     Answer::Stats => self.ask_all(conn, Question::Stats, now),
                     Answer::Access => self.ask_all(conn, Question::Access, now),

@@ -1,10 +1,14 @@
-//! Lists of the text protocol, written part by part and core by core.
+//! Lists of the text protocol, written part by part and core by core, and changes of many that are
+//! made likewise.
 //!
 //! A part is written when the last one has left, so that no list stops a core or fills an outbox;
 //! what other cores have to add comes as a message. Knows how far a list has come; the rows
 //! themselves are `admin`'s.
 
+mod changes;
 pub(super) mod progress;
+
+use std::sync::Arc;
 
 use self::progress::Progress;
 use super::Shard;
@@ -12,8 +16,10 @@ use super::connections::{Connection, Connections};
 use super::driver::Origin;
 use super::limits::OUTBOX_PAUSE_BYTES;
 use super::remote::state::RemoteState;
+use crate::engine::glob::Glob;
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::Permissions;
+use crate::protocol::admin::Task;
 use crate::protocol::admin::list::{ConnectionRow, ConnectionRows, ConnectionsAt, Listing, Source};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Rows;
@@ -24,11 +30,11 @@ impl Shard {
     pub(super) fn go_on_listing(&mut self, conn: ConnId, mut progress: Box<Progress>, now: Now) {
         let Cores { own, count } = self.settings.cores;
         while !progress.asked && self.connections[conn].outbox().bytes() <= OUTBOX_PAUSE_BYTES {
-            let listing = progress.next;
-            match listing {
-                Some(listing) if progress.core == own => {
-                    let access = self.permissions(conn);
-                    let (rows, next) = self.list_rows(listing, access.as_deref(), now);
+            let next = progress.next;
+            match next {
+                Some(task) if progress.core == own => {
+                    let (access, names) = (self.permissions(conn), progress.names.clone());
+                    let (rows, next) = self.do_some(task, names.as_deref(), access.as_ref(), now);
                     let text = progress.take_in(rows, next);
                     let is_empty = text.is_empty();
                     self.push_text(conn, text, now);
@@ -41,13 +47,15 @@ impl Shard {
                         break;
                     }
                 }
-                Some(listing) => {
-                    self.ask_for_rows(conn, progress.core, listing);
+                Some(task) => {
+                    let names = progress.names.clone();
+                    self.ask_for_rows(conn, progress.core, task, names);
                     progress.asked = true;
                 }
                 None if progress.go_on(count) => {}
                 None => {
-                    let push = |outbox: &mut Outbox| outbox.push_text(b".\n");
+                    let end = progress.end();
+                    let push = |outbox: &mut Outbox| outbox.push_text(&end);
                     let ((), bytes) = self.connections.with_outbox(conn, push);
                     return self.check_outbox(conn, bytes, now);
                 }
@@ -56,11 +64,31 @@ impl Shard {
         self.connections[conn].listing = Some(progress);
     }
 
-    /// This core's next rows of a list, and what is left of them. `access` says which functions it
-    /// shows; `None` = all.
-    pub(super) fn list_rows(
+    /// This core's next rows of a list, or its next portion of a change, and what is left. It is
+    /// about functions with such names for which `access` gives the right.
+    pub(super) fn do_some(
+        &mut self,
+        task: Task,
+        names: Option<&Glob>,
+        access: Option<&Arc<Permissions>>,
+        now: Now,
+    ) -> (Rows, Option<Task>) {
+        match task {
+            Task::List(listing) => {
+                let (rows, next) = self.list_rows(listing, names, access.map(|it| &**it), now);
+                (rows, next.map(Task::List))
+            }
+            Task::Change(change) => {
+                let (tally, next) = self.change_some(change, names, access, now);
+                (Rows { tally, ..Rows::default() }, next.map(Task::Change))
+            }
+        }
+    }
+
+    fn list_rows(
         &mut self,
         listing: Listing,
+        names: Option<&Glob>,
         access: Option<&Permissions>,
         now: Now,
     ) -> (Rows, Option<Listing>) {
@@ -73,7 +101,8 @@ impl Shard {
         }
         let Self { engine, connections, settings, .. } = self;
         let handles = &settings.handles;
-        let mut source = Source { engine, handles, connections: &*connections, access, now };
+        let connections = &*connections;
+        let mut source = Source { engine, handles, connections, access, names, now };
         let next = listing.write(&mut source, &mut rows.text, &mut rows.named);
         (rows, next)
     }

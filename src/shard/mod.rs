@@ -14,6 +14,7 @@ pub mod remote;
 mod access;
 mod connections;
 mod counters;
+pub mod dead_drops;
 mod delivery;
 pub mod denials;
 mod driver;
@@ -46,6 +47,7 @@ use tracing::{debug, info};
 pub use self::connections::CONNECTION_BYTES;
 use self::connections::{Connection, Connections, EndReason};
 pub use self::counters::Counters;
+use self::dead_drops::DeadDrops;
 use self::denials::Denials;
 pub use self::driver::{Intake, Origin, OtherCores, Service, TooManyConnections};
 use self::handshakes::Handshakes;
@@ -124,6 +126,7 @@ pub struct Shard {
     hits: Hits,
     /// What it has refused here.
     denials: Denials,
+    dead_drops: DeadDrops,
     /// The server's TLS, if a listener speaks it.
     tls: Tls,
     handshakes: Handshakes,
@@ -164,6 +167,7 @@ impl Shard {
             access_list: settings.access_list.clone(),
             hits: Hits::default(),
             denials: Denials::default(),
+            dead_drops: DeadDrops::new(settings.dead_drops.clone()),
             tls: Tls::new(settings.tls.clone(), settings.cores.own == 0, now),
             handshakes: Handshakes::default(),
             tls_faults: Throttle::default(),
@@ -300,6 +304,7 @@ impl Service for Shard {
         self.complaints.report_left_out(now);
         self.refusals.report(now);
         self.denials.report(now);
+        self.dead_drops.report(&self.engine.counters.dead_dropped, now);
         self.close_late_handshakes(now);
         self.tick_tls(now);
         self.report_tls_faults(now);
@@ -357,7 +362,7 @@ impl Service for Shard {
     #[inline]
     fn deadline_ms(&self) -> Option<u64> {
         let Self { engine, settings, unread, complaints, refusals, denials, .. } = self;
-        let Self { tls, handshakes, tls_faults, .. } = self;
+        let Self { tls, handshakes, tls_faults, dead_drops, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
             settings.buffer_pool.deadline_ms(),
@@ -368,6 +373,7 @@ impl Service for Shard {
             tls.deadline_ms(),
             handshakes.deadline_ms(),
             tls_faults.deadline_ms(),
+            dead_drops.deadline_ms(&engine.counters.dead_dropped),
         ];
         deadlines.into_iter().flatten().min()
     }

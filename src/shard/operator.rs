@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use self::changes::{CancelOutcome, Purged, RunOutcome};
 pub use self::connections::{ConnectionFilter, ConnectionRow, RunningRow, WorkerState};
-pub use self::dead::{DeadAt, DeadChange, DeadFilter, LetterRow};
+pub use self::dead::{DeadChange, DeadFilter, LetterRow};
 pub use self::functions::{FunctionRow, FunctionsAt};
 pub use self::jobs::{JobFilter, JobRow, JobWorker, JobsAt};
 pub use self::numbers::{ConnectionKinds, CoreNumbers};
@@ -27,9 +27,13 @@ use super::remote::conn_key::{ConnKey, HomeConnId};
 use crate::engine::Now;
 use crate::engine::record::Pause;
 use crate::protocol::access::Permissions;
+pub use crate::protocol::admin::change::DeadAt;
 
 /// Most rows of a reply.
 pub const ROWS_MAX: usize = 256;
+/// Most dead letters that are changed before others have their turn; likewise of jobs and functions
+/// that text commands change.
+pub(super) const CHANGES_MAX: usize = 256;
 /// Most records that are looked at for a reply.
 pub const RECORDS_MAX: usize = 8192;
 

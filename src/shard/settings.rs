@@ -12,6 +12,7 @@ use crate::protocol::access::AccessList;
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
 use crate::shard::cores::Cores;
+use crate::shard::dead_drops::DeadDropLog;
 use crate::shard::remote::urgency::Urgency;
 use crate::wire::buffer_pool::BufferPool;
 use crate::wire::tls::TlsServer;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub cores: Cores,
     /// Priorities of queued jobs of each core; the cores share it.
     pub urgency: Urgency,
+    /// Lines about dead letters that were dropped; the cores share it.
+    pub dead_drops: DeadDropLog,
     /// Whether there is a thread for HTTP, which messages call `Cores::http`.
     pub has_http: bool,
     /// The access list at the start; `None` allows everything.
@@ -88,6 +91,7 @@ impl Default for Settings {
             core_connections_max: 1 << 20,
             cores: Cores::default(),
             urgency: Urgency::default(),
+            dead_drops: DeadDropLog::default(),
             has_http: false,
             access_list: None,
             tls: None,

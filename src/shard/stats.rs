@@ -33,6 +33,9 @@ pub struct Stats {
     registrations: u64,
     queued: [u64; 3],
     delayed: u64,
+    retrying: u64,
+    dead: u64,
+    dead_bytes: u64,
     storing: u64,
     running: u64,
     kept: u64,
@@ -58,6 +61,9 @@ impl AddAssign for Stats {
         self.registrations += other.registrations;
         self.queued.iter_mut().zip(other.queued).for_each(|(sum, more)| *sum += more);
         self.delayed += other.delayed;
+        self.retrying += other.retrying;
+        self.dead += other.dead;
+        self.dead_bytes += other.dead_bytes;
         self.storing += other.storing;
         self.running += other.running;
         self.kept += other.kept;
@@ -88,6 +94,9 @@ impl Shard {
             functions: engine.functions().len() as u64,
             registrations: engine.registrations() as u64,
             delayed: all.delayed.into(),
+            retrying: all.retrying.into(),
+            dead: all.dead.into(),
+            dead_bytes: engine.dead().bytes() as u64,
             storing: engine.jobs().len() as u64 - all.jobs(),
             running: all.running.into(),
             kept: kept.into_iter().map(u64::from).sum(),
@@ -138,9 +147,12 @@ impl Shard {
             ("jobs_queued_normal", normal),
             ("jobs_queued_low", low),
             ("jobs_delayed", stats.delayed),
+            ("jobs_retrying", stats.retrying),
             ("jobs_storing", stats.storing),
             ("jobs_running", stats.running),
             ("jobs_kept", stats.kept),
+            ("jobs_dead", stats.dead),
+            ("dead_bytes", stats.dead_bytes),
             ("memory_job_bytes", stats.job_bytes),
             ("memory_used_bytes", used_bytes),
             ("memory_limit_bytes", self.settings.memory_bytes_max as u64),
@@ -164,7 +176,10 @@ impl Shard {
             ("jobs_abandoned_total", failed(Failure::Abandoned)),
             ("jobs_cancelled_total", failed(Failure::Cancelled)),
             ("jobs_dropped_total", failed(Failure::Dropped)),
+            ("jobs_expired_total", failed(Failure::Expired)),
             ("jobs_not_stored_total", engine.not_stored),
+            ("jobs_dead_total", numbers.dead.iter().sum()),
+            ("dead_dropped_total", engine.dead_dropped.iter().sum()),
             ("results_late_total", engine.late),
             ("wakeup_leases_expired_total", engine.leases_ended),
         ];

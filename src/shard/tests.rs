@@ -13,6 +13,7 @@ use crate::wire::{Command, Magic, Response, encode, header_bytes};
 
 mod access;
 mod cluster;
+mod dead;
 mod lists;
 mod log;
 mod migration;

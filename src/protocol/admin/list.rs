@@ -10,13 +10,17 @@
 use std::io::Write;
 
 use super::columns::{age, moment, name, number, numbers, text};
+use crate::engine::dead::DeadLetter;
 use crate::engine::function::Function;
+use crate::engine::glob::Glob;
 use crate::engine::handle::Handles;
 use crate::engine::job::{Job, State};
+use crate::engine::reason::Reason;
 use crate::engine::{ConnId, DuePass, Engine, FunctionId, JobId, Now};
 use crate::protocol::access::{Permissions, Right};
 use crate::protocol::peer_address::PeerAddress;
 use crate::protocol::session::Session;
+use crate::wire::Priority;
 
 /// Rows of a list that are written before other connections are served.
 const ROWS_MAX: usize = 4096;
@@ -45,6 +49,12 @@ pub enum Listing {
     Workers(ConnectionsAt),
     /// `show connections`
     Connections(ConnectionsAt),
+    /// `show dead`, from this place on.
+    Dead(u64),
+    /// `show retrying`
+    Retrying(JobId),
+    /// `show delayed`
+    Delayed(JobId),
 }
 
 /// How far `show functions` has come.
@@ -112,6 +122,8 @@ pub struct Source<'a, C> {
     pub connections: &'a C,
     /// Which functions are shown; `None` = all.
     pub access: Option<&'a Permissions>,
+    /// Of which functions; `None` = of all.
+    pub names: Option<&'a Glob>,
     /// The time.
     pub now: Now,
 }
@@ -124,12 +136,13 @@ struct Part<'a> {
     record_cost: usize,
     next: Option<Listing>,
     access: Option<&'a Permissions>,
+    names: Option<&'a Glob>,
     /// The function that was asked about last, and whether it is shown.
     latest: Option<(FunctionId, bool)>,
 }
 
 impl<'a> Part<'a> {
-    fn new(access: Option<&'a Permissions>) -> Self {
+    fn new(access: Option<&'a Permissions>, names: Option<&'a Glob>) -> Self {
         let patterns = access.map_or(0, |access| access.patterns(Right::Observe));
         Self {
             rows_left: ROWS_MAX,
@@ -137,15 +150,22 @@ impl<'a> Part<'a> {
             record_cost: 1 + patterns / PATTERNS_PER_RECORD,
             next: None,
             access,
+            names,
             latest: None,
         }
     }
 
     /// Whether a function and its jobs are shown.
     fn shows(&mut self, id: FunctionId, name: &[u8]) -> bool {
-        let Some(access) = self.access else { return true };
+        let Self { access, names, .. } = *self;
+        if access.is_none() && names.is_none() {
+            return true;
+        }
         let known = self.latest.filter(|&(latest, _)| latest == id);
-        let (_, shows) = known.unwrap_or_else(|| (id, access.shows(name)));
+        let (_, shows) = known.unwrap_or_else(|| {
+            let is_named = names.is_none_or(|names| names.matches(name));
+            (id, is_named && access.is_none_or(|access| access.shows(name)))
+        });
         self.latest = Some((id, shows));
         shows
     }
@@ -181,6 +201,13 @@ impl Listing {
             Self::UniqueJobs(_) => "UNIQUE",
             Self::Running(_) => "HANDLE\tFUNCTION\tADDRESS\tID\tSINCE\tSUBMITTED\tATTEMPTS\tUNIQUE",
             Self::Workers(_) => "FD IP ID : FUNCTIONS",
+            Self::Dead(_) => {
+                "HANDLE\tFUNCTION\tUNIQUE\tPRIORITY\tATTEMPTS\tREASON\tDIED_AT\tBYTES\t\
+                 LAST_WORKER"
+            }
+            Self::Retrying(_) | Self::Delayed(_) => {
+                "HANDLE\tFUNCTION\tUNIQUE\tATTEMPTS\tDUE_AT\tLAST_REASON"
+            }
             Self::Connections(_) => "FD\tADDRESS\tID\tSINCE\tFUNCTIONS\tRUNNING\tUNSENT",
         }
     }
@@ -194,7 +221,7 @@ impl Listing {
         out: &mut Vec<u8>,
         named: &mut Vec<(i32, usize)>,
     ) -> Option<Self> {
-        let mut part = Part::new(source.access);
+        let mut part = Part::new(source.access, source.names);
         match self {
             Self::Status(at) => {
                 each_function(source.engine, at, &mut part, Self::Status, |function| {
@@ -250,6 +277,21 @@ impl Listing {
                     }
                 }
             }
+            Self::Dead(at) => {
+                let Source { engine, handles, .. } = source;
+                for (at, letter) in engine.dead().iter_from(at) {
+                    if !part.takes(Self::Dead(at)) {
+                        break;
+                    }
+                    let function = &engine.function_of_dead(letter).name;
+                    if part.shows(letter.job.function, function) {
+                        dead(handles, function, letter, out);
+                        part.count_row();
+                    }
+                }
+            }
+            Self::Retrying(at) => delayed(source, at, &mut part, true, out),
+            Self::Delayed(at) => delayed(source, at, &mut part, false, out),
             Self::Workers(at) => {
                 let resume = |conn| Self::Workers(ConnectionsAt { conn, ..at });
                 for row in source.connections.rows(at) {
@@ -319,7 +361,7 @@ fn functions<C>(at: FunctionsAt, source: &mut Source<'_, C>, out: &mut Vec<u8>) 
         return Some(Listing::Functions(FunctionsAt::Dues(rest)));
     }
     let at = if let FunctionsAt::Row(at) = at { at } else { FunctionId::FIRST };
-    let mut part = Part::new(source.access);
+    let mut part = Part::new(source.access, source.names);
     let listing = |at| Listing::Functions(FunctionsAt::Row(at));
     each_function(engine, at, &mut part, listing, |function| {
         name(out, &function.name);
@@ -367,6 +409,63 @@ fn running(source: &Source<'_, impl ConnectionRows>, job: &Job, out: &mut Vec<u8
     number(out, job.attempts);
     out.push(b'\t');
     name(out, job.unique());
+    out.push(b'\n');
+}
+
+/// The next rows of `show retrying`, or of `show delayed`.
+fn delayed<C>(
+    source: &Source<'_, C>,
+    at: JobId,
+    part: &mut Part<'_>,
+    retrying: bool,
+    out: &mut Vec<u8>,
+) {
+    let Source { engine, handles, .. } = source;
+    for (at, job) in engine.jobs().iter_from(at) {
+        if !part.takes(if retrying { Listing::Retrying(at) } else { Listing::Delayed(at) }) {
+            break;
+        }
+        let function = &engine.function_of(job).name;
+        if job.state != State::Delayed
+            || (job.attempts > 0) != retrying
+            || !part.shows(job.function, function)
+        {
+            continue;
+        }
+        text(out, &[handles.text(job.number).as_ref(), b"\t"]);
+        name(out, function);
+        out.push(b'\t');
+        name(out, job.unique());
+        out.push(b'\t');
+        number(out, job.attempts);
+        out.push(b'\t');
+        moment(out, Some(job.run_at_ms()));
+        let reason = job.last_reason.map_or("-", Reason::name);
+        text(out, &[b"\t", reason.as_bytes(), b"\n"]);
+        part.count_row();
+    }
+}
+
+/// A row of `show dead`.
+fn dead(handles: &Handles, function: &[u8], letter: &DeadLetter, out: &mut Vec<u8>) {
+    let DeadLetter { job, reason, died_ms, worker, .. } = letter;
+    text(out, &[handles.text(job.number).as_ref(), b"\t"]);
+    name(out, function);
+    out.push(b'\t');
+    name(out, job.unique());
+    let priority = match job.priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    };
+    text(out, &[b"\t", priority.as_bytes(), b"\t"]);
+    number(out, job.attempts);
+    text(out, &[b"\t", reason.name().as_bytes(), b"\t"]);
+    moment(out, Some(*died_ms));
+    out.push(b'\t');
+    number(out, job.payload().bytes().len());
+    out.push(b'\t');
+    name(out, worker);
     out.push(b'\n');
 }
 

@@ -11,7 +11,8 @@ use std::net::Ipv4Addr;
 use super::access::Access;
 use super::end_reason::EndReason;
 use super::transport::Transport;
-use crate::protocol::session::Session;
+use crate::engine::handle::Handles;
+use crate::protocol::session::{Session, SessionOptions};
 use crate::shard::cores::Core;
 use crate::shard::driver::{Intake, Origin};
 use crate::shard::limits::{OUTBOX_RESUME_BYTES, SLOTS_RESUME};
@@ -19,6 +20,7 @@ use crate::shard::listing::progress::{LIST_PIECE_BYTES, Progress};
 use crate::shard::remote::message::ConnKey;
 use crate::shard::remote::migration::Migration;
 use crate::shard::remote::state::RemoteState;
+use crate::wire::Request;
 use crate::wire::inbound::Inbound;
 use crate::wire::outbox::Outbox;
 
@@ -107,7 +109,8 @@ impl Connection {
     /// The proxy of a connection that came in on another core.
     pub(in crate::shard) fn proxy(from: Core, key: ConnKey) -> Self {
         let origin = Origin { fd: -1, peer: (Ipv4Addr::UNSPECIFIED, 0).into(), listener: 0 };
-        let connection = Self::new(origin, Session::of_proxy(None, false), key.generation);
+        let connection =
+            Self::new(origin, Session::of_proxy(None, SessionOptions::default()), key.generation);
         Self { proxy_for: Some((from, key)), ..connection }
     }
 
@@ -123,6 +126,16 @@ impl Connection {
 
     pub(in crate::shard) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Notes a request before it is handled; see `Session::repeats_failure`.
+    #[inline]
+    pub(in crate::shard) fn repeats_failure(
+        &mut self,
+        request: &Request<'_>,
+        handles: &Handles,
+    ) -> bool {
+        self.session.repeats_failure(request, handles)
     }
 
     /// What the access list says of it.

@@ -1,13 +1,18 @@
-//! How far a list of the text protocol has been written, core by core.
+//! How far a list of the text protocol, or a change of many, has come, core by core.
 //!
 //! Rows of one core in, those to be written and the next question out. Knows no shard and no
 //! connection.
 //!
 //! Invariant: a connection is named once in a list of connections, whatever moves meanwhile.
 
+use std::sync::Arc;
+
 use foldhash::HashSet;
 
 use crate::engine::ConnId;
+use crate::engine::glob::Glob;
+use crate::protocol::admin::Task;
+use crate::protocol::admin::change::Tally;
 use crate::protocol::admin::list::{ConnectionsAt, Listing};
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Rows;
@@ -20,14 +25,18 @@ pub(in crate::shard) const LIST_PIECE_BYTES: usize = 64 << 10;
 /// this many see no rest only where connections move all the time.
 const ROUNDS_MAX: u32 = 100;
 
-/// How far a list has been written, core by core.
+/// How far a list or a change has come, core by core.
 #[derive(Clone, Debug)]
 pub(in crate::shard) struct Progress {
     pub(in crate::shard) core: Core,
     /// What this core is asked for next, or was; nothing is left once it has given its last rows.
-    pub(in crate::shard) next: Option<Listing>,
-    /// The list from its start.
-    listing: Listing,
+    pub(in crate::shard) next: Option<Task>,
+    /// The list or the change from its start.
+    task: Task,
+    /// Of which functions; `None` = of all.
+    pub(in crate::shard) names: Option<Arc<Glob>>,
+    /// What was changed.
+    tally: Tally,
     /// Its rows are on their way.
     pub(in crate::shard) asked: bool,
     census: Census,
@@ -51,14 +60,31 @@ struct Census {
 }
 
 impl Progress {
-    pub(in crate::shard) fn of(listing: Listing) -> Self {
-        Self { core: 0, next: Some(listing), listing, asked: false, census: Census::default() }
+    pub(in crate::shard) fn of(task: Task, names: Option<Glob>) -> Self {
+        Self {
+            core: 0,
+            next: Some(task),
+            task,
+            names: names.map(Arc::new),
+            tally: Tally::default(),
+            asked: false,
+            census: Census::default(),
+        }
     }
 
-    /// A core has given its next rows of the list, and has `next` left: those to be written.
-    pub(in crate::shard) fn take_in(&mut self, rows: Rows, next: Option<Listing>) -> Vec<u8> {
-        let listing = std::mem::replace(&mut self.next, next);
-        let Some(Listing::Workers(at) | Listing::Connections(at)) = listing else {
+    /// What the last core's part is followed by.
+    pub(in crate::shard) fn end(&self) -> Vec<u8> {
+        match self.task {
+            Task::List(_) => b".\n".to_vec(),
+            Task::Change(change) => change.reply(self.tally),
+        }
+    }
+
+    /// A core has given its next rows, and has `next` left: those to be written.
+    pub(in crate::shard) fn take_in(&mut self, rows: Rows, next: Option<Task>) -> Vec<u8> {
+        self.tally += rows.tally;
+        let task = std::mem::replace(&mut self.next, next);
+        let Some(Task::List(Listing::Workers(at) | Listing::Connections(at))) = task else {
             return rows.text;
         };
         let Census { named, arrived, departed, .. } = &mut self.census;
@@ -84,7 +110,8 @@ impl Progress {
     pub(in crate::shard) fn go_on(&mut self, cores: usize) -> bool {
         self.core += 1;
         let Census { arrived, departed, arrived_before, rounds, .. } = &mut self.census;
-        let has_census = matches!(self.listing, Listing::Workers(_) | Listing::Connections(_));
+        let has_census =
+            matches!(self.task, Task::List(Listing::Workers(_) | Listing::Connections(_)));
         if self.core == cores {
             let is_complete = *arrived_before == Some(*departed) || *rounds >= ROUNDS_MAX;
             if cores == 1 || !has_census || is_complete {
@@ -98,10 +125,14 @@ impl Progress {
             let since = arrived.get(self.core).copied();
             ConnectionsAt { since, ..ConnectionsAt::START }
         };
-        self.next = Some(match self.listing {
-            Listing::Workers(_) if *rounds > 0 => Listing::Workers(newcomers()),
-            Listing::Connections(_) if *rounds > 0 => Listing::Connections(newcomers()),
-            listing => listing,
+        self.next = Some(match self.task {
+            Task::List(Listing::Workers(_)) if *rounds > 0 => {
+                Task::List(Listing::Workers(newcomers()))
+            }
+            Task::List(Listing::Connections(_)) if *rounds > 0 => {
+                Task::List(Listing::Connections(newcomers()))
+            }
+            task => task,
         });
         true
     }

@@ -8,17 +8,15 @@
 
 use std::sync::Arc;
 
-use super::RECORDS_MAX;
+use super::{CHANGES_MAX, RECORDS_MAX};
 use crate::engine::dead::DeadLetter;
 use crate::engine::glob::Glob;
 use crate::engine::reason::Reason;
 use crate::engine::{Now, Requeued};
 use crate::protocol::access::{Permissions, Right, Scope};
+use crate::protocol::admin::change::DeadAt;
 use crate::shard::Shard;
 use crate::wire::Priority;
-
-/// Most letters that are changed before others have their turn.
-const CHANGES_MAX: usize = 256;
 
 /// Which dead letters.
 #[derive(Clone, Debug, Default)]
@@ -33,20 +31,6 @@ pub struct DeadFilter {
     pub older_ms: Option<u64>,
     /// Which functions the peer may observe, or administer where letters are changed; `None` = all.
     pub access: Option<Arc<Permissions>>,
-}
-
-/// How far a list of dead letters, or a change of many, has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeadAt {
-    /// The place of the next letter; see `DeadLetters::iter_from`.
-    pub place: u64,
-    /// The place before which it ends.
-    pub end: u64,
-}
-
-impl DeadAt {
-    /// The start, with all letters that there are then.
-    pub const START: Self = Self { place: 0, end: u64::MAX };
 }
 
 /// A dead letter.

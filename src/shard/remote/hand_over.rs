@@ -15,7 +15,7 @@ use tracing::debug;
 use super::message::{ConnKey, Message, Rest};
 use super::migration::{HandOver, MigratingConnection, Migration, Step};
 use crate::engine::{ConnId, Now};
-use crate::protocol::session::Session;
+use crate::protocol::session::{Session, SessionOptions};
 use crate::shard::Shard;
 use crate::shard::connections::{Closing, Transport};
 use crate::shard::cores::Core;
@@ -46,9 +46,9 @@ impl Shard {
         match connection.migration.advance(is_quiet, connection.ended) {
             Step::Wait | Step::Stay => {}
             Step::Request(owner) => {
-                let exceptions = connection.session().exceptions();
+                let options = connection.session().options();
                 let key = self.connections.key(conn);
-                self.outgoing.send(owner, Message::MigrationRequested { key, exceptions });
+                self.outgoing.send(owner, Message::MigrationRequested { key, options });
             }
             step => self.stay(conn, step),
         }
@@ -141,13 +141,13 @@ impl Shard {
         &mut self,
         from: Core,
         key: ConnKey,
-        exceptions: bool,
+        options: SessionOptions,
     ) {
         let conn = self.proxy(from, key);
         self.connections[conn].migration = Migration::Incoming;
         // Until its own session comes.
         let id = self.connections[conn].session().client_id().map(Box::from);
-        self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
+        self.connections.replace_session(conn, Session::of_proxy(id, options));
         self.outgoing.send(from, Message::MigrationAccepted(key));
     }
 

@@ -6,10 +6,13 @@
 //!
 //! Invariant: a request that has a reply holds a slot until an owner's `Reply` fills it.
 
+use std::sync::Arc;
+
 use super::message::{ConnKey, HomeConnId, Message, Rows};
 use super::state::{RemoteState, entry_bytes};
+use crate::engine::glob::Glob;
 use crate::engine::{ConnId, Now};
-use crate::protocol::admin::list::Listing;
+use crate::protocol::admin::Task;
 use crate::shard::Shard;
 use crate::shard::connections::Closing;
 use crate::shard::cores::{Core, CoreSet};
@@ -81,10 +84,16 @@ impl Shard {
         }
     }
 
-    /// Has another core write the next rows of a list.
-    pub(in crate::shard) fn ask_for_rows(&mut self, conn: ConnId, core: Core, listing: Listing) {
+    /// Has another core write the next rows of a list, or make the next portion of a change.
+    pub(in crate::shard) fn ask_for_rows(
+        &mut self,
+        conn: ConnId,
+        core: Core,
+        task: Task,
+        names: Option<Arc<Glob>>,
+    ) {
         let (key, access) = (self.connections.key(conn), self.permissions(conn));
-        self.outgoing.send(core, Message::List { key, listing, access });
+        self.outgoing.send(core, Message::Task { key, task, names, access });
     }
 
     /// Whether there is memory for a worker's word that it can run a function. Decided here, also
@@ -187,6 +196,7 @@ impl Shard {
                 self.note_answer(conn, from, ready, false);
                 self.ask_next(conn, now);
             }
+            Message::CancelNotice { number, .. } => self.notify_cancelled(conn, number, now),
             Message::Late { number, .. } => self.note_late(conn, number, now),
             Message::Hint { ready, .. } => {
                 self.connections.with_remote(conn, |remote| remote.hint(from, ready));
@@ -207,7 +217,7 @@ impl Shard {
         }
     }
 
-    fn receive_rows(&mut self, conn: ConnId, rows: Rows, next: Option<Listing>, now: Now) {
+    fn receive_rows(&mut self, conn: ConnId, rows: Rows, next: Option<Task>, now: Now) {
         let Some(progress) = &mut self.connections[conn].listing else { return };
         progress.asked = false;
         let text = progress.take_in(rows, next);

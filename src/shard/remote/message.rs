@@ -15,11 +15,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use super::conn_key::{ConnKey, HomeConnId};
+use crate::engine::glob::Glob;
 use crate::engine::policy::Policies;
 use crate::engine::{ConnId, Status, numbers};
 use crate::protocol::access::{AccessList, Hits, Permissions};
-use crate::protocol::admin::list::Listing;
+use crate::protocol::admin::Task;
+use crate::protocol::admin::change::Tally;
 use crate::protocol::peer_address::PeerAddress;
+use crate::protocol::session::SessionOptions;
 use crate::shard::denials::Refused;
 use crate::shard::operator::{OperatorReply, OperatorRequest};
 use crate::shard::stats::Stats;
@@ -89,13 +92,16 @@ pub enum Message {
         /// The line.
         line: Box<[u8]>,
     },
-    /// To every owner: the next rows of a list. `Rows` comes back.
-    List {
+    /// To every owner: the next rows of a list, or the next portion of a change. `Rows` comes
+    /// back.
+    Task {
         /// The connection.
         key: ConnKey,
-        /// The list, and where to go on.
-        listing: Listing,
-        /// Which functions it shows; `None` = all.
+        /// What it is, and where to go on.
+        task: Task,
+        /// Of which functions; `None` = of all.
+        names: Option<Arc<Glob>>,
+        /// Which functions it shows or changes; `None` = all.
         access: Option<Arc<Permissions>>,
     },
     /// To the owner: a connection wants to have its home there. From now on what there is for it
@@ -103,8 +109,8 @@ pub enum Message {
     MigrationRequested {
         /// The connection.
         key: ConnKey,
-        /// Whether it takes exceptions.
-        exceptions: bool,
+        /// What it has asked for.
+        options: SessionOptions,
     },
     /// To the owner: a connection that was to move in stays where it is.
     MigrationCancelled(ConnKey),
@@ -207,6 +213,13 @@ pub enum Message {
         /// Priorities that may have jobs.
         ready: PrioritySet,
     },
+    /// To the home: a worker need not finish a job, if it wants to know.
+    CancelNotice {
+        /// The worker.
+        key: ConnKey,
+        /// The job.
+        number: u64,
+    },
     /// To the home: a worker's result came too late and was refused.
     Late {
         /// The worker.
@@ -230,14 +243,14 @@ pub enum Message {
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
     MigrationAccepted(ConnKey),
-    /// To the home: rows of a list.
+    /// To the home: rows of a list, or what a portion of a change did.
     Rows {
         /// The connection.
         key: ConnKey,
         /// The rows.
         rows: Box<Rows>,
-        /// What is left of the list.
-        next: Option<Listing>,
+        /// What is left on that core.
+        next: Option<Task>,
     },
     /// To the home: one core's part of what was asked.
     Answer {
@@ -259,6 +272,7 @@ impl Message {
             | Self::Forward { key, .. }
             | Self::Assigned { key, .. }
             | Self::Empty { key, .. }
+            | Self::CancelNotice { key, .. }
             | Self::Late { key, .. }
             | Self::Hint { key, .. }
             | Self::Noop { key, .. }
@@ -310,8 +324,9 @@ impl Message {
                 | Self::MigrationAccepted(_)
                 | Self::Joined(_)
                 | Self::Gone(_)
-                | Self::List { .. }
+                | Self::Task { .. }
                 | Self::Empty { .. }
+                | Self::CancelNotice { .. }
                 | Self::Late { .. }
                 | Self::Hint { .. }
                 | Self::Noop { .. } => 0,
@@ -319,7 +334,7 @@ impl Message {
     }
 }
 
-/// One core's next rows of a list.
+/// One core's next rows of a list, or its portion of a change.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The rows.
@@ -330,6 +345,8 @@ pub struct Rows {
     pub arrived: u64,
     /// Connections that had moved from it.
     pub departed: u64,
+    /// What was changed, if it is a change.
+    pub tally: Tally,
 }
 
 impl Rows {

@@ -31,8 +31,8 @@ impl Shard {
                 let conn = self.proxy(from, key);
                 self.connections[conn].origin.peer = peer;
                 self.connections.set_access(conn, access.map(Access::new));
-                let exceptions = self.connections[conn].session().exceptions();
-                self.connections.replace_session(conn, Session::of_proxy(id, exceptions));
+                let options = self.connections[conn].session().options();
+                self.connections.replace_session(conn, Session::of_proxy(id, options));
             }
             Message::Request { key, slot, header, body } => {
                 self.serve(from, key, slot, header, &body, now);
@@ -61,8 +61,8 @@ impl Shard {
                     self.deliver(None, now);
                 }
             }
-            Message::MigrationRequested { key, exceptions } => {
-                self.expect_migration(from, key, exceptions);
+            Message::MigrationRequested { key, options } => {
+                self.expect_migration(from, key, options);
             }
             Message::MigrationCancelled(key) => self.forget_migration(from, key),
             Message::Offloaded { proxy, key, rest, access } => {
@@ -88,8 +88,8 @@ impl Shard {
                 });
                 self.outgoing.send(from, Message::Reply { key, slot, packets });
             }
-            Message::List { key, listing, access } => {
-                let (rows, next) = self.list_rows(listing, access.as_deref(), now);
+            Message::Task { key, task, names, access } => {
+                let (rows, next) = self.do_some(task, names.as_deref(), access.as_ref(), now);
                 self.outgoing.send(from, Message::Rows { key, rows: Box::new(rows), next });
             }
             Message::Operator { ticket, request } => {
@@ -127,17 +127,12 @@ impl Shard {
     fn answer_line(&mut self, line: &[u8], access: Option<&Permissions>, now: Now) -> Vec<u8> {
         let mut text = Vec::new();
         let memory_left = self.registry_memory_left();
-        let (handles, identity) = (&self.settings.handles, &self.settings.identity);
-        // Lines that close a connection close it at home.
-        let _ = admin::answer(
-            line,
-            &mut self.engine,
-            handles,
-            identity,
-            memory_left,
-            access,
-            &mut text,
-        );
+        let Self { engine, settings, .. } = self;
+        let (handles, identity) = (&settings.handles, &settings.identity);
+        let mut cx = admin::Context { engine, handles, identity, memory_left, access, now };
+        // Lines that close a connection close it at home, and what goes on core by core goes on
+        // there.
+        let _ = admin::answer(line, &mut cx, &mut text);
         self.deliver(None, now);
         text
     }

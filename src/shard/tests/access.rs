@@ -21,13 +21,13 @@ fn list(rules: &str) -> Arc<AccessList> {
 }
 
 /// One core, or several.
-enum Rig {
+pub(super) enum Rig {
     One(Box<Desk>),
     Several(Box<Cluster>),
 }
 
 impl Rig {
-    fn new(cores: usize, rules: &str) -> Self {
+    pub(super) fn new(cores: usize, rules: &str) -> Self {
         let list = list(rules);
         let listener = |name: &str| Listener { name: Some(name.into()), speaks_tls: false };
         // By TCP, and by Unix sockets.
@@ -50,7 +50,7 @@ impl Rig {
     }
 
     /// A connection from an address, or from a user by its number.
-    fn connect(&mut self, core: usize, from: &str) -> Peer {
+    pub(super) fn connect(&mut self, core: usize, from: &str) -> Peer {
         let (peer, listener) = match from.parse::<IpAddr>() {
             Ok(address) => (PeerAddress::from((address, 4001)), 0),
             Err(_) => (UnixPeer { uid: from.parse().unwrap(), gid: 1, pid: 1 }.into(), 1),
@@ -65,7 +65,7 @@ impl Rig {
     }
 
     /// Sends bytes; the reply.
-    fn ask(&mut self, peer: Peer, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn ask(&mut self, peer: Peer, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::One(desk) => {
                 desk.say(peer.1, bytes);
@@ -88,11 +88,23 @@ impl Rig {
         shard.permissions(conn).unwrap().peer().to_owned()
     }
 
-    fn line(&mut self, peer: Peer, line: &str) -> String {
+    pub(super) fn line(&mut self, peer: Peer, line: &str) -> String {
         String::from_utf8(self.ask(peer, format!("{line}\n").as_bytes())).unwrap()
     }
 
-    fn submit(&mut self, peer: Peer, function: &str) -> Vec<u8> {
+    /// A dead letter of a function; its handle.
+    pub(super) fn given_letter(&mut self, function: &str) -> String {
+        match self {
+            Self::One(desk) => desk.shard.given_letter(function, "", desk.now),
+            Self::Several(cluster) => {
+                let owner = cluster.shards[0].settings.cores.owner_of(function.as_bytes());
+                let now = cluster.now;
+                cluster.shards[owner].given_letter(function, "", now)
+            }
+        }
+    }
+
+    pub(super) fn submit(&mut self, peer: Peer, function: &str) -> Vec<u8> {
         let arguments = [function.as_bytes(), b"key"];
         self.ask(peer, &packet(Command::SubmitJobBg, &arguments, b"x"))
     }
@@ -134,7 +146,7 @@ fn new_job(rig: &mut Rig, root: Peer, function: &str) -> Vec<u8> {
 }
 
 /// By right, what it opens for one function.
-const PROBES: [(&[Right], &str, Probe); 14] = [
+const PROBES: [(&[Right], &str, Probe); 20] = [
     (&[Right::Submit], "submit", |rig, _, peer, function| {
         let reply = rig.submit(peer, function);
         assert!(reply == denied(rig, peer, "submit", function) || reply[7] == 8, "{reply:?}");
@@ -200,6 +212,51 @@ const PROBES: [(&[Right], &str, Probe); 14] = [
         let handle = new_job(rig, root, function);
         let handle = String::from_utf8(handle).unwrap();
         answers(rig, peer, &format!("cancel job {handle}"), "")
+    }),
+    (&[Right::Observe, Right::Admin], "show dead", |rig, root, peer, function| {
+        let handle = rig.given_letter(function);
+        let shows = lists(rig, peer, "show dead", &handle);
+        rig.line(root, "drop dead *");
+        shows
+    }),
+    (&[Right::Observe, Right::Admin], "show policy", |rig, _, peer, function| {
+        let reply = rig.line(peer, &format!("show policy {function}"));
+        let refusal =
+            format!("ERR PERMISSION_DENIED {}+may+not+observe+{function}\r\n", rig.name(peer));
+        assert!(reply == ".\n" || reply == refusal, "{reply}");
+        reply == ".\n"
+    }),
+    (&[Right::Admin], "requeue and drop dead HANDLE", |rig, root, peer, function| {
+        let [first, second] = [0; 2].map(|_| rig.given_letter(function));
+        let requeues = answers(rig, peer, &format!("requeue dead {first} job"), "");
+        assert!(requeues, "one word too many");
+        let requeues = rig.line(peer, &format!("requeue dead {first}")) == "OK 1\r\n";
+        let drops = rig.line(peer, &format!("drop dead {second}")) == "OK 1\r\n";
+        assert_eq!(requeues, drops);
+        rig.line(root, "drop dead *");
+        requeues
+    }),
+    (&[Right::Admin], "requeue and drop dead FUNCTION", |rig, root, peer, function| {
+        rig.given_letter(function);
+        let requeues = rig.line(peer, &format!("requeue dead {function}")) == "OK 1\r\n";
+        rig.given_letter(function);
+        let drops = rig.line(peer, &format!("drop dead {function}")) == "OK 1\r\n";
+        assert_eq!(requeues, drops);
+        rig.line(root, "drop dead *");
+        requeues
+    }),
+    (&[Right::Admin], "purge, pause and resume function", |rig, root, peer, function| {
+        let lines = ["purge function", "pause function", "resume function"];
+        let may = lines.map(|line| answers(rig, peer, &format!("{line} {function}"), function));
+        assert!(may == [may[0]; 3], "{may:?}");
+        rig.line(root, &format!("resume function {function}"));
+        may[0]
+    }),
+    (&[Right::Admin], "run job", |rig, root, peer, function| {
+        let arguments: [&[u8]; 3] = [function.as_bytes(), b"", b"1800000000"];
+        let reply = rig.ask(root, &packet(Command::SubmitJobEpoch, &arguments, b"x"));
+        let handle = String::from_utf8(reply[12..].to_vec()).unwrap();
+        answers(rig, peer, &format!("run job {handle}"), "")
     }),
     (&[Right::Admin], "create and drop function", |rig, root, peer, function| {
         let creates = answers(rig, peer, &format!("create function {function}"), function);

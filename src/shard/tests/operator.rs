@@ -17,7 +17,7 @@ use crate::wire::Header;
 const KEY: ConnKey = ConnKey { conn: HomeConnId::of(ConnId::from_number(7)), generation: 3 };
 
 impl Cluster {
-    fn ask(&mut self, core: usize, request: OperatorRequest) -> OperatorReply {
+    pub(super) fn ask(&mut self, core: usize, request: OperatorRequest) -> OperatorReply {
         self.http_sends(core, Message::Operator { ticket: 9, request: Box::new(request) });
         self.settle();
         match self.to_http.pop() {
