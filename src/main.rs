@@ -13,7 +13,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringgear::config::{self, EarlyExit, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX};
+use ringgear::config::{
+    self, EarlyExit, FunctionsFile, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX,
+};
+use ringgear::engine::policy::Policies;
 use ringgear::io::log::{Log, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
@@ -25,7 +28,8 @@ use ringgear::io::{
     Server, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
-use ringgear::protocol::access::{AccessList, FILE_BYTES_MAX};
+use ringgear::protocol::access::AccessList;
+use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
@@ -107,6 +111,7 @@ type TokenControl = Box<dyn Fn(Arc<Tokens>) + Send>;
 fn reload(
     options: Options,
     mut server: Option<Arc<TlsServer>>,
+    mut functions: FunctionsFile,
     set_tokens: Option<TokenControl>,
 ) -> Reload {
     Box::new(move || {
@@ -143,8 +148,36 @@ fn reload(
                 Err(problem) => stays("the file of tokens", &problem),
             }
         }
-        Reloaded { access_list, tls }
+        let policies = reread_functions(&options, &mut functions);
+        Reloaded { access_list, tls, policies }
     })
+}
+
+/// The policies of functions, if they have changed.
+fn reread_functions(options: &Options, earlier: &mut FunctionsFile) -> Option<Arc<Policies>> {
+    let has_none = options.functions_file.is_none() && earlier.is_empty();
+    match options.reread_functions(read_file) {
+        Ok(None) => None,
+        Ok(Some(functions)) if has_none && functions.is_empty() => None,
+        Ok(Some(functions)) => {
+            if functions != *earlier {
+                functions.remarks().for_each(|remark| warn!("{remark}"));
+            }
+            info!(functions = functions.policies().0.len(), "functions file read");
+            let is_changed = functions.policies() != earlier.policies();
+            *earlier = functions;
+            is_changed.then(|| Arc::clone(earlier.policies()))
+        }
+        // Such a server needs its configuration file no more.
+        Err(problem) if has_none => {
+            info!("no functions read: {problem}");
+            None
+        }
+        Err(problem) => {
+            error!("the functions stay as they were: {problem}");
+            None
+        }
+    }
 }
 
 fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
@@ -161,6 +194,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         access_list(options)?;
         tls(options, None)?;
         options.read_tokens(read_file)?;
+        let functions = options.read_functions(read_file)?;
+        functions.remarks().for_each(|remark| eprintln!("ringgeard: {remark}"));
         return Ok(());
     }
     // Passed to this process, not to the one that goes to the background.
@@ -190,7 +225,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     privileges::keep_privileges_down();
     // As the user that reads it anew later.
-    let files = Reloaded { access_list: access_list(options)?, tls: tls(options, None)? };
+    let (access_list, tls) = (access_list(options)?, tls(options, None)?);
+    let functions = options.read_functions(read_file)?;
+    let policies = Some(Arc::clone(functions.policies()));
+    let files = (Reloaded { access_list, tls, policies }, functions);
     let tokens = options.read_tokens(read_file)?;
     let log = Log::start(log_settings(options))?;
     let listeners = (listeners, http_listeners, dialect);
@@ -211,7 +249,7 @@ fn serve_logged(
     background: Option<Background>,
     (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
-    (files, tokens): (Reloaded, Option<Arc<Tokens>>),
+    ((files, functions), tokens): ((Reloaded, FunctionsFile), Option<Arc<Tokens>>),
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
     let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
@@ -225,7 +263,7 @@ fn serve_logged(
 
     info!("ringgeard {}", env!("CARGO_PKG_VERSION"));
     info!(before = descriptors_before, now = descriptors, "descriptors");
-    for remark in options.remarks() {
+    for remark in options.remarks().into_iter().chain(functions.remarks()) {
         warn!("{remark}");
     }
     if let Some(server) = &files.tls {
@@ -239,6 +277,7 @@ fn serve_logged(
     let mut settings = options.settings(&host)?;
     settings.identity.log_level = log.level();
     settings.access_list = files.access_list;
+    settings.engine.policies = files.policies.unwrap_or_default();
     settings.tls = files.tls.clone();
     settings.listeners = listeners.describe();
     info!(most = settings.connections_max, "connections");
@@ -295,7 +334,12 @@ fn serve_logged(
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
-        reload: reload(options.clone(), files.tls, http.as_ref().map(Http::token_control)),
+        reload: reload(
+            options.clone(),
+            files.tls,
+            functions,
+            http.as_ref().map(Http::token_control),
+        ),
         attach_http: http.as_ref().map(Http::attach),
     };
     io::run(server, || {

@@ -10,12 +10,15 @@ mod common;
 
 use std::hint::black_box;
 use std::process::{Command as Program, ExitCode};
+use std::sync::Arc;
 
-use ringgear::engine::ConnId;
+use ringgear::engine::glob::Glob;
+use ringgear::engine::policy::{Backoff, Policies, Policy, Retries};
+use ringgear::engine::{ConnId, Engine, Now, Outcome};
 use ringgear::io::memory::Allocator;
 use ringgear::shard::{Service, Settings, Shard};
 use ringgear::wire::frame::{self, Cut};
-use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, Payload, Request, encode};
+use ringgear::wire::{Arguments, Command, HEADER_BYTES, Magic, Payload, Priority, Request, encode};
 
 use common::{FUNCTION, PAYLOAD, UNIQUE, connect, requests};
 
@@ -32,7 +35,7 @@ struct Workload(&'static str, fn(u64), u64, u64);
 
 /// The bounds leave 10 to 15 % above what the reference machine counts (x86-64, the bench
 /// profile): other compilers and C libraries differ by a few. Lower them when a step gets cheaper.
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 10] = [
     Workload("frame", cut_frames, 20_000, 80),
     Workload("frame and packet", parse_packets, 20_000, 270),
     Workload("echo", echo, 5000, 1250),
@@ -40,6 +43,9 @@ const WORKLOADS: [Workload; 7] = [
     Workload("background submit", flood, 20_000, 2850),
     Workload("engine cycle", |times| cycles(0, times), 10_000, 2230),
     Workload("engine cycle, deep", |times| cycles(DEPTH, times), 10_000, 2410),
+    Workload("engine cycle, policy", cycles_with_policy, 10_000, 2300),
+    Workload("failed run", failed_runs, 10_000, 2600),
+    Workload("failed run, deep", failed_runs_beside_many, 10_000, 3200),
 ];
 
 fn main() -> ExitCode {
@@ -193,6 +199,53 @@ fn flood(times: u64) {
         }
     }
     assert_eq!(server.shard.engine().jobs().len() as u64, times / IN_FLIGHT * IN_FLIGHT);
+}
+
+/// An engine whose jobs are run until they succeed, a millisecond after each failure.
+fn with_policy() -> Engine {
+    let backoff = Backoff { first_ms: 1, factor: 1.0, max_ms: 1, jitter: 0.0 };
+    let retries = Some(Retries { backoff, ..Retries::of(0) });
+    let patterns = vec![Glob::new("resize_*").expect("a glob")];
+    let policy = Policy { patterns, retries, ..Policy::default() };
+    let mut engine = common::engine([FUNCTION].into_iter());
+    engine.use_policies(Arc::new(Policies(vec![policy])), common::NOW);
+    engine.tick(common::NOW, usize::MAX);
+    engine
+}
+
+fn cycles_with_policy(times: u64) {
+    let (mut engine, mut body) = (with_policy(), Vec::new());
+    for number in 0..times {
+        common::cycle(&mut engine, &mut body, FUNCTION, &common::unique(number));
+    }
+}
+
+fn failed_runs(times: u64) {
+    fail(1, times);
+}
+
+fn failed_runs_beside_many(times: u64) {
+    fail(DEPTH, times);
+}
+
+/// Runs that fail, of so many jobs in turns.
+fn fail(jobs: u64, times: u64) {
+    let (mut engine, mut body) = (with_policy(), Vec::new());
+    for number in 0..jobs {
+        common::submit(&mut engine, &mut body, FUNCTION, &common::unique(number));
+    }
+    let (mut now, mut effects) = (common::NOW, Vec::new());
+    for _ in 0..times {
+        let id = engine.grab(common::WORKER, Priority::Low, now).expect("a job");
+        let number = engine.jobs()[id].number;
+        let failed = engine.work_failed(common::WORKER, number, Outcome::Fail, &[], now);
+        failed.expect("its own job");
+        now = Now { mono_ms: now.mono_ms + 1, unix_ms: now.unix_ms + 1 };
+        engine.tick(now, usize::MAX);
+        engine.wake_sleepers(now);
+        effects.clear();
+        engine.take_effects(&mut effects);
+    }
 }
 
 fn cycles(depth: u64, times: u64) {

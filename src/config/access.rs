@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use super::{EarlyExit, Options};
 use crate::ops::Tokens;
-use crate::protocol::access::{
-    self, AccessList, Conditions, FILE_BYTES_MAX, Peer, Permissions, Right, Scope,
-};
+use crate::protocol::access::{self, AccessList, Conditions, Peer, Permissions, Right, Scope};
+use crate::protocol::toml_tables::FILE_BYTES_MAX;
 
 /// Reads the list at `path`, which may say what the conditions allow.
 ///

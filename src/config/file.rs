@@ -1,7 +1,8 @@
 //! The configuration file: its text in, command-line arguments out, or the place of a mistake.
 //!
-//! A file is TOML with the options' long names as keys, or gearmand's own format: arguments between
-//! blanks. Knows the options by clap's description of them only.
+//! A file is TOML with the options' long names as keys, and perhaps tables of functions behind
+//! them, which `functions` reads; or it is in gearmand's own format: arguments between blanks.
+//! Knows the options by clap's description of them only.
 //!
 //! Invariant: the arguments of a file that is accepted are a valid command line; the default file
 //! changes nothing, and names every option that a file may have.
@@ -13,10 +14,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use toml::de::{DeTable, DeValue};
 
+use super::functions::tables::{SCHEDULES, TABLES};
 use super::mistakes::{Spelling, meant, option as option_named, sentence, single_dash};
 use super::options::{COMMAND_LINE_ONLY, Options, command};
 use super::values::shown;
+use crate::protocol::toml_tables::nearest;
 
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The option whose numbers are octal.
 const OCTAL: &str = "unix-mode";
 
@@ -52,14 +57,16 @@ impl File<'_> {
 /// A configuration file as command-line arguments. A file whose first line begins with a dash is in
 /// gearmand's format, any other one is TOML; lines that begin with `#` are comments in both.
 pub(super) fn file_arguments(text: &str) -> Result<Vec<OsString>, Mistake> {
-    // Some editors begin a file with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if is_in_gearmands_format(text) { words(File(text)) } else { toml(File(text)) }
+}
+
+/// Whether a file's first line begins with a dash.
+pub(super) fn is_in_gearmands_format(text: &str) -> bool {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut lines = text.lines().map(str::trim_start);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
-    match first {
-        Some(line) if line.starts_with('-') => words(File(text)),
-        _ => toml(File(text)),
-    }
+    first.is_some_and(|line| line.starts_with('-'))
 }
 
 /// Arguments in gearmand's format.
@@ -127,6 +134,10 @@ fn toml(file: File<'_>) -> Result<Vec<OsString>, Mistake> {
     let mut arguments = Vec::new();
     for (key, value) in entries {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
+        if [TABLES, SCHEDULES].contains(&name) {
+            // `functions` reads them.
+            continue;
+        }
         let Some(option) = option_named(name) else {
             // `--port=4731` is TOML, too.
             let sentence = match name.starts_with('-') {
@@ -185,7 +196,12 @@ fn unknown_key(name: &str, value: &DeValue<'_>) -> String {
         _ => false,
     };
     if is_table {
-        return format!("keys stand at the top level, so there is no table [{name}]: leave it out");
+        return match nearest(name, &[TABLES]) {
+            Some(meant) => format!("there is no table {name}: did you mean [[{meant}]]?"),
+            None => {
+                format!("keys stand at the top level, so there is no table [{name}]: leave it out")
+            }
+        };
     }
     match meant(name) {
         Some(long) => format!("there is no key {name}: did you mean {long}?"),

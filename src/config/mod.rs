@@ -9,6 +9,7 @@
 mod access;
 mod changed;
 mod file;
+mod functions;
 mod listen;
 mod mistakes;
 mod options;
@@ -27,6 +28,10 @@ use thiserror::Error;
 
 pub use self::access::read_access_list;
 use self::file::{as_arguments, default_file, file_arguments};
+pub use self::functions::{
+    Conditions as FunctionConditions, FunctionsFile, Tables as FunctionTables,
+    parse as parse_functions, parse_configuration as parse_configured_functions,
+};
 use self::mistakes::{Spelling, sentence, single_dash, unfit};
 pub use self::options::Options;
 use self::options::command;
@@ -77,15 +82,16 @@ pub fn parse(
         let version = format!("\nringgeard {}\n", env!("CARGO_PKG_VERSION"));
         return Err(EarlyExit::Print(version));
     }
-    let path = match (&options.config_file, &options.at_file) {
-        (Some(_), Some(_)) => {
-            let twice = "--config-file and @FILE both name a file: leave one of them out";
-            return Err(EarlyExit::Error(twice.to_owned()));
-        }
-        (path, at_file) => path.as_deref().or(at_file.as_deref()),
+    if options.config_file.is_some() && options.at_file.is_some() {
+        let twice = "--config-file and @FILE both name a file: leave one of them out";
+        return Err(EarlyExit::Error(twice.to_owned()));
+    }
+    let file = match options.configuration_path() {
+        Some(path) => Some((path, read_configuration(path, &read_file)?)),
+        None => None,
     };
-    if let Some(path) = path {
-        words.extend(from_file(path, &read_file, &typed)?);
+    if let Some((path, text)) = &file {
+        words.extend(from_file(path, text, &typed)?);
     }
     let has_port = is_given(&matches(&words)?, "port");
     if !has_port && let Some(port) = variable(PORT_VARIABLE) {
@@ -97,8 +103,14 @@ pub fn parse(
     let mut parsed =
         Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
     parsed.read_tls_variables(variable);
+    if let Some((path, text)) = &file {
+        parsed.read_function_tables(path, text).map_err(EarlyExit::Error)?;
+    }
     if let Some(words) = &parsed.access_check {
         return Err(access::check(words, &parsed, read_file));
+    }
+    if let Some(function) = &parsed.functions_check {
+        return Err(functions::check(function, &parsed, read_file));
     }
     let is_port_idle = has_port && parsed.listens_without_port();
     let (ignored, changed) = (options::ignored(&matches), changed::changed(&matches));
@@ -114,13 +126,12 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// The arguments of the file at `path` for options that weren't typed.
-fn from_file(
+/// The text of the configuration file.
+fn read_configuration(
     path: &str,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
-    typed: &ArgMatches,
-) -> Result<Vec<OsString>, EarlyExit> {
-    let text = read_file(path).map_err(|cause| {
+) -> Result<String, EarlyExit> {
+    read_file(path).map_err(|cause| {
         let remedy = match cause.kind() {
             ErrorKind::NotFound => "name another file, or write it with ringgeard --print-config",
             ErrorKind::PermissionDenied => "let the user that starts the server read it",
@@ -128,10 +139,14 @@ fn from_file(
             _ => "name another file with --config-file",
         };
         EarlyExit::Error(format!("Could not open configuration file. {path}: {cause}; {remedy}"))
-    })?;
+    })
+}
+
+/// The arguments of the file at `path`, which has this text, for options that weren't typed.
+fn from_file(path: &str, text: &str, typed: &ArgMatches) -> Result<Vec<OsString>, EarlyExit> {
     let in_file = |mistake: file::Mistake| EarlyExit::Error(format!("{path}:{mistake}"));
     let mut words = vec!["ringgeard".into()];
-    words.extend(file_arguments(&text).map_err(in_file)?);
+    words.extend(file_arguments(text).map_err(in_file)?);
     let in_file = matches(&words)?;
     let ids = in_file.ids().map(clap::Id::as_str);
     let new = ids.filter(|id| is_given(&in_file, id) && !is_given(typed, id));

@@ -8,6 +8,7 @@
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
+use super::functions::loaded::FunctionsFile;
 use super::listen::{http_spec, listen_spec};
 use super::values::{self, number};
 use crate::engine::function::Durability;
@@ -249,6 +250,33 @@ pub struct Options {
         value_parser = number::<i16>(-1, 255))]
     pub job_retries: i16,
 
+    /// What becomes of jobs that fail, wait or run too long, by function
+    ///
+    /// A TOML file with [[function]] tables, which may also stand at the end of the configuration
+    /// file; see docs/failed-jobs.md. SIGHUP reads them anew; with a mistake the old ones stay.
+    #[arg(long, value_name = "FILE", help_heading = JOBS, hide_short_help = true)]
+    pub functions_file: Option<String>,
+
+    /// Print which [[function]] applies to a function and when its jobs are run again, and end
+    #[arg(long, value_name = "FUNCTION", help_heading = JOBS, hide_short_help = true)]
+    pub functions_check: Option<String>,
+
+    /// Most dead letters: jobs that failed for good, kept for an operator. Beyond it the oldest
+    /// goes
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = JOBS,
+        hide_short_help = true, value_parser = number::<u32>(0, u32::MAX.into()))]
+    pub dead_max: u32,
+
+    /// Most bytes of dead letters
+    #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = JOBS,
+        hide_short_help = true, value_parser = values::bytes)]
+    pub dead_bytes_max: u64,
+
+    /// How long a dead letter is kept: a number with ms, s, m, h or d
+    #[arg(long, value_name = "DURATION", default_value = "30d", help_heading = JOBS,
+        hide_short_help = true, value_parser = values::duration)]
+    pub dead_keep: u64,
+
     /// Sleeping workers that each job wakes, 0 = all of them
     ///
     /// Unless given, as many are woken as there are jobs to take, the one that fell asleep last
@@ -453,6 +481,10 @@ pub struct Options {
         value_parser = number::<u32>(16, 4096))]
     pub ring_entries: u32,
 
+    /// Policies in the configuration file.
+    #[arg(skip)]
+    pub(super) function_tables: FunctionsFile,
+
     /// A socket for HTTP was passed to the process.
     #[arg(skip)]
     pub(super) is_http_passed: bool,
@@ -533,6 +565,7 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
     "print-config",
     "check-args",
     "access-check",
+    "functions-check",
     "print-access",
     "version",
     "help",
@@ -540,6 +573,11 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
 ];
 
 impl Options {
+    /// The configuration file.
+    pub(super) fn configuration_path(&self) -> Option<&str> {
+        self.config_file.as_deref().or(self.at_file.as_deref())
+    }
+
     /// Where to listen.
     #[must_use]
     pub fn listen_specs(&self) -> Vec<ListenSpec> {

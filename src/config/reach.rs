@@ -31,6 +31,9 @@ impl Options {
             // Rules name users, and so do lists.
             reach.look_users_up();
         }
+        for path in self.functions_file.as_deref().into_iter().chain(self.configuration_path()) {
+            reach.read_beside(path);
+        }
         for path in self.tls_files() {
             reach.read_beside(path);
         }

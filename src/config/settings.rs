@@ -169,7 +169,11 @@ impl Options {
                 first_sequence: first_sequence(host.unix_ms),
                 durabilities: self.durabilities(),
                 policies: Arc::default(),
-                dead: DeadBounds::default(),
+                dead: DeadBounds::new(
+                    usize::try_from(self.dead_max).unwrap_or(usize::MAX),
+                    bytes(self.dead_bytes_max),
+                    self.dead_keep,
+                ),
                 metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,

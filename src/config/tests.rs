@@ -271,6 +271,12 @@ fn settings_come_from_options_and_host() {
     let unlimited = parse_words("--memory-max 0", "").unwrap().settings(&host()).unwrap();
     assert_eq!(unlimited.memory_bytes_max, usize::MAX);
     assert_eq!(unlimited.engine.attempts_max, None);
+    let dead = &settings.engine.dead;
+    assert_eq!((dead.count_max, dead.bytes_max), (10_000, 64 << 20));
+    assert_eq!(dead.keep_ms, 30 * 86_400_000);
+    let words = "--dead-max 0 --dead-bytes-max 1k --dead-keep 90s";
+    let dead = parse_words(words, "").unwrap().settings(&host()).unwrap().engine.dead;
+    assert_eq!((dead.count_max, dead.bytes_max, dead.keep_ms), (0, 1024, 90_000));
     let long = HostInfo { nodename: "n".repeat(64), ..host() };
     assert!(options.settings(&long).is_ok(), "a long host name is no boot error");
 }

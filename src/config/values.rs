@@ -8,6 +8,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::engine::function::Durability;
+use crate::protocol::duration;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
 
@@ -69,6 +70,17 @@ pub(super) fn bytes_from(
     move |text| match bytes(text)? {
         bytes if bytes < least => Err(format!("give at least {name}")),
         bytes => Ok(bytes),
+    }
+}
+
+/// Parses a duration, in milliseconds.
+pub(super) fn duration(text: &str) -> Result<u64, String> {
+    match duration::parse(text)? {
+        0 => Err("give at least 1ms".to_owned()),
+        ms if ms > duration::MS_MAX => {
+            Err(format!("give at most {}", duration::text(duration::MS_MAX)))
+        }
+        ms => Ok(ms),
     }
 }
 

@@ -79,9 +79,14 @@ impl Engine {
         }
     }
 
-    /// The store lost a job: stores it again. No submission waits for that.
+    /// The store lost a job or dead letter: stores it again. No submission waits for that.
     pub fn keep_again(&mut self, number: u64) {
-        let Some(id) = self.find(number) else { return };
+        let Some(id) = self.find(number) else {
+            if self.dead.find(number).is_some_and(|letter| letter.job.is_stored()) {
+                self.effects.push(Effect::Bury { number, worker: None });
+            }
+            return;
+        };
         let job = &self.jobs[id];
         if job.storage == Storage::Stored {
             self.effects.push(Effect::Insert { job: id, answered: true });

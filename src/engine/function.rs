@@ -63,6 +63,10 @@ pub struct FunctionPolicy {
     pub durability: Durability,
     /// See `Function::queue_max`.
     pub queue_max: [u32; 3],
+    /// Whether its jobs expire.
+    pub expires: bool,
+    /// Whether its policy says anything of timeouts.
+    pub limits_time: bool,
 }
 
 /// One queue: the jobs of one function and priority that may start, the next to start first.
@@ -89,6 +93,10 @@ pub struct Function {
     pub durability: Durability,
     /// Place of its policy among those in force; `None` = as in gearmand.
     pub policy: Option<u32>,
+    /// Whether its jobs expire.
+    pub expires: bool,
+    /// Whether its policy says anything of timeouts.
+    pub limits_time: bool,
     /// What its policy says of `queue_max`.
     policy_queue_max: [u32; 3],
     /// Jobs that may start, by priority.
@@ -143,13 +151,15 @@ pub struct Function {
 
 impl Function {
     fn new(name: &[u8], entry: EntryId, policy: FunctionPolicy) -> Self {
-        let FunctionPolicy { place, durability, queue_max } = policy;
+        let FunctionPolicy { place, durability, queue_max, expires, limits_time } = policy;
         Self {
             name: name.into(),
             entry,
             slot: handle::slot(name),
             durability,
             policy: place,
+            expires,
+            limits_time,
             policy_queue_max: queue_max,
             queues: Default::default(),
             queued: 0,
@@ -200,6 +210,7 @@ impl Function {
     /// configuration's changes.
     pub fn apply(&mut self, policy: FunctionPolicy) {
         (self.policy, self.durability) = (policy.place, policy.durability);
+        (self.expires, self.limits_time) = (policy.expires, policy.limits_time);
         if self.policy_queue_max != policy.queue_max {
             (self.policy_queue_max, self.queue_max) = (policy.queue_max, policy.queue_max);
         }

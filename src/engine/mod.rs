@@ -340,10 +340,10 @@ impl Engine {
         };
         let number = handle::job_number(sequence, slot);
         let mut job = Job::new(number, function, submit, now);
-        if run_at_s.saturating_mul(1000) > now.unix_ms {
-            job.set_run_at_ms(run_at_s.saturating_mul(1000));
+        let run_at_ms = run_at_s.saturating_mul(1000);
+        if run_at_ms > now.unix_ms {
+            job.set_run_at_ms(run_at_ms);
         }
-        let run_at_ms = job.run_at_ms();
         let id = self.insert(job, unique_hash);
         self.note(Step::Submitted, id, Some(conn));
         let waits = if submit.background {

@@ -131,6 +131,12 @@ impl Policy {
         self.patterns.iter().any(|pattern| pattern.matches(function))
     }
 
+    /// Whether it says anything of timeouts.
+    #[must_use]
+    pub fn limits_time(&self) -> bool {
+        self.timeout_ms > 0 || self.timeout_max_ms > 0 || self.touch
+    }
+
     /// How long a job may run at a worker that has registered with this timeout, in milliseconds;
     /// 0 = no limit.
     #[inline]

@@ -114,6 +114,14 @@ pub struct DeadRow {
     pub message: Bytes,
 }
 
+impl DeadRow {
+    /// Size of the job, of the worker's client id and of the message in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.row.bytes() + self.worker.len() + self.message.len()
+    }
+}
+
 /// For how long a function is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {

@@ -35,6 +35,8 @@ impl Engine {
             place: place.and_then(|place| u32::try_from(place).ok()),
             durability: by_name.or_else(|| policy?.durability).unwrap_or(durabilities.default),
             queue_max: policy.and_then(|policy| policy.queue_max).unwrap_or_default(),
+            expires: policy.is_some_and(|policy| policy.expiry.is_some()),
+            limits_time: policy.is_some_and(Policy::limits_time),
         }
     }
 

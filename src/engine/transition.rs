@@ -68,16 +68,18 @@ impl Engine {
         let is_first = queue.len == 1;
         function.queued += 1;
         self.queued[priority] += 1;
-        if function.policy.is_some() {
+        let is_paused = function.pause.is_some();
+        if function.expires {
             self.jobs[id].timer = self.set_expiry(id, now);
         }
-        // `resume` does what is left out here.
-        if self.functions[function_id].pause.is_none() {
-            if is_first {
-                self.mark_queue_ready(function_id, priority);
-            }
-            self.wake_for_new_job(function_id, now);
+        // The end of the pause does what is left out here.
+        if is_paused {
+            return;
         }
+        if is_first {
+            self.mark_queue_ready(function_id, priority);
+        }
+        self.wake_for_new_job(function_id, now);
     }
 
     /// Takes a job that isn't running from its place: the queue, the timers, the store's or the

@@ -103,7 +103,7 @@ impl Engine {
     /// Starts the clock of a running job's timeout again, if its function's policy says so.
     #[inline]
     fn touch(&mut self, id: JobId, is_running: bool, now: Now) {
-        if is_running && self.functions[self.jobs[id].function].policy.is_some() {
+        if is_running && self.functions[self.jobs[id].function].limits_time {
             self.restart_timeout(id, now);
         }
     }

@@ -212,8 +212,8 @@ impl Engine {
             self.running_beside += 1;
         }
         ability.running.push_front(&mut self.jobs, 0, id);
-        let (entry, has_policy) = (function.entry, function.policy.is_some());
-        let timer = if ability.timeout_ms > 0 || has_policy {
+        let entry = function.entry;
+        let timer = if ability.timeout_ms > 0 || function.limits_time {
             self.set_timeout(id, ability_id, now)
         } else {
             None

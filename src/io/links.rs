@@ -23,6 +23,7 @@ use super::cores::placement::{accepting_cores, offload_connections, offload_targ
 use super::cores::utilization::Meter;
 use super::host::clock::Clock;
 use super::store_link::{StoreLink, StoreLost};
+use crate::engine::policy::Policies;
 use crate::engine::{ConnId, Now};
 use crate::protocol::access::AccessList;
 use crate::shard::cores::Core;
@@ -55,6 +56,8 @@ pub struct Reloaded {
     pub access_list: Option<Arc<AccessList>>,
     /// The files of TLS.
     pub tls: Option<Arc<TlsServer>>,
+    /// What becomes of jobs; `None` also stands for what hasn't changed.
+    pub policies: Option<Arc<Policies>>,
 }
 
 /// Reads files anew, and logs that.
@@ -262,12 +265,15 @@ impl Links for ShardLinks {
 
     fn reload(&mut self, shard: &mut Shard, now: Now) {
         let Some(reload) = &mut self.reload else { return };
-        let Reloaded { access_list, tls } = reload();
+        let Reloaded { access_list, tls, policies } = reload();
         if let Some(server) = tls {
             shard.set_tls(&server);
         }
         if let Some(list) = access_list {
             shard.set_access_list(&list, now);
+        }
+        if let Some(policies) = policies {
+            shard.set_policies(&policies, now);
         }
     }
 

@@ -13,6 +13,7 @@ mod driver;
 mod host;
 mod http_link;
 mod links;
+mod recovery;
 mod runtime;
 mod store_link;
 
@@ -50,6 +51,7 @@ pub use self::host::{log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
+use self::recovery::recover;
 use self::runtime::{CoreRuntime, Rings};
 pub use self::store_link::StoreLost;
 use self::store_link::{StoreLink, outcome_channel};
@@ -62,8 +64,6 @@ use crate::store::{Store, StoreError};
 
 /// How long the store may take, at the end, to write the operations that it was given.
 const STORE_GRACE: Duration = Duration::from_secs(5);
-/// Time between two log lines about a recovery that goes on.
-const RECOVERY_LOG_INTERVAL_MS: u64 = 1000;
 
 /// Why the server can't run, or can't go on.
 #[derive(Debug, Error)]
@@ -253,7 +253,7 @@ pub fn serve(
     Ok(core_loop.map_or(Ok(()), |core_loop| core_loop.run(runtime))?)
 }
 
-/// Takes back the store's jobs, reserves job numbers, and starts the store's thread; returns it and
+/// Takes back what the store has, reserves job numbers, and starts the store's thread; returns it and
 /// each core's link to it.
 fn start_store(
     mut store: Box<dyn Store>,
@@ -320,35 +320,6 @@ fn run_cores(
         }
         ended
     })
-}
-
-/// Restores the store's jobs, each at the core that owns its function.
-fn recover(store: &mut dyn Store, shards: &mut [Shard], clock: &Clock) -> Result<(), StoreError> {
-    let cores = Cores { own: 0, count: shards.len() };
-    let start = clock.now();
-    let (mut restored, mut doubles, mut logged_ms) = (0_u64, 0_u64, start.mono_ms);
-    store.load(&mut |row| {
-        let now = clock.now();
-        if shards[cores.owner_of(&row.function)].restore(&row, now) {
-            restored += 1;
-        } else {
-            doubles += 1;
-        }
-        if now.mono_ms >= logged_ms + RECOVERY_LOG_INTERVAL_MS {
-            logged_ms = now.mono_ms;
-            info!(jobs = restored, "recovering");
-        }
-    })?;
-    let ms = clock.now().mono_ms - start.mono_ms;
-    if doubles > 0 {
-        warn!(
-            doubles,
-            "jobs of the store that have the handle of another were left out: look for rows \
-             that something else than ringgeard wrote"
-        );
-    }
-    info!(jobs = restored, ms, "recovered");
-    Ok(())
 }
 
 /// Reserves job numbers from `first` on. Returns the first that isn't reserved, and whether none

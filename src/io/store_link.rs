@@ -131,8 +131,10 @@ impl StoreLink {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use bytes::Bytes;
+
     use super::*;
-    use crate::engine::record::Row;
+    use crate::engine::record::{DeadRow, Pause, Row};
     use crate::io::cores::mesh;
     use crate::shard::Settings;
     use crate::store::namespace::{Record, next_mark};
@@ -152,6 +154,14 @@ mod tests {
         }
 
         fn load(&mut self, _: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn load_dead(&mut self, _: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn load_pauses(&mut self, _: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
             Ok(())
         }
 

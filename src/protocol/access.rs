@@ -15,7 +15,7 @@ mod right;
 mod rule;
 
 pub use self::denial::Denial;
-pub use self::file::{Conditions, FILE_BYTES_MAX, Mistake, STARTING_LIST, parse};
+pub use self::file::{Conditions, STARTING_LIST, parse};
 pub use self::list::{AccessList, Hits, Permissions, RULES_MAX, Scope, Verdict};
 pub use self::peer::{Certificate, Fingerprint, NoFingerprint, Peer, User};
 pub use self::right::{RIGHTS, Right, Rights};

@@ -6,6 +6,8 @@
 
 pub mod access;
 pub mod admin;
+pub mod duration;
 pub mod log_level;
 pub mod peer_address;
 pub mod session;
+pub mod toml_tables;

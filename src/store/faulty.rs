@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use bytes::Bytes;
+
 use super::namespace::Record;
 use super::{Store, StoreError};
-use crate::engine::record::{Operation, Row};
+use crate::engine::record::{DeadRow, Operation, Pause, Row, Runs};
 
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,17 +29,74 @@ pub(super) enum Fault {
     Unusable,
 }
 
+/// What a store has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    pub(super) jobs: BTreeMap<u64, Row>,
+    pub(super) dead: BTreeMap<u64, DeadRow>,
+    pub(super) pauses: BTreeMap<Bytes, Pause>,
+}
+
+impl Tables {
+    /// Applies an operation.
+    pub(super) fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Insert { row, .. } => {
+                self.jobs.insert(row.number, row.clone());
+            }
+            Operation::Retry { number, runs } => {
+                let Runs { attempts, run_at_ms, last_reason, was_lost } = *runs;
+                if let Some(row) = self.jobs.get_mut(number) {
+                    *row = Row { attempts, run_at_ms, last_reason, was_lost, ..row.clone() };
+                }
+            }
+            Operation::Remove { number } => {
+                self.jobs.remove(number);
+            }
+            Operation::Bury(dead) => {
+                self.jobs.remove(&dead.row.number);
+                self.dead.insert(dead.row.number, (**dead).clone());
+            }
+            Operation::Unbury(row) => {
+                self.dead.remove(&row.number);
+                self.jobs.insert(row.number, (**row).clone());
+            }
+            Operation::RemoveDead { number } => {
+                self.dead.remove(number);
+            }
+            Operation::Pause { function, pause: Some(pause) } => {
+                self.pauses.insert(function.clone(), *pause);
+            }
+            Operation::Pause { function, pause: None } => {
+                self.pauses.remove(function);
+            }
+        }
+    }
+
+    /// All that a store loads.
+    pub(super) fn load(store: &mut dyn Store) -> Result<Self, StoreError> {
+        let mut tables = Self::default();
+        let Self { jobs, dead, pauses } = &mut tables;
+        store.load(&mut |row| drop(jobs.insert(row.number, row)))?;
+        store.load_dead(&mut |letter| drop(dead.insert(letter.row.number, letter)))?;
+        store.load_pauses(&mut |function, pause| {
+            pauses.insert(function, pause);
+        })?;
+        Ok(tables)
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    live: BTreeMap<u64, Row>,
-    durable: BTreeMap<u64, Row>,
+    live: Tables,
+    durable: Tables,
     /// All commits so far, failed ones included.
     commits: Vec<Vec<Operation>>,
     faults: BTreeMap<usize, Fault>,
     /// The fault of commits without a fault of their own.
     down: Option<Fault>,
     powerless: bool,
-    /// Jobs that the store has lost, for `take_missing`.
+    /// What the store has lost, for `take_missing`.
     missing: Vec<u64>,
     /// Commits wait while this is set.
     held: bool,
@@ -73,11 +132,13 @@ impl Faulty {
         self.0.1.notify_all();
     }
 
-    /// Loses a job.
+    /// Loses a job or dead letter.
     pub(super) fn lose(&self, number: u64) {
-        let mut state = self.state();
-        state.live.remove(&number);
-        state.durable.remove(&number);
+        let state = &mut *self.state();
+        for tables in [&mut state.live, &mut state.durable] {
+            tables.jobs.remove(&number);
+            tables.dead.remove(&number);
+        }
         state.missing.push(number);
     }
 
@@ -97,7 +158,12 @@ impl Faulty {
 
     /// The jobs that a start would load now.
     pub(super) fn durable(&self) -> Vec<Row> {
-        self.state().durable.values().cloned().collect()
+        self.state().durable.jobs.values().cloned().collect()
+    }
+
+    /// All that a start would load now.
+    pub(super) fn tables(&self) -> Tables {
+        self.state().durable.clone()
     }
 
     /// The store after the power loss.
@@ -111,7 +177,8 @@ impl Faulty {
 impl Store for Faulty {
     fn record(&mut self) -> Result<Record, StoreError> {
         let State { prefix, mark, live, .. } = &*self.state();
-        let last = live.last_key_value().map(|(&number, _)| number);
+        let numbers = live.jobs.keys().chain(live.dead.keys());
+        let last = numbers.max().copied();
         Ok(Record { prefix: prefix.clone(), mark: *mark, last })
     }
 
@@ -127,7 +194,20 @@ impl Store for Faulty {
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
-        self.state().live.values().cloned().for_each(each);
+        self.state().live.jobs.values().cloned().for_each(each);
+        Ok(())
+    }
+
+    fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
+        let mut dead: Vec<DeadRow> = self.state().live.dead.values().cloned().collect();
+        dead.sort_by_key(|letter| (letter.died_ms, letter.row.number));
+        dead.into_iter().for_each(each);
+        Ok(())
+    }
+
+    fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
+        let pauses = self.state().live.pauses.clone();
+        pauses.into_iter().for_each(|(function, pause)| each(function, pause));
         Ok(())
     }
 
@@ -146,22 +226,7 @@ impl Store for Faulty {
             Some(Fault::Unusable) => return Err(StoreError::Unusable("damaged".into())),
             Some(Fault::Unanswered | Fault::PowerLoss) | None => {}
         }
-        for operation in operations {
-            match operation {
-                Operation::Insert { row, .. } => {
-                    state.live.insert(row.number, row.clone());
-                }
-                Operation::Retry { number, runs } => {
-                    if let Some(row) = state.live.get_mut(number) {
-                        row.attempts = runs.attempts;
-                    }
-                }
-                _ => {}
-                Operation::Remove { number } => {
-                    state.live.remove(number);
-                }
-            }
-        }
+        operations.iter().for_each(|operation| state.live.apply(operation));
         if fault == Some(Fault::PowerLoss) {
             state.powerless = true;
             return unavailable("no power");

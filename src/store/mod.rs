@@ -26,9 +26,11 @@ mod faulty;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 pub use self::error::{OpenError, StoreError};
 use self::namespace::Record;
-use crate::engine::record::{Operation, Row};
+use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Largest row that every store accepts, in bytes as `Row::bytes` counts them: the limit of
 /// SQLite's rows and PostgreSQL's messages is about 10^9. Larger submissions must be refused.
@@ -55,6 +57,18 @@ pub trait Store: Debug + Send {
     /// `StoreError` if not all jobs could be read; `each` may have been called for some.
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError>;
 
+    /// Calls `each` for every dead letter, in the order of their deaths and numbers.
+    ///
+    /// # Errors
+    /// `StoreError` if not all could be read; `each` may have been called for some.
+    fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError>;
+
+    /// Calls `each` with every paused function, in any order.
+    ///
+    /// # Errors
+    /// `StoreError` if not all could be read; `each` may have been called for some.
+    fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError>;
+
     /// Applies operations in order, all or none, and returns when they are on disk. Returns the
     /// number of changed rows: 0 means that nothing was written, so that the success proves nothing
     /// about the disk.
@@ -75,9 +89,9 @@ pub trait Store: Debug + Send {
         Duration::from_secs(1)
     }
 
-    /// Numbers of committed jobs that the store has lost, as after a failover. The caller must
-    /// insert them again unless they are finished. Each number is returned once. Called after a
-    /// success.
+    /// Numbers of committed jobs and dead letters that the store has lost, as after a failover. The
+    /// caller must insert or bury them again unless they are gone. Each number is returned once.
+    /// Called after a success.
     fn take_missing(&mut self) -> Vec<u64> {
         Vec::new()
     }

@@ -25,7 +25,7 @@ pub struct Record {
     pub prefix: Option<Vec<u8>>,
     /// Sequence numbers from here on are unused; `None` as for the prefix.
     pub mark: Option<u64>,
-    /// Largest number of a stored job.
+    /// Largest number of a stored job or dead letter.
     pub last: Option<u64>,
 }
 

@@ -11,94 +11,42 @@ mod change;
 mod conninfo;
 mod error;
 mod expected;
+mod load;
 mod lock_delay;
 mod record;
+mod schema;
 mod session;
 mod takeover;
 mod tls;
 mod words;
 
 use std::fmt;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
-use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 use tracing::{info, warn};
 
 use self::change::Chunk;
 use self::conninfo::Target;
 use self::error::SessionError;
-use self::expected::ExpectedJobs;
+use self::expected::{Expected, Pauses};
 use self::lock_delay::LockDelay;
-use self::session::{ANSWER_TIMEOUT, Backend, Session, answer, limit};
+use self::schema::{SCHEMA, UPGRADES, VERSION};
+use self::session::{ANSWER_TIMEOUT, Backend, Session, Statements, answer, limit};
 use self::takeover::take_over;
 use super::namespace::Record;
 use super::needs::Needs;
 use super::{OpenError, Store, StoreError};
-use crate::engine::record::{Operation, Row};
-use crate::wire::Priority;
-
-/// Version of the tables.
-///
-/// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
-///    generation (counts the sessions of owners) and the owner's token (random for each process).
-/// 2. `ringgear_owner` also has the record about handles.
-/// 3. `ringgear_job` also has the time of each job's submission, in milliseconds since 1970; 0 for
-///    jobs from before.
-///
-/// To change them: raise the number, say here what is new, change `SCHEMA` for new databases, and
-/// let `Link::own` alter tables of each older version before it takes the next generation, in the
-/// same transaction. Older servers refuse newer tables. Unsigned numbers are stored as signed ones
-/// with the same bits; they reach 2^63 after a thousand years.
-const VERSION: i32 = 3;
-
-/// Upgrade the tables by one version each, from the first on.
-const UPGRADES: [&str; 2] = [record::UPGRADE, change::UPGRADE];
-
-/// Creates the tables. Payloads are stored uncompressed: compression costs more than it saves.
-const SCHEMA: &str = "\
-CREATE TABLE ringgear_job (
-    number bigint PRIMARY KEY,
-    function bytea NOT NULL,
-    unique_key bytea NOT NULL,
-    reducer bytea NOT NULL,
-    priority smallint NOT NULL,
-    run_at bigint NOT NULL,
-    attempts integer NOT NULL,
-    payload bytea NOT NULL,
-    submitted_ms bigint NOT NULL DEFAULT 0
-);
-ALTER TABLE ringgear_job ALTER payload SET STORAGE EXTERNAL;
-CREATE TABLE ringgear_owner (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    version integer NOT NULL,
-    generation bigint NOT NULL,
-    owner bytea NOT NULL,
-    handle_prefix bytea,
-    next_sequence bigint
-);";
+use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Lock for the creation of tables; `ringgear` in ASCII.
 const SCHEMA_LOCK: i64 = 0x7269_6e67_6765_6172;
 
-const LOAD: &str = "\
-SELECT number, function, unique_key, reducer, payload, priority, run_at, attempts, submitted_ms
-FROM ringgear_job ORDER BY number";
-
-/// No time limit for the statement: each row has its own, `ROW_TIMEOUT`.
-const BEGIN_LONG_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0";
-
-const NUMBERS: &str = "SELECT number FROM ringgear_job ORDER BY number";
-
 /// Size above which a change is a transaction, which sets a longer time limit at the server.
 const SINGLE_BYTES_MAX: usize = 1 << 20;
-/// Time limit for each row while jobs are loaded.
-const ROW_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two attempts to get the lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long PostgreSQL may take to release the lock of an owner that has ended.
@@ -114,8 +62,7 @@ pub struct Postgres {
 /// A session that owns the tables.
 struct OwnerSession {
     session: Session,
-    /// `change::STATEMENT`.
-    change: Statement,
+    statements: Statements,
 }
 
 /// The session with PostgreSQL, or what is needed to open the next one.
@@ -133,10 +80,11 @@ struct Link {
     reserved: Option<(Box<[u8]>, u64)>,
     /// Generation and token of the previous owner.
     previous: (i64, Vec<u8>),
-    /// Jobs that the table should have.
-    expected: ExpectedJobs,
-    /// Expected jobs that the table didn't have when the last session began, until `take_missing`.
-    missing: Vec<u64>,
+    /// What the tables should have.
+    expected: Expected,
+    /// Expected jobs and dead letters that the tables didn't have when the last session began,
+    /// until `take_missing`.
+    missing: [Vec<u64>; 2],
     /// Another server owns the tables; never reset.
     lost: bool,
 }
@@ -187,8 +135,8 @@ impl Postgres {
             generation: 0,
             previous: (0, Vec::new()),
             reserved: None,
-            expected: ExpectedJobs::default(),
-            missing: Vec::new(),
+            expected: Expected::default(),
+            missing: Default::default(),
             lost: false,
         };
         let next_sequence = runtime.block_on(link.open(table, first_sequence, keep_waiting))?;
@@ -209,13 +157,13 @@ impl Postgres {
         targets.iter().try_for_each(Target::check_files)
     }
 
-    /// The record in the tables, which another server may own; `None` if it can't be read or there
-    /// is none.
+    /// The record in the tables, which another server may own, also in those of an earlier version;
+    /// without the largest number. `None` if it can't be read or there is none.
     pub(super) fn peek(conninfo: &str) -> Option<Record> {
         let targets = conninfo::targets(conninfo, |name| std::env::var(name).ok()).ok()?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().ok()?;
-        runtime.block_on(async { record::read(&Session::connect(&targets).await.ok()?).await.ok() })
+        runtime.block_on(async { record::peek(&Session::connect(&targets).await.ok()?).await.ok() })
     }
 
     /// The first sequence number above those of all stored jobs, at least `first_sequence`.
@@ -247,6 +195,16 @@ impl Store for Postgres {
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load(each));
+        self.close_dropped(result)
+    }
+
+    fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.load_dead(each));
+        self.close_dropped(result)
+    }
+
+    fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
+        let result = self.runtime.block_on(self.link.load_pauses(each));
         self.close_dropped(result)
     }
 
@@ -290,16 +248,16 @@ impl Link {
         let session = self.wait_for_lock(keep_waiting).await?;
         let opened = async {
             self.generation = self.own(&session).await?;
-            let change = session.prepare().await?;
+            let statements = session.prepare().await?;
             let sequence = take_over(&session, self.generation, table, first_sequence).await?;
-            Ok((change, sequence))
+            Ok((statements, sequence))
         };
         let opened: Result<_, SessionError> = opened.await;
-        let (change, sequence) = opened.map_err(|error| error.at_start(&self.place))?;
+        let (statements, sequence) = opened.map_err(|error| error.at_start(&self.place))?;
         info!(generation = self.generation, "jobs are kept in {}", self.place);
         self.warn_of_asynchrony(&session);
         self.backends = vec![session.backend];
-        self.ready = Some(OwnerSession { session, change });
+        self.ready = Some(OwnerSession { session, statements });
         Ok(sequence)
     }
 
@@ -401,7 +359,7 @@ impl Link {
             Some(version) => format!("the jobs in {place} have the unknown version {version}"),
             None => format!(
                 "the table ringgear_owner in {place} has lost its row: restore it from a backup, \
-                 or drop it and ringgear_job to start without jobs"
+                 or drop it, ringgear_job, ringgear_dead and ringgear_pause to start without jobs"
             ),
         };
         Err(SessionError::Explained(StoreError::Unusable(sentence)))
@@ -498,10 +456,10 @@ impl Link {
         };
         self.generation = row.get(0);
         self.record_again(&session).await?;
-        let change = session.prepare().await?;
+        let statements = session.prepare().await?;
         info!(generation = self.generation, "connected to {} again", self.place);
         self.warn_of_asynchrony(&session);
-        let ready = OwnerSession { session, change };
+        let ready = OwnerSession { session, statements };
         self.compare(&ready).await?;
         Ok(ready)
     }
@@ -528,34 +486,45 @@ impl Link {
         }
     }
 
-    /// Compares the table with the commits of earlier sessions, as it may be that of a replica that
-    /// was behind. Sets `missing`, and removes jobs that were removed before.
+    /// Compares the tables with the commits of earlier sessions, as they may be those of a replica
+    /// that was behind. Sets `missing`, and brings back what needs no core: removals and pauses.
     async fn compare(&mut self, ready: &OwnerSession) -> Result<(), SessionError> {
         let session = &ready.session;
-        session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
-        let parameters: [i32; 0] = [];
-        let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(NUMBERS, parameters)).await?;
-        let mut rows = pin!(rows);
-        let mut comparison = self.expected.compare();
-        while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
-            comparison.found(row.get::<_, i64>(0).cast_unsigned());
+        let mut jobs = self.expected.jobs.compare();
+        load::numbers(session, "ringgear_job", &mut |number| jobs.found(number)).await?;
+        let jobs = jobs.finish();
+        let mut dead = self.expected.dead.compare();
+        load::numbers(session, "ringgear_dead", &mut |number| dead.found(number)).await?;
+        let dead = dead.finish();
+        let mut pauses = Pauses::new();
+        load::pauses(session, &mut |function, pause| {
+            pauses.insert(function, pause);
+        })
+        .await?;
+        let restored = jobs.restored.len() + dead.restored.len();
+        if restored > 0 {
+            warn!(
+                jobs = restored,
+                "{} has jobs again that are done, as after a failover without synchronous \
+                 replication: they are removed; set synchronous_standby_names there",
+                self.place
+            );
         }
-        let difference = comparison.finish();
-        session.run(ANSWER_TIMEOUT, "COMMIT").await?;
-        self.missing = difference.missing;
-        if difference.restored.is_empty() {
-            return Ok(());
+        let pauses = self.expected.lost_pauses(&pauses);
+        if !pauses.is_empty() {
+            warn!(
+                functions = pauses.len(),
+                "{} has lost which functions are paused, as after a failover without synchronous \
+                 replication: that is written again; set synchronous_standby_names there",
+                self.place
+            );
         }
-        let jobs = difference.restored.len();
-        warn!(
-            jobs,
-            "{} has jobs again that are done, as after a failover without synchronous \
-             replication: they are removed; set synchronous_standby_names there",
-            self.place
-        );
-        let operations: Vec<Operation> =
-            difference.restored.into_iter().map(|number| Operation::Remove { number }).collect();
-        if apply(ready, self.generation, &change::chunks(&operations)).await?.is_none() {
+        let mut operations = self.expected.removals(&jobs, &dead);
+        operations.extend(pauses);
+        self.missing = [jobs.missing, dead.missing];
+        if !operations.is_empty()
+            && apply(ready, self.generation, &change::chunks(&operations)).await?.is_none()
+        {
             return Err(SessionError::Explained(self.lose()));
         }
         Ok(())
@@ -602,16 +571,51 @@ impl Link {
         let ready = self.take().await?;
         let expected = &mut self.expected;
         let mut each = |row: Row| {
-            expected.insert(row.number);
+            expected.jobs.insert(row.number);
             each(row);
         };
-        read(&ready.session, &mut each).await.map_err(|error| error.in_service(&self.place))?;
+        let loaded = load::jobs(&ready.session, &mut each).await;
+        self.loaded(ready, loaded)
+    }
+
+    async fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
+        let ready = self.take().await?;
+        let expected = &mut self.expected;
+        let mut each = |dead: DeadRow| {
+            expected.dead.insert(dead.row.number);
+            each(dead);
+        };
+        let loaded = load::dead(&ready.session, &mut each).await;
+        self.loaded(ready, loaded)
+    }
+
+    async fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
+        let ready = self.take().await?;
+        let mut pauses = Pauses::new();
+        let mut each = |function: Bytes, pause| {
+            pauses.insert(function.clone(), pause);
+            each(function, pause);
+        };
+        let loaded = load::pauses(&ready.session, &mut each).await;
+        self.loaded(ready, loaded)?;
+        self.expected.pauses = Some(pauses);
+        Ok(())
+    }
+
+    /// Puts the session back after a table was read.
+    fn loaded(
+        &mut self,
+        ready: OwnerSession,
+        loaded: Result<(), SessionError>,
+    ) -> Result<(), StoreError> {
+        loaded.map_err(|error| error.in_service(&self.place))?;
         self.ready = Some(ready);
         Ok(())
     }
 
     async fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
-        let mut chunks = change::chunks(operations);
+        let stale = self.expected.stale_among(operations);
+        let mut chunks = change::chunks(stale.iter().chain(operations));
         if chunks.is_empty() {
             chunks.push(Chunk::default());
         }
@@ -675,7 +679,12 @@ async fn apply(
     let mut changed = 0;
     for chunk in chunks {
         let parameters = chunk.parameters(&generation);
-        let row = answer(limit, session.client.query_one(&ready.change, &parameters)).await?;
+        let (statement, parameters) = if chunk.has_jobs_only() {
+            (&ready.statements.jobs, &parameters[..change::JOBS_PARAMETERS])
+        } else {
+            (&ready.statements.any, &*parameters)
+        };
+        let row = answer(limit, session.client.query_one(statement, parameters)).await?;
         if row.get::<_, i64>(0) == 0 {
             return Ok(None);
         }
@@ -686,35 +695,4 @@ async fn apply(
     }
     session.check_warning()?;
     Ok(Some(changed))
-}
-
-/// Reads all rows of the table.
-async fn read(session: &Session, each: &mut dyn FnMut(Row)) -> Result<(), SessionError> {
-    session.run(ANSWER_TIMEOUT, BEGIN_LONG_READ).await?;
-    let statement = answer(ANSWER_TIMEOUT, session.client.prepare(LOAD)).await?;
-    let parameters: [i32; 0] = [];
-    let rows = answer(ANSWER_TIMEOUT, session.client.query_raw(&statement, parameters)).await?;
-    let mut rows = pin!(rows);
-    while let Some(row) = answer(ROW_TIMEOUT, rows.try_next()).await? {
-        let bytes = |column: usize| Bytes::copy_from_slice(row.get(column));
-        let priority = row.get::<_, i16>(5);
-        each(Row {
-            number: row.get::<_, i64>(0).cast_unsigned(),
-            function: bytes(1),
-            unique: bytes(2),
-            reducer: bytes(3),
-            payload: bytes(4),
-            priority: match priority {
-                0 => Priority::High,
-                2 => Priority::Low,
-                _ => Priority::Normal,
-            },
-            run_at_ms: row.get::<_, i64>(6).cast_unsigned().saturating_mul(1000),
-            last_reason: None,
-            was_lost: false,
-            attempts: row.get::<_, i32>(7).cast_unsigned(),
-            submitted_ms: row.get::<_, i64>(8).cast_unsigned(),
-        });
-    }
-    session.run(ANSWER_TIMEOUT, "COMMIT").await
 }

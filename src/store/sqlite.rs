@@ -17,17 +17,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use tracing::info;
 
 use self::gearmand::Table;
-use self::rows::{INSERT, Name, bytes_of, insert, integer_of, priority_of};
+use self::rows::{
+    INSERT, INSERT_DEAD, Name, RETRY, SELECT, SELECT_DEAD, bytes_of, dead_of, insert, insert_dead,
+    integer_of, job_of, retry,
+};
 use self::wal::Wal;
 use super::lock::Lock;
 use super::namespace::Record;
 use super::{Store, StoreError};
-use crate::engine::record::{Operation, Row};
+use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Default name of gearmand's table.
 pub const GEARMAND_TABLE: &str = "gearman_queue";
@@ -44,7 +48,9 @@ const APPLICATION_ID: i64 = 0x7269_6e67;
 /// 1. `ringgear_job` has a row for each job.
 /// 2. `ringgear_owner` has one row with the record about handles.
 /// 3. `ringgear_job` has the time of each job's submission.
-const VERSION: i64 = 3;
+/// 4. `ringgear_job` has what is known of each job's runs, `ringgear_dead` a row for each dead
+///    letter, and `ringgear_pause` one for each paused function.
+const VERSION: i64 = 4;
 
 /// The table of version 1. The comments are stored in the file, and `.schema` shows them.
 const SCHEMA: &str = "
@@ -55,7 +61,7 @@ CREATE TABLE ringgear_job (
     reducer    TEXT NOT NULL DEFAULT '',    -- likewise
     priority   INTEGER NOT NULL DEFAULT 1,  -- 0 high, 1 normal, 2 low
     run_at     INTEGER NOT NULL DEFAULT 0,  -- seconds since 1970; 0 = at once
-    attempts   INTEGER NOT NULL DEFAULT 0,  -- workers that lost it
+    attempts   INTEGER NOT NULL DEFAULT 0,  -- runs without a result
     payload    BLOB NOT NULL DEFAULT x''
 )";
 
@@ -74,23 +80,60 @@ const SCHEMA_3: &str = "
 ALTER TABLE ringgear_job ADD COLUMN submitted_ms INTEGER NOT NULL
     /* milliseconds since 1970; 0 = before version 3 */ DEFAULT 0";
 
-/// What each version added, from the first on.
-const STEPS: [&str; 3] = [SCHEMA, SCHEMA_2, SCHEMA_3];
+/// The additions of version 4.
+const SCHEMA_4: &str = "
+ALTER TABLE ringgear_job ADD COLUMN run_at_part_ms INTEGER NOT NULL
+    /* milliseconds after run_at */ DEFAULT 0;
+ALTER TABLE ringgear_job ADD COLUMN last_reason TEXT
+    /* how its last run ended: lost, timeout, fail or exception; NULL = not known */;
+ALTER TABLE ringgear_job ADD COLUMN was_lost INTEGER NOT NULL
+    /* 1 = was run again at once after a worker was lost */ DEFAULT 0;
+CREATE TABLE ringgear_dead (
+    number         INTEGER PRIMARY KEY,         -- the number in its handle
+    function       TEXT NOT NULL,               -- text, or BLOB when it isn't UTF-8 or has a NUL
+    unique_key     TEXT NOT NULL DEFAULT '',    -- likewise
+    reason         TEXT NOT NULL,               -- lost, timeout, fail, exception or expired
+    died_ms        INTEGER NOT NULL DEFAULT 0,  -- milliseconds since 1970
+    attempts       INTEGER NOT NULL DEFAULT 0,  -- runs without a result
+    worker         TEXT NOT NULL DEFAULT '',    -- client id of its last worker; text or BLOB
+    message        TEXT NOT NULL DEFAULT '',    -- of its last exception; text or BLOB
+    submitted_ms   INTEGER NOT NULL DEFAULT 0,  -- milliseconds since 1970; 0 = not known
+    priority       INTEGER NOT NULL DEFAULT 1,  -- 0 high, 1 normal, 2 low
+    reducer        TEXT NOT NULL DEFAULT '',    -- text or BLOB
+    run_at         INTEGER NOT NULL DEFAULT 0,  -- of its last run: seconds since 1970; 0 = at once
+    run_at_part_ms INTEGER NOT NULL DEFAULT 0,  -- milliseconds after run_at
+    last_reason    TEXT,                        -- how its last run ended; NULL = not known
+    was_lost       INTEGER NOT NULL DEFAULT 0,  -- 1 = was run again at once after a loss
+    payload        BLOB NOT NULL DEFAULT x''
+);
+CREATE TABLE ringgear_pause (
+    function TEXT NOT NULL PRIMARY KEY,  -- text, or BLOB when it isn't UTF-8 or has a NUL
+    until_ms INTEGER                     -- milliseconds since 1970; NULL = until it is resumed
+)";
 
-const OUR_TABLES: [&str; 2] = ["ringgear_job", "ringgear_owner"];
+/// What each version added, from the first on.
+const STEPS: [&str; 4] = [SCHEMA, SCHEMA_2, SCHEMA_3, SCHEMA_4];
+
+const OUR_TABLES: [&str; 4] = ["ringgear_job", "ringgear_owner", "ringgear_dead", "ringgear_pause"];
 
 const RECORD: &str = "SELECT handle_prefix, next_sequence FROM ringgear_owner";
-/// The largest number. Numbers above 2^63 are negative in the table, and larger than all others.
-const LAST: &str = "SELECT coalesce((SELECT max(number) FROM ringgear_job WHERE number < 0),
-    (SELECT max(number) FROM ringgear_job))";
+/// The largest number. Numbers above 2^63 are negative in the tables, and larger than all others.
+const LAST: &str = "WITH number (number) AS (
+    SELECT max(number) FROM ringgear_job UNION ALL SELECT max(number) FROM ringgear_dead UNION ALL
+    SELECT max(number) FROM ringgear_job WHERE number < 0 UNION ALL
+    SELECT max(number) FROM ringgear_dead WHERE number < 0)
+SELECT coalesce((SELECT max(number) FROM number WHERE number < 0),
+    (SELECT max(number) FROM number))";
 const RESERVE: &str = "UPDATE ringgear_owner SET generation = ?1, handle_prefix = ?2,
     next_sequence = ?3";
 const GENERATION: &str = "SELECT generation FROM ringgear_owner";
 
-const SET_ATTEMPTS: &str = "UPDATE ringgear_job SET attempts = ?2 WHERE number = ?1";
 const REMOVE: &str = "DELETE FROM ringgear_job WHERE number = ?1";
-const SELECT: &str = "SELECT number, function, unique_key, reducer, priority, run_at, attempts,
-    payload, submitted_ms FROM ringgear_job WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
+const REMOVE_DEAD: &str = "DELETE FROM ringgear_dead WHERE number = ?1";
+const DEAD_NUMBERS: &str = "SELECT died_ms, number FROM ringgear_dead";
+const PAUSE: &str = "INSERT OR REPLACE INTO ringgear_pause (function, until_ms) VALUES (?1, ?2)";
+const RESUME: &str = "DELETE FROM ringgear_pause WHERE function = ?1";
+const PAUSES: &str = "SELECT function, until_ms FROM ringgear_pause";
 
 /// Time between two checks of the generation while nothing is committed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -155,13 +198,13 @@ impl Sqlite {
         Ok(store)
     }
 
-    /// The record in the file at `path`, which another server may own; `None` if it can't be read
-    /// or has none.
+    /// The record in the file at `path`, which another server may own, also one of an earlier
+    /// version; without the largest number. `None` if it can't be read or has none.
     pub(super) fn peek(path: &Path) -> Option<Record> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).ok()?;
         connection.busy_timeout(BUSY_TIMEOUT).ok()?;
-        read_record(&connection).ok()
+        read_owner(&connection).ok()
     }
 
     /// Runs `work` on the connection. Drops the connection after an error that may have broken it.
@@ -247,20 +290,42 @@ impl Store for Sqlite {
             for (low, high) in [(0, i64::MAX), (i64::MIN, -1)] {
                 let mut rows = select.query([low, high])?;
                 while let Some(row) = rows.next()? {
-                    each(Row {
-                        number: row.get::<_, i64>(0)?.cast_unsigned(),
-                        function: bytes_of(row.get_ref(1)?),
-                        unique: bytes_of(row.get_ref(2)?),
-                        reducer: bytes_of(row.get_ref(3)?),
-                        priority: priority_of(integer_of(row.get_ref(4)?)),
-                        run_at_ms: integer_of(row.get_ref(5)?).cast_unsigned().saturating_mul(1000),
-                        last_reason: None,
-                        was_lost: false,
-                        attempts: integer_of(row.get_ref(6)?).try_into().unwrap_or(u32::MAX),
-                        payload: bytes_of(row.get_ref(7)?),
-                        submitted_ms: integer_of(row.get_ref(8)?).cast_unsigned(),
-                    });
+                    each(job_of(row)?);
                 }
+            }
+            Ok(())
+        })
+    }
+
+    fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
+        self.with(|connection| {
+            // Sorted here: SQLite would sort whole rows, in a file of their own if they are many.
+            let mut select = connection.prepare(DEAD_NUMBERS)?;
+            let key = |row: &rusqlite::Row<'_>| {
+                let died_ms = integer_of(row.get_ref(0)?).cast_unsigned();
+                Ok((died_ms, row.get::<_, i64>(1)?.cast_unsigned()))
+            };
+            let keys = select.query_map([], key)?.collect::<rusqlite::Result<Vec<_>>>();
+            let mut keys = keys?;
+            keys.sort_unstable();
+            let mut select = connection.prepare(SELECT_DEAD)?;
+            for (_, number) in keys {
+                each(select.query_row([number.cast_signed()], dead_of)?);
+            }
+            Ok(())
+        })
+    }
+
+    fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let mut select = connection.prepare(PAUSES)?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let until = match row.get_ref(1)? {
+                    ValueRef::Null => Pause::Unlimited,
+                    until => Pause::Until(integer_of(until).cast_unsigned()),
+                };
+                each(bytes_of(row.get_ref(0)?), until);
             }
             Ok(())
         })
@@ -291,17 +356,34 @@ fn generation(connection: &Connection) -> rusqlite::Result<i64> {
 /// Applies operations and returns the number of changed rows.
 fn apply(transaction: &Transaction<'_>, operations: &[Operation]) -> rusqlite::Result<usize> {
     let mut keep = transaction.prepare_cached(INSERT)?;
-    let mut set_attempts = transaction.prepare_cached(SET_ATTEMPTS)?;
     let mut remove = transaction.prepare_cached(REMOVE)?;
+    let prepare = |sql| transaction.prepare_cached(sql);
     let mut changed = 0;
     for operation in operations {
         changed += match operation {
             Operation::Insert { row, .. } => insert(&mut keep, row)?,
-            Operation::Retry { number, runs } => {
-                set_attempts.execute(params![number.cast_signed(), runs.attempts])?
-            }
+            Operation::Retry { number, runs } => retry(&mut *prepare(RETRY)?, *number, runs)?,
             Operation::Remove { number } => remove.execute([number.cast_signed()])?,
-            _ => 0,
+            Operation::Bury(dead) => {
+                remove.execute([dead.row.number.cast_signed()])?
+                    + insert_dead(&mut *prepare(INSERT_DEAD)?, dead)?
+            }
+            Operation::Unbury(row) => {
+                prepare(REMOVE_DEAD)?.execute([row.number.cast_signed()])? + insert(&mut keep, row)?
+            }
+            Operation::RemoveDead { number } => {
+                prepare(REMOVE_DEAD)?.execute([number.cast_signed()])?
+            }
+            Operation::Pause { function, pause: None } => {
+                prepare(RESUME)?.execute([Name(function)])?
+            }
+            Operation::Pause { function, pause: Some(pause) } => {
+                let until_ms = match *pause {
+                    Pause::Unlimited => None,
+                    Pause::Until(ms) => Some(ms.cast_signed()),
+                };
+                prepare(PAUSE)?.execute(params![Name(function), until_ms])?
+            }
         };
     }
     Ok(changed)
@@ -379,15 +461,20 @@ fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> 
 }
 
 fn read_record(connection: &Connection) -> rusqlite::Result<Record> {
-    let (prefix, mark) = connection.query_row(RECORD, [], |row| {
+    let last: Option<i64> = connection.query_row(LAST, [], |row| row.get(0))?;
+    Ok(Record { last: last.map(i64::cast_unsigned), ..read_owner(connection)? })
+}
+
+/// The record without the largest number.
+fn read_owner(connection: &Connection) -> rusqlite::Result<Record> {
+    connection.query_row(RECORD, [], |row| {
         let prefix = match row.get_ref(0)? {
             ValueRef::Null => None,
             value => Some(bytes_of(value).to_vec()),
         };
-        Ok((prefix, row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned)))
-    })?;
-    let last: Option<i64> = connection.query_row(LAST, [], |row| row.get(0))?;
-    Ok(Record { prefix, mark, last: last.map(i64::cast_unsigned) })
+        let mark = row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned);
+        Ok(Record { prefix, mark, last: None })
+    })
 }
 
 /// Checks that the file is ringgear's and of this version.

@@ -71,10 +71,10 @@ pub enum Outcome {
         /// The first number that isn't reserved.
         mark: u64,
     },
-    /// The store has lost these committed jobs; reported to every core, and each core sends those
-    /// that it has again.
+    /// The store has lost these committed jobs and dead letters; reported to every core, and each
+    /// core sends those that it has again.
     Missing {
-        /// The jobs.
+        /// Their numbers.
         numbers: Arc<[u64]>,
     },
     /// Another server owns the store; reported once to every core, and nothing after it. Inserts
@@ -443,6 +443,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         let Attempt { operations, awaited, count, arrived } = &mut self.attempt;
         *arrived = self.queue.front().map(|entry| entry.arrived);
         let (mut bytes, mut inserted, mut gone) = (0, HashSet::new(), HashSet::new());
+        let mut has_died = HashSet::new();
         while *count < COMMIT_OPERATIONS_MAX
             && bytes < COMMIT_BYTES_MAX
             && let Some(entry) = self.queue.pop_front()
@@ -459,11 +460,24 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 Operation::Remove { number } if inserted.contains(number) => {
                     gone.insert(*number);
                 }
-                _ => {}
+                Operation::Bury(dead) => {
+                    bytes += dead.bytes();
+                    has_died.insert(dead.row.number);
+                }
+                Operation::Unbury(row) => {
+                    bytes += row.bytes();
+                    has_died.insert(row.number);
+                }
+                Operation::RemoveDead { number } => {
+                    has_died.insert(*number);
+                }
+                Operation::Remove { .. } | Operation::Retry { .. } | Operation::Pause { .. } => {}
             }
             operations.push(entry.operation);
             *count += 1;
         }
+        // All is written of a job that has died: an earlier commit may have stored its letter.
+        gone.retain(|number| !has_died.contains(number));
         if !gone.is_empty() {
             operations.retain(|operation| {
                 !operation.number().is_some_and(|number| gone.contains(&number))
@@ -542,7 +556,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         }
     }
 
-    /// Reports jobs that the store has lost to every core.
+    /// Reports what the store has lost to every core.
     fn report_missing(&mut self) {
         let numbers: Arc<[u64]> = self.store.take_missing().into();
         if numbers.is_empty() {

@@ -19,6 +19,7 @@ use nix::unistd::{Pid, Uid};
 
 mod access;
 mod files;
+mod functions;
 mod mistakes;
 mod passed;
 mod postgresql_starts;

@@ -8,17 +8,35 @@ use ringgear::store::namespace::Record;
 use ringgear::store::postgres::Postgres;
 use ringgear::store::{Store as _, StoreError};
 
-use super::server::{Server, backend, insert, insist, load, numbers, wait_for};
+use super::server::{Server, backend, insert, insist, load, numbers, row, wait_for};
 
-/// Takes the columns of the second and the third version away.
-const FIRST_VERSION: &str = "\
-ALTER TABLE ringgear_job DROP COLUMN submitted_ms;
-ALTER TABLE ringgear_owner DROP COLUMN handle_prefix, DROP COLUMN next_sequence;
-UPDATE ringgear_owner SET version = 1;";
-/// Takes the column of the third version away.
-const SECOND_VERSION: &str = "\
-ALTER TABLE ringgear_job DROP COLUMN submitted_ms;
-UPDATE ringgear_owner SET version = 2;";
+/// Takes away what version 4 added.
+macro_rules! third_version {
+    () => {
+        "ALTER TABLE ringgear_job DROP COLUMN run_at_part_ms, DROP COLUMN last_reason,
+             DROP COLUMN was_lost;
+         DROP TABLE ringgear_dead, ringgear_pause;
+         UPDATE ringgear_owner SET version = 3;"
+    };
+}
+
+/// Takes the column of version 3 away, too.
+macro_rules! second_version {
+    () => {
+        concat!(
+            third_version!(),
+            "ALTER TABLE ringgear_job DROP COLUMN submitted_ms;
+             UPDATE ringgear_owner SET version = 2;"
+        )
+    };
+}
+
+/// Takes the columns of version 2 away, too.
+const FIRST_VERSION: &str = concat!(
+    second_version!(),
+    "ALTER TABLE ringgear_owner DROP COLUMN handle_prefix, DROP COLUMN next_sequence;
+     UPDATE ringgear_owner SET version = 1;"
+);
 
 fn record(mark: u64, last: Option<u64>) -> Record {
     Record { prefix: Some("H:ü".into()), mark: Some(mark), last }
@@ -65,7 +83,7 @@ fn only_the_owner_changes_it_and_does_so_again_after_a_failover_lost_it() {
 fn tables_of_each_earlier_version_are_brought_up_to_date() {
     let Some(server) = Server::start() else { return };
     let mut admin = server.admin("jobs");
-    for earlier in [FIRST_VERSION, SECOND_VERSION] {
+    for earlier in [FIRST_VERSION, second_version!(), third_version!()] {
         let mut store = server.open();
         store.commit(&[insert(512)]).unwrap();
         drop(store);
@@ -73,13 +91,15 @@ fn tables_of_each_earlier_version_are_brought_up_to_date() {
         for _ in 0..2 {
             let mut store = server.open();
             assert_eq!(numbers(&mut store), [512]);
-            assert_eq!(load(&mut store)[0].submitted_ms, 0, "not known");
+            // Version 3 has it.
+            let submitted_ms = if earlier == third_version!() { row(512).submitted_ms } else { 0 };
+            assert_eq!(load(&mut store)[0].submitted_ms, submitted_ms);
             let expected = Record { last: Some(512), ..Record::default() };
             assert_eq!(store.record().unwrap(), expected);
             assert_eq!(store.next_sequence(), 3);
         }
         let version = admin.query_one("SELECT version FROM ringgear_owner", &[]).unwrap();
-        assert_eq!(version.get::<_, i32>(0), 3);
+        assert_eq!(version.get::<_, i32>(0), 4);
     }
 }
 

@@ -10,6 +10,7 @@
 #[path = "../support/authority.rs"]
 #[allow(dead_code)]
 mod authority;
+mod dead;
 mod gearmand;
 mod handles;
 mod owners;

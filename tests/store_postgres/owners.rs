@@ -95,7 +95,7 @@ fn a_standby_refuses_what_a_newer_version_has_taken_over() {
     let Some(server) = Server::start() else { return };
     let store = server.open();
     let standby = standby(&server);
-    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 4").unwrap();
+    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 5").unwrap();
     drop(store);
     match standby.join().unwrap() {
         Err(OpenError::Store(StoreError::Unusable(sentence))) => {

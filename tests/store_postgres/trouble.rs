@@ -63,9 +63,9 @@ fn a_start_that_cant_work_says_why_and_what_to_do() {
     assert!(sentence.contains("CREATE and USAGE"), "{sentence}");
 
     drop(server.open());
-    admin.batch_execute("UPDATE ringgear_owner SET version = 4").unwrap();
+    admin.batch_execute("UPDATE ringgear_owner SET version = 5").unwrap();
     let sentence = unusable(server.try_open());
-    assert!(sentence.contains("version 4") && sentence.contains("newer"), "{sentence}");
+    assert!(sentence.contains("version 5") && sentence.contains("newer"), "{sentence}");
     admin.batch_execute("DELETE FROM ringgear_owner").unwrap();
     assert!(unusable(server.try_open()).contains("backup"));
     admin.batch_execute("DROP TABLE ringgear_owner, ringgear_job").unwrap();

@@ -5,23 +5,21 @@
 //!
 //! Invariant: a file with anything that it doesn't understand gives no list.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::list::{AccessList, RULES_MAX};
 use super::right::{Right, Rights};
 use super::rule::{CertificatePattern, Rule, UserPattern, Who};
 use crate::engine::glob::Glob;
+use crate::protocol::toml_tables::{
+    self, Misplaced, Mistake, Value, known, line, list, quoted, sorted, text,
+};
 
 /// Most patterns of a rule, of all its keys together.
 const PATTERNS_MAX: usize = 64;
-
-/// Largest file, in bytes.
-pub const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// The list to begin with: this host may do everything, and no other peer anything.
 pub const STARTING_LIST: &str = include_str!("starting_list.toml");
@@ -35,51 +33,12 @@ pub struct Conditions {
     pub has_tokens: bool,
 }
 
-/// A mistake in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// The line, from 1 on.
-    pub line: usize,
-    /// What is wrong and how to mend it, in one sentence.
-    pub sentence: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.sentence)
-    }
-}
-
-/// A mistake at a byte of the text.
-type Misplaced = (usize, String);
-
-type Key<'i> = Spanned<DeString<'i>>;
-type Value<'i> = Spanned<DeValue<'i>>;
-
 /// Reads a list.
 ///
 /// # Errors
 /// The first mistake.
 pub fn parse(text: &str, conditions: Conditions) -> Result<AccessList, Mistake> {
-    let read = || {
-        if text.len() > FILE_BYTES_MAX {
-            let sentence = format!("the list is larger than {FILE_BYTES_MAX} bytes: shorten it");
-            return Err((0, sentence));
-        }
-        let table = DeTable::parse(text).map_err(|error| {
-            let message = error.message().lines().collect::<Vec<_>>().join(", ");
-            let sentence = format!("this isn't TOML: {message}");
-            (error.span().map_or(0, |span| span.start), sentence)
-        })?;
-        rules(text, table.get_ref(), conditions)
-    };
-    read().map(AccessList::new).map_err(|(at, sentence)| Mistake { line: line(text, at), sentence })
-}
-
-/// The line of a byte of the text, from 1 on.
-fn line(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    before.iter().filter(|&&byte| byte == b'\n').count() + 1
+    toml_tables::read(text, "list", |table| rules(text, table, conditions)).map(AccessList::new)
 }
 
 fn rules(text: &str, table: &DeTable<'_>, conditions: Conditions) -> Result<Vec<Rule>, Misplaced> {
@@ -101,41 +60,6 @@ fn rules(text: &str, table: &DeTable<'_>, conditions: Conditions) -> Result<Vec<
         }
     }
     Ok(rules)
-}
-
-/// The entries of a table in the order of the file, so that the first mistake is found first.
-fn sorted<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_unstable_by_key(|(key, _)| key.span().start);
-    entries
-}
-
-/// Refuses a key that isn't one of `keys`.
-fn known(key: &Key<'_>, of: &str, keys: &[&str]) -> Result<(), Misplaced> {
-    let name = key.get_ref().as_ref();
-    if keys.contains(&name) {
-        return Ok(());
-    }
-    let all = keys.join(", ");
-    let remedy = match nearest(name, keys) {
-        Some(meant) => format!("did you mean {meant}?"),
-        None => format!("{of} has {all}"),
-    };
-    Err((key.span().start, format!("unknown key {}: {remedy}", quoted(name))))
-}
-
-/// The name that a misspelt one stands for.
-fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
-    let name = name.to_ascii_lowercase().replace('_', "-");
-    let close = |&&known: &&&str| strsim::damerau_levenshtein(&name, known) <= 2;
-    let mut close: Vec<&&str> = names.iter().filter(close).collect();
-    close.sort_by_key(|&&known| strsim::damerau_levenshtein(&name, known));
-    close.first().map(|&&known| known)
-}
-
-/// A word of the file in quotes, on one line.
-fn quoted(word: &str) -> String {
-    format!("\"{}\"", word.escape_debug())
 }
 
 fn rule(
@@ -179,30 +103,6 @@ fn rule(
     }
     let functions = functions.filter(|globs| !globs.iter().any(Glob::matches_all));
     Ok(Rule { line, who, allows, rights, functions })
-}
-
-/// The values of a list, which isn't empty.
-fn list<'v, 'i>(
-    name: &str,
-    value: &'v Value<'i>,
-    example: &str,
-) -> Result<&'v DeArray<'i>, Misplaced> {
-    let at = value.span().start;
-    match value.get_ref() {
-        DeValue::Array(values) if values.is_empty() => {
-            Err((at, format!("{name} has no value: write {name} = {example}, or leave it out")))
-        }
-        DeValue::Array(values) => Ok(values),
-        _ => Err((at, format!("{name} is a list: write {name} = {example}"))),
-    }
-}
-
-/// The text of a value.
-fn text<'v>(name: &str, value: &'v Value<'_>) -> Result<&'v str, Misplaced> {
-    value
-        .get_ref()
-        .as_str()
-        .ok_or_else(|| (value.span().start, format!("write each value of {name} in quotes")))
 }
 
 fn rights(name: &str, value: &Value<'_>) -> Result<Rights, Misplaced> {

@@ -16,12 +16,19 @@ pub(super) const UPGRADE: &str = "\
 ALTER TABLE ringgear_owner ADD COLUMN handle_prefix bytea, ADD COLUMN next_sequence bigint;
 UPDATE ringgear_owner SET version = 2;";
 
-/// Numbers above 2^63 are negative in the table, and larger than all others.
+/// Numbers above 2^63 are negative in the tables, and larger than all others.
 const SELECT: &str = "\
+WITH number (number) AS (
+    SELECT max(number) FROM ringgear_job UNION ALL SELECT max(number) FROM ringgear_dead UNION ALL
+    SELECT max(number) FROM ringgear_job WHERE number < 0 UNION ALL
+    SELECT max(number) FROM ringgear_dead WHERE number < 0)
 SELECT handle_prefix, next_sequence, coalesce(
-    (SELECT max(number) FROM ringgear_job WHERE number < 0),
-    (SELECT max(number) FROM ringgear_job))
+    (SELECT max(number) FROM number WHERE number < 0),
+    (SELECT max(number) FROM number))
 FROM ringgear_owner";
+
+/// Tables of each version from the second on have these.
+const SELECT_OWNER: &str = "SELECT handle_prefix, next_sequence, NULL::bigint FROM ringgear_owner";
 
 /// The mark never decreases, even if this server's is older than the recorded one.
 const UPDATE: &str = "\
@@ -30,7 +37,16 @@ WHERE generation = $1";
 
 /// Reads the record.
 pub(super) async fn read(session: &Session) -> Result<Record, SessionError> {
-    let row = answer(ANSWER_TIMEOUT, session.client.query_one(SELECT, &[])).await?;
+    select(session, SELECT).await
+}
+
+/// Reads the record without the largest number, also in tables of an earlier version.
+pub(super) async fn peek(session: &Session) -> Result<Record, SessionError> {
+    select(session, SELECT_OWNER).await
+}
+
+async fn select(session: &Session, sql: &str) -> Result<Record, SessionError> {
+    let row = answer(ANSWER_TIMEOUT, session.client.query_one(sql, &[])).await?;
     let number = |column| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
     Ok(Record { prefix: row.get(0), mark: number(1), last: number(2) })
 }

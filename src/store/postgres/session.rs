@@ -96,6 +96,14 @@ impl Drop for Driver {
     }
 }
 
+/// The prepared statements of commits.
+pub(super) struct Statements {
+    /// `change::JOBS_STATEMENT`.
+    pub(super) jobs: Statement,
+    /// `change::STATEMENT`.
+    pub(super) any: Statement,
+}
+
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
@@ -195,9 +203,13 @@ impl Session {
             .map(|_| ())
     }
 
-    /// Prepares the statement of commits.
-    pub(super) async fn prepare(&self) -> Result<Statement, SessionError> {
-        answer(ANSWER_TIMEOUT, self.client.prepare_typed(change::STATEMENT, &change::TYPES)).await
+    /// Prepares the statements of commits.
+    pub(super) async fn prepare(&self) -> Result<Statements, SessionError> {
+        let types = &change::TYPES[..change::JOBS_PARAMETERS];
+        let jobs = self.client.prepare_typed(change::JOBS_STATEMENT, types);
+        let any = self.client.prepare_typed(change::STATEMENT, &change::TYPES);
+        let (jobs, any) = (answer(ANSWER_TIMEOUT, jobs).await?, answer(ANSWER_TIMEOUT, any).await?);
+        Ok(Statements { jobs, any })
     }
 
     /// Commits a transaction; fails if there was a warning since `forget_warning`, as the commit

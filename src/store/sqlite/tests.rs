@@ -1,5 +1,6 @@
 //! Files as they may lie on a disk in, what the store makes of them out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
 use crate::engine::handle::{job_number, slot};
+use crate::engine::reason::Reason;
 use crate::engine::record::Runs;
+use crate::store::faulty::Tables;
 use crate::store::lock::LockError;
 use crate::wire::Priority;
 
@@ -106,31 +110,80 @@ fn unavailable(result: Result<u64, StoreError>) -> String {
     }
 }
 
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    let text = "[ -~é\\x00]{0,20}".prop_map(Vec::from);
+    prop_oneof![vec(any::<u8>(), 0..40), text].prop_map(Bytes::from)
+}
+
+fn any_reason() -> impl Strategy<Value = Reason> {
+    (0..Reason::ALL.len()).prop_map(|index| Reason::ALL[index])
+}
+
 fn any_row() -> impl Strategy<Value = Row> {
-    let bytes = || prop_oneof![vec(any::<u8>(), 0..40), "[ -~é\\x00]{0,20}".prop_map(Vec::from)];
     let payload = prop_oneof![9 => vec(any::<u8>(), 0..100), 1 => vec(any::<u8>(), 5000..20_000)];
-    let numbers = (any::<[u64; 3]>(), any::<u32>(), 0..3_usize);
-    (numbers, bytes(), bytes(), bytes(), payload).prop_map(
+    let priority = (0..3_usize).prop_map(|index| Priority::ALL[index]);
+    let numbers = (any::<[u64; 3]>(), priority);
+    let runs = (any::<u32>(), option::of(any_reason()), any::<bool>());
+    (numbers, runs, any_bytes(), any_bytes(), any_bytes(), payload).prop_map(
         |(
-            ([number, run_at, submitted_ms], attempts, priority),
+            ([number, run_at_ms, submitted_ms], priority),
+            (attempts, last_reason, was_lost),
             function,
             unique,
             reducer,
             payload,
         )| Row {
             number,
-            function: function.into(),
-            unique: unique.into(),
-            reducer: reducer.into(),
+            function,
+            unique,
+            reducer,
             payload: payload.into(),
-            priority: Priority::ALL[priority],
-            run_at_ms: run_at >> 10,
+            priority,
+            run_at_ms,
             attempts,
-            last_reason: None,
-            was_lost: false,
+            last_reason,
+            was_lost,
             submitted_ms,
         },
     )
+}
+
+fn any_dead() -> impl Strategy<Value = DeadRow> {
+    let parts = (any_row(), any_reason(), any::<u64>(), any_bytes(), any_bytes());
+    parts.prop_map(|(row, reason, died_ms, worker, message)| DeadRow {
+        row,
+        reason,
+        died_ms,
+        worker,
+        message,
+    })
+}
+
+fn any_pause() -> impl Strategy<Value = Pause> {
+    prop_oneof![Just(Pause::Unlimited), any::<u64>().prop_map(Pause::Until)]
+}
+
+/// Any operation, on one of few jobs and functions.
+fn any_operation() -> impl Strategy<Value = Operation> {
+    let row = || (0..6_u64, any_row()).prop_map(|(number, row)| Row { number, ..row });
+    let runs = row().prop_map(|row| {
+        let Row { number, attempts, run_at_ms, last_reason, was_lost, .. } = row;
+        Operation::Retry { number, runs: Runs { attempts, run_at_ms, last_reason, was_lost } }
+    });
+    let bury = (row(), any_dead()).prop_map(|(row, dead)| DeadRow { row, ..dead });
+    let pause = (0..3_usize, option::of(any_pause())).prop_map(|(function, pause)| {
+        let functions: [&[u8]; 3] = [b"a", b"\xff", b""];
+        Operation::Pause { function: Bytes::from_static(functions[function]), pause }
+    });
+    prop_oneof![
+        3 => row().prop_map(keep),
+        2 => runs,
+        2 => (0..6_u64).prop_map(|number| Operation::Remove { number }),
+        3 => bury.prop_map(|dead| Operation::Bury(Box::new(dead))),
+        2 => row().prop_map(|row| Operation::Unbury(Box::new(row))),
+        1 => (0..6_u64).prop_map(|number| Operation::RemoveDead { number }),
+        2 => pause,
+    ]
 }
 
 proptest! {
@@ -145,6 +198,39 @@ proptest! {
         drop(store);
         kept.sort_by_key(|row| row.number);
         prop_assert_eq!(rows(&mut place.open()), kept);
+    }
+
+    #[test]
+    fn dead_letters_come_back_in_the_order_of_their_deaths(mut dead in vec(any_dead(), 1..20)) {
+        let place = Place::new();
+        let mut store = place.open();
+        let bury = |dead: &DeadRow| Operation::Bury(Box::new(dead.clone()));
+        store.commit(&dead.iter().map(bury).collect::<Vec<_>>()).unwrap();
+        drop(store);
+        dead.sort_by_key(|dead| (dead.died_ms, dead.row.number));
+        let mut found = Vec::new();
+        place.open().load_dead(&mut |dead| found.push(dead)).unwrap();
+        prop_assert_eq!(found, dead);
+    }
+
+    #[test]
+    fn whatever_is_done_the_tables_have_what_is_left(
+        commits in vec((vec(any_operation(), 0..12), any::<bool>()), 1..6),
+    ) {
+        let place = Place::new();
+        let mut store = place.open();
+        let mut expected = Tables::default();
+        for (operations, is_repeated) in commits {
+            operations.iter().for_each(|operation| expected.apply(operation));
+            store.commit(&operations).unwrap();
+            // As after a commit whose answer got lost.
+            if is_repeated {
+                store.commit(&operations).unwrap();
+            }
+            prop_assert_eq!(&Tables::load(&mut store).unwrap(), &expected);
+        }
+        drop(store);
+        prop_assert_eq!(Tables::load(&mut place.open()).unwrap(), expected);
     }
 }
 
@@ -166,6 +252,64 @@ fn operations_take_effect_in_their_order_and_twice_is_as_good_as_once() {
         let expected = vec![Row { attempts: 3, ..row(2, b"b") }, row(3, b"")];
         assert_eq!(rows(&mut store), expected);
     }
+}
+
+fn bury(number: u64, died_ms: u64) -> Operation {
+    let (worker, message) = (Bytes::from_static(b"wanda"), Bytes::from_static("boom é".as_bytes()));
+    let row = Row { attempts: 5, last_reason: Some(Reason::Lost), ..row(number, b"p") };
+    Operation::Bury(Box::new(DeadRow { row, reason: Reason::Exception, died_ms, worker, message }))
+}
+
+#[test]
+fn a_job_that_died_is_in_one_table_and_a_shell_reads_it() {
+    let place = Place::new();
+    let mut store = place.open();
+    let pause = Operation::Pause { function: "reverse".into(), pause: Some(Pause::Unlimited) };
+    assert_eq!(store.commit(&[keep(row(1, b"p")), pause]).unwrap(), 2);
+    assert_eq!(store.commit(&[bury(1, 7)]).unwrap(), 2, "one row less, one more");
+    let shell = place.shell();
+    let read = |sql: &str| -> String { shell.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(read("SELECT count(*) || '' FROM ringgear_job"), "0");
+    let line =
+        "SELECT concat_ws(' ', number, function, unique_key, reason, died_ms, attempts, worker,
+        message, last_reason) FROM ringgear_dead";
+    assert_eq!(read(line), "1 reverse u exception 7 5 wanda boom é lost");
+    let paused = "SELECT function || ' ' || ifnull(until_ms, 'unlimited') FROM ringgear_pause";
+    assert_eq!(read(paused), "reverse unlimited");
+    for explained in ["of its last exception", "how its last run ended", "NULL = until it is"] {
+        let sql = "SELECT count(*) || '' FROM sqlite_schema WHERE instr(sql, '";
+        assert_ne!(read(&format!("{sql}{explained}')")), "0", "{explained}");
+    }
+    assert_eq!(store.commit(&[Operation::Unbury(Box::new(row(1, b"p")))]).unwrap(), 2);
+    assert_eq!(read("SELECT count(*) || '' FROM ringgear_dead"), "0");
+    assert_eq!(rows(&mut store), [row(1, b"p")]);
+    assert_eq!(store.commit(&[Operation::RemoveDead { number: 1 }]).unwrap(), 0);
+}
+
+#[test]
+fn no_number_of_a_dead_letter_is_used_again() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.commit(&[keep(row(600, b"a")), bury(700, 1)]).unwrap();
+    assert_eq!(store.record().unwrap().last, Some(700));
+    store.commit(&[bury(u64::MAX - 9, 2), keep(row(u64::MAX - 10, b"a"))]).unwrap();
+    assert_eq!(store.record().unwrap().last, Some(u64::MAX - 9));
+}
+
+#[test]
+fn words_of_another_program_are_read_as_well_as_can_be() {
+    let place = Place::new();
+    let mut store = place.open();
+    place.sql("INSERT INTO ringgear_dead (number, function, reason) VALUES (1, 'f', 'boredom')");
+    place.sql(
+        "INSERT INTO ringgear_job (number, function, last_reason, was_lost, run_at_part_ms)
+        VALUES (2, 'f', x'ff', 'yes', 5000)",
+    );
+    place.sql("INSERT INTO ringgear_pause VALUES ('f', 'soon')");
+    let Tables { jobs, dead, pauses } = Tables::load(&mut store).unwrap();
+    assert_eq!(dead[&1].reason, Reason::Fail);
+    assert_eq!((jobs[&2].last_reason, jobs[&2].was_lost, jobs[&2].run_at_ms), (None, false, 999));
+    assert_eq!(pauses[&b"f"[..]], Pause::Until(0));
 }
 
 #[test]
@@ -199,7 +343,7 @@ fn a_shell_reads_while_the_server_runs_and_sees_text() {
     assert!(seen.starts_with(b"textreversep,blob\xff"), "{seen:?}");
     let sql = "SELECT sql FROM sqlite_schema WHERE name = 'ringgear_job'";
     let schema: String = shell.query_row(sql, [], |row| row.get(0)).unwrap();
-    assert!(schema.contains("-- workers that lost it"), "it explains itself");
+    assert!(schema.contains("-- runs without a result"), "it explains itself");
     store.commit(&[Operation::Remove { number: 1 }]).unwrap();
     assert_eq!(numbers(&mut store), [2]);
 }
@@ -312,8 +456,8 @@ fn tables_that_gearmand_did_not_write_are_left_alone() {
 fn files_of_other_programs_and_versions_are_refused_untouched() {
     let cases = [
         ("PRAGMA application_id = 77; CREATE TABLE t (x);", "another program"),
-        ("PRAGMA user_version = 4; CREATE TABLE gearman_queue (x);", "has no column"),
-        (&format!("PRAGMA user_version = 4; {GEARMAND}"), "another program"),
+        (&format!("PRAGMA user_version = {VERSION}; CREATE TABLE gearman_queue (x);"), "no column"),
+        (&format!("PRAGMA user_version = {VERSION}; {GEARMAND}"), "another program"),
         ("CREATE TABLE places (x);", "other tables"),
     ];
     for (sql, expected) in cases {
@@ -327,9 +471,10 @@ fn files_of_other_programs_and_versions_are_refused_untouched() {
 
     let place = Place::new();
     drop(place.open());
-    place.sql("PRAGMA user_version = 4");
+    place.sql(&format!("PRAGMA user_version = {}", VERSION + 1));
     let reason = unusable(place.try_open(None));
-    assert!(reason.contains("version 4"), "{reason}");
+    let expected = format!("of version {} and this ringgeard reads version {VERSION}", VERSION + 1);
+    assert!(reason.contains(&expected) && reason.contains("start the ringgeard that"), "{reason}");
 
     let place = Place::new();
     fs::write(&place.path, "# a text file that is longer than SQLite's head of a file\n".repeat(9))
@@ -358,6 +503,48 @@ fn a_file_of_each_earlier_version_is_brought_up_to_date() {
             assert_eq!(store.record().unwrap(), record, "version {version}");
         }
     }
+}
+
+#[test]
+fn jobs_of_version_3_go_on_as_they_were() {
+    let place = Place::new();
+    place.sql(&format!(
+        "PRAGMA journal_mode = wal; PRAGMA application_id = {APPLICATION_ID};
+        PRAGMA user_version = 3; {};
+        UPDATE ringgear_owner SET generation = 4, handle_prefix = 'H:a', next_sequence = 77;
+        INSERT INTO ringgear_job (number, function, unique_key, reducer, priority, run_at, attempts,
+                payload, submitted_ms)
+            VALUES (1, 'reverse', 'u', 'r', 2, 1700000000, 3, x'61', 1700000000123),
+                (2, x'ff00', '', '', 0, 0, 0, x'', 5)",
+        STEPS[..3].join(";")
+    ));
+    assert_eq!(Sqlite::peek(&place.path).unwrap().prefix, Some(b"H:a".to_vec()), "as a standby");
+    let first = Row {
+        reducer: "r".into(),
+        priority: Priority::Low,
+        run_at_ms: 1_700_000_000_000,
+        attempts: 3,
+        ..row(1, b"a")
+    };
+    let second = Row {
+        function: b"\xff\0"[..].into(),
+        unique: Bytes::new(),
+        priority: Priority::High,
+        submitted_ms: 5,
+        ..row(2, b"")
+    };
+    let jobs = BTreeMap::from([(1, first), (2, second)]);
+    let expected = Tables { jobs, ..Tables::default() };
+    for _ in 0..2 {
+        let mut store = place.open();
+        assert_eq!(Tables::load(&mut store).unwrap(), expected);
+        assert_eq!(store.record().unwrap().mark, Some(77));
+        assert_eq!(generation(store.connection.as_ref().unwrap()).unwrap(), 4);
+    }
+    let mut store = place.open();
+    store.commit(&[bury(2, 9)]).unwrap();
+    let Tables { jobs, dead, .. } = Tables::load(&mut store).unwrap();
+    assert_eq!((jobs.len(), dead[&2].died_ms), (1, 9));
 }
 
 #[test]

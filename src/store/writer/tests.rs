@@ -6,8 +6,9 @@ use std::sync::mpsc::channel;
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::record::{Row, Runs};
-use crate::store::faulty::{Fault, Faulty};
+use crate::engine::reason::Reason;
+use crate::engine::record::{DeadRow, Pause, Row, Runs};
+use crate::store::faulty::{Fault, Faulty, Tables};
 use crate::wire::Priority;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -173,6 +174,73 @@ fn what_came_and_went_is_reported_and_not_written() {
     assert_eq!(bench.next(), stored(1, &[4]));
     assert_eq!(bench.store.commits().len(), 3, "nothing to write");
     bench.finish();
+}
+
+fn bury(number: u64, payload: &Bytes) -> Operation {
+    let row = Row { payload: payload.clone(), ..row(number) };
+    let (worker, message) = (Bytes::new(), Bytes::new());
+    Operation::Bury(Box::new(DeadRow { row, reason: Reason::Fail, died_ms: 1, worker, message }))
+}
+
+fn unbury(number: u64, payload: &Bytes) -> Operation {
+    Operation::Unbury(Box::new(Row { payload: payload.clone(), ..row(number) }))
+}
+
+#[test]
+fn all_of_a_job_that_has_died_is_written() {
+    let payload = row(1).payload;
+    let remove_dead = |number| Operation::RemoveDead { number };
+    let cases = [
+        vec![insert(1), bury(1, &payload)],
+        vec![bury(1, &payload), remove(1)],
+        vec![insert(1), bury(1, &payload), unbury(1, &payload), remove(1)],
+        vec![insert(1), remove(1), bury(1, &payload)],
+        vec![unbury(1, &payload), remove(1)],
+        vec![insert(1), remove_dead(1), remove(1)],
+    ];
+    for operations in cases {
+        let bench = Bench::new(LONG);
+        bench.occupy();
+        bench.send(1, [insert(2), remove(2)]);
+        bench.send(1, operations.clone());
+        bench.store.hold(false);
+        let awaited = if operations[0] == insert(1) { vec![2, 1] } else { vec![2] };
+        assert_eq!(bench.next(), stored(1, &awaited));
+        let mut expected = Tables::default();
+        operations.iter().for_each(|operation| expected.apply(operation));
+        let store = bench.finish();
+        assert_eq!(store.commits()[1], operations);
+        assert_eq!(store.tables(), expected);
+    }
+}
+
+#[test]
+fn jobs_that_move_count_in_the_size_of_a_commit() {
+    let bench = Bench::new(LONG);
+    bench.occupy();
+    let payload = Bytes::from(vec![0; COMMIT_BYTES_MAX / 2]);
+    let moves = [bury(1, &payload), unbury(1, &payload), bury(2, &payload), bury(3, &payload)];
+    bench.send(0, moves);
+    bench.send(0, [unbury(3, &payload)]);
+    bench.store.hold(false);
+    let lengths: Vec<usize> = bench.finish().commits().iter().map(Vec::len).collect();
+    assert_eq!(lengths, [1, 2, 2, 1]);
+}
+
+#[test]
+fn dead_letters_and_pauses_outlast_a_commit_without_an_answer() {
+    let bench = Bench::new(LONG);
+    let payload = row(1).payload;
+    let pause = |pause| Operation::Pause { function: Bytes::from_static(b"f"), pause };
+    bench.store.fail_at(1, Fault::Unanswered);
+    bench.send(0, [answered(1), answered(2), bury(1, &payload), pause(Some(Pause::Until(9)))]);
+    bench.wait_for_failures(1);
+    bench.store.fail_at(1, Fault::Refused);
+    bench.send(0, [bury(2, &payload), unbury(1, &payload)]);
+    let tables = bench.finish().tables();
+    assert_eq!(tables.jobs, BTreeMap::from([(1, row(1))]));
+    assert_eq!(tables.dead.keys().collect::<Vec<_>>(), [&2]);
+    assert_eq!(tables.pauses, BTreeMap::from([(Bytes::from_static(b"f"), Pause::Until(9))]));
 }
 
 #[test]
