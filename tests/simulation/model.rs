@@ -8,12 +8,14 @@
 //! Invariant: after each call every packet that the shard sent has been accounted for.
 
 mod durable;
+mod submissions;
+mod time;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringgear::engine::function::Durabilities;
-use ringgear::engine::handle::{job_number, slot};
+use ringgear::engine::handle::job_number;
 use ringgear::engine::record::Operation;
 use ringgear::engine::{ConnId, Now, Wakeup};
 use ringgear::shard::cores::Cores;
@@ -435,112 +437,6 @@ impl Model {
         true
     }
 
-    fn submit(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) {
-        use Command as C;
-        let (function, unique) = (parts[0], parts[1]);
-        let reduces = matches!(command, C::SubmitReduceJob | C::SubmitReduceJobBackground);
-        let reducer: &[u8] = if reduces { parts[2] } else { b"" };
-        let background = !matches!(
-            command,
-            C::SubmitJob | C::SubmitJobHigh | C::SubmitJobLow | C::SubmitReduceJob
-        );
-        let priority = match command {
-            C::SubmitJobHigh | C::SubmitJobHighBg => 0,
-            C::SubmitJobLow | C::SubmitJobLowBg => 2,
-            _ => 1,
-        };
-        if unique.len() > 64 || reducer.len() > 64 {
-            return self.expect_error(conn, "ARGUMENT_TOO_LARGE", "Unique value too large");
-        }
-        let mut run_at_s = 0;
-        if command == C::SubmitJobEpoch {
-            let Ok(epoch) = std::str::from_utf8(parts[2]).unwrap().parse::<i64>() else {
-                return self.expect_error(conn, "ARGUMENT_TOO_LARGE", "Epoch out of range");
-            };
-            run_at_s = u64::try_from(epoch).unwrap_or(0);
-        }
-        self.functions.entry(function.to_vec()).or_default();
-        if let Some(number) = self.equal(function, unique, payload) {
-            self.tally.count("coalesced");
-            let job = self.jobs.get_mut(&number).unwrap();
-            if background {
-                job.background = true;
-                self.store(number);
-            } else {
-                job.clients.push(conn);
-            }
-            let waits = background && self.jobs[&number].storing;
-            return self.expect_created(conn, number, waits);
-        }
-        let total = self.jobs.values().filter(|job| job.function == function).count();
-        let max = self.functions[function].queue_max[priority] as usize;
-        if max > 0 && total >= max {
-            self.tally.count("queue full");
-            return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
-        }
-        let sequence = &mut self.next_sequences[self.rules.cores.owner_of(function)];
-        let number = job_number(*sequence, slot(function));
-        *sequence += 1;
-        self.numbers.push(number);
-        let job = Job {
-            function: function.to_vec(),
-            unique: unique.to_vec(),
-            reducer: reducer.to_vec(),
-            payload: payload.to_vec(),
-            priority,
-            background,
-            cancelled: false,
-            clients: if background { Vec::new() } else { vec![conn] },
-            place: Place::Storing,
-            late: None,
-            run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
-            attempts: 0,
-            submitted_ms: self.now.unix_ms,
-            stored: false,
-            storing: false,
-            promised: false,
-            waiting: Vec::new(),
-            progress: (0, 0),
-        };
-        self.jobs.insert(number, job);
-        self.tally.count(if background { "background job" } else { "foreground job" });
-        if background {
-            self.store(number);
-        }
-        let waits = self.jobs[&number].storing;
-        self.expect_created(conn, number, waits);
-        if !waits {
-            self.start(number);
-        }
-    }
-
-    /// A job that is nowhere may start, now or when its time has come.
-    fn start(&mut self, number: u64) {
-        let job = self.jobs.get_mut(&number).unwrap();
-        if job.run_at_s * 1000 > self.now.unix_ms {
-            job.place = Place::Delayed { run_at_s: job.run_at_s };
-            self.tally.count("delayed job");
-        } else {
-            self.enqueue_back(number, self.clock);
-        }
-    }
-
-    /// The job that a submission joins: the same function and unique, or for `-` the same payload.
-    fn equal(&self, function: &[u8], unique: &[u8], payload: &[u8]) -> Option<u64> {
-        if unique.is_empty() || (unique == b"-" && payload.is_empty()) {
-            return None;
-        }
-        let mut found = self.jobs.iter().filter(|(_, job)| {
-            job.function == function
-                && !job.cancelled
-                && job.unique == unique
-                && (unique != b"-" || job.payload == payload)
-        });
-        let number = *found.next()?.0;
-        assert!(found.next().is_none(), "two jobs that should have been one");
-        Some(number)
-    }
-
     fn enqueue_back(&mut self, number: u64, group: u64) {
         let clock = self.clock;
         self.queue_of(number, clock).push_back((number, group));
@@ -684,63 +580,6 @@ impl Model {
         let [n, d, c] = [texts[0].as_bytes(), texts[1].as_bytes(), texts[2].as_bytes()];
         let parts: [&[u8]; 6] = [unique, flag(job.is_some()), flag(running), n, d, c];
         self.expect(conn, &Packet::of(Command::StatusResUnique, &parts, &[]));
-    }
-
-    /// Whether a lease may end that the model doesn't know the deadline of.
-    pub(crate) fn has_leases(&self) -> bool {
-        self.peers.values().any(|peer| peer.woken_ms.is_some()) || !self.output.slow.is_empty()
-    }
-
-    /// Time has come to `now`, and nothing that was due meanwhile has been done yet.
-    pub(crate) fn stand_still(&mut self, now: Now) {
-        self.now = now;
-    }
-
-    /// Time has come to `now`, which is no later than the shard's next deadline was.
-    pub(crate) fn tick(&mut self, now: Now) {
-        self.now = now;
-        self.clock += 1;
-        let group = self.clock;
-        let sleepers = self.peers.values().filter(|peer| peer.asleep).count();
-        for peer in self.peers.values_mut() {
-            if peer.woken_ms.is_some_and(|woken_ms| woken_ms + self.rules.lease_ms <= now.mono_ms) {
-                peer.woken_ms = None;
-                // All others of the function may be woken in its place.
-                self.wakes_due += sleepers.max(1) as u64;
-                self.tally.count("lease ended");
-            }
-        }
-        let numbers: Vec<u64> = self.jobs.keys().copied().collect();
-        for number in numbers {
-            match self.jobs[&number].place {
-                Place::Running { conn, deadline_ms: Some(deadline_ms), .. }
-                    if deadline_ms <= now.mono_ms =>
-                {
-                    self.tally.count("timed out");
-                    self.lose_worker(number, group);
-                    if let Some(job) = self.jobs.get_mut(&number) {
-                        job.late = Some(conn);
-                    }
-                }
-                Place::Delayed { run_at_s } if run_at_s * 1000 <= now.unix_ms => {
-                    self.tally.count("started late");
-                    self.enqueue_back(number, group);
-                }
-                _ => {}
-            }
-        }
-        self.expect_fails();
-    }
-
-    /// The earliest moment at which something is due for a job.
-    pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        let offset_ms = self.now.unix_ms - self.now.mono_ms;
-        let jobs = self.jobs.values().filter_map(|job| match job.place {
-            Place::Running { deadline_ms, .. } => deadline_ms,
-            Place::Delayed { run_at_s } => Some(run_at_s * 1000 - offset_ms),
-            Place::Queued | Place::Storing => None,
-        });
-        jobs.min()
     }
 
     /// A connection is gone, or has said all it will ever say: nothing is for it any more.
