@@ -185,6 +185,18 @@ fn letters_are_named_by_handle_function_or_pattern() {
 }
 
 #[test]
+fn jobs_to_be_run_again_count_by_their_priority() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.use_policy(5);
+    let (client, name) = (cluster.connect(0), function(1));
+    let worker = cluster.worker(0, std::slice::from_ref(&name));
+    let handle = cluster.submit(client, Command::SubmitJobHighBg, &name, "");
+    assert_eq!(cluster.grab(worker).as_ref(), Some(&handle));
+    cluster.packet(worker, Command::WorkFail, &[&handle], b"");
+    assert_eq!(cluster.rows(client, "prioritystatus"), [format!("{name}\t1\t0\t0\t1")]);
+}
+
+#[test]
 fn jobs_that_wait_are_listed_started_and_purged_by_what_they_wait_for() {
     let mut cluster = Cluster::new(Durability::None, 1);
     cluster.use_policy(5);
