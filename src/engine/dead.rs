@@ -19,7 +19,7 @@ use super::event::Step;
 use super::function::Function;
 use super::handle::SLOT_BITS;
 use super::ids::{ConnId, JobId, Now};
-use super::job::{Demand, Job};
+use super::job::{Demand, Job, Storage};
 use super::numbers::Ending;
 use super::reason::Reason;
 use super::record::DeadRow;
@@ -282,6 +282,10 @@ impl Engine {
         let mut job = self.take_out(id, Ending::Failed(reason.into()), None);
         let number = job.number;
         (job.demand, job.unique_hash) = (Demand::Always, None);
+        if job.is_stored() {
+            // By the letter, whatever becomes of an insertion that was awaited.
+            job.storage = Storage::Stored;
+        }
         let message = message.get(..MESSAGE_BYTES_MAX).unwrap_or(message).into();
         self.numbers_of(job.function).dead[reason as usize] += 1;
         self.functions[job.function].dead += 1;

@@ -46,6 +46,10 @@ impl Engine {
     /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
+        if self.jobs[id].storage == Storage::Stored {
+            // It died before, which stored it as a dead letter, and was requeued.
+            return;
+        }
         self.note(Step::NotStored, id, None);
         while let Some(attachment) = self.jobs[id].waiting.front() {
             let Attachment { conn, ticket, .. } = self.attachments[attachment];

@@ -241,6 +241,25 @@ fn a_dead_letter_holds_no_unique_and_isnt_requeued_while_a_job_has_it() {
     fixture.effects();
 }
 
+/// Its letter is stored whatever became of the insertion.
+#[test]
+fn a_job_that_died_before_it_was_stored_is_not_refused_once_it_is_requeued() {
+    let durabilities = Durabilities { default: Durability::Fsync, ..Durabilities::default() };
+    let policies = vec![Policy { retries: Some(Retries::of(1)), ..policy("f") }];
+    let mut fixture = Fixture::new(Settings { durabilities, ..with(policies) });
+    fixture.can_do(1, "f");
+    let job = fixture.submit(7, Command::SubmitJob, "f\0u\0");
+    assert_eq!(fixture.grab(1), Some(job));
+    fixture.submit(8, Command::SubmitJobBg, "f\0u\0");
+    fixture.end(1, job, Outcome::Fail).unwrap();
+    assert_eq!(fixture.engine.requeue(job, fixture.now), Requeued::Done);
+    fixture.engine.not_stored(job, fixture.now);
+    assert_eq!(fixture.state(job), Some(State::Queued));
+    fixture.effects();
+    fixture.run_once(job, Outcome::Complete);
+    assert_eq!(fixture.effects(), [Effect::Remove { number: job }]);
+}
+
 #[test]
 fn the_oldest_letters_go_first_beyond_the_bounds() {
     let dead = DeadBounds::new(3, 1 << 18, 10_000);
