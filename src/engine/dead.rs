@@ -368,13 +368,24 @@ impl Engine {
         self.remove_dead(number);
     }
 
+    /// Takes the letter of this number out, and with the last one the timer.
+    fn take_letter(&mut self, number: u64) -> Option<DeadLetter> {
+        let letter = self.dead.remove(number)?;
+        self.functions[letter.job.function].dead -= 1;
+        if self.dead.is_empty()
+            && let Some(timer) = self.dead.timer.take()
+        {
+            self.timers.remove(timer);
+        }
+        Some(letter)
+    }
+
     /// Removes the dead letter of this number. `false` if there is none.
     pub fn remove_dead(&mut self, number: u64) -> bool {
-        let Some(DeadLetter { job, .. }) = self.dead.remove(number) else { return false };
+        let Some(DeadLetter { job, .. }) = self.take_letter(number) else { return false };
         if job.is_stored() {
             self.effects.push(Effect::RemoveDead { number });
         }
-        self.functions[job.function].dead -= 1;
         self.check_unused(job.function);
         true
     }
@@ -391,10 +402,9 @@ impl Engine {
         if hash.is_some_and(is_in_use) {
             return Requeued::UniqueInUse;
         }
-        let Some(DeadLetter { mut job, .. }) = self.dead.remove(number) else {
+        let Some(DeadLetter { mut job, .. }) = self.take_letter(number) else {
             return Requeued::Unknown;
         };
-        self.functions[function].dead -= 1;
         (job.attempts, job.last_reason, job.was_lost) = (0, None, false);
         // It waits from now on, not since it was submitted.
         job.set_run_at_ms(now.unix_ms);

@@ -291,6 +291,8 @@ fn the_oldest_letters_go_first_beyond_the_bounds() {
     fixture.run_once(job, Outcome::Fail);
     assert_eq!(left(&fixture), [small], "one that is too large takes no other along");
     assert_eq!(fixture.engine.counters.dead_dropped, [2, 1, 3]);
+    assert!(fixture.engine.deadline_ms().is_some() && fixture.engine.remove_dead(small));
+    assert_eq!(fixture.engine.deadline_ms(), None, "no letter, no timer");
     fixture.effects();
 }
 
@@ -311,7 +313,10 @@ fn a_job_that_isnt_started_in_time_is_gone_or_dead() {
     assert_eq!((fixture.state(gone), fixture.reason(gone)), (None, None));
     assert_eq!(fixture.reason(dead), Some(Reason::Expired));
     let told = Effect::Fail { conn: conn_id(7), number: gone };
-    assert_eq!(fixture.effects(), [told, Effect::Bury { number: dead, worker: None }]);
+    assert_eq!(
+        fixture.effects(),
+        [told, Effect::Bury { number: dead, worker: None }]
+    );
     fixture.pass(9000);
     assert_eq!(fixture.state(delayed), Some(State::Queued), "it was due 4 s ago");
     // Started jobs don't expire, also while they wait for their next run.
