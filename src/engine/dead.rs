@@ -262,7 +262,7 @@ impl Engine {
     /// Sets the client id of a worker at the letters whose burial is an effect.
     pub fn name_buried(&mut self, worker: ConnId, id: &[u8]) {
         for effect in &self.effects {
-            if let Effect::Bury { number, worker: Some(last) } = *effect
+            if let Effect::Bury { number, worker: Some(last), .. } = *effect
                 && last == worker
             {
                 self.dead.name_worker(number, id);
@@ -280,9 +280,9 @@ impl Engine {
         now: Now,
     ) {
         let mut job = self.take_out(id, Ending::Failed(reason.into()), None);
-        let number = job.number;
+        let (number, is_stored) = (job.number, job.is_stored());
         (job.demand, job.unique_hash) = (Demand::Always, None);
-        if job.is_stored() {
+        if is_stored {
             // By the letter, whatever becomes of an insertion that was awaited.
             job.storage = Storage::Stored;
         }
@@ -291,7 +291,7 @@ impl Engine {
         self.functions[job.function].dead += 1;
         let died_ms = now.unix_ms;
         self.dead.push(DeadLetter { job, reason, died_ms, worker: Box::default(), message });
-        self.effects.push(Effect::Bury { number, worker });
+        self.effects.push(Effect::Bury { number, worker, is_stored });
         self.bound_dead(number, now);
     }
 

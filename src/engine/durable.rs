@@ -87,7 +87,7 @@ impl Engine {
     pub fn keep_again(&mut self, number: u64) {
         let Some(id) = self.find(number) else {
             if self.dead.find(number).is_some_and(|letter| letter.job.is_stored()) {
-                self.effects.push(Effect::Bury { number, worker: None });
+                self.effects.push(Effect::Bury { number, worker: None, is_stored: true });
             }
             return;
         };

@@ -73,7 +73,7 @@ fn a_failed_job_waits_longer_each_time_and_is_dead_in_the_end() {
     let letter = fixture.engine.dead().find(job).unwrap();
     assert_eq!((letter.job.attempts, &*letter.message), (5, &b"why"[..]));
     let worker = Some(conn_id(1));
-    assert_eq!(fixture.effects(), [Effect::Bury { number: job, worker }]);
+    assert_eq!(fixture.effects(), [Effect::Bury { number: job, worker, is_stored: false }]);
     let totals = fixture.engine.totals();
     assert_eq!(totals.rerun[Rerun::Fail as usize], 4);
     assert_eq!(totals.failed[Failure::Exception as usize], 1);
@@ -136,7 +136,7 @@ fn clients_hear_of_the_last_run_only() {
     assert_eq!(fixture.submit(8, Command::SubmitJob, "mail-a\0u\0"), job, "it keeps its unique");
     fixture.pass(1000);
     fixture.run_once(job, Outcome::Fail);
-    let bury = Effect::Bury { number: job, worker: Some(conn_id(1)) };
+    let bury = Effect::Bury { number: job, worker: Some(conn_id(1)), is_stored: false };
     let forward = |conn| Effect::Forward { conn: conn_id(conn) };
     assert_eq!(fixture.effects(), [forward(8), forward(7), bury]);
     assert_eq!(fixture.engine.status(job), None);
@@ -315,7 +315,7 @@ fn a_job_that_isnt_started_in_time_is_gone_or_dead() {
     let told = Effect::Fail { conn: conn_id(7), number: gone };
     assert_eq!(
         fixture.effects(),
-        [told, Effect::Bury { number: dead, worker: None }]
+        [told, Effect::Bury { number: dead, worker: None, is_stored: false }]
     );
     fixture.pass(9000);
     assert_eq!(fixture.state(delayed), Some(State::Queued), "it was due 4 s ago");

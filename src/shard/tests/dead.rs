@@ -4,6 +4,7 @@
 use super::access::Rig;
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
+use crate::engine::dead::DeadBounds;
 use crate::engine::glob::Glob;
 use crate::engine::handle::{job_number, slot};
 use crate::engine::policy::{Policy, Retries};
@@ -182,6 +183,31 @@ fn letters_are_named_by_handle_function_or_pattern() {
     }
     assert!(cluster.line(admin, "drop dead").ends_with("command+drop\r\n"));
     assert!(cluster.line(admin, "drop dead x\\").starts_with("ERR INVALID_ARGUMENTS A+pattern"));
+}
+
+#[test]
+fn a_letter_beyond_the_bounds_leaves_no_job_in_the_store() {
+    let mut settings = settings();
+    settings.engine.durabilities.default = Durability::Fsync;
+    settings.engine.dead = DeadBounds::new(0, 1 << 20, 1 << 40);
+    let policy = Policy {
+        patterns: vec![Glob::new("*").unwrap()],
+        retries: Some(Retries::of(1)),
+        ..Policy::default()
+    };
+    settings.engine.policies = Arc::new(Policies(vec![policy]));
+    let mut desk = Desk::new(settings);
+    let conn = desk.connect();
+    desk.say(conn, &packet(Command::SubmitJobBg, &[b"resize", b""], b"x"));
+    let number = desk.inserted()[0];
+    desk.shard.stored(number, true, desk.now);
+    desk.say(conn, &packet(Command::CanDo, &[b"resize"], b""));
+    desk.say(conn, &packet(Command::GrabJob, &[], b""));
+    desk.say(conn, &packet(Command::WorkFail, &[&handle(1)], b""));
+    let mut operations = Vec::new();
+    desk.shard.take_operations(&mut operations);
+    assert_eq!(operations, [Operation::Remove { number }, Operation::RemoveDead { number }]);
+    assert_eq!(desk.shard.engine().counters.dead_dropped, [1, 0, 0]);
 }
 
 #[test]
