@@ -9,6 +9,7 @@
 
 mod calls;
 mod drain;
+mod operate;
 mod pause;
 mod power;
 
@@ -18,6 +19,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use ringgear::engine::dead::DeadBounds;
 use ringgear::engine::handle::Handles;
 use ringgear::engine::{self, ConnId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
@@ -29,6 +31,7 @@ use ringgear::wire::outbox::Chunk;
 use crate::ledger::Ledger;
 use crate::mesh::Mesh;
 use crate::model::{Model, Place, Rules};
+use crate::policies;
 use crate::store::Store;
 use crate::tls;
 use crate::wire::Request;
@@ -131,7 +134,7 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let unix_ms = 1_700_000_000_000 + rng.u64(0..1000);
         let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms };
-        let mut settings = settings(&mut rng);
+        let mut settings = settings(&mut rng, seed % 2 == 1);
         let calm = rng.bool();
         let store = (seed % 2 == 1).then(Store::default);
         if store.is_some() {
@@ -177,6 +180,9 @@ impl World {
             95 => self.pause(),
             96..99 => self.leave(),
             _ => self.half_close(),
+        }
+        if self.rng.u32(0..12) == 0 {
+            self.operate();
         }
         if self.store.is_some() {
             self.store_step();
@@ -522,10 +528,13 @@ fn rules(settings: &Settings, cores: Cores) -> Rules {
         memory_bytes_max: settings.memory_bytes_max,
         exceptions: settings.exceptions,
         durabilities: settings.engine.durabilities.clone(),
+        policies: Arc::clone(&settings.engine.policies),
+        dead_max: settings.engine.dead.count_max,
+        dead_keep_ms: settings.engine.dead.keep_ms,
     }
 }
 
-fn settings(rng: &mut Rng) -> Settings {
+fn settings(rng: &mut Rng, has_store: bool) -> Settings {
     let wakeup = match rng.u32(0..8) {
         0 => Wakeup::Each(0),
         1 => Wakeup::Each(1),
@@ -534,6 +543,8 @@ fn settings(rng: &mut Rng) -> Settings {
     };
     let attempts_max = [None, None, Some(0), Some(1), Some(2), Some(5)][rng.usize(0..6)];
     let tight = rng.u32(0..4) == 0;
+    let dead_max = [1000, 0, 1, 4][rng.usize(0..4)];
+    let dead_keep_ms = [1 << 40, 10_000, 100_000][rng.usize(0..3)];
     Settings {
         engine: engine::Settings {
             lease_ms: [100, 1, 5000][rng.usize(0..3)],
@@ -541,6 +552,8 @@ fn settings(rng: &mut Rng) -> Settings {
             attempts_max,
             hash_seed: rng.u64(..),
             first_sequence: rng.u64(1..1000),
+            policies: Arc::new(policies::any(rng, has_store)),
+            dead: DeadBounds::new(dead_max, usize::MAX, dead_keep_ms),
             ..engine::Settings::default()
         },
         handles: Handles::new(b"H:sim").unwrap(),

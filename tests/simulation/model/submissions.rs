@@ -39,7 +39,7 @@ impl Model {
             };
             run_at_s = u64::try_from(epoch).unwrap_or(0);
         }
-        self.functions.entry(function.to_vec()).or_default();
+        self.function(function);
         if let Some(number) = self.equal(function, unique, payload) {
             self.tally.count("coalesced");
             let job = self.jobs.get_mut(&number).unwrap();
@@ -73,8 +73,10 @@ impl Model {
             clients: if background { Vec::new() } else { vec![conn] },
             place: Place::Storing,
             late: None,
-            run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
+            run_at_ms: if run_at_s * 1000 > self.now.unix_ms { run_at_s * 1000 } else { 0 },
             attempts: 0,
+            last_reason: None,
+            was_lost: false,
             submitted_ms: self.now.unix_ms,
             stored: false,
             storing: false,
@@ -97,8 +99,8 @@ impl Model {
     /// A job that is nowhere may start, now or when its time has come.
     pub(super) fn start(&mut self, number: u64) {
         let job = self.jobs.get_mut(&number).unwrap();
-        if job.run_at_s * 1000 > self.now.unix_ms {
-            job.place = Place::Delayed { run_at_s: job.run_at_s };
+        if job.run_at_ms > self.now.unix_ms {
+            job.place = Place::Delayed { run_at_ms: job.run_at_ms };
             self.tally.count("delayed job");
         } else {
             self.enqueue_back(number, self.clock);

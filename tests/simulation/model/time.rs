@@ -3,6 +3,8 @@
 //! Invariant: `deadline_ms` is no later than the next thing that `tick` does for a job.
 
 use ringgear::engine::Now;
+use ringgear::engine::reason::Reason;
+use ringgear::engine::record::Pause;
 
 use super::{Model, Place};
 
@@ -31,26 +33,41 @@ impl Model {
                 self.tally.count("lease ended");
             }
         }
+        self.end_pauses();
+        // What starts now may expire at once, and what is lost may be run again at once.
+        while self.tick_jobs(group) {}
+        self.drop_old_letters();
+        self.expect_fails();
+    }
+
+    /// Does what is due for jobs; `false` if nothing is.
+    fn tick_jobs(&mut self, group: u64) -> bool {
+        let now = self.now;
         let numbers: Vec<u64> = self.jobs.keys().copied().collect();
+        let mut is_due = false;
         for number in numbers {
+            let expiry = self.expiry_of(number).filter(|&(end_ms, _)| end_ms <= now.unix_ms);
             match self.jobs[&number].place {
                 Place::Running { conn, deadline_ms: Some(deadline_ms), .. }
                     if deadline_ms <= now.mono_ms =>
                 {
                     self.tally.count("timed out");
-                    self.lose_worker(number, group);
+                    self.notify_cancelled(number);
+                    self.lose_worker(number, conn, Reason::TimedOut, group);
                     if let Some(job) = self.jobs.get_mut(&number) {
                         job.late = Some(conn);
                     }
                 }
-                Place::Delayed { run_at_s } if run_at_s * 1000 <= now.unix_ms => {
+                Place::Delayed { run_at_ms } if run_at_ms <= now.unix_ms => {
                     self.tally.count("started late");
                     self.enqueue_back(number, group);
                 }
-                _ => {}
+                Place::Queued if let Some((_, dead)) = expiry => self.expire(number, dead),
+                _ => continue,
             }
+            is_due = true;
         }
-        self.expect_fails();
+        is_due
     }
 
     /// The earliest moment at which something is due for a job.
@@ -58,9 +75,16 @@ impl Model {
         let offset_ms = self.now.unix_ms - self.now.mono_ms;
         let jobs = self.jobs.values().filter_map(|job| match job.place {
             Place::Running { deadline_ms, .. } => deadline_ms,
-            Place::Delayed { run_at_s } => Some(run_at_s * 1000 - offset_ms),
+            Place::Delayed { run_at_ms } => Some(run_at_ms.saturating_sub(offset_ms)),
             Place::Queued | Place::Storing => None,
         });
-        jobs.min()
+        let expiries = self.jobs.keys().filter_map(|&number| self.expiry_of(number));
+        let pauses = self.functions.values().filter_map(|function| match function.pause {
+            Some(Pause::Until(end_ms)) => Some(end_ms),
+            _ => None,
+        });
+        let letters = self.dead.iter().map(|letter| letter.died_ms + self.rules.dead_keep_ms);
+        let by_clock = expiries.map(|(end_ms, _)| end_ms).chain(pauses).chain(letters);
+        jobs.chain(by_clock.map(|at_ms| at_ms.saturating_sub(offset_ms))).min()
     }
 }

@@ -190,6 +190,8 @@ impl World {
         output.memory_bytes = self.memory_bytes.max(memory_bytes);
         self.memory_bytes = memory_bytes;
         output.functions = self.mesh.functions();
+        output.starts_ms = self.mesh.starts_ms();
+        output.dead = self.mesh.dead_numbers();
         self.check_memory();
         self.model.begin(acting, output);
         let others = self.look();

@@ -5,6 +5,7 @@
 
 use ringgear::engine::ConnId;
 use ringgear::shard::Shard;
+use ringgear::shard::operator::DeadFilter;
 use ringgear::wire::Command as C;
 
 use super::{CONNECTIONS_MAX, World};
@@ -45,6 +46,9 @@ impl World {
         for conn in self.conns.keys().copied().filter(|&conn| conn != worker).collect::<Vec<_>>() {
             self.say(conn, Request::plain(C::ResetAbilities));
         }
+        for name in self.model.paused().cloned().collect::<Vec<_>>() {
+            self.resume_one(&name);
+        }
         let mut rounds = 0;
         while !self.model.jobs.is_empty() {
             rounds += 1;
@@ -54,6 +58,10 @@ impl World {
             if let Some(at_ms) = self.model.deadline_ms() {
                 self.advance_to(at_ms.max(self.now.mono_ms));
             }
+        }
+        for core in 0..self.mesh.cores().count {
+            let numbers = self.model.letters_of(core, None);
+            self.drop_letters(core, &numbers, DeadFilter::default());
         }
         self.check_empty();
     }
