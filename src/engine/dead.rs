@@ -288,8 +288,7 @@ impl Engine {
         let died_ms = now.unix_ms;
         self.dead.push(DeadLetter { job, reason, died_ms, worker: Box::default(), message });
         self.effects.push(Effect::Bury { number, worker });
-        self.trim_dead();
-        self.watch_dead(now);
+        self.bound_dead(number, now);
     }
 
     /// Recovers a stored dead letter after a restart. `false` if its number is in use.
@@ -306,9 +305,19 @@ impl Engine {
         let DeadRow { reason, died_ms, ref worker, ref message, .. } = *row;
         let (worker, message) = (worker[..].into(), message[..].into());
         self.dead.push(DeadLetter { job, reason, died_ms, worker, message });
+        self.bound_dead(number, now);
+        true
+    }
+
+    /// Keeps the bounds after a letter has come. A letter that is larger than all letters together
+    /// may be is dropped itself: all others would have to go for it, and then it, too.
+    fn bound_dead(&mut self, number: u64, now: Now) {
+        let letter = self.dead.find(number);
+        if letter.is_some_and(|letter| letter.bytes() > self.dead.bounds.bytes_max) {
+            self.drop_letter(number, Dropped::Bytes);
+        }
         self.trim_dead();
         self.watch_dead(now);
-        true
     }
 
     /// Drops dead letters while there are too many, if this core has the oldest; else asks the core

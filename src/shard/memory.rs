@@ -12,7 +12,7 @@ use super::settings::Settings;
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 
 impl Shard {
-    /// Memory that jobs, bytes on their way, the state of TLS and what peers may do take.
+    /// Memory that jobs, dead letters, bytes on their way, the state of TLS and what peers may do take.
     #[inline]
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -20,7 +20,8 @@ impl Shard {
         let (inbound_bytes, outbox_bytes) =
             (connections.inbound_bytes(), connections.outbox_bytes());
         let peer_bytes = connections.tls_bytes() + connections.access_bytes();
-        engine.job_bytes() + inbound_bytes + outbox_bytes + peer_bytes
+        let jobs_bytes = engine.job_bytes() + engine.dead().bytes();
+        jobs_bytes + inbound_bytes + outbox_bytes + peer_bytes
     }
 
     /// Memory that functions, and what workers have registered for, take.

@@ -205,7 +205,9 @@ fn a_job_without_a_limit_is_run_again_for_ever() {
 fn an_operator_runs_cancels_and_requeues() {
     let mut fixture = fixture(Retries { attempts: 2, ..retries() });
     let jobs = [(); 2].map(|()| fixture.background("mail-a"));
-    jobs.map(|job| fixture.run_once(job, Outcome::Fail));
+    for job in jobs {
+        fixture.run_once(job, Outcome::Fail);
+    }
     assert!(fixture.engine.run_now(jobs[0], fixture.now));
     assert!(!fixture.engine.run_now(jobs[0], fixture.now), "it is queued");
     assert!(fixture.engine.cancel(jobs[1]));
@@ -263,10 +265,12 @@ fn the_oldest_letters_go_first_beyond_the_bounds() {
     assert!(left(&fixture).is_empty());
     assert_eq!(fixture.engine.counters.dead_dropped, [2, 0, 3]);
     fixture.effects();
+    let small = fixture.background("f");
+    fixture.run_once(small, Outcome::Fail);
     let huge = format!("f\0\0{}", "x".repeat(1 << 18));
     let job = fixture.submit(0, Command::SubmitJobBg, &huge);
     fixture.run_once(job, Outcome::Fail);
-    assert!(left(&fixture).is_empty());
+    assert_eq!(left(&fixture), [small], "one that is too large takes no other along");
     assert_eq!(fixture.engine.counters.dead_dropped, [2, 1, 3]);
     fixture.effects();
 }

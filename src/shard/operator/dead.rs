@@ -3,8 +3,8 @@
 //!
 //! Knows no JSON and no text commands.
 //!
-//! Invariant: one call changes at most `CHANGES_MAX` letters and looks at `RECORDS_MAX`; a change of
-//! many takes them in the order in which the jobs died, and none that died after it began.
+//! Invariant: one call changes at most `CHANGES_MAX` letters and looks at `RECORDS_MAX`; a change
+//! of many takes them in the order in which the jobs died, and none that died after it began.
 
 use std::sync::Arc;
 
