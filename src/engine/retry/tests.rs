@@ -1,3 +1,5 @@
+//! Jobs that fail, are run again and die; expiry, timeouts, pauses and other policies.
+
 use std::sync::Arc;
 
 use super::*;
