@@ -18,8 +18,10 @@ const UNITS: [(u64, &str); 5] =
 /// A duration: `500ms`, `4m`, `30d`.
 #[must_use]
 pub fn duration(ms: u64) -> String {
-    let (unit_ms, unit) =
-        UNITS.into_iter().find(|(unit_ms, _)| ms > 0 && ms % unit_ms == 0).unwrap_or((1000, "s"));
+    let (unit_ms, unit) = UNITS
+        .into_iter()
+        .find(|(unit_ms, _)| ms > 0 && ms.is_multiple_of(*unit_ms))
+        .unwrap_or((1000, "s"));
     format!("{}{unit}", ms / unit_ms)
 }
 
