@@ -218,6 +218,18 @@ impl Stats {
         &self.counters
     }
 
+    /// The engines' events that aren't counted by function.
+    #[must_use]
+    pub fn engine(&self) -> &engine::Counters {
+        &self.engine
+    }
+
+    /// The sums of all functions' numbers.
+    #[must_use]
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
     /// Refusals by the access list, by right.
     #[must_use]
     pub fn denied(&self) -> [u64; RIGHTS] {

@@ -202,7 +202,8 @@ fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|it| it.starts_with("ringgear_") || it.starts_with("process_"));
     let base = |name: &str| {
-        let bucket = name.strip_suffix("_bucket").filter(|it| it.ends_with("_seconds"));
+        let ends = |it: &&str| it.ends_with("_seconds") || it.ends_with("_attempts");
+        let bucket = name.strip_suffix("_bucket").filter(ends);
         bucket.unwrap_or(name).to_owned()
     };
     names.map(base).collect()
@@ -215,6 +216,7 @@ fn what_is_named_elsewhere_is_there() {
     let folder = tempfile::tempdir().expect("a folder for the store");
     let store = format!("--store=sqlite:{}", folder.path().join("jobs.db").display());
     let (_server, http) = start(Contender::RinggearEpoll, &[&store]);
+    wait_until("the store", || (ask(http, "GET", "/readyz", &[], b"").status == 200).then_some(()));
     let text = scrape(http);
     let there: BTreeSet<String> = text
         .lines()
