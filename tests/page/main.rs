@@ -318,7 +318,7 @@ fn a_function_is_paused_and_resumed_and_a_retry_starts_at_once() {
     assert!(matches!(worker.next(), Ok(Item::Packet(10, _))), "NO_JOB");
     view.tab_to("it.id === 'nav-functions'");
     view.key("Enter");
-    view.wait("the mark", "document.querySelector('#list .tag').innerText.includes('paused')");
+    view.wait("the mark", "document.querySelector('#list .tag')?.innerText.includes('paused')");
     let calm = "document.querySelector('#alarm-count').innerText === 'No alarms'";
     view.wait("no alarm", calm);
     view.picture("paused");

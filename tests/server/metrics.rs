@@ -6,12 +6,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, each_ringgear, tool, wait_until};
+use crate::harness::{Contender, Server, each_ringgear, tool, wait_until};
 use crate::http::client::{Answer, ask};
-use crate::http::start;
 use crate::tools::run;
 
 each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_with_escapes_stay_apart,);
+
+/// A server that serves, and where it has HTTP.
+fn start(contender: Contender, more: &[&str]) -> (Server, SocketAddr) {
+    let (server, http) = crate::http::start(contender, more);
+    let is_ready = || (ask(http, "GET", "/readyz", &[], b"").status == 200).then_some(());
+    wait_until("the cores", is_ready);
+    (server, http)
+}
 
 fn scrape_with(address: SocketAddr, headers: &[(&str, &str)]) -> Answer {
     let answer = ask(address, "GET", "/metrics", headers, b"");
@@ -216,7 +223,6 @@ fn what_is_named_elsewhere_is_there() {
     let folder = tempfile::tempdir().expect("a folder for the store");
     let store = format!("--store=sqlite:{}", folder.path().join("jobs.db").display());
     let (_server, http) = start(Contender::RinggearEpoll, &[&store]);
-    wait_until("the store", || (ask(http, "GET", "/readyz", &[], b"").status == 200).then_some(()));
     let text = scrape(http);
     let there: BTreeSet<String> = text
         .lines()
