@@ -6,6 +6,7 @@
 //! Invariant: what a peer may not see is unknown to it, what it may not change stays as it is.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Body;
@@ -33,14 +34,6 @@ use crate::shard::operator::{
     CancelOutcome, DeadFilter, JobFilter, JobsAt, OperatorReply, OperatorRequest, Purged,
     RunOutcome,
 };
-
-/// What log lines call a peer.
-pub(super) fn name_of(caller: &Caller) -> String {
-    match &caller.permissions {
-        Some(permissions) => permissions.peer().to_owned(),
-        None => caller.peer.to_string(),
-    }
-}
 
 /// `DELETE /api/v1/jobs/{handle}`: cancels a job, or removes a dead letter.
 pub(super) async fn cancel(
@@ -82,7 +75,7 @@ pub(super) async fn cancel(
 /// Logs the change of a job.
 async fn note(app: &App, caller: &Caller, handle: &[u8], function: &[u8], what: &str) {
     let (handle, function) = (handle.escape_ascii(), function.escape_ascii());
-    info!(peer = %name_of(caller), %handle, %function, "{what}");
+    info!(peer = %caller.name(), %handle, %function, "{what}");
     app.snapshots().forget().await;
 }
 
@@ -180,7 +173,7 @@ async fn purge_jobs(
     caller: &Caller,
     filter: JobFilter,
 ) -> Result<usize, ApiError> {
-    let (shared, peer) = (Arc::clone(app), name_of(caller));
+    let (shared, peer) = (Arc::clone(app), caller.name());
     // Goes on to its end though the client leaves.
     let purging = tokio::spawn(async move {
         let removed = purge_all(&link, &filter).await;
@@ -236,7 +229,7 @@ pub(super) async fn limit(
         return Err(functions::unknown(&function));
     }
     let name = function.escape_ascii().to_string();
-    info!(peer = %name_of(&caller), function = %name, high, normal, low, "queues limited");
+    info!(peer = %caller.name(), function = %name, high, normal, low, "queues limited");
     app.snapshots().forget().await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -270,8 +263,9 @@ pub(super) async fn pause(
             return Err(body::bad("a pause takes a second at least", &format!("send {form}")));
         }
         Some(seconds) => {
-            let now_ms = (jobs::now_s() * 1000.0) as u64;
-            Pause::Until(now_ms.saturating_add(seconds.saturating_mul(1000)))
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let until = now.saturating_add(Duration::from_secs(seconds)).as_millis();
+            Pause::Until(u64::try_from(until).unwrap_or(u64::MAX))
         }
     };
     let request = OperatorRequest::Pause { function: (*function).into(), pause };
@@ -280,7 +274,7 @@ pub(super) async fn pause(
         return Err(submit::out_of_memory());
     }
     let name = function.escape_ascii().to_string();
-    info!(peer = %name_of(&caller), function = %name, seconds, "function paused");
+    info!(peer = %caller.name(), function = %name, seconds, "function paused");
     app.snapshots().forget().await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -301,7 +295,7 @@ pub(super) async fn resume(
         return Err(functions::unknown(&function));
     }
     let name = function.escape_ascii().to_string();
-    info!(peer = %name_of(&caller), function = %name, "function resumed");
+    info!(peer = %caller.name(), function = %name, "function resumed");
     app.snapshots().forget().await;
     Ok(StatusCode::NO_CONTENT)
 }

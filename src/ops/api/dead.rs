@@ -25,7 +25,6 @@ use super::super::error::ApiError;
 use super::super::guard::Caller;
 use super::super::link::Link;
 use super::body::{self, Bytes};
-use super::changes::name_of;
 use super::cursor::ListId;
 use super::jobs::{LOOKING_MAX, PAYLOAD_BYTES_MAX, cut_payload, now_s, priority_name};
 use super::names::Name;
@@ -356,7 +355,7 @@ pub(super) async fn change_all(
     filter: DeadFilter,
     change: Change,
 ) -> Result<(usize, usize), ApiError> {
-    let (shared, peer) = (Arc::clone(app), name_of(caller));
+    let (shared, peer) = (Arc::clone(app), caller.name());
     // Goes on to its end though the client leaves.
     let changing = tokio::spawn(async move {
         let changed = change_by_portions(&link, &filter, change).await;
