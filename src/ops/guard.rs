@@ -35,6 +35,14 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// What log lines call it.
+    pub(super) fn name(&self) -> String {
+        match &self.permissions {
+            Some(permissions) => permissions.peer().to_owned(),
+            None => self.peer.to_string(),
+        }
+    }
+
     /// Whether it may do what needs a right. A refusal is counted and logged.
     ///
     /// # Errors

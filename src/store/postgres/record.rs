@@ -11,11 +11,6 @@ use super::error::SessionError;
 use super::session::{ANSWER_TIMEOUT, Session, answer};
 use crate::store::namespace::Record;
 
-/// Upgrades tables of version 1 to version 2.
-pub(super) const UPGRADE: &str = "\
-ALTER TABLE ringgear_owner ADD COLUMN handle_prefix bytea, ADD COLUMN next_sequence bigint;
-UPDATE ringgear_owner SET version = 2;";
-
 /// Numbers above 2^63 are negative in the tables, and larger than all others.
 const SELECT: &str = "\
 WITH number (number) AS (

@@ -4,8 +4,6 @@
 //!
 //! Invariant: new tables and upgraded ones have the same columns.
 
-use super::record;
-
 /// Version of the tables.
 ///
 /// 1. `ringgear_job` has a row for each job; `ringgear_owner` has one row with this version, the
@@ -25,7 +23,7 @@ use super::record;
 pub(super) const VERSION: i32 = 4;
 
 /// Upgrade the tables by one version each, from the first on.
-pub(super) const UPGRADES: [&str; 3] = [record::UPGRADE, UPGRADE_3, UPGRADE_4];
+pub(super) const UPGRADES: [&str; 3] = [UPGRADE_2, UPGRADE_3, UPGRADE_4];
 
 /// The columns of a job, in `ringgear_job` and `ringgear_dead`.
 macro_rules! columns {
@@ -35,6 +33,11 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
+
+/// Upgrades tables of version 1 to version 2.
+const UPGRADE_2: &str = "\
+ALTER TABLE ringgear_owner ADD COLUMN handle_prefix bytea, ADD COLUMN next_sequence bigint;
+UPDATE ringgear_owner SET version = 2;";
 
 /// Upgrades tables of version 2 to version 3.
 const UPGRADE_3: &str = "\
