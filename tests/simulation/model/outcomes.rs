@@ -127,14 +127,15 @@ impl Model {
         // Known unless the job has ended in the same call.
         if let Some(run_at_ms) = self.chosen_start_ms(number) {
             let delay_ms = run_at_ms.checked_sub(self.now.unix_ms);
-            let is_within = delay_ms.is_some_and(|ms| (shortest_ms..=longest_ms).contains(&ms));
+            let bounds_ms = shortest_ms..=longest_ms;
+            let is_within = delay_ms.is_some_and(|ms| bounds_ms.contains(&(ms as f64)));
             assert!(
                 is_within,
                 "{delay_ms:?} until the next run, not {shortest_ms} to {longest_ms} ms"
             );
             self.jobs.get_mut(&number).unwrap().run_at_ms = run_at_ms;
         } else {
-            self.jobs.get_mut(&number).unwrap().run_at_ms = self.now.unix_ms + longest_ms;
+            self.jobs.get_mut(&number).unwrap().run_at_ms = self.now.unix_ms + backoff.max_ms;
         }
         let job = self.jobs.get_mut(&number).unwrap();
         job.place = Place::Delayed { run_at_ms: job.run_at_ms };
@@ -219,11 +220,11 @@ impl Model {
 
 /// The shortest and the longest delay after so many runs, in milliseconds; a part of one is left to
 /// the server.
-fn bounds_ms(backoff: &Backoff, runs: u32) -> (u64, u64) {
+fn bounds_ms(backoff: &Backoff, runs: u32) -> (f64, f64) {
     let mut longest_ms = backoff.first_ms as f64;
     for _ in 1..runs {
         longest_ms = (longest_ms * backoff.factor).min(backoff.max_ms as f64);
     }
     let shortest_ms = longest_ms * (1.0 - backoff.jitter);
-    (shortest_ms.floor() as u64, longest_ms.ceil() as u64)
+    (shortest_ms.floor(), longest_ms.ceil())
 }
