@@ -100,6 +100,9 @@ fn fail_and_run_again(jobs: u64) -> Duration {
     longest.0
 }
 
+/// What is committed: its name, and the operation on a job.
+type Kind = (&'static str, fn(u64) -> Operation);
+
 fn row(number: u64) -> Row {
     Row {
         number,
@@ -122,7 +125,7 @@ fn commit(rounds: u64) {
     let lock = Lock::try_acquire(&folder.path().join("jobs.db")).expect("a new file");
     let mut store = Sqlite::open(lock, None, 1).expect("a new file");
     store.reserve(b"H:bench", u64::MAX >> 16).expect("the disk takes it");
-    let kinds: [(&str, fn(u64) -> Operation); 3] = [
+    let kinds: [Kind; 3] = [
         ("submissions", |number| Operation::Insert { row: row(number), answered: false }),
         ("failures to be run again", |number| {
             let last_reason = Some(Reason::Fail);
