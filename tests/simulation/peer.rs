@@ -170,8 +170,11 @@ fn any_number(rng: &mut Rng, model: &Model) -> u64 {
     if rng.u32(0..4) == 0 { number + rng.u64(0..512) } else { number }
 }
 
-/// The handle of a job that is there, or of one that was or will be.
+/// The handle of a job that is there, or of one that is dead, was or will be.
 fn some_handle(rng: &mut Rng, model: &Model) -> Vec<u8> {
+    if !model.dead.is_empty() && rng.u32(0..6) == 0 {
+        return handle(model.dead[rng.usize(0..model.dead.len())].number);
+    }
     if model.jobs.is_empty() || rng.u32(0..4) == 0 {
         return handle(any_number(rng, model));
     }

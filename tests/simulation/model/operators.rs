@@ -40,6 +40,7 @@ impl Model {
     }
 
     pub(crate) fn resume(&mut self, name: &[u8]) {
+        self.clock += 1;
         let clock = self.clock;
         let Some(function) = self.functions.get_mut(name) else { return };
         if function.pause.take().is_none() {
