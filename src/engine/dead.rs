@@ -19,7 +19,7 @@ use super::event::Step;
 use super::function::Function;
 use super::handle::SLOT_BITS;
 use super::ids::{ConnId, JobId, Now};
-use super::job::{Demand, Job};
+use super::job::{Demand, Job, Storage};
 use super::numbers::Ending;
 use super::reason::Reason;
 use super::record::DeadRow;
@@ -262,7 +262,7 @@ impl Engine {
     /// Sets the client id of a worker at the letters whose burial is an effect.
     pub fn name_buried(&mut self, worker: ConnId, id: &[u8]) {
         for effect in &self.effects {
-            if let Effect::Bury { number, worker: Some(last) } = *effect
+            if let Effect::Bury { number, worker: Some(last), .. } = *effect
                 && last == worker
             {
                 self.dead.name_worker(number, id);
@@ -280,14 +280,18 @@ impl Engine {
         now: Now,
     ) {
         let mut job = self.take_out(id, Ending::Failed(reason.into()), None);
-        let number = job.number;
+        let (number, is_stored) = (job.number, job.is_stored());
         (job.demand, job.unique_hash) = (Demand::Always, None);
+        if is_stored {
+            // By the letter, whatever becomes of an insertion that was awaited.
+            job.storage = Storage::Stored;
+        }
         let message = message.get(..MESSAGE_BYTES_MAX).unwrap_or(message).into();
         self.numbers_of(job.function).dead[reason as usize] += 1;
         self.functions[job.function].dead += 1;
         let died_ms = now.unix_ms;
         self.dead.push(DeadLetter { job, reason, died_ms, worker: Box::default(), message });
-        self.effects.push(Effect::Bury { number, worker });
+        self.effects.push(Effect::Bury { number, worker, is_stored });
         self.bound_dead(number, now);
     }
 
@@ -364,13 +368,24 @@ impl Engine {
         self.remove_dead(number);
     }
 
+    /// Takes the letter of this number out, and with the last one the timer.
+    fn take_letter(&mut self, number: u64) -> Option<DeadLetter> {
+        let letter = self.dead.remove(number)?;
+        self.functions[letter.job.function].dead -= 1;
+        if self.dead.is_empty()
+            && let Some(timer) = self.dead.timer.take()
+        {
+            self.timers.remove(timer);
+        }
+        Some(letter)
+    }
+
     /// Removes the dead letter of this number. `false` if there is none.
     pub fn remove_dead(&mut self, number: u64) -> bool {
-        let Some(DeadLetter { job, .. }) = self.dead.remove(number) else { return false };
+        let Some(DeadLetter { job, .. }) = self.take_letter(number) else { return false };
         if job.is_stored() {
             self.effects.push(Effect::RemoveDead { number });
         }
-        self.functions[job.function].dead -= 1;
         self.check_unused(job.function);
         true
     }
@@ -387,10 +402,9 @@ impl Engine {
         if hash.is_some_and(is_in_use) {
             return Requeued::UniqueInUse;
         }
-        let Some(DeadLetter { mut job, .. }) = self.dead.remove(number) else {
+        let Some(DeadLetter { mut job, .. }) = self.take_letter(number) else {
             return Requeued::Unknown;
         };
-        self.functions[function].dead -= 1;
         (job.attempts, job.last_reason, job.was_lost) = (0, None, false);
         // It waits from now on, not since it was submitted.
         job.set_run_at_ms(now.unix_ms);

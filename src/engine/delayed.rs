@@ -44,6 +44,7 @@ impl Engine {
         let retrying = u32::from(job.attempts > 0);
         let function = &mut self.functions[job.function];
         function.delayed += 1;
+        function.queues[job.priority as usize].delayed += 1;
         function.retrying += retrying;
         self.retrying += retrying;
         self.clock.delayed += 1;
@@ -68,9 +69,10 @@ impl Engine {
 
     /// Counts a job as delayed no more.
     pub(super) fn end_delay(&mut self, id: JobId) {
-        let Job { function, run_at_s, attempts, .. } = self.jobs[id];
+        let Job { function, run_at_s, attempts, priority, .. } = self.jobs[id];
         let retrying = u32::from(attempts > 0);
         self.functions[function].delayed -= 1;
+        self.functions[function].queues[priority as usize].delayed -= 1;
         self.functions[function].retrying -= retrying;
         self.retrying -= retrying;
         self.forget_due(function, run_at_s);

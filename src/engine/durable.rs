@@ -46,6 +46,10 @@ impl Engine {
     /// client waits for its outcome.
     pub fn not_stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
+        if self.jobs[id].storage == Storage::Stored {
+            // It died before, which stored it as a dead letter, and was requeued.
+            return;
+        }
         self.note(Step::NotStored, id, None);
         while let Some(attachment) = self.jobs[id].waiting.front() {
             let Attachment { conn, ticket, .. } = self.attachments[attachment];
@@ -83,7 +87,7 @@ impl Engine {
     pub fn keep_again(&mut self, number: u64) {
         let Some(id) = self.find(number) else {
             if self.dead.find(number).is_some_and(|letter| letter.job.is_stored()) {
-                self.effects.push(Effect::Bury { number, worker: None });
+                self.effects.push(Effect::Bury { number, worker: None, is_stored: true });
             }
             return;
         };

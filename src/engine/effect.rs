@@ -66,13 +66,16 @@ pub enum Effect {
         /// The job.
         number: u64,
     },
-    /// A job has become a dead letter, unless it is gone by now: `Engine::dead` has it. Note its
-    /// worker's client id there, and store the letter if the job is stored.
+    /// A job has become a dead letter: `Engine::dead` has it, unless it is gone by now. Note its
+    /// worker's client id there, and store the letter if the job is stored; or remove the job from
+    /// the store, if the letter is gone.
     Bury {
         /// The job.
         number: u64,
         /// Its last worker.
         worker: Option<ConnId>,
+        /// Whether the job is stored.
+        is_stored: bool,
     },
     /// A dead letter is a job again, unless that is gone by now: store it.
     Unbury {

@@ -76,6 +76,8 @@ pub struct Queue {
     pub jobs: List<JobId>,
     /// Number of jobs.
     pub len: u32,
+    /// Further jobs of this priority, whose start time is in the future, and in no list.
+    pub delayed: u32,
     /// Further jobs of this priority, left to the next server and in no list.
     pub kept: u32,
 }

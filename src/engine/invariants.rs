@@ -82,6 +82,8 @@ impl Engine {
             let mut queued = 0;
             let kept = function.queues.each_ref().map(|queue| queue.kept);
             assert_eq!(function.kept, kept.iter().sum::<u32>());
+            let delayed = function.queues.each_ref().map(|queue| queue.delayed);
+            assert_eq!(function.delayed, delayed.iter().sum::<u32>());
             for (priority, queue) in function.queues.iter().enumerate() {
                 let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
                 assert_eq!(ids.len(), queue.len as usize);

@@ -84,7 +84,7 @@ impl Shard {
                     }
                 }
                 Effect::Remove { number } => self.operations.push(Operation::Remove { number }),
-                Effect::Bury { number, worker } => self.bury(number, worker),
+                Effect::Bury { number, worker, is_stored } => self.bury(number, worker, is_stored),
                 Effect::Unbury { job } => {
                     let job = &self.engine.jobs()[job];
                     let row = job.row(&self.engine.function_of(job).name);
@@ -105,16 +105,19 @@ impl Shard {
     }
 
     /// A job has become a dead letter: notes its worker's client id, and has it stored.
-    fn bury(&mut self, number: u64, worker: Option<ConnId>) {
+    fn bury(&mut self, number: u64, worker: Option<ConnId>, is_stored: bool) {
         if let Some(worker) = worker
             && let Some(id) = self.connections.get(worker).and_then(|it| it.session().client_id())
         {
             self.engine.name_dead_worker(number, id);
         }
-        if self.engine.dead().find(number).is_some_and(|letter| letter.job.is_stored())
-            && let Some(row) = self.engine.dead_row(number)
-        {
-            self.operations.push(Operation::Bury(Box::new(row)));
+        if is_stored {
+            // A letter beyond the bounds has been dropped at once.
+            let row = self.engine.dead_row(number);
+            self.operations.push(match row {
+                Some(row) => Operation::Bury(Box::new(row)),
+                None => Operation::Remove { number },
+            });
         }
     }
 

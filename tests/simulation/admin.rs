@@ -22,7 +22,7 @@ impl Model {
             }
             ["cancel", "job", handle] => self.cancel(conn, handle),
             ["create", "function", name] => {
-                self.functions.entry(name.into()).or_default();
+                self.function(name.as_bytes());
                 self.expect(conn, &Packet::line("OK"));
             }
             ["drop", "function", name] => self.drop_function(conn, name.as_bytes()),
@@ -121,12 +121,16 @@ impl Model {
     }
 
     fn cancel(&mut self, conn: ConnId, handle: &str) {
-        let number = number(handle.as_bytes()).filter(|number| self.jobs.contains_key(number));
-        let Some(number) = number else {
-            return self.expect(conn, &Packet::line("ERR UNKNOWN_JOB"));
-        };
-        self.expect(conn, &Packet::line("OK"));
-        self.cancel_job(number);
+        let number = number(handle.as_bytes());
+        if let Some(number) = number.filter(|number| self.jobs.contains_key(number)) {
+            self.expect(conn, &Packet::line("OK"));
+            self.cancel_job(number);
+        } else if number.is_some_and(|number| self.remove_dead(number)) {
+            self.tally.count("dead cancelled");
+            self.expect(conn, &Packet::line("OK"));
+        } else {
+            self.expect(conn, &Packet::line("ERR UNKNOWN_JOB"));
+        }
     }
 
     fn cancel_job(&mut self, number: u64) {
@@ -135,6 +139,7 @@ impl Model {
         let job = self.jobs.get_mut(&number).unwrap();
         if matches!(job.place, Place::Running { .. }) {
             (job.cancelled, job.background) = (true, false);
+            self.notify_cancelled(number);
             self.unstore(number);
         } else {
             self.drop_queued(number);
@@ -174,7 +179,14 @@ impl Model {
             for number in jobs.map(|(&number, _)| number).collect::<Vec<_>>() {
                 self.cancel_job(number);
             }
-            self.functions.remove(&name);
+            let dead = self.dead.iter().filter(|letter| letter.job.function == name);
+            for number in dead.map(|letter| letter.number).collect::<Vec<_>>() {
+                self.remove_dead(number);
+            }
+            let function = self.functions.remove(&name);
+            if function.is_some_and(|function| function.pause.is_some()) {
+                self.store_pause(&name, None);
+            }
         }
     }
 }

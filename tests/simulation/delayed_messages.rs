@@ -9,6 +9,7 @@
 //! Invariant: all choices come from `rng` and the mesh's own generator; a seed is a run.
 
 mod grabs;
+mod operators;
 mod peers;
 mod power;
 
@@ -17,8 +18,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use ringgear::engine::dead::DeadBounds;
 use ringgear::engine::function::{Durabilities, Durability};
 use ringgear::engine::handle::Handles;
+use ringgear::engine::policy::Policies;
 use ringgear::engine::{self, ConnId, FunctionId, Now, Wakeup};
 use ringgear::protocol::admin::Identity;
 use ringgear::protocol::log_level::FixedLevel;
@@ -42,7 +45,9 @@ struct Job {
     kept: bool,
     holder: Option<ConnId>,
     ended: bool,
-    /// It may have been cancelled.
+    /// By WORK_FAIL or WORK_EXCEPTION.
+    failed: bool,
+    /// It may have been cancelled, or its function's policy may let it go.
     excused: bool,
 }
 
@@ -58,6 +63,12 @@ pub(crate) struct DelayedMessages {
     /// Keeps jobs, unless the policy is to keep none.
     store: Store,
     durability: Durability,
+    /// All policies that there have been, the latest last.
+    policies: Vec<Arc<Policies>>,
+    /// Most dead letters.
+    dead_max: usize,
+    /// How often operators have changed something.
+    changes: u64,
     /// Whether there are more workers than work.
     calm: bool,
     /// Cores take the letters that are there before they read from a connection, as drivers do.
@@ -80,8 +91,12 @@ impl DelayedMessages {
         let now = Now { mono_ms: rng.u64(0..1 << 40), unix_ms: 1_700_000_000_000 };
         let durability = [Durability::None, Durability::Async, Durability::Fsync][rng.usize(0..3)];
         let wakeup = [Wakeup::Lease, Wakeup::Lease, Wakeup::Each(0), Wakeup::Each(2)];
+        let policies = Arc::new(operators::policies(&mut rng));
+        let dead_max = [usize::MAX, usize::MAX, 0, 2][rng.usize(0..4)];
         let settings = Settings {
             engine: engine::Settings {
+                policies: Arc::clone(&policies),
+                dead: DeadBounds::new(dead_max, usize::MAX, 1 << 40),
                 lease_ms: [5, 100][rng.usize(0..2)],
                 wakeup: wakeup[rng.usize(0..4)],
                 first_sequence: rng.u64(1..1000),
@@ -107,6 +122,9 @@ impl DelayedMessages {
             jobs: BTreeMap::new(),
             store: Store::default(),
             durability,
+            policies: vec![policies],
+            dead_max,
+            changes: 0,
             calm: seed % 4 < 2,
             prompt: !seed.is_multiple_of(3),
             events: BTreeMap::new(),
@@ -133,6 +151,7 @@ impl DelayedMessages {
                 81 if self.rng.u32(0..4) == 0 => self.flood(),
                 82 if self.rng.u32(0..4) == 0 => self.crash(),
                 83..87 => self.cross(),
+                87..90 => self.operate(),
                 _ => {}
             }
             for _ in 0..self.rng.u32(0..=letters) {
@@ -327,6 +346,8 @@ impl DelayedMessages {
             assert!(!peer.is_owed(), "{conn} waits for what never comes: {peer:?}");
             assert_ne!(self.mesh.intake(*conn), Intake::Pause, "{conn} is never listened to");
         }
+        let letters = self.mesh.dead_numbers().len();
+        assert!(letters <= self.dead_max, "{letters} dead letters are too many");
         assert!(self.mesh.shards().iter().all(Shard::is_flushed), "slots without a reply");
         for shard in self.mesh.shards() {
             assert_eq!(shard.remote_counts().1, 0, "questions without an answer");
@@ -392,8 +413,8 @@ impl DelayedMessages {
         let shards = self.mesh.shards().iter();
         let functions =
             shards.flat_map(|shard| shard.engine().functions().iter_from(FunctionId::FIRST));
-        let queued = functions.filter(|(_, function)| function.queued > 0);
-        queued.map(|(_, function)| (function.name.to_vec(), function.queued)).collect()
+        let ready = functions.filter(|(_, function)| function.ready() > 0);
+        ready.map(|(_, function)| (function.name.to_vec(), function.ready())).collect()
     }
 
     /// All jobs are done, all peers leave, and nothing is left behind.
@@ -413,6 +434,7 @@ impl DelayedMessages {
         let worker = self.connect();
         let abilities = FUNCTIONS.map(|name| self.can_do(worker, name));
         self.say(worker, abilities.into());
+        self.resume_all();
         self.rest();
         loop {
             self.check_grab(worker);
@@ -420,10 +442,11 @@ impl DelayedMessages {
             for &number in &jobs {
                 self.finish(worker, number, C::WorkComplete);
             }
-            if jobs.is_empty() {
+            if jobs.is_empty() && !self.pass_to_next_start() {
                 break;
             }
         }
+        self.drop_letters();
         self.check_rest();
         let left = self.mesh.rows();
         assert!(left.is_empty(), "jobs that nobody gets: {left:?}");

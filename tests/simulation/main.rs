@@ -2,8 +2,8 @@
 //!
 //! `world` drives the shard, its peers and its store by chance, `peer` says what a peer may want,
 //! `wire` and `ledger` read what the shard sends, `tls` has what some peers say in
-//! records, `store` is a disk that fails, and `model` is what
-//! the server has promised. Seeds with an odd number have a store. Invariant: a seed fully
+//! records, `policies` what a functions file may say, `store` is a disk that fails, and `model` is
+//! what the server has promised. Seeds with an odd number have a store. Invariant: a seed fully
 //! determines a run.
 //!
 //! `SIMULATION_SEED=n` replays one run, `SIMULATION_SEEDS=n` runs so many, `SIMULATION_STEPS=n`
@@ -17,6 +17,7 @@ mod ledger;
 mod mesh;
 mod model;
 mod peer;
+mod policies;
 mod sleep_wakeup;
 mod store;
 mod tls;
@@ -93,22 +94,40 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 37] = [
+const EVENTS: [&str; 64] = [
     "abandoned",
     "attempts kept",
     "background job",
+    "cancel notice",
     "cancelled",
     "coalesced",
+    "dead cancelled",
+    "dead removed",
+    "dead requeued",
+    "dead restored",
+    "dead: exception",
+    "dead: expired",
+    "dead: fail",
+    "dead: lost",
+    "dead: timeout",
+    "dead: too many",
+    "dead: too old",
     "delayed job",
     "ended before it was kept",
     "error reply",
     "exhausted",
+    "expired",
+    "failed late",
     "failure behind an exception",
     "finished",
     "finished after a pause",
     "finished late",
+    "foreground failure",
     "foreground job",
+    "foreground rerun",
     "forwarded",
+    "function paused",
+    "function resumed",
     "grabbed",
     "kept first",
     "kept later",
@@ -120,16 +139,25 @@ const EVENTS: [&str; 37] = [
     "moved",
     "no sleep",
     "not kept",
+    "pause over",
+    "pause restored",
     "paused for replies",
+    "policies reloaded",
     "power cut",
+    "purged",
     "queue full",
     "refused: out of memory",
     "refused: too large",
     "requeued",
     "restored",
     "resumed",
+    "retried later",
+    "retrying restored",
+    "run before its time",
     "started late",
     "timed out",
+    "touched",
+    "unique in use",
     "waited for the store",
 ];
 

@@ -8,11 +8,14 @@
 //! Invariant: letters of one core to another arrive in the order in which they were sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use fastrand::Rng;
-use ringgear::engine::record::{Operation, Row};
+use ringgear::engine::policy::Policies;
+use ringgear::engine::record::{DeadRow, Operation, Pause, Row};
 use ringgear::engine::{ConnId, FunctionId, JobId, Now};
 use ringgear::shard::cores::{Core, CoreSet, Cores};
+use ringgear::shard::operator::{OperatorReply, OperatorRequest};
 use ringgear::shard::remote::message::{HomeConnId, Message};
 use ringgear::shard::{
     Intake, MigratingConnection, Origin, OtherCores, Service, Settings, Shard, TooManyConnections,
@@ -51,6 +54,10 @@ pub(crate) struct Mesh {
     /// How often one became so.
     pub(crate) congestions: u64,
     audit: Audit,
+    /// What operators are answered.
+    replies: Vec<OperatorReply>,
+    /// Bytes of letters to operators that have come, less those from them.
+    http_bytes: isize,
     tls_peers: TlsPeers,
     rng: Rng,
 }
@@ -74,6 +81,8 @@ impl Mesh {
             congested: vec![0; cores],
             congestions: 0,
             audit: Audit::default(),
+            replies: Vec::new(),
+            http_bytes: 0,
             tls_peers: TlsPeers::default(),
             rng: Rng::with_seed(seed),
         }
@@ -292,6 +301,13 @@ impl Mesh {
         let mut letters = Vec::new();
         self.shards[from].take_messages(&mut letters);
         for (to, letter) in letters {
+            if to == self.cores().http() {
+                self.http_bytes += letter.bytes().cast_signed();
+                if let Message::OperatorReply { reply, .. } = letter {
+                    self.replies.push(*reply);
+                }
+                continue;
+            }
             assert_ne!(from, to, "{letter:?} to itself");
             self.audit.sent(from, to, &letter);
             self.rings.entry((from, to)).or_default().push_back(Mail::Message(letter));
@@ -341,6 +357,33 @@ impl Mesh {
         self.shard(owner).restore(row, now)
     }
 
+    pub(crate) fn restore_dead(&mut self, row: &DeadRow, now: Now) -> bool {
+        let owner = self.cores().owner_of_job(row.row.number);
+        self.shard(owner).restore_dead(row, now)
+    }
+
+    pub(crate) fn restore_pause(&mut self, function: &[u8], pause: Pause, now: Now) {
+        let owner = self.cores().owner_of(function);
+        self.shard(owner).restore_pause(function, pause, now);
+    }
+
+    /// An operator asks a core, as the thread for HTTP does.
+    pub(crate) fn ask(&mut self, core: Core, request: OperatorRequest, now: Now) -> OperatorReply {
+        let message = Message::Operator { ticket: 1, request: Box::new(request) };
+        let http = self.cores().http();
+        self.http_bytes -= message.bytes().cast_signed();
+        self.shard(core).receive_message(http, message, now);
+        self.post(core);
+        self.replies.pop().expect("a reply at once")
+    }
+
+    /// One core is told of new policies, and tells the others.
+    pub(crate) fn set_policies(&mut self, policies: &Arc<Policies>, now: Now) {
+        let core = self.rng.usize(0..self.shards.len());
+        self.shard(core).set_policies(policies, now);
+        self.post(core);
+    }
+
     pub(crate) fn allow_async(&mut self, allowed: bool) {
         self.shards.iter_mut().for_each(|shard| shard.allow_async(allowed));
     }
@@ -351,7 +394,11 @@ impl Mesh {
         for (core, shard) in self.shards.iter_mut().enumerate() {
             let mut own = Vec::new();
             shard.take_operations(&mut own);
-            assert!(own.iter().all(|operation| cores.owner_of_job(number_of(operation)) == core));
+            let owner = |operation: &Operation| match operation {
+                Operation::Pause { function, .. } => cores.owner_of(function),
+                other => cores.owner_of_job(other.number().unwrap()),
+            };
+            assert!(own.iter().all(|operation| owner(operation) == core));
             operations.append(&mut own);
         }
     }
@@ -394,6 +441,28 @@ impl Mesh {
         rows
     }
 
+    /// All dead letters, as they are to be kept; those of each core in their order.
+    pub(crate) fn dead_rows(&self) -> Vec<DeadRow> {
+        let engines = self.shards.iter().map(Shard::engine);
+        let rows = engines.flat_map(|engine| {
+            let letters = engine.dead().iter_from(0);
+            letters.filter_map(|(_, letter)| engine.dead_row(letter.job.number))
+        });
+        rows.collect()
+    }
+
+    /// The numbers of all dead letters, those of each core in their order.
+    pub(crate) fn dead_numbers(&self) -> Vec<u64> {
+        let letters = self.shards.iter().flat_map(|shard| shard.engine().dead().iter_from(0));
+        letters.map(|(_, letter)| letter.job.number).collect()
+    }
+
+    /// When each job may start, in milliseconds since 1970.
+    pub(crate) fn starts_ms(&self) -> BTreeMap<u64, u64> {
+        let jobs = self.shards.iter().flat_map(|it| it.engine().jobs().iter_from(JobId::FIRST));
+        jobs.map(|(_, job)| (job.number, job.run_at_ms())).collect()
+    }
+
     pub(crate) fn check_invariants(&self) {
         self.shards.iter().for_each(|shard| shard.engine().check_invariants());
     }
@@ -404,7 +473,8 @@ impl Mesh {
         assert!(self.is_quiet());
         let registry = self.shards.iter().map(|shard| shard.engine().registry_bytes());
         let load = self.shards.iter().map(Shard::load_bytes).sum::<isize>();
-        assert_eq!(load, registry.sum::<usize>().cast_signed(), "letters' bytes");
+        let expected = registry.sum::<usize>().cast_signed() + self.http_bytes;
+        assert_eq!(load, expected, "letters' bytes");
         for shard in &self.shards {
             assert!(shard.is_idle(), "no job is left");
             assert_eq!(shard.memory_bytes(), 0, "bytes that belong to nobody");
@@ -443,8 +513,4 @@ impl Mesh {
         }
         &mut self.shards[core]
     }
-}
-
-pub(crate) fn number_of(operation: &Operation) -> u64 {
-    operation.number().expect("an operation on a job")
 }

@@ -7,19 +7,28 @@
 //!
 //! Invariant: after each call every packet that the shard sent has been accounted for.
 
+mod dead;
 mod durable;
+mod operators;
+mod outcomes;
+mod submissions;
+mod time;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ringgear::engine::function::Durabilities;
-use ringgear::engine::handle::{job_number, slot};
-use ringgear::engine::record::Operation;
+use ringgear::engine::handle::job_number;
+use ringgear::engine::policy::Policies;
+use ringgear::engine::reason::Reason;
+use ringgear::engine::record::{Operation, Pause};
 use ringgear::engine::{ConnId, Now, Wakeup};
 use ringgear::shard::cores::Cores;
 use ringgear::wire::Command;
 
 use crate::wire::{Packet, Request};
+use dead::Letter;
 use durable::Durable;
 
 /// The settings that the model needs to know.
@@ -32,6 +41,10 @@ pub(crate) struct Rules {
     pub(crate) memory_bytes_max: usize,
     pub(crate) exceptions: bool,
     pub(crate) durabilities: Durabilities,
+    pub(crate) policies: Arc<Policies>,
+    /// Most dead letters, and for how long each is kept.
+    pub(crate) dead_max: usize,
+    pub(crate) dead_keep_ms: u64,
     pub(crate) cores: Cores,
 }
 
@@ -52,13 +65,17 @@ pub(crate) struct Output {
     pub(crate) memory_bytes: usize,
     /// The functions that there are, for the one case in which the model can't know.
     pub(crate) functions: Vec<Vec<u8>>,
+    /// When the jobs that there are may start, in milliseconds since 1970.
+    pub(crate) starts_ms: BTreeMap<u64, u64>,
+    /// The dead letters of each core, the longest dead first.
+    pub(crate) dead: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Queued,
     Delayed {
-        run_at_s: u64,
+        run_at_ms: u64,
     },
     /// Waits to be on disk.
     Storing,
@@ -83,9 +100,13 @@ pub(crate) struct Job {
     pub(crate) place: Place,
     /// The worker whose attempt was the last one and has timed out.
     pub(crate) late: Option<ConnId>,
-    /// Earliest start in seconds since 1970; 0 = at once.
-    run_at_s: u64,
+    /// Earliest start in milliseconds since 1970; 0 = at once.
+    run_at_ms: u64,
+    /// Runs that ended without a result, how the last of them did, and whether the job was run
+    /// again at once after a loss.
     pub(crate) attempts: u32,
+    last_reason: Option<Reason>,
+    was_lost: bool,
     /// When it was submitted, in milliseconds since 1970; kept over restarts.
     submitted_ms: u64,
     /// The store keeps it, or will.
@@ -126,11 +147,18 @@ struct Queue {
 pub(crate) struct Function {
     queues: [Queue; 3],
     pub(crate) queue_max: [u32; 3],
+    policy_queue_max: [u32; 3],
+    pub(crate) pause: Option<Pause>,
 }
 
 impl Function {
     fn queued(&self) -> usize {
         self.queues.iter().map(|queue| queue.jobs.len()).sum()
+    }
+
+    /// Jobs that workers may have now.
+    fn ready(&self) -> usize {
+        if self.pause.is_none() { self.queued() } else { 0 }
     }
 }
 
@@ -151,7 +179,9 @@ pub(crate) struct Peer {
     /// When it was woken, if it hasn't answered since and its lease hasn't ended.
     pub(crate) woken_ms: Option<u64>,
     exceptions: bool,
-    /// The job of its last packet, if that was WORK_EXCEPTION.
+    /// It is told when a job that it runs needn't be finished.
+    cancel_notice: bool,
+    /// The job of its last request, if that was WORK_EXCEPTION.
     pub(crate) excepted: Option<u64>,
     pub(crate) id: Vec<u8>,
     pub(crate) fd: i32,
@@ -179,6 +209,8 @@ pub(crate) struct Model {
     pub(crate) now: Now,
     pub(crate) functions: BTreeMap<Vec<u8>, Function>,
     pub(crate) jobs: BTreeMap<u64, Job>,
+    /// Dead letters, the oldest first.
+    pub(crate) dead: Vec<Letter>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
     /// Each core counts its own jobs.
     next_sequences: Vec<u64>,
@@ -208,6 +240,7 @@ impl Model {
             now,
             functions: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            dead: Vec::new(),
             peers: BTreeMap::new(),
             numbers: vec![job_number(next_sequence, 0)],
             output: Output::default(),
@@ -251,6 +284,8 @@ impl Model {
             self.wakes_seen,
             self.wakes_due
         );
+        self.trim_dead();
+        self.check_dead();
         self.check_sleepers();
         self.check_replies();
         self.check_operations();
@@ -259,8 +294,7 @@ impl Model {
     /// A runnable job beside a sleeper that could run it is another worker's, who has just been
     /// woken for it.
     fn check_sleepers(&self) {
-        for (name, function) in self.functions.iter().filter(|(_, function)| function.queued() > 0)
-        {
+        for (name, function) in self.functions.iter().filter(|(_, function)| function.ready() > 0) {
             let able = || self.peers.iter().filter(|(_, peer)| peer.abilities.contains_key(name));
             if able().any(|(conn, peer)| peer.asleep && !self.output.slow.contains(conn)) {
                 // One that doesn't read may have been woken without a word.
@@ -269,9 +303,9 @@ impl Model {
                 };
                 let leases = able().filter(woken).count();
                 assert!(
-                    leases >= function.queued(),
+                    leases >= function.ready(),
                     "{} jobs of {} lie beside a sleeper; {leases} were woken for them",
-                    function.queued(),
+                    function.ready(),
                     name.escape_ascii()
                 );
             }
@@ -323,18 +357,16 @@ impl Model {
     /// The shard has handled a request of `conn`.
     pub(crate) fn handle(&mut self, conn: ConnId, request: &Request) {
         self.clock += 1;
+        let is_line = matches!(request, Request::Line(_));
+        let excepted = self.peer(conn).excepted.take_if(|_| !is_line);
         match request {
             Request::Packet { command, arguments, payload } => {
                 let parts: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                let excepted = self.peer(conn).excepted.take();
-                if self.refused(conn, *command, &parts, payload) {
-                    // Answered.
-                } else if *command == Command::WorkFail
-                    && excepted.is_some()
-                    && number_in(parts[0]) == excepted
-                {
+                let repeats = *command == Command::WorkFail
+                    && excepted.is_some_and(|number| number_in(parts[0]) == Some(number));
+                if repeats {
                     self.tally.count("failure behind an exception");
-                } else {
+                } else if !self.refused(conn, *command, &parts, payload) {
                     if *command == Command::WorkException {
                         self.peer(conn).excepted = number_in(parts[0]);
                     }
@@ -342,12 +374,12 @@ impl Model {
                 }
             }
             Request::WrongMagic => {
-                self.peer(conn).excepted = None;
                 self.expect_error(conn, "INVALID_MAGIC", "Request magic expected")
             }
             Request::Line(line) => self.handle_line(conn, line),
             Request::UnknownType | Request::SixWords | Request::LacksArgument => {}
         }
+        self.trim_dead();
         self.expect_fails();
         if self.peers[&conn].asleep {
             self.see_wakes(conn);
@@ -387,6 +419,10 @@ impl Model {
                 self.peer(conn).exceptions = true;
                 self.expect(conn, &Packet::of(C::OptionRes, parts, &[]));
             }
+            C::OptionReq if parts[0].eq_ignore_ascii_case(b"cancel-notice") => {
+                self.peer(conn).cancel_notice = true;
+                self.expect(conn, &Packet::of(C::OptionRes, parts, &[]));
+            }
             C::OptionReq => {
                 self.expect_error(conn, "UNKNOWN_OPTION", "Server does not recognize given option")
             }
@@ -421,7 +457,7 @@ impl Model {
             self.next(conn);
             // Depends on whether the body came in one piece.
             if is_submit(command) && self.output.functions.iter().any(|name| name == parts[0]) {
-                self.functions.entry(parts[0].to_vec()).or_default();
+                self.function(parts[0]);
             }
         } else {
             return false;
@@ -430,128 +466,22 @@ impl Model {
             && let Some(number) = self.running(conn, parts[0])
         {
             let fail = Packet::of(Command::WorkFail, &[parts[0]], &[]);
-            self.finish(number, &fail, &fail);
+            self.fail_run(number, Reason::Fail, &fail, &fail, &[]);
         }
         true
-    }
-
-    fn submit(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) {
-        use Command as C;
-        let (function, unique) = (parts[0], parts[1]);
-        let reduces = matches!(command, C::SubmitReduceJob | C::SubmitReduceJobBackground);
-        let reducer: &[u8] = if reduces { parts[2] } else { b"" };
-        let background = !matches!(
-            command,
-            C::SubmitJob | C::SubmitJobHigh | C::SubmitJobLow | C::SubmitReduceJob
-        );
-        let priority = match command {
-            C::SubmitJobHigh | C::SubmitJobHighBg => 0,
-            C::SubmitJobLow | C::SubmitJobLowBg => 2,
-            _ => 1,
-        };
-        if unique.len() > 64 || reducer.len() > 64 {
-            return self.expect_error(conn, "ARGUMENT_TOO_LARGE", "Unique value too large");
-        }
-        let mut run_at_s = 0;
-        if command == C::SubmitJobEpoch {
-            let Ok(epoch) = std::str::from_utf8(parts[2]).unwrap().parse::<i64>() else {
-                return self.expect_error(conn, "ARGUMENT_TOO_LARGE", "Epoch out of range");
-            };
-            run_at_s = u64::try_from(epoch).unwrap_or(0);
-        }
-        self.functions.entry(function.to_vec()).or_default();
-        if let Some(number) = self.equal(function, unique, payload) {
-            self.tally.count("coalesced");
-            let job = self.jobs.get_mut(&number).unwrap();
-            if background {
-                job.background = true;
-                self.store(number);
-            } else {
-                job.clients.push(conn);
-            }
-            let waits = background && self.jobs[&number].storing;
-            return self.expect_created(conn, number, waits);
-        }
-        let total = self.jobs.values().filter(|job| job.function == function).count();
-        let max = self.functions[function].queue_max[priority] as usize;
-        if max > 0 && total >= max {
-            self.tally.count("queue full");
-            return self.expect_error(conn, "QUEUE_ERROR", "Job queue is full");
-        }
-        let sequence = &mut self.next_sequences[self.rules.cores.owner_of(function)];
-        let number = job_number(*sequence, slot(function));
-        *sequence += 1;
-        self.numbers.push(number);
-        let job = Job {
-            function: function.to_vec(),
-            unique: unique.to_vec(),
-            reducer: reducer.to_vec(),
-            payload: payload.to_vec(),
-            priority,
-            background,
-            cancelled: false,
-            clients: if background { Vec::new() } else { vec![conn] },
-            place: Place::Storing,
-            late: None,
-            run_at_s: if run_at_s * 1000 > self.now.unix_ms { run_at_s } else { 0 },
-            attempts: 0,
-            submitted_ms: self.now.unix_ms,
-            stored: false,
-            storing: false,
-            promised: false,
-            waiting: Vec::new(),
-            progress: (0, 0),
-        };
-        self.jobs.insert(number, job);
-        self.tally.count(if background { "background job" } else { "foreground job" });
-        if background {
-            self.store(number);
-        }
-        let waits = self.jobs[&number].storing;
-        self.expect_created(conn, number, waits);
-        if !waits {
-            self.start(number);
-        }
-    }
-
-    /// A job that is nowhere may start, now or when its time has come.
-    fn start(&mut self, number: u64) {
-        let job = self.jobs.get_mut(&number).unwrap();
-        if job.run_at_s * 1000 > self.now.unix_ms {
-            job.place = Place::Delayed { run_at_s: job.run_at_s };
-            self.tally.count("delayed job");
-        } else {
-            self.enqueue_back(number, self.clock);
-        }
-    }
-
-    /// The job that a submission joins: the same function and unique, or for `-` the same payload.
-    fn equal(&self, function: &[u8], unique: &[u8], payload: &[u8]) -> Option<u64> {
-        if unique.is_empty() || (unique == b"-" && payload.is_empty()) {
-            return None;
-        }
-        let mut found = self.jobs.iter().filter(|(_, job)| {
-            job.function == function
-                && !job.cancelled
-                && job.unique == unique
-                && (unique != b"-" || job.payload == payload)
-        });
-        let number = *found.next()?.0;
-        assert!(found.next().is_none(), "two jobs that should have been one");
-        Some(number)
     }
 
     fn enqueue_back(&mut self, number: u64, group: u64) {
         let clock = self.clock;
         self.queue_of(number, clock).push_back((number, group));
-        self.expect_wake();
+        self.expect_wake(number);
     }
 
     fn requeue(&mut self, number: u64, group: u64) {
         let clock = self.clock;
         self.queue_of(number, clock).push_front((number, group));
         self.tally.count("requeued");
-        self.expect_wake();
+        self.expect_wake(number);
     }
 
     fn queue_of(&mut self, number: u64, clock: u64) -> &mut VecDeque<(u64, u64)> {
@@ -561,11 +491,16 @@ impl Model {
         if queue.jobs.is_empty() {
             queue.since = clock;
         }
-        self.enqueued.insert(job.function.clone());
         &mut queue.jobs
     }
 
-    fn expect_wake(&mut self) {
+    /// A job has come into its queue.
+    fn expect_wake(&mut self, number: u64) {
+        let name = self.jobs[&number].function.clone();
+        if self.functions[&name].pause.is_some() {
+            return;
+        }
+        self.enqueued.insert(name);
         self.wakes_due += match self.rules.wakeup {
             Wakeup::Lease => 1,
             Wakeup::Each(0) => u64::from(u16::MAX),
@@ -606,6 +541,16 @@ impl Model {
         job.is_with(conn).then_some(number)
     }
 
+    /// A worker needn't finish a job that it runs.
+    pub(crate) fn notify_cancelled(&mut self, number: u64) {
+        let Place::Running { conn, .. } = self.jobs[&number].place else { return };
+        if self.peers[&conn].cancel_notice {
+            self.tally.count("cancel notice");
+            let packet = Packet::of(Command::WorkFail, &[&handle(number)], &[]);
+            self.fails.push((conn, packet));
+        }
+    }
+
     fn work(&mut self, conn: ConnId, command: Command, parts: &[&[u8]], payload: &[u8]) {
         use Command as C;
         if command == C::WorkFail && parts[0].len() >= 64 {
@@ -623,19 +568,24 @@ impl Model {
         };
         let packet = Packet::of(command, parts, payload);
         match command {
-            C::WorkData | C::WorkWarning => self.forward(number, &packet, &packet),
+            C::WorkData | C::WorkWarning => {
+                self.touch(number);
+                self.forward(number, &packet, &packet);
+            }
             C::WorkStatus => {
                 let value = |text: &[u8]| std::str::from_utf8(text).unwrap().parse().unwrap_or(0);
                 let job = self.jobs.get_mut(&number).unwrap();
                 if let Place::Running { .. } = job.place {
                     job.progress = (value(parts[1]), value(parts[2]));
                 }
+                self.touch(number);
                 self.forward(number, &packet, &packet);
             }
             C::WorkException => {
                 let fail = Packet::of(C::WorkFail, &[parts[0]], &[]);
-                self.finish(number, &packet, &fail);
+                self.fail_run(number, Reason::Exception, &packet, &fail, payload);
             }
+            C::WorkFail => self.fail_run(number, Reason::Fail, &packet, &packet, &[]),
             _ => self.finish(number, &packet, &packet),
         }
     }
@@ -686,63 +636,6 @@ impl Model {
         self.expect(conn, &Packet::of(Command::StatusResUnique, &parts, &[]));
     }
 
-    /// Whether a lease may end that the model doesn't know the deadline of.
-    pub(crate) fn has_leases(&self) -> bool {
-        self.peers.values().any(|peer| peer.woken_ms.is_some()) || !self.output.slow.is_empty()
-    }
-
-    /// Time has come to `now`, and nothing that was due meanwhile has been done yet.
-    pub(crate) fn stand_still(&mut self, now: Now) {
-        self.now = now;
-    }
-
-    /// Time has come to `now`, which is no later than the shard's next deadline was.
-    pub(crate) fn tick(&mut self, now: Now) {
-        self.now = now;
-        self.clock += 1;
-        let group = self.clock;
-        let sleepers = self.peers.values().filter(|peer| peer.asleep).count();
-        for peer in self.peers.values_mut() {
-            if peer.woken_ms.is_some_and(|woken_ms| woken_ms + self.rules.lease_ms <= now.mono_ms) {
-                peer.woken_ms = None;
-                // All others of the function may be woken in its place.
-                self.wakes_due += sleepers.max(1) as u64;
-                self.tally.count("lease ended");
-            }
-        }
-        let numbers: Vec<u64> = self.jobs.keys().copied().collect();
-        for number in numbers {
-            match self.jobs[&number].place {
-                Place::Running { conn, deadline_ms: Some(deadline_ms), .. }
-                    if deadline_ms <= now.mono_ms =>
-                {
-                    self.tally.count("timed out");
-                    self.lose_worker(number, group);
-                    if let Some(job) = self.jobs.get_mut(&number) {
-                        job.late = Some(conn);
-                    }
-                }
-                Place::Delayed { run_at_s } if run_at_s * 1000 <= now.unix_ms => {
-                    self.tally.count("started late");
-                    self.enqueue_back(number, group);
-                }
-                _ => {}
-            }
-        }
-        self.expect_fails();
-    }
-
-    /// The earliest moment at which something is due for a job.
-    pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        let offset_ms = self.now.unix_ms - self.now.mono_ms;
-        let jobs = self.jobs.values().filter_map(|job| match job.place {
-            Place::Running { deadline_ms, .. } => deadline_ms,
-            Place::Delayed { run_at_s } => Some(run_at_s * 1000 - offset_ms),
-            Place::Queued | Place::Storing => None,
-        });
-        jobs.min()
-    }
-
     /// A connection is gone, or has said all it will ever say: nothing is for it any more.
     pub(crate) fn leave(&mut self, conn: ConnId) {
         self.clock += 1;
@@ -778,7 +671,12 @@ impl Model {
     }
 
     pub(crate) fn drop_queued(&mut self, number: u64) {
-        let job = self.remove(number);
+        self.leave_queue(number);
+        self.remove(number);
+    }
+
+    fn leave_queue(&mut self, number: u64) {
+        let job = &self.jobs[&number];
         let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
         queue.jobs.retain(|&(other, _)| other != number);
     }
@@ -800,7 +698,7 @@ pub(crate) fn handle(number: u64) -> Vec<u8> {
     format!("H:sim:{number}").into_bytes()
 }
 
-/// The number in a handle that may end with a NUL.
+/// The job of a handle that may end with a NUL.
 fn number_in(text: &[u8]) -> Option<u64> {
     number(text.strip_suffix(b"\0").unwrap_or(text))
 }

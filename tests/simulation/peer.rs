@@ -23,6 +23,10 @@ pub(crate) fn request(rng: &mut Rng, model: &Model, conn: ConnId, calm: bool) ->
     if worker && peer.woken_ms.is_some() && rng.u32(0..4) > 0 {
         return grab(rng);
     }
+    // As Perl's worker does.
+    if let Some(number) = peer.excepted.filter(|_| rng.bool()) {
+        return Request::packet(C::WorkFail, &[&handle(number)], vec![]);
+    }
     // With little to do, workers sleep most of the time.
     if calm && worker && !peer.asleep && rng.u32(0..3) == 0 {
         return Request::plain(if rng.bool() { C::PreSleep } else { C::GrabJob });
@@ -122,11 +126,6 @@ fn submit(rng: &mut Rng) -> Request {
 
 /// A word on a job that the connection runs, or, now and then, on one that it doesn't.
 fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
-    if let Some(number) = model.peers[&conn].excepted
-        && rng.bool()
-    {
-        return Request::packet(C::WorkFail, &[&handle(number)], vec![]);
-    }
     let own: Vec<u64> =
         model.jobs.iter().filter(|(_, job)| job.is_with(conn)).map(|(&number, _)| number).collect();
     let number = match own.len() {
@@ -136,7 +135,7 @@ fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
         count => own[rng.usize(0..count)],
     };
     let handle = handle(number);
-    match rng.u32(0..13) {
+    match rng.u32(0..16) {
         0 => Request::packet(C::WorkData, &[&handle], payload(rng)),
         1 => Request::packet(C::WorkWarning, &[&handle], payload(rng)),
         2 => {
@@ -144,9 +143,9 @@ fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
             let d = ["100", "", "4294967295"][rng.usize(0..3)];
             Request::packet(C::WorkStatus, &[&handle, n.as_bytes(), d.as_bytes()], vec![])
         }
-        3 => Request::packet(C::WorkFail, &[&handle], vec![]),
+        3 | 7 => Request::packet(C::WorkFail, &[&handle], vec![]),
         4 => Request::packet(C::WorkFail, &[&[&handle[..], b"\0"].concat()], vec![]),
-        5 | 6 => Request::packet(C::WorkException, &[&handle], payload(rng)),
+        5 | 6 | 8 => Request::packet(C::WorkException, &[&handle], payload(rng)),
         _ => Request::packet(C::WorkComplete, &[&handle], payload(rng)),
     }
 }
@@ -208,7 +207,8 @@ fn other(rng: &mut Rng) -> Request {
             &[b"client".repeat(rng.usize(1..30)).as_slice()],
             vec![],
         ),
-        13..16 => Request::packet(C::OptionReq, &[b"Exceptions"], vec![]),
+        13..15 => Request::packet(C::OptionReq, &[b"Exceptions"], vec![]),
+        15 => Request::packet(C::OptionReq, &[b"cancel-notice"], vec![]),
         16 => Request::packet(C::OptionReq, &[b"nonsense"], vec![]),
         17 => Request::plain(C::Noop),
         18 => Request::plain(C::AllYours),

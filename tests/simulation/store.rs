@@ -8,16 +8,44 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringgear::engine::record::{Operation, Row};
+use ringgear::engine::record::{DeadRow, Operation, Pause, Row};
+
+/// What is on disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) jobs: BTreeMap<u64, Row>,
+    pub(crate) dead: BTreeMap<u64, DeadRow>,
+    pub(crate) pauses: BTreeMap<Vec<u8>, Pause>,
+}
+
+impl Image {
+    /// Dead letters as they are loaded.
+    pub(crate) fn dead_in_order(&self) -> Vec<&DeadRow> {
+        let mut rows: Vec<&DeadRow> = self.dead.values().collect();
+        rows.sort_by_key(|row| (row.died_ms, row.row.number));
+        rows
+    }
+
+    /// Whether a job is there, dead or alive.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        self.jobs.contains_key(&number) || self.dead.contains_key(&number)
+    }
+
+    /// Whether nothing is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.dead.is_empty() && self.pauses.is_empty()
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// What is on disk.
-    pub(crate) image: BTreeMap<u64, Row>,
+    pub(crate) image: Image,
     /// What is to be done, the oldest first.
     pub(crate) queue: VecDeque<Operation>,
     /// Jobs that are kept or given up, which the shard isn't told of yet.
     pub(crate) outcomes: VecDeque<(u64, bool)>,
+    /// The commit that failed last is tried again as a whole.
+    again: usize,
 }
 
 /// What a store had yet to do and to tell.
@@ -30,6 +58,7 @@ pub(crate) struct Lost {
 impl Store {
     /// The first `count` operations are on disk.
     pub(crate) fn commit(&mut self, count: usize) {
+        let count = count.max(std::mem::take(&mut self.again));
         let batch: Vec<Operation> = self.queue.drain(..count).collect();
         self.apply(&batch);
         self.outcomes.extend(unanswered(&batch).map(|number| (number, true)));
@@ -38,6 +67,8 @@ impl Store {
     /// The commit of the first `count` operations fails; or so it looks, and with `kept` it is on
     /// disk all the same.
     pub(crate) fn fail(&mut self, count: usize, kept: bool) {
+        let count = count.max(self.again);
+        self.again = count;
         let batch: Vec<Operation> = self.queue.iter().take(count).cloned().collect();
         if kept {
             self.apply(&batch);
@@ -53,6 +84,7 @@ impl Store {
     /// The power is cut, while a commit of `count` operations is on its way: it arrives or it
     /// doesn't. What else was to be done or told is forgotten, and is the answer.
     pub(crate) fn cut_power(&mut self, count: usize, arrives: bool) -> Lost {
+        let count = count.max(std::mem::take(&mut self.again));
         if arrives {
             let batch: Vec<Operation> = self.queue.drain(..count).collect();
             self.apply(&batch);
@@ -68,28 +100,49 @@ impl Store {
     }
 
     fn apply(&mut self, batch: &[Operation]) {
+        let Image { jobs, dead, pauses } = &mut self.image;
         for operation in batch {
             match operation {
                 Operation::Insert { row, .. } => {
                     // One that is tried again may be there.
-                    let old = self.image.insert(row.number, row.clone());
+                    let old = jobs.insert(row.number, row.clone());
                     assert!(
                         old.is_none_or(|old| old.payload == row.payload),
                         "the number is taken"
                     );
                 }
                 Operation::Retry { number, runs } => {
-                    if let Some(row) = self.image.get_mut(number) {
+                    if let Some(row) = jobs.get_mut(number) {
                         row.attempts = runs.attempts;
+                        row.run_at_ms = runs.run_at_ms;
                         row.last_reason = runs.last_reason;
+                        row.was_lost = runs.was_lost;
                     }
                 }
                 Operation::Remove { number } => {
-                    self.image.remove(number);
+                    jobs.remove(number);
                 }
-                other => unreachable!("{other:?}"),
+                Operation::Bury(row) => {
+                    jobs.remove(&row.row.number);
+                    dead.insert(row.row.number, DeadRow::clone(row));
+                }
+                Operation::Unbury(row) => {
+                    dead.remove(&row.number);
+                    jobs.insert(row.number, Row::clone(row));
+                }
+                Operation::RemoveDead { number } => {
+                    dead.remove(number);
+                }
+                Operation::Pause { function, pause: Some(pause) } => {
+                    pauses.insert(function.to_vec(), *pause);
+                }
+                Operation::Pause { function, pause: None } => {
+                    pauses.remove(&function[..]);
+                }
             }
         }
+        let both = jobs.keys().find(|number| dead.contains_key(number));
+        assert_eq!(both, None, "a job that is dead and alive");
     }
 }
 

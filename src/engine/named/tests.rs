@@ -2,15 +2,20 @@
 //!
 //! `check_invariants` checks that the jobs of each entry are those that there are and that ended.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::dead::DeadBounds;
 use crate::engine::function::{Durabilities, Durability, FUNCTION_BYTES};
+use crate::engine::glob::Glob;
 use crate::engine::ids::{JobId, UNIQUE_BYTES_MAX};
 use crate::engine::job::{Demand, Job, State};
 use crate::engine::numbers::{BUCKETS, Durations, Failure, Rerun};
-use crate::engine::record::Row;
+use crate::engine::policy::{Backoff, Expiry, Policies, Policy, Retries};
+use crate::engine::record::{Pause, Row};
 use crate::engine::tests::{Fixture, conn_id, settings};
 use crate::engine::{Outcome, Settings, SubmitError};
 use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
@@ -452,7 +457,30 @@ enum Step {
     Drop { function: usize },
     Store { at: usize, is_kept: bool },
     Pass { ms: u64 },
+    Policies { at: usize },
+    Pause { function: usize, ms: u64 },
+    Resume { function: usize },
+    Requeue { at: usize },
+    RemoveDead { at: usize },
+    RunNow { at: usize },
     Drain,
+}
+
+/// What a functions file may say, one version after the other.
+fn policies(at: usize) -> Arc<Policies> {
+    let policy = |pattern: &str, attempts: u16| {
+        let backoff = Backoff { first_ms: 300, ..Backoff::default() };
+        let retries = Retries { backoff, foreground: at == 1, ..Retries::of(attempts) };
+        let patterns = vec![Glob::new(pattern).unwrap()];
+        Policy { patterns, retries: Some(retries), ..Policy::default() }
+    };
+    let expiry = Some(Expiry { after_ms: 2000, dead: at != 1 });
+    Arc::new(Policies(match at {
+        0 => vec![policy("*named", 2), Policy { expiry, ..policy("durable", 3) }],
+        1 => vec![Policy { timeout_ms: 500, touch: true, ..policy("eager", 0) }],
+        2 => vec![Policy { expiry, retries: None, ..policy("*", 1) }],
+        _ => Vec::new(),
+    }))
 }
 
 const FUNCTIONS: [&str; 5] = ["durable", "eager", "named", "not named", "_other"];
@@ -487,6 +515,13 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => function().prop_map(|function| Step::Drop { function }),
         15 => (at(), 0..4_u32).prop_map(|(at, luck)| Step::Store { at, is_kept: luck > 0 }),
         8 => (0..2500_u64).prop_map(|ms| Step::Pass { ms }),
+        2 => (0..4_usize).prop_map(|at| Step::Policies { at }),
+        2 => (function(), 0..3000_u64)
+            .prop_map(|(function, ms)| Step::Pause { function, ms }),
+        2 => function().prop_map(|function| Step::Resume { function }),
+        4 => at().prop_map(|at| Step::Requeue { at }),
+        1 => at().prop_map(|at| Step::RemoveDead { at }),
+        2 => at().prop_map(|at| Step::RunNow { at }),
         1 => Just(Step::Drain),
     ]
 }
@@ -569,9 +604,37 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
             }
         }
         Step::Pass { ms } => fixture.pass(ms),
+        Step::Policies { at } => fixture.engine.use_policies(policies(at), now),
+        Step::Pause { function, ms } => {
+            let pause = if ms == 0 { Pause::Unlimited } else { Pause::Until(now.unix_ms + ms) };
+            fixture.engine.pause(FUNCTIONS[function].as_bytes(), pause, 1 << 20, now);
+        }
+        Step::Resume { function } => fixture.engine.resume(FUNCTIONS[function].as_bytes(), now),
+        Step::Requeue { at } => {
+            if let Some(number) = letter_at(fixture, at) {
+                fixture.engine.requeue(number, now);
+            }
+        }
+        Step::RemoveDead { at } => {
+            if let Some(number) = letter_at(fixture, at) {
+                fixture.engine.remove_dead(number);
+            }
+        }
+        Step::RunNow { at } => {
+            let waits = |job: &Job| job.state == State::Delayed;
+            if let Some(number) = number_at(fixture, at, &waits) {
+                fixture.engine.run_now(number, now);
+            }
+        }
         Step::Drain => fixture.engine.drain(now),
     }
     0
+}
+
+fn letter_at(fixture: &Fixture, at: usize) -> Option<u64> {
+    let letters = fixture.engine.dead();
+    let mut numbers = letters.iter_from(0).map(|(_, letter)| letter.job.number);
+    numbers.nth(at % letters.len().max(1))
 }
 
 /// All numbers of an entry.
@@ -588,7 +651,9 @@ proptest! {
     #[test]
     fn whatever_happens_numbers_add_up_and_never_fall(steps in vec(any_step(), 1..150)) {
         let budget = NamedFunctions::up_to(3);
-        let mut fixture = Fixture::new(Settings { metrics_functions: budget, ..with_store() });
+        let (policies, dead) = (policies(0), DeadBounds::new(3, 1 << 20, 5000));
+        let settings = Settings { metrics_functions: budget, policies, dead, ..with_store() };
+        let mut fixture = Fixture::new(settings);
         let (mut before, mut assigned) = (Vec::<Vec<u64>>::new(), 0);
         for step in steps {
             assigned += take_step(&mut fixture, step);
@@ -602,6 +667,10 @@ proptest! {
             prop_assert!(before.len() <= now.len() && now.len() <= 4);
             before = now;
             let totals = fixture.engine.totals();
+            let (dead, failed) = (totals.dead.iter().sum::<u64>(), totals.failed.iter().sum());
+            prop_assert!(dead <= failed, "a dead job has failed");
+            let letters = fixture.engine.dead().len();
+            prop_assert!(letters as u64 <= dead.min(3));
             prop_assert!(totals.wait.count() + totals.recovered >= totals.completed);
             let running = fixture.engine.running() as u64;
             prop_assert_eq!(assigned, totals.run.count() + running);

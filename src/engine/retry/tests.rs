@@ -75,7 +75,7 @@ fn a_failed_job_waits_longer_each_time_and_is_dead_in_the_end() {
     let letter = fixture.engine.dead().find(job).unwrap();
     assert_eq!((letter.job.attempts, &*letter.message), (5, &b"why"[..]));
     let worker = Some(conn_id(1));
-    assert_eq!(fixture.effects(), [Effect::Bury { number: job, worker }]);
+    assert_eq!(fixture.effects(), [Effect::Bury { number: job, worker, is_stored: false }]);
     let totals = fixture.engine.totals();
     assert_eq!(totals.rerun[Rerun::Fail as usize], 4);
     assert_eq!(totals.failed[Failure::Exception as usize], 1);
@@ -138,7 +138,7 @@ fn clients_hear_of_the_last_run_only() {
     assert_eq!(fixture.submit(8, Command::SubmitJob, "mail-a\0u\0"), job, "it keeps its unique");
     fixture.pass(1000);
     fixture.run_once(job, Outcome::Fail);
-    let bury = Effect::Bury { number: job, worker: Some(conn_id(1)) };
+    let bury = Effect::Bury { number: job, worker: Some(conn_id(1)), is_stored: false };
     let forward = |conn| Effect::Forward { conn: conn_id(conn) };
     assert_eq!(fixture.effects(), [forward(8), forward(7), bury]);
     assert_eq!(fixture.engine.status(job), None);
@@ -243,6 +243,25 @@ fn a_dead_letter_holds_no_unique_and_isnt_requeued_while_a_job_has_it() {
     fixture.effects();
 }
 
+/// Its letter is stored whatever became of the insertion.
+#[test]
+fn a_job_that_died_before_it_was_stored_is_not_refused_once_it_is_requeued() {
+    let durabilities = Durabilities { default: Durability::Fsync, ..Durabilities::default() };
+    let policies = vec![Policy { retries: Some(Retries::of(1)), ..policy("f") }];
+    let mut fixture = Fixture::new(Settings { durabilities, ..with(policies) });
+    fixture.can_do(1, "f");
+    let job = fixture.submit(7, Command::SubmitJob, "f\0u\0");
+    assert_eq!(fixture.grab(1), Some(job));
+    fixture.submit(8, Command::SubmitJobBg, "f\0u\0");
+    fixture.end(1, job, Outcome::Fail).unwrap();
+    assert_eq!(fixture.engine.requeue(job, fixture.now), Requeued::Done);
+    fixture.engine.not_stored(job, fixture.now);
+    assert_eq!(fixture.state(job), Some(State::Queued));
+    fixture.effects();
+    fixture.run_once(job, Outcome::Complete);
+    assert_eq!(fixture.effects(), [Effect::Remove { number: job }]);
+}
+
 #[test]
 fn the_oldest_letters_go_first_beyond_the_bounds() {
     let dead = DeadBounds::new(3, 1 << 18, 10_000);
@@ -274,6 +293,8 @@ fn the_oldest_letters_go_first_beyond_the_bounds() {
     fixture.run_once(job, Outcome::Fail);
     assert_eq!(left(&fixture), [small], "one that is too large takes no other along");
     assert_eq!(fixture.engine.counters.dead_dropped, [2, 1, 3]);
+    assert!(fixture.engine.deadline_ms().is_some() && fixture.engine.remove_dead(small));
+    assert_eq!(fixture.engine.deadline_ms(), None, "no letter, no timer");
     fixture.effects();
 }
 
@@ -294,7 +315,10 @@ fn a_job_that_isnt_started_in_time_is_gone_or_dead() {
     assert_eq!((fixture.state(gone), fixture.reason(gone)), (None, None));
     assert_eq!(fixture.reason(dead), Some(Reason::Expired));
     let told = Effect::Fail { conn: conn_id(7), number: gone };
-    assert_eq!(fixture.effects(), [told, Effect::Bury { number: dead, worker: None }]);
+    assert_eq!(
+        fixture.effects(),
+        [told, Effect::Bury { number: dead, worker: None, is_stored: false }]
+    );
     fixture.pass(9000);
     assert_eq!(fixture.state(delayed), Some(State::Queued), "it was due 4 s ago");
     // Started jobs don't expire, also while they wait for their next run.
@@ -471,7 +495,7 @@ fn durable_jobs_come_back_with_what_became_of_their_runs() {
     assert!(!last.engine.restore(&row.row, now), "its handle is in use");
     assert_eq!(last.engine.dead_row(jobs[0]), Some(row));
     last.engine.keep_again(jobs[0]);
-    let again = Effect::Bury { number: jobs[0], worker: None };
+    let again = Effect::Bury { number: jobs[0], worker: None, is_stored: true };
     assert_eq!(last.effects(), [again], "the store has lost it");
     assert_eq!(last.engine.requeue(jobs[0], now), Requeued::Done);
     assert!(matches!(last.effects()[..], [Effect::Unbury { .. }]));

@@ -231,10 +231,10 @@ impl Listing {
             }
             Self::PriorityStatus(at) => {
                 each_function(source.engine, at, &mut part, Self::PriorityStatus, |function| {
-                    let [high, normal, low] = [0, 1, 2].map(|at: usize| function.queues[at].len);
+                    let [high, normal, low] =
+                        function.queues.each_ref().map(|queue| queue.len + queue.delayed);
                     text(out, &[&function.name, b"\t"]);
-                    // Delayed jobs are all of normal priority.
-                    numbers(out, &[high, normal + function.delayed, low, function.workers]);
+                    numbers(out, &[high, normal, low, function.workers]);
                 });
             }
             Self::Functions(at) => return functions(at, source, out),

@@ -4,6 +4,7 @@
 use super::access::Rig;
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
+use crate::engine::dead::DeadBounds;
 use crate::engine::glob::Glob;
 use crate::engine::handle::{job_number, slot};
 use crate::engine::policy::{Policy, Retries};
@@ -182,6 +183,43 @@ fn letters_are_named_by_handle_function_or_pattern() {
     }
     assert!(cluster.line(admin, "drop dead").ends_with("command+drop\r\n"));
     assert!(cluster.line(admin, "drop dead x\\").starts_with("ERR INVALID_ARGUMENTS A+pattern"));
+}
+
+#[test]
+fn a_letter_beyond_the_bounds_leaves_no_job_in_the_store() {
+    let mut settings = settings();
+    settings.engine.durabilities.default = Durability::Fsync;
+    settings.engine.dead = DeadBounds::new(0, 1 << 20, 1 << 40);
+    let policy = Policy {
+        patterns: vec![Glob::new("*").unwrap()],
+        retries: Some(Retries::of(1)),
+        ..Policy::default()
+    };
+    settings.engine.policies = Arc::new(Policies(vec![policy]));
+    let mut desk = Desk::new(settings);
+    let conn = desk.connect();
+    desk.say(conn, &packet(Command::SubmitJobBg, &[b"resize", b""], b"x"));
+    let number = desk.inserted()[0];
+    desk.shard.stored(number, true, desk.now);
+    desk.say(conn, &packet(Command::CanDo, &[b"resize"], b""));
+    desk.say(conn, &packet(Command::GrabJob, &[], b""));
+    desk.say(conn, &packet(Command::WorkFail, &[&handle(1)], b""));
+    let mut operations = Vec::new();
+    desk.shard.take_operations(&mut operations);
+    assert_eq!(operations, [Operation::Remove { number }, Operation::RemoveDead { number }]);
+    assert_eq!(desk.shard.engine().counters.dead_dropped, [1, 0, 0]);
+}
+
+#[test]
+fn jobs_to_be_run_again_count_by_their_priority() {
+    let mut cluster = Cluster::new(Durability::None, 1);
+    cluster.use_policy(5);
+    let (client, name) = (cluster.connect(0), function(1));
+    let worker = cluster.worker(0, std::slice::from_ref(&name));
+    let handle = cluster.submit(client, Command::SubmitJobHighBg, &name, "");
+    assert_eq!(cluster.grab(worker).as_ref(), Some(&handle));
+    cluster.packet(worker, Command::WorkFail, &[&handle], b"");
+    assert_eq!(cluster.rows(client, "prioritystatus"), [format!("{name}\t1\t0\t0\t1")]);
 }
 
 #[test]

@@ -4,8 +4,12 @@
 //! and every job has been cancelled.
 #![no_main]
 
+use std::sync::Arc;
+
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use ringgear::engine::glob::Glob;
+use ringgear::engine::policy::{Backoff, Expiry, Policies, Policy, Retries};
 use ringgear::engine::{ConnId, JobId, Now};
 use ringgear::wire::{encode, Command, Magic};
 use ringgear::engine::handle::{job_number, slot};
@@ -34,6 +38,7 @@ enum Operation<'a> {
     Raw(&'a [u8]),
     LacksArgument,
     Pass { ms: u16 },
+    Policies { attempts: u8, first_ms: u8, expires: bool },
     End,
     Reconnect,
 }
@@ -121,9 +126,26 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
         }
         Operation::Raw(bytes) => out = bytes.to_vec(),
         Operation::LacksArgument => out = b"\0REQ\0\0\0\x07\0\0\0\x04f\0uu".to_vec(),
-        Operation::Pass { .. } | Operation::End | Operation::Reconnect => {}
+        Operation::Pass { .. }
+        | Operation::Policies { .. }
+        | Operation::End
+        | Operation::Reconnect => {}
     }
     out
+}
+
+/// What a functions file may say: of functions with short names, or nothing.
+fn policies(attempts: u8, first_ms: u8, expires: bool) -> Arc<Policies> {
+    let backoff = Backoff { first_ms: first_ms.into(), ..Backoff::default() };
+    let foreground = first_ms % 2 == 0;
+    let retries = Retries { backoff, foreground, ..Retries::of((attempts % 4).into()) };
+    let policy = Policy {
+        patterns: vec![Glob::new("?").expect("a glob")],
+        retries: Some(retries),
+        expiry: expires.then_some(Expiry { after_ms: 1000, dead: foreground }),
+        ..Policy::default()
+    };
+    Arc::new(Policies(if attempts == 0 { Vec::new() } else { vec![policy] }))
 }
 
 fn apply(shard: &mut Shard, conn: &mut ConnId, operation: &Operation<'_>, now: &mut Now) {
@@ -132,6 +154,9 @@ fn apply(shard: &mut Shard, conn: &mut ConnId, operation: &Operation<'_>, now: &
             now.mono_ms += u64::from(ms);
             now.unix_ms += u64::from(ms);
             shard.tick(*now);
+        }
+        Operation::Policies { attempts, first_ms, expires } => {
+            shard.set_policies(&policies(attempts, first_ms, expires), *now);
         }
         Operation::End => shard.ended(*conn, *now),
         Operation::Reconnect => {
@@ -175,7 +200,8 @@ fuzz_target!(|operations: Vec<(u8, Operation<'_>)>| {
     shard.received(admin, b"drop dead *\nresume function *\n", now);
     shard::flush(&mut shard);
     shard.disconnect(admin, now);
-    // The timer of dead letters ends by itself.
+    // Expiries are set anew after policies have changed, and the line about dropped letters is
+    // written, within a minute.
     now.mono_ms += 60_000;
     now.unix_ms += 60_000;
     shard.tick(now);

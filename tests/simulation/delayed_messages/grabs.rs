@@ -18,6 +18,8 @@ pub(super) struct Urgent {
     number: u64,
     priority: u8,
     attempts: u16,
+    /// How often operators had changed something then.
+    changes: u64,
 }
 
 impl DelayedMessages {
@@ -26,7 +28,9 @@ impl DelayedMessages {
         let jobs = self.mesh.shards().iter().flat_map(|shard| {
             let engine = shard.engine();
             engine.jobs().iter_from(JobId::FIRST).filter(|(_, job)| {
-                job.state == State::Queued && able.contains(&*engine.function_of(job).name)
+                let function = engine.function_of(job);
+                let is_paused = function.pause.is_some();
+                job.state == State::Queued && !is_paused && able.contains(&*function.name)
             })
         });
         let heard_of = |number| self.jobs.get(&number).is_some_and(|job| job.heard_of);
@@ -35,6 +39,7 @@ impl DelayedMessages {
             number: job.number,
             priority: job.priority as u8,
             attempts: job.attempts,
+            changes: self.changes,
         };
         jobs.map(urgent).collect()
     }
@@ -48,7 +53,8 @@ impl DelayedMessages {
         let priority = got.map(|number| self.find(number).map(|job| job.priority as u8));
         // It may have been cancelled on its way.
         let Some(priority) = priority.unwrap_or(Some(u8::MAX)) else { return };
-        for Urgent { number, attempts, .. } in urgent.iter().filter(|it| it.priority < priority) {
+        let counts = |it: &&Urgent| it.priority < priority && it.changes == self.changes;
+        for Urgent { number, attempts, .. } in urgent.iter().filter(counts) {
             let waits = self
                 .find(*number)
                 .is_some_and(|job| job.state == State::Queued && job.attempts == *attempts);

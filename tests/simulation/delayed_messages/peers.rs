@@ -266,10 +266,17 @@ impl DelayedMessages {
             C::WorkComplete | C::WorkFail | C::WorkException => {
                 peer.due.push_back(Due::Nothing);
                 let number = number_in(&first);
-                if peer.jobs.remove(&number).is_some() {
-                    peer.finished.push(number);
+                if let Some(function) = peer.jobs.remove(&number) {
+                    let is_end = command == C::WorkComplete || !self.may_retry(&function);
+                    let excused = !is_end && self.may_end_by_failure(&function);
                     let job = self.jobs.entry(number).or_default();
-                    (job.ended, job.holder) = (true, None);
+                    job.holder = None;
+                    job.ended |= is_end;
+                    job.failed = command != C::WorkComplete;
+                    job.excused |= excused;
+                    if is_end {
+                        self.peers.get_mut(&conn).unwrap().finished.push(number);
+                    }
                 }
             }
             C::WorkData => peer.due.push_back(Due::Nothing),
@@ -288,15 +295,19 @@ impl DelayedMessages {
 
     /// A worker's jobs are anybody's again.
     pub(super) fn release(&mut self, conn: ConnId, which: impl Fn(&[u8]) -> bool) {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        let jobs = &mut self.jobs;
-        peer.jobs.retain(|number, name| {
+        let mut lost = std::mem::take(&mut self.peers.get_mut(&conn).unwrap().jobs);
+        lost.retain(|number, name| {
             let goes = which(name);
-            if goes && let Some(job) = jobs.get_mut(number) {
-                job.holder = None;
+            if goes {
+                let excused = self.may_vanish(name);
+                if let Some(job) = self.jobs.get_mut(number) {
+                    job.holder = None;
+                    job.excused |= excused;
+                }
             }
             !goes
         });
+        self.peers.get_mut(&conn).unwrap().jobs = lost;
     }
 
     /// A peer gets a packet.
@@ -328,6 +339,7 @@ impl DelayedMessages {
 
     fn hear_reply(&mut self, conn: ConnId, packet: &Packet) {
         let cores = self.mesh.cores();
+        let vanishing = FUNCTIONS.map(|name| self.may_vanish(name.as_bytes()));
         let peer = self.peers.get_mut(&conn).unwrap();
         let is_error = |code: &[u8]| match packet {
             Packet::Binary { command: C::Error, body } => body.starts_with(code),
@@ -360,6 +372,8 @@ impl DelayedMessages {
                     job.heard_of = true;
                     if *background {
                         job.kept = true;
+                        let at = FUNCTIONS.iter().position(|name| name.as_bytes() == function);
+                        job.excused |= at.is_some_and(|at| vanishing[at]);
                     } else {
                         *peer.waits.entry(number).or_default() += 1;
                     }

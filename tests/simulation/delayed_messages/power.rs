@@ -43,13 +43,18 @@ impl DelayedMessages {
     /// Nothing is on its way: what is on disk is what there is.
     pub(super) fn check_image(&self) {
         let rows = self.mesh.rows();
-        for row in self.store.image.values() {
+        for row in self.store.image.jobs.values() {
             let job = rows.iter().find(|job| job.number == row.number);
             assert_eq!(job, Some(row), "on disk is a job that isn't there, or another");
         }
+        let dead = self.mesh.dead_rows();
+        for row in self.store.image.dead.values() {
+            let letter = dead.iter().find(|letter| letter.row.number == row.row.number);
+            assert_eq!(letter, Some(row), "on disk is a letter that isn't there, or another");
+        }
         if self.durability != Durability::None {
             for (number, _) in self.jobs.iter().filter(|(_, job)| job.is_promised()) {
-                assert!(self.store.image.contains_key(number), "job {number} isn't on disk");
+                assert!(self.store.image.has(*number), "job {number} isn't on disk");
             }
         }
     }
@@ -61,20 +66,31 @@ impl DelayedMessages {
         self.store.cut_power(count, arrives);
         if self.durability == Durability::Fsync {
             for (number, _) in self.jobs.iter().filter(|(_, job)| job.is_promised()) {
-                assert!(self.store.image.contains_key(number), "job {number} was promised");
+                assert!(self.store.image.has(*number), "job {number} was promised");
             }
         }
         self.peers.clear();
         self.settings.engine.first_sequence += 100_000;
+        self.settings.engine.dead = self.dead_bounds();
         let (cores, seed) = (self.rng.usize(1..5), self.rng.u64(..));
         let ring_max = self.mesh.ring_max();
         self.mesh = Mesh::new(&self.settings, cores, true, seed, self.now).with_rings(ring_max);
         self.jobs.clear();
-        for (&number, row) in &self.store.image {
+        for (&number, row) in &self.store.image.jobs {
             assert!(self.mesh.restore(row, self.now), "job {number} comes back");
-            self.jobs.insert(number, Job { kept: true, ..Job::default() });
+            let excused = self.may_vanish(&row.function);
+            self.jobs.insert(number, Job { kept: true, excused, ..Job::default() });
         }
-        assert_eq!(self.mesh.rows().len(), self.store.image.len());
+        for row in self.store.image.dead_in_order() {
+            let number = row.row.number;
+            assert!(self.mesh.restore_dead(row, self.now), "dead {number} comes back");
+            let excused = self.may_vanish(&row.row.function);
+            self.jobs.insert(number, Job { kept: true, excused, ..Job::default() });
+        }
+        for (name, &pause) in &self.store.image.pauses {
+            self.mesh.restore_pause(name, pause, self.now);
+        }
+        assert_eq!(self.mesh.rows().len(), self.store.image.jobs.len());
         self.pump();
     }
 }

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ringgear::engine::function::Durability;
 use ringgear::engine::handle::SLOT_BITS;
-use ringgear::engine::record::{Operation, Row, Runs};
+use ringgear::engine::record::{DeadRow, Operation, Pause, Row};
 use ringgear::engine::{ConnId, Now};
 use ringgear::wire::{Command, Priority};
 
+use super::dead::Letter;
 use super::{Job, Model, Place, Rules, error, handle};
-use crate::mesh::number_of;
-use crate::store::Lost;
+use crate::store::{Image, Lost};
 use crate::wire::Packet;
 
 /// A reply that waits: the connection, and which of its waiting replies it is.
@@ -29,7 +29,7 @@ pub(super) struct Durable {
     replies: BTreeMap<Slot, Packet>,
     replies_due: Vec<(Slot, Packet)>,
     /// What the store is to be told in this call.
-    operations_due: Vec<Operation>,
+    pub(super) operations_due: Vec<Operation>,
 }
 
 impl Model {
@@ -71,8 +71,21 @@ impl Model {
     pub(super) fn check_operations(&mut self) {
         let mut due = std::mem::take(&mut self.durable.operations_due);
         let mut told = std::mem::take(&mut self.output.operations);
-        due.sort_by_key(number_of);
-        told.sort_by_key(number_of);
+        for operations in [&mut due, &mut told] {
+            operations.sort_by_key(|operation| match operation {
+                Operation::Pause { function, .. } => (None, function.clone()),
+                other => (other.number(), Bytes::new()),
+            });
+            // A letter that goes at once needn't be stored before.
+            for at in 1..operations.len() {
+                if let [Operation::Bury(letter), Operation::RemoveDead { number }] =
+                    &operations[at - 1..=at]
+                    && letter.row.number == *number
+                {
+                    operations[at - 1] = Operation::Remove { number: *number };
+                }
+            }
+        }
         assert_eq!(told, due, "the store is told");
     }
 
@@ -100,10 +113,12 @@ impl Model {
 
     /// A background job is kept, if that is its function's policy and it isn't yet.
     pub(super) fn store(&mut self, number: u64) {
+        let by_policy = self.policy_of(&self.jobs[&number].function);
+        let by_policy = by_policy.and_then(|policy| policy.durability);
         let durabilities = &self.rules.durabilities;
         let job = self.jobs.get_mut(&number).unwrap();
-        let named = durabilities.named.get(&job.function);
-        let durability = *named.unwrap_or(&durabilities.default);
+        let named = durabilities.named.get(&job.function).copied();
+        let durability = named.or(by_policy).unwrap_or(durabilities.default);
         if job.stored || durability == Durability::None {
             return;
         }
@@ -114,16 +129,6 @@ impl Model {
         self.tally.count(if answered { "kept later" } else { "kept first" });
         if !job.clients.is_empty() {
             self.tally.count("made durable by joining");
-        }
-    }
-
-    /// A worker has lost a job that goes back to its queue.
-    pub(super) fn store_attempts(&mut self, number: u64) {
-        let Job { stored, attempts, .. } = self.jobs[&number];
-        if stored {
-            self.tally.count("attempts kept");
-            let runs = Runs { attempts, ..Runs::default() };
-            self.durable.operations_due.push(Operation::Retry { number, runs });
         }
     }
 
@@ -161,6 +166,10 @@ impl Model {
     pub(crate) fn outcome(&mut self, number: u64, kept: bool) {
         self.clock += 1;
         let Some(job) = self.jobs.get_mut(&number) else { return };
+        if !job.storing {
+            // It died meanwhile and is run again: the store has it for that.
+            return;
+        }
         job.storing = false;
         if kept {
             job.promised = job.stored;
@@ -199,24 +208,43 @@ impl Model {
         self.next_sequences.iter().copied().max().unwrap_or(1)
     }
 
-    /// Everything is on disk: exactly the durable jobs that there are.
-    pub(crate) fn check_image(&self, image: &BTreeMap<u64, Row>) {
+    /// Everything is on disk: exactly the durable jobs and letters that there are.
+    pub(crate) fn check_image(&self, image: &Image) {
         let kept = self.jobs.iter().filter(|(_, job)| job.stored);
-        let rows: BTreeMap<u64, Row> =
+        let jobs: BTreeMap<u64, Row> =
             kept.map(|(&number, job)| (number, job.row(number))).collect();
-        assert_eq!(*image, rows, "what is on disk");
+        assert_eq!(image.jobs, jobs, "what is on disk");
+        let kept = self.dead.iter().filter(|letter| letter.job.stored);
+        let dead: BTreeMap<u64, DeadRow> =
+            kept.map(|letter| (letter.number, letter.row())).collect();
+        assert_eq!(image.dead, dead, "dead letters on disk");
+        assert_eq!(image.pauses, self.pauses(), "pauses on disk");
+    }
+
+    fn pauses(&self) -> BTreeMap<Vec<u8>, Pause> {
+        let functions = self.functions.iter();
+        functions.filter_map(|(name, it)| Some((name.clone(), it.pause?))).collect()
     }
 
     /// The power was cut.
-    pub(crate) fn check_cut(&mut self, image: &BTreeMap<u64, Row>, lost: &Lost) {
-        let of_job =
-            |number| lost.operations.iter().filter(move |operation| number_of(operation) == number);
+    pub(crate) fn check_cut(&mut self, image: &Image, lost: &Lost) {
+        let of_job = |number| {
+            let operations = lost.operations.iter();
+            operations.filter(move |operation| operation.number() == Some(number))
+        };
+        let is_lost = |number, which: fn(&Operation) -> bool| of_job(number).any(which);
+        let never_kept =
+            |number| lost.outcomes.contains(&(number, false)) || is_lost(number, is_insert);
         for (&number, job) in self.jobs.iter().filter(|(_, job)| job.stored) {
-            let Some(row) = image.get(&number) else {
+            if image.dead.contains_key(&number) {
+                let unbury = |operation: &Operation| matches!(operation, Operation::Unbury(_));
+                assert!(is_lost(number, unbury), "job {number} is dead again");
+                self.tally.count("dead again");
+                continue;
+            }
+            let Some(row) = image.jobs.get(&number) else {
                 assert!(!job.promised, "job {number} was promised and is lost");
-                let insert = |operation: &Operation| matches!(operation, Operation::Insert { .. });
-                let given_up = lost.outcomes.contains(&(number, false));
-                assert!(given_up || of_job(number).any(insert), "nobody kept job {number}");
+                assert!(never_kept(number), "nobody kept job {number}");
                 self.tally.count(if job.storing { "lost unanswered" } else { "lost answered" });
                 continue;
             };
@@ -224,44 +252,94 @@ impl Model {
                 Operation::Retry { runs, .. } => Some(runs.attempts),
                 _ => None,
             });
-            let least = attempts_lost.map_or(job.attempts, |lost| lost - 1);
+            let own = job.row(number);
+            let Some(attempts_lost) = attempts_lost else {
+                assert_eq!(*row, own);
+                continue;
+            };
+            let least = attempts_lost.saturating_sub(1);
             assert!((least..=job.attempts).contains(&row.attempts), "attempts of job {number}");
-            assert_eq!(*row, Row { attempts: row.attempts, ..job.row(number) });
+            let Row { run_at_ms, attempts, last_reason, was_lost, .. } = *row;
+            assert_eq!(*row, Row { run_at_ms, attempts, last_reason, was_lost, ..own });
         }
-        for &number in image.keys() {
-            let remove = |operation: &Operation| matches!(operation, Operation::Remove { .. });
-            let alive = self.jobs.get(&number).is_some_and(|job| job.stored);
-            let removed = alive || of_job(number).any(remove);
-            assert!(removed, "job {number} has ended and comes back");
+        for letter in self.dead.iter().filter(|letter| letter.job.stored) {
+            let number = letter.number;
+            if let Some(row) = image.dead.get(&number) {
+                assert_eq!(*row, letter.row());
+                continue;
+            }
+            let bury = |operation: &Operation| matches!(operation, Operation::Bury(_));
+            assert!(is_lost(number, bury), "dead letter {number} is lost");
+            if image.jobs.contains_key(&number) {
+                self.tally.count("alive again");
+            } else {
+                assert!(!letter.job.promised, "job {number} was promised and is lost");
+                assert!(never_kept(number), "nobody kept job {number}");
+            }
+        }
+        for &number in image.jobs.keys().chain(image.dead.keys()) {
+            let is_kept = self.jobs.get(&number).is_some_and(|job| job.stored)
+                || self.dead.iter().any(|it| it.number == number && it.job.stored);
+            assert!(is_kept || is_lost(number, is_removal), "job {number} has ended, comes back");
+        }
+        let pauses = self.pauses();
+        let is_changed = |name: &Vec<u8>| {
+            lost.operations.iter().any(|operation| {
+                matches!(operation, Operation::Pause { function, .. } if **function == **name)
+            })
+        };
+        for name in pauses.keys().chain(image.pauses.keys()) {
+            let is_right = pauses.get(name) == image.pauses.get(name) || is_changed(name);
+            assert!(is_right, "the pause of {}", name.escape_ascii());
         }
     }
 
     /// A new server, with what the old one left on disk.
-    pub(crate) fn restart(
-        &mut self,
-        rules: Rules,
-        first_sequence: u64,
-        now: Now,
-        image: &BTreeMap<u64, Row>,
-    ) {
+    pub(crate) fn restart(&mut self, rules: Rules, first_sequence: u64, now: Now, image: &Image) {
         self.next_sequences = vec![first_sequence; rules.cores.count];
         self.rules = rules;
         self.now = now;
         self.durable = Durable::default();
         self.functions.clear();
         self.jobs.clear();
+        self.dead.clear();
         self.peers.clear();
         self.fails.clear();
-        for (&number, row) in image {
+        for (&number, row) in &image.jobs {
             self.clock += 1;
-            let next = &mut self.next_sequences[self.rules.cores.owner_of_job(number)];
-            *next = (*next).max((number >> SLOT_BITS) + 1);
-            self.functions.entry(row.function.to_vec()).or_default();
+            self.skip_number(number);
+            self.function(&row.function);
             self.jobs.insert(number, Job::restored(row));
+            if row.run_at_ms > now.unix_ms && row.attempts > 0 {
+                self.tally.count("retrying restored");
+            }
             self.start(number);
             self.tally.count("restored");
         }
+        for row in image.dead_in_order() {
+            self.skip_number(row.row.number);
+            self.function(&row.row.function);
+            self.dead.push(Letter::restored(row));
+            self.tally.count("dead restored");
+        }
+        for (name, &pause) in &image.pauses {
+            self.function(name).pause = Some(pause);
+            self.tally.count("pause restored");
+        }
     }
+
+    fn skip_number(&mut self, number: u64) {
+        let next = &mut self.next_sequences[self.rules.cores.owner_of_job(number)];
+        *next = (*next).max((number >> SLOT_BITS) + 1);
+    }
+}
+
+fn is_insert(operation: &Operation) -> bool {
+    matches!(operation, Operation::Insert { .. })
+}
+
+fn is_removal(operation: &Operation) -> bool {
+    matches!(operation, Operation::Remove { .. } | Operation::RemoveDead { .. })
 }
 
 impl Job {
@@ -274,15 +352,15 @@ impl Job {
             reducer: Bytes::copy_from_slice(&self.reducer),
             payload: Bytes::copy_from_slice(&self.payload),
             priority: Priority::ALL[self.priority],
-            run_at_ms: self.run_at_s * 1000,
+            run_at_ms: self.run_at_ms,
             attempts: self.attempts,
-            last_reason: None,
-            was_lost: false,
+            last_reason: self.last_reason,
+            was_lost: self.was_lost,
             submitted_ms: self.submitted_ms,
         }
     }
 
-    fn restored(row: &Row) -> Self {
+    pub(super) fn restored(row: &Row) -> Self {
         Self {
             function: row.function.to_vec(),
             unique: row.unique.to_vec(),
@@ -294,8 +372,10 @@ impl Job {
             clients: Vec::new(),
             place: Place::Storing,
             late: None,
-            run_at_s: row.run_at_ms / 1000,
+            run_at_ms: row.run_at_ms,
             attempts: row.attempts,
+            last_reason: row.last_reason,
+            was_lost: row.was_lost,
             submitted_ms: row.submitted_ms,
             stored: true,
             storing: false,

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use ringgear::engine::ConnId;
+use ringgear::engine::reason::Reason;
 use ringgear::wire::Command;
 
 use super::{Ability, Job, Model, Place, handle, number};
@@ -39,7 +40,10 @@ impl Model {
     /// Functions with such jobs that a worker can run.
     fn choices(&self, conn: ConnId, priority: usize) -> impl Iterator<Item = &Vec<u8>> {
         let names = self.peers[&conn].abilities.keys();
-        names.filter(move |&name| !self.functions[name].queues[priority].jobs.is_empty())
+        names.filter(move |&name| {
+            let function = &self.functions[name];
+            function.pause.is_none() && !function.queues[priority].jobs.is_empty()
+        })
     }
 
     /// FIFO inside a function, and no function is passed over that has waited since this one's last
@@ -73,13 +77,11 @@ impl Model {
     }
 
     fn take_from_queue(&mut self, conn: ConnId, number: u64) {
+        self.leave_queue(number);
+        let deadline_ms = self.timeout_at(conn, &self.jobs[&number].function);
         let job = self.jobs.get_mut(&number).unwrap();
-        let queue = &mut self.functions.get_mut(&job.function).unwrap().queues[job.priority];
-        queue.jobs.retain(|&(other, _)| other != number);
         let ability = self.peers.get_mut(&conn).unwrap().abilities.get_mut(&job.function).unwrap();
         ability.served[job.priority] = self.clock;
-        let limited = ability.timeout_ms > 0;
-        let deadline_ms = limited.then_some(self.now.mono_ms + ability.timeout_ms);
         job.place = Place::Running { conn, deadline_ms, grabbed: self.clock };
         job.late = None;
         self.tally.count("grabbed");
@@ -95,7 +97,7 @@ impl Model {
     pub(super) fn pre_sleep(&mut self, conn: ConnId) {
         self.answer_wake(conn);
         let peer = &self.peers[&conn];
-        let has_job = peer.abilities.keys().any(|name| self.functions[name].queued() > 0);
+        let has_job = peer.abilities.keys().any(|name| self.functions[name].ready() > 0);
         if has_job {
             self.tally.count("no sleep");
             let packet = self.output.packets.get_mut(&conn).and_then(VecDeque::pop_front);
@@ -116,7 +118,7 @@ impl Model {
     }
 
     pub(super) fn can_do(&mut self, conn: ConnId, function: &[u8], timeout_ms: u64) {
-        self.functions.entry(function.to_vec()).or_default();
+        self.function(function);
         let since = self.clock;
         let peer = self.peers.get_mut(&conn).unwrap();
         if let Some(ability) = peer.abilities.get_mut(function) {
@@ -166,25 +168,7 @@ impl Model {
         // The last one taken goes first, so that the first one taken gets before it.
         for &(_, number) in lost.iter().rev() {
             self.clock += 1;
-            self.lose_worker(number, self.clock);
-        }
-    }
-
-    pub(super) fn lose_worker(&mut self, number: u64, group: u64) {
-        let job = self.jobs.get_mut(&number).unwrap();
-        job.attempts += 1;
-        job.progress = (0, 0);
-        let exhausted = self.rules.attempts_max.is_some_and(|max| job.attempts >= max.max(1));
-        if !job.is_wanted() {
-            self.tally.count("abandoned");
-            self.remove(number);
-        } else if exhausted {
-            self.tally.count("exhausted");
-            self.fail(number);
-            self.remove(number);
-        } else {
-            self.store_attempts(number);
-            self.requeue(number, group);
+            self.lose_worker(number, conn, Reason::Lost, self.clock);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{Seen, World, rules, settings};
 use crate::mesh::Mesh;
 use crate::model::handle;
 use crate::peer;
+use crate::store::Image;
 use crate::wire::Request;
 
 /// Restored jobs whose handles are asked for.
@@ -146,7 +147,7 @@ impl World {
             mono_ms: self.rng.u64(0..1 << 40),
             unix_ms: self.now.unix_ms + self.rng.u64(0..100_000),
         };
-        self.settings = settings(&mut self.rng);
+        self.settings = settings(&mut self.rng, true);
         self.settings.engine.durabilities = durabilities(&mut self.rng);
         // Numbers start above those of earlier runs. If that fails, at least no job that is there
         // loses its handle.
@@ -161,11 +162,17 @@ impl World {
             _ => (self.rng.usize(1..4), self.rng.u64(..)),
         };
         self.mesh = Mesh::new(&self.settings, cores, false, seed, self.now);
-        for row in image.values() {
+        for row in image.jobs.values() {
             assert!(self.mesh.restore(row, self.now), "job {} comes back", row.number);
         }
-        if let Some(row) = image.values().next() {
+        if let Some(row) = image.jobs.values().next() {
             assert!(!self.mesh.restore(row, self.now), "a handle is given to one job");
+        }
+        for row in image.dead_in_order() {
+            assert!(self.mesh.restore_dead(row, self.now), "dead {} comes back", row.row.number);
+        }
+        for (name, &pause) in &image.pauses {
+            self.mesh.restore_pause(name, pause, self.now);
         }
         let first_sequence = self.settings.engine.first_sequence;
         let rules = rules(&self.settings, self.mesh.cores());
@@ -173,12 +180,17 @@ impl World {
         self.model.restart(rules, first_sequence, self.now, &image);
         self.collect(None);
         self.model.end();
-        self.check_restored(image.into_values().collect());
+        self.check_restored(image);
     }
 
     /// What came back is what was there.
-    fn check_restored(&mut self, rows: Vec<Row>) {
+    fn check_restored(&mut self, image: Image) {
         self.mesh.check_invariants();
+        // Beyond the bounds the oldest letters don't come back.
+        for row in self.mesh.dead_rows() {
+            assert_eq!(image.dead.get(&row.row.number), Some(&row), "a letter as it was");
+        }
+        let rows: Vec<Row> = image.jobs.into_values().collect();
         assert_eq!(self.mesh.rows(), rows);
         let Some(conn) = self.connect_one() else { return };
         for row in rows.iter().rev().take(ASKED_FOR) {
