@@ -9,6 +9,7 @@ mod conn;
 mod crash;
 mod draining;
 mod durable;
+mod failed_jobs;
 mod harness;
 mod http;
 mod http_api;
