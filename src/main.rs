@@ -381,6 +381,7 @@ fn http_settings(
         store: options.store_choice()?.map(|it| it.kind()),
         hosts: options.http_host.clone(),
         ready_without_store: options.ready_without_store,
+        dead: settings.engine.dead.clone(),
         body_bytes_max: settings.body_bytes_max,
         outbox_bytes_max: settings.outbox_bytes_max,
         memory_bytes_max: settings.memory_bytes_max,

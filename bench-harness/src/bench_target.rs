@@ -1,5 +1,6 @@
 //! A contender where it is measured: fresh servers of it, and loads against them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,13 +29,16 @@ pub(crate) struct BenchTarget<'a> {
     pub(crate) certificates: Option<&'a Certificates>,
     /// Whether servers have HTTP.
     pub(crate) has_http: bool,
+    /// Policies of servers.
+    pub(crate) functions_file: Option<&'a Path>,
 }
 
 impl BenchTarget<'_> {
     /// A fresh server that keeps its jobs so, on so many threads.
     pub(crate) fn start(&self, persistence: Persistence<'_>, threads: usize) -> Result<Server> {
-        let Self { cores, patience, certificates, has_http, .. } = *self;
-        let start = Start { cores, persistence, threads, patience, certificates, has_http };
+        let Self { cores, patience, certificates, has_http, functions_file, .. } = *self;
+        let start =
+            Start { cores, persistence, threads, patience, certificates, has_http, functions_file };
         self.contender.start(self.options, &start)
     }
 

@@ -31,6 +31,7 @@ mod queue;
 mod queue_depth;
 mod relay;
 mod report;
+mod retries;
 mod run;
 mod run_dir;
 mod sample;

@@ -69,6 +69,8 @@ pub(crate) struct Start<'a> {
     pub(crate) certificates: Option<&'a Certificates>,
     /// Whether it has HTTP.
     pub(crate) has_http: bool,
+    /// Its policies.
+    pub(crate) functions_file: Option<&'a Path>,
 }
 
 /// This thread on other cores, until dropped.
@@ -342,6 +344,7 @@ mod tests {
             patience,
             certificates,
             has_http: false,
+            functions_file: None,
         };
         Server::start_announced(Command::new("sh").args(["-c", script]), &start)
     }

@@ -20,6 +20,7 @@ use crate::format::number;
 use crate::http::{ALONE, BY_HTTP, BY_PACKETS, SCRAPED, UNUSED, VIEWED};
 use crate::machine::Machine;
 use crate::plot;
+use crate::retries::{DEAD_ALONE, NO_POLICY, REQUEUED};
 use crate::sample::{self, Sample, Status};
 use crate::scenario::Scenario;
 use crate::stats::{Group, Spread};
@@ -294,6 +295,19 @@ const HTTP: &[Column] = &[
     ("memory at the end", |group, _| group.figure(|it| it.rss_end_bytes, bytes)),
 ];
 
+const RETRIES: &[Column] = &[
+    point("load"),
+    RATE,
+    P50,
+    P99,
+    ("p99 × alone", |group, groups| {
+        times_undisturbed(group, groups, |it| it.spread(|it| it.p99_us))
+    }),
+    CPU,
+    ("CPU × no policy", |group, groups| times_undisturbed(group, groups, Group::cpu)),
+    MEMORY,
+];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -316,6 +330,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "crowd50k" => CONNECTIONS,
             "tls" => TLS,
             "http" => HTTP,
+            "retries" => RETRIES,
             name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };
@@ -438,6 +453,22 @@ fn times_alone<'a>(
         Some(load) => format!("{load}{ALONE}"),
         None if group.point == BY_HTTP => BY_PACKETS.to_owned(),
         None => return None,
+    };
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    times(spread(group)?.median, spread(same.find(|it| it.point == wanted)?)?.median)
+}
+
+/// A figure in units of the same contender's without policies; beside a requeue, in units of those
+/// beside dead letters that stay.
+fn times_undisturbed<'a>(
+    group: &Group<'a>,
+    groups: &[Group<'a>],
+    spread: fn(&Group<'a>) -> Option<Spread>,
+) -> Option<String> {
+    let wanted = match &*group.point {
+        NO_POLICY => return None,
+        REQUEUED => DEAD_ALONE,
+        _ => NO_POLICY,
     };
     let mut same = groups.iter().filter(|it| it.is_of_same(group));
     times(spread(group)?.median, spread(same.find(|it| it.point == wanted)?)?.median)
@@ -629,6 +660,21 @@ mod tests {
         let rates = groups.iter().map(|it| times_alone(it, &groups, Group::rate));
         let rates: Vec<_> = rates.map(Option::unwrap_or_default).collect();
         assert_eq!(rates, ["", "", "0.98", "", "0.20"]);
+    }
+
+    #[test]
+    fn failures_are_compared_with_no_policy_and_a_requeue_with_none() {
+        let at = |point: &str, p99_us: f64| Sample {
+            point: point.to_owned(),
+            p99_us: Some(p99_us),
+            ..sample("ringgear-uring", 1.0, 10.0)
+        };
+        let samples =
+            [at(NO_POLICY, 100.0), at("x", 110.0), at(DEAD_ALONE, 120.0), at(REQUEUED, 150.0)];
+        let groups = Group::all(&samples);
+        let p99 = |it| times_undisturbed(it, &groups, |it| it.spread(|it| it.p99_us));
+        let ratios: Vec<_> = groups.iter().map(|it| p99(it).unwrap_or_default()).collect();
+        assert_eq!(ratios, ["", "1.10", "1.20", "1.25"]);
     }
 
     #[test]

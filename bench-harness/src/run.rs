@@ -27,6 +27,7 @@ use crate::process::{Cores, Persistence, START_TIME, Server, raise_descriptors};
 use crate::progress::Progress;
 use crate::queue_depth;
 use crate::report::{self, Facts, Known};
+use crate::retries;
 use crate::run_dir;
 use crate::sample::{self, Sample, Status};
 use crate::scenario::{self, Load, Scenario, Work};
@@ -230,6 +231,7 @@ impl<'a> Harness<'a> {
             Work::Cores(words, counts) => cores::samples(&target, words, counts),
             Work::Tls(sleeping, payloads) => tls::samples(&target, sleeping, payloads),
             Work::Http(jobs) => http::samples(&target, jobs),
+            Work::Retries(letters) => retries::samples(&target, letters),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),
                 Err(why) => vec![Sample::without(Status::Absent, why)],
@@ -246,6 +248,7 @@ impl<'a> Harness<'a> {
             patience: START_TIME,
             certificates: None,
             has_http: false,
+            functions_file: None,
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) faults: Faults,
     /// With `--tls`.
     pub(crate) handshakes: Handshakes,
-    /// Jobs that a worker got after another one had given them up.
+    /// Jobs that a worker got after another one had given them up or failed them.
     pub(crate) reruns: u64,
     pub(crate) crashes: u64,
     pub(crate) replaced: u64,

@@ -195,6 +195,10 @@ pub struct Options {
     /// Share of jobs (0 to 1) whose worker disconnects instead of answering, and comes back.
     #[arg(help_heading = WORKERS, long, default_value_t = 0.0, value_name = "SHARE")]
     pub worker_crash: f64,
+    /// Share of runs (0 to 0.99) that end with WORK_FAIL; the server's policy must have such jobs
+    /// run again.
+    #[arg(help_heading = WORKERS, long, default_value_t = 0.0, value_name = "SHARE")]
+    pub worker_fail: f64,
 
     /// Measured time.
     #[arg(
@@ -315,6 +319,10 @@ impl Options {
             (
                 !(0.0..=0.99).contains(&self.worker_crash),
                 "--worker-crash is a share: give a number from 0 to 0.99",
+            ),
+            (
+                !(0.0..=0.99).contains(&self.worker_fail),
+                "--worker-fail is a share: give a number from 0 to 0.99",
             ),
             (
                 self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)),

@@ -135,7 +135,7 @@ pub struct Report {
     pub faults: Faults,
     /// TLS handshakes of the whole run, with `--tls`.
     pub tls: Option<Handshakes>,
-    /// Jobs that were assigned again after a worker had gone.
+    /// Jobs that were assigned again after a worker had gone, or had failed them.
     pub reruns: u64,
     /// Connections replaced by `--churn`.
     pub replaced: u64,
@@ -245,7 +245,7 @@ impl fmt::Display for Report {
             };
             writeln!(out, "TLS handshakes      {full} full, {resumed} resumed{failed}")?;
         }
-        if options.worker_crash > 0.0 {
+        if options.worker_crash > 0.0 || options.worker_fail > 0.0 {
             writeln!(out, "reruns              {}", count(self.reruns))?;
         }
         if options.churn > 0.0 {

@@ -59,6 +59,7 @@ pub(crate) struct Worker {
     stamp: Stamp,
     payload_bytes: usize,
     crashes: bool,
+    fails: bool,
 }
 
 impl Worker {
@@ -75,6 +76,7 @@ impl Worker {
             stamp: Stamp::default(),
             payload_bytes: 0,
             crashes: false,
+            fails: false,
         }
     }
 
@@ -153,6 +155,12 @@ impl Worker {
             recorder.counts.crashes += 1;
             return Next::Crash;
         }
+        if self.fails {
+            recorder.shared.ledger.give_up(self.stamp.id);
+            encode(out, Magic::Request, Command::WorkFail, &[&self.handle], &[]);
+            self.go_on(recorder, out);
+            return Next::Nothing;
+        }
         match recorder.shared.ledger.run(self.stamp.id) {
             Ran::First => recorder.ran += 1,
             Ran::Again => recorder.counts.faults.duplicated += 1,
@@ -160,6 +168,12 @@ impl Worker {
             Ran::Unknown => recorder.counts.faults.foreign += 1,
         }
         recorder.complete(out, &self.handle, self.stamp, self.payload_bytes);
+        self.go_on(recorder, out);
+        Next::Nothing
+    }
+
+    /// Grabs the next job, unless it is to leave.
+    fn go_on(&mut self, recorder: &Recorder, out: &mut Vec<u8>) {
         if self.is_leaving {
             // Once this comes back, the answer before it has been taken in.
             encode(out, Magic::Request, Command::EchoReq, &[], b"leaving");
@@ -167,7 +181,6 @@ impl Worker {
         } else {
             self.grab(recorder, out);
         }
-        Next::Nothing
     }
 
     fn assigned(
@@ -195,7 +208,8 @@ impl Worker {
         self.payload_bytes = payload.len();
         self.state = State::Working;
         self.crashes = options.worker_crash > 0.0 && recorder.rng.f64() < options.worker_crash;
-        if options.worker_crash > 0.0 {
+        self.fails = options.worker_fail > 0.0 && recorder.rng.f64() < options.worker_fail;
+        if options.worker_crash > 0.0 || options.worker_fail > 0.0 {
             recorder.counts.reruns += u64::from(recorder.shared.ledger.is_rerun(stamp.id));
         }
         let work_time = options.work_time.sample(&mut recorder.rng);

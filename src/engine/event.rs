@@ -66,6 +66,15 @@ pub enum Loss {
     TimedOut,
 }
 
+impl From<Loss> for Reason {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Disconnected | Loss::Withdrawn => Self::Lost,
+            Loss::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
 impl Step {
     /// WARN if an accepted job is lost for good, INFO if it didn't succeed, else DEBUG.
     #[must_use]

@@ -34,6 +34,13 @@ impl Glob {
         if backslashes % 2 == 1 { Err(LooseEscape) } else { Ok(Self(pattern.into())) }
     }
 
+    /// A pattern that matches just this name.
+    #[must_use]
+    pub fn exactly(name: &[u8]) -> Self {
+        let escapes = |byte: &u8| matches!(byte, b'*' | b'?' | b'\\').then_some(b'\\');
+        Self(name.iter().flat_map(|byte| escapes(byte).into_iter().chain([*byte])).collect())
+    }
+
     /// The only name that it matches; `None` if it may match several.
     #[must_use]
     pub fn only_name(&self) -> Option<Vec<u8>> {
@@ -154,6 +161,9 @@ mod tests {
         ] {
             let only = Glob::new(pattern).unwrap().only_name();
             assert_eq!(only.as_deref(), name.map(str::as_bytes), "{pattern:?}");
+            let again = Glob::exactly(pattern.as_bytes());
+            assert_eq!(again.only_name().as_deref(), Some(pattern.as_bytes()));
+            assert!(again.matches(pattern.as_bytes()));
         }
         assert!(Glob::of_bytes(b"\xff*").unwrap().matches(b"\xffx"));
     }

@@ -5,7 +5,6 @@
 //! Invariant: a reason keeps its name and its number: stores have both.
 
 use super::answer::Outcome;
-use super::event::Loss;
 
 /// Why a run of a job ended without WORK_COMPLETE, or why a job was never run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,14 +49,5 @@ impl From<Outcome> for Reason {
     /// A result is no reason; it doesn't come here.
     fn from(outcome: Outcome) -> Self {
         if outcome == Outcome::Exception { Self::Exception } else { Self::Fail }
-    }
-}
-
-impl From<Loss> for Reason {
-    fn from(loss: Loss) -> Self {
-        match loss {
-            Loss::Disconnected | Loss::Withdrawn => Self::Lost,
-            Loss::TimedOut => Self::TimedOut,
-        }
     }
 }

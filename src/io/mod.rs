@@ -253,8 +253,8 @@ pub fn serve(
     Ok(core_loop.map_or(Ok(()), |core_loop| core_loop.run(runtime))?)
 }
 
-/// Takes back what the store has, reserves job numbers, and starts the store's thread; returns it and
-/// each core's link to it.
+/// Takes back what the store has, reserves job numbers, and starts the store's thread; returns it
+/// and each core's link to it.
 fn start_store(
     mut store: Box<dyn Store>,
     settings: &Settings,

@@ -1,14 +1,17 @@
 //! The interface for programs and the page: what there is as JSON, and changes.
 //!
-//! `functions`, `jobs`, `connections` and `server` answer GET, `changes` does what DELETE and PUT
-//! ask for, and `events` streams what changed. Submissions are in `submit`.
+//! `functions`, `jobs`, `connections` and `server` answer GET, `changes` does what DELETE, POST and
+//! PUT ask for, `dead` has all of dead letters, and `events` streams what changed. Submissions are
+//! in `submit`.
 //!
 //! Invariant: a parameter that makes no sense is refused and named, and a peer is told of nothing
 //! that it may not observe.
 
+mod body;
 mod changes;
 mod connections;
 mod cursor;
+mod dead;
 mod events;
 mod functions;
 mod jobs;
@@ -16,7 +19,7 @@ mod names;
 mod params;
 mod server;
 
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 
 use super::error::ApiError;
 use super::guard::Caller;
@@ -34,12 +37,18 @@ pub(super) fn add_to(routes: Routes) -> Routes {
         .route("/api/v1/workers", get(connections::workers))
         .route("/api/v1/connections", get(connections::all))
         .route("/api/v1/jobs", get(jobs::list))
-        .route("/api/v1/jobs/{handle}", get(jobs::one).delete(changes::cancel));
+        .route("/api/v1/jobs/{handle}", get(jobs::one).delete(changes::cancel))
+        .route("/api/v1/jobs/{handle}/run", post(changes::run))
+        .route("/api/v1/dead", get(dead::list).delete(dead::remove))
+        .route("/api/v1/dead/requeue", post(dead::requeue))
+        .route("/api/v1/dead/{handle}", get(dead::one));
     for function in ["/api/v1/functions/{function}", "/api/v1/functions/"] {
         routes = routes
             .route(function, get(functions::one))
             .route(&format!("{function}/jobs"), delete(changes::purge).post(submit::post))
-            .route(&format!("{function}/maxqueue"), put(changes::limit));
+            .route(&format!("{function}/maxqueue"), put(changes::limit))
+            .route(&format!("{function}/pause"), post(changes::pause))
+            .route(&format!("{function}/resume"), post(changes::resume));
     }
     routes
 }

@@ -24,6 +24,7 @@ use super::snapshot::Snapshots;
 use super::tokens::Tokens;
 use super::viewers::Viewers;
 use crate::engine::Now;
+use crate::engine::dead::DeadBounds;
 use crate::io::HttpLink;
 use crate::io::log::LogLines;
 use crate::protocol::access::{AccessList, RIGHTS, Right};
@@ -49,6 +50,8 @@ pub struct HttpSettings {
     pub hosts: Vec<String>,
     /// Whether the server is ready though its store can't be written to.
     pub ready_without_store: bool,
+    /// How many dead letters are kept.
+    pub dead: DeadBounds,
     /// Largest body of a job.
     pub body_bytes_max: usize,
     /// Most that a client may leave unread of what its job sends, in bytes.

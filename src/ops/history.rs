@@ -264,6 +264,7 @@ mod tests {
             gauges: Gauges::default(),
             numbers: Some(Box::new(numbers)),
             queue_max: [0; 3],
+            pause: None,
         }
     }
 

@@ -67,12 +67,17 @@ struct Scrape {
     process: Option<ProcessNumbers>,
 }
 
-impl Collector for Scrape {
+/// A scrape, and the format that it is told in.
+#[derive(Debug)]
+struct Told(Scrape, Format);
+
+impl Collector for Told {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut families = Families(encoder);
-        functions::encode(&mut families, &self.snapshot)?;
-        server::encode(&mut families, self)?;
-        if let Some(process) = &self.process {
+        let Self(scrape, format) = self;
+        let mut families = Families { encoder, format: *format };
+        functions::encode(&mut families, &scrape.snapshot)?;
+        server::encode(&mut families, scrape)?;
+        if let Some(process) = &scrape.process {
             process.encode(&mut families)?;
         }
         Ok(())
@@ -104,7 +109,7 @@ impl Scrape {
 
     fn text(self, format: Format) -> Result<String, Error> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(self));
+        registry.register_collector(Box::new(Told(self, format)));
         let mut out = String::new();
         match format {
             Format::Text => prometheus_text::encode(&mut out, &registry)?,

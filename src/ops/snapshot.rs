@@ -120,6 +120,7 @@ fn sum(rows: Vec<FunctionRow>) -> FunctionRow {
         gauges: Default::default(),
         numbers: Some(Box::default()),
         queue_max: [0; 3],
+        pause: None,
     };
     for row in rows {
         other.gauges += &row.gauges;

@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-pub(super) use self::body::discard;
+pub(super) use self::body::{discard, out_of_memory};
 pub(super) use self::headers::{checked_unique, priority};
 pub(super) use self::job::{Event, Job, Submission};
 use super::app::{App, WAITING_MAX};

@@ -147,12 +147,9 @@ impl Shard {
             ("jobs_queued_normal", normal),
             ("jobs_queued_low", low),
             ("jobs_delayed", stats.delayed),
-            ("jobs_retrying", stats.retrying),
             ("jobs_storing", stats.storing),
             ("jobs_running", stats.running),
             ("jobs_kept", stats.kept),
-            ("jobs_dead", stats.dead),
-            ("dead_bytes", stats.dead_bytes),
             ("memory_job_bytes", stats.job_bytes),
             ("memory_used_bytes", used_bytes),
             ("memory_limit_bytes", self.settings.memory_bytes_max as u64),
@@ -176,10 +173,7 @@ impl Shard {
             ("jobs_abandoned_total", failed(Failure::Abandoned)),
             ("jobs_cancelled_total", failed(Failure::Cancelled)),
             ("jobs_dropped_total", failed(Failure::Dropped)),
-            ("jobs_expired_total", failed(Failure::Expired)),
             ("jobs_not_stored_total", engine.not_stored),
-            ("jobs_dead_total", numbers.dead.iter().sum()),
-            ("dead_dropped_total", engine.dead_dropped.iter().sum()),
             ("results_late_total", engine.late),
             ("wakeup_leases_expired_total", engine.leases_ended),
         ];
@@ -201,6 +195,16 @@ impl Shard {
         line("tls_handshakes_open", &|out| columns::number(out, stats.handshakes_open));
         let until_ms = self.tls.not_after_s().map(|until_s| until_s.saturating_mul(1000));
         line("tls_certificate_not_after_timestamp_seconds", &|out| columns::moment(out, until_ms));
+        for (name, value) in [
+            ("jobs_retrying", stats.retrying),
+            ("jobs_expired_total", failed(Failure::Expired)),
+            ("jobs_dead", stats.dead),
+            ("jobs_dead_total", numbers.dead.iter().sum()),
+            ("dead_bytes", stats.dead_bytes),
+            ("dead_dropped_total", engine.dead_dropped.iter().sum()),
+        ] {
+            line(name, &|out| columns::number(out, value));
+        }
         out.extend_from_slice(b".\n");
         out
     }
@@ -212,6 +216,18 @@ impl Stats {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The engines' events that aren't counted by function.
+    #[must_use]
+    pub fn engine(&self) -> &engine::Counters {
+        &self.engine
+    }
+
+    /// The sums of all functions' numbers.
+    #[must_use]
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
     /// Refusals by the access list, by right.

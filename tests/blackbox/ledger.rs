@@ -85,6 +85,8 @@ struct Job {
 struct Peer {
     abilities: BTreeSet<Bytes>,
     held: Vec<Bytes>,
+    /// The job of its last request, if that was WORK_EXCEPTION.
+    excepted: Option<Bytes>,
     asleep: bool,
     woken: bool,
     /// NOOPs that may still come.
@@ -224,6 +226,7 @@ impl Ledger {
             [] => Ok(()),
             _ => Err(format!("no answer was due, and there came {replies:?}")),
         };
+        let excepted = self.peer(place).excepted.take();
         match request {
             Request::Submit(_) if replies.len() == 1 => Ok(()),
             Request::Submit(_) => Err("no answer".to_owned()),
@@ -249,12 +252,17 @@ impl Ledger {
                 none()
             }
             Request::Work { name, handle, .. } => {
+                let repeats = *name == "WORK_FAIL" && excepted.as_ref() == Some(handle);
+                if *name == "WORK_EXCEPTION" {
+                    self.peer(place).excepted = Some(handle.clone());
+                }
                 let Some(at) = self.peer(place).held.iter().position(|held| held == handle) else {
                     let is_error = |item: &Item| {
                         matches!(item, Item::Packet(19, body)
                         if body.starts_with(b"JOB_NOT_FOUND\0"))
                     };
                     return match replies {
+                        [] if repeats => Ok(()),
                         [item] if is_error(item) => Ok(()),
                         _ => Err(format!("that job isn't its own, and there came {replies:?}")),
                     };

@@ -122,6 +122,8 @@ struct Peer {
     /// It slept when the step began, or has fallen asleep in it.
     may_be_woken: bool,
     exceptions: bool,
+    /// The job of its last packet in this step, if that was WORK_EXCEPTION.
+    excepted: Option<Bytes>,
     id: Bytes,
 }
 
@@ -175,6 +177,7 @@ impl Model {
             nap: Nap::Awake,
             may_be_woken: false,
             exceptions: self.rules.exceptions,
+            excepted: None,
             id: b"-".to_vec(),
         };
         self.peers.insert(place, peer);
@@ -192,12 +195,17 @@ impl Model {
             // gearmand may wake a worker again that hasn't grabbed.
             let again = self.rules.gearmand && peer.nap == Nap::Woken;
             peer.may_be_woken = peer.nap == Nap::Asleep || again;
+            // The barriers between steps are packets, too.
+            peer.excepted = None;
         }
     }
 
     /// A request of `place`, whose answer must be the next one.
     pub(crate) fn handle(&mut self, place: Place, request: &Request) -> Checked<()> {
         self.clock += 1;
+        if self.repeats_failure(place, request) {
+            return Ok(());
+        }
         match request {
             Request::Submit(submission) => self.submit(place, submission),
             Request::CanDo { function, .. } => {
@@ -239,6 +247,21 @@ impl Model {
             Request::WrongMagic => self.expect_error("INVALID_MAGIC", "Request magic expected"),
             Request::Text { line, .. } => self.text(line),
         }
+    }
+
+    /// Whether a packet says once more what the one before it said, which only ringgear ignores.
+    fn repeats_failure(&mut self, place: Place, request: &Request) -> bool {
+        if let Request::Text { .. } = request {
+            return false;
+        }
+        let excepted = self.peer(place).excepted.take();
+        let Request::Work { name, handle, .. } = request else { return false };
+        let handle = c_string(handle).to_vec();
+        if *name == "WORK_EXCEPTION" && self.handles.contains(&handle) {
+            self.peer(place).excepted = Some(handle);
+            return false;
+        }
+        *name == "WORK_FAIL" && !self.rules.gearmand && excepted == Some(handle)
     }
 
     /// The server has closed the connection.

@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+use ringgear::engine::glob::Glob;
+use ringgear::engine::policy::{Expiry, Policies, Policy, Retries};
 use ringgear::engine::{self, ConnId, Now};
 use ringgear::shard::{Origin, Service, Settings, Shard};
 
@@ -12,8 +14,21 @@ pub const NOW: Now = Now { mono_ms: 1000, unix_ms: 1_700_000_000_000 };
 
 /// A shard with so much memory.
 pub fn new(memory_bytes_max: usize) -> Shard {
+    // `f` has a policy, the other functions have none.
+    let policy = Policy {
+        patterns: vec![Glob::new("f").expect("a glob")],
+        retries: Some(Retries::of(2)),
+        expiry: Some(Expiry { after_ms: 5000, dead: true }),
+        timeout_ms: 2000,
+        touch: true,
+        ..Policy::default()
+    };
     let settings = Settings {
-        engine: engine::Settings { attempts_max: Some(3), ..engine::Settings::default() },
+        engine: engine::Settings {
+            attempts_max: Some(3),
+            policies: Policies(vec![policy]).into(),
+            ..engine::Settings::default()
+        },
         body_bytes_max: 1 << 20,
         memory_bytes_max,
         outbox_bytes_max: 1 << 20,

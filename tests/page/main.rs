@@ -19,6 +19,8 @@ mod skips;
 
 use std::time::{Duration, Instant};
 
+use tempfile::NamedTempFile;
+
 use self::browser::View;
 use self::conn::{Conn, Item};
 use self::harness::{Server, wait_until};
@@ -31,6 +33,26 @@ const ROWS: &str = "[...document.querySelectorAll('#list tbody tr')].map(it => i
 
 fn start() -> Server {
     Server::start_ringgear("epoll", 0, &["--threads", "2", "--http", "127.0.0.1:0"])
+}
+
+const FUNCTIONS: &str = r#"
+[[function]]
+match = "once"
+attempts = 1
+
+[[function]]
+match = "slow"
+attempts = 5
+backoff = { first = "1h", jitter = 0.0 }
+"#;
+
+/// A server whose functions have policies; the file is needed as long.
+fn start_with_policies() -> (Server, NamedTempFile) {
+    let file = NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), FUNCTIONS).expect("written");
+    let option = format!("--functions-file={}", file.path().display());
+    let options = ["--threads", "2", "--http", "127.0.0.1:0", &option];
+    (Server::start_ringgear("epoll", 0, &options), file)
 }
 
 /// Submits background jobs; returns their handles.
@@ -222,12 +244,109 @@ fn a_dialog_that_is_opened_again_at_once_does_what_it_says() {
     view.check_console();
 }
 
+/// Submits jobs that fail for good at a worker of their own.
+fn kill(server: &Server, function: &str, jobs: usize) -> Vec<String> {
+    let mut worker = worker(server, &[function]);
+    let handles = submit(server, function, jobs);
+    for handle in &handles {
+        worker.packet("GRAB_JOB", &[]);
+        assert!(matches!(worker.next(), Ok(Item::Packet(11, _))));
+        worker.packet("WORK_EXCEPTION", &[handle.as_bytes(), b"no such <b>file</b>"]);
+    }
+    worker.sync().expect("it lives");
+    handles
+}
+
+const OPEN: &str = "document.querySelector('dialog').open";
+
+#[test]
+fn dead_letters_are_requeued_and_dropped_by_keyboard_alone() {
+    let (server, _file) = start_with_policies();
+    let handles = kill(&server, "once", 3);
+    let Some(view) = View::open(&server, "/", WIDE) else { return };
+    view.tab_to("it.id === 'nav-dead'");
+    view.key("Enter");
+    view.wait("the letters", &format!("{} && {}", rows(3), row_with("no such <b>file</b>")));
+    // One is requeued.
+    view.tab_to(&format!(
+        "it.matches('#list button') && it.innerText.startsWith('Requeue') && \
+         it.closest('tr').innerText.includes({})",
+        serde_json::json!(handles[1])
+    ));
+    view.key("Enter");
+    view.wait("the dialog", OPEN);
+    view.check_accessibility("the dialog");
+    view.picture("requeue");
+    view.tab_to("it.id === 'dialog-confirm' && it.innerText === 'Requeue 1 dead letter'");
+    view.key("Enter");
+    view.wait("the row to go", &rows(2));
+    wait_until("the job", || server.admin("show jobs").contains(&handles[1]).then_some(()));
+    // The others are dropped; the function has no more then.
+    view.tab_to("it.matches('#actions button') && it.innerText === 'Drop 2…'");
+    view.key("Enter");
+    view.wait("the dialog", OPEN);
+    view.tab_to("it.id === 'dialog-confirm' && it.innerText === 'Drop 2 dead letters'");
+    view.key("Enter");
+    view.wait("no rows", "!document.querySelector('#empty').hidden");
+    assert!(!server.admin("show jobs").contains(&handles[0]));
+    view.check_console();
+}
+
+#[test]
+fn a_function_is_paused_and_resumed_and_a_retry_starts_at_once() {
+    let (server, _file) = start_with_policies();
+    let mut worker = worker(&server, &["slow"]);
+    let handle = submit(&server, "slow", 1).remove(0);
+    worker.packet("GRAB_JOB", &[]);
+    assert!(matches!(worker.next(), Ok(Item::Packet(11, _))));
+    worker.packet("WORK_FAIL", &[handle.as_bytes()]);
+    let Some(view) = View::open(&server, "/?view=jobs&function=slow", WIDE) else { return };
+    view.wait("the retry", &row_with("fail, in 59 min"));
+    view.picture("retrying");
+    view.tab_to("it.matches('#list button') && it.innerText === 'Run now'");
+    view.key("Enter");
+    view.wait("it waits for a worker", &row_with("waiting"));
+    view.tab_to("it.matches('#actions button') && it.innerText === 'Pause…'");
+    view.key("Enter");
+    view.wait("the dialog", OPEN);
+    view.check_accessibility("the dialog");
+    view.picture("pause");
+    view.tab_to("it.id === 'dialog-confirm'");
+    view.key("Enter");
+    view.wait("the pause", "document.querySelector('#summary').innerText.includes('paused')");
+    worker.packet("GRAB_JOB", &[]);
+    assert!(matches!(worker.next(), Ok(Item::Packet(10, _))), "NO_JOB");
+    view.tab_to("it.id === 'nav-functions'");
+    view.key("Enter");
+    view.wait("the mark", "document.querySelector('#list .tag')?.innerText.includes('paused')");
+    let calm = "document.querySelector('#alarm-count').innerText === 'No alarms'";
+    view.wait("no alarm", calm);
+    view.picture("paused");
+    view.tab_to("it.matches('#list a')");
+    view.key("Enter");
+    view.wait("its jobs", &row_with("waiting"));
+    view.tab_to("it.matches('#actions button') && it.innerText === 'Resume'");
+    view.key("Enter");
+    view.wait("no pause", "!document.querySelector('#summary').innerText.includes('paused')");
+    worker.packet("GRAB_JOB", &[]);
+    assert!(matches!(worker.next(), Ok(Item::Packet(11, _))));
+    view.check_console();
+}
+
 #[test]
 fn the_page_is_accessible_in_both_colours_on_every_view_and_on_a_phone() {
-    let server = start();
+    let (server, _file) = start_with_policies();
     let _workers = shop(&server);
-    let views =
-        ["/?view=functions", "/?view=jobs&function=mail", "/?view=workers", "/?view=server"];
+    kill(&server, "once", 2);
+    assert_eq!(server.admin("pause function index"), "OK\n");
+    let views = [
+        "/?view=functions",
+        "/?view=jobs&function=mail",
+        "/?view=workers",
+        "/?view=dead",
+        "/?view=dead&function=once",
+        "/?view=server",
+    ];
     for size in [WIDE, PHONE] {
         for path in views {
             let Some(view) = View::open(&server, path, size) else { return };
@@ -239,7 +358,7 @@ fn the_page_is_accessible_in_both_colours_on_every_view_and_on_a_phone() {
                 let what = format!("{path} in {colours} at {}", size.0);
                 view.check_accessibility(&what);
                 view.check_width(&what);
-                let name = path.trim_start_matches("/?view=").split('&').next().unwrap_or("");
+                let name = path.trim_start_matches("/?view=").replace(['&', '='], "-");
                 view.picture(&format!("{name}-{colours}-{}", size.0));
             }
             view.check_console();

@@ -3,6 +3,7 @@
 
 mod changes;
 mod connections;
+mod dead;
 mod events;
 mod functions;
 mod jobs;

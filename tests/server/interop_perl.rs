@@ -12,6 +12,7 @@ each_contender!(
     a_killed_workers_job_is_done_by_another,
     ten_thousand_background_jobs_are_drained,
     five_mebibytes_go_there_and_back,
+    a_worker_that_dies_a_hundred_times_goes_on,
 );
 
 /// A server, if Perl has the modules.
@@ -107,4 +108,14 @@ fn five_mebibytes_go_there_and_back(contender: Contender) {
     let Some(server) = start(contender) else { return };
     let _worker = worker(&server, "");
     assert_eq!(output(client(&server, &["large", "5242880"])), "same 5242880\n");
+}
+
+/// Its worker ends when the WORK_FAIL behind its WORK_EXCEPTION is answered, as gearmand does.
+fn a_worker_that_dies_a_hundred_times_goes_on(contender: Contender) {
+    if !contender.is_ringgear() {
+        return;
+    }
+    let Some(server) = start(contender) else { return };
+    let _worker = worker(&server, "");
+    assert_eq!(output(client(&server, &["deaths", "100"])), "evila\n");
 }

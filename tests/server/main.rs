@@ -10,6 +10,7 @@ mod crash;
 mod draining;
 mod durable;
 mod failed_jobs;
+mod functions;
 mod harness;
 mod http;
 mod http_api;

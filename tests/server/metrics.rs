@@ -6,12 +6,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, each_ringgear, tool, wait_until};
+use crate::harness::{Contender, Server, each_ringgear, tool, wait_until};
 use crate::http::client::{Answer, ask};
-use crate::http::start;
 use crate::tools::run;
 
 each_ringgear!(jobs_add_up_in_each_scrape_and_no_counter_falls, names_with_escapes_stay_apart,);
+
+/// A server that serves, and where it has HTTP.
+fn start(contender: Contender, more: &[&str]) -> (Server, SocketAddr) {
+    let (server, http) = crate::http::start(contender, more);
+    let is_ready = || (ask(http, "GET", "/readyz", &[], b"").status == 200).then_some(());
+    wait_until("the cores", is_ready);
+    (server, http)
+}
 
 fn scrape_with(address: SocketAddr, headers: &[(&str, &str)]) -> Answer {
     let answer = ask(address, "GET", "/metrics", headers, b"");
@@ -202,7 +209,8 @@ fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|it| it.starts_with("ringgear_") || it.starts_with("process_"));
     let base = |name: &str| {
-        let bucket = name.strip_suffix("_bucket").filter(|it| it.ends_with("_seconds"));
+        let ends = |it: &&str| it.ends_with("_seconds") || it.ends_with("_attempts");
+        let bucket = name.strip_suffix("_bucket").filter(ends);
         bucket.unwrap_or(name).to_owned()
     };
     names.map(base).collect()

@@ -20,13 +20,14 @@ use crate::script::{Action, Case, Holds, Step, parse};
 use crate::tls::Files;
 use crate::tls::client::config;
 
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("access.txt", include_str!("transcripts/access.txt")),
     ("admin.txt", include_str!("transcripts/admin.txt")),
     ("epoch.txt", include_str!("transcripts/epoch.txt")),
     ("lists.txt", include_str!("transcripts/lists.txt")),
     ("loss.txt", include_str!("transcripts/loss.txt")),
     ("malformed.txt", include_str!("transcripts/malformed.txt")),
+    ("outcomes.txt", include_str!("transcripts/outcomes.txt")),
     ("queue.txt", include_str!("transcripts/queue.txt")),
     ("sleep.txt", include_str!("transcripts/sleep.txt")),
     ("submit.txt", include_str!("transcripts/submit.txt")),

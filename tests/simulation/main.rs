@@ -93,7 +93,7 @@ fn a_shard_keeps_all_promises_whatever_its_peers_do() {
 }
 
 /// What a simulation of the usual size has to come across.
-const EVENTS: [&str; 36] = [
+const EVENTS: [&str; 37] = [
     "abandoned",
     "attempts kept",
     "background job",
@@ -103,6 +103,7 @@ const EVENTS: [&str; 36] = [
     "ended before it was kept",
     "error reply",
     "exhausted",
+    "failure behind an exception",
     "finished",
     "finished after a pause",
     "finished late",

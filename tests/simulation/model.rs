@@ -151,6 +151,8 @@ pub(crate) struct Peer {
     /// When it was woken, if it hasn't answered since and its lease hasn't ended.
     pub(crate) woken_ms: Option<u64>,
     exceptions: bool,
+    /// The job of its last packet, if that was WORK_EXCEPTION.
+    pub(crate) excepted: Option<u64>,
     pub(crate) id: Vec<u8>,
     pub(crate) fd: i32,
     left: bool,
@@ -324,11 +326,23 @@ impl Model {
         match request {
             Request::Packet { command, arguments, payload } => {
                 let parts: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                if !self.refused(conn, *command, &parts, payload) {
+                let excepted = self.peer(conn).excepted.take();
+                if self.refused(conn, *command, &parts, payload) {
+                    // Answered.
+                } else if *command == Command::WorkFail
+                    && excepted.is_some()
+                    && number_in(parts[0]) == excepted
+                {
+                    self.tally.count("failure behind an exception");
+                } else {
+                    if *command == Command::WorkException {
+                        self.peer(conn).excepted = number_in(parts[0]);
+                    }
                     self.handle_packet(conn, *command, &parts, payload);
                 }
             }
             Request::WrongMagic => {
+                self.peer(conn).excepted = None;
                 self.expect_error(conn, "INVALID_MAGIC", "Request magic expected")
             }
             Request::Line(line) => self.handle_line(conn, line),
@@ -587,8 +601,7 @@ impl Model {
 
     /// The job with this handle, if `conn` runs it, or did until its time was over.
     fn running(&self, conn: ConnId, text: &[u8]) -> Option<u64> {
-        let text = text.strip_suffix(b"\0").unwrap_or(text);
-        let number = number(text)?;
+        let number = number_in(text)?;
         let job = self.jobs.get(&number)?;
         job.is_with(conn).then_some(number)
     }
@@ -785,6 +798,11 @@ fn error(code: &str, text: &str) -> Packet {
 
 pub(crate) fn handle(number: u64) -> Vec<u8> {
     format!("H:sim:{number}").into_bytes()
+}
+
+/// The number in a handle that may end with a NUL.
+fn number_in(text: &[u8]) -> Option<u64> {
+    number(text.strip_suffix(b"\0").unwrap_or(text))
 }
 
 pub(crate) fn number(handle: &[u8]) -> Option<u64> {

@@ -122,6 +122,11 @@ fn submit(rng: &mut Rng) -> Request {
 
 /// A word on a job that the connection runs, or, now and then, on one that it doesn't.
 fn work(rng: &mut Rng, model: &Model, conn: ConnId) -> Request {
+    if let Some(number) = model.peers[&conn].excepted
+        && rng.bool()
+    {
+        return Request::packet(C::WorkFail, &[&handle(number)], vec![]);
+    }
     let own: Vec<u64> =
         model.jobs.iter().filter(|(_, job)| job.is_with(conn)).map(|(&number, _)| number).collect();
     let number = match own.len() {

@@ -140,6 +140,11 @@ impl Contender {
         matches!(self.kind, Kind::Gearmand { .. })
     }
 
+    /// Whether it has policies for failed jobs.
+    pub(crate) fn has_policies(self) -> bool {
+        matches!(self.kind, Kind::Ringgear(..))
+    }
+
     /// Whether connections are descriptors of its rings, of which each thread has one, and not of
     /// its process.
     pub(crate) fn has_rings(self) -> bool {

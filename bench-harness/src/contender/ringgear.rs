@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::process::Start;
+use crate::retries;
 
 /// How it is called, with a store in SQLite if it is to keep jobs on disk.
 pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
@@ -16,6 +17,9 @@ pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
     }
     if start.has_http {
         command.args(["--http", "127.0.0.1:0"]);
+    }
+    if let Some(file) = start.functions_file {
+        retries::options(&mut command, file);
     }
     if let Some(folder) = start.persistence.folder() {
         command.arg("--store").arg(format!("sqlite:{}", folder.join("jobs.db").display()));

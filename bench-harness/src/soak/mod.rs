@@ -121,8 +121,15 @@ impl<'a> Soak<'a> {
         let cores = Cores { server: processors(), load: processors() };
         let threads = options.threads;
         let (patience, certificates) = (START_TIME, None);
-        let start =
-            Start { cores: &cores, persistence, threads, patience, certificates, has_http: false };
+        let start = Start {
+            cores: &cores,
+            persistence,
+            threads,
+            patience,
+            certificates,
+            has_http: false,
+            functions_file: None,
+        };
         let program = find("ringgeard", options.places.ringgeard.as_deref()).map_err(Error::msg)?;
         let mut command = ours::command(&program, &io_name(options), &start);
         let server = Server::start_announced(&mut command, &start)?;

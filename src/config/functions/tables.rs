@@ -31,7 +31,7 @@ const PATTERNS_MAX: usize = 4096;
 const TIMEOUT_MS_MAX: u64 = 49 * 86_400_000;
 
 /// Keys of a table.
-const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 13] = [
     "match",
     "attempts",
     "retry",

@@ -415,6 +415,30 @@ timeout = \"1m\"
     assert!(problem.starts_with("cannot read the functions file f: "), "{problem}");
 }
 
+#[test]
+fn the_manuals_examples_are_functions_files() {
+    let manual = include_str!("../../../docs/failed-jobs.md");
+    let examples: Vec<&str> = manual.split("```toml\n").skip(1).collect();
+    assert!(examples.len() > 5);
+    let mut all_keys = String::new();
+    for example in examples {
+        let (text, _) = example.split_once("```").unwrap();
+        let tables = parse(text, STORE).unwrap_or_else(|mistake| panic!("{text}{mistake}"));
+        assert_eq!(tables.remarks, [], "{text}");
+        assert!(!tables.policies.0.is_empty(), "{text}");
+        all_keys.push_str(text);
+    }
+    for key in tables::KEYS {
+        assert!(all_keys.contains(&format!("\n{key} = ")), "no example of {key}");
+    }
+    let policy = parse("[[function]]\nmatch = \"*\"\nattempts = 10", STORE).unwrap();
+    let retries = policy.policies.0[0].retries.clone().unwrap();
+    let said = "attempt 2\t500ms\t1s\nattempt 3\t2s\t4s\nattempt 4\t8s\t16s\nattempt 5\t32s\t64s\n\
+                attempt 6\t128s\t256s\nattempt 7\t512s\t1024s\nattempt 8\t30m\t1h\nattempt \
+                9\t30m\t1h\nattempt 10\t30m\t1h\n";
+    assert_eq!(delays(&retries), said, "the table of delays");
+}
+
 /// A policy as a table.
 fn written(policy: &Policy) -> String {
     let mut text = String::from("[[function]]\n");

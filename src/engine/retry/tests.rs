@@ -1,3 +1,5 @@
+//! Jobs that fail, are run again and die; expiry, timeouts, pauses and other policies.
+
 use std::sync::Arc;
 
 use super::*;
@@ -468,6 +470,9 @@ fn durable_jobs_come_back_with_what_became_of_their_runs() {
     assert!(last.engine.restore_dead(&row, now) && !last.engine.restore_dead(&row, now));
     assert!(!last.engine.restore(&row.row, now), "its handle is in use");
     assert_eq!(last.engine.dead_row(jobs[0]), Some(row));
+    last.engine.keep_again(jobs[0]);
+    let again = Effect::Bury { number: jobs[0], worker: None };
+    assert_eq!(last.effects(), [again], "the store has lost it");
     assert_eq!(last.engine.requeue(jobs[0], now), Requeued::Done);
     assert!(matches!(last.effects()[..], [Effect::Unbury { .. }]));
 }

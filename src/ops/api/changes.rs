@@ -1,4 +1,5 @@
-//! `DELETE` and `PUT`: jobs are cancelled, one or all that wait, and functions limited.
+//! Jobs are cancelled, one or all that wait, or started before their time; functions are limited
+//! and paused.
 //!
 //! Each change is logged with the peer that asked for it. Knows no engine.
 //!
@@ -7,9 +8,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::header::HeaderMap;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -20,27 +21,74 @@ use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::guard::Caller;
 use super::super::link::Link;
+use super::super::submit;
+use super::dead::Change;
 use super::params::{Named, Params};
-use super::{functions, jobs, needs_some};
+use super::{body, dead, functions, jobs, needs_some};
+use crate::engine::glob::Glob;
 use crate::engine::job::State as JobState;
+use crate::engine::record::Pause;
 use crate::protocol::access::{Right, Scope};
 use crate::shard::operator::{
-    CancelOutcome, JobFilter, JobsAt, OperatorReply, OperatorRequest, Purged,
+    CancelOutcome, DeadFilter, JobFilter, JobsAt, OperatorReply, OperatorRequest, Purged,
+    RunOutcome,
 };
 
-/// Largest body of a request that isn't a job.
-const BODY_BYTES_MAX: usize = 64 << 10;
-
 /// What log lines call a peer.
-fn name_of(caller: &Caller) -> String {
+pub(super) fn name_of(caller: &Caller) -> String {
     match &caller.permissions {
         Some(permissions) => permissions.peer().to_owned(),
         None => caller.peer.to_string(),
     }
 }
 
-/// `DELETE /api/v1/jobs/{handle}`: cancels a job.
+/// `DELETE /api/v1/jobs/{handle}`: cancels a job, or removes a dead letter.
 pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(handle): Named,
+    uri: Uri,
+) -> Result<StatusCode, ApiError> {
+    needs_some(&caller, Right::Admin)?;
+    Params::of(&uri, &[])?;
+    let link = app.link()?;
+    let function = match jobs::find(&link, &caller, &handle, 0).await {
+        Ok(job) => job.function,
+        Err(unknown) => {
+            let letter = dead::find(&link, &caller, &handle, 0).await;
+            letter.map_err(|_| unknown)?.function
+        }
+    };
+    caller.may(Right::Admin, Scope::Function(&function))?;
+    let number = link.handles().number(&handle).ok_or_else(|| jobs::unknown(&handle))?;
+    let request = OperatorRequest::Cancel { number, access: caller.permissions.clone() };
+    let reply = link.ask(link.cores().owner_of_job(number), request).await?;
+    match reply {
+        OperatorReply::Cancelled(CancelOutcome::Cancelled) => {
+            note(&app, &caller, &handle, &function, "job cancelled").await;
+            Ok(StatusCode::NO_CONTENT)
+        }
+        OperatorReply::Cancelled(CancelOutcome::Storing) => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "STORING",
+            format!("{} is being written to the store", handle.escape_ascii()),
+            "try again in a moment",
+        )),
+        // It ended meanwhile.
+        _ => Err(jobs::unknown(&handle)),
+    }
+}
+
+/// Logs the change of a job.
+async fn note(app: &App, caller: &Caller, handle: &[u8], function: &[u8], what: &str) {
+    let (handle, function) = (handle.escape_ascii(), function.escape_ascii());
+    info!(peer = %name_of(caller), %handle, %function, "{what}");
+    app.snapshots().forget().await;
+}
+
+/// `POST /api/v1/jobs/{handle}/run`: a job that waits for its start, or for its next run, starts
+/// now.
+pub(super) async fn run(
     State(app): State<Arc<App>>,
     caller: Caller,
     Named(handle): Named,
@@ -52,28 +100,41 @@ pub(super) async fn cancel(
     let row = jobs::find(&link, &caller, &handle, 0).await?;
     caller.may(Right::Admin, Scope::Function(&row.function))?;
     let number = link.handles().number(&handle).ok_or_else(|| jobs::unknown(&handle))?;
-    let request = OperatorRequest::Cancel { number, access: caller.permissions.clone() };
+    let request = OperatorRequest::RunNow { number, access: caller.permissions.clone() };
     let reply = link.ask(link.cores().owner_of_job(number), request).await?;
     match reply {
-        OperatorReply::Cancelled(CancelOutcome::Cancelled) => {
-            let function = row.function.escape_ascii().to_string();
-            info!(peer = %name_of(&caller), handle = %row.handle, %function, "job cancelled");
-            app.snapshots().forget().await;
+        OperatorReply::Run(RunOutcome::Queued) => {
+            note(&app, &caller, &handle, &row.function, "job started before its time").await;
             Ok(StatusCode::NO_CONTENT)
         }
-        OperatorReply::Cancelled(CancelOutcome::Storing) => Err(ApiError::new(
+        OperatorReply::Run(RunOutcome::NotWaiting) => Err(ApiError::new(
             StatusCode::CONFLICT,
-            "STORING",
-            format!("{} is being written to the store", row.handle),
-            "try again in a moment",
+            "NOT_WAITING",
+            format!("{} doesn't wait for its start", row.handle),
+            "only jobs whose state is delayed or retrying can be started before their time",
         )),
         // It ended meanwhile.
         _ => Err(jobs::unknown(&handle)),
     }
 }
 
-/// `DELETE /api/v1/functions/{function}/jobs?state=`: cancels all jobs that wait for a worker, or
-/// for their start.
+/// Jobs that are cancelled together.
+#[derive(Clone, Copy, Debug)]
+enum Purge {
+    /// Those in a state, or only those of them that are to be run again.
+    Jobs(JobState, Option<bool>),
+    Dead,
+}
+
+const PURGES: [(&str, Purge); 4] = [
+    ("queued", Purge::Jobs(JobState::Queued, None)),
+    ("delayed", Purge::Jobs(JobState::Delayed, None)),
+    ("retrying", Purge::Jobs(JobState::Delayed, Some(true))),
+    ("dead", Purge::Dead),
+];
+
+/// `DELETE /api/v1/functions/{function}/jobs?state=`: cancels all jobs that wait for a worker, for
+/// their start or for their next run, or removes all dead letters.
 pub(super) async fn purge(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -82,22 +143,27 @@ pub(super) async fn purge(
 ) -> Result<Response, ApiError> {
     caller.may(Right::Admin, Scope::Function(&function))?;
     let params = Params::of(&uri, &["state"])?;
-    let states = [("queued", JobState::Queued), ("delayed", JobState::Delayed)];
-    let state = params.choice("state", &states)?.ok_or_else(|| {
-        ApiError::bad_parameter("state", "say which jobs: state=queued or state=delayed")
+    let what = params.choice("state", &PURGES)?.ok_or_else(|| {
+        let names = PURGES.map(|(name, _)| name).join(", ");
+        ApiError::bad_parameter("state", format!("say which jobs, it is one of: {names}"))
     })?;
     let link = app.link()?;
-    let peer = name_of(&caller);
-    let (shared, name) = (Arc::clone(&app), function.clone());
-    // Goes on to its end though the client leaves.
-    let purging = tokio::spawn(async move {
-        let removed = purge_all(&link, &name, state).await;
-        let function = name.escape_ascii().to_string();
-        info!(%peer, %function, removed = removed.as_ref().ok(), "jobs purged");
-        shared.snapshots().forget().await;
-        removed
-    });
-    let removed = purging.await.map_err(|_| ApiError::not_serving(app.phase()))??;
+    let removed = match what {
+        Purge::Dead => {
+            let function = Some(Glob::exactly(&function));
+            let filter = DeadFilter { function, ..DeadFilter::default() };
+            dead::change_all(&app, link, &caller, filter, Change::Remove).await?.0
+        }
+        Purge::Jobs(state, is_rerun) => {
+            let filter = JobFilter {
+                function: Some((*function).into()),
+                state: Some(state),
+                is_rerun,
+                access: None,
+            };
+            purge_jobs(&app, link, &caller, filter).await?
+        }
+    };
     if removed == 0 {
         let snapshot = app.snapshots().get(&app.link()?).await?;
         let is_it = |name: Option<&[u8]>| name == Some(&*function);
@@ -108,11 +174,27 @@ pub(super) async fn purge(
     Ok((StatusCode::ACCEPTED, Json(json!({"removed": removed}))).into_response())
 }
 
-async fn purge_all(link: &Link, function: &[u8], state: JobState) -> Result<usize, ApiError> {
-    let core = link.cores().owner_of(function);
-    let filter =
-        JobFilter { function: Some(function.into()), state: Some(state), ..JobFilter::default() };
-    let mut next = Some(JobsAt::start(&filter));
+async fn purge_jobs(
+    app: &Arc<App>,
+    link: Link,
+    caller: &Caller,
+    filter: JobFilter,
+) -> Result<usize, ApiError> {
+    let (shared, peer) = (Arc::clone(app), name_of(caller));
+    // Goes on to its end though the client leaves.
+    let purging = tokio::spawn(async move {
+        let removed = purge_all(&link, &filter).await;
+        let function = filter.function.unwrap_or_default().escape_ascii().to_string();
+        info!(%peer, %function, removed = removed.as_ref().ok(), "jobs purged");
+        shared.snapshots().forget().await;
+        removed
+    });
+    purging.await.map_err(|_| ApiError::not_serving(app.phase()))?
+}
+
+async fn purge_all(link: &Link, filter: &JobFilter) -> Result<usize, ApiError> {
+    let core = link.cores().owner_of(filter.function.as_deref().unwrap_or_default());
+    let mut next = Some(JobsAt::start(filter));
     let mut all = 0;
     while let Some(at) = next {
         let request = OperatorRequest::Purge { filter: filter.clone(), at };
@@ -145,7 +227,8 @@ pub(super) async fn limit(
     caller.may(Right::Admin, Scope::Function(&function))?;
     Params::of(&uri, &[])?;
     let link = app.link()?;
-    let Limits { high, normal, low } = read_limits(&headers, body).await?;
+    let form = "{\"high\": 0, \"normal\": 0, \"low\": 0}, 0 = no limit";
+    let Limits { high, normal, low } = body::read(&headers, body, form).await?;
     let request =
         OperatorRequest::Limit { function: (*function).into(), queue_max: [high, normal, low] };
     let reply = link.ask(link.cores().owner_of(&function), request).await?;
@@ -158,31 +241,67 @@ pub(super) async fn limit(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn read_limits(headers: &HeaderMap, body: Body) -> Result<Limits, ApiError> {
-    let form = "{\"high\": 0, \"normal\": 0, \"low\": 0}, 0 = no limit";
-    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
-    let essence = |kind: &[u8]| {
-        let essence = kind.split(|&byte| byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+/// The body of a pause.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PauseFor {
+    /// Without it the pause ends when the function is resumed.
+    seconds: Option<u64>,
+}
+
+/// `POST /api/v1/functions/{function}/pause`: no job of it is assigned for some time, or until it
+/// is resumed.
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(function): Named,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    caller.may(Right::Admin, Scope::Function(&function))?;
+    Params::of(&uri, &[])?;
+    let link = app.link()?;
+    let form = "{\"seconds\": 600}, or nothing for a pause until the function is resumed";
+    let PauseFor { seconds } = body::read(&headers, body, form).await?;
+    let pause = match seconds {
+        None => Pause::Unlimited,
+        Some(0) => {
+            return Err(body::bad("a pause takes a second at least", &format!("send {form}")));
+        }
+        Some(seconds) => {
+            let now_ms = (jobs::now_s() * 1000.0) as u64;
+            Pause::Until(now_ms.saturating_add(seconds.saturating_mul(1000)))
+        }
     };
-    if !kind.is_none_or(essence) {
-        return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            "the body isn't JSON",
-            format!("send application/json: {form}"),
-        ));
+    let request = OperatorRequest::Pause { function: (*function).into(), pause };
+    let reply = link.ask(link.cores().owner_of(&function), request).await?;
+    if !matches!(reply, OperatorReply::Paused(true)) {
+        return Err(submit::out_of_memory());
     }
-    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "TOO_LARGE",
-            format!("the body has more than {BODY_BYTES_MAX} bytes"),
-            format!("send {form}"),
-        )
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let message = format!("the body makes no sense: {error}");
-        ApiError::new(StatusCode::BAD_REQUEST, "BAD_BODY", message, format!("send {form}"))
-    })
+    let name = function.escape_ascii().to_string();
+    info!(peer = %name_of(&caller), function = %name, seconds, "function paused");
+    app.snapshots().forget().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/functions/{function}/resume`: ends a pause, if there is one.
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(function): Named,
+    uri: Uri,
+) -> Result<StatusCode, ApiError> {
+    caller.may(Right::Admin, Scope::Function(&function))?;
+    Params::of(&uri, &[])?;
+    let link = app.link()?;
+    let request = OperatorRequest::Resume { function: (*function).into() };
+    let reply = link.ask(link.cores().owner_of(&function), request).await?;
+    if !matches!(reply, OperatorReply::Resumed(true)) {
+        return Err(functions::unknown(&function));
+    }
+    let name = function.escape_ascii().to_string();
+    info!(peer = %name_of(&caller), function = %name, "function resumed");
+    app.snapshots().forget().await;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -167,6 +167,7 @@ fn is_same(one: &FunctionRow, other: &FunctionRow) -> bool {
         && one.gauges == other.gauges
         && one.numbers == other.numbers
         && one.queue_max == other.queue_max
+        && one.pause == other.pause
 }
 
 #[cfg(test)]
@@ -181,6 +182,7 @@ mod tests {
             gauges: Gauges { running, ..Gauges::default() },
             numbers: None,
             queue_max: [0; 3],
+            pause: None,
         };
         let snapshot = Snapshot::of(rows.into_iter().map(row).collect());
         let history = History::new(snapshot.at);

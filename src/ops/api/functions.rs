@@ -26,8 +26,19 @@ use super::needs_some;
 use super::params::{Named, Params};
 use crate::engine::glob::Glob;
 use crate::engine::numbers::{FAILURES, Failure, REFUSALS, RERUNS, Refused, Rerun};
+use crate::engine::reason::Reason;
+use crate::engine::record::Pause;
 use crate::protocol::access::Right;
 use crate::shard::operator::FunctionRow;
+
+/// Each `Reason`, and its name in metrics.
+const DEATHS: [(Reason, &str); Reason::ALL.len()] = [
+    (Reason::Lost, Reason::Lost.name()),
+    (Reason::TimedOut, Reason::TimedOut.name()),
+    (Reason::Fail, Reason::Fail.name()),
+    (Reason::Exception, Reason::Exception.name()),
+    (Reason::Expired, Reason::Expired.name()),
+];
 
 /// By priority.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -49,12 +60,11 @@ struct ByKind {
     background: Option<u64>,
 }
 
-/// Failures by reason, with one that this server counts elsewhere.
+/// A pause.
 #[derive(Debug, Serialize)]
-struct Failures<'a> {
-    #[serde(flatten)]
-    counted: Labelled<'a, Failure>,
-    expired: Option<u64>,
+struct Paused {
+    /// When it ends, in seconds since 1970; null for one that an operator ends.
+    until: Option<f64>,
 }
 
 /// A function. What isn't counted for each is null: see `--metrics-functions`.
@@ -63,7 +73,9 @@ pub(super) struct Function<'a> {
     function: Name<'a>,
     jobs_queued: ByPriority<u32>,
     jobs_delayed: u32,
+    jobs_retrying: u32,
     jobs_running: u32,
+    jobs_dead: u32,
     workers: u32,
     workers_busy: u32,
     queue_oldest_age_seconds: Option<f64>,
@@ -71,10 +83,12 @@ pub(super) struct Function<'a> {
     jobs_joined_total: Option<u64>,
     jobs_recovered_total: Option<u64>,
     jobs_completed_total: Option<u64>,
-    jobs_failed_total: Failures<'a>,
+    jobs_failed_total: Labelled<'a, Failure>,
+    jobs_dead_total: Labelled<'a, Reason>,
     jobs_rerun_total: Labelled<'a, Rerun>,
     jobs_refused_total: Labelled<'a, Refused>,
     maxqueue: ByPriority<u32>,
+    paused: Option<Paused>,
     rate: RateOrNone,
     history: Vec<u32>,
     wait: Option<Percentiles>,
@@ -111,7 +125,9 @@ pub(super) fn function<'a>(
         function: Name(name),
         jobs_queued: gauges.queued.into(),
         jobs_delayed: gauges.delayed,
+        jobs_retrying: gauges.retrying,
         jobs_running: gauges.running,
+        jobs_dead: gauges.dead,
         workers: gauges.workers,
         workers_busy: gauges.workers_busy,
         queue_oldest_age_seconds: gauges.oldest_ms.map(|ms| snapshot.age_of(ms)),
@@ -122,16 +138,20 @@ pub(super) fn function<'a>(
         jobs_joined_total: numbers.map(|it| it.joined),
         jobs_recovered_total: numbers.map(|it| it.recovered),
         jobs_completed_total: numbers.map(|it| it.completed),
-        jobs_failed_total: Failures {
-            counted: Labelled { names: &FAILURES, numbers: numbers.map(|it| &it.failed[..]) },
-            expired: numbers.map(|_| 0),
-        },
+        jobs_failed_total: Labelled { names: &FAILURES, numbers: numbers.map(|it| &it.failed[..]) },
+        jobs_dead_total: Labelled { names: &DEATHS, numbers: numbers.map(|it| &it.dead[..]) },
         jobs_rerun_total: Labelled { names: &RERUNS, numbers: numbers.map(|it| &it.rerun[..]) },
         jobs_refused_total: Labelled {
             names: &REFUSALS,
             numbers: numbers.map(|it| &it.refused[..]),
         },
         maxqueue: (*queue_max).into(),
+        paused: row.pause.map(|pause| Paused {
+            until: match pause {
+                Pause::Unlimited => None,
+                Pause::Until(ms) => Some(ms as f64 / 1000.0),
+            },
+        }),
         rate: numbers.map(|it| history.rate(name, snapshot.at, it)).into(),
         history: history.ended(name),
         wait: numbers.and_then(|it| history.wait(name, it)),
@@ -184,19 +204,23 @@ enum Sort {
     Workers,
     Oldest,
     Delayed,
+    Retrying,
+    Dead,
     Submitted,
     Completed,
     Failed,
     Rate,
 }
 
-const SORTS: [(&str, Sort); 10] = [
+const SORTS: [(&str, Sort); 12] = [
     ("function", Sort::Function),
     ("waiting", Sort::Waiting),
     ("running", Sort::Running),
     ("workers", Sort::Workers),
     ("oldest", Sort::Oldest),
     ("delayed", Sort::Delayed),
+    ("retrying", Sort::Retrying),
+    ("dead", Sort::Dead),
     ("submitted", Sort::Submitted),
     ("completed", Sort::Completed),
     ("failed", Sort::Failed),
@@ -217,6 +241,8 @@ impl Sort {
             Self::Running => gauges.running.into(),
             Self::Workers => gauges.workers.into(),
             Self::Delayed => gauges.delayed.into(),
+            Self::Retrying => gauges.retrying.into(),
+            Self::Dead => gauges.dead.into(),
             // The earlier, the older: unlike ages, moments stay as they are from page to page.
             Self::Oldest => gauges.oldest_ms.map_or(0, |ms| u64::MAX - ms),
             Self::Submitted => counted(|it| it.submitted),
@@ -370,6 +396,7 @@ mod tests {
             gauges: Default::default(),
             numbers: None,
             queue_max: [1, 2, 3],
+            pause: None,
         };
         let snapshot = Snapshot::of(vec![row]);
         let history = History::new(snapshot.at);
@@ -377,7 +404,7 @@ mod tests {
         let json = json.unwrap();
         assert_eq!(json["function"], "f");
         assert_eq!(json["maxqueue"]["low"], 3);
-        assert!(json["jobs_failed_total"]["expired"].is_null());
+        assert!(json["jobs_failed_total"].get("expired").unwrap().is_null());
         assert!(json["jobs_failed_total"].get("lost").unwrap().is_null());
         assert!(json["rate"]["completed"].is_null() && json["wait"].is_null());
         assert_eq!(json["history"], serde_json::json!([]));

@@ -27,6 +27,7 @@ use super::params::{Named, Params};
 use super::{address, needs_some};
 use crate::engine::JobId;
 use crate::engine::job::State as JobState;
+use crate::engine::reason::Reason;
 use crate::protocol::access::{Right, Scope};
 use crate::shard::cores::Core;
 use crate::shard::operator::{
@@ -35,9 +36,9 @@ use crate::shard::operator::{
 use crate::wire::Priority;
 
 /// Most bytes of a payload.
-const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// How long a request looks for rows; the rest is in the next answer.
-const LOOKING_MAX: Duration = Duration::from_secs(1);
+pub(super) const LOOKING_MAX: Duration = Duration::from_secs(1);
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -52,6 +53,7 @@ struct Job<'a> {
     age_seconds: f64,
     submitted: f64,
     attempts: u16,
+    last_reason: Option<&'static str>,
     run_at: Option<f64>,
     worker: Option<Worker<'a>>,
     running_seconds: Option<f64>,
@@ -74,6 +76,14 @@ struct Status {
     denominator: u32,
 }
 
+pub(super) fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    }
+}
+
 fn state_name(state: JobState) -> &'static str {
     match state {
         JobState::Queued => "queued",
@@ -93,17 +103,17 @@ fn job(row: &JobRow, now_s: f64) -> Job<'_> {
         handle: &row.handle,
         function: Name(&row.function),
         unique: (!row.unique.is_empty()).then_some(Name(&row.unique)),
-        priority: match row.priority {
-            Priority::High => "high",
-            Priority::Normal => "normal",
-            Priority::Low => "low",
+        priority: priority_name(row.priority),
+        state: match row.state {
+            JobState::Delayed if row.attempts > 0 => "retrying",
+            state => state_name(state),
         },
-        state: state_name(row.state),
         background: row.is_background,
         bytes: row.payload_bytes,
         age_seconds: (now_s - submitted).max(0.0),
         submitted,
         attempts: row.attempts,
+        last_reason: row.last_reason.map(Reason::name),
         run_at: (row.run_at_ms > 0).then(|| row.run_at_ms as f64 / 1000.0),
         worker: worker
             .map(|JobWorker { peer, id, .. }| Worker { address: address(*peer), id: Name(id) }),
@@ -120,9 +130,8 @@ pub(super) fn now_s() -> f64 {
 }
 
 /// What was asked for of a payload; a character that is cut through is left out.
-fn payload_of(row: &JobRow) -> &[u8] {
-    let bytes = &*row.payload;
-    let is_cut = bytes.len() < row.payload_bytes;
+pub(super) fn cut_payload(bytes: &[u8], all_bytes: usize) -> &[u8] {
+    let is_cut = bytes.len() < all_bytes;
     match str::from_utf8(bytes) {
         Err(error) if is_cut && error.error_len().is_none() => {
             bytes.get(..error.valid_up_to()).unwrap_or(bytes)
@@ -171,7 +180,7 @@ pub(super) async fn one(
     }
     let mut json = job(&row, now_s());
     if has_payload {
-        json.payload = Some(Name(payload_of(&row)));
+        json.payload = Some(Name(cut_payload(&row.payload, row.payload_bytes)));
         json.payload_cut = (row.payload.len() < row.payload_bytes).then_some(true);
     }
     Ok(Json(json).into_response())
@@ -210,8 +219,13 @@ fn read_place(bytes: &[u8]) -> Option<Place> {
     Some((core.into(), at))
 }
 
-const STATES: [(&str, JobState); 3] =
-    [("queued", JobState::Queued), ("running", JobState::Running), ("delayed", JobState::Delayed)];
+/// States, and of jobs in one of them perhaps only those that are to be run again.
+const STATES: [(&str, (JobState, Option<bool>)); 4] = [
+    ("queued", (JobState::Queued, None)),
+    ("running", (JobState::Running, None)),
+    ("delayed", (JobState::Delayed, None)),
+    ("retrying", (JobState::Delayed, Some(true))),
+];
 
 /// `GET /api/v1/jobs`.
 pub(super) async fn list(
@@ -227,12 +241,13 @@ pub(super) async fn list(
     }
     let state = params.choice("state", &STATES)?;
     let limit = params.limit()?;
-    let list = ListId::of(("jobs", &function, state.map(state_name)));
+    let list = ListId::of(("jobs", &function, params.bytes("state")));
+    let (state, is_rerun) = state.map_or((None, None), |(state, is_rerun)| (Some(state), is_rerun));
     let link = app.link()?;
     let cores = link.cores();
     let only = function.as_deref().map(|function| cores.owner_of(function));
     let access = caller.permissions.clone();
-    let filter = JobFilter { function, state, is_rerun: None, access };
+    let filter = JobFilter { function, state, is_rerun, access };
     let start = JobsAt::start(&filter);
     let after = list.place(&params, |bytes| {
         read_place(bytes)
@@ -284,6 +299,7 @@ async fn total(app: &App, filter: &JobFilter, link: &Link) -> Result<Option<u64>
     Ok(Some(match state {
         JobState::Queued => row.gauges.queued.iter().copied().map(u64::from).sum(),
         JobState::Running => row.gauges.running.into(),
+        _ if filter.is_rerun == Some(true) => row.gauges.retrying.into(),
         _ => row.gauges.delayed.into(),
     }))
 }
@@ -325,8 +341,8 @@ mod tests {
             status: (0, 0),
             payload: payload.as_bytes()[..cut].into(),
         };
-        assert_eq!(payload_of(&row("aä", 2)), b"a");
-        assert_eq!(payload_of(&row("aä", 3)), "aä".as_bytes());
+        assert_eq!(cut_payload("aä".as_bytes().get(..2).unwrap(), 3), b"a");
+        assert_eq!(cut_payload("aä".as_bytes(), 3), "aä".as_bytes());
         let json = serde_json::to_value(job(&row("", 0), 1_700_000_002.0)).unwrap();
         assert_eq!(json["age_seconds"], 1.5);
         assert!(json["unique"].is_null() && json["worker"].is_null() && json["run_at"].is_null());

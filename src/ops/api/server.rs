@@ -69,6 +69,16 @@ struct Jobs {
     running: u64,
 }
 
+/// Dead letters and their bounds.
+#[derive(Debug, Serialize)]
+struct Dead {
+    count: u64,
+    count_limit: usize,
+    used_bytes: u64,
+    limit_bytes: usize,
+    keep_seconds: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct Totals {
     submitted: u64,
@@ -85,6 +95,7 @@ pub(super) struct Numbered {
     connections: Connections,
     store: Option<Store>,
     jobs: Jobs,
+    dead: Dead,
     functions: usize,
     totals: Totals,
     rate: Rate,
@@ -213,6 +224,13 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             delayed: gauges.delayed,
             running: gauges.running,
         },
+        dead: Dead {
+            count: gauges.dead,
+            count_limit: settings.dead.count_max,
+            used_bytes: snapshot.cores.iter().map(|core| core.dead_bytes).sum(),
+            limit_bytes: settings.dead.bytes_max,
+            keep_seconds: settings.dead.keep_ms as f64 / 1000.0,
+        },
         functions: snapshot.functions.iter().filter(|row: &&FunctionRow| row.exists).count(),
         totals: Totals {
             submitted: counts.jobs.submitted,
@@ -250,6 +268,7 @@ struct Sums {
     queued: [u64; 3],
     delayed: u64,
     running: u64,
+    dead: u64,
 }
 
 impl Sums {
@@ -263,6 +282,7 @@ impl Sums {
         self.queued.iter_mut().zip(gauges.queued).for_each(|(sum, more)| *sum += u64::from(more));
         self.delayed += u64::from(gauges.delayed);
         self.running += u64::from(gauges.running);
+        self.dead += u64::from(gauges.dead);
     }
 
     fn all(&self) -> u64 {

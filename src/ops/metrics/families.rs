@@ -13,6 +13,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
+use super::accept::Format;
+
 /// Labels of a sample: names and values.
 pub(super) type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
 
@@ -44,7 +46,10 @@ impl Histogram {
 
 /// Writes families.
 #[derive(Debug)]
-pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
+pub(super) struct Families<'a> {
+    pub(super) encoder: DescriptorEncoder<'a>,
+    pub(super) format: Format,
+}
 
 impl Families<'_> {
     /// A counter; `name` is without `_total`.
@@ -54,10 +59,26 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (Labels<'l, N>, V)>,
     ) -> Result<(), Error> {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         each(&mut family, samples, |mut sample, value| {
             sample.encode_counter(&value, None::<&Exemplar<NoLabelSet, f64>>)
         })
+    }
+
+    /// A counter beside a gauge `name`; `name` is without `_total`. For OpenMetrics both would be
+    /// one family, so that there it is a family of unknown type with the counter's name.
+    pub(super) fn counter_beside_gauge<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<'l, N>, u64)>,
+    ) -> Result<(), Error> {
+        if self.format == Format::Text {
+            return self.counter(name, help, samples);
+        }
+        let name = format!("{name}_total");
+        let mut family = self.encoder.encode_descriptor(&name, help, None, MetricType::Unknown)?;
+        each(&mut family, samples, |mut sample, value| sample.encode_gauge(&value))
     }
 
     /// A gauge.
@@ -67,7 +88,7 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (Labels<'l, N>, V)>,
     ) -> Result<(), Error> {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         each(&mut family, samples, |mut sample, value| sample.encode_gauge(&value))
     }
 
@@ -78,7 +99,7 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (Labels<'l, N>, Histogram)>,
     ) -> Result<(), Error> {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         each(&mut family, samples, |mut sample, Histogram { sum, buckets }| {
             let count = buckets.iter().map(|&(_, count)| count).sum();
             sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
@@ -92,7 +113,7 @@ impl Families<'_> {
         help: &str,
         labels: Labels<'_, N>,
     ) -> Result<(), Error> {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Info)?;
         family.encode_info(&labels)
     }
 }

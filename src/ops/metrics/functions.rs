@@ -11,6 +11,7 @@ use std::fmt::Error;
 use super::families::{Families, Histogram};
 use super::label::label;
 use crate::engine::numbers::{BOUNDS_MS, Durations, FAILURES, Gauges, Numbers, REFUSALS, RERUNS};
+use crate::engine::reason::Reason;
 use crate::ops::snapshot::Snapshot;
 use crate::wire::Priority;
 
@@ -20,6 +21,8 @@ pub(super) const OTHER: &str = "_other";
 const KINDS: [&str; 2] = ["foreground", "background"];
 /// The first of `FAILURES` are always told; the others once there are some.
 const FAILURES_ALWAYS: usize = 5;
+/// The same of `RERUNS`: the others need a policy.
+const RERUNS_ALWAYS: usize = 3;
 
 /// A function with its label.
 struct Function<'s> {
@@ -34,6 +37,7 @@ pub(super) fn encode(families: &mut Families<'_>, snapshot: &Snapshot) -> Result
     let functions = functions(snapshot);
     encode_gauges(families, &functions, snapshot.unix_s)?;
     encode_counters(families, &functions)?;
+    encode_pauses(families, &functions, snapshot.unix_s)?;
     encode_durations(families, &functions)?;
     let named = functions.len() as u64 - 1;
     let others = snapshot.functions.iter().filter(|row| row.numbers.is_none()).count() as u64;
@@ -106,9 +110,19 @@ fn encode_gauges(
         one(functions, |it| it.gauges.delayed),
     )?;
     families.gauge(
+        "ringgear_jobs_retrying",
+        "Those of them that have failed and are to be run again",
+        one(functions, |it| it.gauges.retrying),
+    )?;
+    families.gauge(
         "ringgear_jobs_running",
         "Jobs that workers have",
         one(functions, |it| it.gauges.running),
+    )?;
+    families.gauge(
+        "ringgear_jobs_dead",
+        "Dead letters: jobs that failed for good and are kept",
+        one(functions, |it| it.gauges.dead),
     )?;
     families.gauge(
         "ringgear_workers",
@@ -145,7 +159,7 @@ fn encode_counters(families: &mut Families<'_>, functions: &[Function<'_>]) -> R
     )?;
     families.counter(
         "ringgear_jobs_recovered",
-        "Jobs that the store had when the server started",
+        "Jobs that the store had when the server started, and dead letters that were requeued",
         one(functions, |it| it.numbers.recovered),
     )?;
     families.counter(
@@ -159,17 +173,40 @@ fn encode_counters(families: &mut Families<'_>, functions: &[Function<'_>]) -> R
         "Jobs that ended otherwise",
         many(functions, ("reason", reasons, FAILURES_ALWAYS), |it| it.numbers.failed),
     )?;
+    let reasons = Reason::ALL.map(Reason::name);
+    families.counter_beside_gauge(
+        "ringgear_jobs_dead",
+        "Those of them that became dead letters",
+        many(functions, ("reason", reasons, 0), |it| it.numbers.dead),
+    )?;
     let reasons = RERUNS.map(|(_, name)| name);
     families.counter(
         "ringgear_jobs_rerun",
-        "Jobs that went from a worker back to their queue",
-        many(functions, ("reason", reasons, reasons.len()), |it| it.numbers.rerun),
+        "Runs after which a job went back to its queue, or waits for its next run",
+        many(functions, ("reason", reasons, RERUNS_ALWAYS), |it| it.numbers.rerun),
     )?;
     let reasons = REFUSALS.map(|(_, name)| name);
     families.counter(
         "ringgear_jobs_refused",
         "Submissions that were refused",
         many(functions, ("reason", reasons, reasons.len()), |it| it.numbers.refused),
+    )
+}
+
+fn encode_pauses(
+    families: &mut Families<'_>,
+    functions: &[Function<'_>],
+    unix_s: f64,
+) -> Result<(), Error> {
+    let paused_s = |it: &Function<'_>| {
+        let ended_s = it.numbers.paused_ms as f64 / 1e3;
+        let since_s = it.gauges.paused_since_ms.map(|since_ms| since_ms as f64 / 1e3);
+        ended_s + since_s.map_or(0.0, |since_s| (unix_s - since_s).max(0.0))
+    };
+    families.counter(
+        "ringgear_function_limited_seconds",
+        "Time for which a limit kept jobs of the function from workers",
+        many(functions, ("limit", ["pause"], 0), |it| [paused_s(it)]),
     )
 }
 

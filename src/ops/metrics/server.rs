@@ -8,6 +8,8 @@ use std::fmt::Error;
 
 use super::Scrape;
 use super::families::{Families, Histogram, PLAIN};
+use crate::engine::counters::{ATTEMPT_BOUNDS, DROPPED};
+use crate::engine::numbers::Failure;
 use crate::io::{TURN_BOUNDS_US, TurnTimes};
 use crate::protocol::access::Right;
 use crate::shard::stats::Stats;
@@ -34,6 +36,7 @@ pub(super) fn encode(families: &mut Families<'_>, scrape: &Scrape) -> Result<(),
     )?;
     encode_connections(families, scrape, &stats)?;
     encode_packets(families, &stats)?;
+    encode_outcomes(families, scrape, &stats)?;
     encode_access(families, scrape, &stats)?;
     encode_memory(families, scrape, &stats)?;
     encode_cores(families, scrape)?;
@@ -128,6 +131,41 @@ fn encode_packets(families: &mut Families<'_>, stats: &Stats) -> Result<(), Erro
         families.counter(name, help, [(PLAIN, value)])?;
     }
     Ok(())
+}
+
+fn encode_outcomes(
+    families: &mut Families<'_>,
+    scrape: &Scrape,
+    stats: &Stats,
+) -> Result<(), Error> {
+    let engine = stats.engine();
+    families.histogram(
+        "ringgear_job_attempts",
+        "Runs of jobs that ended in a worker, by how many it were",
+        [(PLAIN, attempts(stats))],
+    )?;
+    families.gauge(
+        "ringgear_dead_bytes",
+        "Memory of dead letters with their payloads",
+        [(PLAIN, scrape.snapshot.cores.iter().map(|core| core.dead_bytes).sum::<u64>())],
+    )?;
+    families.counter(
+        "ringgear_dead_dropped",
+        "Dead letters that were dropped: there were too many, they were too large or too old",
+        DROPPED.map(|(why, name)| ([("reason", name)], engine.dead_dropped[why as usize])),
+    )
+}
+
+/// The engines count jobs that took more than one run; the others that ended in a worker took one.
+fn attempts(stats: &Stats) -> Histogram {
+    let (engine, numbers) = (stats.engine(), stats.numbers());
+    let by_worker = [Failure::Fail, Failure::Exception, Failure::Lost, Failure::TimedOut];
+    let failed: u64 = by_worker.iter().map(|&failure| numbers.failed[failure as usize]).sum();
+    let several: u64 = engine.attempts.iter().sum();
+    let single = (numbers.completed + failed).saturating_sub(several);
+    let mut buckets = engine.attempts;
+    buckets[0] += single;
+    Histogram::new(&ATTEMPT_BOUNDS, 1.0, &buckets, (engine.attempts_sum + single) as f64)
 }
 
 fn encode_access(families: &mut Families<'_>, scrape: &Scrape, stats: &Stats) -> Result<(), Error> {

@@ -248,3 +248,20 @@ fn both_formats_tell_the_same() {
     assert_eq!(open_metrics.len(), text.len());
     assert!(text.len() > 100);
 }
+
+/// OpenMetrics calls a counter's family by its name without `_total`.
+#[test]
+fn no_two_families_have_one_name() {
+    let mut desk = Desk::new();
+    converse(&mut desk);
+    let snapshot = Arc::new(desk.snapshot());
+    for format in [Format::Text, Format::OpenMetrics] {
+        let text = scrape(&snapshot).text(format).expect("a string takes it");
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let mut names: Vec<_> = names.collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{text}");
+    }
+}

@@ -9,11 +9,12 @@ const MOST = 1000; // the server's largest `limit`
 const PERIOD = 2000; // ms between two fetches of a list at least
 const OLD = 300; // s: a job that waits longer is an alarm
 
-const $ = (id) => document.getElementById(id);
+const $ = id => document.getElementById(id);
+const focus = node => node.focus({ preventScroll: true });
 const seconds = () => performance.now() / 1000;
 const serverTime = () => Date.now() / 1000 + skew;
 
-// ---- Elements ----
+// Elements.
 
 function make(tag, className = '', ...children) {
 	const node = document.createElement(tag);
@@ -25,7 +26,7 @@ function make(tag, className = '', ...children) {
 function button(className, click, ...children) {
 	const node = make('button', className, ...children);
 	node.type = 'button';
-	node.addEventListener('click', click);
+	node.onclick = click;
 	return node;
 }
 
@@ -39,30 +40,19 @@ function put(node, text) {
 	if (node.shown === text) return;
 	node.shown = text;
 	node.classList.toggle('zero', text === 0);
-	if (typeof text !== 'number' || text < 1e4) {
-		node.textContent = text;
-		return;
-	}
-	// Digits are grouped by margins, so that the text itself stays a plain number.
-	const groups = String(text).split(/(?=(?:\d{3})+$)/);
-	node.replaceChildren(...groups.map((part, i) => make('span', i ? 'group' : '', part)));
-}
-
-function attribute(node, name, value) {
-	if (value === null) node.removeAttribute(name);
-	else node.setAttribute(name, value);
+	node.textContent = typeof text === 'number' ? group(text) : text;
 }
 
 // Makes the children of `parent` those of `list`, in its order. `build` returns an element with a
 // method `update`; an element whose key stays is kept.
 function reconcile(parent, list, key, build) {
 	const nodes = (parent.byKey ||= new Map());
-	const wanted = new Map(list.map((item) => [key(item), item]));
+	const wanted = new Map(list.map(item => [key(item), item]));
 	for (const [id, node] of nodes) {
 		if (wanted.has(id)) continue;
 		if (node.contains(document.activeElement)) {
 			const near = node.nextElementSibling || node.previousElementSibling;
-			(near?.querySelector('button, a') || $('title')).focus({ preventScroll: true });
+			focus(near?.querySelector('button, a') || $('title'));
 		}
 		node.remove();
 		nodes.delete(id);
@@ -77,14 +67,14 @@ function reconcile(parent, list, key, build) {
 		} else {
 			const focused = node.contains(document.activeElement) && document.activeElement;
 			parent.insertBefore(node, next);
-			if (focused) focused.focus({ preventScroll: true });
+			if (focused) focus(focused);
 		}
 	}
 }
 
 // A list of names and values.
 function facts(list, pairs) {
-	reconcile(list, pairs, ([name]) => name, (name) => {
+	reconcile(list, pairs, ([name]) => name, name => {
 		const value = make('dd');
 		const node = make('div', '', make('dt', '', name), value);
 		node.update = ([, text]) => put(value, text);
@@ -94,17 +84,11 @@ function facts(list, pairs) {
 }
 
 function sparkline(parent) {
-	const [node, area, line] = ['svg', 'path', 'path'].map((tag) =>
-		document.createElementNS('http://www.w3.org/2000/svg', tag));
-	node.setAttribute('viewBox', '0 0 118 30');
-	node.setAttribute('preserveAspectRatio', 'none');
-	node.setAttribute('aria-hidden', 'true');
-	area.setAttribute('class', 'area');
-	line.setAttribute('class', 'line');
-	node.append(area, line);
-	parent.append(make('span', 'spark', node));
+	const node = $('spark').content.cloneNode(true);
+	const [area, line] = node.querySelectorAll('path');
+	parent.append(node);
 	let shown = null;
-	return (history) => {
+	return history => {
 		if (history === shown) return;
 		shown = history;
 		const top = Math.max(...history, 0);
@@ -116,58 +100,58 @@ function sparkline(parent) {
 	};
 }
 
-// ---- Names ----
+// Names.
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const hex = (number, width) => number.toString(16).padStart(width, '0');
 
-const bytesOf = (name) => (typeof name === 'string' ? encoder.encode(name)
-	: Uint8Array.from(atob(name.base64), (c) => c.charCodeAt(0)));
+const bytesOf = name => (typeof name === 'string' ? encoder.encode(name)
+	: Uint8Array.from(atob(name.base64), c => c.charCodeAt(0)));
 
-const percent = (bytes) => Array.from(bytes, (byte) => {
+const percent = bytes => Array.from(bytes, byte => {
 	const c = String.fromCharCode(byte);
 	return /[\w.~-]/.test(c) ? c : `%${hex(byte, 2).toUpperCase()}`;
 }).join('');
 
-const keyOf = (name) => percent(bytesOf(name));
+const keyOf = name => percent(bytesOf(name));
 
 // The bytes of a key, also of one that a browser or a person wrote otherwise.
-const bytesOfKey = (key) => Uint8Array.from(key.replaceAll('+', ' ').split(/(%[0-9a-f]{2})/i)
+const bytesOfKey = key => Uint8Array.from(key.replaceAll('+', ' ').split(/(%[0-9a-f]{2})/i)
 	.flatMap((part, i) => (i % 2 ? parseInt(part.slice(1), 16) : [...encoder.encode(part)])));
 
 function textOf(bytes) {
 	try {
 		return decoder.decode(bytes);
 	} catch {
-		return Array.from(bytes, (byte) =>
+		return Array.from(bytes, byte =>
 			(byte > 31 && byte < 127 ? String.fromCharCode(byte) : `\\x${hex(byte, 2)}`)).join('');
 	}
 }
 
 // Control and direction characters as escapes, so that a name can't hide what it is.
 const INVISIBLE = /[\0-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
-const readable = (text) => text.replace(INVISIBLE, (c) => {
+const readable = text => text.replace(INVISIBLE, c => {
 	const code = c.charCodeAt(0);
-	return { '\n': '\\n', '\t': '\\t' }[c] || (code < 256 ? `\\x${hex(code, 2)}`
-		: `\\u${hex(code, 4)}`);
+	return { '\n': '\\n', '\t': '\\t' }[c] || `\\u${hex(code, 4)}`;
 });
-const nameOf = (name) => readable(typeof name === 'string' ? name : textOf(bytesOf(name)));
-const nameOfKey = (key) => readable(textOf(bytesOfKey(key)));
+const nameOf = name => readable(typeof name === 'string' ? name : textOf(bytesOf(name)));
+const nameOfKey = key => readable(textOf(bytesOfKey(key)));
 
-// ---- Numbers ----
+// Numbers.
 
-const group = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, '\u202f');
+const group = number => String(number).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 const plural = (number, word) => `${group(number)} ${word}${number === 1 ? '' : 's'}`;
-const percentage = (part) => `${Math.round(part * 100) || (part && '<1')} %`;
-const sum = (numbers) => Object.values(numbers).reduce((total, number) => total + number, 0);
+const percentage = part => `${Math.round(part * 100) || (part && '<1')} %`;
+const sum = numbers => Object.values(numbers).reduce((total, number) => total + number, 0);
 
 function age(value) {
 	const s = Math.max(0, Math.floor(value));
+	const two = (large, name, small, other) =>
+		`${Math.floor(s / large)} ${name} ${Math.floor((s % large) / small)} ${other}`;
 	if (s < 60) return `${s} s`;
-	if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-	if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-	return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+	if (s < 3600) return two(60, 'min', 1, 's');
+	return s < 86400 ? two(3600, 'h', 60, 'min') : two(86400, 'd', 3600, 'h');
 }
 
 function duration(value) {
@@ -187,36 +171,35 @@ function size(bytes) {
 	return `${value.toFixed(value < 10 ? 1 : 0)} ${' KMGT'[unit]}iB`;
 }
 
-const moment = (at) => new Date(at * 1000).toLocaleString();
+const capital = word => word[0].toUpperCase() + word.slice(1);
+const moment = at => new Date(at * 1000).toLocaleString();
 
 // The parts of a number that aren't 0: "3 high, 12 normal".
 const parts = (numbers, none = '') => Object.entries(numbers).filter(([, number]) => number)
 	.map(([name, number]) => `${group(number)} ${name.replace('_', ' ')}`).join(', ') || none;
 
-// ---- State: what the address says ----
+// State: what the address says.
 
-const STATES = { running: 'running', queued: 'waiting', delayed: 'delayed' };
+const STATES = { running: 'running', queued: 'waiting', delayed: 'delayed', retrying: 'retrying' };
+const titleOf = view => (view === 'dead' ? 'Dead letters' : capital(view));
 
 let state = {};
 let server = null; // the last answer of /api/v1/server, patched by events
-let current = null; // the function of the jobs view
-let listed = []; // the jobs that are shown
+let current = null; // the function of the view
+let listed = []; // the jobs or dead letters that are shown
 let skew = 0; // the server's clock minus this one, s
 let automatic = 'function'; // the sort of functions when the address names none
 const may = () => Boolean(server?.may?.admin);
 
 function parse() {
-	const raw = {};
-	for (const part of location.search.slice(1).split('&')) {
-		const [, name, value] = part.match(/^(\w+)=(.*)/) || [];
-		raw[name] = value;
-	}
+	const raw = Object.fromEntries([...location.search.matchAll(/(\w+)=([^&]*)/g)]
+		.map(([, name, value]) => [name, value]));
 	const fn = raw.function === undefined ? null : percent(bytesOfKey(raw.function));
 	let view = Object.hasOwn(COLUMNS, raw.view) ? raw.view : 'functions';
 	if (view === 'jobs' && fn === null) view = 'functions';
 	return {
 		view,
-		fn: view === 'jobs' || view === 'workers' ? fn : null,
+		fn: view === 'functions' || view === 'server' ? null : fn,
 		state: view === 'jobs' && Object.hasOwn(STATES, raw.state) ? raw.state : null,
 		filter: textOf(bytesOfKey(raw.filter || '')).slice(0, 512),
 		sort: COLUMNS[view].some(([, sort]) => sort && sort === raw.sort) ? raw.sort : null,
@@ -226,7 +209,7 @@ function parse() {
 }
 
 // NAME=VALUE of those that have a value; values are encoded already.
-const query = (parameters) => Object.entries(parameters)
+const query = parameters => Object.entries(parameters)
 	.filter(([, value]) => value != null && value !== '')
 	.map(([name, value]) => `${name}=${value}`).join('&');
 
@@ -238,7 +221,8 @@ function address({ view, fn, state: which, filter, sort, order }) {
 	return text ? `/?${text}` : '/';
 }
 
-const usual = (sort) => (['function', 'address', 'since'].includes(sort) ? 'asc' : 'desc');
+const jobsOf = fn => address({ view: 'jobs', fn });
+const usual = sort => (['function', 'address', 'since'].includes(sort) ? 'asc' : 'desc');
 
 // The sort in force: the address's, or the view's own.
 function sorting() {
@@ -258,10 +242,10 @@ function open(url) {
 	history.pushState(null, '', url);
 	arrive();
 	scrollTo(0, 0);
-	$('title').focus({ preventScroll: true });
+	focus($('title'));
 }
 
-// ---- Requests ----
+// Requests.
 
 class Refusal extends Error {
 	constructor(status, { code = `HTTP ${status}`, message = '', remedy = '' }) {
@@ -270,22 +254,20 @@ class Refusal extends Error {
 	}
 }
 
-async function request(path, parameters = {}, { method = 'GET', body, signal } = {}) {
+async function request(path, parameters, { method = 'GET', body, signal } = {}) {
 	const signals = [AbortSignal.timeout(method === 'GET' ? 8000 : 60000), signal].filter(Boolean);
-	const headers = {};
-	if (method !== 'GET') headers['X-Ringgear'] = '1';
-	if (body) headers['Content-Type'] = 'application/json';
-	const answer = await fetch(`/api/v1/${path}?${query(parameters)}`,
+	const headers = { 'X-Ringgear': 1, 'Content-Type': 'application/json' };
+	const answer = await fetch(`/api/v1/${path}${parameters ? `?${query(parameters)}` : ''}`,
 		{ method, headers, body: body && JSON.stringify(body), signal: AbortSignal.any(signals) });
 	if (answer.ok) return answer.status === 204 ? null : answer.json();
 	const told = await answer.json().catch(() => ({}));
 	throw new Refusal(answer.status, told.error || {});
 }
 
-const explain = (error) => (error instanceof Refusal ? error.message
+const explain = error => (error instanceof Refusal ? error.message
 	: `The server doesn’t answer (${error.message}).`);
 
-// ---- Alarms ----
+// Alarms.
 
 const alarms = new Map(); // key -> {key, f, at}: functions in trouble, wherever they were seen
 
@@ -295,10 +277,11 @@ function troubles(f, later) {
 	const add = (grave, tag, text) => found.push({ grave, tag, text });
 	const waiting = sum(f.jobs_queued);
 	const oldest = waiting && f.queue_oldest_age_seconds + later;
-	if (waiting && !f.workers) {
+	// A pause is an operator's choice.
+	if (waiting && !f.workers && !f.paused) {
 		add(true, 'no workers', `${plural(waiting, 'job')} waiting and no workers`);
 	}
-	if (oldest > OLD) add(true, 'old jobs', `oldest waits ${age(oldest)}`);
+	if (oldest > OLD && !f.paused) add(true, 'old jobs', `oldest waits ${age(oldest)}`);
 	const { completed, failed } = f.rate;
 	const part = failed / (completed + failed || 1);
 	if (failed >= 0.1 && part >= 0.1) {
@@ -328,8 +311,8 @@ function serverTroubles() {
 		add(used > 0.95, 'Memory', `${percentage(used)} of ${size(memory.limit_bytes)} used; ` +
 			'at the limit submissions are refused');
 	}
-	for (const { core, smooth } of cores) {
-		if (smooth > 0.9) add(false, `Core ${core}`, `is ${percentage(smooth)} busy`);
+	for (const { core, busy } of cores) {
+		if (busy > 0.9) add(false, `Core ${core}`, `is ${percentage(busy)} busy`);
 	}
 	for (const { file, not_after } of certificates || []) {
 		const left = not_after - serverTime();
@@ -342,15 +325,12 @@ function serverTroubles() {
 }
 
 function alarmRow(key) {
-	const [icon, word, text] = ['icon', 'hidden', 'what'].map((name) => make('span', name));
-	icon.setAttribute('aria-hidden', 'true');
+	const text = make('span');
 	const title = nameNode(key.startsWith('/') ? 'a' : 'strong');
-	const node = make('li', '', icon, word, title, ' ', text);
+	const node = make('li', '', title, ' ', text);
 	if (title.href === '') title.href = key;
-	node.update = (item) => {
+	node.update = item => {
 		node.className = item.grave ? 'grave' : 'mild';
-		put(icon, item.grave ? '!' : '▲');
-		put(word, item.grave ? 'Alarm: ' : 'Warning: ');
 		put(title, item.title);
 		put(text, item.text);
 	};
@@ -361,7 +341,7 @@ function showAlarms() {
 	const list = [...alarms.values()].map(({ key, f, at }) => {
 		const found = troubles(f, seconds() - at);
 		return {
-			key: address({ view: 'jobs', fn: key }), grave: found.some(({ grave }) => grave),
+			key: jobsOf(key), grave: found.some(({ grave }) => grave),
 			title: nameOf(f.function), text: found.map(({ text }) => text).join(' · '),
 			weight: f.queue_oldest_age_seconds || 0,
 		};
@@ -386,7 +366,7 @@ async function scan() {
 	const began = seconds();
 	const sorts = server.functions > FIRST ? ['oldest', 'waiting', 'failed'] : ['oldest'];
 	try {
-		const answers = await Promise.all(sorts.map((sort) =>
+		const answers = await Promise.all(sorts.map(sort =>
 			request('functions', { sort, order: 'desc', limit: FIRST })));
 		for (const f of answers.flatMap(({ functions }) => functions)) note(f, keyOf(f.function));
 		const whole = answers[0].next === null;
@@ -399,8 +379,20 @@ async function scan() {
 	}
 }
 
-// ---- Header ----
+// Header.
 
+for (const [name, title = capital(name)] of [['waiting'], ['running'], ['workers'],
+	['rate', 'Jobs per second'], ['failed', 'Failures per second'], ['memory'], ['store'],
+	['core', 'Busiest core'], ['connections']]) {
+	const big = make('span', 'big', '–');
+	big.id = `t-${name}`;
+	$('totals').append(make('div', name === 'rate' ? 'wide' : '', make('dt', '', title),
+		make('dd', '', big, ' ', make('span', 'sub'))));
+}
+const meter = make('span', 'meter', make('span'));
+Object.assign(meter, { role: 'meter', ariaLabel: 'Memory used', ariaValueMin: 0,
+	ariaValueMax: 100, ariaValueNow: 0 });
+$('t-memory').parentNode.append(meter);
 const showRate = sparkline($('t-rate').parentNode);
 
 function showHeader() {
@@ -412,7 +404,8 @@ function showHeader() {
 		running: [jobs.running, `${group(jobs.delayed)} delayed`],
 		workers: [server.workers, plural(server.functions, 'function')],
 		rate: [rate(server.rate.completed)],
-		failed: [rate(server.rate.failed), `${group(totals.failed)} since start`],
+		failed: [rate(server.rate.failed),
+			`${group(totals.failed)} since start, ${group(server.dead.count)} dead`],
 		memory: [size(memory.used_bytes), memory.limit_bytes
 			? `${percentage(used)} of ${size(memory.limit_bytes)}` : 'no limit'],
 		store: store ? [store.up ? 'up' : 'down',
@@ -420,28 +413,24 @@ function showHeader() {
 		core: [percentage(busiest.busy), `core ${busiest.core} of ${cores.length}`],
 		connections: [sum(connections), parts(connections)],
 	};
-	for (const [name, [main, below]] of Object.entries(tiles)) {
-		put($(`t-${name}`), main);
-		if (below !== undefined) put($(`t-${name}`).parentNode.querySelector('.sub'), below);
+	for (const [name, [main, below = '']] of Object.entries(tiles)) {
+		const big = $(`t-${name}`);
+		put(big, main);
+		put(big.nextElementSibling, below);
 	}
 	showRate(server.history);
 	$('t-store').classList.toggle('grave', store?.up === false);
-	const meter = $('t-meter');
 	meter.hidden = !memory.limit_bytes;
 	meter.classList.toggle('high', used > 0.8);
-	attribute(meter, 'aria-valuenow', String(Math.round(used * 100)));
+	meter.ariaValueNow = Math.round(used * 100);
 	meter.firstElementChild.style.width = `${Math.min(100, used * 100)}%`;
 	put($('identity'), `${server.version} on ${location.host}, up ` +
 		age(serverTime() - server.start_time_seconds));
 	if (state.view === 'server') showServer();
 }
 
-// Takes over members of /api/v1/server. Alarms go by a core's busy share over some seconds.
+// Takes over members of /api/v1/server.
 function learn(fresh) {
-	for (const core of fresh.cores) {
-		const before = server?.cores.find((other) => other.core === core.core);
-		core.smooth = (before?.smooth ?? core.busy) * 0.7 + core.busy * 0.3;
-	}
 	server = Object.assign(server || {}, fresh);
 	showHeader();
 }
@@ -458,15 +447,17 @@ async function loadServer() {
 	answered();
 }
 
-// ---- Tables ----
+// Tables.
 // A column: title, sort key, class, and a function that fills a new cell and returns the function
 // that updates it.
 
-const only = (value) => (cell) => (item, row) => put(cell, value(item, row));
+const only = value => cell => (item, row) => put(cell, value(item, row));
+const field = key => only(item => item[key]);
+const nameField = key => only(item => nameOf(item[key] ?? '–'));
 
 // A cell with a main value and a smaller text beside or under it.
-const double = (main, below) => (cell) => {
-	const [upper, lower] = ['main', 'sub'].map((name) => make('span', name));
+const double = (main, below) => cell => {
+	const [upper, lower] = ['main', 'sub'].map(name => make('span', name));
 	cell.append(upper, ' ', lower);
 	return (item, row) => {
 		put(upper, main(item, row));
@@ -474,21 +465,25 @@ const double = (main, below) => (cell) => {
 	};
 };
 
+const pauseOf = ({ paused: { until } }) =>
+	(until === null ? 'paused' : `paused for ${age(until - serverTime())}`);
+
 function functionCell(cell) {
 	const link = nameNode('a');
 	const tags = make('span');
 	cell.append(link, ' ', tags);
 	return (f, row) => {
 		put(link, nameOf(f.function));
-		attribute(link, 'href', address({ view: 'jobs', fn: row.key }));
+		link.href = jobsOf(row.key);
 		const found = troubles(f, row.later());
-		const grave = found.some((trouble) => trouble.grave);
+		const grave = found.some(trouble => trouble.grave);
 		row.node.className = found.length ? (grave ? 'grave' : 'mild') : '';
-		reconcile(tags, found, ({ tag }) => tag.replace(/\d+/, ''), () => {
+		if (f.paused) found.push({ held: true, tag: pauseOf(f) });
+		reconcile(tags, found, ({ tag }) => tag.replace(/\d+/g, ''), () => {
 			const node = make('span');
-			node.update = (trouble) => {
-				node.className = `tag ${trouble.grave ? 'grave' : 'mild'}`;
-				put(node, `${trouble.grave ? '!' : '▲'} ${trouble.tag}`);
+			node.update = ({ held, grave: isGrave, tag }) => {
+				node.className = `tag ${held ? 'held' : isGrave ? 'grave' : 'mild'}`;
+				put(node, tag);
 			};
 			return node;
 		});
@@ -499,7 +494,7 @@ function rateCell(cell) {
 	const number = make('span', 'main');
 	cell.append(number, ' ');
 	const show = sparkline(cell);
-	return (f) => {
+	return f => {
 		put(number, rate(f.rate.completed));
 		show(f.history);
 	};
@@ -509,24 +504,28 @@ function failing({ rate: { failed, completed } }) {
 	return failed > 0 ? `${rate(failed)}/s, ${percentage(failed / (failed + completed))}` : '';
 }
 
-function actionCell(cell) {
-	let job = null;
-	const handles = [0, 1].map(() => make('span', 'hidden'));
-	if (may()) {
-		cell.append(button('quiet danger', () => cancelJob(job), 'Cancel…', handles[0]), ' ',
-			button('quiet', () => showPayload(job), 'Payload', handles[1]));
-	}
-	return (item) => {
-		job = item;
-		for (const node of handles) put(node, ` ${item.handle}`);
+// A cell with buttons: text, class, what a click does, and for which rows.
+const actionCell = (...actions) => cell => {
+	let row = null;
+	const nodes = (may() ? actions : []).map(([text, className, act]) =>
+		button(`quiet ${className}`, () => act(row), text));
+	for (const node of nodes) cell.append(node, ' ');
+	return item => {
+		row = item;
+		nodes.forEach((node, i) => {
+			node.ariaLabel ||= `${node.textContent} ${item.handle}`;
+			node.hidden = actions[i][3]?.(item) === false;
+		});
 	};
-}
+};
+
+const isEarly = ({ state: which }) => which === 'delayed' || which === 'retrying';
 
 function jobState(job, row) {
 	if (job.running_seconds != null) return `for ${age(job.running_seconds + row.later())}`;
-	if (job.run_at == null || job.state !== 'delayed') return '';
+	if (job.run_at == null || !isEarly(job)) return '';
 	const left = job.run_at - serverTime();
-	return left > 0 ? `starts in ${age(left)}` : 'due';
+	return `${job.last_reason ? `${job.last_reason}, ` : ''}${left > 0 ? `in ${age(left)}` : 'due'}`;
 }
 
 function progress({ status }) {
@@ -536,59 +535,90 @@ function progress({ status }) {
 	return `${numerator} of ${denominator}${part}`;
 }
 
-const linksCell = (cell) => ({ functions, function_count: count }) => {
+const linksCell = cell => ({ functions, function_count: count }) => {
 	const shown = functions.slice(0, 3).map(keyOf);
 	const text = `${shown} ${count}`;
 	if (cell.shown === text) return;
 	cell.shown = text;
-	cell.replaceChildren(...shown.flatMap((key) => {
+	cell.replaceChildren(...shown.flatMap(key => {
 		const link = nameNode('a', nameOfKey(key));
-		link.href = address({ view: 'jobs', fn: key });
+		link.href = jobsOf(key);
 		return [link, ' '];
 	}), count > shown.length ? `and ${group(count - shown.length)} more` : '');
 };
 
-const runs = (worker) => worker.running.map((handle, i) => {
+const linkCell = cell => {
+	const show = linksCell(cell);
+	return letter => show({ functions: [letter.function], function_count: 1 });
+};
+
+const messageCell = cell => {
+	const text = cell.appendChild(make('span', 'clamp'));
+	return ({ message }) => put(text, nameOf(message ?? '–'));
+};
+
+const runs = worker => worker.running.map((handle, i) => {
 	const time = worker.running_seconds?.[i];
 	return time === undefined ? handle : `${handle} for ${age(time)}`;
 }).join(', ') || '–';
 
+const HANDLE = ['Handle', null, 'first mono', field('handle')];
+const ATTEMPTS = ['Attempts', null, 'number', field('attempts')];
+const SIZE = ['Size', null, 'number', only(job => size(job.bytes))];
+const UNIQUE = ['Unique', null, 'mono any', nameField('unique')];
+const PAYLOAD = ['Payload', '', showPayload];
 const COLUMNS = {
 	functions: [
 		['Function', 'function', 'first', functionCell],
 		['Waiting', 'waiting', 'number beside split',
-			double((f) => sum(f.jobs_queued), (f) => parts(f.jobs_queued))],
+			double(f => sum(f.jobs_queued), f => parts(f.jobs_queued))],
 		['Oldest', 'oldest', 'number', only((f, row) => (f.queue_oldest_age_seconds === null ? '–'
 			: age(f.queue_oldest_age_seconds + row.later())))],
-		['Running', 'running', 'number', only((f) => f.jobs_running)],
-		['Workers', 'workers', 'number beside busy', double((f) => f.workers,
-			(f) => (f.workers_busy ? `${group(f.workers_busy)} busy` : ''))],
-		['Delayed', 'delayed', 'number minor', only((f) => f.jobs_delayed)],
+		['Running', 'running', 'number', field('jobs_running')],
+		['Workers', 'workers', 'number beside busy', double(f => f.workers,
+			f => (f.workers_busy ? `${group(f.workers_busy)} busy` : ''))],
+		['Delayed', 'delayed', 'number minor', field('jobs_delayed')],
+		['Dead', 'dead', 'number minor', field('jobs_dead')],
 		['Jobs/s', 'rate', 'number beside rate', rateCell],
 		['Failed', 'failed', 'number beside minor fails',
-			double((f) => sum(f.jobs_failed_total), failing)],
+			double(f => sum(f.jobs_failed_total), failing)],
 	],
 	jobs: [
-		['Handle', null, 'first mono', only((job) => job.handle)],
-		['State', null, 'tight', double((job) => STATES[job.state] || job.state, jobState)],
+		HANDLE,
+		['State', null, 'tight', double(job => STATES[job.state] || job.state, jobState)],
 		['Age', null, 'number', only((job, row) => age(job.age_seconds + row.later()))],
 		['Priority', null, 'tight',
-			double((job) => job.priority, (job) => (job.background ? 'background' : 'foreground'))],
-		['Attempts', null, 'number', only((job) => job.attempts)],
-		['Size', null, 'number', only((job) => size(job.bytes))],
-		['Unique', null, 'mono any', only((job) => (job.unique === null ? '–' : nameOf(job.unique)))],
+			double(job => job.priority, job => (job.background ? 'background' : 'foreground'))],
+		ATTEMPTS,
+		SIZE,
+		UNIQUE,
 		['Worker', null, 'any', double(({ worker }) => (worker ? nameOf(worker.id) : '–'),
 			({ worker }) => worker?.address || '')],
 		['Progress', null, 'tight', only(progress)],
-		['Actions', null, 'actions', actionCell],
+		['Actions', null, 'actions',
+			actionCell(['Cancel…', 'danger', cancelJob], PAYLOAD, ['Run now', '', runNow, isEarly])],
+	],
+	dead: [
+		HANDLE,
+		['Function', null, 'any', linkCell],
+		['Died', null, 'number', only((letter, row) => `${age(letter.age_seconds + row.later())} ago`)],
+		['Reason', null, '', field('reason')],
+		ATTEMPTS,
+		SIZE,
+		UNIQUE,
+		['Worker', null, 'any', nameField('worker')],
+		['Message', null, 'any', messageCell],
+		['Actions', null, 'actions', actionCell(
+			['Requeue…', '', ({ handle }) => letters(true, [handle])], PAYLOAD,
+			['Drop…', 'danger', ({ handle }) => letters(false, [handle])])],
 	],
 	workers: [
-		['Address', 'address', 'first mono', double((worker) => worker.address, (worker) =>
+		['Address', 'address', 'first mono', double(worker => worker.address, worker =>
 			[worker.tls && 'TLS', worker.certificate].filter(Boolean).join(', '))],
-		['Id', null, 'any', only((worker) => nameOf(worker.id))],
+		['Id', null, 'any', nameField('id')],
 		['Functions', null, 'list', linksCell],
 		['Running', 'running', 'mono any', only(runs)],
-		['State', null, '', only((worker) => worker.state)],
+		['State', null, '', field('state')],
 		['Connected', 'since', 'number', only(({ since }) => age(serverTime() - since))],
 	],
 	server: [],
@@ -601,18 +631,18 @@ body.byKey = new Map();
 
 function tableRow(key) {
 	const node = make('tr');
-	node.setAttribute('role', 'row');
+	node.role = 'row';
 	const row = { key, node, later: () => seconds() - at };
 	let item = null;
 	let at = 0;
 	const updates = COLUMNS[state.view].map(([title, , className, fill], i) => {
 		const cell = node.appendChild(make(i ? 'td' : 'th', className));
-		cell.setAttribute('role', i ? 'cell' : 'rowheader');
+		cell.role = i ? 'cell' : 'rowheader';
 		cell.dataset.label = title;
 		return fill(cell);
 	});
-	node.show = () => updates.forEach((update) => update(item, row));
-	node.update = (fresh) => {
+	node.show = () => updates.forEach(update => update(item, row));
+	node.update = fresh => {
 		item = fresh;
 		at = seconds();
 		node.show();
@@ -623,7 +653,7 @@ function tableRow(key) {
 function showSort() {
 	const { sort, order } = sorting();
 	for (const cell of table.tHead.rows[0].cells) {
-		attribute(cell, 'aria-sort', sort && cell.dataset.sort === sort ? `${order}ending` : null);
+		cell.ariaSort = sort && cell.dataset.sort === sort ? `${order}ending` : null;
 	}
 }
 
@@ -637,11 +667,10 @@ function sortBy(sort) {
 function showHead() {
 	table.className = state.view === 'functions' ? '' : 'cards';
 	table.dataset.view = state.view;
-	reconcile(body, [], null, tableRow);
-	body.replaceChildren();
+	reconcile(body, []);
 	table.tHead.rows[0].replaceChildren(...COLUMNS[state.view].map(([title, sort, className]) => {
 		const cell = make('th', className, sort ? button('sort', () => sortBy(sort), title) : title);
-		cell.setAttribute('role', 'columnheader');
+		cell.role = 'columnheader';
 		cell.dataset.sort = sort || '';
 		return cell;
 	}));
@@ -655,17 +684,18 @@ function showList(list, total, key, what) {
 	const more = total === null ? list.length >= limit : list.length < total;
 	put($('count'), plural(found, what) + (filter ? ' found' : '') +
 		(more ? `, ${group(list.length)} shown` : ''));
-	$('more').hidden = !more || limit >= MOST || (filter && view === 'jobs');
+	$('more').hidden = !more || limit >= MOST || (filter && (view === 'jobs' || view === 'dead'));
 	table.hidden = !list.length;
 	$('empty').hidden = list.length > 0;
 	put($('empty'), filter ? `Nothing matches “${readable(filter)}”.` : {
-		functions: 'No functions yet: a worker that registers one or a submission makes it appear.',
+		functions: 'No functions yet: workers and submissions make them appear.',
 		jobs: `No ${STATES[state.state] || ''} jobs.`.replace('  ', ' '),
 		workers: 'No workers.',
+		dead: 'No dead letters.',
 	}[view]);
 }
 
-// ---- Views ----
+// Views.
 
 let loading = null; // the AbortController of the list's fetch
 let loaded = 0; // when it ended, ms
@@ -676,6 +706,10 @@ let scanned = 0; // ms
 let scanDue = false;
 let serverLoaded = 0; // ms
 const cancelled = new Set(); // handles, until the view changes
+let found = 0; // how many jobs or dead letters there are, if that is known
+
+// A glob for just this name.
+const globOf = fn => fn?.replace(/%2A|%3F|%5C/g, '%5C$&');
 
 // Each fetches its rows and returns what shows them.
 const fetchers = {
@@ -684,37 +718,40 @@ const fetchers = {
 			{ filter: keyOf(state.filter), ...sorting(), limit: state.limit }, { signal });
 		return () => {
 			for (const f of answer.functions) note(f, keyOf(f.function));
-			showList(answer.functions, answer.total, (f) => keyOf(f.function), 'function');
+			showList(answer.functions, answer.total, f => keyOf(f.function), 'function');
 			showAlarms();
 		};
 	},
 
 	async jobs(signal) {
-		const { fn } = state;
+		const { fn, view } = state;
 		const limit = state.filter ? MOST : state.limit;
-		const match = fn.replace(/%2A|%3F|%5C/g, '%5C$&'); // a glob for just this name
-		const states = state.state ? [state.state] : Object.keys(STATES);
+		const lists = view === 'dead' ? [{ function: globOf(fn) }]
+			: (state.state ? [state.state] : ['running', 'queued', 'delayed'])
+				.map(which => ({ function: fn, state: which }));
 		const [{ functions }, ...answers] = await Promise.all([
-			request('functions', { match, limit: 1 }, { signal }),
-			...states.map((which) =>
-				request('jobs', { function: fn, state: which, limit }, { signal })),
+			fn === null ? { functions: [] }
+				: request('functions', { match: globOf(fn), limit: 1 }, { signal }),
+			...lists.map(list => request(view, { ...list, limit }, { signal })),
 		]);
 		return () => {
 			current = functions[0] || null;
 			if (current) note(current, fn);
-			listed = answers.flatMap(({ jobs }) => jobs).filter(({ handle }) => !cancelled.has(handle));
-			let total = answers.some((answer) => answer.total === null) ? null
-				: Math.max(listed.length, answers.reduce((all, answer) => all + answer.total, 0));
+			listed = answers.flatMap(answer => answer[view])
+				.filter(({ handle }) => !cancelled.has(handle));
+			const totals = answers.map(answer => answer.total);
+			let total = totals.includes(null) ? null : Math.max(listed.length, sum(totals));
 			if (state.filter) {
 				const text = state.filter.toLowerCase();
-				listed = listed.filter(({ handle, unique, worker }) =>
-					[handle, nameOf(unique ?? ''), nameOf(worker?.id ?? ''), worker?.address]
-						.some((field) => field?.toLowerCase().includes(text)));
+				listed = listed.filter(row => [row.handle, row.function, row.unique, row.message,
+					row.reason, row.worker?.id ?? row.worker, row.worker?.address].some(field =>
+					field != null && nameOf(field).toLowerCase().includes(text)));
 				total = listed.length;
 			}
 			listed = listed.slice(0, limit);
+			found = total;
 			showSummary();
-			showList(listed, total, ({ handle }) => handle, 'job');
+			showList(listed, total, ({ handle }) => handle, view === 'jobs' ? 'job' : 'dead letter');
 		};
 	},
 
@@ -733,6 +770,8 @@ const fetchers = {
 		return showServer;
 	},
 };
+
+fetchers.dead = fetchers.jobs;
 
 async function load(wanted, then) {
 	if (blocked || !server || document.hidden || (loading && !wanted)) return;
@@ -768,36 +807,35 @@ function arrive(then) {
 	cancelled.clear();
 	const { view, fn } = state;
 	const lists = view !== 'server';
-	for (const name of ['functions', 'workers', 'server']) {
-		attribute($(`nav-${name}`), 'aria-current', view === name ? 'page' : null);
+	for (const name of ['functions', 'workers', 'dead', 'server']) {
+		$(`nav-${name}`).ariaCurrent = view === name ? 'page' : null;
 	}
-	const label = `Filter ${view}`;
-	filter.placeholder = `${label} ( / )`;
-	filter.setAttribute('aria-label', label);
+	filter.ariaLabel = `Filter ${titleOf(view).toLowerCase()}`;
+	filter.placeholder = `${filter.ariaLabel} ( / )`;
 	filter.value = state.filter;
-	$('title').replaceChildren(view === 'jobs' ? 'Jobs of ' : view[0].toUpperCase() + view.slice(1));
+	$('title').replaceChildren(titleOf(view));
 	if (fn !== null) {
-		$('title').append(view === 'jobs' ? '' : ' with ', nameNode('span', nameOfKey(fn)));
+		$('title').append(view === 'workers' ? ' with ' : ' of ', nameNode('span', nameOfKey(fn)));
 	}
 	$('search').hidden = !lists;
 	table.hidden = !lists;
 	$('server').hidden = lists;
 	for (const id of ['summary', 'tabs', 'more', 'empty']) $(id).hidden = true;
 	for (const id of ['count', 'problem']) put($(id), '');
-	reconcile($('actions'), [], null);
+	reconcile($('actions'), []);
 	if (lists) showHead();
 	load(true, then);
 }
 
-// ---- Jobs of a function ----
+// Jobs of a function.
 
 const summary = make('dl', 'facts');
 $('summary').append(summary);
 const showHistory = sparkline($('summary'));
 
-const percentiles = (times) => (times ? ['p50', 'p90', 'p99'].map((name) =>
+const percentiles = times => (times ? ['p50', 'p90', 'p99'].map(name =>
 	`${name} ${duration(times[name])}`).join(', ') : '–');
-const limits = (numbers) => parts(numbers, 'no limit');
+const limits = numbers => parts(numbers, 'no limit');
 
 function showSummary() {
 	const f = current;
@@ -805,6 +843,7 @@ function showSummary() {
 	if (f) {
 		const oldest = f.queue_oldest_age_seconds;
 		facts(summary, [
+			...(f.paused ? [['Assignment', pauseOf(f)]] : []),
 			['Oldest waiting', oldest === null ? '–' : age(oldest)],
 			['Workers', `${group(f.workers)}, ${group(f.workers_busy)} busy`],
 			['Time waiting', percentiles(f.wait)],
@@ -812,61 +851,76 @@ function showSummary() {
 			['Submitted', parts({ ...f.jobs_submitted_total, joined: f.jobs_joined_total }, '0')],
 			['Completed', `${group(f.jobs_completed_total)}, ${rate(f.rate.completed)} a second`],
 			['Failed', parts(f.jobs_failed_total, '0')],
+			['Died', parts(f.jobs_dead_total, '0')],
 			['Run again', parts(f.jobs_rerun_total, '0')],
 			['Refused', parts(f.jobs_refused_total, '0')],
 			['Queue limit', limits(f.maxqueue)],
 		]);
 		showHistory(f.history);
 	}
-	showTabs();
+	if (state.fn !== null) showTabs();
 	showActions();
 }
 
 function showTabs() {
-	const { fn, state: which } = state;
-	const tab = (text, wanted, count) =>
-		({ text, count, now: wanted === which, href: address({ view: 'jobs', fn, state: wanted }) });
-	const f = current;
+	const { fn, view, state: which } = state;
+	const f = current || { jobs_queued: {} };
+	const tab = (text, wanted, count) => ({ text, count, now: view === 'jobs' && wanted === which,
+		href: address({ view: 'jobs', fn, state: wanted }) });
 	$('tabs').hidden = false;
 	reconcile($('tabs'), [
 		tab('All', null, ''),
-		tab('Waiting', 'queued', f ? sum(f.jobs_queued) : 0),
-		tab('Running', 'running', f ? f.jobs_running : 0),
-		tab('Delayed', 'delayed', f ? f.jobs_delayed : 0),
+		tab('Waiting', 'queued', sum(f.jobs_queued)),
+		tab('Running', 'running', f.jobs_running),
+		tab('Delayed', 'delayed', f.jobs_delayed),
+		tab('Retrying', 'retrying', f.jobs_retrying),
+		{ text: 'Dead letters', count: f.jobs_dead, now: view === 'dead',
+			href: address({ view: 'dead', fn }) },
 		{ text: 'Its workers', count: '', href: address({ view: 'workers', fn }) },
-	], ({ text }) => text, (text) => {
+	], ({ text }) => text, text => {
 		const count = make('span', 'sub');
 		const node = make('a', '', text, ' ', count);
-		node.update = (item) => {
-			put(count, item.count);
-			attribute(node, 'href', item.href);
-			attribute(node, 'aria-current', item.now ? 'true' : null);
+		node.update = item => {
+			put(count, item.count ?? 0);
+			node.href = item.href;
+			node.ariaCurrent = item.now || null;
 		};
 		return node;
 	});
 }
 
 function showActions() {
+	const { fn, view, filter: text } = state;
 	const list = [];
 	const add = (text, act, danger) => list.push({ text, act, danger });
-	if (may() && current) {
-		// Browsers resolve these two names in a path, so that requests would go elsewhere.
-		const apart = state.fn === '.' || state.fn === '..';
-		const waiting = sum(current.jobs_queued);
-		const delayed = current.jobs_delayed;
-		if (waiting && !apart) {
-			add(`Purge ${group(waiting)} waiting…`, () => purge('queued', waiting), true);
+	const handles = listed.map(({ handle }) => handle);
+	// Browsers resolve these two names in a path, so that requests would go elsewhere.
+	const apart = fn === '.' || fn === '..';
+	if (may() && view === 'dead') {
+		const count = found ?? listed.length;
+		const some = text || found === null ? handles : null;
+		if (count) {
+			add(`Requeue ${group(count)}…`, () => letters(true, some, count));
+			add(`Drop ${group(count)}…`, () => letters(false, some, count), true);
 		}
-		if (delayed && !apart) {
-			add(`Purge ${group(delayed)} delayed…`, () => purge('delayed', delayed), true);
+	} else if (may() && current) {
+		for (const [which, count, some] of [['queued', sum(current.jobs_queued)],
+			['delayed', current.jobs_delayed], ['retrying', current.jobs_retrying],
+			['listed', listed.length, handles]]) {
+			if (count && (some || !apart)) {
+				add(`Purge ${group(count)} ${STATES[which] || which}…`, () => purge(which, count, some), true);
+			}
 		}
-		if (listed.length) add(`Purge ${group(listed.length)} listed…`, () => purge('listed'), true);
-		if (!apart) add('Limit the queue…', limitQueue, false);
+		if (!apart) {
+			add('Limit the queue…', limitQueue);
+			if (current.paused) add('Resume', () => post(`functions/${fn}/resume`, 'Resumed.'));
+			else add('Pause…', pauseFunction);
+		}
 	}
 	reconcile($('actions'), list, ({ text }) => text.replace(/\d.*\d|\d/, ''), () => {
 		let act = null;
 		const node = button('', () => act());
-		node.update = (item) => {
+		node.update = item => {
 			act = item.act;
 			node.className = item.danger ? 'danger' : '';
 			put(node, item.text);
@@ -875,15 +929,14 @@ function showActions() {
 	});
 }
 
-// ---- Server ----
+// Server.
 
 // Pairs of an object's members, by the units that their names end in.
-const members = (object) => Object.entries(object || {}).map(([name, value]) => {
+const members = object => Object.entries(object || {}).map(([name, value]) => {
 	const [, word, unit] = name.match(/^(.*?)(?:_(bytes|seconds))?$/);
 	const text = value === null ? '–' : unit === 'bytes' ? size(value)
 		: unit === 'seconds' ? duration(value) : typeof value === 'number' ? group(value) : value;
-	const title = word[0].toUpperCase() + word.slice(1).replaceAll('_', ' ');
-	return [title.replace(/^(Tls|Http)$/, (short) => short.toUpperCase()), String(text)];
+	return [capital(word.replaceAll('_', ' ')), String(text)];
 });
 
 function showServer() {
@@ -892,20 +945,21 @@ function showServer() {
 		['Process', members({ version, driver, process_id: `${pid}`, started: moment(start),
 			up_for: age(serverTime() - start) })],
 		['Jobs since the start', members(server.totals)],
+		['Dead letters', members(server.dead)],
 		['Memory', members(server.memory)],
 		['Store', store ? members({ ...store, up: store.up ? 'yes' : 'no' })
 			: [['None', 'jobs are in memory alone']]],
 		['Connections', members(server.connections)],
-		['Cores', cores.map((core) => [`Core ${core.core}`, `${percentage(core.busy)} busy, ` +
+		['Cores', cores.map(core => [`Core ${core.core}`, `${percentage(core.busy)} busy, ` +
 			`${plural(core.connections, 'connection')}, ${plural(core.jobs, 'job')}, ` +
 			plural(core.functions, 'function')])],
 		['Listeners', (server.listeners || []).map((listener, i) => [String(i + 1), listener])],
 		['Certificates', (server.certificates || []).map(({ file, not_after }) =>
 			[file, `until ${moment(not_after)}`])],
-		['Options that differ from the defaults', Object.entries(server.options || {})
+		['Changed options', Object.entries(server.options || {})
 			.map(([name, value]) => [name, String(value)])],
 	];
-	reconcile($('server'), cards.filter(([, pairs]) => pairs.length), ([title]) => title, (title) => {
+	reconcile($('server'), cards.filter(([, pairs]) => pairs.length), ([title]) => title, title => {
 		const list = make('dl', 'facts');
 		const node = make('section', 'card', make('h3', '', title), list);
 		node.update = ([, pairs]) => facts(list, pairs);
@@ -913,7 +967,7 @@ function showServer() {
 	});
 }
 
-// ---- Actions ----
+// Actions.
 
 let quiet = 0; // the timer that clears the status line
 let asking = null; // what the open dialog does
@@ -926,12 +980,13 @@ function say(text, wrong) {
 }
 
 // Opens the dialog. `act` returns what the status line says once it is done.
-function ask({ title, content, confirm, leave, className = 'danger solid', ready, act }) {
-	asking = { act, ready: ready || (() => true) };
+function ask({ title, content, confirm = '', className = 'danger solid', ready = () => true, act,
+	leave = 'Leave as it is' }) {
+	asking = { act, ready };
 	put($('dialog-title'), title);
 	put($('dialog-error'), '');
 	put($('dialog-leave'), leave);
-	put($('dialog-confirm'), confirm || '');
+	put($('dialog-confirm'), confirm);
 	$('dialog-body').replaceChildren(...content);
 	$('dialog-confirm').hidden = !act;
 	$('dialog-confirm').className = className;
@@ -958,118 +1013,156 @@ async function confirmed(event) {
 	load(true);
 }
 
-const paragraph = (text) => make('p', '', text);
-const remove = (path, parameters) => request(path, parameters, { method: 'DELETE' });
+const paragraph = text => make('p', '', text);
+const send = (method, path, body) => request(path, null, { method, body });
 
 function cancelJob(job) {
 	ask({
 		title: `Cancel ${job.handle}?`,
-		content: [
-			facts(make('dl', 'facts'), [
-				['Function', nameOf(job.function)], ['State', STATES[job.state] || job.state],
-				['Unique', job.unique === null ? '–' : nameOf(job.unique)], ['Age', age(job.age_seconds)],
-			]),
-			paragraph('This concerns 1 job. Its clients are told that it failed.' + (job.state ===
-				'running' ? ' Its worker goes on, and what it still sends is dropped.' : '')),
-		],
+		content: [paragraph('This concerns 1 job. Its clients are told that it failed.' + (job.state ===
+			'running' ? ' Its worker goes on, and what it still sends is dropped.' : ''))],
 		confirm: 'Cancel job',
-		leave: 'Keep it',
 		act: async () => {
-			await remove(`jobs/${keyOf(job.handle)}`);
+			await send('DELETE', `jobs/${keyOf(job.handle)}`);
 			cancelled.add(job.handle);
 			return `Cancelled ${job.handle}.`;
 		},
 	});
 }
 
-async function showPayload({ handle, bytes }) {
+// Sends what needs no confirmation.
+async function post(path, done) {
 	try {
-		const { payload, payload_cut: cut } = await request(`jobs/${keyOf(handle)}`, { payload: 1 });
+		await send('POST', path);
+		say(done);
+	} catch (error) {
+		say(explain(error), true);
+	}
+	load(true);
+}
+
+function runNow({ handle }) {
+	post(`jobs/${keyOf(handle)}/run`, `${handle} starts now.`);
+}
+
+async function showPayload({ handle, bytes, message }) {
+	try {
+		const { payload, payload_cut: cut } =
+			await request(`${state.view}/${keyOf(handle)}`, { payload: 1 });
 		const raw = typeof payload !== 'string';
 		const block = make('pre', '', raw ? textOf(bytesOf(payload)) : payload);
-		block.tabIndex = 0;
-		block.setAttribute('role', 'region');
-		block.setAttribute('aria-label', 'Payload');
+		Object.assign(block, { tabIndex: 0, role: 'region', ariaLabel: 'Payload' });
 		const notes = [size(bytes), raw && 'not UTF-8: other bytes as \\xNN', cut && 'cut at 64 KiB'];
 		ask({ title: `Payload of ${handle}`, leave: 'Close',
-			content: [paragraph(notes.filter(Boolean).join('; ')), block] });
+			content: [paragraph(notes.filter(Boolean).join('; ')), block,
+				...(message == null ? [] : [paragraph(`Message: ${nameOf(message)}`)])] });
 	} catch (error) {
 		say(explain(error), true);
 	}
 }
 
-function purge(which, waiting) {
+// Cancels jobs: those with `handles`, or all in a state.
+function purge(which, count, handles) {
 	const { fn } = state;
-	const handles = listed.map(({ handle }) => handle);
-	const jobs = plural(waiting ?? handles.length, waiting ? `${STATES[which]} job` : 'listed job');
 	const raw = textOf(bytesOfKey(fn));
-	const input = make('input');
-	input.autocomplete = 'off';
-	input.spellcheck = false;
+	const jobs = number => plural(number, `${STATES[which] || which} job`);
+	const input = Object.assign(make('input'), { autocomplete: 'off', spellcheck: false });
 	ask({
-		title: `Purge ${jobs}?`,
+		title: `Purge ${jobs(count)}?`,
 		content: [
-			paragraph((which === 'listed' ? 'The jobs in the table are cancelled one by one.'
-				: `All ${STATES[which]} jobs of the function are cancelled.`) +
-				' Their clients are told that they failed.'),
+			paragraph('They are cancelled, and their clients are told that they failed.'),
 			make('label', '', 'To confirm, type the function’s name: ',
 				nameNode('strong', readable(raw)), input),
 		],
-		confirm: `Purge ${jobs}`,
-		leave: 'Keep them',
+		confirm: `Purge ${jobs(count)}`,
 		ready: () => [raw, readable(raw)].includes(input.value),
 		act: async () => {
-			if (which === 'listed') return removeAll(handles);
-			const { removed } = await remove(`functions/${fn}/jobs`, { state: which });
-			return `Purged ${plural(removed, `${STATES[which]} job`)}.`;
+			const { removed } = await (handles
+				? each(handles, handle => send('DELETE', `jobs/${keyOf(handle)}`))
+				: send('DELETE', `functions/${fn}/jobs?state=${which}`));
+			return `Purged ${jobs(removed)}.`;
 		},
 	});
 }
 
-async function removeAll(handles) {
+async function each(handles, act) {
 	let done = 0;
 	for (const handle of handles) {
 		try {
-			await remove(`jobs/${keyOf(handle)}`);
+			const answer = await act(handle);
+			if (answer?.done === 0) continue;
 			done += 1;
 			cancelled.add(handle);
 		} catch (error) {
 			if (error.status === 404) continue; // it has ended by itself
-			throw new Refusal(error.status, { code: `${done} cancelled`, message: explain(error) });
+			throw new Refusal(error.status, { code: `${done} done`, message: explain(error) });
 		}
 	}
-	return `Cancelled ${group(done)} of ${plural(handles.length, 'job')}.`;
+	return { done, removed: done, matched: handles.length };
 }
 
-function limitQueue() {
-	const { fn } = state;
-	const waiting = parts(current.jobs_queued, 'none');
-	const inputs = ['high', 'normal', 'low'].map((priority) => {
-		const input = make('input');
-		Object.assign(input, { type: 'number', min: 0, max: 4294967295, required: true,
-			name: priority, value: current.maxqueue[priority] });
-		return input;
-	});
+// Requeues or drops dead letters: those with `handles`, or all of the view.
+function letters(isRequeue, handles, count = handles.length) {
+	const verb = isRequeue ? 'Requeue' : 'Drop';
+	const text = plural(count, 'dead letter');
+	const glob = globOf(state.fn);
+	const all = glob == null ? { all: true }
+		: { function: { base64: btoa(String.fromCharCode(...bytesOfKey(glob))) } };
+	const change = body =>
+		(isRequeue ? send('POST', 'dead/requeue', body) : send('DELETE', 'dead', body));
 	ask({
-		title: 'Limit the queue',
-		content: [
-			paragraph('A submission is refused while so many jobs of its priority wait; 0 is no limit. ' +
-				`Jobs that wait now stay: ${waiting}.`),
-			...inputs.map((input) => make('label', '', `Limit for ${input.name} priority`, input)),
-		],
-		confirm: 'Set limits',
-		leave: 'Leave as it is',
-		className: 'primary',
-		ready: () => inputs.every((input) => input.checkValidity()),
+		title: `${verb} ${text}?`,
+		content: [paragraph(isRequeue ? 'Each gets all its attempts again. One whose unique key is ' +
+			'in use stays.' : 'They are removed for good, with their payloads.')],
+		confirm: `${verb} ${text}`,
+		className: isRequeue ? 'primary' : 'danger solid',
 		act: async () => {
-			const numbers = Object.fromEntries(inputs.map(({ name, value }) => [name, Number(value)]));
-			await request(`functions/${fn}/maxqueue`, {}, { method: 'PUT', body: numbers });
-			return `Queue limit: ${limits(numbers)}.`;
+			const { done, matched } = await (handles ? each(handles, handle => change({ handle }))
+				: change(all));
+			return `${isRequeue ? 'Requeued' : 'Dropped'} ${group(done)} of ` +
+				`${plural(matched, 'dead letter')}.`;
 		},
 	});
 }
 
-// ---- Live ----
+// A dialog with a field for each name that `values` has. `send` gets the numbers, and returns what
+// the status line says.
+function askNumbers(title, text, confirm, values, send) {
+	const inputs = Object.entries(values).map(([name, value]) => Object.assign(make('input'),
+		{ type: 'number', min: 0, max: 4294967295, required: value !== '', name, value }));
+	ask({
+		title,
+		content: [paragraph(text), ...inputs.map(input => make('label', '', input.name, input))],
+		confirm,
+		className: 'primary',
+		ready: () => inputs.every(input => input.checkValidity()),
+		act: () => send(Object.fromEntries(inputs.map(({ name, value }) => [name, Number(value)]))),
+	});
+}
+
+function limitQueue() {
+	const { fn } = state;
+	askNumbers('Limit the queue',
+		'A submission is refused while so many of its priority wait; 0 is no limit. ' +
+		`Jobs that wait now stay: ${parts(current.jobs_queued, 'none')}.`,
+		'Set limits', current.maxqueue, async body => {
+			await send('PUT', `functions/${fn}/maxqueue`, body);
+			return `Queue limit: ${limits(body)}.`;
+		});
+}
+
+function pauseFunction() {
+	const { fn } = state;
+	askNumbers('Pause the function',
+		'No worker gets a job of it. Without a time the pause lasts until it is ended.',
+		'Pause', { Minutes: '' }, async ({ Minutes: minutes }) => {
+			const body = minutes ? { seconds: minutes * 60 } : {};
+			await send('POST', `functions/${fn}/pause`, body);
+			return 'Paused.';
+		});
+}
+
+// Live.
 
 let mode = 'start'; // start, live, polling, paused, gone, refused
 let source = null; // the EventSource
@@ -1113,11 +1206,11 @@ function connect() {
 	sourceTried = Date.now();
 	source = new EventSource('/api/v1/events');
 	source.addEventListener('update', onUpdate);
-	source.addEventListener('error', () => {
+	source.onerror = () => {
 		if (mode !== 'live') return;
 		setMode('polling');
 		poll();
-	});
+	};
 }
 
 function onUpdate({ data }) {
@@ -1156,7 +1249,7 @@ function tick() {
 	if (mode === 'live' && now - updated > 5000) setMode('polling');
 	const live = mode === 'live';
 	if (!live && source.readyState === EventSource.CLOSED && now - sourceTried > 10000) connect();
-	const often = dirty || !live || state.view === 'jobs' || state.view === 'workers';
+	const often = dirty || !live || state.view !== 'functions';
 	if (now - serverLoaded >= (live ? 10000 : PERIOD - 100)) poll();
 	else if (now - loaded >= (often ? Math.max(PERIOD - 100, 5 * cost) : 10000)) load(false);
 	if (mode === 'gone' || !server) return;
@@ -1190,42 +1283,39 @@ function pause() {
 	setMode('paused');
 }
 
-// ---- Start ----
+// Start.
 
 let typing = 0;
-filter.addEventListener('input', () => {
+filter.oninput = () => {
 	clearTimeout(typing);
 	typing = setTimeout(() => keep({ filter: filter.value, limit: FIRST }), 60);
-});
-filter.addEventListener('keydown', (event) => {
+};
+filter.onkeydown = event => {
 	if (event.key !== 'Escape') return;
 	event.preventDefault();
 	filter.value = '';
-	filter.dispatchEvent(new Event('input'));
-});
-filter.addEventListener('focus', () => $('count').setAttribute('aria-live', 'polite'));
-filter.addEventListener('blur', () => $('count').removeAttribute('aria-live'));
-$('more').addEventListener('click', () => {
+	filter.oninput();
+};
+filter.onfocus = () => { $('count').ariaLive = 'polite'; };
+filter.onblur = () => { $('count').ariaLive = null; };
+$('more').onclick = () =>
 	keep({ limit: Math.min(MOST, state.limit + FIRST * (state.limit < 200 ? 1 : 4)) });
-});
-$('dialog-form').addEventListener('submit', confirmed);
-$('dialog-form').addEventListener('input', () => {
-	$('dialog-confirm').disabled = !asking.ready();
-});
-$('dialog-leave').addEventListener('click', () => $('dialog').close());
-$('dialog').addEventListener('close', () => {
+$('dialog-form').onsubmit = confirmed;
+$('dialog-form').oninput = () => { $('dialog-confirm').disabled = !asking.ready(); };
+$('dialog-leave').onclick = () => $('dialog').close();
+$('dialog').onclose = () => {
 	if ($('dialog').open) return; // the event comes later, and a dialog may be open again
 	asking = null;
 	$('dialog-body').replaceChildren();
-	if (document.activeElement === document.body) $('title').focus({ preventScroll: true });
-});
-document.addEventListener('keydown', (event) => {
+	if (document.activeElement === document.body) focus($('title'));
+};
+document.onkeydown = event => {
 	if (event.key !== '/' || event.ctrlKey || event.metaKey) return;
 	if (event.target.closest('input, dialog')) return;
 	event.preventDefault();
 	filter.select();
-});
-document.addEventListener('click', (event) => {
+};
+document.onclick = event => {
 	const link = event.target.closest('a');
 	if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
 	if (link.className === 'skip') {
@@ -1235,13 +1325,15 @@ document.addEventListener('click', (event) => {
 		event.preventDefault();
 		open(link.href);
 	}
-});
-addEventListener('popstate', () => {
+};
+onpopstate = () => {
 	const { scroll } = history.state || {};
 	arrive(() => scrollTo(0, scroll || 0));
-});
-document.addEventListener('visibilitychange', () => (document.hidden ? pause() : resume()));
+};
+document.onvisibilitychange = () => (document.hidden ? pause() : resume());
 
+$('icon').href = `data:image/svg+xml,${encodeURIComponent($('logo').outerHTML)
+	.replaceAll('currentColor', '%230f7280')}`;
 history.scrollRestoration = 'manual';
 arrive();
 if (document.hidden) pause();

@@ -109,7 +109,7 @@ fn too_large(bytes_max: usize) -> ApiError {
 }
 
 /// Memory is short.
-pub(super) fn out_of_memory() -> ApiError {
+pub(in crate::ops) fn out_of_memory() -> ApiError {
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "OUT_OF_MEMORY",

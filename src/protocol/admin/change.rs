@@ -1,4 +1,5 @@
-//! What text commands change of many jobs or functions: how far a change has come in, its reply out.
+//! What text commands change of many jobs or functions: how far a change has come in, its reply
+//! out.
 //!
 //! A change goes on in portions and core by core, as lists do. Knows no core: the shard makes the
 //! portions.

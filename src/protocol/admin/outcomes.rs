@@ -217,13 +217,14 @@ fn pause(seconds: Option<&[u8]>, cx: &Context<'_>) -> Option<Pause> {
     Some(Pause::Until(cx.now.unix_ms.saturating_add(u64::from(seconds) * 1000)))
 }
 
+/// A list, and of which functions; `None` = of all.
+pub(super) type Asked = (Listing, Option<Glob>);
+
 /// The list that `show` asks for, and of which functions.
 ///
 /// # Errors
 /// The reply to a pattern that is none.
-pub(super) fn listing<'l>(
-    arguments: &[&'l [u8]],
-) -> Option<Result<(Listing, Option<Glob>), &'static [u8]>> {
+pub(super) fn listing(arguments: &[&[u8]]) -> Option<Result<Asked, &'static [u8]>> {
     let (what, names) = match *arguments {
         [what] => (what, None),
         [what, names] if !names.is_empty() => (what, Some(names)),

@@ -10,18 +10,7 @@ use std::fmt::Write;
 use crate::engine::function::Durability;
 use crate::engine::policy::{Backoff, Policy, Retries};
 use crate::engine::reason::Reason;
-
-/// Units of durations, the largest first, in milliseconds.
-const UNITS: [(u64, &str); 5] =
-    [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
-
-/// A duration: `500ms`, `4m`, `30d`.
-#[must_use]
-pub fn duration(ms: u64) -> String {
-    let (unit_ms, unit) =
-        UNITS.into_iter().find(|(unit_ms, _)| ms > 0 && ms % unit_ms == 0).unwrap_or((1000, "s"));
-    format!("{}{unit}", ms / unit_ms)
-}
+use crate::protocol::duration;
 
 /// The keys of a policy and their values, a line each, with a tab between.
 #[must_use]
@@ -49,12 +38,12 @@ pub fn policy_text(policy: &Policy) -> String {
         ]);
     }
     if let Some(expiry) = expiry {
-        lines.push(("expire", quoted(&duration(expiry.after_ms))));
+        lines.push(("expire", quoted(&duration::text(expiry.after_ms))));
         lines.push(("expire-to", quoted(if expiry.dead { "dead" } else { "gone" })));
     }
     for (key, ms) in [("timeout", *timeout_ms), ("timeout-max", *timeout_max_ms)] {
         if ms > 0 {
-            lines.push((key, quoted(&duration(ms.into()))));
+            lines.push((key, quoted(&duration::text(ms.into()))));
         }
     }
     if *touch {
@@ -89,7 +78,7 @@ fn patterns_text(patterns: &[crate::engine::glob::Glob]) -> String {
 
 fn backoff_text(backoff: &Backoff) -> String {
     let Backoff { first_ms, factor, max_ms, jitter } = *backoff;
-    let (first, max) = (quoted(&duration(first_ms)), quoted(&duration(max_ms)));
+    let (first, max) = (quoted(&duration::text(first_ms)), quoted(&duration::text(max_ms)));
     format!("{{ first = {first}, factor = {factor:?}, max = {max}, jitter = {jitter:?} }}")
 }
 
@@ -132,7 +121,7 @@ mod tests {
             (86_400_000, "1d"),
             (2_592_000_000, "30d"),
         ] {
-            assert_eq!(duration(ms), text);
+            assert_eq!(duration::text(ms), text);
         }
     }
 

@@ -1,10 +1,10 @@
-//! Changes of many jobs or functions that text commands ask for: this core's next portion of one in,
-//! what was changed and where it goes on out.
+//! Changes of many jobs or functions that text commands ask for: this core's next portion of one
+//! in, what was changed and where it goes on out.
 //!
 //! Knows neither the words nor the other cores.
 //!
-//! Invariant: a portion changes at most `CHANGES_MAX` and looks at `RECORDS_MAX`, and changes nothing
-//! of a function that the peer may not administer.
+//! Invariant: a portion changes at most `CHANGES_MAX` and looks at `RECORDS_MAX`, and changes
+//! nothing of a function that the peer may not administer.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 //!
 //! Knows no JSON and no text commands.
 //!
-//! Invariant: one call changes at most `CHANGES_MAX` letters and looks at `RECORDS_MAX`; a change of
-//! many takes them in the order in which the jobs died, and none that died after it began.
+//! Invariant: one call changes at most `CHANGES_MAX` letters and looks at `RECORDS_MAX`; a change
+//! of many takes them in the order in which the jobs died, and none that died after it began.
 
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub struct DeadFilter {
     pub older_ms: Option<u64>,
     /// Which functions the peer may observe, or administer where letters are changed; `None` = all.
     pub access: Option<Arc<Permissions>>,
+    /// That of the job of this number; `None` = of any.
+    pub number: Option<u64>,
 }
 
 /// A dead letter.
@@ -113,7 +115,7 @@ impl Shard {
         limit: usize,
         now: Now,
     ) -> (Vec<u64>, Option<DeadAt>) {
-        let DeadFilter { function, reason, unique, older_ms, access } = filter;
+        let DeadFilter { function, reason, unique, older_ms, access, number } = filter;
         let matches = |letter: &DeadLetter| {
             let name = &self.engine.function_of_dead(letter).name;
             let age_ms = now.unix_ms.saturating_sub(letter.died_ms);
@@ -123,6 +125,10 @@ impl Shard {
                 && function.as_ref().is_none_or(|glob| glob.matches(name))
                 && access.as_ref().is_none_or(|it| it.may(right, Scope::Function(name)).is_allowed)
         };
+        if let Some(number) = *number {
+            let found = self.engine.dead().find(number).filter(|letter| matches(letter));
+            return (found.map(|_| number).into_iter().collect(), None);
+        }
         let end = at.end.min(self.engine.dead().end());
         let mut numbers = Vec::new();
         for (looked_at, (place, letter)) in self.engine.dead().iter_from(at.place).enumerate() {

@@ -9,6 +9,7 @@ use super::ROWS_MAX;
 use crate::engine::FunctionId;
 use crate::engine::named::NamedFunction;
 use crate::engine::numbers::{Gauges, Numbers};
+use crate::engine::record::Pause;
 use crate::shard::Shard;
 
 /// How far a list of functions has come.
@@ -38,6 +39,8 @@ pub struct FunctionRow {
     pub numbers: Option<Box<Numbers>>,
     /// Most jobs by priority; 0 = no limit.
     pub queue_max: [u32; 3],
+    /// For how long it is paused, if it is.
+    pub pause: Option<Pause>,
 }
 
 impl FunctionRow {
@@ -52,7 +55,8 @@ impl Shard {
         match at {
             FunctionsAt::Named(from) => {
                 let mut named = self.engine.named_from(from);
-                let rows: Vec<_> = named.by_ref().take(ROWS_MAX).map(named_row).collect();
+                let rows: Vec<_> =
+                    named.by_ref().take(ROWS_MAX).map(|it| self.named_row(it)).collect();
                 let next = named.next().map(|next| FunctionsAt::Named(next.index));
                 (rows, next.or(Some(FunctionsAt::Other(FunctionId::FIRST))))
             }
@@ -65,20 +69,23 @@ impl Shard {
                     gauges: self.engine.gauges(id),
                     numbers: None,
                     queue_max: function.queue_max,
+                    pause: function.pause,
                 });
                 let rows: Vec<_> = rows.collect();
                 (rows, others.next().map(|(id, _)| FunctionsAt::Other(id)))
             }
         }
     }
-}
 
-fn named_row(named: NamedFunction<'_>) -> FunctionRow {
-    FunctionRow {
-        name: named.name.map(Box::from),
-        exists: named.function.is_some(),
-        gauges: named.gauges,
-        numbers: Some(Box::new(*named.numbers)),
-        queue_max: named.queue_max,
+    fn named_row(&self, named: NamedFunction<'_>) -> FunctionRow {
+        let function = named.function.map(|id| &self.engine.functions()[id]);
+        FunctionRow {
+            name: named.name.map(Box::from),
+            exists: function.is_some(),
+            gauges: named.gauges,
+            numbers: Some(Box::new(*named.numbers)),
+            queue_max: named.queue_max,
+            pause: function.and_then(|it| it.pause),
+        }
     }
 }

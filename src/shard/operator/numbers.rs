@@ -25,12 +25,15 @@ pub struct CoreNumbers {
     pub stats: Stats,
     /// Its connections.
     pub connections: ConnectionKinds,
+    /// Memory of its dead letters.
+    pub dead_bytes: u64,
 }
 
 impl Shard {
     pub(super) fn core_numbers(&self) -> CoreNumbers {
         let [plain, tls, unix] = self.connections.kinds().map(|count| count as u64);
         let connections = ConnectionKinds { plain, tls, unix };
-        CoreNumbers { stats: self.stats(), connections }
+        let dead_bytes = self.engine.dead().bytes() as u64;
+        CoreNumbers { stats: self.stats(), connections, dead_bytes }
     }
 }

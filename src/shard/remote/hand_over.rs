@@ -31,6 +31,7 @@ impl Shard {
             && self.other_cores.accepting.contains(owner)
             && connection.migration == Migration::No
             && connection.closing == Closing::No
+            && connection.listing.is_none()
             && !connection.ended
             && self.engine.is_bare(conn)
         {

@@ -5,6 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use ringgear::engine::handle::{job_number, slot, Handles};
+use ringgear::engine::Now;
 use ringgear::wire::{encode, Command, Magic};
 use ringgear::shard::{Intake, Service};
 
@@ -24,6 +26,22 @@ fuzz_target!(|lines: &[u8]| {
     encode(&mut bytes, Magic::Request, Command::GrabJob, &[], &[]);
     shard.received(peer, &bytes, NOW);
     shard::flush(&mut shard);
+    // One job of `f` is dead, as it expired, and another is to be run again.
+    let late = Now { mono_ms: NOW.mono_ms + 5000, unix_ms: NOW.unix_ms + 5000 };
+    let submission = |unique: &[u8]| {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Magic::Request, Command::SubmitJobBg, &[b"f", unique], b"payload");
+        bytes
+    };
+    shard.received(peer, &submission(b"v"), NOW);
+    shard.tick(late);
+    bytes = submission(b"w");
+    encode(&mut bytes, Magic::Request, Command::GrabJob, &[], &[]);
+    let handle = Handles::default().text(job_number(5, slot(b"f")));
+    encode(&mut bytes, Magic::Request, Command::WorkFail, &[handle.as_ref()], &[]);
+    shard.received(peer, &bytes, late);
+    shard::flush(&mut shard);
+    assert_eq!((shard.engine().dead().len(), shard.engine().all_gauges().retrying), (1, 1));
     for line in lines.split_inclusive(|&byte| byte == b'\n').filter(|line| line[0] != 0) {
         if shard.intake(admin) != Intake::Read {
             return;

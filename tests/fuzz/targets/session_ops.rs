@@ -96,12 +96,25 @@ fn bytes_of(operation: &Operation<'_>) -> Vec<u8> {
         }
         Operation::Line { kind, function, number } => {
             let function = String::from_utf8_lossy(pick(&FUNCTIONS, function));
-            out = match kind % 6 {
-                0 => format!("cancel job {}\n", String::from_utf8_lossy(&handle(number))),
+            let handle = handle(number);
+            let handle = String::from_utf8_lossy(&handle);
+            let state = pick(&["", " queued", " delayed", " retrying", " dead"], number);
+            out = match kind % 16 {
+                0 => format!("cancel job {handle}\n"),
                 1 => format!("drop function {function}\n"),
                 2 => format!("maxqueue {function} {number}\n"),
                 3 => format!("create function {function}\n"),
                 4 => "workers\n".to_owned(),
+                5 => format!("run job {handle}\n"),
+                6 => format!("requeue dead {handle}\n"),
+                7 => format!("drop dead {handle}\n"),
+                8 => "requeue dead *\n".to_owned(),
+                9 => format!("drop dead {function}\n"),
+                10 => format!("purge function {function}{state}\n"),
+                11 => format!("pause function {function}\n"),
+                12 => format!("pause function {function}* {}\n", u32::from(number) + 1),
+                13 => format!("resume function {function}\n"),
+                14 => "show dead\nshow retrying\nshow delayed #\n".to_owned(),
                 _ => "show jobs\n".to_owned(),
             }
             .into_bytes();
@@ -159,8 +172,13 @@ fuzz_target!(|operations: Vec<(u8, Operation<'_>)>| {
         let line = format!("cancel job {PREFIX}:{number}\n");
         shard.received(admin, line.as_bytes(), now);
     }
+    shard.received(admin, b"drop dead *\nresume function *\n", now);
     shard::flush(&mut shard);
     shard.disconnect(admin, now);
+    // The timer of dead letters ends by itself.
+    now.mono_ms += 60_000;
+    now.unix_ms += 60_000;
+    shard.tick(now);
     shard.engine().check_invariants();
     assert!(shard.is_idle());
     assert_eq!(shard.memory_bytes(), 0);

@@ -1,5 +1,7 @@
 //! What `--durability` promises, for all functions and for single ones.
 
+use std::fs;
+
 use super::{Database, SIGNALS, drain_texts, end, is_error, is_known, submit_bg};
 use crate::conn::Conn;
 use crate::harness::{Contender, each_ringgear, wait_until};
@@ -9,6 +11,7 @@ each_ringgear!(
     one_function_may_do_without,
     answered_at_once_is_kept_at_a_stop_in_good_order,
     each_function_waits_as_its_policy_says,
+    a_table_of_functions_is_between_the_two_options,
 );
 
 fn functions_kept(database: &Database) -> Vec<String> {
@@ -56,6 +59,22 @@ fn one_function_may_do_without(contender: Contender) {
     assert_eq!(drain_texts(&server, &["f", "g"]), ["kept"]);
     server.stop();
     assert_eq!(functions_kept(&database), [""; 0]);
+}
+
+fn a_table_of_functions_is_between_the_two_options(contender: Contender) {
+    let folder = tempfile::tempdir().expect("a folder for the file");
+    let path = folder.path().join("functions.toml");
+    let table = "[[function]]\nmatch = [\"a\", \"b\"]\ndurability = \"fsync\"\n";
+    fs::write(&path, table).expect("the folder is writable");
+    let file = format!("--functions-file={}", path.display());
+    let database = Database::new();
+    let options = [&*file, "--durability", "none", "--durability", "b=none"];
+    let server = database.serve(contender, &options);
+    let mut client = Conn::open(server.address());
+    for function in ["a", "b", "c"] {
+        submit_bg(&mut client, function, "x");
+    }
+    assert_eq!(functions_kept(&database), ["a"]);
 }
 
 fn answered_at_once_is_kept_at_a_stop_in_good_order(contender: Contender) {

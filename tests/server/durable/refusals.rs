@@ -65,7 +65,7 @@ fn a_file_that_is_no_database_of_ours_stays_as_it_is() {
                 make(&database.path(), "PRAGMA user_version = 99");
             },
             &[],
-            "is of version 99 and this ringgeard reads version 3: start the ringgeard that",
+            "is of version 99 and this ringgeard reads version 4: start the ringgeard that",
         ),
         (
             "damaged pages",

@@ -40,6 +40,17 @@ fn each_endpoint_asks_for_its_right(contender: Contender) {
         ("GET", "/api/v1/server", [403, 403, 403, 200, 403, 200]),
         ("GET", "/api/v1/workers", [403, 403, 403, 200, 403, 200]),
         ("GET", "/api/v1/connections", [403, 403, 403, 200, 403, 200]),
+        ("GET", "/api/v1/dead", [403, 403, 200, 200, 200, 200]),
+        ("GET", "/api/v1/dead?function=b", [403, 403, 403, 200, 403, 200]),
+        ("GET", "/api/v1/dead/A", [403, 403, 404, 404, 404, 404]),
+        ("POST", "/api/v1/dead/requeue", [403, 403, 403, 403, 202, 202]),
+        ("DELETE", "/api/v1/dead", [403, 403, 403, 403, 202, 202]),
+        ("POST", "/api/v1/functions/a/pause", [403, 403, 403, 403, 204, 204]),
+        ("POST", "/api/v1/functions/b/pause", [403, 403, 403, 403, 403, 204]),
+        ("POST", "/api/v1/functions/a/resume", [403, 403, 403, 403, 204, 204]),
+        ("POST", "/api/v1/functions/b/resume", [403, 403, 403, 403, 403, 204]),
+        ("POST", "/api/v1/jobs/A/run", [403, 403, 403, 403, 409, 409]),
+        ("POST", "/api/v1/jobs/B/run", [403, 403, 403, 403, 404, 409]),
         ("PUT", "/api/v1/functions/a/maxqueue", [403, 403, 403, 403, 204, 204]),
         ("PUT", "/api/v1/functions/b/maxqueue", [403, 403, 403, 403, 403, 204]),
         ("DELETE", "/api/v1/jobs/A", [403, 403, 403, 403, 204, 204]),
@@ -75,6 +86,7 @@ fn each_endpoint_asks_for_its_right(contender: Contender) {
             };
             let body: &[u8] = match method {
                 "PUT" => br#"{"high":0,"normal":0,"low":0}"#,
+                _ if path.contains("/dead") => br#"{"all":true}"#,
                 _ => b"",
             };
             let answer = ask(api.http, method, &path, &CHANGING, body);

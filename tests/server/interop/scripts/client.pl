@@ -56,6 +56,10 @@ elsif ($what eq 'flood') {
     $client->dispatch_background('count', $_) for 1 .. $argument;
     print "submitted\n";
 }
+elsif ($what eq 'deaths') {
+    $client->do_task('die', $_) for 1 .. $argument;
+    print ${$client->do_task('reverse', 'alive')}, "\n";
+}
 elsif ($what eq 'large') {
     my $payload = '0123456789abcdef' x ($argument / 16);
     my $result = $client->do_task('reverse', $payload);

@@ -35,7 +35,9 @@ $worker->register_function(
     }
 );
 $worker->register_function(fail    => sub { return undef });
-# A handler that dies would send WORK_FAIL after WORK_EXCEPTION, and the worker die of the ERROR.
+# gearmand answers the WORK_FAIL that follows a dying handler's WORK_EXCEPTION, and the worker ends.
+$worker->register_function(die => sub { die "every time\n" });
+# This sends the WORK_EXCEPTION alone.
 $worker->register_function(
     explode => sub {
         $worker->send_work_exception(shift, 'boom');
