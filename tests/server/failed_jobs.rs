@@ -11,12 +11,15 @@ mod reload;
 mod upgrade;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, wait_until};
+use crate::http::client;
 
 /// Runs of a job in all, with a policy, and without one, too, by `--job-retries`.
 const RUNS: u32 = 3;
@@ -202,6 +205,23 @@ impl Functions {
     }
 }
 
+/// A server for the table, with HTTP, as text commands don't show messages.
+struct Rig {
+    server: Server,
+    http: SocketAddr,
+    _functions: Functions,
+}
+
+impl Rig {
+    fn start(contender: Contender) -> Self {
+        let functions = Functions::new(&functions_file());
+        let options = ["--job-retries", "3", "--http", "127.0.0.1:0"];
+        let server = functions.serve(contender, &options);
+        let http = crate::http::address(&server);
+        Self { server, http, _functions: functions }
+    }
+}
+
 /// What follows a way to end runs.
 #[derive(Debug, PartialEq, Eq)]
 struct Expected {
@@ -330,10 +350,10 @@ impl Job {
     }
 
     /// Waits for the job's end, and checks what is left of it.
-    fn check_end(&mut self, server: &Server, way: &Way, expected: &Expected, worker: &str) {
+    fn check_end(&mut self, rig: &Rig, way: &Way, expected: &Expected, worker: &str) {
         self.check_told(way);
         wait_until("the end", || (!self.is_known()).then_some(()));
-        let dead = server.admin(&format!("show dead {}", self.function));
+        let dead = rig.server.admin(&format!("show dead {}", self.function));
         let (handle, function) = (&self.handle, &self.function);
         let Some(reason) = way.reason.filter(|_| expected.is_dead) else {
             return assert_eq!(dead, ".\n", "{function}");
@@ -348,6 +368,13 @@ impl Job {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let age = now.expect("after 1970").as_secs() - moment;
         assert!(age <= 60, "{function} died {age} s ago");
+        let letter = client::get(rig.http, &format!("/api/v1/dead/{handle}"));
+        assert_eq!(letter.status, 200, "{function}: {letter:?}");
+        match &letter.json()["message"] {
+            Value::String(message) => assert!(message.contains(way.message), "{message}"),
+            Value::Null => assert_eq!(way.message, "", "{function}"),
+            other => panic!("{function}: {other}"),
+        }
     }
 }
 

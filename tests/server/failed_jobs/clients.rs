@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{By, Clients, Column, Functions, Job, WAYS, Way, expected, functions_file};
+use super::{By, Clients, Column, Job, Rig, WAYS, Way, expected};
 use crate::harness::{Contender, Server, tool, wait_until};
 use crate::tools::{Tool, has, script};
 
@@ -18,14 +18,13 @@ fn outcomes_of(by: By) {
         if !contender.is_here() {
             continue;
         }
-        let functions = Functions::new(&functions_file());
-        let server = functions.serve(contender, &["--job-retries", "3"]);
+        let rig = Rig::start(contender);
         thread::scope(|scope| {
-            let server = &server;
+            let rig = &rig;
             for way in WAYS.iter().filter(|way| way.by == by) {
                 scope.spawn(move || {
                     for column in Column::ALL {
-                        check(server, way, column);
+                        check(rig, way, column);
                     }
                 });
             }
@@ -95,7 +94,8 @@ impl Process<'_> {
     }
 }
 
-fn check(server: &Server, way: &Way, column: Column) {
+fn check(rig: &Rig, way: &Way, column: Column) {
+    let server = &rig.server;
     let expected = expected(way.reason, column, Clients::Both);
     let mut job = Job::submit(server, column, way, Clients::Both);
     let folder = tempfile::tempdir().expect("a folder");
@@ -117,34 +117,6 @@ fn check(server: &Server, way: &Way, column: Column) {
     assert!(took >= Duration::from_millis(least), "{function}: all runs in {took:?}");
     // gearman's worker has no name.
     let name = if way.by == By::Gearman { "-" } else { "outcomes" };
-    job.check_end(server, way, &expected, name);
+    job.check_end(rig, way, &expected, name);
     assert_eq!(process.runs(), usize::try_from(expected.runs).expect("few"), "{function}");
-}
-
-/// It ended at the first ERROR, which it got for a WORK_FAIL behind its WORK_EXCEPTION.
-#[test]
-fn a_perl_worker_that_dies_a_hundred_times_goes_on() {
-    if !has("perl", &["-MGearman::Worker", "-e", "1"]) {
-        return;
-    }
-    for contender in [Contender::RinggearEpoll, Contender::RinggearUring3] {
-        if !contender.is_here() {
-            continue;
-        }
-        let server = Server::start_with(contender, &[]).expect("it is here");
-        let folder = tempfile::tempdir().expect("a folder");
-        let way = WAYS.iter().find(|way| way.name == "die").expect("it is in the table");
-        let runs = folder.path().join("runs");
-        let process = Process { server: &server, way, function: "f", runs };
-        let mut client = crate::conn::Conn::open(server.address());
-        for _ in 0..100 {
-            client.packet("SUBMIT_JOB_BG", &[b"f", b"", b"x"]);
-            let answer = client.next();
-            assert!(matches!(answer, Ok(crate::conn::Item::Packet(8, _))), "{answer:?}");
-        }
-        let _worker = process.start();
-        wait_until("all runs", || (process.runs() == 100).then_some(()));
-        // The one worker is there still, and has nothing left.
-        wait_until("no jobs", || server.admin("status").contains("f\t0\t0\t1").then_some(()));
-    }
 }

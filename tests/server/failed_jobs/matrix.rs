@@ -4,8 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    By, Clients, Column, FIRST_MS, Functions, Job, Reason, WAYS, Way, expected, functions_file,
-    open, retries,
+    By, Clients, Column, FIRST_MS, Functions, Job, Reason, Rig, WAYS, Way, expected, open, retries,
 };
 use crate::conn::{Conn, Item};
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
@@ -82,25 +81,25 @@ impl Worker {
 }
 
 fn a_run_has_the_outcome_of_the_table(contender: Contender) {
-    let functions = Functions::new(&functions_file());
-    let server = functions.serve(contender, &["--job-retries", "3"]);
+    let rig = Rig::start(contender);
     thread::scope(|scope| {
-        let server = &server;
+        let rig = &rig;
         for way in WAYS.iter().filter(|way| way.by == By::Packets) {
             for column in Column::ALL {
                 for clients in Clients::ALL {
-                    scope.spawn(move || check(server, way, column, clients));
+                    scope.spawn(move || check(rig, way, column, clients));
                 }
             }
         }
     });
-    let status = server.admin("status");
+    let status = rig.server.admin("status");
     for line in status.lines().filter(|&line| line != ".") {
         assert!(line.contains("\t0\t0\t"), "{line} has a job left");
     }
 }
 
-fn check(server: &Server, way: &Way, column: Column, clients: Clients) {
+fn check(rig: &Rig, way: &Way, column: Column, clients: Clients) {
+    let server = &rig.server;
     let expected = expected(way.reason, column, clients);
     let mut job = Job::submit(server, column, way, clients);
     let mut workers = Vec::new();
@@ -121,7 +120,7 @@ fn check(server: &Server, way: &Way, column: Column, clients: Clients) {
         workers.extend(left);
         ended = Some(from);
     }
-    job.check_end(server, way, &expected, &format!("worker-{}", expected.runs));
+    job.check_end(rig, way, &expected, &format!("worker-{}", expected.runs));
     for mut worker in workers {
         worker.sync().expect("it lives");
         // The error that ends Perl's workers.
