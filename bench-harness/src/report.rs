@@ -465,7 +465,7 @@ fn times_undisturbed<'a>(
     groups: &[Group<'a>],
     spread: fn(&Group<'a>) -> Option<Spread>,
 ) -> Option<String> {
-    let wanted = match &*group.point {
+    let wanted = match group.point {
         NO_POLICY => return None,
         REQUEUED => DEAD_ALONE,
         _ => NO_POLICY,

@@ -57,8 +57,7 @@ fn policies(letters: usize) -> Result<tempfile::NamedTempFile> {
     let file = tempfile::NamedTempFile::new()?;
     let text = format!(
         "[[function]]\nmatch = \"{DEADLY}\"\nattempts = 1\n\n[[function]]\nmatch = \"*\"\n\
-         attempts = 0\nforeground = true\nbackoff = {{ first = \"1ms\", factor = 1.0, max = \"1ms\" \
-         }}\n"
+         attempts = 0\nforeground = true\nbackoff.first = \"1ms\"\nbackoff.max = \"1ms\"\n"
     );
     fs::write(file.path(), text).with_context(|| format!("policies for {letters} jobs"))?;
     Ok(file)

@@ -1,9 +1,9 @@
 //! The job state machine of one core: commands and the time in, results and effects out.
 //!
 //! This file has the data and the clients' commands; workers' commands are in `worker`, `sleep` and
-//! `work`, the moves between states in `transition`, what follows a failure in `retry`. A submission
-//! comes in as the parsed request (`wire::Submit`), connections are numbers, the time is an
-//! argument. The engine knows no other packet, no sockets, clocks or files, and draws no random
+//! `work`, the moves between states in `transition`, what follows a failure in `retry`. A
+//! submission comes in as the parsed request (`wire::Submit`), connections are numbers, the time is
+//! an argument. The engine knows no other packet, no sockets, clocks or files, and draws no random
 //! numbers but by its seed.
 //!
 //! Invariant: a job is in exactly one place that matches its state (a queue, a timer, a worker, the

@@ -47,7 +47,7 @@ const COMMANDS: [(&str, &str); 30] = [
     ("status", "a line a function: name, jobs, running jobs, workers"),
     ("prioritystatus", "a line a function: name, queued jobs by priority, workers"),
     ("workers", "a line a connection: number, address, client id, functions"),
-    ("show jobs", "a line a job: handle, lost attempts, ignored, background"),
+    ("show jobs", "a line a job: handle, attempts, ignored, background"),
     ("show unique jobs", "a line a job: its unique key"),
     ("show running", "a line a running job, with its worker and since when"),
     ("show functions", "a line a function, with the age of its oldest waiting job"),

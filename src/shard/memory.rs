@@ -12,7 +12,8 @@ use super::settings::Settings;
 const REGISTRY_BYTES_MIN: usize = 64 << 10;
 
 impl Shard {
-    /// Memory that jobs, dead letters, bytes on their way, the state of TLS and what peers may do take.
+    /// Memory that jobs, dead letters, bytes on their way, the state of TLS and what peers may do
+    /// take.
     #[inline]
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

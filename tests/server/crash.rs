@@ -4,6 +4,8 @@
 //! of it all, round after round on one store. `CRASH_ROUNDS` sets how many, `CRASH_SEED` replays
 //! the choices (the moments themselves are the machine's).
 
+mod failed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::sync::{Condvar, Mutex, MutexGuard};

@@ -9,6 +9,7 @@ mod conn;
 mod crash;
 mod draining;
 mod durable;
+mod failed_jobs;
 mod functions;
 mod harness;
 mod http;
