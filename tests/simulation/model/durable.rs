@@ -310,7 +310,7 @@ impl Model {
             self.skip_number(number);
             self.function(&row.function);
             self.jobs.insert(number, Job::restored(row));
-            if row.run_at_ms > now.unix_ms && row.attempts > 0 {
+            if row.run_at_ms > 0 && row.attempts > 0 {
                 self.tally.count("retrying restored");
             }
             self.start(number);
