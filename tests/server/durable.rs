@@ -15,6 +15,8 @@ mod refusals;
 mod restart;
 mod standby;
 
+pub(crate) use self::standby::url;
+
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};

@@ -8,16 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Instant;
 
 use fastrand::Rng;
 use ringgear::wire::Command;
 use rusqlite::Connection;
+use tempfile::TempDir;
 
 use super::{PATIENCE, ROUND_MAX, ROUNDS, grab};
+use crate::durable::url;
 use crate::harness::{Contender, Server, each_ringgear, wait_until};
+use crate::postgresql;
 use crate::wire::{receive, request};
 
 each_ringgear!(failed_jobs_survive_being_killed);
@@ -227,7 +228,7 @@ fn text(server: &Server, command: &str) -> Option<String> {
     }
 }
 
-fn round(server: &mut Server, number: u32, shared: &Shared, rng: &mut Rng) {
+fn round(server: &mut Server, number: u64, shared: &Shared, rng: &mut Rng) {
     let seeds: Vec<u64> = (0..=WORKERS).map(|_| rng.u64(..)).collect();
     let events = rng.u64(EVENTS_MIN..1500);
     std::thread::scope(|scope| {
@@ -249,6 +250,69 @@ fn round(server: &mut Server, number: u32, shared: &Shared, rng: &mut Rng) {
     server.wait();
 }
 
+/// Where the jobs are.
+enum Store {
+    Sqlite(TempDir),
+    Postgresql(postgresql::Server),
+}
+
+impl Store {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// For `--store`.
+    fn place(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => format!("sqlite:{}", folder.path().join("jobs.db").display()),
+            Self::Postgresql(server) => url(server),
+        }
+    }
+
+    fn read(&self) -> Tables {
+        const NUMBERS: [&str; 2] = [
+            "SELECT number, CAST(attempts AS bigint) FROM ringgear_job",
+            "SELECT number, CAST(attempts AS bigint) FROM ringgear_dead",
+        ];
+        const PAUSES: &str = "SELECT function FROM ringgear_pause";
+        let ([jobs, dead], paused) = match self {
+            Self::Sqlite(folder) => {
+                // With leave to write: the log of a server that was killed has to be read first.
+                let database = Connection::open(folder.path().join("jobs.db"));
+                let database = database.expect("a database");
+                let numbers = NUMBERS.map(|query| {
+                    let mut select = database.prepare(query).expect("a query");
+                    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+                    rows.expect("rows").map(|row| row.expect("values")).map(number_row).collect()
+                });
+                let mut select = database.prepare(PAUSES).expect("a query");
+                let rows = select.query_map([], |row| row.get(0)).expect("rows");
+                (numbers, rows.map(|row| row.expect("text")).collect())
+            }
+            Self::Postgresql(server) => {
+                let mut database = server.admin("jobs");
+                // What the killed server has sent may still be on its way to the tables.
+                let alone = "SELECT count(*) = 0 FROM pg_stat_activity \
+                             WHERE application_name = 'ringgeard'";
+                postgresql::wait_for(&mut database, alone);
+                let numbers = NUMBERS.map(|query| {
+                    let rows = database.query(query, &[]).expect("rows");
+                    rows.iter().map(|row| number_row((row.get(0), row.get(1)))).collect()
+                });
+                let rows = database.query(PAUSES, &[]).expect("rows");
+                let text = |name: Vec<u8>| String::from_utf8(name).expect("text");
+                (numbers, rows.iter().map(|row| text(row.get(0))).collect())
+            }
+        };
+        Tables { jobs, dead, paused }
+    }
+}
+
+/// A number of a job, which is stored as a signed one, and its attempts.
+fn number_row((number, attempts): (i64, i64)) -> (u64, u32) {
+    (number.cast_unsigned(), attempts.try_into().expect("few attempts"))
+}
+
 /// The tables after a death.
 struct Tables {
     /// Attempts, by the number in the handle.
@@ -258,22 +322,6 @@ struct Tables {
 }
 
 impl Tables {
-    fn read(path: &Path) -> Self {
-        // With leave to write: the log of a server that was killed has to be read first.
-        let database = Connection::open(path).expect("a database");
-        let numbers = |table: &str| {
-            let query = format!("SELECT number, attempts FROM {table}");
-            let mut select = database.prepare(&query).expect("a query");
-            let rows = select.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
-            let row = |row: rusqlite::Result<(i64, u32)>| row.expect("values");
-            rows.expect("rows").map(row).map(|(at, n)| (at.cast_unsigned(), n)).collect()
-        };
-        let mut select = database.prepare("SELECT function FROM ringgear_pause").expect("a query");
-        let paused = select.query_map([], |row| row.get(0)).expect("rows");
-        let paused = paused.collect::<rusqlite::Result<_>>().expect("values");
-        Self { jobs: numbers("ringgear_job"), dead: numbers("ringgear_dead"), paused }
-    }
-
     /// Compares with the ledger, which then has what the tables have.
     fn check(&self, ledger: &mut Ledger) {
         let Self { jobs, dead, paused } = self;
@@ -354,31 +402,41 @@ fn drain(server: &Server, tables: &Tables) {
 }
 
 fn failed_jobs_survive_being_killed(contender: Contender) {
+    survive(contender, &Store::sqlite());
+}
+
+#[test]
+fn failed_jobs_on_postgresql_survive_being_killed() {
+    for contender in [Contender::RinggearEpoll, Contender::RinggearUring3] {
+        if contender.is_here() {
+            let Some(server) = postgresql::Server::start() else { return };
+            survive(contender, &Store::Postgresql(server));
+        }
+    }
+}
+
+fn survive(contender: Contender, store: &Store) {
     let number = |name: &str| std::env::var(name).ok().map(|it| it.parse().expect("a number"));
     let seed: u64 = number("CRASH_SEED").unwrap_or_else(|| Rng::new().u64(..1 << 32));
-    let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |n| n.parse().expect("a number"));
+    let rounds = number("CRASH_ROUNDS").unwrap_or_else(|| ROUNDS.into());
     eprintln!("CRASH_SEED={seed}");
     let folder = tempfile::tempdir().expect("a folder");
-    let (path, file): (PathBuf, PathBuf) =
-        (folder.path().join("jobs.db"), folder.path().join("functions.toml"));
+    let file = folder.path().join("functions.toml");
     std::fs::write(&file, functions_file()).expect("a file");
-    let store = format!("sqlite:{}", path.display());
-    let file = file.to_str().expect("text");
-    let options = ["--store", &store, "--functions-file", file, "--dead-max", "1000000"];
+    let (place, file) = (store.place(), file.to_str().expect("text"));
+    let options = ["--store", &place, "--functions-file", file, "--dead-max", "1000000"];
     let mut rng = Rng::with_seed(seed);
     let shared = Shared::default();
-    let start = Instant::now();
     for number in 0..rounds {
-        let Some(mut server) = Server::start_with(contender, &options) else { return };
+        let mut server = Server::start_with(contender, &options).expect("this project's own");
         round(&mut server, number, &shared, &mut rng);
-        let tables = Tables::read(&path);
         let mut ledger = shared.lock();
-        tables.check(&mut ledger);
+        store.read().check(&mut ledger);
         assert!(ledger.faults.is_empty(), "round {number}: {:#?}", ledger.faults);
     }
-    let ledger = shared.lock();
-    eprintln!("{rounds} rounds in {:?}: {:?} settled", start.elapsed(), ledger.settled);
-    assert!(ledger.settled.iter().all(|&count| count > 20), "{:?}", ledger.settled);
-    let Some(server) = Server::start_with(contender, &options) else { return };
-    drain(&server, &Tables::read(&path));
+    let settled = shared.lock().settled;
+    assert!(settled.iter().all(|&count| count > 20), "{settled:?} show nothing");
+    let tables = store.read();
+    let server = Server::start_with(contender, &options).expect("this project's own");
+    drain(&server, &tables);
 }

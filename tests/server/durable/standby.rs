@@ -78,7 +78,7 @@ fn a_standby_on_sqlite_takes_over_from_a_killed_server(contender: Contender) {
 }
 
 /// For `--store`.
-pub(super) fn url(postgresql: &postgresql::Server) -> String {
+pub(crate) fn url(postgresql: &postgresql::Server) -> String {
     hosts(&[postgresql])
 }
 
