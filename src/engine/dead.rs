@@ -241,6 +241,12 @@ impl Engine {
         self.function_of(&letter.job)
     }
 
+    /// Dead letters that are in no store: they are lost when the server ends.
+    #[must_use]
+    pub fn unstored_dead(&self) -> usize {
+        self.dead.iter_from(0).filter(|(_, letter)| !letter.job.is_stored()).count()
+    }
+
     /// The stored form of a dead letter; `None` if there is none.
     #[must_use]
     pub fn dead_row(&self, number: u64) -> Option<DeadRow> {

@@ -186,6 +186,15 @@ fn thread_number() -> u32 {
     nix::unistd::gettid().as_raw().cast_unsigned()
 }
 
+/// What cores that have ended had in memory only, summed over all cores.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// Jobs.
+    pub(crate) jobs: AtomicUsize,
+    /// Dead letters.
+    pub(crate) dead: AtomicUsize,
+}
+
 /// The links of a server's core.
 pub(crate) struct ShardLinks {
     pub(crate) mailbox: Mailbox<Envelope>,
@@ -203,8 +212,7 @@ pub(crate) struct ShardLinks {
     /// None with one core, where connections don't migrate, and where cores poll: these are always
     /// busy.
     pub(crate) meter: Option<Meter>,
-    /// Jobs of cores that have ended, which only memory had; summed over all cores.
-    pub(crate) lost_jobs: Arc<AtomicUsize>,
+    pub(crate) lost: Arc<Lost>,
     /// Whether connections leave this core when it has no time left.
     pub(crate) offloads: bool,
     /// Whether the thread for HTTP tells how long turns take.
@@ -343,7 +351,8 @@ impl Links for ShardLinks {
     }
 
     fn end(&mut self, shard: &Shard) {
-        self.lost_jobs.fetch_add(shard.engine().unstored(), Ordering::Relaxed);
+        self.lost.jobs.fetch_add(shard.engine().unstored(), Ordering::Relaxed);
+        self.lost.dead.fetch_add(shard.engine().unstored_dead(), Ordering::Relaxed);
     }
 }
 
@@ -409,7 +418,7 @@ impl ShardLinks {
             connections_max: 100,
             memory: OtherCoresMemory::default(),
             meter: None,
-            lost_jobs: Arc::default(),
+            lost: Arc::default(),
             offloads: false,
             times_turns: false,
             thread: None,

@@ -49,7 +49,7 @@ use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
-use self::links::{Envelope, NoLinks, OtherCoresMemory, ShardLinks};
+use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
 use self::recovery::recover;
 use self::runtime::{CoreRuntime, Rings};
@@ -161,7 +161,7 @@ pub fn run(
     let stoppers: Vec<Stopper> = signals.iter().map(Signals::stopper).collect();
     let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
     let numbers = Numbers::new(count);
-    let lost_jobs = Arc::<AtomicUsize>::default();
+    let lost = Arc::<Lost>::default();
     // The files are removed when all cores have ended.
     let (sockets, _files) = listeners.into_sockets();
     let mut sockets = sockets.into_iter();
@@ -188,7 +188,7 @@ pub fn run(
             connections_max: settings.core_connections_max,
             memory: OtherCoresMemory::default(),
             meter: has_meter.then(Meter::default),
-            lost_jobs: Arc::clone(&lost_jobs),
+            lost: Arc::clone(&lost),
             offloads: server.offload,
             times_turns: has_http,
             thread: None,
@@ -211,9 +211,9 @@ pub fn run(
         writer.stop(STORE_GRACE);
     }
     ended?;
-    let jobs = lost_jobs.load(Ordering::Relaxed);
-    if jobs > 0 {
-        warn!(jobs, "jobs are lost: only memory had them; a server with --store keeps them");
+    let [jobs, dead] = [&lost.jobs, &lost.dead].map(|count| count.load(Ordering::Relaxed));
+    if jobs + dead > 0 {
+        warn!(jobs, dead, "jobs are lost: only memory had them; a server with --store keeps them");
     }
     info!("stopped");
     Ok(())

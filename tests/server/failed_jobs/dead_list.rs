@@ -353,10 +353,13 @@ fn two_empty_lists() -> (String, String) {
 
 fn without_a_store_a_restart_forgets_them(contender: Contender) {
     let functions = Functions::new(AT_ONCE);
-    let server = functions.serve(contender, &[]);
+    let mut server = functions.serve(contender, &[]);
     die(&server, "f", &texts(3));
     assert_eq!(number(&server, "jobs_dead"), 3);
-    server.stop();
+    server.signal("TERM");
+    server.wait();
+    let log = server.log();
+    assert!(log.contains("jobs are lost") && log.contains("dead=3"), "{log}");
     assert_eq!(functions.serve(contender, &[]).admin("show dead"), ".\n");
 }
 
