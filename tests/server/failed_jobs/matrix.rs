@@ -13,6 +13,7 @@ each_ringgear!(
     a_run_has_the_outcome_of_the_table,
     a_job_that_waits_for_its_next_run_is_shown_and_can_be_run_at_once,
     only_the_first_loss_is_made_up_for_at_once,
+    a_result_behind_a_time_out_is_taken_while_the_job_waits_for_its_next_run,
 );
 
 /// The shortest time-out that a worker can have.
@@ -197,4 +198,30 @@ fn only_the_first_loss_is_made_up_for_at_once(contender: Contender) {
     assert_ne!(other.handle, handle);
     let row = server.admin("show retrying");
     assert!(row.contains("\t2\t") && row.ends_with("\tlost\n.\n"), "{row}");
+}
+
+/// Without another worker the job would be run again and again though it was done.
+fn a_result_behind_a_time_out_is_taken_while_the_job_waits_for_its_next_run(contender: Contender) {
+    let hour = retries(false).replace(&format!("{FIRST_MS}ms"), "1h");
+    let functions = Functions::new(&format!("[[function]]\nmatch = \"*\"\n{hour}"));
+    let server = functions.serve(contender, &[]);
+    let way = WAYS.iter().find(|way| way.name == "time-out").expect("it is in the table");
+    let mut job = Job::submit(&server, Column::Covering, way, Clients::Both);
+    let mut late = Worker::wait_for_job(&server, &job.function, way.name, "x");
+    let waits = || rest_of_row(&server.admin("show retrying"), &job);
+    let before = wait_until("the time-out", waits);
+    assert!(before.starts_with("key\t1\t") && before.ends_with("\ttimeout"), "{before}");
+    // A failure is known already.
+    late.conn.packet("WORK_FAIL", &[job.handle.as_bytes()]);
+    late.conn.sync().expect("it lives");
+    assert_eq!(late.conn.unexpected(), None);
+    assert_eq!(waits(), Some(before));
+    job.check_silence();
+    late.conn.packet("WORK_COMPLETE", &[job.handle.as_bytes(), b""]);
+    late.conn.sync().expect("it lives");
+    assert_eq!(late.conn.unexpected(), None);
+    let done = Way { reason: None, ..*way };
+    job.check_told(&done);
+    assert!(!job.is_known());
+    assert_eq!((&*server.admin("show retrying"), &*server.admin("show dead")), (".\n", ".\n"));
 }
