@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let longest = fail_and_run_again(jobs);
     let [fail, wait, end] = longest;
     println!(
-        "{jobs} jobs: a failure takes at most {fail:?}, a turn with timers {wait:?}, a last run {end:?}"
+        "{jobs} jobs: at most {fail:?} for a failure, {wait:?} for timers, {end:?} for a last run"
     );
     let longest = longest.into_iter().max().unwrap_or_default();
     commit(if common::is_quick() { 4 } else { 200 });

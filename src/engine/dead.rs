@@ -285,7 +285,9 @@ impl Engine {
         message: &[u8],
         now: Now,
     ) {
-        let mut job = self.take_out(id, Ending::Failed(reason.into()), None);
+        let mut job = self.take_out(id);
+        let ending = Ending::Failed(reason.into());
+        self.count_attempts(job.attempts, ending, false);
         let (number, is_stored) = (job.number, job.is_stored());
         (job.demand, job.unique_hash) = (Demand::Always, None);
         if is_stored {
@@ -293,7 +295,9 @@ impl Engine {
             job.storage = Storage::Stored;
         }
         let message = message.get(..MESSAGE_BYTES_MAX).unwrap_or(message).into();
-        self.numbers_of(job.function).dead[reason as usize] += 1;
+        let numbers = self.numbers_of(job.function);
+        numbers.end(ending);
+        numbers.dead[reason as usize] += 1;
         self.functions[job.function].dead += 1;
         let died_ms = now.unix_ms;
         self.dead.push(DeadLetter { job, reason, died_ms, worker: Box::default(), message });

@@ -113,11 +113,7 @@ impl Engine {
         job.attempts = job.attempts.saturating_add(1);
         job.last_reason = Some(reason);
         (job.numerator, job.denominator) = (0, 0);
-        let next = self.next_run(id, reason);
-        if matches!(next, NextRun::Never { .. }) {
-            self.count_attempts(self.jobs[id].attempts.into());
-        }
-        next
+        self.next_run(id, reason)
     }
 
     fn next_run(&self, id: JobId, reason: Reason) -> NextRun {
@@ -175,8 +171,18 @@ impl Engine {
         }
     }
 
-    /// Counts the runs of a job that ends.
-    pub(super) fn count_attempts(&mut self, runs: u32) {
+    /// Counts the runs of a job that ends, if it had several: so many have failed, and if it `ran`,
+    /// it ended with another.
+    #[inline(never)]
+    pub(super) fn count_attempts(&mut self, failed: u16, ending: Ending, ran: bool) {
+        let failed = u32::from(failed);
+        let runs = match ending {
+            Ending::Completed => failed + u32::from(ran),
+            Ending::Failed(
+                Failure::Fail | Failure::Exception | Failure::Lost | Failure::TimedOut,
+            ) => failed,
+            Ending::Failed(_) | Ending::NotStored => 0,
+        };
         if runs > 1 {
             let bound = |&bound: &u16| runs <= u32::from(bound);
             let bucket = ATTEMPT_BOUNDS.iter().position(bound).unwrap_or(ATTEMPT_BOUNDS.len());

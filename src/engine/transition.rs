@@ -115,23 +115,33 @@ impl Engine {
         }
     }
 
-    /// Removes a job that is in no place, and its attachments. `ran_ms` is how long the attempt
-    /// took that ended with it.
+    /// Removes a job that is in no place, and its attachments. A cancelled job counts as cancelled,
+    /// however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
     pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
-        let job = self.take_out(id, ending, ran_ms);
+        let job = self.take_out(id);
         if job.is_stored() {
             self.effects.push(Effect::Remove { number: job.number });
         }
-        if self.functions[job.function].is_unused() {
+        let function = &self.functions[job.function];
+        let numbers = &mut self.named[function.entry];
+        if let Some(ran_ms) = ran_ms {
+            numbers.run.add(ran_ms.into());
+        }
+        let is_cancelled = job.demand == Demand::Cancelled;
+        let ending = if is_cancelled { Ending::Failed(Failure::Cancelled) } else { ending };
+        numbers.end(ending);
+        if function.is_unused() {
             self.list_unused(job.function);
+        }
+        if job.attempts > 0 {
+            self.count_attempts(job.attempts, ending, ran_ms.is_some());
         }
     }
 
-    /// Takes a job that is in no place out of all indexes, and counts its end. Submissions that
-    /// wait for it to be on disk are accepted: the job was finished before that. A cancelled job
-    /// counts as cancelled, however its worker ended it.
+    /// Takes a job that is in no place out of all indexes, for the caller to count its end.
+    /// Submissions that wait for it to be on disk are accepted: the job was finished before that.
     #[inline(always)]
-    pub(super) fn take_out(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) -> Job {
+    pub(super) fn take_out(&mut self, id: JobId) -> Job {
         let job = &self.jobs[id];
         if !job.waiting.is_empty() || !job.clients.is_empty() {
             self.accept(id);
@@ -142,12 +152,6 @@ impl Engine {
         let job = self.jobs.remove(id);
         self.leave_indexes(id, &job);
         self.job_bytes -= job.bytes();
-        let numbers = &mut self.named[self.functions[job.function].entry];
-        if let Some(ran_ms) = ran_ms {
-            numbers.run.add(ran_ms.into());
-        }
-        let is_cancelled = job.demand == Demand::Cancelled;
-        numbers.end(if is_cancelled { Ending::Failed(Failure::Cancelled) } else { ending });
         job
     }
 }

@@ -56,10 +56,6 @@ impl Engine {
         };
         self.forward(id);
         self.note(Step::Finished(Outcome::Complete), id, Some(conn));
-        let attempts = self.jobs[id].attempts;
-        if attempts > 0 {
-            self.count_attempts(u32::from(attempts) + u32::from(is_running));
-        }
         if is_running {
             let ran_ms = self.release(id, now);
             self.remove(id, Ending::Completed, Some(ran_ms));

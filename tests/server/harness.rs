@@ -3,7 +3,7 @@
 //! A server listens on a port of its own choice, its log is read all the time, and it ends with its
 //! `Server`. Tests of tools that a machine lacks are skipped, which `skips` tells.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -196,8 +196,8 @@ impl Server {
             loop {
                 if TcpStream::connect(address).is_ok() {
                     // Another process may have got the port; then ours tries on for twenty seconds.
-                    let answer = server.admin("getpid");
-                    if answer == format!("OK {}\n", server.pid()) {
+                    let answer = server.try_admin("getpid");
+                    if answer.is_ok_and(|it| it == format!("OK {}\n", server.pid())) {
                         return Some(server);
                     }
                     break;
@@ -233,20 +233,24 @@ impl Server {
 
     /// An admin command's answer: a line, or up to the `.` where the command answers with a list.
     pub(crate) fn admin(&self, command: &str) -> String {
+        self.try_admin(command).expect("an admin command is answered")
+    }
+
+    fn try_admin(&self, command: &str) -> io::Result<String> {
         let mut stream = self.connect();
-        stream.write_all(format!("{command}\n").as_bytes()).expect("the server reads");
+        stream.write_all(format!("{command}\n").as_bytes())?;
         let word = command.split(' ').next().expect("a command");
         let is_list = ["status", "workers", "show", "prioritystatus", "stats"].contains(&word);
         let mut text = String::new();
         for line in BufReader::new(stream).lines() {
-            let line = line.expect("an admin command is answered");
+            let line = line?;
             text.push_str(&line);
             text.push('\n');
             if !is_list || line == "." {
                 break;
             }
         }
-        text
+        Ok(text)
     }
 
     /// What the server has logged so far.
