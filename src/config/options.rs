@@ -252,12 +252,12 @@ pub struct Options {
 
     /// What becomes of jobs that fail, wait or run too long, by function
     ///
-    /// A TOML file with [[function]] tables, which may also stand at the end of the configuration
+    /// A TOML file with tables of functions, which may also stand at the end of the configuration
     /// file; see docs/failed-jobs.md. SIGHUP reads them anew; with a mistake the old ones stay.
     #[arg(long, value_name = "FILE", help_heading = JOBS, hide_short_help = true)]
     pub functions_file: Option<String>,
 
-    /// Print which [[function]] applies to a function and when its jobs are run again, and end
+    /// Print which table applies to a function and when its jobs are run again, and end
     #[arg(long, value_name = "FUNCTION", help_heading = JOBS, hide_short_help = true)]
     pub functions_check: Option<String>,
 
