@@ -35,8 +35,11 @@ fuzz_target!(|lines: &[u8]| {
     };
     shard.received(peer, &submission(b"v"), NOW);
     shard.tick(late);
+    // The first job of `f` has timed out meanwhile, and is at the head of the queue.
     bytes = submission(b"w");
-    encode(&mut bytes, Magic::Request, Command::GrabJob, &[], &[]);
+    for _ in 0..2 {
+        encode(&mut bytes, Magic::Request, Command::GrabJob, &[], &[]);
+    }
     let handle = Handles::default().text(job_number(5, slot(b"f")));
     encode(&mut bytes, Magic::Request, Command::WorkFail, &[handle.as_ref()], &[]);
     shard.received(peer, &bytes, late);
