@@ -47,9 +47,14 @@ impl Engine {
         let functions = self.functions.iter_from(FunctionId::FIRST);
         let found: Vec<(FunctionId, FunctionPolicy)> =
             functions.map(|(id, function)| (id, self.look_up_policy(&function.name))).collect();
-        for (id, policy) in found {
+        for &(id, policy) in &found {
             self.functions[id].apply(policy);
-            self.check_unused(id);
+        }
+        // Some may be forgotten from here on, as others become forgettable.
+        for (id, _) in found {
+            if self.functions.get_mut(id).is_some_and(|function| function.is_unused()) {
+                self.list_unused(id);
+            }
         }
         if self.next_expiry.replace(JobId::FIRST).is_none() {
             self.timers.insert(now.mono_ms, Due::Expiry);

@@ -450,6 +450,28 @@ fn other_policies_count_from_the_next_decision_on() {
     fixture.effects();
 }
 
+/// Functions whose limit came from the new policies became forgettable while the reload still went
+/// through the functions: the one that was forgotten for them was looked at next, which panicked.
+#[test]
+fn functions_that_a_reload_makes_forgettable_push_others_out() {
+    let mut fixture = Fixture::new(settings());
+    for at in 0..600 {
+        let name = format!("limited-{at}");
+        fixture.engine.create_function(name.as_bytes(), 1 << 20);
+        let id = fixture.engine.functions.find(name.as_bytes()).unwrap();
+        fixture.engine.functions[id].created = false;
+        fixture.engine.set_queue_max(name.as_bytes(), [1; 3]);
+    }
+    for at in 0..1100 {
+        fixture.can_do(1, &format!("plain-{at}"));
+    }
+    fixture.engine.reset_abilities(conn_id(1), fixture.now);
+    let limits = Policy { queue_max: Some([2; 3]), ..policy("limited-*") };
+    fixture.engine.use_policies(Arc::new(Policies(vec![limits])), fixture.now);
+    assert!(fixture.engine.functions.len() <= 1000);
+    fixture.effects();
+}
+
 #[test]
 fn durable_jobs_come_back_with_what_became_of_their_runs() {
     let durabilities = Durabilities { default: Durability::Fsync, ..Durabilities::default() };
