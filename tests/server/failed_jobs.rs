@@ -133,10 +133,10 @@ impl Column {
     }
 }
 
-/// Who wants a job.
+/// Which clients want a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Clients {
-    /// Nobody waits for it.
+    /// No client waits for it.
     Background,
     /// A client waits for it.
     Foreground,

@@ -298,7 +298,7 @@ fn a_paused_function_gives_no_jobs_until_it_is_resumed(contender: Contender) {
     assert_eq!(grab(&mut worker), handle);
     assert!(api.json("/api/v1/functions/a")["paused"].is_null());
     assert_eq!((resume("a").status, resume("none").status), (204, 404));
-    // One that nobody has used yet.
+    // A function that isn't known yet.
     assert_eq!(api.change("POST", "/api/v1/functions/new/pause", b"").status, 204);
     assert_eq!(api.json("/api/v1/functions/new")["paused"], json!({"until": null}));
 }

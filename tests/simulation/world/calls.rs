@@ -52,7 +52,7 @@ impl World {
         self.model.end();
     }
 
-    /// Who has said all and got all replies that had to wait is gone for everybody else.
+    /// A connection that has sent all and got all replies that had to wait is gone for all others.
     fn end_one(&mut self, conn: ConnId) {
         let peer = &self.conns[&conn];
         if peer.ended
@@ -196,7 +196,7 @@ impl World {
         self.model.begin(acting, output);
         let others = self.look();
         if acting.is_some() && self.mesh.cores().count > 1 {
-            // Nobody floods, and a grab is handled when letters have come and gone.
+            // No connection floods, and a grab is handled when messages have come and gone.
             let frames = own.frames + others.frames;
             return (Seen { frames, malformed: own.malformed + others.malformed }, Seen::default());
         }

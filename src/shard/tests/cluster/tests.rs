@@ -522,7 +522,7 @@ fn nothing_is_lost_between_cores() {
                     }
                 }
                 2 if rng.u32(0..50) == 0 => {
-                    // The leases of those who are slow end.
+                    // Leases of workers that are slow end.
                     cluster.now.mono_ms += 100;
                     for core in 0..CORES {
                         cluster.shards[core].tick(cluster.now);
