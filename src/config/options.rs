@@ -399,7 +399,8 @@ pub struct Options {
     /// Configuration file; @FILE is the same
     ///
     /// TOML with these options' long names as keys (see --print-config), or gearmand's own format.
-    /// The command line wins.
+    /// The command line wins. The environment variable RINGGEARD_CONFIG_FILE counts unless this is
+    /// given.
     #[arg(long, value_name = "FILE", help_heading = PROCESS)]
     pub config_file: Option<String>,
 
