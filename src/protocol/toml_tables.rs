@@ -30,18 +30,18 @@ impl fmt::Display for Mistake {
 }
 
 /// A mistake at a byte of the text.
-pub(crate) type Misplaced = (usize, String);
+pub type Misplaced = (usize, String);
 
 /// A key of a table, and where it is.
-pub(crate) type Key<'i> = Spanned<DeString<'i>>;
+pub type Key<'i> = Spanned<DeString<'i>>;
 /// A value of a table, and where it is.
-pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
+pub type Value<'i> = Spanned<DeValue<'i>>;
 
 /// Passes the top level of a file, which is called `noun` in sentences, to a reader.
 ///
 /// # Errors
 /// The first mistake.
-pub(crate) fn read<T>(
+pub fn read<T>(
     text: &str,
     noun: &str,
     reader: impl FnOnce(&DeTable<'_>) -> Result<T, Misplaced>,
@@ -62,20 +62,20 @@ pub(crate) fn read<T>(
 }
 
 /// The line of a byte of the text, from 1 on.
-pub(crate) fn line(text: &str, at: usize) -> usize {
+pub fn line(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
     before.iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 /// The entries of a table in the order of the file, so that the first mistake is found first.
-pub(crate) fn sorted<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
+pub fn sorted<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| key.span().start);
     entries
 }
 
 /// Refuses a key that isn't one of `keys`.
-pub(crate) fn known(key: &Key<'_>, of: &str, keys: &[&str]) -> Result<(), Misplaced> {
+pub fn known(key: &Key<'_>, of: &str, keys: &[&str]) -> Result<(), Misplaced> {
     let name = key.get_ref().as_ref();
     if keys.contains(&name) {
         return Ok(());
@@ -89,7 +89,7 @@ pub(crate) fn known(key: &Key<'_>, of: &str, keys: &[&str]) -> Result<(), Mispla
 }
 
 /// The name that a misspelt one stands for.
-pub(crate) fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     let close = |&&known: &&&str| strsim::damerau_levenshtein(&name, known) <= 2;
     let mut close: Vec<&&str> = names.iter().filter(close).collect();
@@ -98,12 +98,12 @@ pub(crate) fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
 }
 
 /// A word of the file in quotes, on one line.
-pub(crate) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     format!("\"{}\"", word.escape_debug())
 }
 
 /// The values of a list, which isn't empty.
-pub(crate) fn list<'v, 'i>(
+pub fn list<'v, 'i>(
     name: &str,
     value: &'v Value<'i>,
     example: &str,
@@ -119,7 +119,7 @@ pub(crate) fn list<'v, 'i>(
 }
 
 /// The text of a value.
-pub(crate) fn text<'v>(name: &str, value: &'v Value<'_>) -> Result<&'v str, Misplaced> {
+pub fn text<'v>(name: &str, value: &'v Value<'_>) -> Result<&'v str, Misplaced> {
     value
         .get_ref()
         .as_str()

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use self::imports::Crate;
 
 /// Folders whose files follow the rules.
-const FOLDERS: [&str; 4] = ["src", "tests", "loadgen", "bench-harness"];
+const FOLDERS: [&str; 5] = ["src", "tests", "loadgen", "bench-harness", "manager"];
 /// Crates whose files import from each other in no circle.
-const CRATES: [&str; 3] = ["src", "loadgen/src", "bench-harness/src"];
-/// The only folder that may hold unsafe code.
-const UNSAFE_FOLDER: &str = "src/io/";
+const CRATES: [&str; 4] = ["src", "loadgen/src", "bench-harness/src", "manager/src"];
+/// The only places that may hold unsafe code.
+const UNSAFE_PLACES: [&str; 2] = ["src/io/", "manager/src/process/launch.rs"];
 /// The rooms of the server, the lowest first: a room imports only from those before it.
 const ROOMS: [&str; 8] = ["wire", "engine", "protocol", "store", "shard", "io", "ops", "config"];
 
@@ -129,7 +129,7 @@ fn only_the_outer_modules_touch_the_kernel() {
 }
 
 #[test]
-fn unsafe_code_stands_in_io_and_gives_its_reason() {
+fn unsafe_code_has_its_places_and_gives_its_reason() {
     let keyword = ["un", "safe"].concat();
     let found = breaches(&all_sources(), |source, at, line| {
         if !mentions(code(line), &keyword) || code(line).contains('"') {
@@ -143,9 +143,14 @@ fn unsafe_code_stands_in_io_and_gives_its_reason() {
         let explained = line.contains("// SAFETY:")
             || reasons.clone().any(|line| line.contains("SAFETY:"))
             || reasons.clone().any(|line| line.contains("# Safety"));
-        !source.path.starts_with(UNSAFE_FOLDER) || !explained
+        let has_place = UNSAFE_PLACES.iter().any(|place| source.path.starts_with(place));
+        !has_place || !explained
     });
-    assert!(found.is_empty(), "outside src/io, or without a SAFETY reason:\n{}", found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "elsewhere than {UNSAFE_PLACES:?}, or without a SAFETY reason:\n{}",
+        found.join("\n")
+    );
 }
 
 #[test]

@@ -1,0 +1,3 @@
+//! `/metrics` and `/healthz`: counters in, text out.
+//!
+//! Knows no instances.
