@@ -12,6 +12,7 @@ mod changed;
 mod file;
 mod functions;
 mod listen;
+pub mod manual;
 mod mistakes;
 mod options;
 mod reach;
@@ -22,6 +23,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
@@ -60,6 +62,9 @@ pub enum EarlyExit {
     /// Print this text to standard error and exit with 1.
     #[error("{0}")]
     Error(String),
+    /// Write the manual page and the completions into this folder, and exit with 0.
+    #[error("files for {}", .0.display())]
+    Generate(PathBuf),
 }
 
 /// Parses a command line; `read_file` returns the text of the configuration file that it names,
@@ -84,6 +89,9 @@ pub fn parse(
     if options.version && !options.check_args {
         let version = format!("\nringgeard {}\n", env!("CARGO_PKG_VERSION"));
         return Err(EarlyExit::Print(version));
+    }
+    if let Some(folder) = options.generate {
+        return Err(EarlyExit::Generate(folder));
     }
     if options.config_file.is_some() && options.at_file.is_some() {
         let twice = "--config-file and @FILE both name a file: leave one of them out";

@@ -5,6 +5,8 @@
 //!
 //! Invariant: every option of gearmand is accepted here, if only to be refused by `settings`.
 
+use std::path::PathBuf;
+
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
@@ -418,6 +420,10 @@ pub struct Options {
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub check_args: bool,
 
+    /// Write the manual page and the completions into a folder, and end
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub generate: Option<PathBuf>,
+
     /// Print the version, and end
     #[arg(short = 'V', long, help_heading = PROCESS)]
     pub version: bool,
@@ -568,6 +574,7 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
     "access-check",
     "functions-check",
     "print-access",
+    "generate",
     "version",
     "help",
     "seed",

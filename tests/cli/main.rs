@@ -20,6 +20,7 @@ use nix::unistd::{Pid, Uid};
 mod access;
 mod files;
 mod functions;
+mod manual;
 mod mistakes;
 mod passed;
 mod postgresql_starts;
