@@ -6,9 +6,14 @@
 //! Invariant: when `run` returns, no process of the instance is left, and each job that it was
 //! assigned was finished or given back.
 
+mod backoff;
 mod exec;
 mod gearman;
+mod lifetime;
 mod lines;
+pub mod memory;
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::rc::Rc;
 
@@ -18,6 +23,8 @@ use crate::config::{Mode, Worker};
 use crate::counters::{self, Counters};
 use crate::gearman::Servers;
 use crate::process::guard::Guard;
+
+use self::memory::Memory;
 
 /// What an instance is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +67,8 @@ pub struct Instance {
     pub shared: Rc<Shared>,
     /// Numbers of its worker.
     pub counters: Rc<counters::Worker>,
+    /// Looks at the memory of its process groups.
+    pub memory: Rc<Memory>,
     /// What it is told.
     pub orders: watch::Receiver<Order>,
     /// Set once it works: its process runs, or it waits for jobs.
