@@ -8,7 +8,15 @@
 
 mod exec;
 mod gearman;
+mod line_buffer;
 mod lines;
+#[cfg(test)]
+mod log_lines;
+mod outcome;
+mod server_side;
+mod status;
+mod stderr;
+mod subject;
 
 use std::rc::Rc;
 
