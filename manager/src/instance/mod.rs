@@ -10,10 +10,18 @@ mod backoff;
 mod exec;
 mod gearman;
 mod lifetime;
+mod line_buffer;
 mod lines;
+#[cfg(test)]
+mod log_lines;
 pub mod memory;
+mod outcome;
 #[cfg(test)]
 pub(crate) mod samples;
+mod server_side;
+mod status;
+mod stderr;
+mod subject;
 
 use std::rc::Rc;
 
