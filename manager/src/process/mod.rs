@@ -14,7 +14,6 @@ pub mod launch;
 pub mod launch_error;
 pub mod memory;
 pub mod pipes;
-mod proc_stat;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod strays;

@@ -13,10 +13,11 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getsid};
+use procfs::ProcResult;
+use procfs::process::all_processes;
 use tracing::warn;
 
 use super::guard::Guard;
-use super::proc_stat::{self, ProcessStat};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -101,11 +102,15 @@ fn children() -> Vec<Pid> {
     };
     let Ok(text) = of_threads() else {
         // Not every kernel has these files, and a thread may have ended meanwhile.
-        let own = Pid::this();
-        let is_child = |stat: &ProcessStat| stat.parent == own;
-        return proc_stat::all().into_iter().filter(is_child).map(|stat| stat.process).collect();
+        return children_among_all().unwrap_or_default();
     };
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn children_among_all() -> ProcResult<Vec<Pid>> {
+    let own = Pid::this().as_raw();
+    let stats = all_processes()?.filter_map(|process| process.ok()?.stat().ok());
+    Ok(stats.filter(|stat| stat.ppid == own).map(|stat| Pid::from_raw(stat.pid)).collect())
 }
 
 #[cfg(test)]
