@@ -6,13 +6,18 @@
 //! Invariant: when `run` returns, no process of the instance is left, and each job that it was
 //! assigned was finished or given back.
 
+mod backoff;
 mod exec;
 mod gearman;
+mod lifetime;
 mod line_buffer;
 mod lines;
 #[cfg(test)]
 mod log_lines;
+pub mod memory;
 mod outcome;
+#[cfg(test)]
+pub(crate) mod samples;
 mod server_side;
 mod status;
 mod stderr;
@@ -26,6 +31,8 @@ use crate::config::{Mode, Worker};
 use crate::counters::{self, Counters};
 use crate::gearman::Servers;
 use crate::process::guard::Guard;
+
+use self::memory::Memory;
 
 /// What an instance is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +75,8 @@ pub struct Instance {
     pub shared: Rc<Shared>,
     /// Numbers of its worker.
     pub counters: Rc<counters::Worker>,
+    /// Looks at the memory of its process groups.
+    pub memory: Rc<Memory>,
     /// What it is told.
     pub orders: watch::Receiver<Order>,
     /// Set once it works: its process runs, or it waits for jobs.
