@@ -58,10 +58,9 @@ async fn a_job_whose_connection_broke_before_it_was_returned_never_is() {
     let listener = Listener::new();
     let mut client = client(&[&listener]);
     let mut peer = while_waiting(&mut client, listener.accept()).await;
-    // `next` was dropped, so nothing reads.
-    while_waiting(&mut client, tokio::task::yield_now()).await;
-    peer.assign("H:1").await;
-    drop(peer);
+    while_waiting(&mut client, peer.expect(Command::GrabJobUniq, b"")).await;
+    let bytes = b"\0RES\0\0\0\x1f\0\0\0\x0bH:1\0plain\0\0what's this?";
+    tokio::io::AsyncWriteExt::write_all(&mut peer.stream, bytes).await.unwrap();
     let mut peer = while_waiting(&mut client, listener.accept()).await;
     let job = job_of(&mut client, peer.assign("H:2")).await;
     assert_eq!(&*job.handle, b"H:2");

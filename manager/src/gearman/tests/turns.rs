@@ -111,7 +111,7 @@ async fn a_job_that_comes_after_next_was_dropped_is_kept() {
     let listener = Listener::new();
     let mut client = client(&[&listener]);
     let mut peer = while_waiting(&mut client, listener.accept()).await;
-    let (first, rest) = (b"\0RES\0\0\0\x1f", b"\0\0\0\x0dH:1\0plain\0\0pay");
+    let (first, rest) = (b"\0RES\0\0\0\x1f", b"\0\0\0\x0eH:1\0plain\0\0pay");
     while_waiting(&mut client, peer.expect(Command::GrabJobUniq, b"")).await;
     for bytes in [&first[..], &rest[..]] {
         use tokio::io::AsyncWriteExt;
