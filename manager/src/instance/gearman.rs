@@ -17,7 +17,8 @@ use super::orders::Orders;
 use super::subject::Subject;
 use super::{Instance, Order, restarts, shutdown};
 use crate::counters::{self, Ended};
-use crate::process::{Descriptors, Group, Launch, pipes};
+use crate::process::launch::Descriptors;
+use crate::process::{Group, Launch, pipes};
 
 /// Keeps the command running, and replaces it when its lifetime is over, until an order to end.
 pub(super) async fn run(instance: Instance) {
