@@ -301,7 +301,7 @@ fn a_process_that_has_too_much_memory_is_replaced_after_its_job() {
 fn a_job_that_takes_too_much_memory_is_killed() {
     in_local_set(async {
         // A child of the process has it.
-        let script = r#"read -r line
+        let script = r#"read -r line || exit
             sh -c 'x="$(head -c 40000000 /dev/zero | tr "\0" x)"; sleep 1000; echo "$x"'"#;
         let running = Running::start(Worker { memory_max: Some(32 << 20), ..worker(script) });
         assert_eq!(running.job("H:1", "").await, fail());
