@@ -153,6 +153,13 @@ impl Launch {
         }
     }
 
+    /// The error of a command for which no pipes could be made.
+    #[must_use]
+    pub fn no_descriptors(&self, error: &std::io::Error) -> LaunchError {
+        let cause = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        LaunchError::new(&self.program, Step::Descriptors, cause)
+    }
+
     /// What becomes descriptors 0 to 3; -1 = closed. None of them is below 4, so that no descriptor
     /// is overwritten before it is copied; what has to be moved for that is kept in `moved`.
     fn sources(

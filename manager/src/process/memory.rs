@@ -10,11 +10,11 @@ use std::io::Read as _;
 
 use nix::unistd::{Pid, getpgid};
 
-/// Resident bytes by group, for every group of this machine, in one walk.
+/// Resident bytes by group, for those groups of this machine that are wanted, in one walk.
 ///
-/// Makes a system call for each process, and three more for each that isn't the kernel's.
+/// Makes a system call for each process, and three more for each in such a group.
 #[must_use]
-pub fn by_group() -> HashMap<Pid, u64> {
+pub fn by_group(is_wanted: impl Fn(Pid) -> bool) -> HashMap<Pid, u64> {
     let mut groups: HashMap<Pid, u64> = HashMap::new();
     let Ok(entries) = fs::read_dir("/proc") else {
         return groups;
@@ -25,9 +25,9 @@ pub fn by_group() -> HashMap<Pid, u64> {
         else {
             continue;
         };
-        // Asking for it is much cheaper than reading /proc/PID/stat. Threads of the kernel have 0.
+        // This is much cheaper than reading /proc/PID/stat.
         match getpgid(Some(process)) {
-            Ok(group) if group.as_raw() > 0 => {
+            Ok(group) if is_wanted(group) => {
                 let bytes = groups.entry(group).or_default();
                 *bytes = bytes.saturating_add(of_process(process));
             }
@@ -64,19 +64,20 @@ mod tests {
         let mut shell = shell.stdout(Stdio::piped()).spawn().expect("a shell");
         let leader = Pid::from_raw(shell.id().cast_signed());
         crate::process::samples::eventually("more than the leader's memory", || {
-            let bytes = by_group().get(&leader).copied().unwrap_or(0);
+            let bytes = by_group(|group| group == leader).get(&leader).copied().unwrap_or(0);
             bytes > of_process(leader) && of_process(leader) > 0
         });
         nix::sys::signal::killpg(leader, nix::sys::signal::Signal::SIGKILL).expect("it runs");
         shell.wait().expect("it was killed");
         assert_eq!(of_process(leader), 0);
+        assert!(by_group(|group| group == leader).is_empty());
     }
 
     #[test]
     #[ignore = "prints how long a walk takes"]
     fn a_walk_takes() {
         let started = std::time::Instant::now();
-        let groups = by_group();
+        let groups = by_group(|group| group == Pid::this());
         println!("{} groups in {:?}", groups.len(), started.elapsed());
     }
 }

@@ -19,5 +19,5 @@ pub(crate) mod samples;
 pub mod strays;
 
 pub use self::group::{Group, Status};
-pub use self::launch::Launch;
+pub use self::launch::{Descriptors, Launch};
 pub use self::launch_error::LaunchError;

@@ -35,11 +35,11 @@ async fn be_a_manager() {
     eventually("a zombie", || !is_alive(short.leader()));
     strays.look();
     assert_eq!(short.ended().await, Status::Code(9));
-    let stdout = std::io::stdout();
+    let stdout = io::stdout();
     let output = Some(stdout.as_fd());
     let descriptors = Descriptors { output, ..Descriptors::default() };
     let group = launch.start(&guard, &[], descriptors).expect("it can be started");
-    for line in std::io::stdin().lines() {
+    for line in io::stdin().lines() {
         match line.expect("text").as_str() {
             "look" => strays.look(),
             "end" => break,
@@ -105,7 +105,7 @@ impl Manager {
     fn order(&mut self, order: &str, answer: &str) {
         use std::io::Write as _;
         writeln!(self.input.as_mut().expect("open"), "{order}").expect("it reads");
-        let is_answer = |line: std::io::Result<String>| line.expect("text") == answer;
+        let is_answer = |line: io::Result<String>| line.expect("text") == answer;
         assert!(self.output.by_ref().any(is_answer), "no answer to {order}");
     }
 
