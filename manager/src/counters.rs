@@ -5,7 +5,7 @@
 //! Invariant: totals never fall.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How a job ended.
@@ -143,6 +143,8 @@ pub struct Counters {
     pub workers: RefCell<BTreeMap<String, Rc<Worker>>>,
     /// Connections that are up, by the server as the file writes it.
     pub connections: RefCell<BTreeMap<String, usize>>,
+    /// Servers that a warning called unreachable, and that haven't answered since.
+    pub unreachable: RefCell<BTreeSet<String>>,
     /// Reloads that were taken and refused.
     pub reloads: Cell<(u64, u64)>,
 }
