@@ -11,7 +11,7 @@ mod turns;
 use std::future::Future;
 use std::io::Write;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 use super::{Ability, Client, Job, Servers};
@@ -169,6 +170,13 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Collects lines until the guard is dropped.
     fn start() -> (Self, DefaultGuard) {
+        // While there is one subscriber only, threads of other tests decide by their own, which is
+        // none, whether an event is logged anywhere.
+        static OTHERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
+        OTHERS.get_or_init(|| {
+            let other = || tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+            [other().into(), other().into()]
+        });
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
