@@ -27,6 +27,9 @@ use super::{Ability, Client, Job, Servers};
 use crate::config::Server;
 use crate::counters::Counters;
 
+/// A script that takes longer has failed. A clock that is paused is there at once.
+const DEADLINE: Duration = Duration::from_secs(100);
+
 /// A server that listens.
 struct Listener {
     folder: TempDir,
@@ -154,13 +157,13 @@ fn client(listeners: &[&Listener]) -> Client {
 async fn while_waiting<T>(client: &mut Client, script: impl Future<Output = T>) -> T {
     tokio::select! {
         job = client.next() => panic!("{job:?}"),
-        result = script => result,
+        result = timeout(DEADLINE, script) => result.unwrap(),
     }
 }
 
 /// Runs a script of servers until the client has a job.
 async fn job_of(client: &mut Client, script: impl Future<Output = ()>) -> Job {
-    tokio::join!(client.next(), script).0
+    timeout(DEADLINE, async { tokio::join!(client.next(), script).0 }).await.unwrap()
 }
 
 /// Lines that were logged by this thread.
