@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgear::config::{
-    self, EarlyExit, FunctionsFile, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX,
+    self, EarlyExit, FunctionsFile, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX, manual,
 };
 use ringgear::engine::policy::Policies;
 use ringgear::io::log::{Log, LogSettings};
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Err(EarlyExit::Print(text)) => return print(&text, ExitCode::SUCCESS),
         Err(EarlyExit::Refused(text)) => return print(&text, ExitCode::FAILURE),
         Err(EarlyExit::Error(problem)) => return fail(&problem),
+        Err(EarlyExit::Generate(folder)) => return generate(&folder),
         Err(EarlyExit::Unclear(problem)) => {
             fail(&problem);
             return ExitCode::from(2);
@@ -66,6 +67,14 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
         Err(error) => {
             fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
         }
+    }
+}
+
+/// Writes the manual page and the completions, and returns the code to end with.
+fn generate(folder: &Path) -> ExitCode {
+    match manual::generate(&manual::ringgeard(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 

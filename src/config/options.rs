@@ -5,6 +5,8 @@
 //!
 //! Invariant: every option of gearmand is accepted here, if only to be refused by `settings`.
 
+use std::path::PathBuf;
+
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
@@ -400,7 +402,8 @@ pub struct Options {
     /// Configuration file; @FILE is the same
     ///
     /// TOML with these options' long names as keys (see --print-config), or gearmand's own format.
-    /// The command line wins.
+    /// The command line wins. The environment variable RINGGEARD_CONFIG_FILE counts unless this is
+    /// given.
     #[arg(long, value_name = "FILE", help_heading = PROCESS)]
     pub config_file: Option<String>,
 
@@ -417,6 +420,10 @@ pub struct Options {
     /// Looks at what they say, not at the host: addresses, folders and users needn't exist.
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub check_args: bool,
+
+    /// Write the manual page and the completions into a folder, and end
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub generate: Option<PathBuf>,
 
     /// Print the version, and end
     #[arg(short = 'V', long, help_heading = PROCESS)]
@@ -568,6 +575,7 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
     "access-check",
     "functions-check",
     "print-access",
+    "generate",
     "version",
     "help",
     "seed",

@@ -47,7 +47,7 @@ use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
-pub use self::host::{log, machine, memory, privileges, process, sandbox};
+pub use self::host::{folder, log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};

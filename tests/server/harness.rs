@@ -360,9 +360,10 @@ fn sandbox() -> &'static str {
     "auto"
 }
 
-/// Takes from a server what the user's environment says of ports, certificates and PostgreSQL.
-fn forget_environment(command: &mut Command) {
-    let is_ours = |name: &str| name.starts_with("GEARMAN") || name.starts_with("PG");
+/// Takes from a server what the user's environment says of ports, files and PostgreSQL.
+pub(crate) fn forget_environment(command: &mut Command) {
+    let is_ours =
+        |name: &str| ["GEARMAN", "RINGGEAR", "PG"].iter().any(|start| name.starts_with(start));
     for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
     }
