@@ -65,6 +65,20 @@ impl Server {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
         words.map(Self::parse).collect()
     }
+
+    /// Servers with commas between. Unix sockets, which other programs don't understand, are left
+    /// out unless there is nothing else.
+    #[must_use]
+    pub fn list_text(servers: &[Self]) -> String {
+        let is_tcp = |server: &&Self| matches!(server, Self::Tcp { .. });
+        let texts = |servers: Vec<&Self>| {
+            servers.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        match servers.iter().any(|server| is_tcp(&server)) {
+            true => texts(servers.iter().filter(is_tcp).collect()),
+            false => texts(servers.iter().collect()),
+        }
+    }
 }
 
 impl fmt::Display for Server {
@@ -148,8 +162,13 @@ mod tests {
             assert_eq!(Server::parse(shown), Ok(server));
         }
         let list = Server::parse_list("a:1, b ,,unix:/s").expect("a list");
-        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-        assert_eq!(list, ["a:1", "b:4730", "unix:/s"]);
+        assert_eq!(list.iter().map(ToString::to_string).collect::<Vec<_>>(), [
+            "a:1",
+            "b:4730",
+            "unix:/s"
+        ]);
+        assert_eq!(Server::list_text(&list), "a:1,b:4730");
+        assert_eq!(Server::list_text(&list[2..]), "unix:/s");
     }
 
     #[test]
