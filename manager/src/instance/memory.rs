@@ -82,7 +82,7 @@ impl Memory {
                 self.begun.notified().await;
             }
             tokio::time::sleep(INTERVAL).await;
-            self.look(by_group);
+            self.look(|| by_group(|group| self.groups.borrow().contains_key(&group)));
         }
     }
 

@@ -226,7 +226,7 @@ fn groups_left(mut records: impl Read) -> HashSet<Pid> {
 #[cfg(test)]
 impl Guard {
     /// A guard whose program is the test itself.
-    pub(super) fn of_test() -> Self {
+    pub(crate) fn of_test() -> Self {
         Self::start_as(|| {
             let mut command = Command::new("/proc/self/exe");
             let test = "process::guard::tests::be_a_guard";
