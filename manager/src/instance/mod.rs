@@ -8,6 +8,8 @@
 
 mod backoff;
 mod exec;
+#[cfg(test)]
+pub(crate) mod fake_server;
 mod gearman;
 mod lifetime;
 mod line_buffer;
@@ -20,8 +22,6 @@ mod orders;
 mod outcome;
 mod output_log;
 mod restarts;
-#[cfg(test)]
-pub(crate) mod samples;
 mod server_side;
 mod shutdown;
 mod status;

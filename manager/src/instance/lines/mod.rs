@@ -142,6 +142,8 @@ impl Lines {
             }
         };
         let is_taken = tokio::select! {
+            // What can be sent at once is, also at the end.
+            biased;
             is_taken = finish => is_taken,
             () = self.orders.killed() => false,
         };
