@@ -17,6 +17,7 @@ use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
 use crate::io::{Driver, Endpoint, ListenSpec};
+use crate::protocol::size;
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
@@ -271,7 +272,7 @@ pub struct Options {
 
     /// Most bytes of dead letters
     #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = JOBS,
-        hide_short_help = true, value_parser = values::bytes)]
+        hide_short_help = true, value_parser = size::parse)]
     pub dead_bytes_max: u64,
 
     /// How long a dead letter is kept: a number with ms, s, m, h or d

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connect::written;
+
 use super::link::{Announcement, Event, Link};
 use super::standing::Standing;
 use super::{Ability, Ending, Job, Report, Servers, Withdrawal};
@@ -54,7 +54,7 @@ impl Client {
         let announcement = Rc::new(Announcement { id, abilities });
         let link = |(number, server)| {
             let id = announcement.id.clone();
-            let standing = Standing::new(written(server), id, Rc::clone(&counters));
+            let standing = Standing::new(server.to_string(), id, Rc::clone(&counters));
             Link::new(number, Rc::clone(&servers), Rc::clone(&announcement), standing)
         };
         let links = servers.servers.iter().enumerate().map(link).collect();

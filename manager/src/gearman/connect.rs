@@ -39,15 +39,6 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
-/// A server as the file writes it.
-pub(super) fn written(server: &Server) -> String {
-    match server {
-        Server::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        Server::Tcp { host, port } => format!("{host}:{port}"),
-        Server::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
 /// Connects to a server, with TLS if there is a configuration for it and the server is no Unix
 /// socket.
 ///
