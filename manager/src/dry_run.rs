@@ -55,15 +55,21 @@ impl Text {
         self.0.push('\n');
         self.line("worker", &worker.name);
         let first = format!("{}@{host}/1", worker.name);
-        self.of_worker("ids", match worker.count {
-            1 => first,
-            count => format!("{first} to {count}"),
-        });
-        self.of_worker("mode", match worker.mode {
-            Mode::Exec => "exec",
-            Mode::Lines => "lines",
-            Mode::Gearman => "gearman",
-        });
+        self.of_worker(
+            "ids",
+            match worker.count {
+                1 => first,
+                count => format!("{first} to {count}"),
+            },
+        );
+        self.of_worker(
+            "mode",
+            match worker.mode {
+                Mode::Exec => "exec",
+                Mode::Lines => "lines",
+                Mode::Gearman => "gearman",
+            },
+        );
         match worker.mode {
             Mode::Gearman => self.of_worker("functions", "those that the command names"),
             _ => self.of_worker("functions", joined(&worker.functions, ", ")),
@@ -77,7 +83,7 @@ impl Text {
         let has_jobs = worker.mode != Mode::Gearman;
         let has_lifetime = worker.mode != Mode::Exec;
         if has_jobs {
-            self.of_worker("timeout", worker.timeout.map_or("none".to_owned(), time));
+            self.of_worker("timeout", worker.timeout.map_or_else(|| "none".to_owned(), time));
         }
         if has_lifetime {
             let jobs = (worker.max_jobs > 0).then_some(worker.max_jobs);
@@ -86,7 +92,10 @@ impl Text {
             let is_limited = jobs.is_some() || worker.max_age.is_some();
             self.given("splay", is_limited.then_some(worker.splay));
         }
-        self.of_worker("memory-max", worker.memory_max.map_or("none".to_owned(), size::text));
+        self.of_worker(
+            "memory-max",
+            worker.memory_max.map_or_else(|| "none".to_owned(), size::text),
+        );
         if has_jobs {
             self.of_worker("result-max", size::text(worker.result_max));
         }
@@ -101,20 +110,26 @@ impl Text {
         self.given("directory", worker.directory.as_ref().map(|path| path.display()));
         self.given("umask", worker.umask.map(|mask| format!("{mask:03o}")));
         self.given("nice", (worker.nice != 0).then_some(worker.nice));
-        self.of_worker("environment", match worker.clear_environment {
-            true => "PATH, LANG and TZ of the manager",
-            false => "that of the manager",
-        });
+        self.of_worker(
+            "environment",
+            match worker.clear_environment {
+                true => "PATH, LANG and TZ of the manager",
+                false => "that of the manager",
+            },
+        );
         for (name, value) in &worker.environment {
             self.of_worker("environment", format!("{name}={}", shell_word(value)));
         }
         for pattern in &worker.watch {
             self.of_worker("watch", pattern);
         }
-        self.of_worker("stderr", match worker.stderr {
-            Stderr::Log => "log",
-            Stderr::Warning => "warning",
-        });
+        self.of_worker(
+            "stderr",
+            match worker.stderr {
+                Stderr::Log => "log",
+                Stderr::Warning => "warning",
+            },
+        );
     }
 }
 

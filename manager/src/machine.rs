@@ -60,7 +60,8 @@ fn check_worker(worker: &Worker) -> Result<(), Problem> {
 
 fn account(worker: &Worker) -> Result<Account, Problem> {
     let (user, group) = (worker.user.as_deref(), worker.group.as_deref());
-    let key = if user.is_none() || Account::look_up(None, group).is_err() { "group" } else { "user" };
+    let key =
+        if user.is_none() || Account::look_up(None, group).is_err() { "group" } else { "user" };
     let value = if key == "user" { user } else { group }.unwrap_or_default();
     let can_not_be = |problem: String| (key, format!("can't be \"{value}\": {problem}"));
     let account = Account::look_up(user, group).map_err(can_not_be)?;
@@ -81,9 +82,7 @@ fn check_program(worker: &Worker, account: &Account) -> Result<(), Problem> {
         let path = worker.directory.clone().unwrap_or_default().join(program);
         return match fs::metadata(&path) {
             Ok(_) if is_program(&path) => Ok(()),
-            Ok(found) if found.is_dir() => {
-                can_not_be("it is a folder; name a program".to_owned())
-            }
+            Ok(found) if found.is_dir() => can_not_be("it is a folder; name a program".to_owned()),
             Ok(_) => can_not_be(format!("it isn't executable; chmod +x {}", path.display())),
             Err(cause) => can_not_be(format!("{cause}; install it, or mend the path")),
         };
@@ -192,9 +191,7 @@ mod tests {
             (
                 &folder,
                 "",
-                format!(
-                    "m.toml:4: command can't run \"{folder}\": it is a folder; name a program"
-                ),
+                format!("m.toml:4: command can't run \"{folder}\": it is a folder; name a program"),
             ),
             (
                 "no-such",

@@ -61,9 +61,9 @@ fn say(line: impl Display) {
 }
 
 fn print(text: &str) -> Result<(), String> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|cause| {
-        format!("cannot print: {cause}; print to a terminal or a disk with room")
-    })
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|cause| format!("cannot print: {cause}; print to a terminal or a disk with room"))
 }
 
 fn run(options: Options) -> Result<(), String> {

@@ -78,10 +78,7 @@ const COMMANDS: &[Part<'_>] = &[
     Part::Text("Of a process in mode exec:"),
     Part::Item("exit code 0", "The job is complete; standard output is its result."),
     Part::Item("exit code 100", "An exception with the last 4 KiB of standard error."),
-    Part::Item(
-        "any other exit code, a signal, a limit",
-        "The job fails; the log has the reason.",
-    ),
+    Part::Item("any other exit code, a signal, a limit", "The job fails; the log has the reason."),
     Part::Item("status N D on descriptor 3", "A line that tells the clients how far the job is."),
 ];
 

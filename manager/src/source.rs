@@ -124,10 +124,7 @@ mod tests {
         assert!(problem.ends_with("; save it as UTF-8"), "{problem}");
         fs::write(&source.path, "é".repeat(FILE_BYTES_MAX / 2 + 1)).expect("writable");
         let problem = source.read().expect_err("too large");
-        assert_eq!(
-            problem,
-            format!("{path}:1: the file is larger than 1048576 bytes: shorten it")
-        );
+        assert_eq!(problem, format!("{path}:1: the file is larger than 1048576 bytes: shorten it"));
         source.path = folder.path().join("other");
         let problem = source.read().expect_err("no file");
         let path = source.path.display();

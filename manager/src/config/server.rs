@@ -162,11 +162,10 @@ mod tests {
             assert_eq!(Server::parse(shown), Ok(server));
         }
         let list = Server::parse_list("a:1, b ,,unix:/s").expect("a list");
-        assert_eq!(list.iter().map(ToString::to_string).collect::<Vec<_>>(), [
-            "a:1",
-            "b:4730",
-            "unix:/s"
-        ]);
+        assert_eq!(
+            list.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a:1", "b:4730", "unix:/s"]
+        );
         assert_eq!(Server::list_text(&list), "a:1,b:4730");
         assert_eq!(Server::list_text(&list[2..]), "unix:/s");
     }

@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-
 use super::link::{Announcement, Event, Link};
 use super::standing::Standing;
 use super::{Ability, Ending, Job, Report, Servers, Withdrawal};
+use crate::config::Server;
 use crate::counters::Counters;
 
 /// A job that was returned by `next` and not yet finished.
@@ -52,7 +52,7 @@ impl Client {
         counters: Rc<Counters>,
     ) -> Self {
         let announcement = Rc::new(Announcement { id, abilities });
-        let link = |(number, server)| {
+        let link = |(number, server): (usize, &Server)| {
             let id = announcement.id.clone();
             let standing = Standing::new(server.to_string(), id, Rc::clone(&counters));
             Link::new(number, Rc::clone(&servers), Rc::clone(&announcement), standing)

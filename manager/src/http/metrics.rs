@@ -32,6 +32,9 @@ struct Worker {
     runs: (Vec<u64>, f64),
 }
 
+/// Name, help and number of a gauge.
+type Gauge = (&'static str, &'static str, fn(&Worker) -> u64);
+
 impl Scrape {
     pub(super) fn take(counters: &Counters) -> Self {
         let workers = counters.workers.borrow();
@@ -75,7 +78,9 @@ impl Worker {
         label: &'static str,
         numbers: &'w [(&'static str, u64)],
     ) -> impl Iterator<Item = (Labels<'w, 2>, u64)> {
-        numbers.iter().map(move |&(value, number)| ([("worker", &*self.name), (label, value)], number))
+        numbers
+            .iter()
+            .map(move |&(value, number)| ([("worker", &*self.name), (label, value)], number))
     }
 }
 
@@ -106,7 +111,7 @@ impl Numbers for Scrape {
 impl Scrape {
     fn encode_workers(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let workers = &self.workers;
-        let gauges: [(&str, &str, fn(&Worker) -> u64); 5] = [
+        let gauges: [Gauge; 5] = [
             ("instances", "Instances that there are to be", |it| it.instances),
             ("processes", "Processes that run, without their children", |it| it.processes),
             ("jobs_running", "Jobs that run", |it| it.running),

@@ -58,7 +58,7 @@ async fn metrics_tell_the_counters() {
         "ringgear_manager_jobs_total{worker=\"thumbnail\",outcome=\"timeout\"} 1",
         "ringgear_manager_jobs_total{worker=\"thumbnail\",outcome=\"cancelled\"} 0",
         "ringgear_manager_job_run_seconds_bucket{worker=\"thumbnail\",le=\"0.005\"} 1",
-        "ringgear_manager_job_run_seconds_bucket{worker=\"thumbnail\",le=\"60.0\"} 3",
+        "ringgear_manager_job_run_seconds_bucket{worker=\"thumbnail\",le=\"60\"} 3",
         "ringgear_manager_job_run_seconds_count{worker=\"thumbnail\"} 3",
         "ringgear_manager_process_ends_total{worker=\"thumbnail\",reason=\"max-age\"} 1",
         "ringgear_manager_results_lost_total{worker=\"thumbnail\"} 0",
