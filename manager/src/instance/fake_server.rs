@@ -199,12 +199,10 @@ impl FakeServer {
                 is_asleep = false;
                 send(Command::Noop, b"");
             }
-            let mut cancelled = self.0.cancelled.borrow_mut();
-            if running.is_some() && *cancelled == running {
-                let handle = cancelled.take().expect("it is the running one");
+            let is_meant = |handle: &mut String| running.as_ref() == Some(handle);
+            if let Some(handle) = self.0.cancelled.borrow_mut().take_if(is_meant) {
                 send(Command::WorkFail, handle.as_bytes());
             }
-            drop(cancelled);
             if stream.write_all(&output).await.is_err() {
                 return;
             }
