@@ -1,4 +1,4 @@
-//! For tests: a job server with a queue and a record of what workers say, and instances that use it.
+//! For tests: a job server with a queue and a record of what workers say, and instances for it.
 //!
 //! Runs in the test's thread. A job is assigned to the connection that asks first.
 

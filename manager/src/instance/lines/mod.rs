@@ -37,7 +37,7 @@ struct Lines {
     instance: Rc<Instance>,
     orders: Orders,
     client: Client,
-    /// A job that was assigned when its process had ended already.
+    /// A job that was assigned just as its process ended.
     waiting: Option<Job>,
 }
 
@@ -66,7 +66,7 @@ impl Lines {
                 }
             };
             counters.end(reason);
-            let Some(wait) = wait else { continue };
+            let Some(wait) = wait.filter(|_| self.waiting.is_none()) else { continue };
             // A job that was asked for while the process was there needs one at once.
             self.waiting = self.settle().await;
             if self.waiting.is_none() {
@@ -109,6 +109,10 @@ impl Lines {
                 },
             };
             let JobEnd { verdict, reason } = self.run_job(process, &job).await;
+            let Some(verdict) = verdict else {
+                self.waiting = Some(job);
+                return reason.unwrap_or(Ended::Exit);
+            };
             let over = over.or_else(|| reason.is_none().then(|| process.over()).flatten());
             let is_last = reason.or(over).is_some() || self.orders.take() != Order::Work;
             self.finish(job, verdict, is_last).await;
@@ -128,7 +132,9 @@ impl Lines {
         let mut server = Assignment { client: &mut self.client, job };
         let end = process.run(job, &mut server, &mut self.orders).await;
         counters.running.set(counters.running.get() - 1);
-        counters.job(end.verdict.outcome, started.elapsed().as_secs_f64());
+        if let Some(verdict) = &end.verdict {
+            counters.job(verdict.outcome, started.elapsed().as_secs_f64());
+        }
         end
     }
 

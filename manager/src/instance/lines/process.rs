@@ -4,13 +4,17 @@
 //!
 //! Invariant: a process takes a job only if it has answered the one before, and nothing else.
 
+use std::cell::Cell;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use memchr::memchr;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -19,7 +23,7 @@ use tracing::warn;
 
 use super::message::{self, Answer};
 use crate::counters::{Ended, Outcome};
-use crate::gearman::{Job, Report, Withdrawal};
+use crate::gearman::{Ending, Job, Report, Withdrawal};
 use crate::instance::lifetime::Lifetime;
 use crate::instance::logged_pipe::LoggedPipe;
 use crate::instance::memory::Entered;
@@ -44,11 +48,12 @@ const EXIT_WAIT: Duration = Duration::from_secs(1);
 /// Most bytes of a wrong line that are logged.
 const EXCERPT_BYTES: usize = 200;
 
-/// How a job ended.
+/// How the run of a job ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct JobEnd {
-    /// For the server, metrics and the log.
-    pub(super) verdict: Verdict,
+    /// For the server, metrics and the log. `None` if the process ended by itself before it read
+    /// the job, which another may run then.
+    pub(super) verdict: Option<Verdict>,
     /// Why the process has ended with it; `None` = it takes the next job.
     pub(super) reason: Option<Ended>,
 }
@@ -217,18 +222,27 @@ impl Process {
         let subject = instance.subject(&handle);
         self.line.clear();
         message::write_job(job, &mut self.line);
-        let end = self.converse(server, orders, subject).await;
-        let status = match end.reason {
+        let written = Cell::new(0);
+        let (verdict, reason) = self.converse(server, orders, subject, &written).await;
+        let status = match reason {
             Some(_) => Some(shutdown::kill(&mut self.group).await),
             None => None,
         };
-        self.errors.flush(server, subject, end.outcome() != Outcome::Cancelled).await;
+        let ended_by_itself = matches!(reason, Some(Ended::Exit | Ended::Signal));
+        // Many commands exit by themselves after some jobs, just when the next is assigned. A
+        // process that has done none yet fails its job, so that it isn't tried for ever.
+        let may_go_back = ended_by_itself && self.has_worked && verdict.ending == Ending::Fail;
+        let is_unread = may_go_back && self.unread_input() == written.get();
+        self.errors.flush(server, subject, verdict.outcome != Outcome::Cancelled).await;
         self.lifetime.job_ended();
         self.has_worked = true;
         give_back(&mut self.line);
         give_back(&mut self.output.unread);
-        outcome::log(end.outcome(), status, &instance.worker, subject);
-        end
+        if is_unread {
+            return JobEnd { verdict: None, reason };
+        }
+        outcome::log(verdict.outcome, status, &instance.worker, subject);
+        JobEnd { verdict: Some(verdict), reason }
     }
 
     /// Gives the process the line of a job, and takes its answers until the last, or until it is to
@@ -238,16 +252,17 @@ impl Process {
         server: &mut impl ServerSide,
         orders: &mut Orders,
         subject: Subject<'_>,
-    ) -> JobEnd {
+        written: &Cell<usize>,
+    ) -> (Verdict, Option<Ended>) {
         let worker = &self.instance.worker;
         let deadline = worker.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let has_limit = worker.memory_max.is_some();
         let Self { line, input, output, errors, group, memory, .. } = self;
-        let mut talk = pin!(talk(line, input, output, errors, server, subject));
+        let mut talk = pin!(talk((line, written), input, output, errors, server, subject));
         // How the leader ended, and how long its last output may take to arrive.
         let mut ended: Option<(Status, Instant)> = None;
         let mut kill_at: Option<Instant> = None;
-        let failed = |outcome, reason| JobEnd::new(Verdict::failed(outcome), Some(reason));
+        let failed = |outcome, reason| (Verdict::failed(outcome), Some(reason));
         let stopped = |order: Order| failed(Outcome::Stopped, order.ended().unwrap_or(Ended::Stop));
         loop {
             tokio::select! {
@@ -257,7 +272,7 @@ impl Process {
                             Outcome::ResultTooLarge => Some(Ended::ResultTooLarge),
                             _ => ended.map(|(status, _)| restarts::by_itself(status)),
                         };
-                        JobEnd::new(verdict, reason)
+                        (verdict, reason)
                     }
                     Talk::Fault(fault) => {
                         tell_fault(subject, &fault);
@@ -336,6 +351,23 @@ impl Process {
             () = drain => {}
         }
         self.errors.pipe.finish(instance.subject(""));
+    }
+
+    /// Bytes that an ended process didn't read of its standard input.
+    fn unread_input(&self) -> usize {
+        let Some(input) = &self.input else { return 0 };
+        // A new end of the same pipe, which has the bytes as long as an end is open.
+        let path = format!("/proc/self/fd/{}", input.as_fd().as_raw_fd());
+        let flags = OFlag::O_NONBLOCK.bits();
+        let Ok(mut pipe) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+            return 0;
+        };
+        let mut buffer = vec![0; READ_BYTES];
+        let mut unread = 0;
+        while let Ok(count @ 1..) = io::Read::read(&mut pipe, &mut buffer) {
+            unread += count;
+        }
+        unread
     }
 
     /// A process that wasn't asked wrote, or closed its output. Ends it, and returns why.
@@ -420,19 +452,10 @@ impl Errors {
     }
 }
 
-impl JobEnd {
-    fn new(verdict: Verdict, reason: Option<Ended>) -> Self {
-        Self { verdict, reason }
-    }
-
-    fn outcome(&self) -> Outcome {
-        self.verdict.outcome
-    }
-}
-
-/// Writes the line of a job, and reads answers until the last; sends those before it.
+/// Writes the line of a job, counting what is `written`, and reads answers until the last; sends
+/// those before it.
 async fn talk(
-    line: &[u8],
+    (line, written): (&[u8], &Cell<usize>),
     input: &mut Option<Sender>,
     output: &mut Output,
     errors: &mut Errors,
@@ -444,17 +467,20 @@ async fn talk(
     let mut is_wanted = true;
     // Set when it takes no input: it may have answered before that, or end with its output.
     let mut closes_at: Option<Instant> = None;
-    let mut written = input.try_write(unsent);
+    let mut taken = input.try_write(unsent);
     loop {
-        match written {
-            Ok(count) => unsent = unsent.get(count..).unwrap_or_default(),
+        match taken {
+            Ok(count) => {
+                unsent = unsent.get(count..).unwrap_or_default();
+                written.set(written.get() + count);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => {
                 unsent = &[];
                 closes_at = Some(Instant::now() + EXIT_WAIT);
             }
         }
-        written = Ok(0);
+        taken = Ok(0);
         match output.answer() {
             Some(Ok(Answer::Report(report))) => {
                 server.report(report).await;
@@ -484,7 +510,7 @@ async fn talk(
                     server.report(report).await;
                 }
             }
-            count = input.write(unsent), if !unsent.is_empty() => written = count,
+            count = input.write(unsent), if !unsent.is_empty() => taken = count,
             withdrawal = server.withdrawn(), if is_wanted => match withdrawal {
                 Withdrawal::Cancelled => return Talk::Withdrawn,
                 // The command runs to its end: a job half done is worse than one done twice.
@@ -496,12 +522,12 @@ async fn talk(
 }
 
 /// The job of a process that ended before it answered.
-fn without_answer(status: Status) -> JobEnd {
+fn without_answer(status: Status) -> (Verdict, Option<Ended>) {
     let outcome = match status {
         Status::Code(_) => Outcome::Protocol,
         Status::Signal(_) => Outcome::Signal,
     };
-    JobEnd::new(Verdict::failed(outcome), Some(restarts::by_itself(status)))
+    (Verdict::failed(outcome), Some(restarts::by_itself(status)))
 }
 
 fn tell_fault(subject: Subject<'_>, fault: &str) {
