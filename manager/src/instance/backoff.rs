@@ -49,11 +49,11 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::samples::worker;
+    use crate::process::samples::worker;
 
     #[test]
     fn waits_double_up_to_the_most_and_begin_anew_after_health() {
-        let mut worker = worker("a");
+        let mut worker = worker(&["true"]);
         worker.backoff = (Duration::from_secs(1), Duration::from_secs(5));
         let mut backoff = Backoff::of(&worker);
         let early = Duration::from_millis(9_999);

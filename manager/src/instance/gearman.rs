@@ -17,7 +17,8 @@ use super::orders::Orders;
 use super::subject::Subject;
 use super::{Instance, Order, restarts, shutdown};
 use crate::counters::{self, Ended};
-use crate::process::{Descriptors, Group, Launch, pipes};
+use crate::process::launch::Descriptors;
+use crate::process::{Group, Launch, pipes};
 
 /// Keeps the command running, and replaces it when its lifetime is over, until an order to end.
 pub(super) async fn run(instance: Instance) {
@@ -135,5 +136,111 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.counters.processes.set(self.counters.processes.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::task::{JoinHandle, spawn_local};
+
+    use super::*;
+    use crate::config::{Mode, Worker};
+    use crate::instance::fake_server::{FakeServer, in_local_set, until};
+    use crate::process::samples;
+
+    fn worker(script: &str) -> Worker {
+        let backoff = (Duration::from_millis(5), Duration::from_millis(5));
+        Worker { mode: Mode::Gearman, backoff, ..samples::worker(&["sh", "-c", script]) }
+    }
+
+    struct Running {
+        counters: Rc<counters::Worker>,
+        orders: watch::Sender<Order>,
+        task: JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(worker: Worker) -> Self {
+            let (instance, controls) = FakeServer::start().instance(worker);
+            let counters = Rc::clone(&instance.counters);
+            Self { counters, orders: controls.orders, task: spawn_local(instance.run()) }
+        }
+
+        async fn until_ended(&self, reason: Ended, count: u64) {
+            let ends = || self.counters.ends.borrow().get(&reason).copied().unwrap_or(0);
+            until(&format!("{count} x {reason:?}"), || ends() >= count).await;
+        }
+
+        async fn end(self, order: Order) {
+            self.orders.send_replace(order);
+            self.task.await.expect("no panic");
+            assert_eq!(self.counters.processes.get(), 0);
+        }
+    }
+
+    #[test]
+    fn a_worker_gets_the_servers_and_ends_by_sigterm_in_its_time() {
+        in_local_set(async {
+            let folder = tempfile::tempdir().expect("a folder");
+            let script = r#"trap 'sleep 0.05; echo drained >> log; exit' TERM
+                echo "$GEARMAN_SERVERS" > log; while :; do sleep 0.01; done"#;
+            let directory = Some(folder.path().to_owned());
+            let running = Running::start(Worker { directory, ..worker(script) });
+            let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            until("its start", || log() == "fake:4730\n").await;
+            let counters = Rc::clone(&running.counters);
+            running.end(Order::Restart).await;
+            assert_eq!(log(), "fake:4730\ndrained\n");
+            assert_eq!(counters.ends.borrow().get(&Ended::Restart), Some(&1));
+        });
+    }
+
+    #[test]
+    fn a_worker_that_doesnt_end_is_killed_after_stop_wait() {
+        in_local_set(async {
+            let script = "trap '' TERM; touch up; while :; do sleep 1000; done";
+            let folder = tempfile::tempdir().expect("a folder");
+            let directory = Some(folder.path().to_owned());
+            let stop_wait = Duration::from_millis(50);
+            let running = Running::start(Worker { directory, stop_wait, ..worker(script) });
+            until("its start", || folder.path().join("up").exists()).await;
+            let start = Instant::now();
+            running.end(Order::Stop).await;
+            assert!(start.elapsed() >= stop_wait);
+        });
+    }
+
+    #[test]
+    fn a_worker_is_started_again_after_its_exit_its_age_and_too_much_memory() {
+        in_local_set(async {
+            let running = Running::start(worker("exit 1"));
+            running.until_ended(Ended::Exit, 3).await;
+            running.end(Order::Stop).await;
+
+            let max_age = Some(Duration::from_millis(20));
+            let running = Running::start(Worker { max_age, ..worker("exec sleep 1000") });
+            running.until_ended(Ended::MaxAge, 3).await;
+            running.end(Order::Stop).await;
+
+            let script = r#"x="$(head -c 40000000 /dev/zero | tr '\0' x)"; sleep 1000; echo "$x""#;
+            let memory_max = Some(32 << 20);
+            let running = Running::start(Worker { memory_max, ..worker(script) });
+            running.until_ended(Ended::Memory, 1).await;
+            running.end(Order::Kill).await;
+        });
+    }
+
+    #[test]
+    fn a_worker_that_writes_without_end_is_still_watched() {
+        in_local_set(async {
+            let max_age = Some(Duration::from_millis(20));
+            let script = "yes & exec yes >&2";
+            let running = Running::start(Worker { max_age, ..worker(script) });
+            running.until_ended(Ended::MaxAge, 2).await;
+            running.end(Order::Stop).await;
+        });
     }
 }

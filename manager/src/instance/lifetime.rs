@@ -56,11 +56,6 @@ impl Lifetime {
         }
     }
 
-    /// Whether it has an end by age.
-    pub(super) fn ages(&self) -> bool {
-        self.ends_at.is_some()
-    }
-
     /// Waits until the process is too old; for ever if it never is.
     pub(super) async fn aged(&self) {
         match self.ends_at {
@@ -78,7 +73,7 @@ fn factor(splay: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::samples::worker;
+    use crate::process::samples::worker;
 
     fn jobs_of(lifetime: &mut Lifetime, now: Instant) -> u64 {
         let mut jobs = 0;
@@ -92,15 +87,14 @@ mod tests {
     #[tokio::test]
     async fn a_process_without_limits_has_no_end() {
         let now = Instant::now();
-        let mut lifetime = Lifetime::begin(&worker("a"), now);
+        let mut lifetime = Lifetime::begin(&worker(&["true"]), now);
         assert_eq!(jobs_of(&mut lifetime, now + Duration::from_secs(1_000_000)), 10_000);
-        assert!(!lifetime.ages());
     }
 
     #[tokio::test]
     async fn without_splay_limits_are_exact() {
         let now = Instant::now();
-        let mut worker = worker("a");
+        let mut worker = worker(&["true"]);
         worker.max_jobs = 3;
         worker.max_age = Some(Duration::from_secs(60));
         let mut lifetime = Lifetime::begin(&worker, now);
@@ -113,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn splay_spreads_limits_on_both_sides() {
         let now = Instant::now();
-        let mut worker = worker("a");
+        let mut worker = worker(&["true"]);
         worker.max_jobs = 1000;
         worker.splay = 0.1;
         let all: Vec<u64> =
@@ -126,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_splay_leaves_a_job() {
         let now = Instant::now();
-        let mut worker = worker("a");
+        let mut worker = worker(&["true"]);
         worker.max_jobs = 1;
         worker.splay = 1.0;
         for _ in 0..50 {
@@ -137,7 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_ages() {
         let start = Instant::now();
-        let mut worker = worker("a");
+        let mut worker = worker(&["true"]);
         worker.max_age = Some(Duration::from_secs(3600));
         worker.splay = 0.5;
         let lifetime = Lifetime::begin(&worker, start);

@@ -55,15 +55,15 @@ impl Orders {
         while self.take() != Order::Kill && self.changed().await != Order::Kill {}
     }
 
-    /// Waits for the order to end at once, or until the time to end is over: returns the order
-    /// that is pressing. May be dropped while it waits.
-    pub(super) async fn pressing(&mut self) -> Order {
+    /// Waits for the order to end at once, or until the time to end is over, unless it is known
+    /// to be: returns the order that is pressing. May be dropped while it waits.
+    pub(super) async fn pressing(&mut self, is_known: bool) -> Order {
         loop {
             let order = self.take();
             if order == Order::Kill {
                 return order;
             }
-            let stop_at = self.stop_at;
+            let stop_at = self.stop_at.filter(|_| !is_known);
             tokio::select! {
                 // A closed channel is an order to end, too.
                 order = self.changed() => if order == Order::Kill { return order },
@@ -115,7 +115,7 @@ mod tests {
         sender.send_replace(Order::Stop);
         assert_eq!(orders.changed().await, Order::Stop);
         assert_eq!(orders.term_at(), start + Duration::from_secs(60));
-        assert_eq!(orders.pressing().await, Order::Stop);
+        assert_eq!(orders.pressing(false).await, Order::Stop);
         assert_eq!(start.elapsed().as_secs(), 60);
         drop(sender);
         orders.killed().await;

@@ -17,7 +17,11 @@ use crate::counters::Ended;
 use crate::process::Status;
 
 /// How long to wait after a process before the next starts; `None` = not at all.
-pub(super) fn wait_after(reason: Ended, lived: Duration, backoff: &mut Backoff) -> Option<Duration> {
+pub(super) fn wait_after(
+    reason: Ended,
+    lived: Duration,
+    backoff: &mut Backoff,
+) -> Option<Duration> {
     match reason {
         Ended::NotStarted => Some(backoff.failed()),
         // A command that needs too much memory from the start is as bad as one that ends at once.
@@ -41,12 +45,7 @@ pub(super) fn by_itself(status: Status) -> Ended {
 }
 
 /// Waits before a process is started again, until an order to end at the latest.
-pub(super) async fn pause(
-    instance: &Instance,
-    reason: Ended,
-    wait: Duration,
-    orders: &mut Orders,
-) {
+pub(super) async fn pause(instance: &Instance, reason: Ended, wait: Duration, orders: &mut Orders) {
     // Of a command that can't be started the log says so once.
     if reason != Ended::NotStarted {
         let Subject { worker, instance, .. } = instance.subject("");
@@ -61,9 +60,8 @@ pub(super) async fn pause(
     instance.is_up.send_replace(false);
     let backing_off = &instance.counters.backing_off;
     backing_off.set(backing_off.get() + 1);
-    let ordered = async {
-        while orders.take() == Order::Work && orders.changed().await == Order::Work {}
-    };
+    let ordered =
+        async { while orders.take() == Order::Work && orders.changed().await == Order::Work {} };
     tokio::select! {
         () = tokio::time::sleep(wait) => {}
         () = ordered => {}
@@ -112,13 +110,13 @@ pub(super) fn tell_replaced(instance: &Instance, reason: Ended, lived: Duration)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::samples::worker;
+    use crate::process::samples::worker;
 
     #[test]
     fn only_a_command_that_fails_early_by_itself_is_waited_after() {
         let early = Duration::from_secs(1);
         let late = Duration::from_secs(10);
-        let wait = |reason, lived| wait_after(reason, lived, &mut Backoff::of(&worker("a")));
+        let wait = |reason, lived| wait_after(reason, lived, &mut Backoff::of(&worker(&["true"])));
         for reason in [Ended::Exit, Ended::Signal, Ended::Protocol, Ended::Memory] {
             assert!(wait(reason, early).is_some(), "{reason:?}");
             assert!(wait(reason, late).is_none(), "{reason:?}");

@@ -100,20 +100,8 @@ impl Exec {
             self.instance.subject(&handle),
         );
         let is_last = !is_started || self.orders.take() != Order::Work;
-        let finish = async {
-            if is_last {
-                self.client.finish_and_rest(job, verdict.ending).await
-            } else {
-                self.client.finish(job, verdict.ending).await
-            }
-        };
-        let is_taken = tokio::select! {
-            is_taken = finish => is_taken,
-            () = self.orders.killed() => false,
-        };
-        if !is_taken {
-            self.instance.tell_lost(&handle);
-        }
+        let Self { instance, client, orders, .. } = self;
+        instance.finish(client, orders, job, verdict.ending, is_last).await;
         is_started
     }
 

@@ -133,21 +133,8 @@ impl Lines {
     }
 
     async fn finish(&mut self, job: Job, verdict: Verdict, is_last: bool) {
-        let handle = String::from_utf8_lossy(&job.handle).into_owned();
-        let finish = async {
-            if is_last {
-                self.client.finish_and_rest(job, verdict.ending).await
-            } else {
-                self.client.finish(job, verdict.ending).await
-            }
-        };
-        let is_taken = tokio::select! {
-            is_taken = finish => is_taken,
-            () = self.orders.killed() => false,
-        };
-        if !is_taken {
-            self.instance.tell_lost(&handle);
-        }
+        let Self { instance, client, orders, .. } = self;
+        instance.finish(client, orders, job, verdict.ending, is_last).await;
     }
 
     /// Fails a job that no process could be started for.

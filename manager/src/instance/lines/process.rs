@@ -29,8 +29,9 @@ use crate::instance::server_side::ServerSide;
 use crate::instance::stderr::Stderr;
 use crate::instance::subject::Subject;
 use crate::instance::{Instance, Order, restarts, shutdown};
+use crate::process::launch::Descriptors;
 use crate::process::memory::of_process;
-use crate::process::{Descriptors, Group, Launch, Status, pipes};
+use crate::process::{Group, Launch, Status, pipes};
 
 /// Bytes that are read at a time at least.
 const READ_BYTES: usize = 16 << 10;
@@ -294,14 +295,13 @@ impl Process {
                 _ = memory.exceeded(), if has_limit => {
                     return failed(Outcome::Memory, Ended::Memory);
                 }
-                order = orders.pressing(), if kill_at.is_none() => {
+                order = orders.pressing(kill_at.is_some()) => {
                     if order == Order::Kill {
                         return stopped(order);
                     }
                     group.signal(Signal::SIGTERM);
                     kill_at = Some(Instant::now() + KILL_WAIT);
                 }
-                () = orders.killed(), if kill_at.is_some() => return stopped(Order::Kill),
                 () = sleep_until(kill_at) => return stopped(orders.take()),
             }
         }
@@ -336,11 +336,6 @@ impl Process {
             () = drain => {}
         }
         self.errors.pipe.finish(instance.subject(""));
-    }
-
-    /// Kills a process between jobs.
-    pub(super) async fn kill(&mut self) {
-        shutdown::kill(&mut self.group).await;
     }
 
     /// A process that wasn't asked wrote, or closed its output. Ends it, and returns why.
