@@ -24,8 +24,8 @@ use tracing::warn;
 /// Bytes of a record: a group's number, negative when it is over.
 const RECORD_BYTES: usize = size_of::<i32>();
 
-/// How long the guard lets records gather; a pipe has room for 16384. The groups of a killed manager
-/// live longer by that.
+/// How long the guard lets records gather; a pipe has room for 16384. The groups of a killed
+/// manager live longer by that.
 const NAP: Duration = Duration::from_millis(10);
 
 /// The manager's end of the pipe. Clones share it.
@@ -236,7 +236,7 @@ fn groups_left(mut records: impl Read) -> HashSet<Pid> {
         }
         unread.drain(..whole.len() * RECORD_BYTES);
         // Without that, short commands would wake this process twice each.
-        std::thread::sleep(NAP);
+        std::thread::park_timeout(NAP);
     }
 }
 

@@ -253,8 +253,8 @@ impl Plan<'_> {
             let mut pidfd: c_int = -1;
             // A handler of the manager that ran in the child would run on the manager's memory.
             let mask = set_signal_mask(u64::MAX);
-            // SAFETY: the child runs `child` on a stack that is its own until it runs its command or
-            // ends; this thread is stopped until then (CLONE_VFORK), so `self`, `pidfd` and the
+            // SAFETY: the child runs `child` on a stack that is its own until it runs its command
+            // or ends; this thread is stopped until then (CLONE_VFORK), so `self`, `pidfd` and the
             // stack outlive the child's use of them. `child` neither returns nor unwinds.
             let pid = Errno::result(unsafe {
                 libc::clone(
@@ -354,7 +354,8 @@ fn reset_signals() {
     }
 }
 
-/// Lets the manager learn how its children end, which it can't if it was started with SIGCHLD ignored.
+/// Lets the manager learn how its children end, which it can't if it was started with SIGCHLD
+/// ignored.
 fn take_statuses() {
     let mut action = [0_u64; 4];
     let pointer = address(action.as_mut_ptr());

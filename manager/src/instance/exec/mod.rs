@@ -1,7 +1,7 @@
 //! Mode `exec`: a process for each job.
 //!
-//! `run` is the run of a job, `streams` its pipes. This module takes jobs, and tells servers, metrics and the log how
-//! they ended.
+//! `run` is the run of a job, `streams` its pipes. This module takes jobs, and tells servers,
+//! metrics and the log how they ended.
 //!
 //! Invariant: a command that can't be started fails a job for each back-off, and not a queue.
 

@@ -1,3 +1,5 @@
+//! Commands that tell what they see of themselves, and ones that can't be started.
+
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::Command;
