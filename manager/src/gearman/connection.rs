@@ -92,8 +92,12 @@ impl Connection {
         while self.requests.bytes() > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.requests.slices(&mut slices);
-            let slices = slices.get(..count).unwrap_or_default();
-            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+            let stream = Pin::new(&mut self.stream);
+            // The kernel takes a single slice with less work.
+            let written = ready!(match slices.get(..count).unwrap_or_default() {
+                [slice] => stream.poll_write(cx, slice),
+                slices => stream.poll_write_vectored(cx, slices),
+            })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

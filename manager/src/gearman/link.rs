@@ -32,9 +32,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a server may read nothing, while requests wait to be written.
 const READ_WITHIN: Duration = Duration::from_secs(60);
 
-/// Bytes that the kernel may still hold after they were written, and how many of them the slowest
-/// network takes in a second: the answer comes no earlier.
-const IN_FLIGHT: (usize, usize) = (8 << 20, 128 << 10);
+/// Most bytes that the kernel may still hold after they were written.
+const KERNEL_BYTES_MAX: usize = 8 << 20;
+
+/// What the slowest network takes of them in a second: the answer comes no earlier.
+const BYTES_PER_SECOND_MIN: usize = 128 << 10;
 
 /// Added to the time-out of CAN_DO_TIMEOUT, so that the manager's own comes first.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
@@ -269,9 +271,8 @@ impl Link {
     /// Queues a request for a job.
     pub(super) fn ask(&mut self, now: Instant) {
         let Some(up) = self.up_mut() else { return };
-        let (held, per_second) = IN_FLIGHT;
-        let in_flight = up.connection.requests.bytes().min(held) / per_second;
-        up.turn = Turn::Asked(ANSWER_WITHIN + Duration::from_secs(in_flight as u64));
+        let unsent = up.connection.requests.bytes().min(KERNEL_BYTES_MAX) / BYTES_PER_SECOND_MIN;
+        up.turn = Turn::Asked(ANSWER_WITHIN + Duration::from_secs(unsent as u64));
         up.progress.1 = now;
         up.connection.requests.push(Command::GrabJobUniq, &[]);
         self.is_dirty = true;

@@ -2,8 +2,8 @@
 //!
 //! Knows packets and connections, but no commands and no processes. It connects, again when a
 //! connection breaks, announces functions and the client id, asks each server for a job in turn and
-//! sleeps at all of them when none has any. `client` lets servers take turns, `link` is what it has
-//! with each: a `connection`, made by `connect` and `tls`, of `packet`s; `standing` logs and counts.
+//! sleeps at all of them when none has any. `client` lets servers take turns; `link` is what it has
+//! with each, over a `connection` of `packet`s, made by `connect` and `tls`; `standing` logs it.
 //!
 //! Invariant: at most one job is assigned at a time; each is finished once.
 

@@ -112,16 +112,13 @@ async fn jobs_come_and_large_results_go_over_tls_with_certificates() {
     job_of(&mut client, peer.assign("H:2")).await;
 }
 
-#[tokio::test]
-async fn a_server_whose_authority_is_unknown_gets_no_packet() {
-    let files = Files::new();
+/// The warnings of a client for two attempts, none of which gives a server a connection.
+async fn warnings_of_refused(files: &Files, client_files: &TlsFiles) -> Vec<String> {
     let (listener, server) = listen().await;
     let acceptor = TlsAcceptor::from(Arc::new(files.server.clone()));
     let (log, _guard) = Log::start();
-    // The other authority.
-    let client_tls = tls(&Files::new().named("ca.pem", None, None)).unwrap();
-    let servers = Rc::new(Servers { servers: vec![server], tls: Some(client_tls) });
-    let mut client = client_of(servers, &Rc::default());
+    let tls = Some(tls(client_files).unwrap());
+    let mut client = client_of(Rc::new(Servers { servers: vec![server], tls }), &Rc::default());
     while_waiting(&mut client, async {
         for _ in 0..2 {
             let (stream, _) = listener.accept().await.unwrap();
@@ -129,9 +126,23 @@ async fn a_server_whose_authority_is_unknown_gets_no_packet() {
         }
     })
     .await;
-    let lines = log.lines();
+    log.lines()
+}
+
+#[tokio::test]
+async fn a_server_whose_authority_is_unknown_gets_no_packet() {
+    let (files, others) = (Files::new(), Files::new());
+    let lines = warnings_of_refused(&files, &others.named("ca.pem", None, None)).await;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("check the files in `[tls]`"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_refuses_a_worker_without() {
+    let files = Files::new();
+    let lines = warnings_of_refused(&files, &files.named("ca.pem", None, None)).await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN"), "{lines:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod turns;
 use std::future::Future;
 use std::io::Write;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,11 +20,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 use super::{Ability, Client, Job, Servers};
 use crate::config::Server;
 use crate::counters::Counters;
+
+/// A script that takes longer has failed. A clock that is paused is there at once.
+const DEADLINE: Duration = Duration::from_secs(100);
 
 /// A server that listens.
 struct Listener {
@@ -153,13 +157,13 @@ fn client(listeners: &[&Listener]) -> Client {
 async fn while_waiting<T>(client: &mut Client, script: impl Future<Output = T>) -> T {
     tokio::select! {
         job = client.next() => panic!("{job:?}"),
-        result = script => result,
+        result = timeout(DEADLINE, script) => result.unwrap(),
     }
 }
 
 /// Runs a script of servers until the client has a job.
 async fn job_of(client: &mut Client, script: impl Future<Output = ()>) -> Job {
-    tokio::join!(client.next(), script).0
+    timeout(DEADLINE, async { tokio::join!(client.next(), script).0 }).await.unwrap()
 }
 
 /// Lines that were logged by this thread.
@@ -169,6 +173,13 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Collects lines until the guard is dropped.
     fn start() -> (Self, DefaultGuard) {
+        // While there is one subscriber only, threads of other tests decide by their own, which is
+        // none, whether an event is logged anywhere.
+        static OTHERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
+        OTHERS.get_or_init(|| {
+            let other = || tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+            [other().into(), other().into()]
+        });
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
