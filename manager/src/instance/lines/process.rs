@@ -13,17 +13,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use memchr::memchr;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::net::unix::pipe::Sender;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::message::{self, Answer};
+use super::message;
+use super::output::{Output, give_back};
+use super::talk::{EXIT_WAIT, Errors, Talk, talk};
 use crate::counters::{Ended, Outcome};
-use crate::gearman::{Ending, Job, Report, Withdrawal};
+use crate::gearman::{Ending, Job};
 use crate::instance::lifetime::Lifetime;
 use crate::instance::logged_pipe::LoggedPipe;
 use crate::instance::memory::Entered;
@@ -36,17 +36,6 @@ use crate::instance::{Instance, Order, restarts, shutdown};
 use crate::process::launch::Descriptors;
 use crate::process::memory::of_process;
 use crate::process::{Group, Launch, Status, pipes};
-
-/// Bytes that are read at a time at least.
-const READ_BYTES: usize = 16 << 10;
-/// A buffer that has grown beyond this is given back after the job.
-const KEPT_BYTES: usize = 1 << 20;
-/// Bytes that a line may have beyond twice the largest result: escapes and base64 take room.
-const LINE_BYTES: usize = 64 << 10;
-/// How long a process whose output has ended may take to end itself.
-const EXIT_WAIT: Duration = Duration::from_secs(1);
-/// Most bytes of a wrong line that are logged.
-const EXCERPT_BYTES: usize = 200;
 
 /// How the run of a job ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,35 +77,6 @@ pub(super) struct Process {
     instance: Rc<Instance>,
 }
 
-/// Standard output, and what of it wasn't understood yet.
-#[derive(Debug)]
-struct Output {
-    pipe: Receiver,
-    unread: Vec<u8>,
-    /// Bytes of `unread` that have no line feed.
-    searched: usize,
-    result_max: u64,
-}
-
-/// Standard error.
-#[derive(Debug)]
-struct Errors {
-    pipe: LoggedPipe,
-    /// In jobs; between them `pipe` logs, as there are no clients to warn.
-    stderr: Stderr,
-}
-
-/// What a conversation about a job came to.
-enum Talk {
-    Ended(Verdict),
-    /// What the process did against the protocol.
-    Fault(String),
-    /// Its output has ended.
-    Closed,
-    /// The server wants it no longer.
-    Withdrawn,
-}
-
 impl Process {
     /// Starts a process.
     ///
@@ -144,12 +104,7 @@ impl Process {
         let now = Instant::now();
         Ok(Self {
             input: Some(input),
-            output: Output {
-                pipe: output,
-                unread: Vec::with_capacity(READ_BYTES),
-                searched: 0,
-                result_max: worker.result_max,
-            },
+            output: Output::new(output, worker.result_max),
             errors: Errors {
                 pipe: LoggedPipe::new(errors, "stderr"),
                 stderr: Stderr::new(worker.stderr),
@@ -228,16 +183,16 @@ impl Process {
             Some(_) => Some(shutdown::kill(&mut self.group).await),
             None => None,
         };
-        let ended_by_itself = matches!(reason, Some(Ended::Exit | Ended::Signal));
+        let by_itself = matches!(reason, Some(Ended::Exit | Ended::Signal | Ended::Protocol));
         // Many commands exit by themselves after some jobs, just when the next is assigned. A
         // process that has done none yet fails its job, so that it isn't tried for ever.
-        let may_go_back = ended_by_itself && self.has_worked && verdict.ending == Ending::Fail;
+        let may_go_back = by_itself && self.has_worked && verdict.ending == Ending::Fail;
         let is_unread = may_go_back && self.unread_input() == written.get();
         self.errors.flush(server, subject, verdict.outcome != Outcome::Cancelled).await;
         self.lifetime.job_ended();
         self.has_worked = true;
         give_back(&mut self.line);
-        give_back(&mut self.output.unread);
+        self.output.shrink();
         if is_unread {
             return JobEnd { verdict: None, reason };
         }
@@ -362,7 +317,7 @@ impl Process {
         let Ok(mut pipe) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
             return 0;
         };
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = [0; 4096];
         let mut unread = 0;
         while let Ok(count @ 1..) = io::Read::read(&mut pipe, &mut buffer) {
             unread += count;
@@ -378,7 +333,7 @@ impl Process {
         }
         let subject = self.instance.subject("");
         if is_open {
-            tell_fault(subject, &format!("it wrote {} between jobs", excerpt(&self.output.unread)));
+            tell_fault(subject, &format!("it wrote {} between jobs", self.output.excerpt()));
         } else {
             tell_fault(subject, "it closed standard output between jobs");
         }
@@ -402,125 +357,6 @@ impl Drop for Process {
     }
 }
 
-impl Output {
-    async fn read(&mut self) -> io::Result<usize> {
-        if self.unread.capacity() - self.unread.len() < READ_BYTES / 2 {
-            self.unread.reserve(READ_BYTES.max(self.unread.len()));
-        }
-        self.pipe.read_buf(&mut self.unread).await
-    }
-
-    /// The next whole line that was read, understood.
-    fn answer(&mut self) -> Option<Result<Answer, String>> {
-        let rest = self.unread.get(self.searched..).unwrap_or_default();
-        let Some(end) = memchr(b'\n', rest).map(|at| self.searched + at) else {
-            self.searched = self.unread.len();
-            let result_max = usize::try_from(self.result_max).unwrap_or(usize::MAX);
-            let line_max = result_max.saturating_mul(2).saturating_add(LINE_BYTES);
-            // As a result of such a length would be.
-            let too_large = || Ok(Answer::End(Verdict::failed(Outcome::ResultTooLarge)));
-            return (self.unread.len() > line_max).then(too_large);
-        };
-        let line = self.unread.get(..end).unwrap_or_default();
-        let answer = message::read(line, self.result_max)
-            .map_err(|error| format!("it wrote {}, which is wrong: {error}", excerpt(line)));
-        self.unread.drain(..=end);
-        self.searched = 0;
-        Some(answer)
-    }
-
-    fn clear(&mut self) {
-        self.unread.clear();
-        self.searched = 0;
-    }
-}
-
-impl Errors {
-    /// Takes what was read in a job.
-    fn take(&mut self, count: usize, subject: Subject<'_>) -> Option<Report> {
-        self.stderr.take(self.pipe.bytes(count), subject)
-    }
-
-    /// Takes what was written until the end of a job, and sends it, if the job's server wants it.
-    async fn flush(&mut self, server: &mut impl ServerSide, subject: Subject<'_>, is_sent: bool) {
-        let mut reports = Vec::new();
-        self.pipe.drain(|bytes| reports.extend(self.stderr.take(bytes, subject)));
-        reports.extend(self.stderr.finish(subject));
-        for report in reports.into_iter().filter(|_| is_sent) {
-            server.report(report).await;
-        }
-    }
-}
-
-/// Writes the line of a job, counting what is `written`, and reads answers until the last; sends
-/// those before it.
-async fn talk(
-    (line, written): (&[u8], &Cell<usize>),
-    input: &mut Option<Sender>,
-    output: &mut Output,
-    errors: &mut Errors,
-    server: &mut impl ServerSide,
-    subject: Subject<'_>,
-) -> Talk {
-    let Some(input) = input else { return Talk::Closed };
-    let mut unsent = line;
-    let mut is_wanted = true;
-    // Set when it takes no input: it may have answered before that, or end with its output.
-    let mut closes_at: Option<Instant> = None;
-    let mut taken = input.try_write(unsent);
-    loop {
-        match taken {
-            Ok(count) => {
-                unsent = unsent.get(count..).unwrap_or_default();
-                written.set(written.get() + count);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => {
-                unsent = &[];
-                closes_at = Some(Instant::now() + EXIT_WAIT);
-            }
-        }
-        taken = Ok(0);
-        match output.answer() {
-            Some(Ok(Answer::Report(report))) => {
-                server.report(report).await;
-                continue;
-            }
-            Some(Ok(Answer::End(verdict))) if verdict.outcome == Outcome::ResultTooLarge => {
-                return Talk::Ended(verdict);
-            }
-            Some(Ok(Answer::End(_))) if !output.unread.is_empty() => {
-                let more = excerpt(&output.unread);
-                return Talk::Fault(format!("it wrote {more} after the end of the job"));
-            }
-            Some(Ok(Answer::End(_))) if !unsent.is_empty() => {
-                return Talk::Fault("it ended the job before it had read its line".to_owned());
-            }
-            Some(Ok(Answer::End(verdict))) => return Talk::Ended(verdict),
-            Some(Err(fault)) => return Talk::Fault(fault),
-            None => {}
-        }
-        tokio::select! {
-            read = output.read() => match read {
-                Ok(0) | Err(_) => return Talk::Closed,
-                Ok(_) => {}
-            },
-            count = errors.pipe.read() => {
-                if let Some(report) = errors.take(count, subject) {
-                    server.report(report).await;
-                }
-            }
-            count = input.write(unsent), if !unsent.is_empty() => taken = count,
-            withdrawal = server.withdrawn(), if is_wanted => match withdrawal {
-                Withdrawal::Cancelled => return Talk::Withdrawn,
-                // The command runs to its end: a job half done is worse than one done twice.
-                Withdrawal::Disconnected => is_wanted = false,
-            },
-            () = sleep_until(closes_at) => return Talk::Closed,
-        }
-    }
-}
-
 /// The job of a process that ended before it answered.
 fn without_answer(status: Status) -> (Verdict, Option<Ended>) {
     let outcome = match status {
@@ -539,19 +375,4 @@ fn tell_fault(subject: Subject<'_>, fault: &str) {
         "the command broke the protocol of mode `lines`: {fault}; let it write nothing to standard \
          output but its answers to a job, each a JSON object in a line"
     );
-}
-
-/// The start of what a process wrote, for the log.
-fn excerpt(bytes: &[u8]) -> String {
-    let start = bytes.get(..EXCERPT_BYTES).unwrap_or(bytes);
-    let more = if start.len() < bytes.len() { "…" } else { "" };
-    format!("{:?}{more}", String::from_utf8_lossy(start))
-}
-
-/// Empties a buffer; gives its memory back if a large job needed it.
-fn give_back(buffer: &mut Vec<u8>) {
-    buffer.clear();
-    if buffer.capacity() > KEPT_BYTES {
-        *buffer = Vec::new();
-    }
 }

@@ -449,3 +449,36 @@ fn a_program_that_is_missing_is_tried_again() {
         running.end(Order::Stop).await;
     });
 }
+
+#[test]
+#[ignore = "prints how many jobs a second four instances do"]
+fn jobs_a_second() {
+    in_local_set(async {
+        const JOBS: usize = 100_000;
+        let server = FakeServer::start();
+        for number in 0..JOBS {
+            server.submit(&format!("H:{number}"), "payload");
+        }
+        let answer = r#"$| = 1; while (<>) { print "{\"result\":\"\"}\n" }"#;
+        let command = ["perl", "-e", answer].map(str::to_owned).to_vec();
+        let instances: Vec<_> = (0..4)
+            .map(|_| server.instance(Worker { command: command.clone(), ..worker("") }))
+            .collect();
+        let start = std::time::Instant::now();
+        let mut all = Vec::new();
+        let mut controls = Vec::new();
+        for (instance, control) in instances {
+            all.push(spawn_local(instance.run()));
+            controls.push(control);
+        }
+        until("all", || server.ends() >= JOBS).await;
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{JOBS} jobs in {seconds:.2} s, the server's work included");
+        for control in &controls {
+            control.orders.send_replace(Order::Stop);
+        }
+        for instance in all {
+            instance.await.expect("no panic");
+        }
+    });
+}
