@@ -1,7 +1,7 @@
 //! Mode `lines`: a long-lived process that gets each job as a line of JSON.
 //!
-//! `process` is the process and its jobs, `talk` how they are told to it, `message` and `output` have
-//! the lines. This module starts, replaces and ends processes, and brings jobs to them.
+//! `process` is the process and its jobs, `talk` how they are told to it, `message` and `output`
+//! have the lines. This module starts, replaces and ends processes, and brings jobs to them.
 //!
 //! Invariant: a job is asked for only while a process is there.
 
