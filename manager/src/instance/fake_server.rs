@@ -1,4 +1,4 @@
-//! For tests: a job server with a queue and a record of what workers say, and instances that use it.
+//! For tests: a job server with a queue and a record of what workers say, and instances for it.
 //!
 //! Runs in the test's thread. A job is assigned to the connection that asks first.
 
@@ -116,6 +116,11 @@ impl FakeServer {
         of_job.collect()
     }
 
+    /// Packets about jobs.
+    pub(crate) fn ends(&self) -> usize {
+        self.0.said.borrow().len()
+    }
+
     /// Waits for the end of a job; returns it.
     pub(crate) async fn ended(&self, handle: &str) -> (Command, String) {
         let ends = [Command::WorkComplete, Command::WorkFail, Command::WorkException];
@@ -199,12 +204,10 @@ impl FakeServer {
                 is_asleep = false;
                 send(Command::Noop, b"");
             }
-            let mut cancelled = self.0.cancelled.borrow_mut();
-            if running.is_some() && *cancelled == running {
-                let handle = cancelled.take().expect("it is the running one");
+            let is_meant = |handle: &mut String| running.as_ref() == Some(handle);
+            if let Some(handle) = self.0.cancelled.borrow_mut().take_if(is_meant) {
                 send(Command::WorkFail, handle.as_bytes());
             }
-            drop(cancelled);
             if stream.write_all(&output).await.is_err() {
                 return;
             }

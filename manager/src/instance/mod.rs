@@ -36,10 +36,11 @@ use tracing::warn;
 
 use crate::config::{Mode, Worker};
 use crate::counters::{self, Counters};
-use crate::gearman::{Ability, Client, Servers};
+use crate::gearman::{Ability, Client, Ending, Job, Servers};
 use crate::process::guard::Guard;
 
 use self::memory::Memory;
+use self::orders::Orders;
 use self::subject::Subject;
 
 /// By how much the servers' time-out of a job is longer than the worker's.
@@ -116,17 +117,41 @@ impl Instance {
         Client::new(Rc::clone(&self.shared.servers), abilities, self.id(), counters)
     }
 
-    /// Counts and logs a result that no server took.
-    fn tell_lost(&self, handle: &str) {
-        self.counters.results_lost.set(self.counters.results_lost.get() + 1);
-        let Subject { worker, instance, handle } = self.subject(handle);
-        warn!(
-            worker,
-            instance,
-            handle,
-            "the job's result is lost, as the connection to its server broke; the server gives the \
-             job to another worker, so let jobs bear a second run"
-        );
+    /// Tells a job's server how it ended, and asks it for the next unless this is the last. Counts
+    /// and logs a result that no server took.
+    async fn finish(
+        &self,
+        client: &mut Client,
+        orders: &mut Orders,
+        job: Job,
+        ending: Ending,
+        is_last: bool,
+    ) {
+        let handle = String::from_utf8_lossy(&job.handle).into_owned();
+        let finish = async {
+            if is_last {
+                client.finish_and_rest(job, ending).await
+            } else {
+                client.finish(job, ending).await
+            }
+        };
+        let is_taken = tokio::select! {
+            // What can be sent at once is, also when the manager ends at once.
+            biased;
+            is_taken = finish => is_taken,
+            () = orders.killed() => false,
+        };
+        if !is_taken {
+            self.counters.results_lost.set(self.counters.results_lost.get() + 1);
+            let Subject { worker, instance, handle } = self.subject(&handle);
+            warn!(
+                worker,
+                instance,
+                handle,
+                "the job's result is lost, as the connection to its server broke; the server gives \
+                 the job to another worker, so let jobs bear a second run"
+            );
+        }
     }
 
     /// Works until an order to end.

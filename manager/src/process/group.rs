@@ -35,7 +35,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Takes over a leader that was just started, and that the guard knows. `pidfd` is the leader's.
+    /// Takes over a leader that was just started, and that the guard knows, with its descriptor.
     pub(super) fn new(leader: Pid, pidfd: AsyncFd<OwnedFd>, guard: Guard) -> Self {
         Self { leader, pidfd, guard, status: None }
     }

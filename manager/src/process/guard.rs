@@ -9,11 +9,12 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
+use std::io::{self, ErrorKind, Read, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, killpg};
@@ -22,6 +23,10 @@ use tracing::warn;
 
 /// Bytes of a record: a group's number, negative when it is over.
 const RECORD_BYTES: usize = size_of::<i32>();
+
+/// How long the guard lets records gather; a pipe has room for 16384. The groups of a killed
+/// manager live longer by that.
+const NAP: Duration = Duration::from_millis(10);
 
 /// The manager's end of the pipe. Clones share it.
 #[derive(Clone, Debug)]
@@ -212,15 +217,27 @@ fn close_others() {
 /// Reads records to the end; returns the groups that began and aren't over.
 fn groups_left(mut records: impl Read) -> HashSet<Pid> {
     let mut groups = HashSet::new();
-    let mut record = [0; RECORD_BYTES];
-    while records.read_exact(&mut record).is_ok() {
-        match i32::from_ne_bytes(record) {
-            // 1 and 0 would be everything.
-            begun @ 2.. => groups.insert(Pid::from_raw(begun)),
-            over => groups.remove(&Pid::from_raw(over.saturating_neg())),
-        };
+    let mut unread = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match records.read(&mut buffer) {
+            Ok(0) => return groups,
+            Ok(count) => unread.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return groups,
+        }
+        let (whole, _) = unread.as_chunks::<RECORD_BYTES>();
+        for &record in whole {
+            match i32::from_ne_bytes(record) {
+                // 1 and 0 would be everything.
+                begun @ 2.. => groups.insert(Pid::from_raw(begun)),
+                over => groups.remove(&Pid::from_raw(over.saturating_neg())),
+            };
+        }
+        unread.drain(..whole.len() * RECORD_BYTES);
+        // Without that, short commands would wake this process twice each.
+        std::thread::park_timeout(NAP);
     }
-    groups
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::ffi::{CString, NulError, c_char, c_int, c_long, c_void};
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::ptr;
 use std::rc::Rc;
@@ -79,6 +79,7 @@ impl Launch {
     /// # Errors
     /// If the user or group doesn't exist, or a string contains a NUL: a sentence.
     pub fn prepare(worker: &Worker, variables: &[(&str, &str)]) -> Result<Self, String> {
+        take_statuses();
         let has_nul = |_: NulError| {
             format!("worker {}: its settings contain a NUL character; remove it", worker.name)
         };
@@ -168,7 +169,7 @@ impl Launch {
         moved: &mut Vec<OwnedFd>,
     ) -> nix::Result<[RawFd; 4]> {
         let Descriptors { input, output, error, status } = descriptors;
-        let null = Some(std::os::fd::AsFd::as_fd(&*self.null));
+        let null = Some(self.null.as_fd());
         let wanted = [input.or(null), output.or(null), error.or(null), status];
         let mut sources = [-1; 4];
         for (source, wanted) in sources.iter_mut().zip(wanted) {
@@ -252,8 +253,8 @@ impl Plan<'_> {
             let mut pidfd: c_int = -1;
             // A handler of the manager that ran in the child would run on the manager's memory.
             let mask = set_signal_mask(u64::MAX);
-            // SAFETY: the child runs `child` on a stack that is its own until it runs its command or
-            // ends; this thread is stopped until then (CLONE_VFORK), so `self`, `pidfd` and the
+            // SAFETY: the child runs `child` on a stack that is its own until it runs its command
+            // or ends; this thread is stopped until then (CLONE_VFORK), so `self`, `pidfd` and the
             // stack outlive the child's use of them. `child` neither returns nor unwinds.
             let pid = Errno::result(unsafe {
                 libc::clone(
@@ -330,8 +331,7 @@ fn tell_guard(pipe: RawFd) -> bool {
     let Ok(own) = call(libc::SYS_getpid, [0; 5]) else {
         return false;
     };
-    // A process number has 31 bits.
-    let record = (own as i32).to_ne_bytes();
+    let record = i32::try_from(own).unwrap_or_default().to_ne_bytes();
     let length = record.len() as c_long;
     call(libc::SYS_write, [pipe.into(), address(record.as_ptr()), length, 0, 0]) == Ok(length)
 }
@@ -351,6 +351,20 @@ fn reset_signals() {
     for signal in 1..=64 {
         // The kernel refuses SIGKILL and SIGSTOP.
         set(signal, &default);
+    }
+}
+
+/// Lets the manager learn how its children end, which it can't if it was started with SIGCHLD
+/// ignored.
+fn take_statuses() {
+    let mut action = [0_u64; 4];
+    let pointer = address(action.as_mut_ptr());
+    let size = SIGNAL_SET_BYTES as c_long;
+    let _ = call(libc::SYS_rt_sigaction, [libc::SIGCHLD.into(), 0, pointer, size, 0]);
+    if action[0] == libc::SIG_IGN as u64 {
+        let default = [0_u64; 4];
+        let pointer = address(default.as_ptr());
+        let _ = call(libc::SYS_rt_sigaction, [libc::SIGCHLD.into(), pointer, 0, size, 0]);
     }
 }
 

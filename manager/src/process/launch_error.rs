@@ -84,7 +84,7 @@ impl Step {
                 "make the file executable and its folders accessible for the worker's user"
             }
             (Self::Execute, Errno::ENOEXEC) => {
-                "let a script begin with #! and its interpreter, and take a program for this machine"
+                "let a script begin with #! and its interpreter, or take a program for this machine"
             }
             (Self::Execute, Errno::ETXTBSY) => {
                 "replace programs by renaming, and don't write to one that runs"

@@ -69,7 +69,7 @@ impl Strays {
                 let _ = kill(stray, Signal::SIGKILL);
             }
             // Nothing else runs any more that a short wait could delay.
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 

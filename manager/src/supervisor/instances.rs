@@ -3,8 +3,8 @@
 //! Each step compares what there is with what is to be, so that a change in the midst of another
 //! only changes what is to be. Knows no other worker.
 //!
-//! Invariant: at most one instance is being replaced at a time, that is, told to restart, or started
-//! in its place and not yet up.
+//! Invariant: at most one instance is being replaced at a time, that is, told to restart, or
+//! started in its place and not yet up.
 
 use std::pin::pin;
 use std::rc::Rc;

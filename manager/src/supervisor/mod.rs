@@ -1,6 +1,7 @@
 //! Keeps the instances of all workers: a configuration in, tasks out; reloads, restarts, the end.
 //!
-//! Knows which instances there are, but not how they take jobs. `instances` are those of one worker.
+//! Knows which instances there are, but not how they take jobs. `instances` has those of one
+//! worker.
 //!
 //! Invariant: of one worker, at most one instance is being replaced at a time.
 

@@ -34,8 +34,8 @@ impl Pattern {
         };
         let glob = GlobBuilder::new(&text).literal_separator(true).build()?.compile_matcher();
         let names: Vec<&str> = text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
-        let has_wildcard = |name: &&str| name.contains(['*', '?', '[', '{', '\\']);
-        let fixed = names.iter().position(|name| has_wildcard(&name)).unwrap_or(names.len());
+        let has_wildcard = |name: &str| name.contains(['*', '?', '[', '{', '\\']);
+        let fixed = names.iter().position(|name| has_wildcard(name)).unwrap_or(names.len());
         let (base, rest) = names.split_at(fixed);
         let is_deep = rest.iter().any(|name| name.contains("**") || name.contains('{'));
         Ok(Self {

@@ -1,7 +1,7 @@
 //! Mode `exec`: a process for each job.
 //!
-//! `run` is the run of a job, `streams` its pipes. This module takes jobs, and tells servers, metrics and the log how
-//! they ended.
+//! `run` is the run of a job, `streams` its pipes. This module takes jobs, and tells servers,
+//! metrics and the log how they ended.
 //!
 //! Invariant: a command that can't be started fails a job for each back-off, and not a queue.
 
@@ -100,20 +100,8 @@ impl Exec {
             self.instance.subject(&handle),
         );
         let is_last = !is_started || self.orders.take() != Order::Work;
-        let finish = async {
-            if is_last {
-                self.client.finish_and_rest(job, verdict.ending).await
-            } else {
-                self.client.finish(job, verdict.ending).await
-            }
-        };
-        let is_taken = tokio::select! {
-            is_taken = finish => is_taken,
-            () = self.orders.killed() => false,
-        };
-        if !is_taken {
-            self.instance.tell_lost(&handle);
-        }
+        let Self { instance, client, orders, .. } = self;
+        instance.finish(client, orders, job, verdict.ending, is_last).await;
         is_started
     }
 

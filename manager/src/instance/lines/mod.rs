@@ -1,12 +1,14 @@
 //! Mode `lines`: a long-lived process that gets each job as a line of JSON.
 //!
-//! `process` is the process and its jobs, `message` their lines. This module starts, replaces and
-//! ends processes, and brings jobs to them.
+//! `process` is the process and its jobs, `talk` how they are told to it, `message` and `output`
+//! have the lines. This module starts, replaces and ends processes, and brings jobs to them.
 //!
 //! Invariant: a job is asked for only while a process is there.
 
 mod message;
+mod output;
 mod process;
+mod talk;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,7 @@ struct Lines {
     instance: Rc<Instance>,
     orders: Orders,
     client: Client,
-    /// A job that was assigned when its process had ended already.
+    /// A job that was assigned just as its process ended.
     waiting: Option<Job>,
 }
 
@@ -66,7 +68,7 @@ impl Lines {
                 }
             };
             counters.end(reason);
-            let Some(wait) = wait else { continue };
+            let Some(wait) = wait.filter(|_| self.waiting.is_none()) else { continue };
             // A job that was asked for while the process was there needs one at once.
             self.waiting = self.settle().await;
             if self.waiting.is_none() {
@@ -109,6 +111,10 @@ impl Lines {
                 },
             };
             let JobEnd { verdict, reason } = self.run_job(process, &job).await;
+            let Some(verdict) = verdict else {
+                self.waiting = Some(job);
+                return reason.unwrap_or(Ended::Exit);
+            };
             let over = over.or_else(|| reason.is_none().then(|| process.over()).flatten());
             let is_last = reason.or(over).is_some() || self.orders.take() != Order::Work;
             self.finish(job, verdict, is_last).await;
@@ -128,28 +134,15 @@ impl Lines {
         let mut server = Assignment { client: &mut self.client, job };
         let end = process.run(job, &mut server, &mut self.orders).await;
         counters.running.set(counters.running.get() - 1);
-        counters.job(end.verdict.outcome, started.elapsed().as_secs_f64());
+        if let Some(verdict) = &end.verdict {
+            counters.job(verdict.outcome, started.elapsed().as_secs_f64());
+        }
         end
     }
 
     async fn finish(&mut self, job: Job, verdict: Verdict, is_last: bool) {
-        let handle = String::from_utf8_lossy(&job.handle).into_owned();
-        let finish = async {
-            if is_last {
-                self.client.finish_and_rest(job, verdict.ending).await
-            } else {
-                self.client.finish(job, verdict.ending).await
-            }
-        };
-        let is_taken = tokio::select! {
-            // What can be sent at once is, also at the end.
-            biased;
-            is_taken = finish => is_taken,
-            () = self.orders.killed() => false,
-        };
-        if !is_taken {
-            self.instance.tell_lost(&handle);
-        }
+        let Self { instance, client, orders, .. } = self;
+        instance.finish(client, orders, job, verdict.ending, is_last).await;
     }
 
     /// Fails a job that no process could be started for.

@@ -4,22 +4,26 @@
 //!
 //! Invariant: a process takes a job only if it has answered the one before, and nothing else.
 
+use std::cell::Cell;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use memchr::memchr;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::net::unix::pipe::Sender;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::message::{self, Answer};
+use super::message;
+use super::output::{Output, give_back};
+use super::talk::{EXIT_WAIT, Errors, Talk, talk};
 use crate::counters::{Ended, Outcome};
-use crate::gearman::{Job, Report, Withdrawal};
+use crate::gearman::{Ending, Job};
 use crate::instance::lifetime::Lifetime;
 use crate::instance::logged_pipe::LoggedPipe;
 use crate::instance::memory::Entered;
@@ -33,22 +37,12 @@ use crate::process::launch::Descriptors;
 use crate::process::memory::of_process;
 use crate::process::{Group, Launch, Status, pipes};
 
-/// Bytes that are read at a time at least.
-const READ_BYTES: usize = 16 << 10;
-/// A buffer that has grown beyond this is given back after the job.
-const KEPT_BYTES: usize = 1 << 20;
-/// Bytes that a line may have beyond twice the largest result: escapes and base64 take room.
-const LINE_BYTES: usize = 64 << 10;
-/// How long a process whose output has ended may take to end itself.
-const EXIT_WAIT: Duration = Duration::from_secs(1);
-/// Most bytes of a wrong line that are logged.
-const EXCERPT_BYTES: usize = 200;
-
-/// How a job ended.
+/// How the run of a job ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct JobEnd {
-    /// For the server, metrics and the log.
-    pub(super) verdict: Verdict,
+    /// For the server, metrics and the log. `None` if the process ended by itself before it read
+    /// the job, which another may run then.
+    pub(super) verdict: Option<Verdict>,
     /// Why the process has ended with it; `None` = it takes the next job.
     pub(super) reason: Option<Ended>,
 }
@@ -83,35 +77,6 @@ pub(super) struct Process {
     instance: Rc<Instance>,
 }
 
-/// Standard output, and what of it wasn't understood yet.
-#[derive(Debug)]
-struct Output {
-    pipe: Receiver,
-    unread: Vec<u8>,
-    /// Bytes of `unread` that have no line feed.
-    searched: usize,
-    result_max: u64,
-}
-
-/// Standard error.
-#[derive(Debug)]
-struct Errors {
-    pipe: LoggedPipe,
-    /// In jobs; between them `pipe` logs, as there are no clients to warn.
-    stderr: Stderr,
-}
-
-/// What a conversation about a job came to.
-enum Talk {
-    Ended(Verdict),
-    /// What the process did against the protocol.
-    Fault(String),
-    /// Its output has ended.
-    Closed,
-    /// The server wants it no longer.
-    Withdrawn,
-}
-
 impl Process {
     /// Starts a process.
     ///
@@ -139,12 +104,7 @@ impl Process {
         let now = Instant::now();
         Ok(Self {
             input: Some(input),
-            output: Output {
-                pipe: output,
-                unread: Vec::with_capacity(READ_BYTES),
-                searched: 0,
-                result_max: worker.result_max,
-            },
+            output: Output::new(output, worker.result_max),
             errors: Errors {
                 pipe: LoggedPipe::new(errors, "stderr"),
                 stderr: Stderr::new(worker.stderr),
@@ -217,18 +177,27 @@ impl Process {
         let subject = instance.subject(&handle);
         self.line.clear();
         message::write_job(job, &mut self.line);
-        let end = self.converse(server, orders, subject).await;
-        let status = match end.reason {
+        let written = Cell::new(0);
+        let (verdict, reason) = self.converse(server, orders, subject, &written).await;
+        let status = match reason {
             Some(_) => Some(shutdown::kill(&mut self.group).await),
             None => None,
         };
-        self.errors.flush(server, subject, end.outcome() != Outcome::Cancelled).await;
+        let by_itself = matches!(reason, Some(Ended::Exit | Ended::Signal | Ended::Protocol));
+        // Many commands exit by themselves after some jobs, just when the next is assigned. A
+        // process that has done none yet fails its job, so that it isn't tried for ever.
+        let may_go_back = by_itself && self.has_worked && verdict.ending == Ending::Fail;
+        let is_unread = may_go_back && self.unread_input() == written.get();
+        self.errors.flush(server, subject, verdict.outcome != Outcome::Cancelled).await;
         self.lifetime.job_ended();
         self.has_worked = true;
         give_back(&mut self.line);
-        give_back(&mut self.output.unread);
-        outcome::log(end.outcome(), status, &instance.worker, subject);
-        end
+        self.output.shrink();
+        if is_unread {
+            return JobEnd { verdict: None, reason };
+        }
+        outcome::log(verdict.outcome, status, &instance.worker, subject);
+        JobEnd { verdict: Some(verdict), reason }
     }
 
     /// Gives the process the line of a job, and takes its answers until the last, or until it is to
@@ -238,16 +207,17 @@ impl Process {
         server: &mut impl ServerSide,
         orders: &mut Orders,
         subject: Subject<'_>,
-    ) -> JobEnd {
+        written: &Cell<usize>,
+    ) -> (Verdict, Option<Ended>) {
         let worker = &self.instance.worker;
         let deadline = worker.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let has_limit = worker.memory_max.is_some();
         let Self { line, input, output, errors, group, memory, .. } = self;
-        let mut talk = pin!(talk(line, input, output, errors, server, subject));
+        let mut talk = pin!(talk((line, written), input, output, errors, server, subject));
         // How the leader ended, and how long its last output may take to arrive.
         let mut ended: Option<(Status, Instant)> = None;
         let mut kill_at: Option<Instant> = None;
-        let failed = |outcome, reason| JobEnd::new(Verdict::failed(outcome), Some(reason));
+        let failed = |outcome, reason| (Verdict::failed(outcome), Some(reason));
         let stopped = |order: Order| failed(Outcome::Stopped, order.ended().unwrap_or(Ended::Stop));
         loop {
             tokio::select! {
@@ -257,7 +227,7 @@ impl Process {
                             Outcome::ResultTooLarge => Some(Ended::ResultTooLarge),
                             _ => ended.map(|(status, _)| restarts::by_itself(status)),
                         };
-                        JobEnd::new(verdict, reason)
+                        (verdict, reason)
                     }
                     Talk::Fault(fault) => {
                         tell_fault(subject, &fault);
@@ -338,6 +308,23 @@ impl Process {
         self.errors.pipe.finish(instance.subject(""));
     }
 
+    /// Bytes that an ended process didn't read of its standard input.
+    fn unread_input(&self) -> usize {
+        let Some(input) = &self.input else { return 0 };
+        // A new end of the same pipe, which has the bytes as long as an end is open.
+        let path = format!("/proc/self/fd/{}", input.as_fd().as_raw_fd());
+        let flags = OFlag::O_NONBLOCK.bits();
+        let Ok(mut pipe) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+            return 0;
+        };
+        let mut buffer = [0; 4096];
+        let mut unread = 0;
+        while let Ok(count @ 1..) = io::Read::read(&mut pipe, &mut buffer) {
+            unread += count;
+        }
+        unread
+    }
+
     /// A process that wasn't asked wrote, or closed its output. Ends it, and returns why.
     async fn spoke(&mut self, read: io::Result<usize>) -> Ended {
         let is_open = read.is_ok_and(|count| count > 0);
@@ -346,7 +333,7 @@ impl Process {
         }
         let subject = self.instance.subject("");
         if is_open {
-            tell_fault(subject, &format!("it wrote {} between jobs", excerpt(&self.output.unread)));
+            tell_fault(subject, &format!("it wrote {} between jobs", self.output.excerpt()));
         } else {
             tell_fault(subject, "it closed standard output between jobs");
         }
@@ -370,138 +357,13 @@ impl Drop for Process {
     }
 }
 
-impl Output {
-    async fn read(&mut self) -> io::Result<usize> {
-        if self.unread.capacity() - self.unread.len() < READ_BYTES / 2 {
-            self.unread.reserve(READ_BYTES.max(self.unread.len()));
-        }
-        self.pipe.read_buf(&mut self.unread).await
-    }
-
-    /// The next whole line that was read, understood.
-    fn answer(&mut self) -> Option<Result<Answer, String>> {
-        let rest = self.unread.get(self.searched..).unwrap_or_default();
-        let Some(end) = memchr(b'\n', rest).map(|at| self.searched + at) else {
-            self.searched = self.unread.len();
-            let result_max = usize::try_from(self.result_max).unwrap_or(usize::MAX);
-            let line_max = result_max.saturating_mul(2).saturating_add(LINE_BYTES);
-            // As a result of such a length would be.
-            let too_large = || Ok(Answer::End(Verdict::failed(Outcome::ResultTooLarge)));
-            return (self.unread.len() > line_max).then(too_large);
-        };
-        let line = self.unread.get(..end).unwrap_or_default();
-        let answer = message::read(line, self.result_max)
-            .map_err(|error| format!("it wrote {}, which is wrong: {error}", excerpt(line)));
-        self.unread.drain(..=end);
-        self.searched = 0;
-        Some(answer)
-    }
-
-    fn clear(&mut self) {
-        self.unread.clear();
-        self.searched = 0;
-    }
-}
-
-impl Errors {
-    /// Takes what was read in a job.
-    fn take(&mut self, count: usize, subject: Subject<'_>) -> Option<Report> {
-        self.stderr.take(self.pipe.bytes(count), subject)
-    }
-
-    /// Takes what was written until the end of a job, and sends it, if the job's server wants it.
-    async fn flush(&mut self, server: &mut impl ServerSide, subject: Subject<'_>, is_sent: bool) {
-        let mut reports = Vec::new();
-        self.pipe.drain(|bytes| reports.extend(self.stderr.take(bytes, subject)));
-        reports.extend(self.stderr.finish(subject));
-        for report in reports.into_iter().filter(|_| is_sent) {
-            server.report(report).await;
-        }
-    }
-}
-
-impl JobEnd {
-    fn new(verdict: Verdict, reason: Option<Ended>) -> Self {
-        Self { verdict, reason }
-    }
-
-    fn outcome(&self) -> Outcome {
-        self.verdict.outcome
-    }
-}
-
-/// Writes the line of a job, and reads answers until the last; sends those before it.
-async fn talk(
-    line: &[u8],
-    input: &mut Option<Sender>,
-    output: &mut Output,
-    errors: &mut Errors,
-    server: &mut impl ServerSide,
-    subject: Subject<'_>,
-) -> Talk {
-    let Some(input) = input else { return Talk::Closed };
-    let mut unsent = line;
-    let mut is_wanted = true;
-    // Set when it takes no input: it may have answered before that, or end with its output.
-    let mut closes_at: Option<Instant> = None;
-    let mut written = input.try_write(unsent);
-    loop {
-        match written {
-            Ok(count) => unsent = unsent.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => {
-                unsent = &[];
-                closes_at = Some(Instant::now() + EXIT_WAIT);
-            }
-        }
-        written = Ok(0);
-        match output.answer() {
-            Some(Ok(Answer::Report(report))) => {
-                server.report(report).await;
-                continue;
-            }
-            Some(Ok(Answer::End(verdict))) if verdict.outcome == Outcome::ResultTooLarge => {
-                return Talk::Ended(verdict);
-            }
-            Some(Ok(Answer::End(_))) if !output.unread.is_empty() => {
-                let more = excerpt(&output.unread);
-                return Talk::Fault(format!("it wrote {more} after the end of the job"));
-            }
-            Some(Ok(Answer::End(_))) if !unsent.is_empty() => {
-                return Talk::Fault("it ended the job before it had read its line".to_owned());
-            }
-            Some(Ok(Answer::End(verdict))) => return Talk::Ended(verdict),
-            Some(Err(fault)) => return Talk::Fault(fault),
-            None => {}
-        }
-        tokio::select! {
-            read = output.read() => match read {
-                Ok(0) | Err(_) => return Talk::Closed,
-                Ok(_) => {}
-            },
-            count = errors.pipe.read() => {
-                if let Some(report) = errors.take(count, subject) {
-                    server.report(report).await;
-                }
-            }
-            count = input.write(unsent), if !unsent.is_empty() => written = count,
-            withdrawal = server.withdrawn(), if is_wanted => match withdrawal {
-                Withdrawal::Cancelled => return Talk::Withdrawn,
-                // The command runs to its end: a job half done is worse than one done twice.
-                Withdrawal::Disconnected => is_wanted = false,
-            },
-            () = sleep_until(closes_at) => return Talk::Closed,
-        }
-    }
-}
-
 /// The job of a process that ended before it answered.
-fn without_answer(status: Status) -> JobEnd {
+fn without_answer(status: Status) -> (Verdict, Option<Ended>) {
     let outcome = match status {
         Status::Code(_) => Outcome::Protocol,
         Status::Signal(_) => Outcome::Signal,
     };
-    JobEnd::new(Verdict::failed(outcome), Some(restarts::by_itself(status)))
+    (Verdict::failed(outcome), Some(restarts::by_itself(status)))
 }
 
 fn tell_fault(subject: Subject<'_>, fault: &str) {
@@ -513,19 +375,4 @@ fn tell_fault(subject: Subject<'_>, fault: &str) {
         "the command broke the protocol of mode `lines`: {fault}; let it write nothing to standard \
          output but its answers to a job, each a JSON object in a line"
     );
-}
-
-/// The start of what a process wrote, for the log.
-fn excerpt(bytes: &[u8]) -> String {
-    let start = bytes.get(..EXCERPT_BYTES).unwrap_or(bytes);
-    let more = if start.len() < bytes.len() { "…" } else { "" };
-    format!("{:?}{more}", String::from_utf8_lossy(start))
-}
-
-/// Empties a buffer; gives its memory back if a large job needed it.
-fn give_back(buffer: &mut Vec<u8>) {
-    buffer.clear();
-    if buffer.capacity() > KEPT_BYTES {
-        *buffer = Vec::new();
-    }
 }

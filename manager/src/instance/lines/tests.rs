@@ -146,18 +146,43 @@ fn a_process_that_breaks_the_protocol_fails_its_job_and_is_replaced() {
 }
 
 #[test]
-fn an_answer_before_the_exit_counts() {
+fn a_process_that_exits_after_some_jobs_loses_none() {
     in_local_set(async {
-        let script = r#"read -r line; echo "{\"result\":\"$$\"}""#;
-        let running = Running::start(worker(script));
-        let mut results = Vec::new();
-        for number in 0..5 {
-            let (command, result) = running.job(&format!("H:{number}"), "").await;
-            assert_eq!(command, WorkComplete);
-            results.push(result);
+        let script = r#"for job in 1 2 3; do
+            read -r line; echo "{\"result\":\"$$\"}"; done; [ -z "$SLOW" ] || sleep 0.05"#;
+        for slow in ["", "yes"] {
+            let mut worker = worker(script);
+            worker.environment.insert("SLOW".into(), slow.to_owned());
+            let running = Running::start(worker);
+            for number in 0..30 {
+                running.server.submit(&format!("H:{number}"), "");
+            }
+            let mut results = Vec::new();
+            for number in 0..30 {
+                let (command, result) = running.server.ended(&format!("H:{number}")).await;
+                assert_eq!(command, WorkComplete, "{number}");
+                results.push(result);
+            }
+            results.dedup();
+            assert_eq!(results.len(), 10, "{results:?}");
+            assert_eq!(running.jobs(Outcome::Complete), 30);
+            running.end(Order::Stop).await;
         }
-        results.dedup();
-        assert_eq!(results.len(), 5, "each is another process's: {results:?}");
+    });
+}
+
+#[test]
+fn a_process_that_exits_without_a_job_fails_one_for_each_start() {
+    in_local_set(async {
+        let backoff = (Duration::from_millis(50), Duration::from_millis(50));
+        let running = Running::start(Worker { backoff, ..worker("sleep 0.05; exit 1") });
+        for handle in ["H:1", "H:2", "H:3"] {
+            running.server.submit(handle, "");
+        }
+        for handle in ["H:1", "H:2", "H:3"] {
+            assert_eq!(running.server.ended(handle).await, fail());
+        }
+        assert!(running.ends(Ended::Exit) >= 2);
         running.end(Order::Stop).await;
     });
 }
@@ -266,6 +291,23 @@ fn a_process_is_replaced_after_its_jobs_and_none_is_lost() {
         }
         processes.dedup();
         assert_eq!((processes.len(), running.ends(Ended::MaxJobs)), (4, 3));
+        running.end(Order::Stop).await;
+    });
+}
+
+#[test]
+fn no_job_is_taken_while_a_process_ends() {
+    in_local_set(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = format!("{PID}; touch ending; until [ -e go ]; do sleep 0.01; done");
+        let directory = Some(folder.path().to_owned());
+        let running = Running::start(Worker { directory, max_jobs: 1, ..worker(&script) });
+        running.server.submit("H:1", "");
+        running.server.submit("H:2", "");
+        until("its end", || folder.path().join("ending").exists()).await;
+        assert_eq!(running.server.assigned(), 1);
+        std::fs::write(folder.path().join("go"), "").expect("a file");
+        assert_eq!(running.server.ended("H:2").await.0, WorkComplete);
         running.end(Order::Stop).await;
     });
 }
@@ -422,5 +464,38 @@ fn a_program_that_is_missing_is_tried_again() {
         std::fs::rename(new, program).expect("a rename");
         assert_eq!(running.server.ended("H:1").await.0, WorkComplete);
         running.end(Order::Stop).await;
+    });
+}
+
+#[test]
+#[ignore = "prints how many jobs a second four instances do"]
+fn jobs_a_second() {
+    in_local_set(async {
+        const JOBS: usize = 100_000;
+        let server = FakeServer::start();
+        for number in 0..JOBS {
+            server.submit(&format!("H:{number}"), "payload");
+        }
+        let answer = r#"$| = 1; while (<>) { print "{\"result\":\"\"}\n" }"#;
+        let command = ["perl", "-e", answer].map(str::to_owned).to_vec();
+        let instances: Vec<_> = (0..4)
+            .map(|_| server.instance(Worker { command: command.clone(), ..worker("") }))
+            .collect();
+        let start = std::time::Instant::now();
+        let mut all = Vec::new();
+        let mut controls = Vec::new();
+        for (instance, control) in instances {
+            all.push(spawn_local(instance.run()));
+            controls.push(control);
+        }
+        until("all", || server.ends() >= JOBS).await;
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{JOBS} jobs in {seconds:.2} s, the server's work included");
+        for control in &controls {
+            control.orders.send_replace(Order::Stop);
+        }
+        for instance in all {
+            instance.await.expect("no panic");
+        }
     });
 }

@@ -70,7 +70,10 @@ struct Manager {
 impl Manager {
     fn start() -> Self {
         let test = "process::strays::tests::be_a_manager";
-        let mut process = Command::new("/proc/self/exe")
+        // A manager may be started with signals ignored.
+        let mut process = Command::new("sh")
+            .args(["-c", "trap '' CHLD; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().expect("a path"))
             .args([test, "--exact", "--ignored", "--nocapture"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
