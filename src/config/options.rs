@@ -223,8 +223,6 @@ pub struct Options {
     pub threads: u8,
 
     /// Event loop; auto is io_uring where the kernel allows it, else epoll
-    ///
-    /// glommio is io_uring, too, and slower.
     #[arg(long, value_enum, value_name = "LOOP", default_value_t = Driver::Auto,
         help_heading = CORES, hide_short_help = true)]
     pub io: Driver,

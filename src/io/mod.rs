@@ -32,9 +32,11 @@ use self::cores::mesh::{self, CoreWaker, Mailbox};
 use self::cores::numbers::Numbers;
 use self::cores::utilization::Meter;
 use self::driver::CoreLoop;
+#[cfg(feature = "glommio")]
+pub use self::driver::GlommioError;
 pub use self::driver::{
-    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, GlommioError,
-    UringError, choose, connection_limits,
+    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, UringError, choose,
+    connection_limits,
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;

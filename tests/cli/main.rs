@@ -386,6 +386,12 @@ fn too_little_locked_memory_for_glommio_names_the_remedy() {
     let mut command = Command::new("prlimit");
     command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_ringgeard")]);
     let sentence = refusal(with_words(command, "--io glommio --port 0"));
+    if cfg!(not(feature = "glommio")) {
+        assert!(sentence.starts_with("this build has no glommio: "), "{sentence}");
+        assert_eq!(refusal(ringgeard("--io glommio --check-args")), sentence);
+        assert!(!stdout_of_success("--help").contains("glommio"));
+        return;
+    }
     if io_uring::IoUring::new(2).is_ok() {
         let start = "glommio needs 512 KiB of locked memory and may have 64: ";
         assert!(sentence.starts_with(start), "{sentence}");

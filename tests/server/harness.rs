@@ -15,7 +15,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 
-use crate::skips::skip;
+use crate::skips::{note, skip};
 
 /// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
 /// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
@@ -73,6 +73,10 @@ impl Contender {
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::RinggearEpoll | Self::RinggearEpoll2 => true,
+            Self::RinggearGlommio | Self::RinggearGlommio2 if cfg!(not(feature = "glommio")) => {
+                note("this build has no glommio");
+                false
+            }
             Self::RinggearUring
             | Self::RinggearUring3
             | Self::RinggearGlommio
