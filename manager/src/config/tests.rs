@@ -374,3 +374,28 @@ fn what_has_no_effect_is_remarked() {
         assert_eq!(remarks, expected, "{text}");
     }
 }
+
+/// The page for users.
+const PAGE: &str = include_str!("../../../docs/manager.md");
+
+#[test]
+fn the_files_on_the_page_are_right() {
+    let blocks: Vec<&str> = PAGE.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() >= 5, "{}", blocks.len());
+    for block in blocks {
+        let text = block.split("```").next().unwrap();
+        let file = parse(text);
+        assert_eq!(file.remarks, [], "{text}");
+    }
+}
+
+#[test]
+fn the_page_has_every_key_in_a_table() {
+    let has = |key: &str| PAGE.lines().any(|line| line.starts_with(&format!("| `{key}` |")));
+    for key in KEYS.iter().chain(&TLS_KEYS).chain(&WORKER_KEYS) {
+        assert!(has(key), "{key}");
+    }
+    for default in ["\"64M\"", "\"60s\"", "[\"1s\", \"60s\"]", "0.1", "\"exec\"", "\"log\""] {
+        assert!(PAGE.contains(&format!("| `{default}` |")), "{default}");
+    }
+}

@@ -16,7 +16,7 @@ use crate::process::samples;
 
 /// Says its start and its end in the file named by the worker, with `$SAYS`.
 const SCRIPT: &str = r#"
-    trap 'echo "end $SAYS" >> log; exit' TERM
+    trap 'echo "term $SAYS" >> log; sleep 0.02; echo "end $SAYS" >> log; exit' TERM
     echo "start $SAYS" >> log
     while :; do sleep 0.01; done"#;
 
@@ -119,12 +119,25 @@ fn a_restart_replaces_one_instance_at_a_time() {
             }
         });
         fixture.send(Command::Restart("a".to_owned()));
+        // Each command is a step for all workers.
+        for _ in 0..3 {
+            fixture.send(Command::Restart("b".to_owned()));
+        }
         fixture.until_count("start a", 6).await;
         looking.abort();
-        assert_eq!((least.get(), fixture.count("start b")), (2, 1));
+        assert_eq!(least.get(), 2);
+        // The next is told to end when the one before has ended.
+        let log = fixture.log();
+        let ends: Vec<_> = log
+            .iter()
+            .map(String::as_str)
+            .filter(|line| ["term a", "end a"].contains(line))
+            .collect();
+        assert_eq!(ends, ["term a", "end a"].repeat(3), "{log:?}");
+        fixture.until_count("start b", 2).await;
         fixture.send(Command::RestartAll);
         fixture.until_count("start a", 9).await;
-        fixture.until_count("start b", 2).await;
+        fixture.until_count("start b", 3).await;
         fixture.end().await;
     });
 }

@@ -296,6 +296,23 @@ fn a_process_is_replaced_after_its_jobs_and_none_is_lost() {
 }
 
 #[test]
+fn no_job_is_taken_while_a_process_ends() {
+    in_local_set(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = format!("{PID}; touch ending; until [ -e go ]; do sleep 0.01; done");
+        let directory = Some(folder.path().to_owned());
+        let running = Running::start(Worker { directory, max_jobs: 1, ..worker(&script) });
+        running.server.submit("H:1", "");
+        running.server.submit("H:2", "");
+        until("its end", || folder.path().join("ending").exists()).await;
+        assert_eq!(running.server.assigned(), 1);
+        std::fs::write(folder.path().join("go"), "").expect("a file");
+        assert_eq!(running.server.ended("H:2").await.0, WorkComplete);
+        running.end(Order::Stop).await;
+    });
+}
+
+#[test]
 fn an_old_process_is_replaced_between_jobs() {
     in_local_set(async {
         let max_age = Some(Duration::from_millis(50));
