@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::memory::Memory;
 use super::{Instance, Order, Shared};
@@ -136,7 +136,7 @@ impl FakeServer {
         let (is_up_sender, is_up) = watch::channel(false);
         let memory: Rc<Memory> = Rc::default();
         let looking = Rc::clone(&memory);
-        spawn_local(async move { looking.watch().await });
+        let memory_watch = spawn_local(async move { looking.watch().await });
         let instance = Instance {
             counters: counters.worker(&worker.name),
             worker: Rc::new(worker),
@@ -146,7 +146,7 @@ impl FakeServer {
             orders: orders_receiver,
             is_up: is_up_sender,
         };
-        (instance, Controls { orders, is_up })
+        (instance, Controls { orders, is_up, memory_watch })
     }
 
     /// What instances share that work for this server.
@@ -230,4 +230,6 @@ pub(crate) struct Controls {
     pub(crate) orders: watch::Sender<Order>,
     /// Whether it is up.
     pub(crate) is_up: watch::Receiver<bool>,
+    /// Looks at the memory of its processes once a second.
+    pub(crate) memory_watch: JoinHandle<()>,
 }
