@@ -43,7 +43,7 @@ fn ringgeard(line: &str) -> Command {
 }
 
 fn with_words(mut command: Command, line: &str) -> Command {
-    for variable in ["GEARMAND_PORT", "RINGGEARD_CONFIG_FILE"] {
+    for variable in ["GEARMAND_PORT", "NOTIFY_SOCKET", "RINGGEARD_CONFIG_FILE"] {
         command.env_remove(variable);
     }
     command.args(line.split_whitespace()).stdin(Stdio::null());
