@@ -279,13 +279,17 @@ mod tests {
         Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep")
     }
 
+    fn assert_killed(mut child: Child) {
+        eventually("it is killed", || child.try_wait().expect("a child").is_some());
+    }
+
     fn pid(child: &Child) -> Pid {
         Pid::from_raw(child.id().cast_signed())
     }
 
     #[test]
     fn a_guard_kills_what_is_left_when_the_pipe_closes() {
-        let (mut left, mut over) = (sleeper(), sleeper());
+        let (left, mut over) = (sleeper(), sleeper());
         let guard = Guard::of_test();
         guard.began(pid(&left), false);
         guard.began(pid(&over), true);
@@ -294,7 +298,7 @@ mod tests {
         // As if the manager had been killed: nothing of it runs but the closing of the pipe.
         let null = File::options().write(true).open("/dev/null").expect("/dev/null");
         guard.0.link.borrow_mut().pipe = null;
-        left.wait().expect("it was killed");
+        assert_killed(left);
         eventually("the guard ends", || {
             guard.0.link.borrow_mut().process.try_wait().expect("a child").is_some()
         });
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_guard_that_was_killed_is_replaced_and_knows_all_groups() {
-        let mut group = sleeper();
+        let group = sleeper();
         let guard = Guard::of_test();
         guard.began(pid(&group), true);
         let first = guard.process();
@@ -318,12 +322,12 @@ mod tests {
         assert!(is_alive(pid(&group)));
         let null = File::options().write(true).open("/dev/null").expect("/dev/null");
         guard.0.link.borrow_mut().pipe = null;
-        group.wait().expect("it was killed");
+        assert_killed(group);
     }
 
     #[test]
     fn the_end_of_a_guard_is_noticed_at_the_next_group() {
-        let mut group = sleeper();
+        let group = sleeper();
         let guard = Guard::of_test();
         let first = guard.process();
         nix::sys::signal::kill(first, Signal::SIGKILL).expect("it runs");
@@ -333,6 +337,6 @@ mod tests {
         });
         guard.began(pid(&group), true);
         drop(guard);
-        group.wait().expect("it was killed");
+        assert_killed(group);
     }
 }
