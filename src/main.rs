@@ -24,7 +24,7 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, Reload, Reloaded,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload, Reloaded,
     Server, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
@@ -199,9 +199,11 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     // Passed to this process, not to the one that goes to the background.
+    let passed = io::passed_sockets()?;
+    let uses: Vec<PassedUse> = passed.iter().map(PassedSocket::serves).collect();
+    let options = &options.with_passed(&uses, |name| std::env::var_os(name));
     let (for_http, passed): (Vec<_>, Vec<_>) =
-        io::passed_sockets()?.into_iter().partition(PassedSocket::is_for_http);
-    let options = &options.with_passed_http(!for_http.is_empty());
+        passed.into_iter().partition(|socket| socket.serves() == PassedUse::Http);
     options.check()?;
     if options.listen.is_empty() && !passed.is_empty() {
         specs.clear();
@@ -215,8 +217,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         process::allow_core_dumps();
     }
     let background = options.daemon.then(process::go_to_background).transpose()?;
-    let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
-    listeners.take_over(passed, options.ssl)?;
+    let port = &options.port;
+    let listeners = Listeners::open_beside(passed, options.ssl, &specs, port, &sockets(options))?;
     let http_listeners = open_http(options, &listeners, for_http)?;
     let http_sockets = Sockets { cores: 1, ..sockets(options) };
     let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &http_sockets)?;
@@ -292,7 +294,7 @@ fn serve_logged(
     let http = HttpSettings {
         tokens,
         connections_max: http_max,
-        is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
+        leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
         ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
@@ -331,6 +333,7 @@ fn serve_logged(
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,
+        drain: Duration::from_secs(options.drain.into()),
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
@@ -359,8 +362,8 @@ fn open_http(
 ) -> Result<Listeners, HttpError> {
     gearman.check_beside(&options.http)?;
     let sockets = Sockets { cores: 1, ..sockets(options) };
-    let mut listeners = Listeners::open(&options.http, &options.port, &sockets)?;
-    listeners.take_over(passed, false)?;
+    let (specs, port) = (&options.http, &options.port);
+    let listeners = Listeners::open_beside(passed, false, specs, port, &sockets)?;
     match listeners.exposed().filter(|_| !options.http_insecure) {
         Some(place) => Err(HttpError::Insecure(place)),
         None => Ok(listeners),

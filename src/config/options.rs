@@ -5,6 +5,8 @@
 //!
 //! Invariant: every option of gearmand is accepted here, if only to be refused by `settings`.
 
+use std::ffi::OsString;
+
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
@@ -14,7 +16,7 @@ use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
-use crate::io::{Driver, Endpoint, ListenSpec};
+use crate::io::{Driver, Endpoint, ListenSpec, PassedUse};
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
@@ -392,6 +394,14 @@ pub struct Options {
         help_heading = PROCESS, hide_short_help = true)]
     pub sandbox: Sandbox,
 
+    /// Seconds that jobs which run may take after SIGTERM, 0 = they aren't waited for
+    ///
+    /// No job is assigned meanwhile, and connections aren't accepted; background jobs that the
+    /// store keeps still are. A second SIGTERM ends the server at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = PROCESS,
+        hide_short_help = true, value_parser = number::<u32>(0, SECONDS_MAX))]
+    pub drain: u32,
+
     /// Allow core dumps as large as the hard limit
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub coredump: bool,
@@ -488,6 +498,10 @@ pub struct Options {
     /// A socket for HTTP was passed to the process.
     #[arg(skip)]
     pub(super) is_http_passed: bool,
+
+    /// A socket for TLS was passed to the process.
+    #[arg(skip)]
+    pub(super) is_tls_passed: bool,
 
     /// `--port` was given, and each `--listen` has a port of its own.
     #[arg(skip)]
@@ -618,13 +632,22 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.ssl || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
+        self.ssl || self.is_tls_passed || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
     }
 
-    /// The same options, where a socket for HTTP was passed to the process, or not.
+    /// The same options, where sockets for these uses were passed to the process. `variable` reads
+    /// the environment.
     #[must_use]
-    pub fn with_passed_http(&self, is_http_passed: bool) -> Self {
-        Self { is_http_passed, ..self.clone() }
+    pub fn with_passed(
+        &self,
+        uses: &[PassedUse],
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Self {
+        let mut options = self.clone();
+        options.is_http_passed = uses.contains(&PassedUse::Http);
+        options.is_tls_passed = uses.contains(&PassedUse::Tls);
+        options.read_tls_variables(variable);
+        options
     }
 
     /// Whether there is HTTP.

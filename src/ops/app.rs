@@ -4,7 +4,6 @@
 //!
 //! Invariant: nothing here is held across a wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +24,7 @@ use super::tokens::Tokens;
 use super::viewers::Viewers;
 use crate::engine::Now;
 use crate::engine::dead::DeadBounds;
-use crate::io::HttpLink;
+use crate::io::{HttpLink, Leaving};
 use crate::io::log::LogLines;
 use crate::protocol::access::{AccessList, RIGHTS, Right};
 use crate::protocol::peer_address::PeerAddress;
@@ -81,8 +80,8 @@ pub struct HttpSettings {
     pub host_timeout: Duration,
     /// Most connections.
     pub connections_max: usize,
-    /// Whether a signal has come that ends the server, at once or once no job is left.
-    pub is_leaving: Arc<AtomicBool>,
+    /// Which signals have come that end the server, at once or after its jobs.
+    pub leaving: Arc<Leaving>,
     /// How the store is, if there is one.
     pub store_health: Option<Arc<StoreHealth>>,
 }
@@ -181,7 +180,7 @@ impl App {
 
     /// What the server is doing, by signals first.
     pub(super) fn phase(&self) -> Phase {
-        if self.settings.is_leaving.load(Ordering::Relaxed) {
+        if self.settings.leaving.is_any() {
             return Phase::Draining;
         }
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)

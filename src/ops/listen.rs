@@ -86,8 +86,8 @@ pub(super) async fn serve(
 ) {
     let mut stop = stopping.subscribe();
     app.set_places(listeners.places());
-    // The files are removed when the thread ends.
-    let mut files = Vec::new();
+    // Until the thread ends.
+    let mut kept = Vec::new();
     for (listeners, name, routes) in
         [(listeners, "HTTP", router as Routes), (dialect, "gearmand's HTTP", dialect::router)]
     {
@@ -97,7 +97,7 @@ pub(super) async fn serve(
         let described = listeners.describe();
         let router = routes(Arc::clone(&app));
         let (sockets, more) = listeners.into_sockets();
-        files.push(more);
+        kept.push(more);
         for socket in sockets.into_iter().flatten() {
             let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
             let (app, router) = (Arc::clone(&app), router.clone());
