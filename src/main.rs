@@ -25,7 +25,7 @@ use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
     self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload, Reloaded,
-    Server, Signals, Sockets, UnixSockets,
+    Server, ServiceManager, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
 use ringgear::protocol::access::AccessList;
@@ -201,7 +201,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     // Passed to this process, not to the one that goes to the background.
     let passed = io::passed_sockets()?;
     let uses: Vec<PassedUse> = passed.iter().map(PassedSocket::serves).collect();
-    let options = &options.with_passed(&uses, |name| std::env::var_os(name));
+    let manager = ServiceManager::take();
+    // It started the process that goes to the background, and hears no other.
+    let manager = if options.daemon { Ok(None) } else { manager };
+    let is_managed = matches!(manager, Ok(Some(_)));
+    let options =
+        &options.with_environment(&uses, is_managed, |name| std::env::var_os(name));
     let (for_http, passed): (Vec<_>, Vec<_>) =
         passed.into_iter().partition(|socket| socket.serves() == PassedUse::Http);
     options.check()?;
@@ -234,7 +239,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let tokens = options.read_tokens(read_file)?;
     let log = Log::start(log_settings(options))?;
     let listeners = (listeners, http_listeners, dialect);
-    serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
+    let manager = manager.unwrap_or_else(|unreachable| {
+        warn!("{unreachable}");
+        None
+    });
+    let started = (background, manager);
+    serve_logged(options, descriptors, started, listeners, log, (files, tokens)).inspect_err(
         |error| {
             // `main` prints it to standard error in any case.
             if options.log_file != "stderr" {
@@ -248,7 +258,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
-    background: Option<Background>,
+    (background, manager): (Option<Background>, Option<ServiceManager>),
     (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     ((files, functions), tokens): ((Reloaded, FunctionsFile), Option<Arc<Tokens>>),
@@ -298,8 +308,8 @@ fn serve_logged(
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
         ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
-    let http = options.serves_http().then(|| Http::start(http_listeners, dialect, http));
-    let http = http.transpose()?;
+    let start = || Http::start(http_listeners, dialect, http, manager);
+    let http = options.has_http_thread().then(start).transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,

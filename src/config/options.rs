@@ -499,6 +499,10 @@ pub struct Options {
     #[arg(skip)]
     pub(super) is_http_passed: bool,
 
+    /// A service manager wants to be told how the server is.
+    #[arg(skip)]
+    pub(super) is_managed: bool,
+
     /// A socket for TLS was passed to the process.
     #[arg(skip)]
     pub(super) is_tls_passed: bool,
@@ -635,16 +639,18 @@ impl Options {
         self.ssl || self.is_tls_passed || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
     }
 
-    /// The same options, where sockets for these uses were passed to the process. `variable` reads
-    /// the environment.
+    /// The same options, where sockets for these uses were passed to the process, and a service
+    /// manager wants to be told how it is, or not. `variable` reads the environment.
     #[must_use]
-    pub fn with_passed(
+    pub fn with_environment(
         &self,
         uses: &[PassedUse],
+        is_managed: bool,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Self {
         let mut options = self.clone();
         options.is_http_passed = uses.contains(&PassedUse::Http);
+        options.is_managed = is_managed;
         options.is_tls_passed = uses.contains(&PassedUse::Tls);
         options.read_tls_variables(variable);
         options
@@ -654,6 +660,12 @@ impl Options {
     #[must_use]
     pub fn serves_http(&self) -> bool {
         self.is_http_passed || !self.http.is_empty() || self.protocol.is_some()
+    }
+
+    /// Whether there is the thread for HTTP, which also tells a service manager how the server is.
+    #[must_use]
+    pub fn has_http_thread(&self) -> bool {
+        self.serves_http() || self.is_managed
     }
 
     /// Whether a `--listen` or `--http` is a Unix socket.

@@ -93,7 +93,7 @@ pub(super) struct App {
     started: Instant,
     /// The same in seconds since 1970.
     started_s: f64,
-    phase: Mutex<Phase>,
+    phase: watch::Sender<Phase>,
     /// Once the cores are there.
     link: watch::Sender<Option<Link>>,
     access_list: RwLock<Option<Arc<AccessList>>>,
@@ -145,7 +145,7 @@ impl App {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs_f64(),
-            phase: Mutex::new(Phase::Recovering),
+            phase: watch::Sender::new(Phase::Recovering),
             link: watch::Sender::new(None),
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(tls),
@@ -183,11 +183,16 @@ impl App {
         if self.settings.leaving.is_any() {
             return Phase::Draining;
         }
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.phase.borrow()
+    }
+
+    /// Tells when that has changed, but not of signals.
+    pub(super) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.phase.send_replace(phase);
     }
 
     /// Whether jobs that are to be stored can be, or needn't be for the server to be ready.
@@ -198,12 +203,12 @@ impl App {
 
     /// The cores are there.
     pub(super) fn attach(&self, link: HttpLink) {
-        self.set_phase(Phase::Serving);
         let limits = Limits {
             memory_bytes_max: self.settings.memory_bytes_max,
             unread_bytes_max: self.settings.outbox_bytes_max,
         };
         self.link.send_replace(Some(Link::new(link, limits)));
+        self.set_phase(Phase::Serving);
     }
 
     /// Waits until the cores are there.

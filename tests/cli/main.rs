@@ -21,11 +21,16 @@ mod access;
 mod files;
 mod functions;
 mod mistakes;
+mod notifications;
 mod passed;
 mod postgresql_starts;
 mod sandbox;
 mod systemd;
 
+/// Certificates.
+#[path = "../support/authority.rs"]
+#[allow(dead_code)]
+mod authority;
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
 #[allow(dead_code)]
