@@ -33,7 +33,7 @@ pub struct Manual<'a> {
     /// The program's options, and what it is in one line.
     pub command: Command,
     /// The program's version.
-    pub version: &'a str,
+    pub version: &'static str,
     /// What follows the name in the synopsis, as in `[OPTIONS] [@FILE]`.
     pub usage: &'a str,
     /// Paragraphs of the description.
@@ -80,11 +80,18 @@ impl Manual<'_> {
         let visible: Vec<Arg> = self.visible().cloned().collect();
         for shell in SHELLS {
             let mut contents = Vec::new();
-            let mut command = plain(name).args(visible.clone());
+            let mut command = self.plain().args(visible.clone());
             clap_complete::generate(shell, &mut command, name, &mut contents);
             files.push((shell.file_name(name), contents));
         }
         files
+    }
+
+    /// The program without options, those that clap adds by itself included. One that prints the
+    /// version needs it.
+    fn plain(&self) -> Command {
+        let plain = Command::new(self.name).version(self.version);
+        plain.disable_help_flag(true).disable_version_flag(true)
     }
 
     /// Options that the help lists.
@@ -97,7 +104,7 @@ impl Manual<'_> {
         let name = self.name;
         let about = self.command.get_about().map(ToString::to_string).unwrap_or_default();
         let man =
-            Man::new(plain(name).about(about).override_usage(format!("{name} {}", self.usage)))
+            Man::new(self.plain().about(about).override_usage(format!("{name} {}", self.usage)))
                 .section(SECTION)
                 // In the middle of the footer. A date would change from build to build.
                 .date(self.version)
@@ -133,7 +140,7 @@ impl Manual<'_> {
                 text.push_str(&body_of(|page| subsection.to_writer(page)));
             }
             let options = self.visible().filter(|option| option.get_help_heading() == heading);
-            let command = plain(self.name).args(options.cloned().map(for_page));
+            let command = self.plain().args(options.cloned().map(for_page));
             let options = body_of(|page| Man::new(command.clone()).render_options_section(page));
             // Without its own heading.
             text.push_str(options.split_once('\n').map_or("", |(_, options)| options));
@@ -163,11 +170,6 @@ impl Section<'_> {
         }
         body_of(|page| roff.to_writer(page))
     }
-}
-
-/// A command without options, those that clap adds by itself included.
-fn plain(name: &'static str) -> Command {
-    Command::new(name).disable_help_flag(true).disable_version_flag(true)
 }
 
 /// An option as the page has it: its whole help, as one paragraph, whatever help shows it. Possible

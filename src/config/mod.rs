@@ -35,7 +35,8 @@ pub use self::functions::{
     Conditions as FunctionConditions, FunctionsFile, Tables as FunctionTables,
     parse as parse_functions, parse_configuration as parse_configured_functions,
 };
-use self::mistakes::{Spelling, sentence, single_dash, unfit};
+pub use self::mistakes::mistake;
+use self::mistakes::unfit;
 pub use self::options::Options;
 use self::options::command;
 pub use self::settings::{HostInfo, SettingsError, first_sequence};
@@ -236,8 +237,7 @@ fn early_exit(error: &clap::Error, words: &[OsString]) -> EarlyExit {
     if error.exit_code() == 0 {
         return EarlyExit::Print(error.render().to_string());
     }
-    let dashes = single_dash(words.iter().skip(1).filter_map(|word| word.to_str()));
-    EarlyExit::Error(dashes.unwrap_or_else(|| sentence(error, Spelling::Dashes)))
+    EarlyExit::Error(mistake(&command(), error, words))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
 use crate::io::{Driver, Endpoint, ListenSpec, PassedUse};
+use crate::protocol::size;
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
@@ -223,8 +224,6 @@ pub struct Options {
     pub threads: u8,
 
     /// Event loop; auto is io_uring where the kernel allows it, else epoll
-    #[cfg_attr(feature = "glommio", doc = "")]
-    #[cfg_attr(feature = "glommio", doc = " glommio is io_uring, too, and slower.")]
     #[arg(long, value_enum, value_name = "LOOP", default_value_t = Driver::Auto,
         help_heading = CORES, hide_short_help = true)]
     pub io: Driver,
@@ -272,7 +271,7 @@ pub struct Options {
 
     /// Most bytes of dead letters
     #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = JOBS,
-        hide_short_help = true, value_parser = values::bytes)]
+        hide_short_help = true, value_parser = size::parse)]
     pub dead_bytes_max: u64,
 
     /// How long a dead letter is kept: a number with ms, s, m, h or d

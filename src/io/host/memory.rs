@@ -27,7 +27,7 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// its queue and is idle keeps them all. Measured: no job gets slower, as a page (64 KiB) holds
 /// some hundreds. And glibc, once it has freed a block of up to 32 MiB, allocates blocks up to that
 /// size in one heap, whose memory returns only from its end: of 1 GiB of bodies all stayed when one
-/// in fifty did. musl's allocator gives every block of 128 KiB and more a mapping of its own anyway.
+/// in fifty did. musl's allocator gives each block of 128 KiB and more a mapping of its own anyway.
 pub fn free_at_once() {
     // SAFETY: the option exists in this version, takes a number of milliseconds, and no other
     // thread reads or writes options meanwhile.
