@@ -665,7 +665,7 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     fixture.engine.stored(delayed, fixture.now);
     let running = fixture.grab(1).unwrap();
     let foreground = fixture.submit(2, Command::SubmitJob, "f\0\0");
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     assert!(fixture.engine.is_draining());
     fixture.engine.tick(fixture.now, 100);
     assert!(fixture.engine.kept() < 1000, "some at a time");
@@ -707,7 +707,7 @@ fn a_draining_engine_assigns_no_stored_job_before_it_has_looked_at_all() {
     let stored: Vec<u64> = (0..600).map(|_| fixture.background("f")).collect();
     stored.iter().for_each(|&number| fixture.engine.stored(number, fixture.now));
     let foreground = fixture.submit(2, Command::SubmitJob, "f\0\0");
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     let grabs: Vec<Option<u64>> = (0..3).map(|_| fixture.grab(1)).collect();
     assert_eq!(grabs, [None, None, Some(foreground)], "a batch of stored ones at a time");
     assert_eq!(fixture.engine.kept(), 600);
@@ -722,7 +722,7 @@ fn a_job_set_aside_is_worked_off_if_the_store_refuses_it_after_all() {
     let mut fixture = durable(Durability::Fsync);
     let number = fixture.submit(0, Command::SubmitJob, "f\0key\0");
     assert!(fixture.submit_durably(2, "f\0key\0", 7).waits);
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     fixture.engine.tick(fixture.now, 100);
     assert_eq!(fixture.engine.kept(), 1);
     fixture.engine.not_stored(number, fixture.now);

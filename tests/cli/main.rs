@@ -22,11 +22,16 @@ mod files;
 mod functions;
 mod manual;
 mod mistakes;
+mod notifications;
 mod passed;
 mod postgresql_starts;
 mod sandbox;
 mod systemd;
 
+/// Certificates.
+#[path = "../support/authority.rs"]
+#[allow(dead_code)]
+mod authority;
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
 #[allow(dead_code)]

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use fastrand::Rng;
 
 use super::*;
-use crate::engine::{ConnId, Now, handle};
+use crate::engine::{ConnId, DrainGoal, Now, handle};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Message;
 use crate::shard::{Origin, Service, Settings, Shard};
@@ -100,7 +100,7 @@ impl CoreUnderTest {
         self.mailbox.flush();
         self.gauges.publish(self.load());
         if self.signalled {
-            self.shard.drain(now);
+            self.shard.drain(DrainGoal::JobsDone, now);
             self.drain.join();
             self.stops |= self.drain.is_done(self.load(), &self.gauges, &self.mailbox);
         }
