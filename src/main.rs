@@ -24,8 +24,8 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload, Reloaded,
-    Server, ServiceManager, Signals, Sockets, UnixSockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload,
+    Reloaded, Server, ServiceManager, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
 use ringgear::protocol::access::AccessList;
@@ -205,8 +205,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     // It started the process that goes to the background, and hears no other.
     let manager = if options.daemon { Ok(None) } else { manager };
     let is_managed = matches!(manager, Ok(Some(_)));
-    let options =
-        &options.with_environment(&uses, is_managed, |name| std::env::var_os(name));
+    let options = &options.with_environment(&uses, is_managed, |name| std::env::var_os(name));
     let (for_http, passed): (Vec<_>, Vec<_>) =
         passed.into_iter().partition(|socket| socket.serves() == PassedUse::Http);
     options.check()?;

@@ -636,7 +636,9 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.ssl || self.is_tls_passed || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
+        self.ssl
+            || self.is_tls_passed
+            || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
     }
 
     /// The same options, where sockets for these uses were passed to the process, and a service

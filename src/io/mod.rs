@@ -45,9 +45,9 @@ pub use self::host::listen::{
 };
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
-use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::service_manager::{ServiceManager, Unreachable};
 pub use self::host::signals::{Leaving, LogControl, Signals};
+use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::{log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};

@@ -106,7 +106,9 @@ impl Http {
         let served = Arc::clone(&app);
         let thread = std::thread::Builder::new().name("http".to_owned());
         let thread = thread
-            .spawn(move || runtime.block_on(listen::serve(listeners, dialect, served, manager, stopping)))
+            .spawn(move || {
+                runtime.block_on(listen::serve(listeners, dialect, served, manager, stopping))
+            })
             .map_err(HttpError::Thread)?;
         Ok(Self { app, stop, thread: Some(thread) })
     }

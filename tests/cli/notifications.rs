@@ -131,9 +131,8 @@ fn thread_of(server: &Server, core: usize) -> Pid {
     let tasks = format!("/proc/{}/task", server.child.id());
     let name = format!("core-{core}\n");
     let mut tasks = fs::read_dir(tasks).unwrap().map(|task| task.unwrap());
-    let thread = tasks.find(|task| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == name)
-    });
+    let thread = tasks
+        .find(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == name));
     let number = thread.unwrap().file_name().into_string().unwrap();
     Pid::from_raw(number.parse().unwrap())
 }

@@ -125,10 +125,7 @@ impl Signals {
         unsafe {
             signal_hook::low_level::register(SIGUSR1, note)?;
         }
-        for (signal, flag) in [
-            (SIGHUP, &signals.reopen),
-            (SIGUSR2, &signals.raise_level),
-        ] {
+        for (signal, flag) in [(SIGHUP, &signals.reopen), (SIGUSR2, &signals.raise_level)] {
             signal_hook::flag::register(signal, Arc::clone(flag))?;
         }
         for signal in [SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2] {
@@ -295,9 +292,7 @@ impl Lifecycle {
     /// Whether this core, with so many connections, has read what its peers had connected for.
     pub(crate) fn is_settled(&self, connections: usize, now: Now) -> bool {
         self.draining.is_none_or(|Draining { goal, began_ms, .. }| {
-            goal == DrainGoal::JobsDone
-                || connections == 0
-                || now.mono_ms >= began_ms + SETTLE_MS
+            goal == DrainGoal::JobsDone || connections == 0 || now.mono_ms >= began_ms + SETTLE_MS
         })
     }
 
@@ -333,7 +328,6 @@ impl Lifecycle {
     /// Whether the run has ended. `is_flushed` tells whether all replies have left, with `true` on
     /// all cores.
     pub(crate) fn is_over(&self, now: Now, is_flushed: impl FnOnce(bool) -> bool) -> bool {
-        self.stops_at_ms
-            .is_some_and(|at_ms| is_flushed(self.is_joint_end) || now.mono_ms >= at_ms)
+        self.stops_at_ms.is_some_and(|at_ms| is_flushed(self.is_joint_end) || now.mono_ms >= at_ms)
     }
 }
