@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgear::config::{
-    self, EarlyExit, FunctionsFile, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX,
+    self, EarlyExit, FunctionsFile, HostInfo, Options, SettingsError, TLS_FILE_BYTES_MAX, manual,
 };
 use ringgear::engine::policy::Policies;
-use ringgear::io::log::{Log, LogSettings};
+use ringgear::io::log::{Log, LogError, LogSettings};
 use ringgear::io::machine;
 use ringgear::io::memory::{self, Allocator};
 use ringgear::io::privileges;
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Err(EarlyExit::Print(text)) => return print(&text, ExitCode::SUCCESS),
         Err(EarlyExit::Refused(text)) => return print(&text, ExitCode::FAILURE),
         Err(EarlyExit::Error(problem)) => return fail(&problem),
+        Err(EarlyExit::Generate(folder)) => return generate(&folder),
         Err(EarlyExit::Unclear(problem)) => {
             fail(&problem);
             return ExitCode::from(2);
@@ -66,6 +67,14 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
         Err(error) => {
             fail(&format!("cannot print: {error}; print to a terminal or a disk with room"))
         }
+    }
+}
+
+/// Writes the manual page and the completions, and returns the code to end with.
+fn generate(folder: &Path) -> ExitCode {
+    match manual::generate(&manual::ringgeard(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 
@@ -214,7 +223,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.coredump {
         process::allow_core_dumps();
     }
-    let background = options.daemon.then(process::go_to_background).transpose()?;
+    let is_supervised = process::is_supervised();
+    let goes_to_background = options.daemon && !is_supervised;
+    let background = goes_to_background.then(process::go_to_background).transpose()?;
     let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
     listeners.take_over(passed, options.ssl)?;
     let http_listeners = open_http(options, &listeners, for_http)?;
@@ -230,8 +241,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let policies = Some(Arc::clone(functions.policies()));
     let files = (Reloaded { access_list, tls, policies }, functions);
     let tokens = options.read_tokens(read_file)?;
-    let log = Log::start(log_settings(options))?;
+    let (options, log) = &start_log(options, is_supervised)?;
+    if options.daemon && is_supervised {
+        warn!("--daemon has no effect: the service manager waits for this process to be ready");
+    }
     let listeners = (listeners, http_listeners, dialect);
+    let log = log.clone();
     serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
         |error| {
             // `main` prints it to standard error in any case.
@@ -240,6 +255,22 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         },
     )
+}
+
+/// Starts the log, and returns the options as they hold then. Where a service manager reads standard
+/// error, that takes the place of a file that can't be opened, as with gearmand.
+fn start_log(options: &Options, is_supervised: bool) -> Result<(Options, Log), LogError> {
+    let mut options = options.clone();
+    let log = match Log::start(log_settings(&options)) {
+        Err(problem @ LogError::Open { .. }) if is_supervised => {
+            "stderr".clone_into(&mut options.log_file);
+            let log = Log::start(log_settings(&options))?;
+            warn!("the log goes to standard error: {problem}");
+            log
+        }
+        started => started?,
+    };
+    Ok((options, log))
 }
 
 /// The part of `serve` whose errors are logged.

@@ -27,8 +27,13 @@ const PORT_TRIES: usize = 3;
 const LOG_BYTES_MAX: usize = 64 << 10;
 
 /// What servers would take from the environment instead of their options.
-const GEARMAND_VARIABLES: [&str; 4] =
-    ["GEARMAND_PORT", "GEARMAND_SERVER_PEM", "GEARMAND_SERVER_KEY", "GEARMAND_CA_CERTIFICATE"];
+const SERVER_VARIABLES: [&str; 5] = [
+    "GEARMAND_PORT",
+    "GEARMAND_SERVER_PEM",
+    "GEARMAND_SERVER_KEY",
+    "GEARMAND_CA_CERTIFICATE",
+    "RINGGEARD_CONFIG_FILE",
+];
 
 /// The cores of the server, and those of the load.
 #[derive(Clone, Debug)]
@@ -154,7 +159,7 @@ impl Server {
 
     fn spawn(command: &mut Command, cores: &Cores, address: SocketAddr) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        for variable in GEARMAND_VARIABLES {
+        for variable in SERVER_VARIABLES {
             command.env_remove(variable);
         }
         let pinned = Pinned::to(&cores.server);

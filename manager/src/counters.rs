@@ -5,7 +5,7 @@
 //! Invariant: totals never fall.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How a job ended.
@@ -89,6 +89,43 @@ pub enum Ended {
     Stop,
 }
 
+impl Ended {
+    /// All, in the order of metrics.
+    pub const ALL: [Self; 12] = [
+        Self::Exit,
+        Self::Signal,
+        Self::NotStarted,
+        Self::MaxJobs,
+        Self::MaxAge,
+        Self::Memory,
+        Self::Timeout,
+        Self::Protocol,
+        Self::ResultTooLarge,
+        Self::Cancelled,
+        Self::Restart,
+        Self::Stop,
+    ];
+
+    /// Its name in metrics and the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::NotStarted => "not-started",
+            Self::MaxJobs => "max-jobs",
+            Self::MaxAge => "max-age",
+            Self::Memory => "memory",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::ResultTooLarge => "result-too-large",
+            Self::Cancelled => "cancelled",
+            Self::Restart => "restart",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// Seconds of the buckets of `job_run_seconds`, but for the last, which has no limit.
 pub const RUN_SECONDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 3600.0];
 
@@ -143,6 +180,8 @@ pub struct Counters {
     pub workers: RefCell<BTreeMap<String, Rc<Worker>>>,
     /// Connections that are up, by the server as the file writes it.
     pub connections: RefCell<BTreeMap<String, usize>>,
+    /// Servers that a warning called unreachable, and that haven't answered since.
+    pub unreachable: RefCell<BTreeSet<String>>,
     /// Reloads that were taken and refused.
     pub reloads: Cell<(u64, u64)>,
 }

@@ -94,7 +94,7 @@ fn words(file: File<'_>) -> Result<Vec<OsString>, Mistake> {
     let is_cause = |&count: &usize| check(&words[..count]).is_err_and(|other| other == sentence);
     let count = (1..=words.len()).find(is_cause).unwrap_or(words.len());
     let (at, _) = words[count - 1];
-    let dashes = single_dash(words.iter().map(|&(_, word)| word));
+    let dashes = single_dash(&command(), words.iter().map(|&(_, word)| word));
     Err(file.mistake(at, dashes.unwrap_or(sentence)))
 }
 
@@ -107,7 +107,7 @@ fn check_arguments(
     let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) if error.exit_code() == 0 => return Err(command_line_only("--help")),
-        Err(error) => return Err(sentence(&error, spelling)),
+        Err(error) => return Err(sentence(&command(), &error, spelling)),
     };
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut ids = matches.ids().map(clap::Id::as_str).filter(|id| is_given(id));
@@ -203,7 +203,7 @@ fn unknown_key(name: &str, value: &DeValue<'_>) -> String {
             }
         };
     }
-    match meant(name) {
+    match meant(&command(), name) {
         Some(long) => format!("there is no key {name}: did you mean {long}?"),
         None => format!("there is no key {name}: ringgeard --print-config prints all"),
     }

@@ -5,17 +5,12 @@
 //!
 //! Invariant: a listener's name is the word as it was given.
 
-use std::net::Ipv6Addr;
-use std::path::PathBuf;
-
 use super::values;
 use crate::io::{Endpoint, ListenSpec};
+use crate::protocol::address::{self, unix_path};
 
 /// What TLS is called before `://`.
 const TLS_SCHEMES: [&str; 3] = ["tls", "ssl", "gearmans"];
-
-/// Longest path that the kernel takes, without the NUL behind it.
-const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Parses one `--listen`.
 pub(super) fn listen_spec(text: &str) -> Result<ListenSpec, String> {
@@ -54,22 +49,6 @@ pub(super) fn http_spec(text: &str) -> Result<ListenSpec, String> {
     }
 }
 
-/// The path of a Unix socket.
-fn unix_path(path: &str) -> Result<PathBuf, String> {
-    if path.starts_with("//") {
-        return Err(format!("write unix:/{}", path.trim_start_matches('/')));
-    }
-    if !path.starts_with('/') || path.ends_with('/') {
-        return Err("write unix: and the whole path, as in unix:/run/ringgear/g.sock".to_owned());
-    }
-    if path.len() > UNIX_PATH_BYTES_MAX || path.contains('\0') {
-        return Err(format!(
-            "give a path of at most {UNIX_PATH_BYTES_MAX} bytes, none of them NUL"
-        ));
-    }
-    Ok(path.into())
-}
-
 fn tls_without_port(host: &str) -> String {
     let is_port = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit());
     let written = match host {
@@ -81,46 +60,23 @@ fn tls_without_port(host: &str) -> String {
     format!("write {written}, as --port is for listeners without TLS")
 }
 
-/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, or an address of IPv6 with all its colons.
 fn host_and_port(text: &str) -> Result<(String, Option<String>), String> {
-    let brackets = || "write an address of IPv6 with a port as in [::1]:4730".to_owned();
-    if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']').ok_or_else(brackets)?;
-        if !is_ipv6(host) {
-            return Err(brackets());
+    let (host, port) = address::host_and_port(text)?;
+    let port = port.map(|port| {
+        if host.is_empty() {
+            return Err(format!(
+                "write 0.0.0.0:{port} for all addresses of IPv4, [::]:{port} for those of IPv6"
+            ));
         }
-        return match rest.strip_prefix(':') {
-            Some(text) => Ok((host.to_owned(), Some(port(text)?))),
-            None if rest.is_empty() => Ok((host.to_owned(), None)),
-            None => Err(brackets()),
-        };
-    }
-    match text.split_once(':') {
-        None => Ok((text.to_owned(), None)),
-        Some((_, rest)) if rest.contains(':') => match is_ipv6(text) {
-            true => Ok((text.to_owned(), None)),
-            false => Err(brackets()),
-        },
-        Some(("", text)) => Err(format!(
-            "write 0.0.0.0:{text} for all addresses of IPv4, [::]:{text} for those of IPv6"
-        )),
-        Some((host, text)) => Ok((host.to_owned(), Some(port(text)?))),
-    }
-}
-
-/// Whether this is an address of IPv6, perhaps with the interface that it belongs to.
-fn is_ipv6(text: &str) -> bool {
-    let (address, interface) = text.split_once('%').unwrap_or((text, "any"));
-    address.parse::<Ipv6Addr>().is_ok() && !interface.is_empty()
-}
-
-fn port(text: &str) -> Result<String, String> {
-    values::port(text).map_err(|reason| format!("{reason}, behind the colon"))
+        values::port(port).map_err(|reason| format!("{reason}, behind the colon"))
+    });
+    Ok((host.to_owned(), port.transpose()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::address::UNIX_PATH_BYTES_MAX;
 
     #[test]
     fn words_say_where_to_listen() {

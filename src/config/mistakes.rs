@@ -1,12 +1,14 @@
 //! What is wrong with an argument: clap's error in, a sentence with cause and remedy out.
 //!
 //! The same mistake can be made on the command line and in a file, so the caller tells how options
-//! are written there. Knows the options by clap's description of them only.
+//! are written there. Knows a program and its options by clap's description of them only.
 //!
 //! Invariant: a sentence is a line, and contains no password.
 
-use clap::Arg;
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
 
 use super::options::command;
 use super::values::{shown, similar, without_password};
@@ -29,8 +31,16 @@ impl Spelling {
     }
 }
 
+/// The sentence about clap's error in these words of a command line, the first of which is the
+/// program.
+#[must_use]
+pub fn mistake(program: &Command, error: &clap::Error, words: &[OsString]) -> String {
+    let dashes = single_dash(program, words.iter().skip(1).filter_map(|word| word.to_str()));
+    dashes.unwrap_or_else(|| sentence(program, error, Spelling::Dashes))
+}
+
 /// The sentence about clap's error.
-pub(super) fn sentence(error: &clap::Error, spelling: Spelling) -> String {
+pub(super) fn sentence(program: &Command, error: &clap::Error, spelling: Spelling) -> String {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
@@ -46,10 +56,10 @@ pub(super) fn sentence(error: &clap::Error, spelling: Spelling) -> String {
     let value = word(ContextKind::InvalidValue).unwrap_or_default();
     match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
-            unknown(first, word(ContextKind::SuggestedArg).as_deref(), spelling)
+            unknown(program, first, word(ContextKind::SuggestedArg).as_deref(), spelling)
         }
-        ErrorKind::UnknownArgument => stray(&argument),
-        ErrorKind::ValueValidation if !argument.starts_with('-') => stray(&value),
+        ErrorKind::UnknownArgument => stray(program, &argument),
+        ErrorKind::ValueValidation if !argument.starts_with('-') => stray(program, &value),
         ErrorKind::ArgumentConflict => format!("{option} is given twice: leave one of them out"),
         ErrorKind::TooManyValues => format!("{option} takes no value: leave \"{value}\" out"),
         ErrorKind::InvalidValue if value.is_empty() && is_missing(error) => missing(&argument),
@@ -81,26 +91,31 @@ pub(super) fn unfit(option: &str, value: &str, reason: &str) -> String {
 }
 
 /// A word with a single dash that is an option with two, as in "-port".
-pub(super) fn single_dash<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(super) fn single_dash<'a>(
+    program: &Command,
+    words: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     words.into_iter().find_map(|word| {
         let name = word.strip_prefix('-')?.split('=').next()?;
-        let is_long = name.len() > 1 && option(name).is_some();
+        let is_long = name.len() > 1 && option_of(program, name).is_some();
         is_long.then(|| format!("there is no option -{name}: write --{name}, with two dashes"))
     })
 }
 
-/// The option of this long name.
+/// The option of `ringgeard` of this long name.
 pub(super) fn option(long: &str) -> Option<Arg> {
-    let command = command();
-    command.get_arguments().find(|argument| argument.get_long() == Some(long)).cloned()
+    option_of(&command(), long).cloned()
+}
+
+fn option_of<'p>(program: &'p Command, long: &str) -> Option<&'p Arg> {
+    program.get_arguments().find(|argument| argument.get_long() == Some(long))
 }
 
 /// The long name that was meant by `name`: the same but for underscores and upper case, its letter,
 /// or a similar one.
-pub(super) fn meant(name: &str) -> Option<String> {
-    let command = command();
+pub(super) fn meant(program: &Command, name: &str) -> Option<String> {
     let plain = name.trim_matches('-').replace('_', "-").to_ascii_lowercase();
-    let visible = || command.get_arguments().filter(|argument| argument.get_long().is_some());
+    let visible = || program.get_arguments().filter(|argument| argument.get_long().is_some());
     let long = |argument: &Arg| argument.get_long().map(str::to_owned);
     if let [letter] = name.trim_matches('-').chars().collect::<Vec<_>>()[..] {
         return visible().find(|argument| argument.get_short() == Some(letter)).and_then(long);
@@ -109,25 +124,31 @@ pub(super) fn meant(name: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn unknown(argument: &str, suggested: Option<&str>, spelling: Spelling) -> String {
+fn unknown(
+    program: &Command,
+    argument: &str,
+    suggested: Option<&str>,
+    spelling: Spelling,
+) -> String {
     let kind = if spelling == Spelling::Key { "key" } else { "option" };
     let name = argument.trim_start_matches('-');
     let written = if spelling == Spelling::Key { name } else { argument };
     let suggested = suggested.map(|suggested| suggested.trim_start_matches('-').to_owned());
-    let meant = if argument.starts_with("--") { meant(name).or(suggested) } else { None };
+    let meant = if argument.starts_with("--") { meant(program, name).or(suggested) } else { None };
     match meant {
         Some(long) => format!("there is no {kind} {written}: did you mean {}?", spelling.of(&long)),
-        None => format!("there is no {kind} {written}: ringgeard --help lists all options"),
+        None => format!("there is no {kind} {written}: {program} --help lists all options"),
     }
 }
 
-fn stray(word: &str) -> String {
-    if word.len() > 1 && word.starts_with('@') {
+fn stray(program: &Command, word: &str) -> String {
+    let takes_at_file = program.get_arguments().any(|argument| argument.get_id() == "at_file");
+    if takes_at_file && word.len() > 1 && word.starts_with('@') {
         return "a second file is named with @: leave one of them out".to_owned();
     }
     let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
     let written = without_password(word);
-    match (option(&name.replace('_', "-")), value) {
+    match (option_of(program, &name.replace('_', "-")), value) {
         (Some(argument), Some(value)) if argument.get_action().takes_values() => {
             let long = argument.get_long().unwrap_or_default();
             format!("\"{written}\" has no dashes: write --{long}={}", shown(long, value))
@@ -137,7 +158,7 @@ fn stray(word: &str) -> String {
             format!("\"{written}\" has no dashes: write --{long}")
         }
         _ => format!(
-            "\"{written}\" is no option: options begin with dashes, and ringgeard --help lists them"
+            "\"{written}\" is no option: options begin with dashes, and {program} --help lists them"
         ),
     }
 }

@@ -5,12 +5,14 @@
 //! Both get all input as arguments and touch no kernel.
 //!
 //! Invariant: the command line overrides the file, the file the environment, and that the defaults.
+//! A variable may name the file; the command line overrides that, too.
 
 mod access;
 mod changed;
 mod file;
 mod functions;
 mod listen;
+pub mod manual;
 mod mistakes;
 mod options;
 mod reach;
@@ -21,6 +23,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
@@ -32,7 +35,8 @@ pub use self::functions::{
     Conditions as FunctionConditions, FunctionsFile, Tables as FunctionTables,
     parse as parse_functions, parse_configuration as parse_configured_functions,
 };
-use self::mistakes::{Spelling, sentence, single_dash, unfit};
+pub use self::mistakes::mistake;
+use self::mistakes::unfit;
 pub use self::options::Options;
 use self::options::command;
 pub use self::settings::{HostInfo, SettingsError, first_sequence};
@@ -41,6 +45,8 @@ use crate::protocol::access::STARTING_LIST;
 
 /// The variable that gives the port unless the command line or the file does.
 const PORT_VARIABLE: &str = "GEARMAND_PORT";
+/// The variable that names the configuration file unless the command line does.
+const FILE_VARIABLE: &str = "RINGGEARD_CONFIG_FILE";
 
 /// The program ends after parsing.
 #[derive(Debug, Error)]
@@ -57,6 +63,9 @@ pub enum EarlyExit {
     /// Print this text to standard error and exit with 1.
     #[error("{0}")]
     Error(String),
+    /// Write the manual page and the completions into this folder, and exit with 0.
+    #[error("files for {}", .0.display())]
+    Generate(PathBuf),
 }
 
 /// Parses a command line; `read_file` returns the text of the configuration file that it names,
@@ -82,16 +91,23 @@ pub fn parse(
         let version = format!("\nringgeard {}\n", env!("CARGO_PKG_VERSION"));
         return Err(EarlyExit::Print(version));
     }
+    if let Some(folder) = options.generate {
+        return Err(EarlyExit::Generate(folder));
+    }
     if options.config_file.is_some() && options.at_file.is_some() {
         let twice = "--config-file and @FILE both name a file: leave one of them out";
         return Err(EarlyExit::Error(twice.to_owned()));
     }
-    let file = match options.configuration_path() {
-        Some(path) => Some((path, read_configuration(path, &read_file)?)),
+    let source = configuration_source(&options, &variable)?;
+    let file = match &source {
+        Some(source) => Some((source, read_configuration(source, &read_file)?)),
         None => None,
     };
-    if let Some((path, text)) = &file {
-        words.extend(from_file(path, text, &typed)?);
+    if let Some((source, text)) = &file {
+        words.extend(from_file(source, text, &typed)?);
+        if source.is_of_variable {
+            words.push(format!("--config-file={}", source.path).into());
+        }
     }
     let has_port = is_given(&matches(&words)?, "port");
     if !has_port && let Some(port) = variable(PORT_VARIABLE) {
@@ -103,8 +119,9 @@ pub fn parse(
     let mut parsed =
         Options::from_arg_matches(&matches).map_err(|error| early_exit(&error, &words))?;
     parsed.read_tls_variables(variable);
-    if let Some((path, text)) = &file {
-        parsed.read_function_tables(path, text).map_err(EarlyExit::Error)?;
+    if let Some((source, text)) = &file {
+        let read = parsed.read_function_tables(&source.path, text);
+        read.map_err(|mistake| source.mistake(&mistake))?;
     }
     if let Some(words) = &parsed.access_check {
         return Err(access::check(words, &parsed, read_file));
@@ -126,25 +143,69 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
+/// Where the configuration file is.
+struct ConfigurationSource {
+    path: String,
+    /// `FILE_VARIABLE` names it, not the command line.
+    is_of_variable: bool,
+}
+
+impl ConfigurationSource {
+    /// A mistake in the file; a file that the command line doesn't name is told to be the
+    /// variable's.
+    fn mistake(&self, mistake: &str) -> EarlyExit {
+        let named_by = match self.is_of_variable {
+            true => format!(" ({FILE_VARIABLE} names this file)"),
+            false => String::new(),
+        };
+        EarlyExit::Error(format!("{mistake}{named_by}"))
+    }
+}
+
+/// The configuration file that the options name, or else the variable; an empty one names none.
+fn configuration_source(
+    options: &Options,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<ConfigurationSource>, EarlyExit> {
+    if let Some(path) = options.configuration_path() {
+        return Ok(Some(ConfigurationSource { path: path.to_owned(), is_of_variable: false }));
+    }
+    let Some(path) = variable(FILE_VARIABLE).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = path.into_string().map_err(|path| {
+        let remedy = "it isn't UTF-8, so name a file with characters of UTF-8";
+        EarlyExit::Error(unfit(FILE_VARIABLE, &path.to_string_lossy(), remedy))
+    })?;
+    Ok(Some(ConfigurationSource { path, is_of_variable: true }))
+}
+
 /// The text of the configuration file.
 fn read_configuration(
-    path: &str,
+    source: &ConfigurationSource,
     read_file: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> Result<String, EarlyExit> {
+    let path = &source.path;
     read_file(path).map_err(|cause| {
         let remedy = match cause.kind() {
-            ErrorKind::NotFound => "name another file, or write it with ringgeard --print-config",
             ErrorKind::PermissionDenied => "let the user that starts the server read it",
             ErrorKind::InvalidData => "save it as UTF-8",
+            _ if source.is_of_variable => "name another file, or unset the variable",
+            ErrorKind::NotFound => "name another file, or write it with ringgeard --print-config",
             _ => "name another file with --config-file",
         };
-        EarlyExit::Error(format!("Could not open configuration file. {path}: {cause}; {remedy}"))
+        let problem = format!("Could not open configuration file. {path}: {cause}; {remedy}");
+        source.mistake(&problem)
     })
 }
 
-/// The arguments of the file at `path`, which has this text, for options that weren't typed.
-fn from_file(path: &str, text: &str, typed: &ArgMatches) -> Result<Vec<OsString>, EarlyExit> {
-    let in_file = |mistake: file::Mistake| EarlyExit::Error(format!("{path}:{mistake}"));
+/// The arguments of the file, which has this text, for options that weren't typed.
+fn from_file(
+    source: &ConfigurationSource,
+    text: &str,
+    typed: &ArgMatches,
+) -> Result<Vec<OsString>, EarlyExit> {
+    let in_file = |mistake: file::Mistake| source.mistake(&format!("{}:{mistake}", source.path));
     let mut words = vec!["ringgeard".into()];
     words.extend(file_arguments(text).map_err(in_file)?);
     let in_file = matches(&words)?;
@@ -176,8 +237,7 @@ fn early_exit(error: &clap::Error, words: &[OsString]) -> EarlyExit {
     if error.exit_code() == 0 {
         return EarlyExit::Print(error.render().to_string());
     }
-    let dashes = single_dash(words.iter().skip(1).filter_map(|word| word.to_str()));
-    EarlyExit::Error(dashes.unwrap_or_else(|| sentence(error, Spelling::Dashes)))
+    EarlyExit::Error(mistake(&command(), error, words))
 }
 
 #[cfg(test)]

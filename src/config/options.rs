@@ -5,6 +5,8 @@
 //!
 //! Invariant: every option of gearmand is accepted here, if only to be refused by `settings`.
 
+use std::path::PathBuf;
+
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
@@ -15,6 +17,7 @@ use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
 use crate::io::{Driver, Endpoint, ListenSpec};
+use crate::protocol::size;
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
@@ -220,8 +223,6 @@ pub struct Options {
     pub threads: u8,
 
     /// Event loop; auto is io_uring where the kernel allows it, else epoll
-    ///
-    /// glommio is io_uring, too, and slower.
     #[arg(long, value_enum, value_name = "LOOP", default_value_t = Driver::Auto,
         help_heading = CORES, hide_short_help = true)]
     pub io: Driver,
@@ -269,7 +270,7 @@ pub struct Options {
 
     /// Most bytes of dead letters
     #[arg(long, value_name = "BYTES", default_value = "64m", help_heading = JOBS,
-        hide_short_help = true, value_parser = values::bytes)]
+        hide_short_help = true, value_parser = size::parse)]
     pub dead_bytes_max: u64,
 
     /// How long a dead letter is kept: a number with ms, s, m, h or d
@@ -399,7 +400,8 @@ pub struct Options {
     /// Configuration file; @FILE is the same
     ///
     /// TOML with these options' long names as keys (see --print-config), or gearmand's own format.
-    /// The command line wins.
+    /// The command line wins. The environment variable RINGGEARD_CONFIG_FILE counts unless this is
+    /// given.
     #[arg(long, value_name = "FILE", help_heading = PROCESS)]
     pub config_file: Option<String>,
 
@@ -416,6 +418,10 @@ pub struct Options {
     /// Looks at what they say, not at the host: addresses, folders and users needn't exist.
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub check_args: bool,
+
+    /// Write the manual page and the completions into a folder, and end
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub generate: Option<PathBuf>,
 
     /// Print the version, and end
     #[arg(short = 'V', long, help_heading = PROCESS)]
@@ -567,6 +573,7 @@ pub(super) const COMMAND_LINE_ONLY: &[&str] = &[
     "access-check",
     "functions-check",
     "print-access",
+    "generate",
     "version",
     "help",
     "seed",

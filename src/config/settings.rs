@@ -18,7 +18,7 @@ use crate::engine::dead::DeadBounds;
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
 use crate::engine::{self, NamedFunctions, Wakeup};
-use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, Endpoint, process};
+use crate::io::{ConnectionLimits, DESCRIPTORS_RESERVED, DriverError, Endpoint, process};
 use crate::ops::HttpError;
 use crate::protocol::admin::Identity;
 use crate::protocol::log_level::FixedLevel;
@@ -100,6 +100,8 @@ pub enum SettingsError {
     QueueType(String, String),
     #[error("--queue-type libsqlite3 needs a file: name it with --libsqlite3-db")]
     SqliteFile,
+    #[error(transparent)]
+    Driver(#[from] DriverError),
     #[error("--store and --queue-type both say where to keep jobs: leave one of them out")]
     TwoStores,
     #[error("--{0} needs a store: add --store sqlite:PATH or --store postgres://…")]
@@ -210,6 +212,7 @@ impl Options {
         if let Some(prefix) = &self.job_handle_prefix {
             Handles::new(prefix.as_bytes())?;
         }
+        self.io.check()?;
         self.check_tls()?;
         self.check_http()?;
         match self.protocol.as_deref() {

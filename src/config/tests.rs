@@ -142,6 +142,61 @@ fn the_variable_counts_where_no_port_is_given() {
     assert!(problem.starts_with("GEARMAND_PORT can't be \"tcp://10.0.0.1:4730\""), "{problem}");
 }
 
+/// The options where `RINGGEARD_CONFIG_FILE` is `value`; a file has as its port the one that its
+/// name ends with, and `/wrong` a mistake.
+fn with_named_file(words: &str, value: &str) -> Result<Options, EarlyExit> {
+    let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
+    let variable = |name: &str| (name == "RINGGEARD_CONFIG_FILE").then(|| value.into());
+    let read = |path: &str| match path.strip_prefix("/port-") {
+        Some(port) => Ok(format!("port = {port}\n[[function]]\nmatch = \"mail\"\n")),
+        None if path == "/wrong" => Ok("prot = 1".to_owned()),
+        None if path == "/table" => Ok("[[function]]\nmatch = 1".to_owned()),
+        None => Err(ErrorKind::NotFound.into()),
+    };
+    parse(words.map(OsString::from), read, variable)
+}
+
+#[test]
+fn a_variable_names_the_file_unless_the_command_line_does() {
+    let port = |words: &str, value: &str| with_named_file(words, value).unwrap().port;
+    assert_eq!(port("", "/port-7000"), "7000");
+    assert_eq!(port("-p 6000", "/port-7000"), "6000");
+    assert_eq!(port("--config-file /port-8000", "/port-7000"), "8000");
+    assert_eq!(port("@/port-8000", "/port-7000"), "8000");
+    assert_eq!(port("--config-file /port-8000", "/nowhere"), "8000");
+    assert_eq!(port("", ""), "4730", "an empty variable counts as unset");
+    // As if it had been typed: read anew by SIGHUP, and within the sandbox's reach.
+    let options = with_named_file("", "/port-7000").unwrap();
+    assert_eq!(options.configuration_path(), Some("/port-7000"));
+    assert!(!options.function_tables.is_empty());
+    for words in ["--version", "--help", "--print-config"] {
+        let early = with_named_file(words, "/nowhere").unwrap_err();
+        assert!(matches!(early, EarlyExit::Print(_)), "{words}: {early}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_file_that_a_variable_names_tell_the_variable() {
+    let variable = "(RINGGEARD_CONFIG_FILE names this file)";
+    for (words, value, parts) in [
+        ("", "/wrong", ["/wrong:1:1: there is no key prot: did you mean port?", variable]),
+        ("", "/table", ["/table:2: match", variable]),
+        ("", "/nowhere", ["name another file, or unset the variable", variable]),
+    ] {
+        let EarlyExit::Error(problem) = with_named_file(words, value).unwrap_err() else {
+            panic!()
+        };
+        assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
+        assert_eq!(problem.lines().count(), 1, "{problem}");
+    }
+    for words in ["@/wrong", "--config-file /nowhere"] {
+        let EarlyExit::Error(problem) = with_named_file(words, "/wrong").unwrap_err() else {
+            panic!()
+        };
+        assert!(!problem.contains("RINGGEARD_CONFIG_FILE"), "{problem}");
+    }
+}
+
 #[test]
 fn passwords_are_in_no_sentence() {
     for (words, file) in [

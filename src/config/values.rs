@@ -8,7 +8,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::engine::function::Durability;
-use crate::protocol::duration;
+use crate::protocol::{duration, size};
 use crate::store::open::StoreChoice;
 use crate::wire::tls::{ClientCertificates, Versions};
 
@@ -56,18 +56,12 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "give a whole number of at least 1".to_owned())
 }
 
-/// Parses a number of bytes.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
-    let parsed = parse_size::Config::new().with_binary().parse_size(text);
-    parsed.map_err(|_| "give a number of bytes, or with k, m or g behind it, as in 512m".to_owned())
-}
-
 /// A parser of a number of bytes of at least `least`, whose text is `name`.
 pub(super) fn bytes_from(
     least: u64,
     name: &'static str,
 ) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
-    move |text| match bytes(text)? {
+    move |text| match size::parse(text)? {
         bytes if bytes < least => Err(format!("give at least {name}")),
         bytes => Ok(bytes),
     }
@@ -86,7 +80,7 @@ pub(super) fn duration(text: &str) -> Result<u64, String> {
 
 /// Parses `--memory-max`.
 pub(super) fn memory(text: &str) -> Result<u64, String> {
-    match bytes(text)? {
+    match size::parse(text)? {
         1..MEMORY_BYTES_MIN => Err("that leaves no room for jobs, so give at least 1m, 0 for no \
                                     limit, or leave it out for three quarters of the host's memory"
             .to_owned()),

@@ -40,6 +40,10 @@ pub(crate) enum Socket {
     /// Its descriptor, which is also the number that lists show.
     Descriptor(OwnedFd),
     /// A copy of its descriptor.
+    #[cfg_attr(
+        not(feature = "glommio"),
+        allow(dead_code, reason = "glommio alone copies descriptors")
+    )]
     Copy(OwnedFd, Number),
     /// Its place among the direct descriptors of the receiver's ring, where it is already.
     Direct(u32, Number),

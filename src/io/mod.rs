@@ -32,9 +32,11 @@ use self::cores::mesh::{self, CoreWaker, Mailbox};
 use self::cores::numbers::Numbers;
 use self::cores::utilization::Meter;
 use self::driver::CoreLoop;
+#[cfg(feature = "glommio")]
+pub use self::driver::GlommioError;
 pub use self::driver::{
-    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, GlommioError,
-    UringError, choose, connection_limits,
+    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, UringError, choose,
+    connection_limits,
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
@@ -47,7 +49,7 @@ use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
 use self::host::signals::{Lifecycle, Stopper};
 pub use self::host::signals::{LogControl, Signals};
-pub use self::host::{log, machine, memory, privileges, process, sandbox};
+pub use self::host::{folder, log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};

@@ -77,6 +77,10 @@ impl<L: Links> CoreRuntime<L> {
     }
 
     /// Passes the other cores' messages to the service.
+    #[cfg_attr(
+        not(feature = "glommio"),
+        allow(dead_code, reason = "glommio alone calls it itself")
+    )]
     #[inline]
     pub(crate) fn receive_messages(&mut self, now: Now) {
         self.links.receive_messages(&mut self.service, &mut self.arrivals, now);

@@ -171,6 +171,7 @@ fn a_listener_is_held_back_while_others_accept_on_uring() {
     a_listener_is_held_back_while_others_accept(Driver::Uring);
 }
 
+#[cfg(feature = "glommio")]
 #[test]
 fn a_listener_is_held_back_while_others_accept_on_glommio() {
     a_listener_is_held_back_while_others_accept(Driver::Glommio);

@@ -13,6 +13,7 @@ mod app;
 mod complaints;
 mod dialect;
 mod error;
+pub mod exposition;
 mod guard;
 mod health;
 mod history;

@@ -5,9 +5,12 @@
 //! Invariant: when its handler returns, a request has its reply or a slot for it in the outbox.
 
 pub mod access;
+pub mod address;
 pub mod admin;
 pub mod duration;
 pub mod log_level;
 pub mod peer_address;
 pub mod session;
+pub mod size;
 pub mod toml_tables;
+pub mod toml_values;

@@ -26,6 +26,7 @@ impl Variant {
         match self.driver {
             "epoll" => true,
             GEARMAND => Contender::Gearmand.is_here(),
+            "glommio" => Contender::RinggearGlommio.is_here(),
             _ => Contender::RinggearUring.is_here(),
         }
     }

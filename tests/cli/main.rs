@@ -20,6 +20,7 @@ use nix::unistd::{Pid, Uid};
 mod access;
 mod files;
 mod functions;
+mod manual;
 mod mistakes;
 mod passed;
 mod postgresql_starts;
@@ -42,7 +43,10 @@ fn ringgeard(line: &str) -> Command {
 }
 
 fn with_words(mut command: Command, line: &str) -> Command {
-    command.args(line.split_whitespace()).env_remove("GEARMAND_PORT").stdin(Stdio::null());
+    for variable in ["GEARMAND_PORT", "NOTIFY_SOCKET", "RINGGEARD_CONFIG_FILE"] {
+        command.env_remove(variable);
+    }
+    command.args(line.split_whitespace()).stdin(Stdio::null());
     command
 }
 
@@ -230,6 +234,9 @@ fn a_taken_port_names_the_remedy() {
     ] {
         fs::write(path.join(name), text).unwrap();
         commands.push(ringgeard(&format!("--config-file {}", at(&path.join(name)))));
+        let mut named_by_variable = ringgeard("");
+        named_by_variable.env("RINGGEARD_CONFIG_FILE", path.join(name));
+        commands.push(named_by_variable);
     }
     for command in commands {
         let sentence = refusal(command);
@@ -379,6 +386,12 @@ fn too_little_locked_memory_for_glommio_names_the_remedy() {
     let mut command = Command::new("prlimit");
     command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_ringgeard")]);
     let sentence = refusal(with_words(command, "--io glommio --port 0"));
+    if cfg!(not(feature = "glommio")) {
+        assert!(sentence.starts_with("this build has no glommio: "), "{sentence}");
+        assert_eq!(refusal(ringgeard("--io glommio --check-args")), sentence);
+        assert!(!stdout_of_success("--help").contains("glommio"));
+        return;
+    }
     if io_uring::IoUring::new(2).is_ok() {
         let start = "glommio needs 512 KiB of locked memory and may have 64: ";
         assert!(sentence.starts_with(start), "{sentence}");

@@ -118,9 +118,10 @@ fn every_mistake_ends_with_its_sentence() {
             let words = start.words.iter().filter(|word| !word.is_empty());
             for word in words.map(|word| filled(word)) {
                 match word.split_once('=') {
-                    Some((name @ ("GEARMAND_PORT" | "LISTEN_PID"), value)) => {
-                        command.env(name, value)
-                    }
+                    Some((
+                        name @ ("GEARMAND_PORT" | "LISTEN_PID" | "RINGGEARD_CONFIG_FILE"),
+                        value,
+                    )) => command.env(name, value),
                     _ => command.arg(word),
                 };
             }

@@ -15,8 +15,8 @@ use landlock::{
 };
 
 use crate::child::{Log, spawn};
-pub(crate) use crate::child::{PATIENCE, tool, wait_until};
-use crate::skips::skip;
+pub(crate) use crate::child::{PATIENCE, forget_environment, tool, wait_until};
+use crate::skips::{note, skip};
 
 /// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
 /// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
@@ -72,6 +72,10 @@ impl Contender {
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::RinggearEpoll | Self::RinggearEpoll2 => true,
+            Self::RinggearGlommio | Self::RinggearGlommio2 if cfg!(not(feature = "glommio")) => {
+                note("this build has no glommio");
+                false
+            }
             Self::RinggearUring
             | Self::RinggearUring3
             | Self::RinggearGlommio
@@ -330,14 +334,6 @@ fn sandbox() -> &'static str {
     }
     skip("the kernel has no Landlock, or not all of it");
     "auto"
-}
-
-/// Takes from a server what the user's environment says of ports, certificates and PostgreSQL.
-fn forget_environment(command: &mut Command) {
-    let is_ours = |name: &str| name.starts_with("GEARMAN") || name.starts_with("PG");
-    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
-        command.env_remove(name);
-    }
 }
 
 /// What `--threads` asks for.

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::conn::{Conn, Item};
-use crate::harness::{Contender, PATIENCE, Server, each_contender, wait_until};
+use crate::harness::{Contender, PATIENCE, Server, each_contender, forget_environment, wait_until};
 
 each_contender!(
     a_term_signal_ends_it_within_a_second_with_clients_connected,
@@ -169,7 +169,8 @@ fn a_restarted_server_takes_its_port_at_once_and_reuses_no_handle() {
 fn on_a_terminal_it_says_that_it_is_ready_and_how_to_stop_it() {
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
-    command.args(["--port", "0", "--io", "epoll"]).env_remove("GEARMAND_PORT");
+    command.args(["--port", "0", "--io", "epoll"]);
+    forget_environment(&mut command);
     let mut child = command.stderr(terminal.slave).spawn().expect("the server starts");
     // Its copy of the terminal; the terminal is closed when the child has ended.
     drop(command);

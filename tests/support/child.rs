@@ -58,6 +58,15 @@ impl Log {
     }
 }
 
+/// Takes from a program what the user's environment says of ports, files and PostgreSQL.
+pub(crate) fn forget_environment(command: &mut Command) {
+    let is_ours =
+        |name: &str| ["GEARMAN", "RINGGEAR", "PG"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
+        command.env_remove(name);
+    }
+}
+
 /// Starts a program that reads nothing, whose output isn't looked at, but for its log.
 pub(crate) fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

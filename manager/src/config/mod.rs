@@ -1,14 +1,23 @@
 //! The file in, what it asks for out.
 //!
-//! Touches no kernel: `host` checks afterwards what depends on this machine (users, folders,
-//! programs). Knows neither processes nor sockets.
+//! `file` reads the top level, `table` a worker's table. Touches no kernel: `crate::machine` checks
+//! afterwards what depends on this machine (users, folders, programs). Knows neither processes nor
+//! sockets.
 //!
 //! Invariant: a `Config` is complete, with defaults filled in, and within its limits.
 
+mod file;
+mod server;
+mod table;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::path::PathBuf;
 
+pub use self::file::{File, KEYS, Lines, TLS_KEYS};
+pub use self::server::{HttpAddress, Server};
+pub use self::table::KEYS as WORKER_KEYS;
 pub use self::worker::{Mode, Stderr, Worker};
 
 /// What the file asks for.
@@ -16,26 +25,12 @@ pub use self::worker::{Mode, Stderr, Worker};
 pub struct Config {
     /// Where jobs come from; never empty.
     pub servers: Vec<Server>,
-    /// Where `/metrics` and `/healthz` are served, as `HOST:PORT`.
-    pub http: Option<String>,
+    /// Where `/metrics` and `/healthz` are served; `None` = nowhere.
+    pub http: Option<HttpAddress>,
     /// TLS to all servers that are no Unix sockets; `None` = plain.
     pub tls: Option<TlsFiles>,
     /// The `[[worker]]` tables, in the order of the file; names are unique.
     pub workers: Vec<Worker>,
-}
-
-/// A job server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Server {
-    /// A host name or address, without brackets, and a port.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// Port, by default 4730.
-        port: u16,
-    },
-    /// A Unix socket, `unix:/PATH` in the file.
-    Unix(PathBuf),
 }
 
 /// The `[tls]` table.

@@ -79,3 +79,33 @@ impl Worker {
     /// Health after which the back-off begins anew.
     pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 }
+
+impl Default for Worker {
+    /// What a table leaves out; name, functions and command are empty.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            functions: Vec::new(),
+            command: Vec::new(),
+            mode: Mode::Exec,
+            count: 1,
+            timeout: None,
+            max_jobs: 0,
+            max_age: None,
+            splay: 0.1,
+            memory_max: None,
+            result_max: 64 << 20,
+            stop_wait: Duration::from_secs(60),
+            backoff: (Duration::from_secs(1), Duration::from_secs(60)),
+            user: None,
+            group: None,
+            directory: None,
+            umask: None,
+            nice: 0,
+            environment: BTreeMap::new(),
+            clear_environment: false,
+            watch: Vec::new(),
+            stderr: Stderr::Log,
+        }
+    }
+}

@@ -2,18 +2,30 @@
 //!
 //! Knows packets and connections, but no commands and no processes. It connects, again when a
 //! connection breaks, announces functions and the client id, asks each server for a job in turn and
-//! sleeps at all of them when none has any.
+//! sleeps at all of them when none has any. `client` lets servers take turns; `link` is what it has
+//! with each, over a `connection` of `packet`s, made by `connect` and `tls`; `standing` logs it.
 //!
 //! Invariant: at most one job is assigned at a time; each is finished once.
 
-use std::rc::Rc;
+mod client;
+mod connect;
+mod connection;
+mod link;
+mod packet;
+mod standing;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::client::Client;
+pub use self::tls::tls;
 use crate::config::Server;
-use crate::counters::Counters;
 
 /// Where jobs come from.
 #[derive(Debug)]
@@ -77,54 +89,4 @@ pub enum Withdrawal {
     Cancelled,
     /// The connection broke: the server gives the job to another worker, and takes no result.
     Disconnected,
-}
-
-/// The Gearman worker of one instance.
-#[derive(Debug)]
-pub struct Client {
-    servers: Rc<Servers>,
-    abilities: Vec<Ability>,
-    id: String,
-    counters: Rc<Counters>,
-}
-
-impl Client {
-    /// A worker with this client id. Connects when it is first asked for a job.
-    #[must_use]
-    pub fn new(
-        servers: Rc<Servers>,
-        abilities: Vec<Ability>,
-        id: String,
-        counters: Rc<Counters>,
-    ) -> Self {
-        Self { servers, abilities, id, counters }
-    }
-
-    /// Waits for the next job; connects and reconnects meanwhile, and logs what fails.
-    ///
-    /// May be dropped while it waits: a job that arrives later is returned by the next call.
-    pub async fn next(&mut self) -> Job {
-        let _ = (&self.servers, &self.abilities, &self.id, &self.counters);
-        std::future::pending().await
-    }
-
-    /// Waits until the running job is withdrawn by its server. May be dropped while it waits.
-    pub async fn withdrawn(&mut self) -> Withdrawal {
-        std::future::pending().await
-    }
-
-    /// Sends a packet about the running job; waits while the server doesn't read. What a broken
-    /// connection can't take is dropped.
-    pub async fn report(&mut self, _job: &Job, _report: Report) {}
-
-    /// Ends the running job, and asks the server for the next in the same write. Returns whether
-    /// the server's connection took it.
-    pub async fn finish(&mut self, _job: Job, _ending: Ending) -> bool {
-        true
-    }
-
-    /// Asks for no further jobs; returns the job that a grab under way still brings.
-    pub async fn settle(&mut self) -> Option<Job> {
-        None
-    }
 }

@@ -6,18 +6,45 @@
 //! Invariant: when `run` returns, no process of the instance is left, and each job that it was
 //! assigned was finished or given back.
 
+mod backoff;
 mod exec;
+#[cfg(test)]
+pub(crate) mod fake_server;
 mod gearman;
+mod lifetime;
+mod line_buffer;
 mod lines;
+#[cfg(test)]
+mod log_lines;
+mod logged_pipe;
+pub mod memory;
+mod orders;
+mod outcome;
+mod output_log;
+mod restarts;
+mod server_side;
+mod shutdown;
+mod status;
+mod stderr;
+mod subject;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::config::{Mode, Worker};
 use crate::counters::{self, Counters};
-use crate::gearman::Servers;
+use crate::gearman::{Ability, Client, Ending, Job, Servers};
 use crate::process::guard::Guard;
+
+use self::memory::Memory;
+use self::orders::Orders;
+use self::subject::Subject;
+
+/// By how much the servers' time-out of a job is longer than the worker's.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an instance is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +87,8 @@ pub struct Instance {
     pub shared: Rc<Shared>,
     /// Numbers of its worker.
     pub counters: Rc<counters::Worker>,
+    /// Looks at the memory of its process groups.
+    pub memory: Rc<Memory>,
     /// What it is told.
     pub orders: watch::Receiver<Order>,
     /// Set once it works: its process runs, or it waits for jobs.
@@ -71,6 +100,58 @@ impl Instance {
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}@{}/{}", self.worker.name, self.shared.host, self.number)
+    }
+
+    /// What a line of its log is about; the handle is empty between jobs.
+    fn subject<'a>(&'a self, handle: &'a str) -> Subject<'a> {
+        Subject { worker: &self.worker.name, instance: self.number, handle }
+    }
+
+    /// A client for its functions, not yet connected.
+    fn client(&self) -> Client {
+        // The server's time-out is for a manager that hangs: its own comes first.
+        let timeout = self.worker.timeout.map(|timeout| timeout.saturating_add(SERVER_TIMEOUT));
+        let ability = |function: &String| Ability { function: function.clone(), timeout };
+        let abilities = self.worker.functions.iter().map(ability).collect();
+        let counters = Rc::clone(&self.shared.counters);
+        Client::new(Rc::clone(&self.shared.servers), abilities, self.id(), counters)
+    }
+
+    /// Tells a job's server how it ended, and asks it for the next unless this is the last. Counts
+    /// and logs a result that no server took.
+    async fn finish(
+        &self,
+        client: &mut Client,
+        orders: &mut Orders,
+        job: Job,
+        ending: Ending,
+        is_last: bool,
+    ) {
+        let handle = String::from_utf8_lossy(&job.handle).into_owned();
+        let finish = async {
+            if is_last {
+                client.finish_and_rest(job, ending).await
+            } else {
+                client.finish(job, ending).await
+            }
+        };
+        let is_taken = tokio::select! {
+            // What can be sent at once is, also when the manager ends at once.
+            biased;
+            is_taken = finish => is_taken,
+            () = orders.killed() => false,
+        };
+        if !is_taken {
+            self.counters.results_lost.set(self.counters.results_lost.get() + 1);
+            let Subject { worker, instance, handle } = self.subject(&handle);
+            warn!(
+                worker,
+                instance,
+                handle,
+                "the job's result is lost, as the connection to its server broke; the server gives \
+                 the job to another worker, so let jobs bear a second run"
+            );
+        }
     }
 
     /// Works until an order to end.

@@ -8,6 +8,7 @@
 //! Invariant: a driver that `choose` returned can start on as many cores as were asked for.
 
 mod epoll;
+#[cfg(feature = "glommio")]
 mod glommio;
 mod sending;
 mod turn;
@@ -18,6 +19,7 @@ use clap::ValueEnum;
 use thiserror::Error;
 use tracing::{info, warn};
 
+#[cfg(feature = "glommio")]
 pub use self::glommio::GlommioError;
 use self::uring::Ring;
 pub use self::uring_error::UringError;
@@ -38,6 +40,7 @@ pub enum Driver {
     /// epoll.
     Epoll,
     /// io_uring by way of glommio: slower, to compare with.
+    #[cfg_attr(not(feature = "glommio"), value(hide = true))]
     Glommio,
 }
 
@@ -52,6 +55,17 @@ impl Driver {
             Self::Glommio => "glommio",
         }
     }
+
+    /// Checks that this build has the driver.
+    ///
+    /// # Errors
+    /// `DriverError::NoGlommio`.
+    pub fn check(self) -> Result<(), DriverError> {
+        match self {
+            Self::Glommio if cfg!(not(feature = "glommio")) => Err(DriverError::NoGlommio),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why an event loop can't start, or ended.
@@ -62,7 +76,13 @@ pub enum DriverError {
     Uring(#[from] UringError),
     /// glommio was chosen and isn't available.
     #[error("{0}; choose --io epoll, or --io auto for the best that can be had")]
+    #[cfg(feature = "glommio")]
     Glommio(#[from] GlommioError),
+    /// glommio was chosen and isn't in this build.
+    #[error(
+        "this build has no glommio: take --io uring, which is io_uring without it, or --io auto"
+    )]
+    NoGlommio,
     /// Another server owns the store.
     #[error(transparent)]
     StoreLost(#[from] StoreLost),
@@ -76,7 +96,8 @@ pub struct EventLoop {
     driver: Driver,
     /// With io_uring one for each core; none otherwise.
     rings: Vec<Ring>,
-    /// Submissions that a ring has room for.
+    /// Submissions that a ring of glommio has room for.
+    #[cfg(feature = "glommio")]
     ring_entries: u32,
 }
 
@@ -84,6 +105,7 @@ pub struct EventLoop {
 pub(crate) enum CoreLoop {
     Uring(Box<Ring>),
     Epoll,
+    #[cfg(feature = "glommio")]
     Glommio {
         /// Submissions that its ring has room for.
         ring_entries: u32,
@@ -107,14 +129,20 @@ impl EventLoop {
     /// # Panics
     /// In debug builds, if `choose` was called for another number of cores.
     pub(crate) fn into_core_loops(self, cores: usize) -> Vec<CoreLoop> {
-        let Self { driver, rings, ring_entries } = self;
-        match driver {
+        match self.driver {
             Driver::Uring | Driver::Auto => {
-                debug_assert_eq!(rings.len(), cores, "a ring for each core");
-                rings.into_iter().map(|ring| CoreLoop::Uring(Box::new(ring))).collect()
+                debug_assert_eq!(self.rings.len(), cores, "a ring for each core");
+                self.rings.into_iter().map(|ring| CoreLoop::Uring(Box::new(ring))).collect()
             }
+            #[cfg(feature = "glommio")]
+            Driver::Glommio => {
+                let ring_entries = self.ring_entries;
+                (0..cores).map(|_| CoreLoop::Glommio { ring_entries }).collect()
+            }
+            // `choose` returns no driver that this build lacks.
+            #[cfg(not(feature = "glommio"))]
+            Driver::Glommio => Vec::new(),
             Driver::Epoll => (0..cores).map(|_| CoreLoop::Epoll).collect(),
-            Driver::Glommio => (0..cores).map(|_| CoreLoop::Glommio { ring_entries }).collect(),
         }
     }
 }
@@ -128,6 +156,7 @@ impl CoreLoop {
         match self {
             Self::Uring(ring) => uring::run(runtime, *ring),
             Self::Epoll => epoll::run(runtime),
+            #[cfg(feature = "glommio")]
             Self::Glommio { ring_entries } => glommio::run(runtime, ring_entries),
         }
     }
@@ -139,14 +168,21 @@ impl CoreLoop {
 /// `is_restricted`.
 ///
 /// # Errors
-/// `DriverError::Uring` or `DriverError::Glommio` if that driver was chosen and can't run.
+/// `DriverError` if a driver was chosen that can't run here, or that this build lacks.
 pub fn choose(
     driver: Driver,
     cores: usize,
     ring_entries: u32,
     is_restricted: bool,
 ) -> Result<EventLoop, DriverError> {
-    let event_loop = |driver, rings| Ok(EventLoop { driver, rings, ring_entries });
+    let event_loop = |driver, rings| {
+        Ok(EventLoop {
+            driver,
+            rings,
+            #[cfg(feature = "glommio")]
+            ring_entries,
+        })
+    };
     match driver {
         Driver::Epoll => {
             info!(driver = "epoll", "event loop as asked for");
@@ -157,11 +193,14 @@ pub fn choose(
             info!(driver = "uring", "event loop as asked for");
             event_loop(driver, rings)
         }
+        #[cfg(feature = "glommio")]
         Driver::Glommio => {
             glommio::probe(cores, ring_entries)?;
             info!(driver = "glommio", "event loop as asked for");
             event_loop(driver, Vec::new())
         }
+        #[cfg(not(feature = "glommio"))]
+        Driver::Glommio => Err(DriverError::NoGlommio),
         Driver::Auto => match uring::rings(cores, ring_entries, is_restricted) {
             Ok(rings) => {
                 info!(driver = "uring", "event loop chosen: the kernel has all of io_uring we use");

@@ -186,8 +186,8 @@ impl Listeners {
             return Err(ListenError::Twice(spec.name.clone().unwrap_or_default(), address));
         }
         self.check_room(addresses.len())?;
-        let is_default = spec.endpoint == Endpoint::Loopback;
-        for (sockets, address) in bind_host(&addresses, is_default, option, &self.options)? {
+        let is_loopback = spec.endpoint.is_loopback();
+        for (sockets, address) in bind_host(&addresses, is_loopback, option, &self.options)? {
             for (of_core, socket) in self.sockets.iter_mut().zip(sockets) {
                 of_core.push(socket);
             }

@@ -25,14 +25,16 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 ///
 /// By default mimalloc looks for old pages when it is next asked for one: a server that has drained
 /// its queue and is idle keeps them all. Measured: no job gets slower, as a page (64 KiB) holds
-/// some hundreds. And the C library, once it has freed a block of up to 32 MiB, allocates blocks up
-/// to that size in one heap, whose memory returns only from its end: of 1 GiB of bodies all stayed
-/// when one in fifty did.
+/// some hundreds. And glibc, once it has freed a block of up to 32 MiB, allocates blocks up to that
+/// size in one heap, whose memory returns only from its end: of 1 GiB of bodies all stayed when one
+/// in fifty did. musl's allocator gives each block of 128 KiB and more a mapping of its own anyway.
 pub fn free_at_once() {
     // SAFETY: the option exists in this version, takes a number of milliseconds, and no other
-    // thread reads or writes options meanwhile; mallopt(3) takes any size up to 32 MiB.
+    // thread reads or writes options meanwhile.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0) };
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes any size up to 32 MiB, and no other thread allocates meanwhile.
     unsafe {
-        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << LARGE_BITS);
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod accept;
 pub(crate) mod alarm;
 pub(crate) mod clock;
+pub mod folder;
 pub(crate) mod listen;
 pub(crate) mod liveness;
 pub mod log;

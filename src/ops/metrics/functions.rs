@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::fmt::Error;
 
-use super::families::{Families, Histogram};
 use super::label::label;
 use crate::engine::numbers::{BOUNDS_MS, Durations, FAILURES, Gauges, Numbers, REFUSALS, RERUNS};
 use crate::engine::reason::Reason;
+use crate::ops::exposition::{Families, Histogram};
 use crate::ops::snapshot::Snapshot;
 use crate::wire::Priority;
 

@@ -7,10 +7,10 @@
 use std::fmt::Error;
 
 use super::Scrape;
-use super::families::{Families, Histogram, PLAIN};
 use crate::engine::counters::{ATTEMPT_BOUNDS, DROPPED};
 use crate::engine::numbers::Failure;
 use crate::io::{TURN_BOUNDS_US, TurnTimes};
+use crate::ops::exposition::{Families, Histogram, PLAIN};
 use crate::protocol::access::Right;
 use crate::shard::stats::Stats;
 use crate::store::health::{COMMIT_BOUNDS_US, StoreNumbers};

@@ -9,6 +9,7 @@ use tokio::time::Instant as TokioInstant;
 use super::*;
 use crate::engine::{ConnId, Now};
 use crate::io::{TURN_BUCKETS, TurnTimes};
+use crate::ops::exposition::{self, Format};
 use crate::shard::operator::{FunctionsAt, OperatorReply, OperatorRequest};
 use crate::shard::remote::message::Message;
 use crate::shard::{Origin, Service, Settings, Shard};
@@ -202,7 +203,8 @@ fn converse(desk: &mut Desk) {
 fn a_conversation_is_told_to_the_letter() {
     let mut desk = Desk::new();
     converse(&mut desk);
-    let text = scrape(&Arc::new(desk.snapshot())).text(Format::Text).expect("a string takes it");
+    let text = exposition::text(scrape(&Arc::new(desk.snapshot())), Format::Text)
+        .expect("a string takes it");
     let is_stable = |line: &&str| !line.starts_with("ringgear_memory_");
     let told: Vec<&str> = text.lines().filter(is_stable).collect();
     let golden: Vec<&str> = GOLDEN.lines().collect();
@@ -238,7 +240,7 @@ fn both_formats_tell_the_same() {
     let mut desk = Desk::new();
     converse(&mut desk);
     let snapshot = Arc::new(desk.snapshot());
-    let text = |format| scrape(&snapshot).text(format).expect("a string takes it");
+    let text = |format| exposition::text(scrape(&snapshot), format).expect("a string takes it");
     let (text, open_metrics) = (text(Format::Text), text(Format::OpenMetrics));
     assert!(open_metrics.ends_with("\n# EOF\n") && !text.contains("EOF"));
     let (text, open_metrics) = (samples(&text), samples(&open_metrics));
@@ -256,7 +258,7 @@ fn no_two_families_have_one_name() {
     converse(&mut desk);
     let snapshot = Arc::new(desk.snapshot());
     for format in [Format::Text, Format::OpenMetrics] {
-        let text = scrape(&snapshot).text(format).expect("a string takes it");
+        let text = exposition::text(scrape(&snapshot), format).expect("a string takes it");
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let mut names: Vec<_> = names.collect();
         let count = names.len();

@@ -27,6 +27,7 @@ pub(crate) enum Acceptable {
 
 impl Acceptable {
     /// Accepts a connection; the error is `WouldBlock` if there is none.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code, reason = "glommio alone accepts by it"))]
     pub(crate) fn accept(&self) -> Result<(OwnedFd, PeerAddress), Error> {
         match self {
             Self::Tcp(listener) => {

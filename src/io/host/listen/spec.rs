@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::error::PortOption;
 use super::unix::UnixSockets;
 
+/// The name of loopback.
+pub(super) const LOCALHOST: &str = "localhost";
+
 /// Where to listen, as one `--listen` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenSpec {
@@ -38,6 +41,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Whether it is loopback of both families, where IPv4 is enough if there is no IPv6.
+    pub(super) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Loopback => true,
+            Self::Host { host, .. } => host == LOCALHOST,
+            Self::Unix(_) => false,
+        }
+    }
+
     /// Whether it has ports, unlike a Unix socket.
     #[must_use]
     pub fn has_port(&self) -> bool {

@@ -47,7 +47,12 @@ pub(super) fn resolve(
             (Some(host.as_str()).filter(|host| !host.is_empty()), libc::AI_PASSIVE)
         }
     };
-    let mut addresses = look_up(name, port, flags).map_err(|cause| ListenError::Host {
+    let mut found = look_up(name, port, flags);
+    if found.is_err() && endpoint.is_loopback() {
+        // RFC 6761: the name is loopback, also on a host without /etc/hosts.
+        found = look_up(None, port, 0);
+    }
+    let mut addresses = found.map_err(|cause| ListenError::Host {
         host: name.unwrap_or("loopback").to_owned(),
         cause,
     })?;
@@ -72,16 +77,16 @@ pub(super) fn retry_while_taken<T>(
 /// Sockets for each core, and the address that they are bound to.
 pub(super) type Bound = (Vec<Socket>, SocketAddr);
 
-/// Binds all addresses of a host to the same port. `is_default`: IPv6 may be missing.
+/// Binds all addresses of a host to the same port. `is_loopback`: IPv6 may be missing.
 pub(super) fn bind_host(
     addresses: &[SocketAddr],
-    is_default: bool,
+    is_loopback: bool,
     option: PortOption,
     options: &Sockets,
 ) -> Result<Vec<Bound>, ListenError> {
     let is_chosen_by_kernel = addresses.iter().all(|address| address.port() == 0);
     let mut tries_left = if is_chosen_by_kernel { EPHEMERAL_TRIES } else { 1 };
-    let bind = || bind_all(addresses, is_default, option, options);
+    let bind = || bind_all(addresses, is_loopback, option, options);
     loop {
         tries_left -= 1;
         match if is_chosen_by_kernel { bind() } else { retry_while_taken(bind) } {
@@ -93,7 +98,7 @@ pub(super) fn bind_host(
 
 fn bind_all(
     addresses: &[SocketAddr],
-    is_default: bool,
+    is_loopback: bool,
     option: PortOption,
     options: &Sockets,
 ) -> Result<Vec<Bound>, ListenError> {
@@ -105,7 +110,7 @@ fn bind_all(
         }
         match bind_cores(address, options) {
             Ok(bound) => all.push(bound),
-            Err(cause) if is_default && address.is_ipv6() && !is_taken(&cause) => {}
+            Err(cause) if is_loopback && address.is_ipv6() && !is_taken(&cause) => {}
             Err(cause) if is_taken(&cause) => return Err(ListenError::Taken(address, option)),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
                 return Err(ListenError::Permission(address, option));

@@ -10,7 +10,7 @@ use super::families::{Families, PLAIN};
 
 /// What the kernel tells of the process.
 #[derive(Clone, Debug)]
-pub(super) struct ProcessNumbers {
+pub struct ProcessNumbers {
     cpu_seconds: f64,
     open_fds: u64,
     /// `None` = no limit.
@@ -24,7 +24,7 @@ pub(super) struct ProcessNumbers {
 
 impl ProcessNumbers {
     /// This process; `None` if the kernel doesn't tell.
-    pub(super) fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let process = Process::myself().ok()?;
         let stat = process.stat().ok()?;
         let ticks = procfs::ticks_per_second() as f64;
@@ -43,7 +43,11 @@ impl ProcessNumbers {
         })
     }
 
-    pub(super) fn encode(&self, families: &mut Families<'_>) -> Result<(), Error> {
+    /// Writes its families.
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn encode(&self, families: &mut Families<'_>) -> Result<(), Error> {
         families.counter(
             "process_cpu_seconds",
             "Time on processors, of the program and of the kernel for it",

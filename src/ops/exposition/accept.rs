@@ -9,7 +9,7 @@ use axum::http::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName};
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
     /// Prometheus' text format 0.0.4.
     Text,
     /// OpenMetrics 1.0.0.

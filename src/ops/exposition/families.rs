@@ -16,29 +16,24 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use super::accept::Format;
 
 /// Labels of a sample: names and values.
-pub(super) type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
+pub type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
 
 /// The labels of a sample without any.
-pub(super) const PLAIN: Labels<'static, 0> = [];
+pub const PLAIN: Labels<'static, 0> = [];
 
 /// A histogram's numbers.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub struct Histogram {
     /// The sum of all observations.
-    pub(super) sum: f64,
+    pub sum: f64,
     /// Observations by bucket, not summed up, with each bucket's upper end.
-    pub(super) buckets: Vec<(f64, u64)>,
+    pub buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
     /// A histogram of buckets that end at `bounds`, each in `unit` parts of one, and one that has
     /// no end.
-    pub(super) fn new<T: Copy + Into<f64>>(
-        bounds: &[T],
-        unit: f64,
-        buckets: &[u64],
-        sum: f64,
-    ) -> Self {
+    pub fn new<T: Copy + Into<f64>>(bounds: &[T], unit: f64, buckets: &[u64], sum: f64) -> Self {
         let ends = bounds.iter().map(|&bound| bound.into() / unit).chain([f64::INFINITY]);
         Self { sum, buckets: ends.zip(buckets.iter().copied()).collect() }
     }
@@ -46,14 +41,17 @@ impl Histogram {
 
 /// Writes families.
 #[derive(Debug)]
-pub(super) struct Families<'a> {
+pub struct Families<'a> {
     pub(super) encoder: DescriptorEncoder<'a>,
     pub(super) format: Format,
 }
 
 impl Families<'_> {
     /// A counter; `name` is without `_total`.
-    pub(super) fn counter<'l, V: EncodeCounterValue, const N: usize>(
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn counter<'l, V: EncodeCounterValue, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -67,7 +65,10 @@ impl Families<'_> {
 
     /// A counter beside a gauge `name`; `name` is without `_total`. For OpenMetrics both would be
     /// one family, so that there it is a family of unknown type with the counter's name.
-    pub(super) fn counter_beside_gauge<'l, const N: usize>(
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn counter_beside_gauge<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -82,7 +83,10 @@ impl Families<'_> {
     }
 
     /// A gauge.
-    pub(super) fn gauge<'l, V: EncodeGaugeValue, const N: usize>(
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn gauge<'l, V: EncodeGaugeValue, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -93,7 +97,10 @@ impl Families<'_> {
     }
 
     /// A histogram.
-    pub(super) fn histogram<'l, const N: usize>(
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn histogram<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -107,7 +114,10 @@ impl Families<'_> {
     }
 
     /// What is told by labels alone; `name` is without `_info`.
-    pub(super) fn info<const N: usize>(
+    ///
+    /// # Errors
+    /// If the text can't be written.
+    pub fn info<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
