@@ -24,8 +24,8 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, Reload, Reloaded,
-    Server, Signals, Sockets, UnixSockets,
+    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload,
+    Reloaded, Server, ServiceManager, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
 use ringgear::protocol::access::AccessList;
@@ -208,9 +208,17 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     // Passed to this process, not to the one that goes to the background.
+    let passed = io::passed_sockets()?;
+    let uses: Vec<PassedUse> = passed.iter().map(PassedSocket::serves).collect();
+    // It hears the process that it has started, and no other: so that process stays.
+    let is_supervised = ServiceManager::waits_for_this_process();
+    let goes_to_background = options.daemon && !is_supervised;
+    let manager = ServiceManager::take();
+    let manager = if goes_to_background { Ok(None) } else { manager };
+    let is_managed = matches!(manager, Ok(Some(_)));
+    let options = &options.with_environment(&uses, is_managed, |name| std::env::var_os(name));
     let (for_http, passed): (Vec<_>, Vec<_>) =
-        io::passed_sockets()?.into_iter().partition(PassedSocket::is_for_http);
-    let options = &options.with_passed_http(!for_http.is_empty());
+        passed.into_iter().partition(|socket| socket.serves() == PassedUse::Http);
     options.check()?;
     if options.listen.is_empty() && !passed.is_empty() {
         specs.clear();
@@ -223,11 +231,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.coredump {
         process::allow_core_dumps();
     }
-    let is_supervised = process::is_supervised();
-    let goes_to_background = options.daemon && !is_supervised;
     let background = goes_to_background.then(process::go_to_background).transpose()?;
-    let mut listeners = Listeners::open(&specs, &options.port, &sockets(options))?;
-    listeners.take_over(passed, options.ssl)?;
+    let port = &options.port;
+    let listeners = Listeners::open_beside(passed, options.ssl, &specs, port, &sockets(options))?;
     let http_listeners = open_http(options, &listeners, for_http)?;
     let http_sockets = Sockets { cores: 1, ..sockets(options) };
     let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &http_sockets)?;
@@ -247,7 +253,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let listeners = (listeners, http_listeners, dialect);
     let log = log.clone();
-    serve_logged(options, descriptors, background, listeners, log, (files, tokens)).inspect_err(
+    let manager = manager.unwrap_or_else(|unreachable| {
+        warn!("{unreachable}");
+        None
+    });
+    let started = (background, manager);
+    serve_logged(options, descriptors, started, listeners, log, (files, tokens)).inspect_err(
         |error| {
             // `main` prints it to standard error in any case.
             if options.log_file != "stderr" {
@@ -277,7 +288,7 @@ fn start_log(options: &Options, is_supervised: bool) -> Result<(Options, Log), L
 fn serve_logged(
     options: &Options,
     (descriptors_before, descriptors): (u64, u64),
-    background: Option<Background>,
+    (background, manager): (Option<Background>, Option<ServiceManager>),
     (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     ((files, functions), tokens): ((Reloaded, FunctionsFile), Option<Arc<Tokens>>),
@@ -323,12 +334,12 @@ fn serve_logged(
     let http = HttpSettings {
         tokens,
         connections_max: http_max,
-        is_leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
+        leaving: signals.first().map(Signals::leaving).unwrap_or_default(),
         store_health: options.store_choice()?.map(|_| Arc::clone(&store_health)),
         ..http_settings(options, &settings, &places, event_loop.driver(), &log)?
     };
-    let http = options.serves_http().then(|| Http::start(http_listeners, dialect, http));
-    let http = http.transpose()?;
+    let start = || Http::start(http_listeners, dialect, http, manager);
+    let http = options.has_http_thread().then(start).transpose()?;
     let mut background = background;
     let store = match options.store_choice()? {
         None => None,
@@ -362,6 +373,7 @@ fn serve_logged(
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,
+        drain: Duration::from_secs(options.drain.into()),
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
@@ -390,8 +402,8 @@ fn open_http(
 ) -> Result<Listeners, HttpError> {
     gearman.check_beside(&options.http)?;
     let sockets = Sockets { cores: 1, ..sockets(options) };
-    let mut listeners = Listeners::open(&options.http, &options.port, &sockets)?;
-    listeners.take_over(passed, false)?;
+    let (specs, port) = (&options.http, &options.port);
+    let listeners = Listeners::open_beside(passed, false, specs, port, &sockets)?;
     match listeners.exposed().filter(|_| !options.http_insecure) {
         Some(place) => Err(HttpError::Insecure(place)),
         None => Ok(listeners),

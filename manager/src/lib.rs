@@ -5,14 +5,9 @@
 //!          SIGHUP, watch ─▶│               └▶ process: the command, in a group of its own
 //! ```
 //!
-//! An instance of mode `exec` or `lines` is a Gearman worker that runs each job by a command; one
-//! of mode `gearman` keeps a command alive that is a worker itself. All run on one thread.
-//!
-//! `options`, `source`, `machine`, `dry_run`, `manual`, `signals` and `service` are the program
-//! around that: what it is asked for, and what it hears and says.
-//!
-//! A module never imports one before it in this list: `signals`, `source`, `machine`, `supervisor`,
-//! `instance`, `gearman` and `process`, `counters`, `config`.
+//! An instance takes jobs and runs each by a command, or keeps a command running that is a worker
+//! itself. All run on one thread. A module never imports one before it in this list: `signals`,
+//! `source`, `machine`, `supervisor`, `instance`, `gearman`, `process`, `counters`, `config`.
 
 pub mod config;
 pub mod counters;

@@ -5,6 +5,7 @@
 //!
 //! Invariant: every option of gearmand is accepted here, if only to be refused by `settings`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -16,7 +17,7 @@ use super::values::{self, number};
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
-use crate::io::{Driver, Endpoint, ListenSpec};
+use crate::io::{Driver, Endpoint, ListenSpec, PassedUse};
 use crate::protocol::size;
 use crate::shard::cores::CORES_MAX;
 use crate::store::open::StoreChoice;
@@ -393,6 +394,14 @@ pub struct Options {
         help_heading = PROCESS, hide_short_help = true)]
     pub sandbox: Sandbox,
 
+    /// Seconds that jobs which run may take after SIGTERM, 0 = they aren't waited for
+    ///
+    /// No job is assigned meanwhile, and connections aren't accepted; background jobs that the
+    /// store keeps still are. A second SIGTERM ends the server at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = PROCESS,
+        hide_short_help = true, value_parser = number::<u32>(0, SECONDS_MAX))]
+    pub drain: u32,
+
     /// Allow core dumps as large as the hard limit
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
     pub coredump: bool,
@@ -494,6 +503,14 @@ pub struct Options {
     /// A socket for HTTP was passed to the process.
     #[arg(skip)]
     pub(super) is_http_passed: bool,
+
+    /// A service manager wants to be told how the server is.
+    #[arg(skip)]
+    pub(super) is_managed: bool,
+
+    /// A socket for TLS was passed to the process.
+    #[arg(skip)]
+    pub(super) is_tls_passed: bool,
 
     /// `--port` was given, and each `--listen` has a port of its own.
     #[arg(skip)]
@@ -625,19 +642,38 @@ impl Options {
     /// Whether a listener speaks TLS.
     #[must_use]
     pub fn speaks_tls(&self) -> bool {
-        self.ssl || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
+        self.ssl
+            || self.is_tls_passed
+            || self.listen.iter().chain(&self.http).any(|spec| spec.speaks_tls)
     }
 
-    /// The same options, where a socket for HTTP was passed to the process, or not.
+    /// The same options, where sockets for these uses were passed to the process, and a service
+    /// manager wants to be told how it is, or not. `variable` reads the environment.
     #[must_use]
-    pub fn with_passed_http(&self, is_http_passed: bool) -> Self {
-        Self { is_http_passed, ..self.clone() }
+    pub fn with_environment(
+        &self,
+        uses: &[PassedUse],
+        is_managed: bool,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Self {
+        let mut options = self.clone();
+        options.is_http_passed = uses.contains(&PassedUse::Http);
+        options.is_managed = is_managed;
+        options.is_tls_passed = uses.contains(&PassedUse::Tls);
+        options.read_tls_variables(variable);
+        options
     }
 
     /// Whether there is HTTP.
     #[must_use]
     pub fn serves_http(&self) -> bool {
         self.is_http_passed || !self.http.is_empty() || self.protocol.is_some()
+    }
+
+    /// Whether there is the thread for HTTP, which also tells a service manager how the server is.
+    #[must_use]
+    pub fn has_http_thread(&self) -> bool {
+        self.serves_http() || self.is_managed
     }
 
     /// Whether a `--listen` or `--http` is a Unix socket.

@@ -80,7 +80,8 @@ pub enum SettingsError {
     )]
     TokensWithoutList,
     #[error(
-        "--http needs a thread of its own, so that --threads can be at most {}: give fewer",
+        "HTTP and notifications of a service manager need a thread of their own, so that --threads \
+         can be at most {}: give fewer",
         CORES_MAX - 1
     )]
     NoThreadForHttp,
@@ -162,7 +163,7 @@ impl Options {
         };
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Settings {
-            has_http: self.serves_http(),
+            has_http: self.has_http_thread(),
             engine: engine::Settings {
                 lease_ms: self.wakeup_lease,
                 wakeup: self.worker_wakeup.map_or(Wakeup::Lease, Wakeup::Each),
@@ -229,14 +230,14 @@ impl Options {
 
     /// Refuses options about HTTP that contradict each other or those about listening.
     fn check_http(&self) -> Result<(), SettingsError> {
+        if self.has_http_thread() && usize::from(self.threads) >= CORES_MAX {
+            return Err(SettingsError::NoThreadForHttp);
+        }
         if !self.serves_http() {
             return Ok(());
         }
         if self.http_token_file.is_some() && self.access_file.is_none() {
             return Err(SettingsError::TokensWithoutList);
-        }
-        if usize::from(self.threads) >= CORES_MAX {
-            return Err(SettingsError::NoThreadForHttp);
         }
         let gearman = self.listen_specs();
         for spec in &self.http {

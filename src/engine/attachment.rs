@@ -43,6 +43,7 @@ impl Engine {
         let attachment = Attachment { conn, job, ticket, links: [Links::LOOSE; 2] };
         let id = self.attachments.insert(attachment);
         let job = &mut self.jobs[job];
+        self.awaiting_store += usize::from(ticket.is_some());
         let list = if ticket.is_some() { &mut job.waiting } else { &mut job.clients };
         list.push_front(&mut self.attachments, OF_JOB, id);
         self.peers[conn].attachments.push_front(&mut self.attachments, OF_CONN, id);
@@ -52,6 +53,7 @@ impl Engine {
     pub(super) fn detach(&mut self, id: AttachmentId) -> JobId {
         let Attachment { conn, job, ticket, .. } = self.attachments[id];
         let record = &mut self.jobs[job];
+        self.awaiting_store -= usize::from(ticket.is_some());
         let list = if ticket.is_some() { &mut record.waiting } else { &mut record.clients };
         list.remove(&mut self.attachments, OF_JOB, id);
         self.peers[conn].attachments.remove(&mut self.attachments, OF_CONN, id);

@@ -1,24 +1,35 @@
-//! Draining: the server accepts no more jobs, and ends once no job is left to do.
+//! Draining: the server is to end, once no job is left to do, or once no job runs.
 //!
-//! Stored jobs that aren't running are set aside: they are not assigned any more, and the next
-//! server recovers them. Jobs in memory only are still run. Knows no signal and no other core.
+//! `JobsDone` accepts no more jobs. Stored jobs that aren't running are set aside: they are not
+//! assigned any more, and the next server recovers them. Jobs in memory only are still run.
+//! `RunsDone` assigns nothing, and accepts what the store keeps. Knows no signal and no other core.
 //!
-//! Invariant: no stored job is assigned, and once draining has visited all jobs, none is queued or
-//! delayed.
+//! Invariant: no stored job is assigned; with `JobsDone`, once draining has visited all jobs, none
+//! of these is queued or delayed.
 
 use super::event::Step;
+use super::function::Durability;
 use super::ids::JobId;
 use super::job::{State, Storage};
 use super::{ConnId, Due, Engine, Now};
-use crate::wire::Priority;
+use crate::wire::{Priority, Submit};
 
 /// Jobs visited at a time.
 const JOBS_AT_ONCE: usize = 256;
 
+/// What a draining server waits for before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainGoal {
+    /// No job is left, but those that the next server recovers.
+    JobsDone,
+    /// No job runs.
+    RunsDone,
+}
+
 /// Progress of draining.
 #[derive(Clone, Debug)]
 pub(super) struct Drain {
-    is_on: bool,
+    goal: Option<DrainGoal>,
     /// The next job to visit.
     next: JobId,
     /// Jobs set aside, by priority.
@@ -27,23 +38,53 @@ pub(super) struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { is_on: false, next: JobId::FIRST, kept: [0; 3] }
+        Self { goal: None, next: JobId::FIRST, kept: [0; 3] }
     }
 }
 
 impl Engine {
-    /// Starts draining.
-    pub fn drain(&mut self, now: Now) {
-        if !std::mem::replace(&mut self.drain.is_on, true) {
-            self.timers.insert(now.mono_ms, Due::Drain);
+    /// Starts draining; the first goal stays.
+    pub fn drain(&mut self, goal: DrainGoal, now: Now) {
+        if self.drain.goal.is_none() {
+            self.drain.goal = Some(goal);
+            if goal == DrainGoal::JobsDone {
+                self.timers.insert(now.mono_ms, Due::Drain);
+            }
         }
     }
 
-    /// Whether submissions are refused.
+    /// Whether all submissions are refused, and stored jobs are set aside.
     #[inline]
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.drain.is_on
+        self.drain.goal == Some(DrainGoal::JobsDone)
+    }
+
+    /// Whether workers get jobs.
+    #[inline]
+    #[must_use]
+    pub fn assigns(&self) -> bool {
+        self.drain.goal != Some(DrainGoal::RunsDone)
+    }
+
+    /// Whether a submission is refused because of draining.
+    #[inline]
+    #[must_use]
+    pub fn declines(&self, submit: &Submit<'_>) -> bool {
+        match self.drain.goal {
+            None => false,
+            Some(DrainGoal::JobsDone) => true,
+            Some(DrainGoal::RunsDone) => !(submit.background && self.is_durable(submit.function)),
+        }
+    }
+
+    /// Whether background jobs of a function go to the store.
+    fn is_durable(&self, name: &[u8]) -> bool {
+        let durability = match self.functions.find(name) {
+            Some(id) => self.functions[id].durability,
+            None => self.look_up_policy(name).durability,
+        };
+        durability != Durability::None
     }
 
     /// Jobs set aside for the next server.
@@ -103,7 +144,7 @@ impl Engine {
     /// Whether a job is to be set aside instead of queued.
     #[inline]
     pub(super) fn is_for_next(&self, id: JobId) -> bool {
-        self.drain.is_on && self.jobs[id].is_stored()
+        self.is_draining() && self.jobs[id].is_stored()
     }
 
     /// Leaves a job that is in no place to the next server.

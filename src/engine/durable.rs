@@ -26,6 +26,12 @@ impl Engine {
         self.attach(conn, job, Some(ticket));
     }
 
+    /// Submissions that wait for their jobs to be on disk.
+    #[must_use]
+    pub fn awaiting_store(&self) -> usize {
+        self.awaiting_store
+    }
+
     /// A job is on disk: its waiting submissions are accepted, and it may start.
     pub fn stored(&mut self, number: u64, now: Now) {
         let Some(id) = self.find(number) else { return };
@@ -131,10 +137,12 @@ impl Engine {
 
     #[inline(never)]
     fn store_durable(&mut self, id: JobId, durability: Durability) -> bool {
+        // A server that is to end has no later moment.
+        let may_answer = durability == Durability::Async && self.async_allowed && self.assigns();
         let job = &mut self.jobs[id];
         if !job.is_stored() {
             let small = job.bytes() <= ASYNC_BYTES_MAX;
-            let answered = durability == Durability::Async && self.async_allowed && small;
+            let answered = may_answer && small;
             job.storage = if answered { Storage::Stored } else { Storage::Awaited };
             self.effects.push(Effect::Insert { job: id, answered });
         }

@@ -66,6 +66,7 @@ pub use self::counters::Counters;
 use self::dead::DeadLetters;
 use self::delayed::ClockWatch;
 use self::drain::Drain;
+pub use self::drain::DrainGoal;
 pub use self::effect::Effect;
 use self::event::{Event, Loss, Step};
 use self::function::{Abilities, Function, Functions};
@@ -180,6 +181,8 @@ pub struct Engine {
     pub(crate) jobs: Jobs,
     pub(crate) peers: Peers,
     attachments: Table<AttachmentId, Attachment>,
+    /// Attachments with a ticket.
+    awaiting_store: usize,
     by_number: Index<JobId>,
     by_unique: Index<JobId>,
     pub(crate) timers: Timers<Due>,
@@ -229,6 +232,7 @@ impl Engine {
             jobs: Jobs::default(),
             peers: Peers::default(),
             attachments: Table::default(),
+            awaiting_store: 0,
             by_number: Index::default(),
             by_unique: Index::default(),
             timers: Timers::new(now.mono_ms),
@@ -496,7 +500,7 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn priorities(&self) -> PrioritySet {
-        PrioritySet::from_flags(self.queued.map(|count| count > 0))
+        PrioritySet::from_flags(self.queued.map(|count| count > 0 && self.assigns()))
     }
 
     /// The function of a job.

@@ -94,7 +94,7 @@ impl Engine {
         let peer = &mut self.peers[conn];
         let is_new_sleeper = std::mem::take(&mut peer.is_new_sleeper);
         // It may have disconnected, grabbed or been woken since.
-        if !is_new_sleeper || peer.sleep != SleepState::Asleep {
+        if !is_new_sleeper || peer.sleep != SleepState::Asleep || !self.assigns() {
             return;
         }
         let Some((ability, _)) = self.find_job(conn, Priority::Low) else { return };
@@ -209,8 +209,12 @@ impl Engine {
         }
     }
 
-    /// Wakes the sleeper of a function that fell asleep last; `false` if it has none.
+    /// Wakes the sleeper of a function that fell asleep last; `false` if it has none, or it would
+    /// get no job.
     fn wake_last_sleeper(&mut self, function: FunctionId, now: Now) -> bool {
+        if !self.assigns() {
+            return false;
+        }
         let records = &mut self.abilities.records;
         while let Some(id) = self.functions[function].maybe_asleep.pop_front(records, WAKING) {
             let ability = &mut records[id];

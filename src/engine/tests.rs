@@ -665,7 +665,7 @@ fn a_draining_engine_leaves_stored_jobs_to_the_next_and_works_off_the_others() {
     fixture.engine.stored(delayed, fixture.now);
     let running = fixture.grab(1).unwrap();
     let foreground = fixture.submit(2, Command::SubmitJob, "f\0\0");
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     assert!(fixture.engine.is_draining());
     fixture.engine.tick(fixture.now, 100);
     assert!(fixture.engine.kept() < 1000, "some at a time");
@@ -707,7 +707,7 @@ fn a_draining_engine_assigns_no_stored_job_before_it_has_looked_at_all() {
     let stored: Vec<u64> = (0..600).map(|_| fixture.background("f")).collect();
     stored.iter().for_each(|&number| fixture.engine.stored(number, fixture.now));
     let foreground = fixture.submit(2, Command::SubmitJob, "f\0\0");
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     let grabs: Vec<Option<u64>> = (0..3).map(|_| fixture.grab(1)).collect();
     assert_eq!(grabs, [None, None, Some(foreground)], "a batch of stored ones at a time");
     assert_eq!(fixture.engine.kept(), 600);
@@ -722,7 +722,7 @@ fn a_job_set_aside_is_worked_off_if_the_store_refuses_it_after_all() {
     let mut fixture = durable(Durability::Fsync);
     let number = fixture.submit(0, Command::SubmitJob, "f\0key\0");
     assert!(fixture.submit_durably(2, "f\0key\0", 7).waits);
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     fixture.engine.tick(fixture.now, 100);
     assert_eq!(fixture.engine.kept(), 1);
     fixture.engine.not_stored(number, fixture.now);
@@ -730,4 +730,36 @@ fn a_job_set_aside_is_worked_off_if_the_store_refuses_it_after_all() {
     assert_eq!(fixture.engine.kept(), 0);
     fixture.can_do(1, "f");
     assert_eq!(fixture.grab(1), Some(number));
+}
+
+/// SIGTERM with a time for draining: what runs is finished, and what the store keeps is accepted.
+#[test]
+fn an_engine_that_waits_for_runs_only_assigns_and_wakes_nothing() {
+    let mut fixture = durable(Durability::Async);
+    fixture.can_do(1, "f");
+    fixture.can_do(2, "f");
+    let number = fixture.submit(0, Command::SubmitJob, "f\0\0");
+    let waiting = fixture.submit(0, Command::SubmitJob, "f\0\0");
+    assert_eq!(fixture.grab(1), Some(number));
+    fixture.engine.drain(DrainGoal::RunsDone, fixture.now);
+    assert_eq!(fixture.grab(2), None);
+    assert!(fixture.engine.ready(conn_id(2)).is_empty(), "other cores needn't ask");
+    assert!(fixture.engine.priorities().is_empty());
+    fixture.engine.pre_sleep(conn_id(2));
+    let accepted = fixture.submit_durably(3, "f\0\0", 7);
+    assert!(accepted.waits, "there is no later moment to store it");
+    assert_eq!(fixture.engine.awaiting_store(), 1);
+    fixture.engine.stored(accepted.number, fixture.now);
+    assert_eq!(fixture.engine.awaiting_store(), 0);
+    fixture.engine.wake_sleepers(fixture.now);
+    let effects = fixture.effects();
+    assert!(!effects.iter().any(|it| matches!(it, Effect::Noop { .. })), "{effects:?}");
+    fixture.engine.check_invariants();
+    // The worker leaves: its job waits again, and nothing runs.
+    fixture.engine.disconnect(conn_id(1), fixture.now);
+    assert_eq!((fixture.engine.running(), fixture.engine.kept()), (0, 0));
+    assert!([number, waiting].into_iter().all(|it| fixture.engine.status(it).is_some()));
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
+    assert_eq!(fixture.grab(2), None, "the first goal stays");
+    fixture.engine.check_invariants();
 }

@@ -118,7 +118,8 @@ impl Engine {
     /// less urgent than `least`.
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
-        let may_assign = !self.is_draining() || self.set_heads_aside(conn, least);
+        let may_assign =
+            self.assigns() && (!self.is_draining() || self.set_heads_aside(conn, least));
         let found = if may_assign { self.find_job(conn, least) } else { None };
         let id = found.map(|(ability, priority)| self.assign(conn, ability, priority, now));
         // The job may be another function's than the one that the worker was woken for.
@@ -128,9 +129,12 @@ impl Engine {
         id
     }
 
-    /// Priorities that have jobs for a worker. Drops empty queues from the worker's lists, as
+    /// Priorities of which a worker would get jobs. Drops empty queues from the worker's lists, as
     /// `grab` does.
     pub fn ready(&mut self, conn: ConnId) -> PrioritySet {
+        if !self.assigns() {
+            return PrioritySet::EMPTY;
+        }
         let has_jobs = |priority| self.next_in_turn(conn, priority).is_some();
         PrioritySet::from_flags(Priority::ALL.map(has_jobs))
     }
@@ -384,7 +388,7 @@ impl Engine {
                 let asleep = self.peers[ability.conn].sleep == SleepState::Asleep;
                 assert!(!asleep || ability.maybe_asleep, "every sleeper is in a list");
                 assert!(
-                    !asleep || function.woken >= function.ready(),
+                    !asleep || function.woken >= function.ready() || !self.assigns(),
                     "a job is queued that a sleeper could run"
                 );
                 for (priority, ready) in ability.maybe_ready.iter().enumerate() {

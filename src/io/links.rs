@@ -24,7 +24,7 @@ use super::cores::utilization::Meter;
 use super::host::clock::Clock;
 use super::store_link::{StoreLink, StoreLost};
 use crate::engine::policy::Policies;
-use crate::engine::{ConnId, Now};
+use crate::engine::{ConnId, DrainGoal, Now};
 use crate::protocol::access::AccessList;
 use crate::shard::cores::Core;
 use crate::shard::remote::message::Message;
@@ -135,9 +135,21 @@ pub(crate) trait Links: Sized + 'static {
         self.mailbox().prepare_to_sleep(|| false)
     }
 
-    /// Advances a drain, at the end of a turn; returns whether nothing is left to be done.
-    fn poll_drained(&mut self, _service: &mut Self::Service, _now: Now) -> bool {
-        true
+    /// Advances a drain, at the end of a turn; returns whether the goal is reached on all cores.
+    /// Before this core `is_ready` it isn't.
+    fn poll_drained(
+        &mut self,
+        _service: &mut Self::Service,
+        _goal: DrainGoal,
+        is_ready: bool,
+        _now: Now,
+    ) -> bool {
+        is_ready
+    }
+
+    /// Whether everything is answered, on all cores. To be asked when nothing more is read.
+    fn poll_flushed(&mut self, service: &mut Self::Service) -> bool {
+        service.is_flushed()
     }
 
     /// The core has ended.
@@ -340,18 +352,36 @@ impl Links for ShardLinks {
         mailbox.prepare_to_sleep(|| store_link.as_mut().is_some_and(StoreLink::poll_outcome))
     }
 
-    fn poll_drained(&mut self, shard: &mut Shard, now: Now) -> bool {
-        shard.drain(now);
-        self.drain.join();
+    fn poll_drained(
+        &mut self,
+        shard: &mut Shard,
+        goal: DrainGoal,
+        is_ready: bool,
+        now: Now,
+    ) -> bool {
+        shard.drain(goal, now);
+        if is_ready {
+            self.drain.join();
+        }
         let own = self.load(shard);
         let Self { drain, gauges, mailbox, .. } = self;
-        drain.log(own, gauges, now.mono_ms);
+        drain.log(goal, own, gauges, now.mono_ms);
         let is_done = drain.is_done(own, gauges, mailbox);
         if is_done && gauges.own() == 0 {
             let kept = own.kept + gauges.elsewhere().kept;
-            info!(left_to_the_next_server = kept, "no job is left");
+            match goal {
+                DrainGoal::JobsDone => info!(left_to_the_next_server = kept, "no job is left"),
+                DrainGoal::RunsDone => info!("no job runs"),
+            }
         }
         is_done
+    }
+
+    fn poll_flushed(&mut self, shard: &mut Shard) -> bool {
+        // Requests of the HTTP thread have no place in an outbox here.
+        let awaits_store = shard.engine().awaiting_store() > 0;
+        let is_flushed = shard.is_flushed() && !awaits_store && !self.mailbox.has_work();
+        self.drain.is_flushed(is_flushed)
     }
 
     fn end(&mut self, shard: &Shard) {

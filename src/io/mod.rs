@@ -42,13 +42,14 @@ use self::host::alarm::Alarm;
 use self::host::clock::Clock;
 pub(crate) use self::host::listen::{Acceptable, peer_of};
 pub use self::host::listen::{
-    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PassedSocket, PortOption, Sockets,
-    UnixError, UnixSockets, check_ports, passed_sockets,
+    Endpoint, KeepAlive, ListenError, ListenSpec, Listeners, PassedSocket, PassedUse, PortOption,
+    Sockets, UnixError, UnixSockets, check_ports, passed_sockets,
 };
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
+pub use self::host::service_manager::{ServiceManager, Unreachable};
+pub use self::host::signals::{Leaving, LogControl, Signals};
 use self::host::signals::{Lifecycle, Stopper};
-pub use self::host::signals::{LogControl, Signals};
 pub use self::host::{folder, log, machine, memory, privileges, process, sandbox};
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};
@@ -108,6 +109,8 @@ pub struct Server {
     pub store_timeout: Duration,
     /// What the store's thread tells of it, if there is a store.
     pub store_health: Arc<StoreHealth>,
+    /// How long jobs may still run after the signal to stop; zero: they aren't waited for.
+    pub drain: Duration,
     /// How long a core looks for work before it waits in the kernel.
     pub busy_poll: Duration,
     /// Whether connections leave a core that has no time left.
@@ -164,8 +167,7 @@ pub fn run(
     let rings: Rings = (0..count).map(|_| OnceLock::new()).collect();
     let numbers = Numbers::new(count);
     let lost = Arc::<Lost>::default();
-    // The files are removed when all cores have ended.
-    let (sockets, _files) = listeners.into_sockets();
+    let (sockets, _kept) = listeners.into_sockets();
     let mut sockets = sockets.into_iter();
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
@@ -197,7 +199,7 @@ pub fn run(
             reload: reload.take(),
         },
         listeners: sockets.next().unwrap_or_default(),
-        lifecycle: Lifecycle::new(signals, log_control.take()),
+        lifecycle: Lifecycle::new(signals, log_control.take(), server.drain),
         clock,
         arrivals: Vec::new(),
         rings: Arc::clone(&rings),
@@ -235,13 +237,13 @@ pub fn serve(
 ) -> Result<(), IoError> {
     listeners.listen()?;
     listeners.log_places(|_| false);
-    let (sockets, _files) = listeners.into_sockets();
+    let (sockets, _kept) = listeners.into_sockets();
     let mut mailboxes = mesh::mesh(1, |_| 0)?;
     let runtime = CoreRuntime {
         service,
         links: NoLinks::new(mailboxes.remove(0)),
         listeners: sockets.into_iter().flatten().collect(),
-        lifecycle: Lifecycle::new(signals, None),
+        lifecycle: Lifecycle::new(signals, None, Duration::ZERO),
         clock: Clock::start(),
         arrivals: Vec::new(),
         rings: Rings::default(),

@@ -223,10 +223,16 @@ impl<L: Links> CoreRuntime<L> {
     /// Advances the end of the run, at the end of a turn; returns whether it is reached.
     pub(crate) fn poll_end(&mut self, now: Now) -> bool {
         let Self { lifecycle, service, links, .. } = self;
-        if lifecycle.drains() && links.poll_drained(service, now) {
-            lifecycle.stop(now);
+        if let Some(goal) = lifecycle.goal() {
+            let is_ready = lifecycle.is_settled(service.connections(), now);
+            if links.poll_drained(service, goal, is_ready, now) || lifecycle.is_out_of_time(now) {
+                lifecycle.stop(now);
+            }
         }
-        let is_over = lifecycle.is_over(service, now);
+        let is_over = lifecycle.is_over(now, |is_joint| match is_joint {
+            true => links.poll_flushed(service),
+            false => service.is_flushed(),
+        });
         if is_over {
             links.end(service);
         }
@@ -246,7 +252,7 @@ impl CoreRuntime<super::links::ShardLinks> {
             service,
             links: super::links::ShardLinks::without_threads(mailbox),
             listeners: Vec::new(),
-            lifecycle: Lifecycle::new(signals, None),
+            lifecycle: Lifecycle::new(signals, None, Duration::ZERO),
             clock: Clock::start(),
             arrivals: Vec::new(),
             rings: Arc::new([]),

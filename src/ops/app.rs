@@ -4,7 +4,6 @@
 //!
 //! Invariant: nothing here is held across a wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,8 +24,8 @@ use super::tokens::Tokens;
 use super::viewers::Viewers;
 use crate::engine::Now;
 use crate::engine::dead::DeadBounds;
-use crate::io::HttpLink;
 use crate::io::log::LogLines;
+use crate::io::{HttpLink, Leaving};
 use crate::protocol::access::{AccessList, RIGHTS, Right};
 use crate::protocol::peer_address::PeerAddress;
 use crate::shard::Listener;
@@ -81,8 +80,8 @@ pub struct HttpSettings {
     pub host_timeout: Duration,
     /// Most connections.
     pub connections_max: usize,
-    /// Whether a signal has come that ends the server, at once or once no job is left.
-    pub is_leaving: Arc<AtomicBool>,
+    /// Which signals have come that end the server, at once or after its jobs.
+    pub leaving: Arc<Leaving>,
     /// How the store is, if there is one.
     pub store_health: Option<Arc<StoreHealth>>,
 }
@@ -94,7 +93,7 @@ pub(super) struct App {
     started: Instant,
     /// The same in seconds since 1970.
     started_s: f64,
-    phase: Mutex<Phase>,
+    phase: watch::Sender<Phase>,
     /// Once the cores are there.
     link: watch::Sender<Option<Link>>,
     access_list: RwLock<Option<Arc<AccessList>>>,
@@ -146,7 +145,7 @@ impl App {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs_f64(),
-            phase: Mutex::new(Phase::Recovering),
+            phase: watch::Sender::new(Phase::Recovering),
             link: watch::Sender::new(None),
             access_list: RwLock::new(settings.access_list.clone()),
             tls: RwLock::new(tls),
@@ -181,14 +180,19 @@ impl App {
 
     /// What the server is doing, by signals first.
     pub(super) fn phase(&self) -> Phase {
-        if self.settings.is_leaving.load(Ordering::Relaxed) {
+        if self.settings.leaving.is_any() {
             return Phase::Draining;
         }
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.phase.borrow()
+    }
+
+    /// Tells when that has changed, but not of signals.
+    pub(super) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.phase.send_replace(phase);
     }
 
     /// Whether jobs that are to be stored can be, or needn't be for the server to be ready.
@@ -199,12 +203,12 @@ impl App {
 
     /// The cores are there.
     pub(super) fn attach(&self, link: HttpLink) {
-        self.set_phase(Phase::Serving);
         let limits = Limits {
             memory_bytes_max: self.settings.memory_bytes_max,
             unread_bytes_max: self.settings.outbox_bytes_max,
         };
         self.link.send_replace(Some(Link::new(link, limits)));
+        self.set_phase(Phase::Serving);
     }
 
     /// Waits until the cores are there.

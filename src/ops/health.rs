@@ -15,26 +15,32 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Phase;
 use super::app::App;
+use crate::shard::cores::Core;
 use crate::shard::operator::OperatorRequest;
 
 /// A core that answers no message for so long is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// `GET /healthz`.
 pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
+    let Some(core) = stuck_core(&app, STUCK_AFTER).await else { return "ok\n".into_response() };
+    let text = format!("core {core} has not turned for {} s\n", STUCK_AFTER.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+/// A core that doesn't turn for so long.
+pub(super) async fn stuck_core(app: &App, within: Duration) -> Option<Core> {
     // Before the cores are there none can be stuck.
-    let Ok(link) = app.link() else { return "ok\n".into_response() };
-    let deadline = Instant::now() + STUCK_AFTER;
+    let link = app.link().ok()?;
+    let deadline = Instant::now() + within;
     let cores = 0..link.cores().count;
     let signs: Vec<_> = cores.map(|core| link.send_request(core, OperatorRequest::Ping)).collect();
     for (core, sign) in signs.into_iter().enumerate() {
         if !matches!(timeout_at(deadline, sign).await, Ok(Ok(_))) {
-            let seconds = STUCK_AFTER.as_secs();
-            let text = format!("core {core} has not turned for {seconds} s\n");
-            return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+            return Some(core);
         }
     }
-    "ok\n".into_response()
+    None
 }
 
 /// `GET /readyz`.

@@ -39,9 +39,9 @@ use super::app::App;
 use super::dialect;
 use super::link::Link;
 use super::router::router;
-use super::sampler;
+use super::{sampler, service};
 use crate::io::process::user_name;
-use crate::io::{Acceptable, ListenError, Listeners, peer_of};
+use crate::io::{Acceptable, ListenError, Listeners, ServiceManager, peer_of};
 use crate::protocol::access::{Certificate, User};
 use crate::protocol::peer_address::PeerAddress;
 use crate::shard::Listener;
@@ -82,12 +82,17 @@ pub(super) async fn serve(
     listeners: Listeners,
     dialect: Listeners,
     app: Arc<App>,
+    manager: Option<ServiceManager>,
     stopping: watch::Sender<bool>,
 ) {
     let mut stop = stopping.subscribe();
+    if let Some(manager) = manager {
+        tokio::spawn(service::follow(Arc::clone(&app), manager, stop.clone()));
+    }
+    let has_listeners = !listeners.is_empty() || !dialect.is_empty();
     app.set_places(listeners.places());
-    // The files are removed when the thread ends.
-    let mut files = Vec::new();
+    // Until the thread ends.
+    let mut kept = Vec::new();
     for (listeners, name, routes) in
         [(listeners, "HTTP", router as Routes), (dialect, "gearmand's HTTP", dialect::router)]
     {
@@ -97,7 +102,7 @@ pub(super) async fn serve(
         let described = listeners.describe();
         let router = routes(Arc::clone(&app));
         let (sockets, more) = listeners.into_sockets();
-        files.push(more);
+        kept.push(more);
         for socket in sockets.into_iter().flatten() {
             let listener = described.get(usize::from(socket.listener)).cloned().unwrap_or_default();
             let (app, router) = (Arc::clone(&app), router.clone());
@@ -105,7 +110,10 @@ pub(super) async fn serve(
         }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
-    tokio::spawn(sampler::follow(Arc::clone(&app)));
+    // It is for those who look.
+    if has_listeners {
+        tokio::spawn(sampler::follow(Arc::clone(&app)));
+    }
     // An error says that the server is gone.
     drop(stop.wait_for(|&stops| stops).await);
     // What waits for jobs has its answer.

@@ -23,6 +23,7 @@ mod metrics;
 mod page;
 mod router;
 mod sampler;
+mod service;
 mod snapshot;
 mod submit;
 mod tokens;
@@ -38,7 +39,7 @@ pub use self::app::HttpSettings;
 pub use self::listen::HttpError;
 use self::listen::activity::CONNECTIONS_MAX;
 pub use self::tokens::{TokenMistake, Tokens};
-use crate::io::{HttpLink, Listeners};
+use crate::io::{HttpLink, Listeners, ServiceManager};
 
 /// Most connections for HTTP of a process that may have so many descriptors: an eighth of them, and
 /// as many as the limits of requests at work and of those that wait allow.
@@ -64,13 +65,25 @@ pub enum Phase {
     Standby,
     /// It serves.
     Serving,
-    /// It takes no more jobs, and ends once none is left.
+    /// It ends, once its jobs or those that run are done.
     Draining,
+}
+
+impl Phase {
+    /// Its name in status lines.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering",
+            Self::Standby => "standing by",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 impl Http {
     /// Starts the thread; the cores needn't be there yet. `dialect`: where gearmand's dialect is
-    /// spoken.
+    /// spoken. `manager` is told how the server is.
     ///
     /// # Errors
     /// `HttpError` if another process listens there by now, or the kernel refuses the thread.
@@ -78,6 +91,7 @@ impl Http {
         listeners: Listeners,
         dialect: Listeners,
         settings: HttpSettings,
+        manager: Option<ServiceManager>,
     ) -> Result<Self, HttpError> {
         listeners.listen()?;
         dialect.listen()?;
@@ -93,7 +107,9 @@ impl Http {
         let served = Arc::clone(&app);
         let thread = std::thread::Builder::new().name("http".to_owned());
         let thread = thread
-            .spawn(move || runtime.block_on(listen::serve(listeners, dialect, served, stopping)))
+            .spawn(move || {
+                runtime.block_on(listen::serve(listeners, dialect, served, manager, stopping))
+            })
             .map_err(HttpError::Thread)?;
         Ok(Self { app, stop, thread: Some(thread) })
     }

@@ -219,7 +219,7 @@ fn fail(
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
-    if cx.engine.is_draining() {
+    if cx.engine.declines(submit) {
         return refuse(cx, ErrorReply::Draining);
     }
     if submit.unique.len() > UNIQUE_BYTES_MAX || submit.reducer.len() > UNIQUE_BYTES_MAX {

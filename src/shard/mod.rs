@@ -66,7 +66,7 @@ use self::tls::Tls;
 use self::unread::Unread;
 use crate::engine::policy::Policies;
 use crate::engine::record::{DeadRow, Operation, Pause, Row};
-use crate::engine::{self, ConnId, Effect, Engine, Now};
+use crate::engine::{self, ConnId, DrainGoal, Effect, Engine, Now};
 use crate::protocol::access::{AccessList, Hits};
 use crate::protocol::peer_address::PeerHost;
 use crate::protocol::session::{Context, Session};
@@ -186,9 +186,11 @@ impl Shard {
         self.deliver(None, now);
     }
 
-    /// Takes no more jobs: the server is to end when none is left.
-    pub fn drain(&mut self, now: Now) {
-        self.engine.drain(now);
+    /// The server is to end when it has reached this goal.
+    pub fn drain(&mut self, goal: DrainGoal, now: Now) {
+        self.engine.drain(goal, now);
+        // Other cores are to know that there is nothing to grab here.
+        self.deliver(None, now);
     }
 
     #[inline]
@@ -470,11 +472,15 @@ impl Shard {
         self.unfinished() == 0
     }
 
-    /// Jobs that aren't left to the next server, and connections on their way elsewhere for which
-    /// results may wait here.
+    /// Jobs that are to be finished before the server may end, and connections on their way
+    /// elsewhere for which results may wait here.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.engine.jobs().len() - self.engine.kept() + self.offload.awaiting_home()
+        let jobs = match self.engine.assigns() {
+            true => self.engine.jobs().len() - self.engine.kept(),
+            false => self.engine.running(),
+        };
+        jobs + self.offload.awaiting_home()
     }
 
     /// The engine, to look at.

@@ -96,8 +96,8 @@ impl Kind {
                  close theirs"
             }
             Self::Draining => {
-                "submissions refused: the server finishes its jobs after SIGUSR1; clients are to \
-                 use another server"
+                "submissions refused: the server finishes its jobs after SIGUSR1, or SIGTERM with \
+                 --drain; clients are to use another server"
             }
             Self::Tls => {
                 "TLS handshakes refused: this port speaks plain Gearman; leave the client's TLS \

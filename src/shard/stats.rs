@@ -74,6 +74,19 @@ impl AddAssign for Stats {
     }
 }
 
+impl Stats {
+    /// What there is, in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { functions, running, connections, .. } = self;
+        let waiting = self.queued.iter().sum::<u64>() + self.delayed + self.storing + self.kept;
+        format!(
+            "functions {functions}, jobs waiting {waiting}, running {running}, connections \
+             {connections}"
+        )
+    }
+}
+
 impl Shard {
     /// This core's numbers.
     pub(super) fn stats(&self) -> Stats {

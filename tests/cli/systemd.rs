@@ -96,7 +96,6 @@ fn the_socket_unit_has_the_addresses_of_the_default() {
     assert_eq!(values("FileDescriptorName="), ["gearman"]);
 }
 
-/// What the package's manager.toml suggests is a file that is right once its marks are gone.
 #[test]
 fn the_services_read_the_files_that_the_package_has() {
     let server = unit("ringgeard.service");
@@ -104,7 +103,8 @@ fn the_services_read_the_files_that_the_package_has() {
     assert!(server.contains("EnvironmentFile=-/etc/default/ringgeard\n"));
     assert!(server.contains("ExecStart=/usr/bin/ringgeard $PARAMS\n"));
     let manager = unit("ringgear-manager.service");
-    assert!(manager.contains(" --config-file /etc/ringgear/manager.toml\n"));
+    let file = "Environment=RINGGEAR_MANAGER_CONFIG_FILE=/etc/ringgear/manager.toml\n";
+    assert!(manager.contains(file));
     // The head of the file that the package gets, before all options as comments.
     let head = unit("etc/ringgeard.toml");
     let (_directory, path) = directory();

@@ -14,12 +14,8 @@ use ringgear::protocol::toml_tables::{
 use ringgear::protocol::toml_values::unfit;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::{KEYS, TLS_KEYS, WORKER_KEYS};
 use super::{Config, HttpAddress, Server, TlsFiles, table};
-
-/// Keys of the top level.
-pub const KEYS: [&str; 4] = ["servers", "http", "tls", "worker"];
-/// Keys of `[tls]`.
-pub const TLS_KEYS: [&str; 3] = ["ca", "certificate", "key"];
 
 /// A file that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,7 +178,7 @@ impl Reader<'_> {
 
 fn check_key(key: &Key<'_>) -> Result<(), Misplaced> {
     let name = key.get_ref().as_ref();
-    if table::KEYS.contains(&name) {
+    if WORKER_KEYS.contains(&name) {
         let sentence = format!("{name} is in no table: write [[worker]] above it");
         return Err((key.span().start, sentence));
     }

@@ -7,6 +7,7 @@
 //! Invariant: a `Config` is complete, with defaults filled in, and within its limits.
 
 mod file;
+mod keys;
 mod server;
 mod table;
 #[cfg(test)]
@@ -15,9 +16,9 @@ mod worker;
 
 use std::path::PathBuf;
 
-pub use self::file::{File, KEYS, Lines, TLS_KEYS};
+pub use self::file::{File, Lines};
+pub use self::keys::{KEYS, TLS_KEYS, WORKER_KEYS};
 pub use self::server::{HttpAddress, Server};
-pub use self::table::KEYS as WORKER_KEYS;
 pub use self::worker::{Mode, Stderr, Worker};
 
 /// What the file asks for.

@@ -16,33 +16,9 @@ use ringgear::protocol::toml_values::{
 use ringgear::protocol::{duration, size};
 use toml::de::{DeTable, DeValue};
 
-use super::{KEYS as TOP_KEYS, Mode, Stderr, Worker};
+use super::keys::{KEYS, WORKER_KEYS};
+use super::{Mode, Stderr, Worker};
 
-/// Keys of a table.
-pub const KEYS: [&str; 22] = [
-    "name",
-    "functions",
-    "command",
-    "mode",
-    "count",
-    "timeout",
-    "max-jobs",
-    "max-age",
-    "splay",
-    "memory-max",
-    "result-max",
-    "stop-wait",
-    "backoff",
-    "user",
-    "group",
-    "directory",
-    "umask",
-    "nice",
-    "environment",
-    "clear-environment",
-    "watch",
-    "stderr",
-];
 /// Most instances of a worker.
 const COUNT_MAX: usize = 4096;
 /// Most `max-jobs`.
@@ -76,13 +52,13 @@ pub(super) fn read(at: usize, fields: &DeTable<'_>) -> Result<Table, Misplaced> 
     let mut places = BTreeMap::new();
     for (key, value) in sorted(fields) {
         let name = key.get_ref().as_ref();
-        if TOP_KEYS.contains(&name) {
+        if KEYS.contains(&name) {
             let above = if name == "tls" { "[tls]" } else { name };
             let sentence =
                 format!("{name} is no key of a worker: write {above} above the first [[worker]]");
             return Err((key.span().start, sentence));
         }
-        known(key, "a worker", &KEYS)?;
+        known(key, "a worker", &WORKER_KEYS)?;
         places.insert(name.to_owned(), key.span().start);
         set(&mut worker, name, value)?;
     }

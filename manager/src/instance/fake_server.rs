@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::memory::Memory;
 use super::{Instance, Order, Shared};
 use crate::config::{Server, Worker};
-use crate::counters::Counters;
+use crate::counters::{self, Counters, Ended, Outcome};
 use crate::gearman::Servers;
 use crate::process::guard::Guard;
 
@@ -232,4 +232,50 @@ pub(crate) struct Controls {
     pub(crate) is_up: watch::Receiver<bool>,
     /// Looks at the memory of its processes once a second.
     pub(crate) memory_watch: JoinHandle<()>,
+}
+
+/// An instance that runs for a server of its own.
+pub(crate) struct Running {
+    /// Its server.
+    pub(crate) server: FakeServer,
+    /// Numbers of its worker.
+    pub(crate) counters: Rc<counters::Worker>,
+    /// What the supervisor would hold.
+    pub(crate) controls: Controls,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts it, in a `LocalSet`.
+    pub(crate) fn start(worker: Worker) -> Self {
+        let server = FakeServer::start();
+        let (instance, controls) = server.instance(worker);
+        let counters = Rc::clone(&instance.counters);
+        let task = spawn_local(instance.run());
+        Self { server, counters, controls, task }
+    }
+
+    /// Runs a job; returns its end.
+    pub(crate) async fn job(&self, handle: &str, payload: impl Into<Bytes>) -> (Command, String) {
+        self.server.submit(handle, payload);
+        self.server.ended(handle).await
+    }
+
+    /// Jobs with this outcome.
+    pub(crate) fn jobs(&self, outcome: Outcome) -> u64 {
+        self.counters.jobs.borrow().get(&outcome).copied().unwrap_or(0)
+    }
+
+    /// Ends of processes for this reason.
+    pub(crate) fn ends(&self, reason: Ended) -> u64 {
+        self.counters.ends.borrow().get(&reason).copied().unwrap_or(0)
+    }
+
+    /// Gives an order to end, and waits until it has.
+    pub(crate) async fn end(self, order: Order) {
+        self.controls.orders.send_replace(order);
+        self.task.await.expect("no panic");
+        assert_eq!((self.counters.processes.get(), self.counters.running.get()), (0, 0));
+        assert_eq!(self.counters.backing_off.get(), 0);
+    }
 }

@@ -143,12 +143,9 @@ impl Drop for Process {
 mod tests {
     use std::time::Duration;
 
-    use tokio::sync::watch;
-    use tokio::task::{JoinHandle, spawn_local};
-
     use super::*;
     use crate::config::{Mode, Worker};
-    use crate::instance::fake_server::{FakeServer, in_local_set, until};
+    use crate::instance::fake_server::{Running, in_local_set, until};
     use crate::process::samples;
 
     fn worker(script: &str) -> Worker {
@@ -156,29 +153,8 @@ mod tests {
         Worker { mode: Mode::Gearman, backoff, ..samples::worker(&["sh", "-c", script]) }
     }
 
-    struct Running {
-        counters: Rc<counters::Worker>,
-        orders: watch::Sender<Order>,
-        task: JoinHandle<()>,
-    }
-
-    impl Running {
-        fn start(worker: Worker) -> Self {
-            let (instance, controls) = FakeServer::start().instance(worker);
-            let counters = Rc::clone(&instance.counters);
-            Self { counters, orders: controls.orders, task: spawn_local(instance.run()) }
-        }
-
-        async fn until_ended(&self, reason: Ended, count: u64) {
-            let ends = || self.counters.ends.borrow().get(&reason).copied().unwrap_or(0);
-            until(&format!("{count} x {reason:?}"), || ends() >= count).await;
-        }
-
-        async fn end(self, order: Order) {
-            self.orders.send_replace(order);
-            self.task.await.expect("no panic");
-            assert_eq!(self.counters.processes.get(), 0);
-        }
+    async fn until_ended(running: &Running, reason: Ended, count: u64) {
+        until(&format!("{count} x {reason:?}"), || running.ends(reason) >= count).await;
     }
 
     #[test]
@@ -217,18 +193,18 @@ mod tests {
     fn a_worker_is_started_again_after_its_exit_its_age_and_too_much_memory() {
         in_local_set(async {
             let running = Running::start(worker("exit 1"));
-            running.until_ended(Ended::Exit, 3).await;
+            until_ended(&running, Ended::Exit, 3).await;
             running.end(Order::Stop).await;
 
             let max_age = Some(Duration::from_millis(20));
             let running = Running::start(Worker { max_age, ..worker("exec sleep 1000") });
-            running.until_ended(Ended::MaxAge, 3).await;
+            until_ended(&running, Ended::MaxAge, 3).await;
             running.end(Order::Stop).await;
 
             let script = r#"x="$(head -c 40000000 /dev/zero | tr '\0' x)"; sleep 1000; echo "$x""#;
             let memory_max = Some(32 << 20);
             let running = Running::start(Worker { memory_max, ..worker(script) });
-            running.until_ended(Ended::Memory, 1).await;
+            until_ended(&running, Ended::Memory, 1).await;
             running.end(Order::Kill).await;
         });
     }
@@ -239,7 +215,7 @@ mod tests {
             let max_age = Some(Duration::from_millis(20));
             let script = "yes & exec yes >&2";
             let running = Running::start(Worker { max_age, ..worker(script) });
-            running.until_ended(Ended::MaxAge, 2).await;
+            until_ended(&running, Ended::MaxAge, 2).await;
             running.end(Order::Stop).await;
         });
     }

@@ -17,7 +17,7 @@ use crate::engine::numbers::{BUCKETS, Durations, Failure, Rerun};
 use crate::engine::policy::{Backoff, Expiry, Policies, Policy, Retries};
 use crate::engine::record::{Pause, Row};
 use crate::engine::tests::{Fixture, conn_id, settings};
-use crate::engine::{Outcome, Settings, SubmitError};
+use crate::engine::{DrainGoal, Outcome, Settings, SubmitError};
 use crate::wire::{Command, Header, Magic, Payload, Priority, Request};
 
 /// Jobs of `durable` wait for the store, those of `eager` don't, and all others are in memory.
@@ -434,7 +434,7 @@ fn gauges_say_what_there_is_of_a_function_and_of_all_others() {
     assert_eq!((rest.delayed, rest.running as usize, rest.workers), (2, others, 6));
     assert_eq!((rest.workers_busy as usize, rest.oldest_ms), (others, None));
     // What is left to the next server is queued still.
-    fixture.engine.drain(fixture.now);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
     fixture.pass(1);
     let kept = fixture.entry("eager").gauges;
     assert_eq!((kept.queued.iter().sum::<u32>(), kept.delayed), (4 - kept.running, 0));
@@ -626,7 +626,7 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
                 fixture.engine.run_now(number, now);
             }
         }
-        Step::Drain => fixture.engine.drain(now),
+        Step::Drain => fixture.engine.drain(DrainGoal::JobsDone, now),
     }
     0
 }

@@ -2,8 +2,8 @@
 //!
 //! A core without jobs goes on answering messages until no core has any: a core that ended by
 //! itself would leave the others waiting for its answers. Jobs stay at the core that owns their
-//! function, and none is accepted once all cores refuse submissions, so the number that is left
-//! only falls. Logs what is left. Knows no signal and no socket.
+//! function, and once all cores drain, none of those that are waited for is added, so the number
+//! that is left only falls. Logs what is left. Knows no signal and no socket.
 //!
 //! Invariant: `join` comes after the core has published what it accepted; so once all have joined,
 //! no published number is smaller than what is left.
@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::gauges::{Gauges, Load};
 use super::mesh::Mailbox;
+use crate::engine::DrainGoal;
 
 /// Least time between two log lines about what is left.
 const LOG_INTERVAL_MS: u64 = 5000;
@@ -26,8 +27,11 @@ pub(crate) struct Drain {
     joined: Arc<AtomicUsize>,
     /// A core has found that nothing is left on any core, and may have ended.
     is_finished: Arc<AtomicBool>,
+    /// Cores that have answered everything.
+    flushed: Arc<AtomicUsize>,
     cores: usize,
     has_joined: bool,
+    has_flushed: bool,
     /// What was last logged, and when.
     logged: Option<(u64, Left)>,
 }
@@ -46,14 +50,16 @@ impl Drain {
         let drain = Self {
             joined: Arc::default(),
             is_finished: Arc::default(),
+            flushed: Arc::default(),
             cores,
             has_joined: false,
+            has_flushed: false,
             logged: None,
         };
         vec![drain; cores]
     }
 
-    /// This core refuses submissions, and has published what it accepted before.
+    /// This core drains, and has published what it accepted before.
     pub(crate) fn join(&mut self) {
         if !std::mem::replace(&mut self.has_joined, true) {
             self.joined.fetch_add(1, Ordering::Release);
@@ -81,8 +87,18 @@ impl Drain {
         is_done
     }
 
+    /// Whether all cores have answered everything that they have read, and read nothing more;
+    /// `is_flushed` is whether this one has. One that ended before would leave requests without an
+    /// answer that others have passed on to it.
+    pub(crate) fn is_flushed(&mut self, is_flushed: bool) -> bool {
+        if is_flushed && !std::mem::replace(&mut self.has_flushed, true) {
+            self.flushed.fetch_add(1, Ordering::AcqRel);
+        }
+        is_flushed && self.flushed.load(Ordering::Acquire) == self.cores
+    }
+
     /// Logs what is left, the first time and when it has changed; only the first core does.
-    pub(crate) fn log(&mut self, own: Load, gauges: &Gauges, now_ms: u64) {
+    pub(crate) fn log(&mut self, goal: DrainGoal, own: Load, gauges: &Gauges, now_ms: u64) {
         if gauges.own() != 0 {
             return;
         }
@@ -98,7 +114,12 @@ impl Drain {
         if is_due {
             self.logged = Some((now_ms, left));
             let Left { jobs, running, kept } = left;
-            info!(jobs, running, left_to_the_next_server = kept, "draining: what is left");
+            match goal {
+                DrainGoal::JobsDone => {
+                    info!(jobs, running, left_to_the_next_server = kept, "draining: what is left");
+                }
+                DrainGoal::RunsDone => info!(running, "draining: what is left"),
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use self::error::SOCKETS_MAX;
 pub use self::error::{ListenError, PortOption};
-pub use self::passed::{PassedSocket, passed_sockets};
+pub use self::passed::{PassedSocket, PassedUse, passed_sockets};
 pub(crate) use self::socket::{Acceptable, ListeningSocket};
 pub use self::spec::{Endpoint, KeepAlive, ListenSpec, Sockets};
 pub use self::tcp::check_ports;
@@ -42,6 +42,8 @@ pub struct Listeners {
     places: Vec<Place>,
     /// Files of Unix sockets that were bound here.
     files: Vec<SocketFile>,
+    /// Sockets that were passed, of which the cores have copies.
+    passed: Vec<PassedSocket>,
     options: Sockets,
 }
 
@@ -76,16 +78,39 @@ impl Listeners {
     /// # Errors
     /// `ListenError` if a host is unknown, or an address can't be bound.
     pub fn open(specs: &[ListenSpec], port: &str, options: &Sockets) -> Result<Self, ListenError> {
+        Self::open_beside(Vec::new(), false, specs, port, options)
+    }
+
+    /// Takes over sockets that were passed to the process, and binds every address of each spec
+    /// that none of them has already; see `open`. `speaks_tls`: also those of TCP that are for
+    /// plain Gearman do.
+    ///
+    /// # Errors
+    /// `ListenError` if the kernel refuses a socket option, a host is unknown, or an address can't
+    /// be bound.
+    pub fn open_beside(
+        passed: Vec<PassedSocket>,
+        speaks_tls: bool,
+        specs: &[ListenSpec],
+        port: &str,
+        options: &Sockets,
+    ) -> Result<Self, ListenError> {
         let mut listeners = Self {
             listeners: Vec::new(),
             sockets: (0..options.cores).map(|_| Vec::new()).collect(),
             places: Vec::new(),
             files: Vec::new(),
+            passed: Vec::new(),
             options: options.clone(),
         };
+        for passed in passed {
+            listeners.take_over(passed, speaks_tls)?;
+        }
         for spec in specs {
             let listener = listeners.describe_next(spec.name.clone(), spec.speaks_tls)?;
             match (&spec.endpoint, spec.port(port)) {
+                (Endpoint::Unix(path), _)
+                    if listeners.passed.iter().any(|passed| passed.has_path(path)) => {}
                 (Endpoint::Unix(path), _) => listeners.bind_unix(listener, path)?,
                 (_, Some((port, option))) => listeners.bind(listener, spec, port, option)?,
                 (Endpoint::Loopback | Endpoint::Host { .. }, None) => {}
@@ -129,33 +154,51 @@ impl Listeners {
         self.places.is_empty()
     }
 
-    /// Takes over sockets that were passed to the process. `speaks_tls`: those of TCP do.
-    ///
-    /// # Errors
-    /// `ListenError` if the kernel refuses a socket option.
-    pub fn take_over(
-        &mut self,
-        passed: Vec<PassedSocket>,
-        speaks_tls: bool,
-    ) -> Result<(), ListenError> {
-        for PassedSocket { name, socket, address } in passed {
-            let speaks_tls = speaks_tls && address.is_some();
-            let listener = self.describe_next(Some(Arc::clone(&name)), speaks_tls)?;
-            let inherited = || match address {
-                Some(_) => set_options((&socket).into(), &self.options),
-                None => Ok(()),
-            };
-            let set = socket.set_nonblocking(true).and_then(|()| inherited());
-            set.map_err(|_| ListenError::Passed(Arc::clone(&name)))?;
-            let text = match address {
-                Some(address) => format!("{address} ({name})"),
-                None => name.to_string(),
-            };
-            let place =
-                Place { listener, address, text: tls(text, speaks_tls), origin: Origin::Passed };
-            self.share(socket, place)?;
-        }
+    /// Takes over a socket that was passed to the process.
+    fn take_over(&mut self, passed: PassedSocket, speaks_tls: bool) -> Result<(), ListenError> {
+        let PassedSocket { ref name, ref socket, address, .. } = passed;
+        let speaks_tls = match passed.serves() {
+            PassedUse::Gearman => speaks_tls && address.is_some(),
+            PassedUse::Tls => true,
+            PassedUse::Http => false,
+        };
+        let listener = self.describe_next(Some(Arc::clone(name)), speaks_tls)?;
+        let inherited = || match address {
+            Some(_) => set_options(socket.into(), &self.options),
+            None => Ok(()),
+        };
+        let set = socket.set_nonblocking(true).and_then(|()| inherited());
+        set.map_err(|_| ListenError::Passed(Arc::clone(name)))?;
+        let text = match address {
+            Some(address) => format!("{address} ({name})"),
+            None => name.to_string(),
+        };
+        let text = tls(text, speaks_tls);
+        self.share(socket, Place { listener, address, text, origin: Origin::Passed })?;
+        self.passed.push(passed);
         Ok(())
+    }
+
+    /// The addresses that no passed socket has.
+    fn without_passed(
+        &self,
+        addresses: Vec<SocketAddr>,
+        spec: &ListenSpec,
+    ) -> Result<Vec<SocketAddr>, ListenError> {
+        let mut rest = Vec::new();
+        for address in addresses {
+            let Some(passed) = self.passed.iter().find(|passed| passed.has(address)) else {
+                rest.push(address);
+                continue;
+            };
+            let is_passed = |listener: &&Listener| listener.name.as_ref() == Some(&passed.name);
+            let speaks_tls = self.listeners.iter().find(is_passed).is_some_and(|it| it.speaks_tls);
+            if speaks_tls != spec.speaks_tls {
+                let name = spec.name.clone().unwrap_or_default();
+                return Err(ListenError::PassedOtherwise(name, Arc::clone(&passed.name)));
+            }
+        }
+        Ok(rest)
     }
 
     /// Notes a listener; returns its place.
@@ -177,7 +220,7 @@ impl Listeners {
         port: &str,
         option: PortOption,
     ) -> Result<(), ListenError> {
-        let addresses = resolve(&spec.endpoint, port, option)?;
+        let addresses = self.without_passed(resolve(&spec.endpoint, port, option)?, spec)?;
         let is_double = |address: &&SocketAddr| {
             let is_there = |place: &Place| place.address == Some(**address);
             address.port() != 0 && self.places.iter().any(is_there)
@@ -202,11 +245,11 @@ impl Listeners {
         let (socket, file) = unix::bind(path, &self.options.unix)?;
         self.files.push(file);
         let (text, origin) = (format!("unix:{}", path.display()), Origin::Path(path.to_owned()));
-        self.share(socket, Place { listener, address: None, text, origin })
+        self.share(&socket, Place { listener, address: None, text, origin })
     }
 
     /// Gives each core a descriptor of one socket, where there can't be a socket for each.
-    fn share(&mut self, socket: Socket, place: Place) -> Result<(), ListenError> {
+    fn share(&mut self, socket: &Socket, place: Place) -> Result<(), ListenError> {
         self.check_room(1)?;
         for of_core in &mut self.sockets {
             let copy = socket.try_clone();
@@ -298,9 +341,9 @@ impl Listeners {
         }
     }
 
-    /// The sockets, by core, and the files that are to be there as long as these are.
-    pub(crate) fn into_sockets(self) -> (Vec<Vec<ListeningSocket>>, Vec<SocketFile>) {
-        let Self { sockets, places, files, .. } = self;
+    /// The sockets, by core, and what is to be there as long as the server runs.
+    pub(crate) fn into_sockets(self) -> (Vec<Vec<ListeningSocket>>, Kept) {
+        let Self { sockets, places, files, passed, .. } = self;
         let numbered = |(socket, place): (Socket, &Place)| ListeningSocket {
             listener: place.listener,
             socket: match place.address {
@@ -310,8 +353,17 @@ impl Listeners {
         };
         let of_core = |sockets: Vec<Socket>| sockets.into_iter().zip(&places).map(numbered);
         let sockets = sockets.into_iter().map(|sockets| of_core(sockets).collect()).collect();
-        (sockets, files)
+        (sockets, Kept { _files: files, _passed: passed })
     }
+}
+
+/// What outlives the cores' sockets.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// They are removed in the end.
+    _files: Vec<SocketFile>,
+    /// Connections wait in their queues also while the cores accept nothing any more.
+    _passed: Vec<PassedSocket>,
 }
 
 /// Whether one socket can't be bound to each of two addresses.

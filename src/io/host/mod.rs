@@ -16,4 +16,5 @@ pub mod privileges;
 pub mod process;
 pub(crate) mod retry;
 pub mod sandbox;
+pub(crate) mod service_manager;
 pub(crate) mod signals;

@@ -3,7 +3,6 @@
 //! Each function changes one property of the process; `main` calls them in the order of a start.
 //! Knows nothing of sockets and jobs.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -59,12 +58,6 @@ pub fn raise_descriptors(wanted: Option<u64>) -> Result<(u64, u64), ProcessError
 /// users from writing to all others.
 pub fn set_umask() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
-}
-
-/// Whether a service manager started this process, and waits for it to say that it is ready.
-#[must_use]
-pub fn is_supervised() -> bool {
-    env::var_os("NOTIFY_SOCKET").is_some_and(|it| !it.is_empty())
 }
 
 /// Allows core dumps up to the hard limit.

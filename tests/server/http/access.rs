@@ -57,7 +57,7 @@ fn options_that_contradict_each_other_are_refused() {
         ),
         (
             &["--threads", "64"],
-            "--http needs a thread of its own, so that --threads can be at most",
+            "HTTP and notifications of a service manager need a thread of their own, so that",
         ),
         (&["--http", &socket, "--listen", &socket], "--listen and --http both say unix:"),
         (

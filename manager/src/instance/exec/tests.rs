@@ -8,53 +8,17 @@ use nix::unistd::Pid;
 use ringgear::wire::Command::{
     self, WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning,
 };
-use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
 use crate::config::{Stderr, Worker};
-use crate::counters::Worker as Counters;
 use crate::gearman::{Ending, Report, Withdrawal};
-use crate::instance::fake_server::{Controls, FakeServer, in_local_set, until};
+use crate::instance::fake_server::{FakeServer, Running, in_local_set, until};
 use crate::instance::server_side::ServerSide;
 use crate::process::samples::{self, is_alive};
 
 fn worker(script: &str) -> Worker {
     let backoff = (Duration::from_millis(5), Duration::from_millis(5));
     Worker { backoff, ..samples::worker(&["sh", "-c", script]) }
-}
-
-/// An instance that runs.
-struct Running {
-    server: FakeServer,
-    counters: Rc<Counters>,
-    controls: Controls,
-    task: JoinHandle<()>,
-}
-
-impl Running {
-    fn start(worker: Worker) -> Self {
-        let server = FakeServer::start();
-        let (instance, controls) = server.instance(worker);
-        let counters = Rc::clone(&instance.counters);
-        let task = spawn_local(instance.run());
-        Self { server, counters, controls, task }
-    }
-
-    async fn job(&self, handle: &str, payload: impl Into<Bytes>) -> (Command, String) {
-        self.server.submit(handle, payload);
-        self.server.ended(handle).await
-    }
-
-    fn jobs(&self, outcome: Outcome) -> u64 {
-        self.counters.jobs.borrow().get(&outcome).copied().unwrap_or(0)
-    }
-
-    async fn end(self, order: Order) {
-        self.controls.orders.send_replace(order);
-        self.task.await.expect("no panic");
-        assert_eq!((self.counters.processes.get(), self.counters.running.get()), (0, 0));
-        assert_eq!(self.counters.backing_off.get(), 0);
-    }
 }
 
 /// How the one job of a worker ends, and how it is counted.

@@ -6,56 +6,17 @@ use std::time::Duration;
 use ringgear::wire::Command::{
     WorkComplete, WorkData, WorkException, WorkFail, WorkStatus, WorkWarning,
 };
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 
 use super::*;
 use crate::config::{Mode, Stderr, Worker};
-use crate::counters::Worker as Counters;
-use crate::instance::fake_server::{Controls, FakeServer, in_local_set, until};
+use crate::instance::fake_server::{FakeServer, Running, in_local_set, until};
 use crate::process::samples;
 
 /// A worker whose process is a script, which gets a line by `read -r line`.
 fn worker(script: &str) -> Worker {
     let backoff = (Duration::from_millis(5), Duration::from_millis(5));
     Worker { mode: Mode::Lines, backoff, ..samples::worker(&["sh", "-c", script]) }
-}
-
-/// An instance that runs.
-struct Running {
-    server: FakeServer,
-    counters: Rc<Counters>,
-    controls: Controls,
-    task: JoinHandle<()>,
-}
-
-impl Running {
-    fn start(worker: Worker) -> Self {
-        let server = FakeServer::start();
-        let (instance, controls) = server.instance(worker);
-        let counters = Rc::clone(&instance.counters);
-        let task = spawn_local(instance.run());
-        Self { server, counters, controls, task }
-    }
-
-    async fn job(&self, handle: &str, payload: &'static str) -> (ringgear::wire::Command, String) {
-        self.server.submit(handle, payload);
-        self.server.ended(handle).await
-    }
-
-    fn ends(&self, reason: Ended) -> u64 {
-        self.counters.ends.borrow().get(&reason).copied().unwrap_or(0)
-    }
-
-    fn jobs(&self, outcome: Outcome) -> u64 {
-        self.counters.jobs.borrow().get(&outcome).copied().unwrap_or(0)
-    }
-
-    async fn end(self, order: Order) {
-        self.controls.orders.send_replace(order);
-        self.task.await.expect("no panic");
-        assert_eq!((self.counters.processes.get(), self.counters.running.get()), (0, 0));
-        assert_eq!(self.counters.backing_off.get(), 0);
-    }
 }
 
 fn complete(result: &str) -> (ringgear::wire::Command, String) {

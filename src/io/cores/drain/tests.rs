@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use fastrand::Rng;
 
 use super::*;
-use crate::engine::{ConnId, Now, handle};
+use crate::engine::{ConnId, DrainGoal, Now, handle};
 use crate::shard::cores::Cores;
 use crate::shard::remote::message::Message;
 use crate::shard::{Origin, Service, Settings, Shard};
@@ -100,7 +100,7 @@ impl CoreUnderTest {
         self.mailbox.flush();
         self.gauges.publish(self.load());
         if self.signalled {
-            self.shard.drain(now);
+            self.shard.drain(DrainGoal::JobsDone, now);
             self.drain.join();
             self.stops |= self.drain.is_done(self.load(), &self.gauges, &self.mailbox);
         }
@@ -202,4 +202,16 @@ fn a_core_ends_though_another_ended_without_receiving_its_messages() {
     let own = Load { jobs: mailboxes[0].overflow(), ..Load::default() };
     assert!(own.jobs > 0);
     assert!(drains[0].is_done(own, &gauges[0], &mailboxes[0]));
+}
+
+/// A core that had answered everything ended while another one's request was on its way to it.
+#[test]
+fn cores_end_together_once_all_have_answered_everything() {
+    let mut drains = Drain::of(3);
+    let [first, second, third] = &mut drains[..] else { panic!("three") };
+    assert!(!first.is_flushed(true) && !first.is_flushed(true), "it counts once");
+    assert!(!second.is_flushed(true) && !third.is_flushed(false) && !first.is_flushed(true));
+    assert!(third.is_flushed(true) && second.is_flushed(true));
+    assert!(!first.is_flushed(false), "it has something to answer again");
+    assert!(first.is_flushed(true));
 }

@@ -86,6 +86,25 @@ pub enum ListenError {
          Accept=no only"
     )]
     Passed(Arc<str>),
+    /// The name of a passed socket says nothing.
+    #[error(
+        "a passed socket is called \"{0}\", which says nothing of its use: write \
+         FileDescriptorName=gearman, FileDescriptorName=tls or FileDescriptorName=http in the \
+         socket unit (LISTEN_FDNAMES without systemd)"
+    )]
+    PassedName(String),
+    /// A Unix socket for TLS.
+    #[error(
+        "fd:tls is a Unix socket, and these are never encrypted: write FileDescriptorName=gearman \
+         in its socket unit"
+    )]
+    PassedPlain,
+    /// A passed socket is plain where `--listen` asks for TLS, or the other way round.
+    #[error(
+        "--listen {0} and the passed socket {1} have the same address, and only one of them speaks \
+         TLS: write FileDescriptorName=tls in the socket unit for TLS, or leave --listen out"
+    )]
+    PassedOtherwise(Arc<str>, Arc<str>),
     /// A Unix socket.
     #[error(transparent)]
     Unix(#[from] UnixError),
