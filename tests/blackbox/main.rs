@@ -18,6 +18,10 @@ mod process;
 mod step;
 mod trace;
 
+/// Programs that are started.
+#[path = "../support/child.rs"]
+#[allow(dead_code)]
+mod child;
 /// Packets as the server's own tests cut them.
 #[path = "../server/conn.rs"]
 #[allow(dead_code)]

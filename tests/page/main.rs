@@ -7,6 +7,9 @@
 mod browser;
 mod devtools;
 
+#[path = "../support/child.rs"]
+#[allow(dead_code)]
+mod child;
 #[path = "../server/conn.rs"]
 #[allow(dead_code)]
 mod conn;

@@ -7,7 +7,6 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,13 +14,13 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 
+use crate::child::{Log, spawn};
+pub(crate) use crate::child::{PATIENCE, forget_environment, tool, wait_until};
 use crate::skips::{note, skip};
 
 /// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
 /// their rings as locked memory until some time after their ends, and users may lock 8 MiB.
 const SMALL_RINGS: &str = "--ring-entries=64";
-/// How long anything may take that should take no time at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A job server that can be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,15 +125,6 @@ impl Drop for Share {
         *GLOMMIO_CORES.lock().expect("no panic") -= self.0;
         GLOMMIO_CORES_FREED.notify_all();
     }
-}
-
-/// Everything a server has written to its standard error.
-#[derive(Default)]
-struct Log {
-    text: Mutex<String>,
-    grown: Condvar,
-    /// Whether all of it has been read.
-    is_read: AtomicBool,
 }
 
 impl Server {
@@ -259,22 +249,12 @@ impl Server {
 
     /// What the server has logged so far.
     pub(crate) fn log(&self) -> String {
-        self.log.text.lock().expect("no panic").clone()
+        self.log.text()
     }
 
     /// Waits until `found` makes something of what follows `text` on a line of the log.
     pub(crate) fn wait_for_log<T>(&self, text: &str, found: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.log();
-            let mut rests = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            let rest = rests.find_map(|line| found(line.split_once(text)?.1));
-            if let Some(value) = rest {
-                return value;
-            }
-            assert!(Instant::now() < deadline, "no {text:?} in the log:\n{log}");
-            self.log.wait(Duration::from_millis(20));
-        }
+        self.log.wait_for(text, found)
     }
 
     /// Sends a signal by name, such as `TERM`. With `STOP`, waits until all threads stand still: on
@@ -321,8 +301,7 @@ impl Server {
     /// Waits for the end of the process and of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = wait_until("the server to end", || self.child.try_wait().expect("a child"));
-        let is_read = || self.log.is_read.load(Ordering::Acquire).then_some(());
-        wait_until("the end of its log", is_read);
+        self.log.wait_for_end();
         status
     }
 }
@@ -334,13 +313,6 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("log of the server:\n{}", self.log());
         }
-    }
-}
-
-impl Log {
-    fn wait(&self, longest: Duration) {
-        let text = self.text.lock().expect("no panic");
-        drop(self.grown.wait_timeout(text, longest));
     }
 }
 
@@ -364,68 +336,11 @@ fn sandbox() -> &'static str {
     "auto"
 }
 
-/// Takes from a server what the user's environment says of ports, files and PostgreSQL.
-pub(crate) fn forget_environment(command: &mut Command) {
-    let is_ours =
-        |name: &str| ["GEARMAN", "RINGGEAR", "PG"].iter().any(|start| name.starts_with(start));
-    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
-        command.env_remove(name);
-    }
-}
-
 /// What `--threads` asks for.
 fn cores_asked_for(options: &[&str]) -> usize {
     let after = |pair: &[&str]| (pair[0] == "--threads").then(|| pair[1].to_owned());
     let asked = options.windows(2).find_map(after);
     asked.map_or(1, |cores| cores.parse().expect("a number"))
-}
-
-fn spawn(command: &mut Command) -> (Child, Arc<Log>) {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the server starts");
-    let stderr = child.stderr.take().expect("a pipe");
-    let log = Arc::new(Log::default());
-    let writer = Arc::clone(&log);
-    std::thread::spawn(move || {
-        let mut lines = BufReader::new(stderr);
-        let mut line = Vec::new();
-        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-            writer.text.lock().expect("no panic").push_str(&String::from_utf8_lossy(&line));
-            writer.grown.notify_all();
-            line.clear();
-        }
-        writer.is_read.store(true, Ordering::Release);
-    });
-    (child, log)
-}
-
-/// Where a tool is; `None` if this machine lacks it, for which the test is skipped. Searches the
-/// folders of PATH and the `sbin` beside each, which users don't have in theirs: nothing else, so
-/// that another PATH is another set of tools.
-pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path);
-    let places = folders.flat_map(|folder| [folder.clone(), folder.with_file_name("sbin")]);
-    let found = places.map(|place| place.join(name)).find(|path| path.is_file());
-    if found.is_none() {
-        skip(&format!("{name} is not installed"));
-    }
-    found
-}
-
-/// Asks until there is an answer, for as long as `PATIENCE` allows.
-pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    let pause = Condvar::new();
-    let never = Mutex::new(());
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        let guard = never.lock().expect("no panic");
-        drop(pause.wait_timeout(guard, Duration::from_millis(5)));
-    }
 }
 
 /// A free port outside the range that the kernel takes ports of outgoing connections from: gearmand

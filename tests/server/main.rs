@@ -42,6 +42,9 @@ mod process;
 #[path = "../support/authority.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod authority;
+/// Programs that are started.
+#[path = "../support/child.rs"]
+mod child;
 /// PostgreSQL as the store's own tests start it, which need more of it than these do.
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, clippy::unwrap_used)]

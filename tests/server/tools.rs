@@ -10,23 +10,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::harness::{tool, wait_until};
+pub(crate) use crate::child::has;
+use crate::child::{tool, wait_until};
 use crate::skips::skip;
 
 /// How long a program may be silent. Perl's client floods for half a minute on a busy machine.
 const TOOL_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Whether a program is here and runs a short script, which proves its extension to be there.
-pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
-    let Some(path) = tool(program) else { return false };
-    let mut command = Command::new(path);
-    let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let runs = status.is_ok_and(|status| status.success());
-    if !runs {
-        skip(&format!("{program} lacks an extension: {arguments:?}"));
-    }
-    runs
-}
 
 /// Tests of programs that weren't installed passed, and the runner kept what they said.
 #[test]

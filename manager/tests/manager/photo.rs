@@ -1,0 +1,1 @@
+//! The photo example (`examples/photo`), as its reader runs it.
