@@ -731,3 +731,35 @@ fn a_job_set_aside_is_worked_off_if_the_store_refuses_it_after_all() {
     fixture.can_do(1, "f");
     assert_eq!(fixture.grab(1), Some(number));
 }
+
+/// SIGTERM with a time for draining: what runs is finished, and what the store keeps is accepted.
+#[test]
+fn an_engine_that_waits_for_runs_only_assigns_and_wakes_nothing() {
+    let mut fixture = durable(Durability::Async);
+    fixture.can_do(1, "f");
+    fixture.can_do(2, "f");
+    let number = fixture.submit(0, Command::SubmitJob, "f\0\0");
+    let waiting = fixture.submit(0, Command::SubmitJob, "f\0\0");
+    assert_eq!(fixture.grab(1), Some(number));
+    fixture.engine.drain(DrainGoal::RunsDone, fixture.now);
+    assert_eq!(fixture.grab(2), None);
+    assert!(fixture.engine.ready(conn_id(2)).is_empty(), "other cores needn't ask");
+    assert!(fixture.engine.priorities().is_empty());
+    fixture.engine.pre_sleep(conn_id(2));
+    let accepted = fixture.submit_durably(3, "f\0\0", 7);
+    assert!(accepted.waits, "there is no later moment to store it");
+    assert_eq!(fixture.engine.awaiting_store(), 1);
+    fixture.engine.stored(accepted.number, fixture.now);
+    assert_eq!(fixture.engine.awaiting_store(), 0);
+    fixture.engine.wake_sleepers(fixture.now);
+    let effects = fixture.effects();
+    assert!(!effects.iter().any(|it| matches!(it, Effect::Noop { .. })), "{effects:?}");
+    fixture.engine.check_invariants();
+    // The worker leaves: its job waits again, and nothing runs.
+    fixture.engine.disconnect(conn_id(1), fixture.now);
+    assert_eq!((fixture.engine.running(), fixture.engine.kept()), (0, 0));
+    assert!([number, waiting].into_iter().all(|it| fixture.engine.status(it).is_some()));
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
+    assert_eq!(fixture.grab(2), None, "the first goal stays");
+    fixture.engine.check_invariants();
+}

@@ -158,6 +158,8 @@ impl Link {
     /// The server ends: clients receive no more.
     pub(super) fn end(&self) {
         let mut state = self.lock();
+        // What the cores sent before they ended; nothing is to be changed any more.
+        while state.receive(&|_| {}) {}
         state.has_ended = true;
         state.clients.iter().for_each(|(_, client)| client.arrived.notify_one());
     }

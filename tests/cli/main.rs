@@ -25,6 +25,7 @@ mod mistakes;
 mod notifications;
 mod passed;
 mod postgresql_starts;
+mod restarts;
 mod sandbox;
 mod systemd;
 
@@ -74,6 +75,17 @@ fn refusal(command: Command) -> String {
     let stderr = String::from_utf8(output.stderr).unwrap();
     let sentence = stderr.lines().last().unwrap_or_default();
     sentence.strip_prefix("ringgeard: ").unwrap_or_else(|| panic!("{stderr}")).to_owned()
+}
+
+/// Whether a server with these options can run on this machine.
+fn has_rings_for(line: &str) -> bool {
+    match io_uring::IoUring::new(2) {
+        Err(error) if line.contains("--io glommio") => {
+            skips::skip(&format!("the kernel refuses io_uring: {error}"));
+            false
+        }
+        _ => true,
+    }
 }
 
 /// A server in the foreground, killed if a test forgets it.

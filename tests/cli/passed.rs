@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use super::authority::Authority;
-use super::{DEADLINE, Server, at, directory, with_words};
+use super::{DEADLINE, Server, at, directory, has_rings_for, with_words};
 
 /// Starts the server as systemd does: its descriptors 3 and 4 are these sockets.
 const AS_SYSTEMD: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec \"$@\"";
 
-fn start(sockets: [OwnedFd; 2], line: &str) -> Server {
+pub(super) fn start(sockets: [OwnedFd; 2], line: &str) -> Server {
     start_named(sockets, "gearman:gearman", line)
 }
 
@@ -42,6 +42,9 @@ fn ask(stream: &mut TcpStream, line: &str) -> String {
 #[test]
 fn passed_sockets_are_served_and_told_from_others() {
     for line in ["--io epoll", "-t 3 -L 127.0.0.1:0", "--io auto", "--io glommio -t 2"] {
+        if !has_rings_for(line) {
+            continue;
+        }
         let (_guard, folder) = directory();
         let (path, list) = (folder.join("g.sock"), folder.join("access.toml"));
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -25,6 +25,7 @@ mod pattern;
 mod pauses;
 mod script;
 mod skips;
+mod stopping;
 mod tls;
 mod tools;
 mod transcripts;

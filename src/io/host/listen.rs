@@ -81,9 +81,9 @@ impl Listeners {
         Self::open_beside(Vec::new(), false, specs, port, options)
     }
 
-    /// Takes over sockets that were passed to the process, and binds every address of each spec that
-    /// none of them has already; see `open`. `speaks_tls`: also those of TCP that are for plain
-    /// Gearman do.
+    /// Takes over sockets that were passed to the process, and binds every address of each spec
+    /// that none of them has already; see `open`. `speaks_tls`: also those of TCP that are for
+    /// plain Gearman do.
     ///
     /// # Errors
     /// `ListenError` if the kernel refuses a socket option, a host is unknown, or an address can't

@@ -203,3 +203,15 @@ fn a_core_ends_though_another_ended_without_receiving_its_messages() {
     assert!(own.jobs > 0);
     assert!(drains[0].is_done(own, &gauges[0], &mailboxes[0]));
 }
+
+/// A core that had answered everything ended while another one's request was on its way to it.
+#[test]
+fn cores_end_together_once_all_have_answered_everything() {
+    let mut drains = Drain::of(3);
+    let [first, second, third] = &mut drains[..] else { panic!("three") };
+    assert!(!first.is_flushed(true) && !first.is_flushed(true), "it counts once");
+    assert!(!second.is_flushed(true) && !third.is_flushed(false) && !first.is_flushed(true));
+    assert!(third.is_flushed(true) && second.is_flushed(true));
+    assert!(!first.is_flushed(false), "it has something to answer again");
+    assert!(first.is_flushed(true));
+}
