@@ -24,7 +24,7 @@ wait_for() {
 }
 
 end() {
-    trap - EXIT INT TERM
+    trap - EXIT HUP INT TERM
     # The manager first: it lets its commands finish.
     for pid in ${manager:-} ${server:-}; do
         kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
@@ -41,7 +41,7 @@ fi
 
 folder=$(mktemp -d)
 trap end EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 MAIL_FOLDER=$folder/mail
 export MAIL_FOLDER
 mkdir "$MAIL_FOLDER"

@@ -19,7 +19,7 @@ mod manager;
 mod many;
 mod observed;
 mod options;
-// photo
+mod photo;
 mod processes;
 mod replaced;
 mod server;

@@ -12,7 +12,7 @@ use crate::manager::{Manager, free_port, named_worker, worker};
 use crate::server::Server;
 
 /// Status line, head and body of an answer.
-fn get(port: u16, path: &str) -> (String, String) {
+pub(crate) fn get(port: u16, path: &str) -> (String, String) {
     let connect = || TcpStream::connect(("127.0.0.1", port)).ok();
     let mut stream = wait_until("HTTP", connect);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -24,7 +24,7 @@ fn get(port: u16, path: &str) -> (String, String) {
 }
 
 /// The value of a series.
-fn value(metrics: &str, series: &str) -> Option<f64> {
+pub(crate) fn value(metrics: &str, series: &str) -> Option<f64> {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }

@@ -56,9 +56,7 @@ impl Server {
 
     /// The line that answers a text command.
     pub(crate) fn admin(&self, command: &str) -> String {
-        let mut conn = Conn::open(self.address);
-        conn.send(format!("{command}\n").as_bytes());
-        line(&mut conn)
+        ask(self.address, command)
     }
 
     /// What `status` says of a function.
@@ -100,6 +98,13 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log.text());
         }
     }
+}
+
+/// The line that answers a text command.
+pub(crate) fn ask(server: SocketAddr, command: &str) -> String {
+    let mut conn = Conn::open(server);
+    conn.send(format!("{command}\n").as_bytes());
+    line(&mut conn)
 }
 
 fn line(conn: &mut Conn) -> String {
