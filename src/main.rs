@@ -268,8 +268,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     )
 }
 
-/// Starts the log, and returns the options as they hold then. Where a service manager reads standard
-/// error, that takes the place of a file that can't be opened, as with gearmand.
+/// Starts the log, and returns the options as they hold then. Where a service manager reads
+/// standard error, that takes the place of a file that can't be opened, as with gearmand.
 fn start_log(options: &Options, is_supervised: bool) -> Result<(Options, Log), LogError> {
     let mut options = options.clone();
     let log = match Log::start(log_settings(&options)) {

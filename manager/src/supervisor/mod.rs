@@ -41,6 +41,8 @@ pub enum Command {
 pub async fn run(config: Config, shared: Rc<Shared>, mut commands: UnboundedReceiver<Command>) {
     let mut supervisor = Supervisor::new(shared);
     supervisor.take(config);
+    // A command that starts before its files are watched could miss the change of them.
+    supervisor.watch.begun().await;
     let mut is_open = true;
     loop {
         let due = supervisor.step(Instant::now());
@@ -52,6 +54,7 @@ pub async fn run(config: Config, shared: Rc<Shared>, mut commands: UnboundedRece
             command = commands.recv(), if is_open => {
                 is_open = command.is_some();
                 supervisor.obey(command.unwrap_or(Command::Stop));
+                supervisor.watch.begun().await;
             }
             worker = supervisor.watch.changed() => {
                 info!(worker, "watched files changed");

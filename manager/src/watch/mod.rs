@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use self::pattern::Pattern;
@@ -25,6 +25,8 @@ use self::survey::{Survey, Use};
 
 /// Time without a change after which the changes before are told.
 const QUIET: Duration = Duration::from_secs(1);
+/// Longest time that commands wait for their files to be watched.
+const BEGINNING_MAX: Duration = Duration::from_secs(5);
 /// Bytes of events that are read at a time; one with the longest name takes 272.
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -134,6 +136,18 @@ impl Watch {
             }
         }
         self.begin_survey();
+    }
+
+    /// Waits until the patterns that were set last are watched: changes from then on are told. Gives
+    /// up on folders that take longer than `BEGINNING_MAX`; those are watched a while later.
+    pub async fn begun(&mut self) {
+        let Some(survey) = &mut self.survey else { return };
+        if let Ok(ended) = timeout(BEGINNING_MAX, survey).await {
+            self.survey = None;
+            if let Ok(survey) = ended {
+                self.take(survey);
+            }
+        }
     }
 
     /// Waits for a change, and returns the name of the worker whose files changed. May be dropped
