@@ -22,6 +22,7 @@ mod large;
 mod load_generator;
 mod locate;
 mod machine;
+mod manager;
 mod options;
 mod perf;
 mod plot;

@@ -81,6 +81,12 @@ pub(crate) struct RunOptions {
     /// Binary of another C gearmand, a later one built from source, to measure beside that one
     #[arg(long, value_name = "PATH")]
     pub(crate) gearmand_built: Option<PathBuf>,
+    /// Binary of gearman-tools, whose `-w` runs a command for each job
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/gearman")]
+    pub(crate) gearman: PathBuf,
+    /// Binary of ringgear's manager [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ringgear_manager: Option<PathBuf>,
     /// Program of the Perl server
     #[arg(long, value_name = "PATH", default_value = "/usr/bin/gearmand")]
     pub(crate) gearman_server: PathBuf,

@@ -19,6 +19,7 @@ use crate::durable::{BESIDE_MEMORY, BESIDE_STORED, RECOVERY};
 use crate::format::number;
 use crate::http::{ALONE, BY_HTTP, BY_PACKETS, SCRAPED, UNUSED, VIEWED};
 use crate::machine::Machine;
+use crate::manager::GEARMAN;
 use crate::plot;
 use crate::retries::{DEAD_ALONE, NO_POLICY, REQUEUED};
 use crate::sample::{self, Sample, Status};
@@ -308,6 +309,17 @@ const RETRIES: &[Column] = &[
     MEMORY,
 ];
 
+const MANAGER: &[Column] = &[
+    point("runner"),
+    RATE,
+    ("× gearman -w", |group, groups| {
+        let mut same = groups.iter().filter(|it| it.is_of_same(group));
+        let theirs = same.find(|it| it.point == GEARMAN)?;
+        times(group.rate()?.median, theirs.rate()?.median)
+    }),
+    CPU,
+];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -331,6 +343,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "tls" => TLS,
             "http" => HTTP,
             "retries" => RETRIES,
+            "manager" => MANAGER,
             name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };

@@ -21,6 +21,7 @@ use crate::format::number;
 use crate::http;
 use crate::large;
 use crate::machine::Machine;
+use crate::manager;
 use crate::options::RunOptions;
 use crate::perf;
 use crate::process::{Cores, Persistence, START_TIME, Server, raise_descriptors};
@@ -231,6 +232,7 @@ impl<'a> Harness<'a> {
             Work::Cores(words, counts) => cores::samples(&target, words, counts),
             Work::Tls(sleeping, payloads) => tls::samples(&target, sleeping, payloads),
             Work::Http(jobs) => http::samples(&target, jobs),
+            Work::Manager(workers) => manager::samples(&target, workers),
             Work::Retries(letters) => retries::samples(&target, letters),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),

@@ -25,6 +25,8 @@ pub(crate) enum Work {
     Http(u64),
     /// Loads with and without policies, while runs fail, and beside so many dead letters.
     Retries(usize),
+    /// Commands that do nothing, by so many workers of each runner.
+    Manager(usize),
 }
 
 /// Something to be measured: its name in options and tables, and what happens, for readers of the
@@ -41,7 +43,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 21] = [
+pub(crate) const ALL: [Scenario; 22] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load("mid", "500 clients, 50 workers, foreground, 64 bytes", "--clients=500 --workers=50"),
     load(
@@ -147,6 +149,14 @@ pub(crate) const ALL: [Scenario; 21] = [
         work: Work::Retries(100_000),
         quick: Work::Retries(2000),
     },
+    Scenario {
+        name: "manager",
+        what: "commands as workers, 4 at a time: `true` by gearman -w and by ringgear-manager in \
+               mode exec, a process of Perl that answers each line in mode lines; 12 clients, \
+               foreground, empty payloads",
+        work: Work::Manager(4),
+        quick: Work::Manager(4),
+    },
 ];
 
 /// About how long a server takes to start and a load to connect and to end, in seconds.
@@ -172,6 +182,7 @@ impl Work {
             Self::Cores(_, counts) => counts.len() as f64 * each,
             Self::Durable(jobs) => 6.0 * each + jobs as f64 / 1e5,
             Self::Tls(_, payloads) => 8.0 * each + payloads as f64,
+            Self::Manager(_) => 3.0 * each,
             Self::Retries(letters) => 5.0 * each + letters as f64 / 2e4,
             Self::Http(jobs) => 10.0 * each + jobs as f64 / 2e4,
         }

@@ -127,6 +127,25 @@ fn tls_is_measured_beside_no_tls() {
     assert!(table.contains("| gearmand | absent |"), "{table}");
 }
 
+#[test]
+fn commands_as_workers_are_measured_beside_gearmans_own_runner() {
+    let manager = Path::new(env!("CARGO_BIN_EXE_bench-harness")).with_file_name("ringgear-manager");
+    if !has_server() {
+        return;
+    }
+    if !manager.is_file() {
+        return skip("ringgear-manager isn't built; `cargo build --workspace` does");
+    }
+    let (_folder, output) = measure(&["manager"], &["ringgear-epoll"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    for runner in ["ringgear-manager, exec true", "ringgear-manager, lines"] {
+        let rest = table.split_once(&format!("| ringgear-epoll | {runner} | ")).unwrap().1;
+        assert!(rest.starts_with(|first: char| first.is_ascii_digit()), "{table}\n{errors}");
+    }
+}
+
 fn soak(growth_max: &str) -> (bool, String) {
     let run = |minutes: &str| soak_for(minutes, growth_max);
     let has_no_trend = |(_, verdict): &(bool, String)| verdict.contains("too few samples");

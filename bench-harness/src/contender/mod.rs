@@ -202,9 +202,13 @@ impl Contender {
 
     /// Whether it is measured in a scenario; absent ones stand in the tables, others don't.
     pub(crate) fn takes_part(self, scenario: &Scenario, options: &RunOptions) -> bool {
-        let has_tls = matches!(self.kind, Kind::Ringgear(..) | Kind::Gearmand { .. });
+        let is_ours_or_gearmand = matches!(self.kind, Kind::Ringgear(..) | Kind::Gearmand { .. });
         match self.kind {
-            _ if matches!(scenario.work, Work::Tls(..) | Work::Http(_)) && !has_tls => false,
+            _ if matches!(scenario.work, Work::Tls(..) | Work::Http(_) | Work::Manager(_))
+                && !is_ours_or_gearmand =>
+            {
+                false
+            }
             Kind::Gearmand { built: true, .. } => options.gearmand_built.is_some(),
             Kind::Postgres => scenario.stores(),
             Kind::Ringgear(_, more) => more.is_empty() || matches!(scenario.work, Work::Open(_)),

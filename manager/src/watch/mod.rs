@@ -138,8 +138,8 @@ impl Watch {
         self.begin_survey();
     }
 
-    /// Waits until the patterns that were set last are watched: changes from then on are told. Gives
-    /// up on folders that take longer than `BEGINNING_MAX`; those are watched a while later.
+    /// Waits until the patterns that were set last are watched: changes from then on are told.
+    /// Gives up on folders that take longer than `BEGINNING_MAX`; those are watched a while later.
     pub async fn begun(&mut self) {
         let Some(survey) = &mut self.survey else { return };
         if let Ok(ended) = timeout(BEGINNING_MAX, survey).await {

@@ -59,7 +59,7 @@ impl Fixture {
         }
         let mut told = Vec::new();
         loop {
-            let changed = tokio::time::timeout(DEADLINE, self.watch.changed()).await;
+            let changed = timeout(DEADLINE, self.watch.changed()).await;
             let worker = changed.expect("a change within the deadline");
             if worker == END {
                 return told;
@@ -174,7 +174,7 @@ async fn an_overflow_of_the_queue_counts_as_a_change_of_all() {
     let watch = fixture.watch.uses.keys().next().expect("a watch").clone();
     let overflow = EventOwned { wd: watch, mask: EventMask::Q_OVERFLOW, cookie: 0, name: None };
     fixture.watch.received(Some(Ok(overflow)));
-    let worker = tokio::time::timeout(DEADLINE, fixture.watch.changed()).await;
+    let worker = timeout(DEADLINE, fixture.watch.changed()).await;
     assert_eq!(worker.expect("a change"), "app");
 }
 

@@ -57,7 +57,8 @@ fn a_command_that_floods_standard_output_is_killed_at_result_max() {
 
 #[test]
 fn a_flood_of_standard_error_costs_the_manager_no_memory_and_the_job_nothing() {
-    let script = "head -c 20000000 /dev/zero | tr '\\0' x >&2; yes | head -n 5000 >&2; echo ok";
+    let script = "head -c 20000000 /dev/zero | tr '\\0' x >&2
+        head -c 5000 /dev/zero | tr '\\0' '\\n' | sed 's|^|y|' >&2; echo ok";
     let (_server, manager, mut client) = start(script, "");
     assert_eq!(client.ending("f", b""), Ending::Complete(b"ok\n".to_vec()));
     let bytes = resident_bytes(manager.pid());
