@@ -110,7 +110,7 @@ pub(super) async fn serve(
         }
     }
     tokio::spawn(follow_cores(Arc::clone(&app)));
-    // It is for those who look.
+    // Only the page and JSON show rates.
     if has_listeners {
         tokio::spawn(sampler::follow(Arc::clone(&app)));
     }

@@ -116,11 +116,6 @@ impl FakeServer {
         of_job.collect()
     }
 
-    /// Packets about jobs.
-    pub(crate) fn ends(&self) -> usize {
-        self.0.said.borrow().len()
-    }
-
     /// Waits for the end of a job; returns it.
     pub(crate) async fn ended(&self, handle: &str) -> (Command, String) {
         let ends = [Command::WorkComplete, Command::WorkFail, Command::WorkException];

@@ -74,12 +74,4 @@ mod tests {
             by_group(|group| group == leader).values().sum::<u64>() == 0
         });
     }
-
-    #[test]
-    #[ignore = "prints how long a walk takes"]
-    fn a_walk_takes() {
-        let started = std::time::Instant::now();
-        let groups = by_group(|group| group == Pid::this());
-        println!("{} groups in {:?}", groups.len(), started.elapsed());
-    }
 }

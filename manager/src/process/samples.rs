@@ -1,11 +1,10 @@
 //! For tests: workers, and what becomes of processes.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::config::{Mode, Stderr, Worker};
+use crate::config::Worker;
 
 /// A worker with this command, and nothing else that isn't the default.
 pub(crate) fn worker(command: &[&str]) -> Worker {
@@ -13,25 +12,8 @@ pub(crate) fn worker(command: &[&str]) -> Worker {
         name: "w".into(),
         functions: vec!["f".into()],
         command: command.iter().map(|&word| word.to_owned()).collect(),
-        mode: Mode::Exec,
-        count: 1,
-        timeout: None,
-        max_jobs: 0,
-        max_age: None,
         splay: 0.0,
-        memory_max: None,
-        result_max: 64 << 20,
-        stop_wait: Duration::from_secs(60),
-        backoff: (Duration::from_secs(1), Duration::from_secs(60)),
-        user: None,
-        group: None,
-        directory: None,
-        umask: None,
-        nice: 0,
-        environment: BTreeMap::new(),
-        clear_environment: false,
-        watch: Vec::new(),
-        stderr: Stderr::Log,
+        ..Worker::default()
     }
 }
 

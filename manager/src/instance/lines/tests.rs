@@ -6,11 +6,10 @@ use std::time::Duration;
 use ringgear::wire::Command::{
     WorkComplete, WorkData, WorkException, WorkFail, WorkStatus, WorkWarning,
 };
-use tokio::task::spawn_local;
 
 use super::*;
 use crate::config::{Mode, Stderr, Worker};
-use crate::instance::fake_server::{FakeServer, Running, in_local_set, until};
+use crate::instance::fake_server::{Running, in_local_set, until};
 use crate::process::samples;
 
 /// A worker whose process is a script, which gets a line by `read -r line`.
@@ -427,38 +426,5 @@ fn a_program_that_is_missing_is_tried_again() {
         std::fs::rename(new, program).expect("a rename");
         assert_eq!(running.server.ended("H:1").await.0, WorkComplete);
         running.end(Order::Stop).await;
-    });
-}
-
-#[test]
-#[ignore = "prints how many jobs a second four instances do"]
-fn jobs_a_second() {
-    in_local_set(async {
-        const JOBS: usize = 100_000;
-        let server = FakeServer::start();
-        for number in 0..JOBS {
-            server.submit(&format!("H:{number}"), "payload");
-        }
-        let answer = r#"$| = 1; while (<>) { print "{\"result\":\"\"}\n" }"#;
-        let command = ["perl", "-e", answer].map(str::to_owned).to_vec();
-        let instances: Vec<_> = (0..4)
-            .map(|_| server.instance(Worker { command: command.clone(), ..worker("") }))
-            .collect();
-        let start = std::time::Instant::now();
-        let mut all = Vec::new();
-        let mut controls = Vec::new();
-        for (instance, control) in instances {
-            all.push(spawn_local(instance.run()));
-            controls.push(control);
-        }
-        until("all", || server.ends() >= JOBS).await;
-        let seconds = start.elapsed().as_secs_f64();
-        println!("{JOBS} jobs in {seconds:.2} s, the server's work included");
-        for control in &controls {
-            control.orders.send_replace(Order::Stop);
-        }
-        for instance in all {
-            instance.await.expect("no panic");
-        }
     });
 }

@@ -316,31 +316,3 @@ async fn many_are_started_at_once() {
     }
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
-
-#[tokio::test]
-#[ignore = "prints how much time of processors starts take"]
-async fn a_start_takes() {
-    let guard = Guard::of_test();
-    let launch = Launch::prepare(&worker(&["true"]), &[]).expect("settings that are right");
-    let used = || -> Duration {
-        use nix::sys::resource::{UsageWho, getrusage};
-        let all = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN];
-        let times = all.map(|who| getrusage(who).expect("its own")).map(|usage| {
-            let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-            micros(usage.user_time()) + micros(usage.system_time())
-        });
-        Duration::from_micros(times.iter().sum::<i64>().unsigned_abs())
-    };
-    let count = 2000;
-    let before = used();
-    for _ in 0..count {
-        let mut group = launch.start(&guard, &[], Descriptors::default()).expect("right");
-        group.ended().await;
-    }
-    println!("here: {:?}", (used() - before) / count);
-    let before = used();
-    for _ in 0..count {
-        Command::new("true").status().expect("right");
-    }
-    println!("std: {:?}", (used() - before) / count);
-}
