@@ -27,6 +27,8 @@ pub mod wire;
 
 pub mod engine;
 
+pub mod cluster;
+
 pub mod protocol;
 
 pub mod store;

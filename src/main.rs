@@ -33,7 +33,7 @@ use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
-use ringgear::store::open::{self, Opened};
+use ringgear::store::open::{self, Membership, Opened};
 use ringgear::wire::tls::TlsServer;
 use tracing::{error, info, warn};
 
@@ -352,9 +352,10 @@ fn serve_logged(
                 options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
-            let opened =
-                open::open(&choice, &wanted, || config::first_sequence(unix_ms()), keep_waiting)?;
-            let Some(Opened { store, namespace }) = opened else { return Ok(()) };
+            let membership = Membership::default();
+            let first_sequence = || config::first_sequence(unix_ms());
+            let opened = open::open(&choice, &wanted, &membership, first_sequence, keep_waiting)?;
+            let Some(Opened { store, namespace, .. }) = opened else { return Ok(()) };
             http.iter().for_each(|http| http.set_phase(Phase::Recovering));
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;

@@ -195,6 +195,8 @@ impl Options {
             cores: Cores::default(),
             urgency: Urgency::default(),
             dead_drops: DeadDropLog::default(),
+            cluster: None,
+            has_other_servers: false,
             access_list: None,
             user_name: process::user_name,
             tls: None,

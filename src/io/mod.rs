@@ -17,6 +17,7 @@ mod recovery;
 mod runtime;
 mod store_link;
 
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -61,7 +62,6 @@ use self::store_link::{StoreLink, outcome_channel};
 use crate::shard::cores::{Core, Cores};
 use crate::shard::{Service, Settings, Shard};
 use crate::store::health::StoreHealth;
-use crate::store::namespace::next_mark;
 use crate::store::writer::{self, Writer};
 use crate::store::{Store, StoreError};
 
@@ -270,8 +270,9 @@ fn start_store(
     recover(store.as_mut(), shards, clock)?;
     let prefix: Box<[u8]> = settings.handles.prefix().into();
     let first = settings.engine.first_sequence;
-    let (mark, needs_sequences) = reserve(store.as_mut(), &prefix, first)?;
-    shards.iter_mut().for_each(|shard| shard.allow_sequences(mark));
+    let (sequences, needs_sequences) = reserve(store.as_mut(), &prefix, first)?;
+    shards.iter_mut().for_each(|shard| shard.set_sequences(sequences.clone()));
+    let mark = sequences.end;
     let (senders, receivers): (Vec<_>, Vec<_>) =
         wakers.iter().map(|waker| outcome_channel(waker.clone())).unzip();
     let report = move |core: Core, outcome| senders[core].send(outcome);
@@ -326,19 +327,22 @@ fn run_cores(
     })
 }
 
-/// Reserves job numbers from `first` on. Returns the first that isn't reserved, and whether none
-/// could be: a server starts with a store that can't be written to, so that the jobs in it can be
-/// worked off, but no job gets a number until the store can.
-fn reserve(store: &mut dyn Store, prefix: &[u8], first: u64) -> Result<(u64, bool), StoreError> {
-    let mark = next_mark(first);
-    match store.reserve(prefix, mark) {
-        Ok(()) => Ok((mark, false)),
+/// Reserves job numbers from `first` on. Returns them, and whether none could be reserved: a
+/// server starts with a store that can't be written to, so that the jobs in it can be worked off,
+/// but no job gets a number until the store can.
+fn reserve(
+    store: &mut dyn Store,
+    prefix: &[u8],
+    first: u64,
+) -> Result<(Range<u64>, bool), StoreError> {
+    match store.reserve(prefix, first) {
+        Ok(sequences) => Ok((sequences, false)),
         Err(StoreError::Unavailable(reason)) => {
             warn!(
                 reason,
                 "no job numbers can be reserved: submissions are refused until the store can write"
             );
-            Ok((first, true))
+            Ok((first..first, true))
         }
         Err(error) => Err(error),
     }

@@ -101,10 +101,17 @@ impl StoreLink {
                 Some(Outcome::Missing { numbers }) => {
                     numbers.iter().for_each(|&number| shard.keep_again(number, now));
                 }
-                Some(Outcome::Reserved { mark }) => {
-                    shard.allow_sequences(mark);
-                    (self.mark, self.is_reserving) = (mark, false);
+                Some(Outcome::Reserved { sequences }) => {
+                    (self.mark, self.is_reserving) = (sequences.end, false);
+                    shard.allow_sequences(sequences);
                 }
+                Some(
+                    Outcome::Dropped { .. }
+                    | Outcome::Home { .. }
+                    | Outcome::Adopted { .. }
+                    | Outcome::Pauses { .. }
+                    | Outcome::Found { .. },
+                ) => {}
                 Some(Outcome::Lost(reason)) => return Err(StoreLost(reason)),
                 None => {}
             }
@@ -129,6 +136,7 @@ impl StoreLink {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::time::{Duration, Instant};
 
     use bytes::Bytes;
@@ -138,7 +146,7 @@ mod tests {
     use crate::io::cores::mesh;
     use crate::shard::Settings;
     use crate::store::namespace::{Record, next_mark};
-    use crate::store::{Store, StoreError, writer};
+    use crate::store::{Committed, Store, StoreError, writer};
 
     /// A store that keeps nothing but a record.
     #[derive(Debug)]
@@ -149,8 +157,8 @@ mod tests {
             Ok(Record::default())
         }
 
-        fn reserve(&mut self, _: &[u8], _: u64) -> Result<(), StoreError> {
-            Ok(())
+        fn reserve(&mut self, _: &[u8], from: u64) -> Result<Range<u64>, StoreError> {
+            Ok(from..next_mark(from))
         }
 
         fn load(&mut self, _: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -165,12 +173,12 @@ mod tests {
             Ok(())
         }
 
-        fn commit(&mut self, _: &[Operation]) -> Result<u64, StoreError> {
-            Ok(0)
+        fn commit(&mut self, _: &[Operation]) -> Result<Committed, StoreError> {
+            Ok(Committed::default())
         }
 
-        fn check(&mut self) -> Result<(), StoreError> {
-            Ok(())
+        fn check(&mut self) -> Result<Committed, StoreError> {
+            Ok(Committed::default())
         }
     }
 
@@ -181,7 +189,7 @@ mod tests {
         let mailbox = mesh::mesh::<()>(1, |()| 0).unwrap().remove(0);
         let (sender, receiver) = outcome_channel(mailbox.waker());
         let mark = 10;
-        shard.allow_sequences(mark);
+        shard.set_sequences(0..mark);
         let settings = writer::Settings {
             cores: 1,
             timeout: Duration::ZERO,
@@ -203,7 +211,7 @@ mod tests {
             link.send(&mut shard);
             assert!(!link.is_reserving, "half a block is left");
             // As if most of it were used.
-            shard.allow_sequences(BLOCK / 2);
+            shard.set_sequences(1..BLOCK / 2);
             link.send(&mut shard);
             assert!(link.is_reserving);
         }

@@ -38,6 +38,7 @@ pub(crate) mod throttle;
 mod tls;
 mod unread;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -442,9 +443,14 @@ impl Shard {
         std::mem::swap(&mut self.operations, operations);
     }
 
-    /// Jobs may be numbered with sequences below `end` from now on.
-    pub fn allow_sequences(&mut self, end: u64) {
-        self.engine.allow_sequences(end);
+    /// Jobs are numbered with these sequences from now on, and with no others.
+    pub fn set_sequences(&mut self, range: Range<u64>) {
+        self.engine.set_sequences(range);
+    }
+
+    /// Jobs may be numbered with these sequences, too.
+    pub fn allow_sequences(&mut self, range: Range<u64>) {
+        self.engine.allow_sequences(range);
     }
 
     /// How many jobs may still be numbered.
@@ -456,6 +462,59 @@ impl Shard {
     /// Whether jobs of policy `Async` may be answered before they are on disk; see there.
     pub fn allow_async(&mut self, allowed: bool) {
         self.engine.allow_async(allowed);
+    }
+}
+
+/// Several servers on one database; see `cluster`.
+impl Shard {
+    /// Whether the server has had no beat for too long: then no stored job that is queued is handed
+    /// out, and no submission of policy `Async` is answered before its job is on disk. To be called
+    /// once a turn, before anything that may hand out a job.
+    pub fn set_suspended(&mut self, is_suspended: bool, now: Now) {
+        let _ = (is_suspended, now);
+    }
+
+    /// Adds jobs of an adopted partition at the heads of their queues. Rows come in descending
+    /// order of their numbers, over all calls for a partition. Jobs that are there already are left
+    /// out; returns how many were added.
+    pub fn adopt(&mut self, rows: &[Row], now: Now) -> usize {
+        let _ = (rows, now);
+        0
+    }
+
+    /// Adds dead letters of an adopted partition; returns how many were added.
+    pub fn adopt_dead(&mut self, rows: &[DeadRow], now: Now) -> usize {
+        let _ = (rows, now);
+        0
+    }
+
+    /// Drops the stored jobs and the dead letters for which `belongs` holds, by their numbers:
+    /// another server has them. What workers say of them goes nowhere. A job that foreground
+    /// clients wait for stays theirs, in memory only. Jobs that wait for the store stay.
+    pub fn drop_partition(&mut self, belongs: &dyn Fn(u64) -> bool, now: Now) {
+        let _ = (belongs, now);
+    }
+
+    /// The server has another home: jobs are numbered from `range` only, and those that wait for
+    /// the store are numbered anew and go to it again.
+    pub fn move_home(&mut self, range: Range<u64>, now: Now) {
+        let _ = (range, now);
+    }
+
+    /// Pauses or resumes a function as another server did, without an operation for the store.
+    pub fn follow_pause(&mut self, function: &[u8], pause: Option<Pause>, now: Now) {
+        let _ = (function, pause, now);
+    }
+
+    /// Moves the numbers of jobs that aren't here, whose state clients ask for, into `numbers`;
+    /// each is to be answered by `looked_up`. Empty without `Settings::cluster`.
+    pub fn take_lookups(&mut self, numbers: &mut Vec<u64>) {
+        let _ = numbers;
+    }
+
+    /// Whether the store has a job that was asked for.
+    pub fn looked_up(&mut self, number: u64, is_stored: bool, now: Now) {
+        let _ = (number, is_stored, now);
     }
 }
 

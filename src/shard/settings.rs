@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::cluster::view::View;
 use crate::engine;
 use crate::engine::handle::Handles;
 use crate::protocol::access::AccessList;
@@ -48,6 +49,11 @@ pub struct Settings {
     pub dead_drops: DeadDropLog,
     /// Whether there is a thread for HTTP, which messages call `Cores::http`.
     pub has_http: bool,
+    /// What is known of the partitions of a store that several servers may use.
+    pub cluster: Option<Arc<View>>,
+    /// Whether other servers are active beside this one: then it drains without an error for any
+    /// client, as they go on elsewhere.
+    pub has_other_servers: bool,
     /// The access list at the start; `None` allows everything.
     pub access_list: Option<Arc<AccessList>>,
     /// TLS at the start, if a listener speaks it.
@@ -93,6 +99,8 @@ impl Default for Settings {
             urgency: Urgency::default(),
             dead_drops: DeadDropLog::default(),
             has_http: false,
+            cluster: None,
+            has_other_servers: false,
             access_list: None,
             tls: None,
             handshake_timeout_ms: 5000,

@@ -6,12 +6,13 @@
 //! Invariant: `live` differs from `durable` only during a commit and after a power loss.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-use super::namespace::Record;
-use super::{Store, StoreError};
+use super::namespace::{Record, next_mark};
+use super::{Committed, Store, StoreError};
 use crate::engine::record::{DeadRow, Operation, Pause, Row, Runs};
 
 /// What happens to a commit.
@@ -182,15 +183,16 @@ impl Store for Faulty {
         Ok(Record { prefix: prefix.clone(), mark: *mark, last })
     }
 
-    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+    fn reserve(&mut self, prefix: &[u8], from: u64) -> Result<Range<u64>, StoreError> {
         let mut state = self.state();
         match state.down {
             Some(Fault::Lost) => return Err(StoreError::Lost("taken by another".into())),
             Some(_) => return Err(StoreError::Unavailable("refused".into())),
             None => {}
         }
+        let mark = next_mark(from);
         (state.prefix, state.mark) = (Some(prefix.to_vec()), Some(mark));
-        Ok(())
+        Ok(from..mark)
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -211,7 +213,7 @@ impl Store for Faulty {
         Ok(())
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<Committed, StoreError> {
         let mut state = self.state();
         state.commits.push(operations.to_vec());
         let nth = state.commits.len();
@@ -232,13 +234,16 @@ impl Store for Faulty {
             return unavailable("no power");
         }
         state.durable = state.live.clone();
-        if fault == Some(Fault::Unanswered) { unavailable("no answer") } else { Ok(1) }
+        if fault == Some(Fault::Unanswered) {
+            return unavailable("no answer");
+        }
+        Ok(Committed { changed: 1, ..Committed::default() })
     }
 
-    fn check(&mut self) -> Result<(), StoreError> {
+    fn check(&mut self) -> Result<Committed, StoreError> {
         match self.state().down {
             Some(Fault::Lost) => Err(StoreError::Lost("taken by another".into())),
-            _ => Ok(()),
+            _ => Ok(Committed::default()),
         }
     }
 

@@ -11,11 +11,13 @@ use std::time::Duration;
 use tracing::info;
 
 use super::lock::{Lock, LockError};
+use super::members::Members;
 use super::namespace::{Namespace, Record, Wanted};
 use super::needs::Needs;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{OpenError, Store, StoreError};
+use crate::cluster::lease::Lease;
 
 /// Time between two attempts of a standby to get the store.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -50,11 +52,26 @@ impl StoreChoice {
     }
 }
 
+/// What a server tells others that use the same database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Whether other servers may be active at the same time (`--cluster`).
+    pub is_cluster: bool,
+    /// How long an owner may go without a beat.
+    pub lease: Lease,
+    /// Name of this host.
+    pub name: String,
+    /// Where this server takes connections, as `--advertise` says; may be empty.
+    pub address: String,
+}
+
 /// A store that this process owns.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub store: Box<dyn Store>,
+    /// The view of all partitions, if the store has any.
+    pub members: Option<Box<dyn Members>>,
     /// Prefix and first number of the handles of this run.
     pub namespace: Namespace,
 }
@@ -69,9 +86,11 @@ pub struct Opened {
 pub fn open(
     choice: &StoreChoice,
     wanted: &Wanted<'_>,
+    membership: &Membership,
     first_sequence: impl Fn() -> u64,
     keep_waiting: Option<impl Fn() -> bool>,
 ) -> Result<Option<Opened>, OpenError> {
+    let _ = membership;
     let is_standby = keep_waiting.is_some();
     if is_standby && wanted.is_given {
         // A standby with a wrong prefix fails now, not at the failover.
@@ -99,7 +118,7 @@ pub fn open(
         opened => opened?,
     };
     let namespace = wanted.resolve(&store.record()?, first_sequence())?;
-    Ok(Some(Opened { store, namespace }))
+    Ok(Some(Opened { store, members: None, namespace }))
 }
 
 /// Checks what can be checked of the choice without opening the store.

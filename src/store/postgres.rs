@@ -21,6 +21,7 @@ mod tls;
 mod words;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,9 +38,9 @@ use self::lock_delay::LockDelay;
 use self::schema::{SCHEMA, UPGRADES, VERSION};
 use self::session::{ANSWER_TIMEOUT, Backend, Session, Statements, answer, limit};
 use self::takeover::take_over;
-use super::namespace::Record;
+use super::namespace::{Record, next_mark};
 use super::needs::Needs;
-use super::{OpenError, Store, StoreError};
+use super::{Committed, OpenError, Store, StoreError};
 use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Lock for the creation of tables; `ringgear` in ASCII.
@@ -188,9 +189,10 @@ impl Store for Postgres {
         self.close_dropped(result)
     }
 
-    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+    fn reserve(&mut self, prefix: &[u8], from: u64) -> Result<Range<u64>, StoreError> {
+        let mark = next_mark(from);
         let result = self.runtime.block_on(self.link.reserve(prefix, mark));
-        self.close_dropped(result)
+        self.close_dropped(result).map(|()| from..mark)
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -208,18 +210,18 @@ impl Store for Postgres {
         self.close_dropped(result)
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<Committed, StoreError> {
         let result = self.runtime.block_on(self.link.commit(operations));
-        self.close_dropped(result)
+        let changed = self.close_dropped(result)?;
+        Ok(Committed { changed, ..Committed::default() })
     }
 
-    fn check(&mut self) -> Result<(), StoreError> {
+    fn check(&mut self) -> Result<Committed, StoreError> {
         match self.commit(&[]) {
             // Reconnects at once, as a standby that waits for the lock does.
             Err(StoreError::Unavailable(_)) => self.commit(&[]),
             checked => checked,
         }
-        .map(drop)
     }
 
     fn take_missing(&mut self) -> Vec<u64> {

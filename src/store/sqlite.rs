@@ -13,6 +13,7 @@ mod wal;
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -29,8 +30,8 @@ use self::rows::{
 };
 use self::wal::Wal;
 use super::lock::Lock;
-use super::namespace::Record;
-use super::{Store, StoreError};
+use super::namespace::{Record, next_mark};
+use super::{Committed, Store, StoreError};
 use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Default name of gearmand's table.
@@ -274,13 +275,14 @@ impl Store for Sqlite {
         self.with(|connection| read_record(connection))
     }
 
-    fn reserve(&mut self, prefix: &[u8], mark: u64) -> Result<(), StoreError> {
+    fn reserve(&mut self, prefix: &[u8], from: u64) -> Result<Range<u64>, StoreError> {
+        let mark = next_mark(from);
         let next = self.generation + i64::from(!self.owns);
         self.transact(|transaction| {
             transaction.execute(RESERVE, params![next, Name(prefix), mark.cast_signed()])
         })?;
         (self.generation, self.owns) = (next, true);
-        Ok(())
+        Ok(from..mark)
     }
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
@@ -331,15 +333,15 @@ impl Store for Sqlite {
         })
     }
 
-    fn commit(&mut self, operations: &[Operation]) -> Result<u64, StoreError> {
+    fn commit(&mut self, operations: &[Operation]) -> Result<Committed, StoreError> {
         let changed = self.transact(|transaction| apply(transaction, operations))?;
         self.connection.iter().for_each(|connection| self.wal.watch(connection));
-        Ok(changed as u64)
+        Ok(Committed { changed: changed as u64, ..Committed::default() })
     }
 
-    fn check(&mut self) -> Result<(), StoreError> {
+    fn check(&mut self) -> Result<Committed, StoreError> {
         let found = self.with(|connection| generation(connection))?;
-        if found == self.generation { Ok(()) } else { Err(self.lost()) }
+        if found == self.generation { Ok(Committed::default()) } else { Err(self.lost()) }
     }
 
     fn check_interval(&self) -> Duration {

@@ -12,21 +12,23 @@ mod outage;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use foldhash::{HashSet, HashSetExt};
 use tracing::{error, warn};
 
 use self::outage::Outage;
 pub use super::health::Counters;
 use super::health::StoreHealth;
-use super::namespace::next_mark;
 use super::{ROW_BYTES_MAX, Store, StoreError};
-use crate::engine::record::Operation;
+use crate::cluster::partition::PartitionId;
+use crate::engine::record::{DeadRow, Operation, Pause, Row};
 
 /// Largest number of operations in a commit.
 pub const COMMIT_OPERATIONS_MAX: usize = 4096;
@@ -66,16 +68,46 @@ pub enum Outcome {
         /// One sentence.
         reason: Arc<str>,
     },
-    /// Sequence numbers below `mark` are reserved; reported to every core.
+    /// More sequence numbers are reserved; reported to every core.
     Reserved {
-        /// The first number that isn't reserved.
-        mark: u64,
+        /// The numbers.
+        sequences: Range<u64>,
     },
     /// The store has lost these committed jobs and dead letters; reported to every core, and each
     /// core sends those that it has again.
     Missing {
         /// Their numbers.
         numbers: Arc<[u64]>,
+    },
+    /// Another server owns a partition: its jobs and dead letters leave memory; reported to every
+    /// core.
+    Dropped {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The server has another home, as the earlier one is lost; reported to every core. Jobs that
+    /// wait for the store are numbered anew.
+    Home {
+        /// Sequence numbers that are reserved in it.
+        sequences: Range<u64>,
+    },
+    /// Jobs and dead letters of an adopted partition that belong to this core, the largest number
+    /// first over all reports for the partition.
+    Adopted {
+        /// Jobs.
+        jobs: Vec<Row>,
+        /// Dead letters.
+        dead: Vec<DeadRow>,
+    },
+    /// Other servers have paused or resumed functions; reported to every core.
+    Pauses {
+        /// The functions, and until when they are paused; `None` = not any more.
+        changes: Arc<[(Bytes, Option<Pause>)]>,
+    },
+    /// Answers to lookups of this core: the numbers, and whether the store has the jobs.
+    Found {
+        /// Each number once.
+        numbers: Vec<(u64, bool)>,
     },
     /// Another server owns the store; reported once to every core, and nothing after it. Inserts
     /// without an outcome may have been stored or not.
@@ -500,7 +532,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
             if self.attempt.operations.is_empty() {
                 return Ok(reserved);
             }
-            Ok(reserved + self.store.commit(&self.attempt.operations)?)
+            Ok(reserved + self.store.commit(&self.attempt.operations)?.changed)
         });
         self.checked = Instant::now();
         match result {
@@ -527,10 +559,11 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         if !*needs_sequences {
             return Ok(0);
         }
-        let next = next_mark(*mark);
-        self.store.reserve(prefix, next)?;
-        (*mark, *needs_sequences) = (next, false);
-        (0..*cores).for_each(|core| (self.report)(core, Outcome::Reserved { mark: next }));
+        let sequences = self.store.reserve(prefix, *mark)?;
+        (*mark, *needs_sequences) = (sequences.end, false);
+        for core in 0..*cores {
+            (self.report)(core, Outcome::Reserved { sequences: sequences.clone() });
+        }
         Ok(1)
     }
 
@@ -549,7 +582,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 false
             }
             Err(_) => true,
-            Ok(()) => {
+            Ok(_) => {
                 self.report_missing();
                 true
             }

@@ -182,13 +182,13 @@ fn dead_letters_come_back_in_the_order_of_their_deaths() {
     let operations: Vec<Operation> =
         letters.iter().rev().map(|it| Operation::Bury(Box::new(it.clone()))).collect();
     store.commit(&[insert(3), insert(4)]).unwrap();
-    assert_eq!(store.commit(&operations).unwrap(), 6, "two rows less, four more");
+    assert_eq!(store.commit(&operations).unwrap().changed, 6, "two rows less, four more");
     assert_eq!(store.record().unwrap().last, Some(9), "no number is used again");
     let mut found = Vec::new();
     store.load_dead(&mut |dead| found.push(dead)).unwrap();
     assert!(found == letters);
     assert!(load(&mut store).is_empty());
-    assert_eq!(store.commit(&[Operation::RemoveDead { number: 7 }]).unwrap(), 0);
+    assert_eq!(store.commit(&[Operation::RemoveDead { number: 7 }]).unwrap().changed, 0);
     drop(store);
     let mut store = server.open();
     assert_eq!(store.record().unwrap().last, Some(9));

@@ -142,7 +142,7 @@ fn numbers_that_the_standby_may_not_know_of_are_not_reserved() {
     let first = backend(&mut admin);
     copy.stop();
     let (result, mut store, _) = cancel_waits(&mut admin, move || {
-        let result = store.reserve("H:ü".as_bytes(), 77);
+        let result = store.reserve("H:ü".as_bytes(), 77).map(drop);
         (result, store)
     });
     let sentence = result.unwrap_err().to_string();

@@ -105,18 +105,18 @@ fn operations_take_effect_in_their_order() {
 fn a_commit_says_how_many_rows_it_changed() {
     let Some(server) = Server::start() else { return };
     let mut store = server.open();
-    assert_eq!(store.commit(&[insert(1), insert(2)]).unwrap(), 2);
+    assert_eq!(store.commit(&[insert(1), insert(2)]).unwrap().changed, 2);
     let nothing = [
         Operation::Remove { number: 3 },
         Operation::Retry { number: 4, runs: Runs { attempts: 1, ..Runs::default() } },
     ];
-    assert_eq!(store.commit(&nothing).unwrap(), 0);
+    assert_eq!(store.commit(&nothing).unwrap().changed, 0);
     let both = [
         Operation::Retry { number: 2, runs: Runs { attempts: 1, ..Runs::default() } },
         Operation::Remove { number: 1 },
     ];
-    assert_eq!(store.commit(&both).unwrap(), 2);
-    assert_eq!(store.commit(&[]).unwrap(), 0);
+    assert_eq!(store.commit(&both).unwrap().changed, 2);
+    assert_eq!(store.commit(&[]).unwrap().changed, 0);
 }
 
 #[test]

@@ -357,7 +357,7 @@ fn refused_submissions_count_by_their_reason_alone() {
     assert_eq!(fixture.engine.functions.find(b"unknown"), None);
 
     let mut fixture = Fixture::new(Settings { first_sequence: u64::MAX >> 16, ..settings() });
-    fixture.engine.allow_sequences(0);
+    fixture.engine.set_sequences(0..0);
     while fixture.try_submit(0, Command::SubmitJobBg, "f\0\0").is_ok() {}
     assert_eq!(fixture.numbers("f").refused[Refused::Store as usize], 1);
     fixture.engine.check_invariants();

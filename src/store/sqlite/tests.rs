@@ -103,7 +103,7 @@ fn unusable(result: Result<Sqlite, StoreError>) -> String {
     }
 }
 
-fn unavailable(result: Result<u64, StoreError>) -> String {
+fn unavailable(result: Result<Committed, StoreError>) -> String {
     match result {
         Err(StoreError::Unavailable(reason)) => reason,
         other => panic!("{other:?}"),
@@ -265,8 +265,8 @@ fn a_job_that_died_is_in_one_table_and_a_shell_reads_it() {
     let place = Place::new();
     let mut store = place.open();
     let pause = Operation::Pause { function: "reverse".into(), pause: Some(Pause::Unlimited) };
-    assert_eq!(store.commit(&[keep(row(1, b"p")), pause]).unwrap(), 2);
-    assert_eq!(store.commit(&[bury(1, 7)]).unwrap(), 2, "one row less, one more");
+    assert_eq!(store.commit(&[keep(row(1, b"p")), pause]).unwrap().changed, 2);
+    assert_eq!(store.commit(&[bury(1, 7)]).unwrap().changed, 2, "one row less, one more");
     let shell = place.shell();
     let read = |sql: &str| -> String { shell.query_row(sql, [], |row| row.get(0)).unwrap() };
     assert_eq!(read("SELECT count(*) || '' FROM ringgear_job"), "0");
@@ -280,10 +280,10 @@ fn a_job_that_died_is_in_one_table_and_a_shell_reads_it() {
         let sql = "SELECT count(*) || '' FROM sqlite_schema WHERE instr(sql, '";
         assert_ne!(read(&format!("{sql}{explained}')")), "0", "{explained}");
     }
-    assert_eq!(store.commit(&[Operation::Unbury(Box::new(row(1, b"p")))]).unwrap(), 2);
+    assert_eq!(store.commit(&[Operation::Unbury(Box::new(row(1, b"p")))]).unwrap().changed, 2);
     assert_eq!(read("SELECT count(*) || '' FROM ringgear_dead"), "0");
     assert_eq!(rows(&mut store), [row(1, b"p")]);
-    assert_eq!(store.commit(&[Operation::RemoveDead { number: 1 }]).unwrap(), 0);
+    assert_eq!(store.commit(&[Operation::RemoveDead { number: 1 }]).unwrap().changed, 0);
 }
 
 #[test]
@@ -316,17 +316,17 @@ fn words_of_another_program_are_read_as_well_as_can_be() {
 fn a_commit_says_how_many_rows_it_changed() {
     let place = Place::new();
     let mut store = place.open();
-    assert_eq!(store.commit(&[keep(row(1, b"a")), keep(row(2, b"b"))]).unwrap(), 2);
+    assert_eq!(store.commit(&[keep(row(1, b"a")), keep(row(2, b"b"))]).unwrap().changed, 2);
     let nothing = [
         Operation::Remove { number: 3 },
         Operation::Retry { number: 3, runs: Runs { attempts: 1, ..Runs::default() } },
     ];
-    assert_eq!(store.commit(&nothing).unwrap(), 0);
+    assert_eq!(store.commit(&nothing).unwrap().changed, 0);
     let both = [
         Operation::Retry { number: 2, runs: Runs { attempts: 1, ..Runs::default() } },
         Operation::Remove { number: 1 },
     ];
-    assert_eq!(store.commit(&both).unwrap(), 2);
+    assert_eq!(store.commit(&both).unwrap().changed, 2);
 }
 
 #[test]
@@ -560,12 +560,12 @@ fn a_file_that_another_server_has_taken_changes_no_more() {
     assert_eq!(generation_of(&store), 1, "one for each server");
     place.sql("UPDATE ringgear_owner SET generation = generation + 1");
     let is_lost = |result: Result<(), StoreError>| matches!(result, Err(StoreError::Lost(_)));
-    assert!(is_lost(store.check()));
+    assert!(is_lost(store.check().map(drop)));
     assert!(is_lost(store.commit(&[keep(row(2, b"b"))]).map(|_| ())));
-    assert!(is_lost(store.reserve(b"H:a", 9)));
+    assert!(is_lost(store.reserve(b"H:a", 9).map(drop)));
     drop(store);
     let mut store = place.open();
-    assert_eq!((numbers(&mut store), store.record().unwrap().mark), (vec![1], Some(7)));
+    assert_eq!((numbers(&mut store), store.record().unwrap().mark), (vec![1], Some(next_mark(7))));
 }
 
 #[test]
@@ -575,7 +575,7 @@ fn what_is_on_record_about_handles_outlives_the_jobs() {
     assert_eq!(store.record().unwrap(), Record::default());
     store.commit(&[keep(row(u64::MAX - 3, b"a")), keep(row(5, b"b"))]).unwrap();
     store.reserve("H:ü".as_bytes(), 77).unwrap();
-    let record = |last| Record { prefix: Some("H:ü".into()), mark: Some(77), last };
+    let record = |last| Record { prefix: Some("H:ü".into()), mark: Some(next_mark(77)), last };
     assert_eq!(store.record().unwrap(), record(Some(u64::MAX - 3)));
     let removals = [5, u64::MAX - 3].map(|number| Operation::Remove { number });
     store.commit(&removals).unwrap();

@@ -9,6 +9,7 @@ use super::*;
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Pause, Row, Runs};
 use crate::store::faulty::{Fault, Faulty, Tables};
+use crate::store::namespace::{BLOCK, next_mark};
 use crate::wire::Priority;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -116,7 +117,8 @@ fn stored(core: usize, numbers: &[u64]) -> (usize, Outcome) {
 }
 
 fn reserved(core: usize, mark: u64) -> (usize, Outcome) {
-    (core, Outcome::Reserved { mark })
+    let sequences = mark - BLOCK..mark;
+    (core, Outcome::Reserved { sequences })
 }
 
 fn failed(core: usize, numbers: &[u64], reason: &str) -> (usize, Outcome) {

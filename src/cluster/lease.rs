@@ -1,0 +1,66 @@
+//! The lease: how long a partition's owner may go without a beat, and what follows from that.
+//!
+//! Invariant: an owner suspends itself before any other server may adopt its partition: the time
+//! from the sending of its last beat that succeeded until it suspends itself is shorter than the
+//! lease, which a watcher counts from a later moment.
+
+use std::time::Duration;
+
+/// How long an owner may go without a beat; the option `--lease`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease(Duration);
+
+/// What `--lease` is by default.
+pub const DEFAULT: Duration = Duration::from_secs(6);
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self(DEFAULT)
+    }
+}
+
+impl Lease {
+    /// A lease of this length, which must not be zero.
+    #[must_use]
+    pub fn new(length: Duration) -> Self {
+        Self(length)
+    }
+
+    /// Its length: a partition is orphaned once its beat has stood still for so long.
+    #[must_use]
+    pub fn length(self) -> Duration {
+        self.0
+    }
+
+    /// How long after the sending of its last good beat an owner suspends itself: 2 s before the
+    /// end of the lease, and a third of it where it is short.
+    #[must_use]
+    pub fn suspends_after(self) -> Duration {
+        self.0 - Duration::from_secs(2).min(self.0 / 3)
+    }
+
+    /// Time between two beats of an idle owner.
+    #[must_use]
+    pub fn beat_interval(self) -> Duration {
+        Duration::from_secs(1).min(self.0 / 6)
+    }
+
+    /// Time between two reads of a watcher: half a second, so that what a server offers when it
+    /// leaves is served elsewhere within a second.
+    #[must_use]
+    pub fn read_interval(self) -> Duration {
+        Duration::from_millis(500).min(self.0 / 6)
+    }
+
+    /// How long a core may take for a turn of its loop while the owner goes on to beat.
+    #[must_use]
+    pub fn turn_max(self) -> Duration {
+        Duration::from_secs(2).min(self.0 / 3)
+    }
+
+    /// How long the beat must stand still if the owner's lock was seen to be released.
+    #[must_use]
+    pub fn after_release(self) -> Duration {
+        Duration::from_millis(1500).min(self.0 / 4)
+    }
+}

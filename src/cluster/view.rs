@@ -1,0 +1,72 @@
+//! What a server knows of all partitions: readings of the database in, rows for commands, metrics
+//! and the page out. Shared by the threads.
+//!
+//! Invariant: rows are those of the last read that succeeded, in the order of their numbers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use super::blocks::Blocks;
+use super::partition::{Partition, PartitionId, State};
+
+/// What a server knows of all partitions.
+#[derive(Debug, Default)]
+pub struct View {
+    contents: RwLock<Contents>,
+    /// Partitions that this server has adopted since its start.
+    pub adopted: AtomicU64,
+    /// Partitions that this server has lost since its start.
+    pub lost: AtomicU64,
+    /// Partitions without a living owner that this server leaves, as memory is too short.
+    pub orphaned: AtomicU64,
+    /// Whether this server has had no beat for too long: it hands out no durable job.
+    pub is_suspended: AtomicBool,
+}
+
+/// The guarded part of a view.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// All partitions, by number.
+    pub partitions: Vec<Known>,
+    /// The partitions of jobs' numbers.
+    pub blocks: Blocks,
+}
+
+/// A partition as this server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its row.
+    pub partition: Partition,
+    /// Whether this server owns it.
+    pub is_own: bool,
+    /// When its beat was seen to have changed.
+    pub beat_at: Instant,
+}
+
+impl Known {
+    /// Time since its last beat; `None` for a free partition.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        let has_owner = self.partition.state != State::Free;
+        has_owner.then(|| now.saturating_duration_since(self.beat_at))
+    }
+}
+
+impl View {
+    /// What is known now.
+    pub fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the thread that reads the database.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The partition of the job of this number, if it is known.
+    #[must_use]
+    pub fn partition_of(&self, number: u64) -> Option<PartitionId> {
+        self.read().blocks.partition_of(number)
+    }
+}
