@@ -433,6 +433,7 @@ fn http_settings(
         listeners: Arc::clone(&settings.listeners),
         places: places.to_vec(),
         certificate_file: options.certificate_file().to_owned(),
+        cluster: settings.cluster.clone(),
         access_list: settings.access_list.clone(),
         log_lines: log.lines(),
         tls: settings.tls.clone(),
