@@ -301,7 +301,13 @@ const memoryShare = ({ used_bytes, limit_bytes }) => (limit_bytes ? used_bytes /
 function serverTroubles() {
 	const found = [];
 	const add = (grave, title, text) => found.push({ key: title, grave, title, text });
-	const { store, memory, cores, certificates } = server;
+	const { store, memory, cores, certificates, cluster } = server;
+	if (cluster?.suspended) {
+		add(true, 'Suspended', 'no stored job is handed out, as the database is out of reach');
+	}
+	if (cluster?.orphaned) {
+		add(true, 'Servers', `${plural(cluster.orphaned, 'partition')} left: too little memory`);
+	}
 	if (store && !store.up) {
 		add(true, `Store ${store.kind}`, `is down; ${plural(store.pending_operations, 'operation')} ` +
 			`pending, the oldest for ${age(store.oldest_pending_seconds)}`);
@@ -708,6 +714,7 @@ let scanned = 0; // ms
 let scanDue = false;
 let serverLoaded = 0; // ms
 const cancelled = new Set(); // handles, until the view changes
+let partitions = []; // the last answer of /api/v1/cluster
 let found = 0; // how many jobs or dead letters there are, if that is known
 
 // A glob for just this name.
@@ -768,7 +775,8 @@ const fetchers = {
 		}, 'worker');
 	},
 
-	async server() {
+	async server(signal) {
+		({ partitions } = await request('cluster', null, { signal }));
 		return showServer;
 	},
 };
@@ -938,6 +946,8 @@ const members = object => Object.entries(object).map(([name, value]) => {
 });
 
 function showServer() {
+	const { own } = server.cluster || {};
+	const shared = partitions.length > 1 || server.options.cluster ? partitions : [];
 	const { version, driver, pid, start_time_seconds: start, store, cores } = server;
 	const cards = [
 		['Process', members({ version, driver, process_id: `${pid}`, started: moment(start),
@@ -947,6 +957,10 @@ function showServer() {
 		['Memory', members(server.memory)],
 		['Store', store ? members({ ...store, up: store.up ? 'yes' : 'no' })
 			: [['None', 'jobs are in memory alone']]],
+		['Servers', shared.map(({ id, name, state: which, address: at, beat_age_seconds: beat, jobs }) =>
+			[`${id} ${nameOf(name ?? '–')}`, [own.includes(id) && 'this server', which, at,
+				beat !== null && `beat ${duration(beat)} ago`, plural(jobs, 'job')]
+				.filter(Boolean).join(', ')])],
 		['Connections', members(server.connections)],
 		['Cores', cores.map(core => [`Core ${core.core}`, `${percentage(core.busy)} busy, ` +
 			`${plural(core.connections, 'connection')}, ${plural(core.jobs, 'job')}, ` +
