@@ -104,6 +104,19 @@ mod tests {
         }
     }
 
+    /// The server's own tests compare the other parts of the manual.
+    #[test]
+    fn the_manual_has_each_metric_and_no_other() {
+        let now = Instant::now();
+        let text = text(Partitions::of(&three_partitions(now), now), Format::Text).unwrap();
+        let told = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let manual = include_str!("../../../docs/metrics.md");
+        let (_, rest) = manual.split_once("With a store on PostgreSQL").unwrap();
+        let rows = rest.split("\n## ").next().unwrap().lines();
+        let listed = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        assert_eq!(listed.collect::<Vec<_>>(), told.collect::<Vec<_>>());
+    }
+
     #[test]
     fn partitions_are_told_by_state_and_number() {
         let now = Instant::now();
