@@ -226,7 +226,9 @@ impl Shard {
         let memory_left = self.registry_memory_left();
         let Self { engine, settings, .. } = self;
         let (handles, identity) = (&settings.handles, &settings.identity);
-        let mut cx = admin::Context { engine, handles, identity, memory_left, access, now };
+        let cluster = settings.cluster.as_deref();
+        let mut cx =
+            admin::Context { engine, handles, identity, cluster, memory_left, access, now };
         match admin::answer(line, &mut cx, &mut text) {
             Ok(answer) => {
                 self.push_text(conn, text, now);
