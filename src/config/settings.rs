@@ -189,6 +189,8 @@ impl Options {
                     bytes(self.dead_bytes_max),
                     self.dead_keep,
                 ),
+                // Each shard says so to its engine.
+                has_other_servers: false,
                 metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,
