@@ -76,7 +76,7 @@ impl Engine {
                 _ => self.unqueue(id),
             }
             self.note(Step::Moved, id, None);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.remove(id, Ending::HandedOver, None);
         }
         self.restore_dead(row, now)
     }
@@ -117,7 +117,7 @@ impl Engine {
         self.note(Step::Moved, id, None);
         if !is_running {
             self.unqueue(id);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.remove(id, Ending::HandedOver, None);
         }
     }
 

@@ -137,7 +137,8 @@ impl Engine {
     }
 
     /// Removes a job that is in no place, and its attachments. A cancelled job counts as cancelled,
-    /// and another server's as moved, however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
+    /// and another server's as handed over, however its worker ended it. `ran_ms` is how long the
+    /// attempt took that ended with it.
     pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
         let job = self.take_out(id);
         if job.is_stored() {
@@ -150,7 +151,7 @@ impl Engine {
         }
         let ending = match job.demand {
             Demand::Cancelled => Ending::Failed(Failure::Cancelled),
-            Demand::Moved => Ending::Failed(Failure::Moved),
+            Demand::Moved => Ending::HandedOver,
             Demand::Always | Demand::Clients => ending,
         };
         numbers.end(ending);
