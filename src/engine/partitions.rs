@@ -170,3 +170,6 @@ impl Engine {
         may
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,6 @@ impl Engine {
         self.suspension.held[job.priority as usize] -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;
