@@ -3,6 +3,7 @@
 //!
 //! Invariant: rows are those of the last read that succeeded, in the order of their numbers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -31,6 +32,19 @@ pub struct Contents {
     pub partitions: Vec<Known>,
     /// The partitions of jobs' numbers.
     pub blocks: Blocks,
+    /// Partitions that this server has adopted and whose jobs aren't all in memory yet: of a number
+    /// that it doesn't know, only the database says whether there is such a job. To be filled before
+    /// a row says that the partition is this server's.
+    pub loading: BTreeSet<PartitionId>,
+}
+
+impl Contents {
+    /// Whether this server knows of each job of a partition whether it exists.
+    #[must_use]
+    pub fn is_known_here(&self, partition: PartitionId) -> bool {
+        let is_own = |known: &Known| known.is_own && known.partition.id == partition;
+        self.partitions.iter().any(is_own) && !self.loading.contains(&partition)
+    }
 }
 
 /// A partition as this server knows it.
@@ -62,6 +76,26 @@ impl View {
     /// For the thread that reads the database.
     pub fn write(&self) -> RwLockWriteGuard<'_, Contents> {
         self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The row of the partition that the job of this number belongs to, if another server owns it.
+    #[must_use]
+    pub fn owner_elsewhere(&self, number: u64) -> Option<Partition> {
+        let contents = self.read();
+        let id = contents.blocks.partition_of(number)?;
+        let known = contents.partitions.iter().find(|known| known.partition.id == id)?;
+        let is_elsewhere = !known.is_own && known.partition.state == State::Owned;
+        is_elsewhere.then(|| known.partition.clone())
+    }
+
+    /// Whether only the database says if there is a job of this number that isn't in this server's
+    /// memory: it is in a partition of another server, of none, or one that is being loaded.
+    #[must_use]
+    pub fn is_elsewhere(&self, number: u64) -> bool {
+        let contents = self.read();
+        let id = contents.blocks.partition_of(number);
+        // A block that isn't known was taken a moment ago.
+        id.is_none_or(|id| !contents.is_known_here(id))
     }
 
     /// The partition of the job of this number, if it is known.
