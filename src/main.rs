@@ -33,7 +33,7 @@ use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
-use ringgear::store::open::{self, Membership, Opened};
+use ringgear::store::open::{self, Membership, Opened, StoreChoice};
 use ringgear::wire::tls::TlsServer;
 use tracing::{error, info, warn};
 
@@ -322,6 +322,10 @@ fn serve_logged(
     settings.engine.policies = files.policies.unwrap_or_default();
     settings.tls = files.tls.clone();
     settings.listeners = listeners.describe();
+    let choice = options.store_choice()?;
+    if matches!(choice, Some(StoreChoice::Postgres { .. })) {
+        settings.cluster = Some(Arc::default());
+    }
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -341,8 +345,8 @@ fn serve_logged(
     let start = || Http::start(http_listeners, dialect, http, manager);
     let http = options.has_http_thread().then(start).transpose()?;
     let mut background = background;
-    let store = match options.store_choice()? {
-        None => None,
+    let (store, members) = match choice {
+        None => (None, None),
         Some(choice) => {
             if options.standby {
                 http.iter().for_each(|http| http.set_phase(Phase::Standby));
@@ -352,14 +356,15 @@ fn serve_logged(
                 options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
-            let membership = Membership::default();
+            let membership = membership(&host);
+            settings.has_other_servers = membership.is_cluster;
             let first_sequence = || config::first_sequence(unix_ms());
             let opened = open::open(&choice, &wanted, &membership, first_sequence, keep_waiting)?;
-            let Some(Opened { store, namespace, .. }) = opened else { return Ok(()) };
+            let Some(Opened { store, members, namespace }) = opened else { return Ok(()) };
             http.iter().for_each(|http| http.set_phase(Phase::Recovering));
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;
-            Some(store)
+            (Some(store), members)
         }
     };
     // A server started by hand says that it is ready, and how to stop it.
@@ -371,6 +376,7 @@ fn serve_logged(
         listeners,
         signals,
         store,
+        members,
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,
@@ -393,6 +399,11 @@ fn serve_logged(
         background.map_or(Ok(()), Background::ready)
     })?;
     Ok(())
+}
+
+/// What this server tells others that use the same database.
+fn membership(host: &HostInfo) -> Membership {
+    Membership { name: host.nodename.clone(), ..Membership::default() }
 }
 
 /// The sockets for HTTP: what the options say, and what was passed to the process.

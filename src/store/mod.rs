@@ -8,8 +8,10 @@
 //! reported once its commit is on disk, or once it is certain that it never will be.
 
 pub mod health;
+pub mod lease_state;
 pub mod namespace;
 pub mod open;
+pub mod own_pauses;
 pub mod writer;
 
 pub mod postgres;
@@ -22,7 +24,7 @@ pub(crate) mod mode;
 pub mod needs;
 
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 
 use std::fmt::Debug;
 use std::ops::Range;
