@@ -33,7 +33,7 @@ use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
-use ringgear::store::open::{self, Membership, Opened, StoreChoice};
+use ringgear::store::open::{self, Opened};
 use ringgear::wire::tls::TlsServer;
 use tracing::{error, info, warn};
 
@@ -322,10 +322,6 @@ fn serve_logged(
     settings.engine.policies = files.policies.unwrap_or_default();
     settings.tls = files.tls.clone();
     settings.listeners = listeners.describe();
-    let choice = options.store_choice()?;
-    if matches!(choice, Some(StoreChoice::Postgres { .. })) {
-        settings.cluster = Some(Arc::default());
-    }
     info!(most = settings.connections_max, "connections");
     if options.connections_max.is_some_and(|asked| asked > host.connections.total) {
         warn!(
@@ -345,7 +341,7 @@ fn serve_logged(
     let start = || Http::start(http_listeners, dialect, http, manager);
     let http = options.has_http_thread().then(start).transpose()?;
     let mut background = background;
-    let (store, members) = match choice {
+    let (store, members) = match options.store_choice()? {
         None => (None, None),
         Some(choice) => {
             if options.standby {
@@ -356,8 +352,7 @@ fn serve_logged(
                 options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
-            let membership = membership(&host);
-            settings.has_other_servers = membership.is_cluster;
+            let membership = options.membership(&host);
             let first_sequence = || config::first_sequence(unix_ms());
             let opened = open::open(&choice, &wanted, &membership, first_sequence, keep_waiting)?;
             let Some(Opened { store, members, namespace }) = opened else { return Ok(()) };
@@ -380,7 +375,7 @@ fn serve_logged(
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,
-        drain: Duration::from_secs(options.drain.into()),
+        drain: options.drain_time(),
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
@@ -399,11 +394,6 @@ fn serve_logged(
         background.map_or(Ok(()), Background::ready)
     })?;
     Ok(())
-}
-
-/// What this server tells others that use the same database.
-fn membership(host: &HostInfo) -> Membership {
-    Membership { name: host.nodename.clone(), ..Membership::default() }
 }
 
 /// The sockets for HTTP: what the options say, and what was passed to the process.
@@ -444,6 +434,7 @@ fn http_settings(
         listeners: Arc::clone(&settings.listeners),
         places: places.to_vec(),
         certificate_file: options.certificate_file().to_owned(),
+        cluster: settings.cluster.clone(),
         access_list: settings.access_list.clone(),
         log_lines: log.lines(),
         tls: settings.tls.clone(),
