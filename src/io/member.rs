@@ -286,3 +286,6 @@ impl<R: Fn(Core, Outcome)> MemberThread<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
