@@ -181,6 +181,8 @@ impl StoreLink {
                 shard.allow_sequences(sequences);
             }
             Outcome::Dropped { partition, is_home } => {
+                // What was done before is told as such.
+                self.hand_over(shard);
                 self.moves += 1;
                 self.is_homeless |= is_home;
                 // The numbers of its blocks aren't used for jobs of other partitions.
@@ -190,6 +192,7 @@ impl StoreLink {
                 }
             }
             Outcome::Home { sequences } => {
+                self.hand_over(shard);
                 self.moves += 1;
                 self.is_homeless = false;
                 (self.mark, self.is_reserving) = (sequences.end, false);
@@ -220,11 +223,7 @@ impl StoreLink {
     /// Hands the shard's operations to the store's thread, and asks for more sequence numbers once
     /// half of a block is left.
     pub(crate) fn send(&mut self, shard: &mut Shard) {
-        shard.take_operations(&mut self.operations);
-        if !self.operations.is_empty() {
-            let operations = std::mem::take(&mut self.operations);
-            self.batches.send(Batch { core: self.core, operations, moves: self.moves });
-        }
+        self.hand_over(shard);
         if shard.sequences_left() < BLOCK / 2 && !std::mem::replace(&mut self.is_reserving, true) {
             self.batches.reserve(self.mark);
         }
@@ -236,6 +235,17 @@ impl StoreLink {
             if !numbers.is_empty() {
                 member.requests.look_up(self.core, numbers);
             }
+        }
+    }
+}
+
+impl StoreLink {
+    /// Hands the shard's operations to the store's thread.
+    fn hand_over(&mut self, shard: &mut Shard) {
+        shard.take_operations(&mut self.operations);
+        if !self.operations.is_empty() {
+            let operations = std::mem::take(&mut self.operations);
+            self.batches.send(Batch { core: self.core, operations, moves: self.moves });
         }
     }
 }
@@ -341,8 +351,8 @@ mod tests {
         let writer = Writer::start(Box::new(Empty), settings, report).unwrap();
         let mut link = StoreLink::new(0, receiver, &writer, mark, None);
         let deadline = Instant::now() + Duration::from_secs(10);
-        for mark in [next_mark(mark), next_mark(next_mark(mark))] {
-            while shard.sequences_left() < mark - 10 {
+        for _ in 0..2 {
+            while shard.sequences_left() < BLOCK {
                 assert!(Instant::now() < deadline, "{} left", shard.sequences_left());
                 link.send(&mut shard);
                 link.receive(&mut shard, now).unwrap();

@@ -396,9 +396,8 @@ fn pauses_of_others_are_followed_and_own_ones_are_not_taken_back() {
     let bench = Bench::new();
     let name = |at: usize| Bytes::from(format!("f{at}"));
     let core = |at: usize| bench.cores.owner_of(&name(at));
-    let changes = |at: usize, pause| {
-        (core(at), Outcome::Pauses { changes: [(name(at), pause)].into() })
-    };
+    let changes =
+        |at: usize, pause| (core(at), Outcome::Pauses { changes: [(name(at), pause)].into() });
     bench.database.pause(name(0), Some(Pause::Unlimited));
     assert_eq!(bench.next(), changes(0, Some(Pause::Unlimited)));
     // An own one, which the database shows a while after the commit.
