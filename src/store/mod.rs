@@ -20,6 +20,7 @@ pub mod sqlite;
 mod error;
 pub mod lock;
 pub mod members;
+mod membership;
 pub(crate) mod mode;
 pub mod needs;
 
@@ -128,7 +129,8 @@ pub trait Store: Debug + Send {
         None
     }
 
-    /// Numbers of jobs and dead letters that were loaded from an adopted partition.
+    /// Numbers of jobs and dead letters that were loaded from an adopted partition; none of either
+    /// once all are loaded.
     fn note_loaded(&mut self, _jobs: &[u64], _dead: &[u64]) {}
 
     /// Takes a free partition, or a new one, in place of the home that is lost, and reserves
