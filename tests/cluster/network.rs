@@ -170,3 +170,52 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::node::Node;
+
+    /// Whether a connection from an address of this host is made soon.
+    fn connects(from: Ipv4Addr, to: SocketAddr) -> bool {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect_timeout(&to.into(), Duration::from_millis(300)).is_ok()
+    }
+
+    #[test]
+    fn each_loss_is_of_its_direction_and_is_healed() {
+        const TEST: &str = "network::tests::each_loss_is_of_its_direction_and_is_healed";
+        if !is_own() {
+            assert!(run_in_own(TEST).unwrap_or(true), "see above");
+            return;
+        }
+        let hosts = hosts(2);
+        let mut node = Node::at((hosts[0].address(), 4730).into(), &[]);
+        node = node.child_of(&hosts[0].enter());
+        node.start();
+        let to = node.address;
+        assert!(connects(CLIENTS, to) && connects(DATABASE, to));
+        let all = [Loss::Link, Loss::Outgoing, Loss::Incoming, Loss::ToDatabase];
+        for (loss, is_clients) in all.into_iter().zip([false, false, false, true]) {
+            hosts[0].lose(loss);
+            assert_eq!(connects(CLIENTS, to), is_clients, "{loss:?}");
+            assert!(!connects(DATABASE, to), "{loss:?}");
+            hosts[0].heal(loss);
+            wait_until("the network", || connects(CLIENTS, to).then_some(()));
+            wait_until("the network", || connects(DATABASE, to).then_some(()));
+        }
+        node.signal("STOP");
+        assert!(node.ask("version").is_err());
+        node.signal("CONT");
+        assert!(node.ask("version").is_ok());
+        node.kill();
+        node.start();
+        node.signal("TERM");
+        assert_eq!(node.wait().code(), Some(0));
+    }
+}
