@@ -33,7 +33,7 @@ use ringgear::protocol::toml_tables::FILE_BYTES_MAX;
 use ringgear::shard::Settings;
 use ringgear::store::health::StoreHealth;
 use ringgear::store::namespace::Wanted;
-use ringgear::store::open::{self, Membership, Opened};
+use ringgear::store::open::{self, Opened};
 use ringgear::wire::tls::TlsServer;
 use tracing::{error, info, warn};
 
@@ -352,7 +352,7 @@ fn serve_logged(
                 options.standby.then_some(|| !signals.iter().any(Signals::is_stopping));
             let prefix = settings.handles.prefix();
             let wanted = Wanted { prefix, is_given: options.job_handle_prefix.is_some() };
-            let membership = Membership::default();
+            let membership = options.membership(&host);
             let first_sequence = || config::first_sequence(unix_ms());
             let opened = open::open(&choice, &wanted, &membership, first_sequence, keep_waiting)?;
             let Some(Opened { store, namespace, .. }) = opened else { return Ok(()) };
@@ -374,7 +374,7 @@ fn serve_logged(
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,
-        drain: Duration::from_secs(options.drain.into()),
+        drain: options.drain_time(),
         busy_poll: Duration::from_micros(options.busy_poll),
         offload: options.offload,
         log_control: Box::new(log),
@@ -433,6 +433,7 @@ fn http_settings(
         listeners: Arc::clone(&settings.listeners),
         places: places.to_vec(),
         certificate_file: options.certificate_file().to_owned(),
+        cluster: settings.cluster.clone(),
         access_list: settings.access_list.clone(),
         log_lines: log.lines(),
         tls: settings.tls.clone(),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// How long an owner may go without a beat; the option `--lease`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease(Duration);
 
 /// What `--lease` is by default.

@@ -9,7 +9,7 @@
 pub type PartitionId = u32;
 
 /// Whether a partition has an owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// It has no jobs and no owner; the next server that joins takes it.
     #[default]
@@ -54,7 +54,7 @@ pub struct Partition {
 }
 
 /// What a server has seen of a partition: it adopts the partition only if this is still so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seen {
     /// Its number.
     pub id: PartitionId,

@@ -3,8 +3,11 @@
 //!
 //! Invariant: rows are those of the last read that succeeded, in the order of their numbers.
 
+use std::collections::BTreeSet;
+#[cfg(test)]
+use std::sync::atomic::Ordering;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use super::blocks::Blocks;
@@ -14,6 +17,8 @@ use super::partition::{Partition, PartitionId, State};
 #[derive(Debug, Default)]
 pub struct View {
     contents: RwLock<Contents>,
+    /// When the monotonic clock of the cores began.
+    cores_began: OnceLock<Instant>,
     /// Partitions that this server has adopted since its start.
     pub adopted: AtomicU64,
     /// Partitions that this server has lost since its start.
@@ -31,6 +36,19 @@ pub struct Contents {
     pub partitions: Vec<Known>,
     /// The partitions of jobs' numbers.
     pub blocks: Blocks,
+    /// Partitions that this server has adopted and whose jobs aren't all in memory yet: of a number
+    /// that it doesn't know, only the database says whether there is such a job. To be filled before
+    /// a row says that the partition is this server's.
+    pub loading: BTreeSet<PartitionId>,
+}
+
+impl Contents {
+    /// Whether this server knows of each job of a partition whether it exists.
+    #[must_use]
+    pub fn is_known_here(&self, partition: PartitionId) -> bool {
+        let is_own = |known: &Known| known.is_own && known.partition.id == partition;
+        self.partitions.iter().any(is_own) && !self.loading.contains(&partition)
+    }
 }
 
 /// A partition as this server knows it.
@@ -45,7 +63,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Time since its last beat; `None` for a free partition.
+    /// Time since its last beat; `None` for a free partition, which has none.
     #[must_use]
     pub fn age(&self, now: Instant) -> Option<Duration> {
         let has_owner = self.partition.state != State::Free;
@@ -54,6 +72,18 @@ impl Known {
 }
 
 impl View {
+    /// The monotonic clock of the cores began at this time. Called once, before they read it.
+    pub fn set_cores_began(&self, at: Instant) {
+        // A server has one such clock.
+        let _ = self.cores_began.set(at);
+    }
+
+    /// The time that the cores' monotonic clock shows as `mono_ms`; `None` before it began.
+    #[must_use]
+    pub fn at_core_time(&self, mono_ms: u64) -> Option<Instant> {
+        self.cores_began.get()?.checked_add(Duration::from_millis(mono_ms))
+    }
+
     /// What is known now.
     pub fn read(&self) -> RwLockReadGuard<'_, Contents> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
@@ -64,9 +94,65 @@ impl View {
         self.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The row of the partition that the job of this number belongs to, if another server owns it.
+    #[must_use]
+    pub fn owner_elsewhere(&self, number: u64) -> Option<Partition> {
+        let contents = self.read();
+        let id = contents.blocks.partition_of(number)?;
+        let known = contents.partitions.iter().find(|known| known.partition.id == id)?;
+        let is_elsewhere = !known.is_own && known.partition.state == State::Owned;
+        is_elsewhere.then(|| known.partition.clone())
+    }
+
+    /// Whether only the database says if there is a job of this number that isn't in this server's
+    /// memory: it is in a partition of another server, of none, or one that is being loaded.
+    #[must_use]
+    pub fn is_elsewhere(&self, number: u64) -> bool {
+        let contents = self.read();
+        let id = contents.blocks.partition_of(number);
+        // A block that isn't known was taken a moment ago.
+        id.is_none_or(|id| !contents.is_known_here(id))
+    }
+
     /// The partition of the job of this number, if it is known.
     #[must_use]
     pub fn partition_of(&self, number: u64) -> Option<PartitionId> {
         self.read().blocks.partition_of(number)
     }
+}
+
+/// Three partitions at a time: an own one, one that a server on another host left 2.5 s ago, and a
+/// free one.
+#[cfg(test)]
+pub(crate) fn three_partitions(now: Instant) -> View {
+    let own = Partition {
+        id: 0,
+        generation: 3,
+        beat: 40,
+        state: State::Owned,
+        owner: vec![1],
+        name: "web-1".to_owned(),
+        address: "web-1.example:4730".to_owned(),
+        jobs: 12,
+    };
+    let offered = Partition {
+        id: 1,
+        generation: 7,
+        state: State::Offered,
+        name: "web-2".to_owned(),
+        jobs: 5,
+        ..Partition::default()
+    };
+    let free = Partition { id: 2, generation: 1, ..Partition::default() };
+    let view = View::default();
+    let age = |ms| now.checked_sub(Duration::from_millis(ms)).unwrap_or(now);
+    view.write().partitions = vec![
+        Known { partition: own, is_own: true, beat_at: age(400) },
+        Known { partition: offered, is_own: false, beat_at: age(2500) },
+        Known { partition: free, is_own: false, beat_at: age(90_000) },
+    ];
+    view.adopted.store(2, Ordering::Relaxed);
+    view.lost.store(1, Ordering::Relaxed);
+    view.orphaned.store(4, Ordering::Relaxed);
+    view
 }

@@ -1,9 +1,11 @@
-//! `--listen`: a word in, where to listen out, or what to write instead.
+//! `--listen` and its like: a word in, where to listen out, or what to write instead.
 //!
 //! An error completes the sentence "OPTION can't be VALUE: …". Looks at words only: hosts and
 //! services needn't exist.
 //!
 //! Invariant: a listener's name is the word as it was given.
+
+use std::net::IpAddr;
 
 use super::values;
 use crate::io::{Endpoint, ListenSpec};
@@ -46,6 +48,34 @@ pub(super) fn http_spec(text: &str) -> Result<ListenSpec, String> {
             false => format!("write {host}:PORT, as there is no default port for HTTP"),
         }),
         _ => Ok(spec),
+    }
+}
+
+/// Checks one `--advertise`: a host and its port, as other hosts write them.
+pub(super) fn advertised(text: &str) -> Result<String, String> {
+    if text.contains('/') || text.starts_with("unix:") || text.starts_with("tls:") {
+        return Err("give HOST:PORT alone, as in jobs1.example.com:4730".to_owned());
+    }
+    let (host, port) = address::host_and_port(text)?;
+    let Some(port) = port else {
+        return Err(match host {
+            "" => "give HOST:PORT, or leave it out".to_owned(),
+            host if host.contains(':') => format!("write [{host}]:PORT, with the port"),
+            host => format!("write {host}:PORT, with the port"),
+        });
+    };
+    let is_unspecified = host.parse::<IpAddr>().is_ok_and(|it| it.is_unspecified());
+    if host.is_empty() || is_unspecified {
+        return Err(format!("name the host that others reach, as in jobs1.example.com:{port}"));
+    }
+    // Texts and tables show it as it is.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
+    if !host.bytes().all(is_plain) {
+        return Err("give a host's name or address, of letters, digits, dots and dashes".to_owned());
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("give a number from 1 to 65535 behind the colon".to_owned()),
     }
 }
 
@@ -149,6 +179,38 @@ mod tests {
             ("h:", "give a number from 0 to 65535, or a name of /etc/services, behind the colon"),
         ] {
             assert_eq!(listen_spec(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_advertised_address_is_one_that_others_reach() {
+        for text in ["jobs1.example.com:4730", "10.0.0.1:1", "[2001:db8::1]:65535", "db_1-x:80"] {
+            assert_eq!(advertised(text), Ok(text.to_owned()));
+        }
+        let brackets = "write an address of IPv6 with a port as in [::1]:4730";
+        let number = "give a number from 1 to 65535 behind the colon";
+        let alone = "give HOST:PORT alone, as in jobs1.example.com:4730";
+        for (text, reason) in [
+            ("", "give HOST:PORT, or leave it out"),
+            ("jobs1", "write jobs1:PORT, with the port"),
+            ("10.0.0.1", "write 10.0.0.1:PORT, with the port"),
+            ("2001:db8::1", "write [2001:db8::1]:PORT, with the port"),
+            ("[2001:db8::1]", "write [2001:db8::1]:PORT, with the port"),
+            ("2001:db8:::4730", brackets),
+            ("[2001:db8::1:4730", brackets),
+            (":4730", "name the host that others reach, as in jobs1.example.com:4730"),
+            ("0.0.0.0:4730", "name the host that others reach, as in jobs1.example.com:4730"),
+            ("[::]:4731", "name the host that others reach, as in jobs1.example.com:4731"),
+            ("jobs1:", number),
+            ("jobs1:0", number),
+            ("jobs1:65536", number),
+            ("jobs1:gearman", number),
+            ("tls:jobs1:4730", alone),
+            ("unix:/run/g.sock", alone),
+            ("tcp://jobs1:4730", alone),
+            ("a\tb:4730", "give a host's name or address, of letters, digits, dots and dashes"),
+        ] {
+            assert_eq!(advertised(text), Err(reason.to_owned()), "{text}");
         }
     }
 }

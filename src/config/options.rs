@@ -7,13 +7,15 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, Parser};
 
 use super::functions::loaded::FunctionsFile;
-use super::listen::{http_spec, listen_spec};
+use super::listen::{advertised, http_spec, listen_spec};
 use super::values::{self, number};
+use crate::cluster::lease;
 use crate::engine::function::Durability;
 use crate::io::log::{LogFormat, Verbosity};
 use crate::io::sandbox::Sandbox;
@@ -37,6 +39,10 @@ const COMPATIBILITY: &str = "For gearmand's sake";
 
 /// Default of `--metrics-functions`.
 pub(super) const METRICS_FUNCTIONS: u32 = 1000;
+/// Default of `--lease`.
+pub(super) const LEASE_SECONDS: u32 = lease::DEFAULT.as_secs() as u32;
+/// Default of `--drain` with `--cluster`: other servers serve meanwhile.
+const CLUSTER_DRAIN_SECONDS: u32 = 10;
 /// Largest number of seconds that fits the kernel's 32 bits of milliseconds.
 const SECONDS_MAX: i64 = 4_294_967;
 /// Largest number of seconds or probes that the kernel's keep-alive takes.
@@ -347,6 +353,28 @@ pub struct Options {
     #[arg(long, help_heading = STORAGE)]
     pub standby: bool,
 
+    /// Share the database of --store with other servers that are active at the same time
+    ///
+    /// On PostgreSQL. Each server keeps its own jobs there, and takes over those of one that ends,
+    /// hangs or is cut off. See docs/cluster.md.
+    #[arg(long, help_heading = STORAGE, hide_short_help = true)]
+    pub cluster: bool,
+
+    /// Seconds without a sign of life after which other servers take over the jobs of one
+    ///
+    /// On PostgreSQL; the same on all servers of a database. From 2 s before its end, or a third
+    /// of it, a server that doesn't reach the database hands out no stored job.
+    #[arg(long, value_name = "SECONDS", default_value_t = LEASE_SECONDS, help_heading = STORAGE,
+        hide_short_help = true, value_parser = number::<u32>(1, 3600))]
+    pub lease: u32,
+
+    /// Where other hosts reach this server, as the other servers on the database tell it
+    ///
+    /// On PostgreSQL: text command cluster, /api/v1/cluster and the page. None unless given.
+    #[arg(long, value_name = "HOST:PORT", help_heading = STORAGE, hide_short_help = true,
+        value_parser = advertised)]
+    pub advertise: Option<String>,
+
     /// Milliseconds a background job may wait for a store that fails before it is refused
     #[arg(long, value_name = "MS", default_value_t = 0, help_heading = STORAGE,
         hide_short_help = true, value_parser = number::<u64>(0, u32::MAX.into()))]
@@ -397,10 +425,11 @@ pub struct Options {
     /// Seconds that jobs which run may take after SIGTERM, 0 = they aren't waited for
     ///
     /// No job is assigned meanwhile, and connections aren't accepted; background jobs that the
-    /// store keeps still are. A second SIGTERM ends the server at once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = PROCESS,
-        hide_short_help = true, value_parser = number::<u32>(0, SECONDS_MAX))]
-    pub drain: u32,
+    /// store keeps still are. A second SIGTERM ends the server at once. 10 with --cluster and 0
+    /// without it, unless given.
+    #[arg(long, value_name = "SECONDS", help_heading = PROCESS, hide_short_help = true,
+        value_parser = number::<u32>(0, SECONDS_MAX))]
+    pub drain: Option<u32>,
 
     /// Allow core dumps as large as the hard limit
     #[arg(long, help_heading = PROCESS, hide_short_help = true)]
@@ -614,6 +643,13 @@ impl Options {
             with_port.for_each(|spec| spec.speaks_tls = true);
         }
         specs
+    }
+
+    /// How long jobs may still run after the signal to stop; zero: they aren't waited for.
+    #[must_use]
+    pub fn drain_time(&self) -> Duration {
+        let otherwise = if self.cluster { CLUSTER_DRAIN_SECONDS } else { 0 };
+        Duration::from_secs(self.drain.unwrap_or(otherwise).into())
     }
 
     /// The port for `-r http`.

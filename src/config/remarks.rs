@@ -5,7 +5,7 @@
 //!
 //! Invariant: an option that was given is honoured, refused, or has a sentence here.
 
-use super::options::{METRICS_FUNCTIONS, Options};
+use super::options::{LEASE_SECONDS, METRICS_FUNCTIONS, Options};
 use crate::store::open::StoreChoice;
 use crate::wire::tls::ClientCertificates;
 
@@ -103,6 +103,13 @@ impl Options {
             "libpq-table",
             "it takes a PostgreSQL store, as with --store postgres://USER@HOST/DATABASE",
         );
+        for (is_given, name) in
+            [(self.lease != LEASE_SECONDS, "lease"), (self.advertise.is_some(), "advertise")]
+        {
+            let reason =
+                "it takes a PostgreSQL store, as with --store postgres://USER@HOST/DATABASE";
+            idle(is_given && !is_postgres, name, reason);
+        }
         idle(
             self.store_timeout > 0 && choice.is_none(),
             "store-timeout",

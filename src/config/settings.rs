@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::options::Options;
 use super::values::{MIGRATION_PAGE, similar};
+use crate::cluster::lease::Lease;
 use crate::engine::dead::DeadBounds;
 use crate::engine::function::{Durabilities, Durability};
 use crate::engine::handle::{self, Handles, PrefixError};
@@ -26,7 +28,7 @@ use crate::shard::Settings;
 use crate::shard::cores::{CORES_MAX, Cores};
 use crate::shard::dead_drops::DeadDropLog;
 use crate::shard::remote::urgency::Urgency;
-use crate::store::open::StoreChoice;
+use crate::store::open::{Membership, StoreChoice};
 use crate::wire::buffer_pool::BufferPool;
 use crate::wire::{ARGUMENTS_BYTES_MAX, HEADER_BYTES};
 
@@ -108,6 +110,16 @@ pub enum SettingsError {
     #[error("--{0} needs a store: add --store sqlite:PATH or --store postgres://…")]
     NoStore(&'static str),
     #[error(
+        "--cluster needs a store on PostgreSQL, as only that is for several servers at a time: \
+         give --store postgres://USER@HOST/DATABASE"
+    )]
+    ClusterWithoutPostgres,
+    #[error(
+        "--cluster and --standby exclude each other: every server of a cluster serves, and stands \
+         by for the others; leave --standby out"
+    )]
+    ClusterOfStandbys,
+    #[error(
         "{0} descriptors are too few, as the server needs {DESCRIPTORS_RESERVED} beside those of \
          connections: give more with --file-descriptors, or raise the limit with `ulimit -n` or \
          LimitNOFILE="
@@ -177,6 +189,8 @@ impl Options {
                     bytes(self.dead_bytes_max),
                     self.dead_keep,
                 ),
+                // Each shard says so to its engine.
+                has_other_servers: false,
                 metrics_functions: NamedFunctions::up_to(self.metrics_functions as usize),
             },
             handles: Handles::new(prefix.as_bytes())?,
@@ -195,8 +209,9 @@ impl Options {
             cores: Cores::default(),
             urgency: Urgency::default(),
             dead_drops: DeadDropLog::default(),
-            cluster: None,
-            has_other_servers: false,
+            cluster: matches!(self.store_choice()?, Some(StoreChoice::Postgres { .. }))
+                .then(Arc::default),
+            has_other_servers: self.cluster,
             access_list: None,
             user_name: process::user_name,
             tls: None,
@@ -226,8 +241,25 @@ impl Options {
             Some(DIALECT) => {}
             Some(protocol) => return Err(SettingsError::Protocol(protocol.to_owned())),
         }
-        self.store_choice()?;
+        let choice = self.store_choice()?;
+        if self.cluster && !matches!(choice, Some(StoreChoice::Postgres { .. })) {
+            return Err(SettingsError::ClusterWithoutPostgres);
+        }
+        if self.cluster && self.standby {
+            return Err(SettingsError::ClusterOfStandbys);
+        }
         Ok(())
+    }
+
+    /// What this server, on this host, tells others that use the same database.
+    #[must_use]
+    pub fn membership(&self, host: &HostInfo) -> Membership {
+        Membership {
+            is_cluster: self.cluster,
+            lease: Lease::new(Duration::from_secs(self.lease.into())),
+            name: host.nodename.clone(),
+            address: self.advertise.clone().unwrap_or_default(),
+        }
     }
 
     /// Refuses options about HTTP that contradict each other or those about listening.

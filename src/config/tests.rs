@@ -1,5 +1,7 @@
 //! Tests of the options: what is typed, what a file says, and what comes of both.
 
+use std::time::Duration;
+
 use super::settings::NUMBERS_START_MS;
 use super::*;
 use crate::engine::Wakeup;
@@ -362,6 +364,9 @@ fn what_this_build_lacks_is_refused() {
         "--store sqlite:f -q libsqlite3",
         "--standby",
         "--durability async",
+        "--cluster",
+        "--cluster --store sqlite:f",
+        "--cluster --standby --store postgres://h/d",
     ] {
         assert!(parse_words(words, "").unwrap().settings(&host()).is_err(), "{words}");
     }
@@ -384,6 +389,29 @@ fn stores_are_named_in_our_words_and_in_gearmands() {
     assert_eq!(choice("--store postgres://h/d"), postgres("postgres://h/d"));
     assert_eq!(choice("-q Postgres --libpq-conninfo host=h"), postgres("host=h"));
     assert_eq!(choice(""), None);
+}
+
+#[test]
+fn what_other_servers_are_told_follows_from_the_options() {
+    let of = |words: &str| {
+        let options = parse_words(&format!("--store postgres://h/d {words}"), "").unwrap();
+        (options.membership(&host()), options.drain_time(), options.settings(&host()).unwrap())
+    };
+    let seconds = Duration::from_secs;
+    let (alone, drain, settings) = of("");
+    assert!(!alone.is_cluster && !settings.has_other_servers);
+    assert_eq!((alone.lease.length(), drain), (seconds(6), seconds(0)));
+    assert_eq!((&*alone.name, &*alone.address), ("web-1", ""));
+    let (member, drain, settings) = of("--cluster --lease 9 --advertise db1:4731");
+    assert!(member.is_cluster && settings.has_other_servers);
+    assert_eq!((member.lease.length(), drain), (seconds(9), seconds(10)));
+    assert_eq!((&*member.name, &*member.address), ("web-1", "db1:4731"));
+    assert_eq!(of("--cluster --drain 0").1, seconds(0));
+    assert_eq!(of("--drain 3").1, seconds(3));
+    let file = "store = \"postgres://h/d\"\ncluster = true\nlease = 4\nadvertise = \"[::1]:9\"";
+    let from_file = parse_words("--config-file f", file).unwrap().membership(&host());
+    assert!(from_file.is_cluster);
+    assert_eq!((from_file.lease.length(), &*from_file.address), (seconds(4), "[::1]:9"));
 }
 
 #[test]

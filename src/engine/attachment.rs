@@ -62,14 +62,16 @@ impl Engine {
     }
 
     /// Removes a job whose outcome matters no more. A running job stays until its worker is done: a
-    /// submission may still join it.
-    pub(super) fn drop_if_abandoned(&mut self, id: JobId, ending: Ending) {
+    /// submission may still join it. Returns whether it was removed.
+    pub(super) fn drop_if_abandoned(&mut self, id: JobId, ending: Ending) -> bool {
         let job = &self.jobs[id];
-        if job.state != State::Running && !self.is_wanted(job) {
+        let is_abandoned = job.state != State::Running && !self.is_wanted(job);
+        if is_abandoned {
             self.note(Step::Abandoned, id, None);
             self.unqueue(id);
             self.remove(id, ending, None);
         }
+        is_abandoned
     }
 
     /// Forwards the packet that is being handled to the job's clients.

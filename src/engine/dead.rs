@@ -392,12 +392,18 @@ impl Engine {
 
     /// Removes the dead letter of this number. `false` if there is none.
     pub fn remove_dead(&mut self, number: u64) -> bool {
-        let Some(DeadLetter { job, .. }) = self.take_letter(number) else { return false };
+        let Some(job) = self.forget_dead(number) else { return false };
         if job.is_stored() {
             self.effects.push(Effect::RemoveDead { number });
         }
-        self.check_unused(job.function);
         true
+    }
+
+    /// Removes the dead letter of this number here, not from the store. Returns its job.
+    pub(super) fn forget_dead(&mut self, number: u64) -> Option<Job> {
+        let DeadLetter { job, .. } = self.take_letter(number)?;
+        self.check_unused(job.function);
+        Some(job)
     }
 
     /// Makes a dead letter a job again that was never run: it keeps its handle, and goes to the

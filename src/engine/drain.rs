@@ -2,15 +2,17 @@
 //!
 //! `JobsDone` accepts no more jobs. Stored jobs that aren't running are set aside: they are not
 //! assigned any more, and the next server recovers them. Jobs in memory only are still run.
-//! `RunsDone` assigns nothing, and accepts what the store keeps. Knows no signal and no other core.
+//! `RunsDone` assigns nothing, and accepts what the store keeps. Where other servers go on, both
+//! accept that, and a stored job that clients wait for is run. Knows no signal and no other core.
 //!
-//! Invariant: no stored job is assigned; with `JobsDone`, once draining has visited all jobs, none
-//! of these is queued or delayed.
+//! Invariant: no job that is for the next server is assigned; with `JobsDone`, once draining has
+//! visited all jobs, none of these is queued or delayed.
 
+use super::attachment::{Attachment, OF_CONN};
 use super::event::Step;
 use super::function::Durability;
 use super::ids::JobId;
-use super::job::{State, Storage};
+use super::job::{Demand, Job, State, Storage};
 use super::{ConnId, Due, Engine, Now};
 use crate::wire::{Priority, Submit};
 
@@ -53,11 +55,19 @@ impl Engine {
         }
     }
 
-    /// Whether all submissions are refused, and stored jobs are set aside.
+    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other servers
+    /// go on.
     #[inline]
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.drain.goal == Some(DrainGoal::JobsDone)
+    }
+
+    /// Whether the server is to end.
+    #[inline]
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.drain.goal.is_some()
     }
 
     /// Whether workers get jobs.
@@ -73,8 +83,8 @@ impl Engine {
     pub fn declines(&self, submit: &Submit<'_>) -> bool {
         match self.drain.goal {
             None => false,
-            Some(DrainGoal::JobsDone) => true,
-            Some(DrainGoal::RunsDone) => !(submit.background && self.is_durable(submit.function)),
+            Some(DrainGoal::JobsDone) if !self.settings.has_other_servers => true,
+            Some(_) => !(submit.background && self.is_durable(submit.function)),
         }
     }
 
@@ -96,7 +106,8 @@ impl Engine {
     /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
     #[must_use]
     pub fn unstored(&self) -> usize {
-        self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| job.storage != Storage::Stored).count()
+        let is_unstored = |job: &Job| job.storage != Storage::Stored && job.demand != Demand::Moved;
+        self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| is_unstored(job)).count()
     }
 
     /// Jobs assigned to workers.
@@ -112,7 +123,7 @@ impl Engine {
         let jobs: Vec<(JobId, bool)> = jobs
             .map(|(id, job)| {
                 let waits = matches!(job.state, State::Queued | State::Delayed);
-                (id, job.is_stored() && waits)
+                (id, waits && self.is_for_next(id))
             })
             .collect();
         if let Some(&(last, _)) = jobs.last() {
@@ -126,17 +137,29 @@ impl Engine {
         jobs.len()
     }
 
-    /// Sets aside the stored jobs at the heads of a worker's queues, at most `JOBS_AT_ONCE`, as
-    /// draining may not have visited them yet. `false` if more may be left: the worker gets no
-    /// job then, and asks again.
-    pub(super) fn set_heads_aside(&mut self, conn: ConnId, least: Priority) -> bool {
+    /// Whether stored jobs aren't assigned.
+    #[inline]
+    pub(super) fn withholds_stored(&self) -> bool {
+        self.is_draining() || self.suspension.is_on()
+    }
+
+    /// Passes over the stored jobs at the heads of a worker's queues, at most `JOBS_AT_ONCE`: sets
+    /// them aside if the server drains, as draining may not have visited them yet, else holds them.
+    /// `false` if more may be left: the worker gets no job then, and asks again.
+    pub(super) fn pass_over_heads(&mut self, conn: ConnId, least: Priority) -> bool {
         for _ in 0..JOBS_AT_ONCE {
             let Some((ability, priority)) = self.find_job(conn, least) else { return true };
             let function = self.abilities.records[ability].function;
             let head = self.functions[function].queues[priority].jobs.front();
-            let Some(id) = head.filter(|&id| self.is_for_next(id)) else { return true };
-            self.unqueue(id);
-            self.set_aside(id);
+            let Some(id) = head else { return true };
+            if self.is_for_next(id) {
+                self.unqueue(id);
+                self.set_aside(id);
+            } else if self.suspension.is_on() && self.jobs[id].is_stored() {
+                self.hold(id);
+            } else {
+                return true;
+            }
         }
         false
     }
@@ -144,7 +167,32 @@ impl Engine {
     /// Whether a job is to be set aside instead of queued.
     #[inline]
     pub(super) fn is_for_next(&self, id: JobId) -> bool {
-        self.is_draining() && self.jobs[id].is_stored()
+        self.is_draining() && self.is_left(&self.jobs[id])
+    }
+
+    fn is_left(&self, job: &Job) -> bool {
+        job.is_stored() && !(self.settings.has_other_servers && !job.clients.is_empty())
+    }
+
+    /// Sets a job aside whose last client has gone, if it was run for that only.
+    pub(super) fn set_aside_if_left(&mut self, id: JobId) {
+        let waits = matches!(self.jobs[id].state, State::Queued | State::Delayed);
+        if waits && self.is_for_next(id) {
+            self.unqueue(id);
+            self.set_aside(id);
+        }
+    }
+
+    /// Whether a connection is still to hear of a submission: that it is stored, or how its job
+    /// ended. While nothing is assigned, jobs that don't run don't end.
+    #[must_use]
+    pub fn awaits_reply(&self, conn: ConnId) -> bool {
+        let mut submissions = self.peers[conn].attachments.iter(&self.attachments, OF_CONN);
+        submissions.any(|id| {
+            let Attachment { job, ticket, .. } = self.attachments[id];
+            let state = self.jobs[job].state;
+            ticket.is_some() || state == State::Running || self.assigns() && state != State::Kept
+        })
     }
 
     /// Leaves a job that is in no place to the next server.

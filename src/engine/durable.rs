@@ -62,8 +62,9 @@ impl Engine {
             self.effects.extend(ticket.map(|ticket| Effect::Refused { conn, ticket }));
             self.detach(attachment);
         }
+        self.jobs[id].storage = Storage::Memory;
+        self.release_if_held(id, now);
         let job = &mut self.jobs[id];
-        job.storage = Storage::Memory;
         if job.demand == Demand::Always {
             job.demand = Demand::Clients;
         }
@@ -108,24 +109,35 @@ impl Engine {
         if self.find(row.number).is_some() || self.dead.find(row.number).is_some() {
             return false;
         }
+        let id = self.recover(row, now);
+        self.start(id, now);
+        true
+    }
+
+    /// Adds a job that a store has, whose number is free. It is in no place.
+    pub(super) fn recover(&mut self, row: &Row, now: Now) -> JobId {
         self.sequences.skip(row.number >> handle::SLOT_BITS);
         let function = self.functions.find(&row.function);
         let function = function.unwrap_or_else(|| self.add_function(&row.function));
         let job = Job::restored(function, row, now);
-        let hash = self.unique_hash(function, job.unique(), job.payload().bytes());
-        // Another program may have stored two jobs with one unique key; submissions join the first.
-        let is_joined = |hash| self.find_equal(function, hash, job.unique(), job.payload().bytes());
-        let hash = hash.filter(|&hash| is_joined(hash).is_none());
+        // Another program, or another server, may have stored a job with the same unique key;
+        // submissions join the first that came here.
+        let hash = self.free_unique_hash(&job);
         let id = self.insert(job, hash);
         self.numbers_of(function).recovered += 1;
-        self.start(id, now);
-        true
+        id
     }
 
     /// Allows jobs of policy `Async` to be answered before they are on disk, or treats them as
     /// `Fsync`.
     pub fn allow_async(&mut self, allowed: bool) {
         self.async_allowed = allowed;
+    }
+
+    /// Whether jobs of policy `Async` are answered before they are on disk: a server that is to end
+    /// has no later moment, and one that may have lost its partition has no place for them.
+    fn may_answer_async(&self) -> bool {
+        self.async_allowed && !self.is_ending() && !self.suspension.is_on() && self.has_home()
     }
 
     /// Stores a background job if its function is durable, as given, and it isn't stored. Returns
@@ -137,8 +149,7 @@ impl Engine {
 
     #[inline(never)]
     fn store_durable(&mut self, id: JobId, durability: Durability) -> bool {
-        // A server that is to end has no later moment.
-        let may_answer = durability == Durability::Async && self.async_allowed && self.assigns();
+        let may_answer = durability == Durability::Async && self.may_answer_async();
         let job = &mut self.jobs[id];
         if !job.is_stored() {
             let small = job.bytes() <= ASYNC_BYTES_MAX;

@@ -53,6 +53,10 @@ pub enum Step {
     Abandoned,
     /// It is left to the next server.
     SetAside,
+    /// Another server has its partition.
+    Moved,
+    /// This server has adopted its partition.
+    Adopted,
 }
 
 /// Why a job lost its worker.
@@ -93,7 +97,9 @@ impl Step {
             | Self::Assigned
             | Self::Finished(Outcome::Complete)
             | Self::Abandoned
-            | Self::SetAside => Level::DEBUG,
+            | Self::SetAside
+            | Self::Moved
+            | Self::Adopted => Level::DEBUG,
         }
     }
 }

@@ -72,9 +72,11 @@ pub struct FunctionPolicy {
 /// One queue: the jobs of one function and priority that may start, the next to start first.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
-    /// The jobs.
+    /// The jobs that may be assigned.
     pub jobs: List<JobId>,
-    /// Number of jobs.
+    /// Stored jobs before these that a suspension keeps from workers, the next to start first.
+    pub held: List<JobId>,
+    /// Number of jobs, held ones among them.
     pub len: u32,
     /// Further jobs of this priority, whose start time is in the future, and in no list.
     pub delayed: u32,
@@ -105,6 +107,8 @@ pub struct Function {
     pub queues: [Queue; 3],
     /// Jobs in all three queues.
     pub queued: u32,
+    /// Those of them that are held.
+    pub held: u32,
     /// Jobs whose start time is in the future.
     pub delayed: u32,
     /// Earliest start of a delayed job in seconds since 1970; `u32::MAX` if there is none, or if it
@@ -165,6 +169,7 @@ impl Function {
             policy_queue_max: queue_max,
             queues: Default::default(),
             queued: 0,
+            held: 0,
             delayed: 0,
             next_due_s: u32::MAX,
             retrying: 0,
@@ -222,14 +227,14 @@ impl Function {
     #[inline]
     #[must_use]
     pub fn has_ready(&self, priority: usize) -> bool {
-        self.queues[priority].len > 0 && self.pause.is_none()
+        !self.queues[priority].jobs.is_empty() && self.pause.is_none()
     }
 
     /// Jobs of all priorities that may be assigned now.
     #[inline]
     #[must_use]
     pub fn ready(&self) -> u32 {
-        if self.pause.is_none() { self.queued } else { 0 }
+        if self.pause.is_none() { self.queued - self.held } else { 0 }
     }
 
     /// Jobs in any state.

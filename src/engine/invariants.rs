@@ -37,6 +37,10 @@ impl Engine {
             }
             let is_storing = job.storage == Storage::Awaited && job.is_background();
             assert!(job.state != State::Storing || is_storing);
+            assert!(
+                job.demand != Demand::Moved || job.state == State::Running && !job.is_stored(),
+                "of another server's jobs only running ones are left"
+            );
             let may_wait = job.storage == Storage::Awaited || job.demand == Demand::Cancelled;
             assert!(may_wait || job.waiting.is_empty(), "a submission waits for a job on disk");
         }
@@ -77,15 +81,25 @@ impl Engine {
             let is_forgettable = function.is_unused() && !function.is_kept();
             assert!(!is_forgettable || self.functions.is_listed(id), "never forgotten");
         }
-        let mut counted = 0;
+        let (mut counted, mut all_held) = (0, [0; 3]);
         for (id, function) in self.functions.iter_from(FunctionId::FIRST) {
-            let mut queued = 0;
+            let (mut queued, mut held_here) = (0, 0);
             let kept = function.queues.each_ref().map(|queue| queue.kept);
             assert_eq!(function.kept, kept.iter().sum::<u32>());
             let delayed = function.queues.each_ref().map(|queue| queue.delayed);
             assert_eq!(function.delayed, delayed.iter().sum::<u32>());
             for (priority, queue) in function.queues.iter().enumerate() {
-                let ids: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
+                let held: Vec<JobId> = queue.held.iter(&self.jobs, 0).collect();
+                assert!(held.is_empty() || self.is_suspended(), "jobs are held in a suspension");
+                for &at in &held {
+                    let job = &self.jobs[at];
+                    assert!(job.is_stored() && self.suspension.holds(job), "a held job");
+                }
+                let rest: Vec<JobId> = queue.jobs.iter(&self.jobs, 0).collect();
+                assert!(!rest.iter().any(|&at| self.suspension.holds(&self.jobs[at])), "not held");
+                all_held[priority] += held.len();
+                held_here += held.len();
+                let ids: Vec<JobId> = held.into_iter().chain(rest).collect();
                 assert_eq!(ids.len(), queue.len as usize);
                 for at in ids {
                     let job = &self.jobs[at];
@@ -95,8 +109,10 @@ impl Engine {
                 queued += queue.len;
             }
             assert_eq!(function.queued, queued);
+            assert_eq!(function.held as usize, held_here);
             counted += function.total() as usize;
         }
+        assert_eq!(all_held, self.suspension.held.map(|held| held as usize));
         assert_eq!(counted, self.jobs.len(), "every job is in one place of its function");
         let mut running = vec![0; self.peers.iter().count()];
         for (at, ability) in self.abilities.records.iter() {

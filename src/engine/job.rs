@@ -50,6 +50,8 @@ pub enum Demand {
     Always,
     /// It was cancelled while running: its worker's packets are not forwarded.
     Cancelled,
+    /// It is another server's: its worker's packets are not forwarded.
+    Moved,
 }
 
 /// Whether a job is in the store.
@@ -135,6 +137,9 @@ pub struct Job {
     pub function: FunctionId,
     /// The ability of its worker while the job runs; otherwise see `late`; otherwise `u32::MAX`.
     ability: u32,
+    /// Number of the suspension in which it is held, while it is queued; otherwise 0. See
+    /// `Queue::held`.
+    pub held_in: u32,
     /// Timer of the start (`Delayed`) or of the timeout (`Running`).
     pub timer: Option<TimerId>,
     /// Attachments of clients that wait for the outcome, the latest first.
@@ -225,6 +230,7 @@ impl Job {
             unique_hash: None,
             function,
             ability: u32::MAX,
+            held_in: 0,
             timer: None,
             clients: Stack::default(),
             waiting: Stack::default(),

@@ -185,6 +185,24 @@ impl<I: Id> List<I> {
         }
     }
 
+    /// Moves all records of another list of this slot to the front, in their order.
+    pub fn prepend<S>(&mut self, records: &mut S, slot: usize, other: &mut Self)
+    where
+        S: IndexMut<I>,
+        S::Output: Linked<Id = I>,
+    {
+        let Self { stack, tail } = std::mem::take(other);
+        match self.front() {
+            _ if stack.is_empty() => return,
+            None => self.tail = tail,
+            Some(head) => {
+                records[tail].links_mut(slot).next = head;
+                records[head].links_mut(slot).prev = tail;
+            }
+        }
+        self.stack = stack;
+    }
+
     /// Removes a record of this list.
     #[inline]
     pub fn remove<S>(&mut self, records: &mut S, slot: usize, id: I)
@@ -261,6 +279,33 @@ mod tests {
         }
         fn links_mut(&mut self, slot: usize) -> &mut Links<NodeId> {
             &mut self.0[slot]
+        }
+    }
+
+    #[test]
+    fn a_list_is_put_before_another_as_it_is() {
+        for (first, second) in
+            [(0..0, 0..0), (0..0, 0..2), (0..2, 2..2), (0..3, 3..5), (0..1, 1..2)]
+        {
+            let mut nodes = Table::default();
+            let count = first.len() + second.len();
+            (0..count).for_each(|_| drop(nodes.insert(Node([Links::LOOSE; 2]))));
+            let (mut front, mut back) = (List::default(), List::default());
+            for id in first.map(NodeId::from_number) {
+                front.push_back(&mut nodes, 1, id);
+            }
+            for id in second.map(NodeId::from_number) {
+                back.push_back(&mut nodes, 1, id);
+            }
+            back.prepend(&mut nodes, 1, &mut front);
+            assert!(front.is_empty());
+            let last = NodeId::from_number(u32::try_from(count).unwrap());
+            assert_eq!(nodes.insert(Node([Links::LOOSE; 2])), last);
+            back.push_back(&mut nodes, 1, last);
+            let removed: Vec<NodeId> =
+                std::iter::from_fn(|| back.pop_front(&mut nodes, 1)).collect();
+            let expected = (0..=u32::try_from(count).unwrap()).map(NodeId::from_number);
+            assert!(removed.into_iter().eq(expected));
         }
     }
 

@@ -31,10 +31,44 @@ impl Engine {
         let number_of = |id: JobId| jobs[id].number;
         self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
         if let Some(hash) = unique_hash {
-            let hash_of = |id: JobId| jobs[id].unique_hash.map_or(0, unique_spread);
-            self.by_unique.insert(unique_spread(hash), id, hash_of);
+            self.enter_unique_index(id, hash);
         }
         id
+    }
+
+    fn enter_unique_index(&mut self, id: JobId, hash: NonZero<u32>) {
+        let jobs = &self.jobs;
+        let hash_of = |id: JobId| jobs[id].unique_hash.map_or(0, unique_spread);
+        self.by_unique.insert(unique_spread(hash), id, hash_of);
+    }
+
+    /// Has submissions join a job again that has left the index of unique keys, unless there is
+    /// another that they join.
+    pub(super) fn reenter_unique_index(&mut self, id: JobId) {
+        let job = &self.jobs[id];
+        if job.unique_hash.is_none()
+            && let Some(hash) = self.free_unique_hash(job)
+        {
+            self.jobs[id].unique_hash = Some(hash);
+            self.enter_unique_index(id, hash);
+        }
+    }
+
+    /// Hash by which submissions find a job; `None` if they join none, or another.
+    pub(super) fn free_unique_hash(&self, job: &Job) -> Option<NonZero<u32>> {
+        let (function, unique, payload) = (job.function, job.unique(), job.payload());
+        let hash = self.unique_hash(function, unique, payload.bytes())?;
+        let equal = self.find_equal(function, hash, unique, payload.bytes());
+        equal.is_none().then_some(hash)
+    }
+
+    /// Gives a job another number.
+    pub(super) fn renumber(&mut self, id: JobId, number: u64) {
+        let before = std::mem::replace(&mut self.jobs[id].number, number);
+        self.by_number.remove(number_hash(before), id);
+        let jobs = &self.jobs;
+        let number_of = |id: JobId| jobs[id].number;
+        self.by_number.insert(number_hash(number), id, |id| number_hash(number_of(id)));
     }
 
     /// Takes a removed job out of the indexes.

@@ -42,6 +42,7 @@ mod late;
 mod lookup;
 mod next_due;
 mod operator;
+mod partitions;
 mod pause;
 mod registry;
 mod reload;
@@ -49,6 +50,7 @@ mod retry;
 mod sequences;
 mod settings;
 mod sleep;
+mod suspension;
 mod transition;
 mod work;
 mod worker;
@@ -85,6 +87,7 @@ use self::policy::Policies;
 use self::sequences::Sequences;
 pub use self::settings::{Settings, Wakeup};
 use self::sleep::SleepState;
+use self::suspension::Suspension;
 use self::table::Table;
 use self::timer::Timers;
 use crate::wire::{PrioritySet, Submit};
@@ -196,6 +199,7 @@ pub struct Engine {
     clock: ClockWatch,
     next_dues: NextDues,
     drain: Drain,
+    pub(crate) suspension: Suspension,
     /// Jobs assigned to workers.
     pub(crate) running: usize,
     /// The sum of `Function::workers`.
@@ -206,6 +210,9 @@ pub struct Engine {
     pub(crate) queued: [u32; 3],
     hasher: SeedableRandomState,
     sequences: Sequences,
+    /// A job in memory only that has a lower sequence number can't be stored: the number is of a
+    /// partition that another server has. `u64::MAX` while this server has no home.
+    home_from: u64,
     /// Jobs with policy `Async` may be answered before they are on disk.
     async_allowed: bool,
     job_bytes: usize,
@@ -243,12 +250,14 @@ impl Engine {
             clock: ClockWatch::default(),
             next_dues: NextDues::default(),
             drain: Drain::default(),
+            suspension: Suspension::default(),
             running: 0,
             workers: 0,
             running_beside: 0,
             queued: [0; 3],
             hasher,
             sequences: Sequences::from(settings.first_sequence),
+            home_from: 0,
             async_allowed: true,
             job_bytes: 0,
             effects: Vec::new(),
@@ -295,7 +304,10 @@ impl Engine {
     pub fn disconnect(&mut self, conn: ConnId, now: Now) {
         while let Some(id) = self.peers[conn].attachments.front() {
             let job = self.detach(id);
-            self.drop_if_abandoned(job, Ending::Failed(Failure::Abandoned));
+            // Dropped, it is in no place, and its id leads to no job.
+            if !self.drop_if_abandoned(job, Ending::Failed(Failure::Abandoned)) {
+                self.set_aside_if_left(job);
+            }
         }
         self.withdraw_all(conn, Loss::Disconnected, now);
         self.peers[conn] = Peer::default();
@@ -322,6 +334,7 @@ impl Engine {
         let unique_hash = self.unique_hash(function, submit.unique, payload);
         if let Some(hash) = unique_hash
             && let Some(id) = self.find_equal(function, hash, submit.unique, payload)
+            && self.may_join(id, submit)
         {
             self.numbers_of(function).joined += 1;
             self.note(Step::Joined, id, Some(conn));
@@ -500,7 +513,9 @@ impl Engine {
     #[inline]
     #[must_use]
     pub fn priorities(&self) -> PrioritySet {
-        PrioritySet::from_flags(self.queued.map(|count| count > 0 && self.assigns()))
+        let held = self.suspension.held;
+        let has_jobs = |at: usize| self.queued[at] > held[at] && self.assigns();
+        PrioritySet::from_flags([0, 1, 2].map(has_jobs))
     }
 
     /// The function of a job.
@@ -520,7 +535,8 @@ impl Engine {
     /// started, in milliseconds since 1970.
     #[must_use]
     pub fn oldest_ms(&self, function: &Function) -> Option<u64> {
-        let heads = function.queues.iter().filter_map(|queue| queue.jobs.front());
+        let queues = function.queues.iter();
+        let heads = queues.flat_map(|queue| [queue.held.front(), queue.jobs.front()]).flatten();
         heads.map(|id| self.jobs[id].ready_since_ms()).min()
     }
 
@@ -530,7 +546,7 @@ impl Engine {
         match job.demand {
             Demand::Always => true,
             Demand::Clients => !job.clients.is_empty(),
-            Demand::Cancelled => false,
+            Demand::Cancelled | Demand::Moved => false,
         }
     }
 }

@@ -76,6 +76,8 @@ pub enum Failure {
     Dropped,
     /// It wasn't started in time.
     Expired,
+    /// Another server has the partition that it belongs to.
+    Moved,
 }
 
 impl From<Reason> for Failure {
@@ -91,7 +93,7 @@ impl From<Reason> for Failure {
 }
 
 /// Each `Failure`, and its name in metrics.
-pub const FAILURES: [(Failure, &str); 8] = [
+pub const FAILURES: [(Failure, &str); 9] = [
     (Failure::Fail, "fail"),
     (Failure::Exception, "exception"),
     (Failure::Lost, "lost"),
@@ -100,6 +102,7 @@ pub const FAILURES: [(Failure, &str); 8] = [
     (Failure::Abandoned, "abandoned"),
     (Failure::Dropped, "dropped"),
     (Failure::Expired, "expired"),
+    (Failure::Moved, "moved"),
 ];
 
 /// How a job left the engine.
@@ -188,7 +191,8 @@ pub struct Numbers {
     pub submitted: [u64; 2],
     /// Submissions that joined an existing job.
     pub joined: u64,
-    /// Jobs that a store had when the server started, and dead letters that were requeued.
+    /// Jobs that a store had when the server started or adopted their partition, and dead letters
+    /// that were requeued.
     pub recovered: u64,
     /// Jobs that ended with WORK_COMPLETE.
     pub completed: u64,

@@ -28,8 +28,14 @@ impl Engine {
             job.function == function && job.priority == priority && job.state == State::Queued
         };
         let at = from.and_then(|number| self.find(number)).filter(is_there);
-        let queue = &self.functions[function].queues[priority as usize].jobs;
-        Stack::starting_at(at.or_else(|| queue.front())).iter(&self.jobs, 0)
+        let queue = &self.functions[function].queues[priority as usize];
+        let (held, rest) = match at {
+            Some(id) if self.suspension.holds(&self.jobs[id]) => (at, queue.jobs.front()),
+            Some(_) => (None, at),
+            None => (queue.held.front(), queue.jobs.front()),
+        };
+        let from = |id| Stack::starting_at(id).iter(&self.jobs, 0);
+        from(held).chain(from(rest))
     }
 
     /// The jobs that a connection runs here, the latest of each function first.

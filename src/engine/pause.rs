@@ -26,7 +26,7 @@ impl Engine {
         }
     }
 
-    /// Pauses a function as it was before a restart.
+    /// Pauses a function as it was before a restart, or as another server did.
     pub fn restore_pause(&mut self, name: &[u8], pause: Pause, now: Now) {
         let id = self.functions.find(name).unwrap_or_else(|| self.add_function(name));
         self.begin_pause(id, pause, now);
@@ -49,15 +49,31 @@ impl Engine {
         }
     }
 
-    /// Removes the pause of a function. `false` if there is none.
+    /// Ends the pause of a function, if it is paused, as another server did: the store has that.
+    pub fn follow_resume(&mut self, name: &[u8], now: Now) {
+        if let Some(id) = self.functions.find(name)
+            && self.forget_pause(id)
+        {
+            self.go_on(id, now);
+        }
+    }
+
+    /// Removes the pause of a function, also from the store. `false` if there is none.
     pub(super) fn take_pause(&mut self, id: FunctionId) -> bool {
+        let was_paused = self.forget_pause(id);
+        if was_paused {
+            self.note_pause(id, None);
+        }
+        was_paused
+    }
+
+    fn forget_pause(&mut self, id: FunctionId) -> bool {
         let function = &mut self.functions[id];
         if function.pause.take().is_none() {
             return false;
         }
         let timer = function.pause_timer.take();
         timer.into_iter().for_each(|timer| self.timers.remove(timer));
-        self.note_pause(id, None);
         true
     }
 
@@ -74,12 +90,16 @@ impl Engine {
 
     /// Ends the pause of a function, if it is paused, and has its jobs assigned.
     pub(super) fn end_pause(&mut self, id: FunctionId, now: Now) {
-        if !self.take_pause(id) {
-            return;
+        if self.take_pause(id) {
+            self.go_on(id, now);
         }
+    }
+
+    /// A function is paused no more: has its jobs assigned.
+    fn go_on(&mut self, id: FunctionId, now: Now) {
         let function = &self.functions[id];
         let paused_ms = now.mono_ms.saturating_sub(function.paused_since.mono_ms);
-        let queued = function.queues.each_ref().map(|queue| queue.len > 0);
+        let queued = function.queues.each_ref().map(|queue| !queue.jobs.is_empty());
         self.numbers_of(id).paused_ms += paused_ms;
         for (priority, _) in queued.into_iter().enumerate().filter(|&(_, has_jobs)| has_jobs) {
             self.mark_queue_ready(id, priority);

@@ -39,6 +39,12 @@ impl Sequences {
         is_free.then_some(sequence)
     }
 
+    /// The number that `take` would return.
+    pub(super) fn peek(&self) -> Option<u64> {
+        let next = if self.next < self.end { Some(self.next) } else { None };
+        next.or_else(|| self.later.front().map(|range| range.start))
+    }
+
     /// Skips all numbers of the current range up to this one, which a recovered job has.
     pub(super) fn skip(&mut self, sequence: u64) {
         if (self.next..self.end).contains(&sequence) {

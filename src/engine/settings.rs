@@ -41,6 +41,9 @@ pub struct Settings {
     pub policies: Arc<Policies>,
     /// How many dead letters to keep.
     pub dead: DeadBounds,
+    /// Whether other servers go on when this one is to end: it takes what the store keeps until
+    /// then.
+    pub has_other_servers: bool,
     /// How many functions, of all cores together, are counted by themselves.
     pub metrics_functions: NamedFunctions,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             durabilities: Durabilities::default(),
             policies: Arc::default(),
             dead: DeadBounds::default(),
+            has_other_servers: false,
             metrics_functions: NamedFunctions::default(),
         }
     }

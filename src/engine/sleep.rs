@@ -140,13 +140,15 @@ impl Engine {
         }
     }
 
-    /// Applies the wakeup policy after a function was resumed whose queues have jobs.
+    /// Applies the wakeup policy after a pause or a suspension of a function whose queues have jobs.
     pub(super) fn wake_for_resumed(&mut self, function: FunctionId, now: Now) {
         match self.settings.wakeup {
             Wakeup::Lease => self.queue_wakeup_check(function),
             Wakeup::Each(_) => {
-                for _ in 0..self.functions[function].queued {
+                let mut left = self.functions[function].ready();
+                while left > 0 && !self.functions[function].maybe_asleep.is_empty() {
                     self.wake_for_new_job(function, now);
+                    left -= 1;
                 }
             }
         }

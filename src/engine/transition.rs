@@ -36,6 +36,16 @@ impl Engine {
         }
     }
 
+    /// Puts an adopted job that is in no place at the head of its queue, or into the timers if it is
+    /// delayed.
+    pub(super) fn start_adopted(&mut self, id: JobId, now: Now) {
+        if self.jobs[id].run_at_ms() > now.unix_ms && !self.is_for_next(id) {
+            self.delay(id, now);
+        } else {
+            self.start_first(id, now);
+        }
+    }
+
     /// Puts a job that is in no place into its queue, or into the timers if it is delayed.
     pub(super) fn start(&mut self, id: JobId, now: Now) {
         self.start_at(id, self.jobs[id].run_at_ms(), now);
@@ -60,20 +70,26 @@ impl Engine {
         let (function_id, priority) = (job.function, job.priority as usize);
         let function = &mut self.functions[function_id];
         let queue = &mut function.queues[priority];
+        let is_first = queue.jobs.is_empty();
+        // Held jobs are before all others.
+        let is_held = self.suspension.is_on() && job.is_stored() && (is_first || end == End::Front);
+        let list = if is_held { &mut queue.held } else { &mut queue.jobs };
         match end {
-            End::Front => queue.jobs.push_front(&mut self.jobs, 0, id),
-            End::Back => queue.jobs.push_back(&mut self.jobs, 0, id),
+            End::Front => list.push_front(&mut self.jobs, 0, id),
+            End::Back => list.push_back(&mut self.jobs, 0, id),
         }
         queue.len += 1;
-        let is_first = queue.len == 1;
         function.queued += 1;
         self.queued[priority] += 1;
         let is_paused = function.pause.is_some();
         if function.expires {
             self.jobs[id].timer = self.set_expiry(id, now);
         }
-        // The end of the pause does what is left out here.
-        if is_paused {
+        if is_held {
+            self.note_held(id);
+        }
+        // The end of the pause, or of the suspension, does what is left out here.
+        if is_paused || is_held {
             return;
         }
         if is_first {
@@ -94,7 +110,12 @@ impl Engine {
                 function.queued -= 1;
                 self.queued[job.priority as usize] -= 1;
                 let timer = job.timer.take();
-                queue.jobs.remove(&mut self.jobs, 0, id);
+                if self.suspension.holds(job) {
+                    queue.held.remove(&mut self.jobs, 0, id);
+                    self.note_not_held(id);
+                } else {
+                    queue.jobs.remove(&mut self.jobs, 0, id);
+                }
                 if let Some(timer) = timer {
                     self.timers.remove(timer);
                 }
@@ -116,7 +137,7 @@ impl Engine {
     }
 
     /// Removes a job that is in no place, and its attachments. A cancelled job counts as cancelled,
-    /// however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
+    /// and another server's as moved, however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
     pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
         let job = self.take_out(id);
         if job.is_stored() {
@@ -127,8 +148,11 @@ impl Engine {
         if let Some(ran_ms) = ran_ms {
             numbers.run.add(ran_ms.into());
         }
-        let is_cancelled = job.demand == Demand::Cancelled;
-        let ending = if is_cancelled { Ending::Failed(Failure::Cancelled) } else { ending };
+        let ending = match job.demand {
+            Demand::Cancelled => Ending::Failed(Failure::Cancelled),
+            Demand::Moved => Ending::Failed(Failure::Moved),
+            Demand::Always | Demand::Clients => ending,
+        };
         numbers.end(ending);
         if function.is_unused() {
             self.list_unused(job.function);

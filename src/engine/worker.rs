@@ -119,7 +119,7 @@ impl Engine {
     pub fn grab(&mut self, conn: ConnId, least: Priority, now: Now) -> Option<JobId> {
         let woken_for = self.take_lease(conn);
         let may_assign =
-            self.assigns() && (!self.is_draining() || self.set_heads_aside(conn, least));
+            self.assigns() && (!self.withholds_stored() || self.pass_over_heads(conn, least));
         let found = if may_assign { self.find_job(conn, least) } else { None };
         let id = found.map(|(ability, priority)| self.assign(conn, ability, priority, now));
         // The job may be another function's than the one that the worker was woken for.

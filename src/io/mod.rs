@@ -138,6 +138,7 @@ pub fn run(
 ) -> Result<(), IoError> {
     let Server { settings, event_loop, listeners, signals, store, .. } = server;
     let (clock, count) = (Clock::start(), signals.len());
+    settings.cluster.iter().for_each(|view| view.set_cores_began(clock.began()));
     let has_http = server.attach_http.is_some();
     let ends = count + usize::from(has_http);
     let shard = |own| {

@@ -1,6 +1,6 @@
 //! The interface for programs and the page: what there is as JSON, and changes.
 //!
-//! `functions`, `jobs`, `connections` and `server` answer GET, `changes` does what DELETE, POST and
+//! `functions`, `jobs`, `connections`, `cluster` and `server` answer GET, `changes` does what DELETE, POST and
 //! PUT ask for, `dead` has all of dead letters, and `events` streams what changed. Submissions are
 //! in `submit`.
 //!
@@ -9,6 +9,7 @@
 
 mod body;
 mod changes;
+mod cluster;
 mod connections;
 mod cursor;
 mod dead;
@@ -32,6 +33,7 @@ use crate::protocol::peer_address::{PeerAddress, UnixPeer};
 pub(super) fn add_to(routes: Routes) -> Routes {
     let mut routes = routes
         .route("/api/v1/server", get(server::one))
+        .route("/api/v1/cluster", get(cluster::list))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/functions", get(functions::list))
         .route("/api/v1/workers", get(connections::workers))

@@ -4,6 +4,7 @@
 //!
 //! Invariant: nothing here is held across a wait.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,7 @@ use super::metrics::MetricsState;
 use super::snapshot::Snapshots;
 use super::tokens::Tokens;
 use super::viewers::Viewers;
+use crate::cluster::view::View;
 use crate::engine::Now;
 use crate::engine::dead::DeadBounds;
 use crate::io::log::LogLines;
@@ -84,6 +86,8 @@ pub struct HttpSettings {
     pub leaving: Arc<Leaving>,
     /// How the store is, if there is one.
     pub store_health: Option<Arc<StoreHealth>>,
+    /// What is known of the partitions of a store that several servers may use.
+    pub cluster: Option<Arc<View>>,
 }
 
 /// What all requests share.
@@ -197,8 +201,10 @@ impl App {
 
     /// Whether jobs that are to be stored can be, or needn't be for the server to be ready.
     pub(super) fn stores(&self) -> bool {
-        let HttpSettings { store_health, ready_without_store, .. } = &self.settings;
-        *ready_without_store || store_health.as_ref().is_none_or(|it| it.snapshot().up)
+        let HttpSettings { store_health, cluster, ready_without_store, .. } = &self.settings;
+        let is_up = || store_health.as_ref().is_none_or(|it| it.snapshot().up);
+        let is_suspended = || cluster.as_ref().is_some_and(|it| it.is_suspended.load(Relaxed));
+        *ready_without_store || (is_up() && !is_suspended())
     }
 
     /// The cores are there.

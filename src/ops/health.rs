@@ -54,3 +54,29 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     (StatusCode::SERVICE_UNAVAILABLE, unready).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::cluster::view::View;
+    use crate::ops::HttpSettings;
+
+    #[test]
+    fn a_suspended_server_is_not_ready_unless_the_store_does_not_matter() {
+        let ready_by = |ready_without_store: bool, is_suspended: bool| {
+            let cluster = Arc::new(View::default());
+            cluster.is_suspended.store(is_suspended, Relaxed);
+            let cluster = Some(cluster);
+            let settings = HttpSettings { cluster, ready_without_store, ..HttpSettings::default() };
+            let app = App::new(settings);
+            app.set_phase(Phase::Serving);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(ready(State(Arc::new(app)))).status()
+        };
+        assert_eq!(ready_by(false, false), StatusCode::OK);
+        assert_eq!(ready_by(false, true), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ready_by(true, true), StatusCode::OK);
+    }
+}

@@ -1,12 +1,13 @@
 //! `GET /metrics`: all numbers of the server as text for Prometheus and others.
 //!
-//! A snapshot of the cores in, an answer out. `functions` and `server` say which numbers there are
-//! and what they are called; `super::exposition` writes them.
+//! A snapshot of the cores in, an answer out. `functions`, `server` and `partitions` say which
+//! numbers there are and what they are called; `super::exposition` writes them.
 //!
 //! Invariant: all numbers of a function are of the same moment.
 
 mod functions;
 mod label;
+mod partitions;
 mod server;
 mod state;
 
@@ -18,6 +19,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use self::partitions::Partitions;
 use self::server::CoreTimes;
 pub(super) use self::state::MetricsState;
 use super::app::App;
@@ -41,6 +43,8 @@ struct Scrape {
     http_denied: [u64; RIGHTS],
     /// How the store is, if there is one.
     store_numbers: Option<StoreNumbers>,
+    /// How the partitions are, if the store has any.
+    partitions: Option<Partitions>,
     /// `--memory-max`.
     memory_bytes_max: u64,
     /// Until when the server's certificate is valid, if it has one.
@@ -58,6 +62,9 @@ impl Numbers for Scrape {
     fn encode(&self, families: &mut Families<'_>) -> Result<(), Error> {
         functions::encode(families, &self.snapshot)?;
         server::encode(families, self)?;
+        if let Some(partitions) = &self.partitions {
+            partitions.encode(families)?;
+        }
         if let Some(process) = &self.process {
             process.encode(families)?;
         }
@@ -66,7 +73,7 @@ impl Numbers for Scrape {
 }
 
 impl Scrape {
-    async fn take(app: &App) -> Result<Self, ApiError> {
+    async fn take(app: &App, began: Instant) -> Result<Self, ApiError> {
         let link = app.link()?;
         let settings = app.settings();
         let snapshot = app.snapshots().get(&link).await?;
@@ -79,6 +86,7 @@ impl Scrape {
             http_connections: app.connections().count() as u64,
             http_denied: app.denials(),
             store_numbers: settings.store_health.as_ref().map(|it| it.snapshot()),
+            partitions: settings.cluster.as_deref().map(|it| Partitions::of(it, began)),
             memory_bytes_max: settings.memory_bytes_max as u64,
             certificate_until_s: app.tls().map(|tls| tls.not_after_s()),
             core_times,
@@ -98,7 +106,7 @@ pub(super) async fn metrics(
     caller.may_observe_all()?;
     let accepted = Accepted::by(&headers)?;
     let began = Instant::now();
-    let response = accepted.answer(Scrape::take(&app).await?)?;
+    let response = accepted.answer(Scrape::take(&app, began).await?)?;
     app.metrics().set_last_seconds(began.elapsed().as_secs_f64());
     Ok(response)
 }

@@ -11,6 +11,7 @@ pub mod change;
 pub mod columns;
 pub mod list;
 mod outcomes;
+mod partitions;
 pub mod policy_text;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use self::columns::text;
 use self::list::{ConnectionsAt, FunctionsAt, Listing};
 use super::access::{self, Permissions, Right};
 use super::log_level::LogLevel;
+use crate::cluster::view::View;
 use crate::engine::glob::Glob;
 use crate::engine::handle::Handles;
 use crate::engine::{Engine, FunctionId, JobId, Now};
@@ -43,7 +45,7 @@ const UNKNOWN_JOB: &[u8] = b"ERR UNKNOWN_JOB\r\n";
 const UNKNOWN_SHOW: &[u8] = b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n";
 
 /// The commands, with what they answer.
-const COMMANDS: [(&str, &str); 30] = [
+const COMMANDS: [(&str, &str); 31] = [
     ("status", "a line a function: name, jobs, running jobs, workers"),
     ("prioritystatus", "a line a function: name, queued jobs by priority, workers"),
     ("workers", "a line a connection: number, address, client id, functions"),
@@ -59,6 +61,7 @@ const COMMANDS: [(&str, &str); 30] = [
     ("show access", "a line a rule of the access list, with how often it has decided"),
     ("show refusals", "a line for each of the latest refusals of the access list"),
     ("stats", "a line a number: its name and value since the start"),
+    ("cluster", "a line a partition of the database: its server, age of its beat, jobs"),
     ("cancel job HANDLE", "OK, or an error if there is no such job"),
     ("run job H", "OK; a job that waits for its start, or its next run, starts now"),
     ("requeue dead H|F|*", "OK and how many dead letters are jobs again"),
@@ -129,6 +132,8 @@ pub struct Context<'a> {
     pub handles: &'a Handles,
     /// The server.
     pub identity: &'a Identity,
+    /// What is known of the partitions of the database, if it has any.
+    pub cluster: Option<&'a View>,
     /// Bytes that may be allocated.
     pub memory_left: usize,
     /// Which functions a line may change whose names differ from the named in case only; `None` =
@@ -175,6 +180,11 @@ pub fn answer(
             text(out, &[b"# NAME\tVALUE\n"]);
         }
         return Ok(Answer::Stats);
+    } else if is("cluster") && matches!(arguments, [] | [TITLES]) {
+        if !arguments.is_empty() {
+            text(out, &[b"# ", partitions::TITLES.as_bytes(), b"\n"]);
+        }
+        partitions::write(cx.cluster, cx.now.mono_ms, out);
     } else if let Some((answer, titles)) = of_access(command, arguments) {
         if arguments.last().is_some_and(|&word| word == TITLES) {
             text(out, &[b"# ", titles.as_bytes(), b"\n"]);
@@ -293,7 +303,7 @@ pub fn demand<'l>(line: &'l [u8], handles: &Handles) -> Demand<'l> {
         return demand;
     }
     match *arguments {
-        [] | [TITLES] if is("stats") => Demand::Right(Right::Observe, all),
+        [] | [TITLES] if is("stats") || is("cluster") => Demand::Right(Right::Observe, all),
         [_, ..] if is("verbose") => Demand::Right(Right::Admin, all),
         [what, name] if (is("create") || is("drop")) && what.eq_ignore_ascii_case(b"function") => {
             Demand::Right(Right::Admin, access::Scope::Function(name))

@@ -50,6 +50,8 @@ pub struct Context<'a> {
     pub memory_left: usize,
     /// The time.
     pub now: Now,
+    /// Whether a submission may be refused because the server is to end.
+    pub may_decline: bool,
     /// The error that the request was answered with.
     pub refusal: Option<ErrorReply>,
 }
@@ -219,7 +221,7 @@ fn fail(
 }
 
 fn handle_submit(submit: &Submit<'_>, cx: &mut Context<'_>) {
-    if cx.engine.declines(submit) {
+    if cx.may_decline && cx.engine.declines(submit) {
         return refuse(cx, ErrorReply::Draining);
     }
     if submit.unique.len() > UNIQUE_BYTES_MAX || submit.reducer.len() > UNIQUE_BYTES_MAX {

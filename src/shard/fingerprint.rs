@@ -146,7 +146,9 @@ impl Shard {
             put(out, format_args!("{} {}", function.woken, u8::from(function.has_lapsed)));
             for queue in &function.queues {
                 out.push('q');
-                for job in queue.jobs.iter(engine.jobs(), 0) {
+                for job in
+                    queue.held.iter(engine.jobs(), 0).chain(queue.jobs.iter(engine.jobs(), 0))
+                {
                     put(out, format_args!("{:?}", engine.jobs()[job].payload().bytes()));
                 }
             }
@@ -255,6 +257,8 @@ impl Message {
             | Self::Noop { key, .. }
             | Self::Joined(key)
             | Self::MigrationAccepted(key)
+            | Self::Leaving(key)
+            | Self::Left(key)
             | Self::Rows { key, .. } => Some(key),
             Self::Gone(_)
             | Self::Access(_)

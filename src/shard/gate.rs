@@ -75,6 +75,11 @@ impl Shard {
         {
             return;
         }
+        if let Request::Submit(submit) = request
+            && self.leaves_to_others(conn, submit)
+        {
+            return;
+        }
         if let Request::CanDo { function }
         | Request::CanDoTimeout { function, .. }
         | Request::CantDo { function } = request
@@ -92,6 +97,11 @@ impl Shard {
                     return self.check_unread_of(conn, now);
                 }
             }
+        }
+        if let Request::GetStatus { handle } = request
+            && self.looks_up(conn, handle, now)
+        {
+            return;
         }
         self.handle_here(conn, request, memory_left, now);
         if header.command == Command::SetClientId {
@@ -115,7 +125,7 @@ impl Shard {
         Router {
             cores: self.settings.cores,
             handles: &self.settings.handles,
-            is_draining: self.engine.is_draining(),
+            is_draining: self.engine.is_draining() && !self.settings.has_other_servers,
             is_multi_core: self.connections[conn].is_multi_core(),
         }
     }
@@ -220,13 +230,18 @@ impl Shard {
         if let Err(refusal) = self.may_name_job(conn, line, now) {
             return self.push_text(conn, refusal, now);
         }
+        if let Some(refusal) = self.refusal_of_elsewhere(line) {
+            return self.push_text(conn, refusal, now);
+        }
         let mut text = std::mem::take(&mut self.text);
         let access = self.permissions(conn);
         let access = access.as_deref();
         let memory_left = self.registry_memory_left();
         let Self { engine, settings, .. } = self;
         let (handles, identity) = (&settings.handles, &settings.identity);
-        let mut cx = admin::Context { engine, handles, identity, memory_left, access, now };
+        let cluster = settings.cluster.as_deref();
+        let mut cx =
+            admin::Context { engine, handles, identity, cluster, memory_left, access, now };
         match admin::answer(line, &mut cx, &mut text) {
             Ok(answer) => {
                 self.push_text(conn, text, now);

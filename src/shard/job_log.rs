@@ -68,6 +68,8 @@ fn message(step: Step) -> &'static str {
         Step::Unburied => "dead job requeued",
         Step::Expired => "job expired",
         Step::SetAside => "job left to the next server",
+        Step::Moved => "job moved to another server",
+        Step::Adopted => "job adopted",
     }
 }
 

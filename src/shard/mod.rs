@@ -24,12 +24,15 @@ mod frames;
 mod gate;
 mod handshakes;
 mod job_log;
+mod leavers;
 mod limits;
 mod listing;
+mod lookups;
 mod losses;
 mod memory;
 pub mod operator;
 mod packet_log;
+mod partitions;
 mod refusals;
 mod route;
 mod settings;
@@ -54,6 +57,8 @@ pub use self::driver::{Intake, Origin, OtherCores, Service, TooManyConnections};
 use self::handshakes::Handshakes;
 pub use self::job_log::PEERS;
 use self::job_log::PeerName;
+use self::leavers::Leaver;
+use self::lookups::Lookups;
 use self::losses::Complaints;
 use self::refusals::{Kind, Refusals};
 use self::remote::fan_out::FanOut;
@@ -115,6 +120,10 @@ pub struct Shard {
     offload: Offload,
     /// Connections that have much unread.
     unread: Unread,
+    /// Connections that end, as the server does.
+    leavers: Vec<Leaver>,
+    /// Jobs of other servers that clients ask for.
+    lookups: Lookups,
     /// Memory and connections of the other cores.
     other_cores: OtherCores,
     /// What `Settings::urgency` says of this core.
@@ -145,7 +154,9 @@ impl Shard {
     pub fn new(settings: Settings, now: Now) -> Self {
         settings.urgency.publish(settings.cores.own, PrioritySet::EMPTY);
         let dead = settings.engine.dead.at(settings.cores.own);
-        let mut engine = Engine::new(engine::Settings { dead, ..settings.engine.clone() }, now);
+        let has_other_servers = settings.has_other_servers;
+        let engine = engine::Settings { dead, has_other_servers, ..settings.engine.clone() };
+        let mut engine = Engine::new(engine, now);
         let configured = settings.engine.durabilities.named.keys();
         let own = configured.filter(|name| settings.cores.owner_of(name) == settings.cores.own);
         own.for_each(|name| engine.name_function(name));
@@ -161,6 +172,8 @@ impl Shard {
             declined: Vec::new(),
             offload: Offload::default(),
             unread: Unread::default(),
+            leavers: Vec::new(),
+            lookups: Lookups::default(),
             other_cores: OtherCores::default(),
             published_priorities: PrioritySet::EMPTY,
             complaints: Complaints::default(),
@@ -196,6 +209,9 @@ impl Shard {
 
     #[inline]
     fn next_dirty(&mut self, now: Now) -> Option<ConnId> {
+        if !self.leavers.is_empty() {
+            self.end_leavers();
+        }
         loop {
             while let Some(conn) = self.connections.pop_resumed() {
                 self.handle_frames(conn, &[], now);
@@ -270,6 +286,7 @@ impl Service for Shard {
         if self.connections[conn].blocked {
             self.outgoing.forget(conn);
         }
+        self.forget_leaver(conn);
         // Effects on this very connection can't be delivered any more.
         self.connections.remove(conn);
         self.deliver(None, now);
@@ -311,6 +328,7 @@ impl Service for Shard {
         self.close_late_handshakes(now);
         self.tick_tls(now);
         self.report_tls_faults(now);
+        self.answer_late_lookups(now);
         self.deliver(None, now);
     }
 
@@ -365,7 +383,7 @@ impl Service for Shard {
     #[inline]
     fn deadline_ms(&self) -> Option<u64> {
         let Self { engine, settings, unread, complaints, refusals, denials, .. } = self;
-        let Self { tls, handshakes, tls_faults, dead_drops, .. } = self;
+        let Self { tls, handshakes, tls_faults, dead_drops, lookups, .. } = self;
         let deadlines = [
             engine.deadline_ms(),
             settings.buffer_pool.deadline_ms(),
@@ -376,6 +394,7 @@ impl Service for Shard {
             tls.deadline_ms(),
             handshakes.deadline_ms(),
             tls_faults.deadline_ms(),
+            lookups.deadline_ms(),
             dead_drops.deadline_ms(&engine.counters.dead_dropped),
         ];
         deadlines.into_iter().flatten().min()
@@ -465,59 +484,6 @@ impl Shard {
     }
 }
 
-/// Several servers on one database; see `cluster`.
-impl Shard {
-    /// Whether the server has had no beat for too long: then no stored job that is queued is handed
-    /// out, and no submission of policy `Async` is answered before its job is on disk. To be called
-    /// once a turn, before anything that may hand out a job.
-    pub fn set_suspended(&mut self, is_suspended: bool, now: Now) {
-        let _ = (is_suspended, now);
-    }
-
-    /// Adds jobs of an adopted partition at the heads of their queues. Rows come in descending
-    /// order of their numbers, over all calls for a partition. Jobs that are there already are left
-    /// out; returns how many were added.
-    pub fn adopt(&mut self, rows: &[Row], now: Now) -> usize {
-        let _ = (rows, now);
-        0
-    }
-
-    /// Adds dead letters of an adopted partition; returns how many were added.
-    pub fn adopt_dead(&mut self, rows: &[DeadRow], now: Now) -> usize {
-        let _ = (rows, now);
-        0
-    }
-
-    /// Drops the stored jobs and the dead letters for which `belongs` holds, by their numbers:
-    /// another server has them. What workers say of them goes nowhere. A job that foreground
-    /// clients wait for stays theirs, in memory only. Jobs that wait for the store stay.
-    pub fn drop_partition(&mut self, belongs: &dyn Fn(u64) -> bool, now: Now) {
-        let _ = (belongs, now);
-    }
-
-    /// The server has another home: jobs are numbered from `range` only, and those that wait for
-    /// the store are numbered anew and go to it again.
-    pub fn move_home(&mut self, range: Range<u64>, now: Now) {
-        let _ = (range, now);
-    }
-
-    /// Pauses or resumes a function as another server did, without an operation for the store.
-    pub fn follow_pause(&mut self, function: &[u8], pause: Option<Pause>, now: Now) {
-        let _ = (function, pause, now);
-    }
-
-    /// Moves the numbers of jobs that aren't here, whose state clients ask for, into `numbers`;
-    /// each is to be answered by `looked_up`. Empty without `Settings::cluster`.
-    pub fn take_lookups(&mut self, numbers: &mut Vec<u64>) {
-        let _ = numbers;
-    }
-
-    /// Whether the store has a job that was asked for.
-    pub fn looked_up(&mut self, number: u64, is_stored: bool, now: Now) {
-        let _ = (number, is_stored, now);
-    }
-}
-
 /// How much there is.
 impl Shard {
     /// What the other cores take of what all share.
@@ -586,7 +552,18 @@ impl Shard {
         let ((result, refusal), bytes) = connections.with_session(conn, |session, outbox| {
             let handles = &settings.handles;
             let refusal = None;
-            let mut cx = Context { conn, engine, handles, outbox, slot, memory_left, now, refusal };
+            let may_decline = true;
+            let mut cx = Context {
+                conn,
+                engine,
+                handles,
+                outbox,
+                slot,
+                memory_left,
+                now,
+                may_decline,
+                refusal,
+            };
             let result = act(session, &mut cx);
             (result, cx.refusal)
         });

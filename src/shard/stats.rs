@@ -186,6 +186,7 @@ impl Shard {
             ("jobs_abandoned_total", failed(Failure::Abandoned)),
             ("jobs_cancelled_total", failed(Failure::Cancelled)),
             ("jobs_dropped_total", failed(Failure::Dropped)),
+            ("jobs_moved_total", failed(Failure::Moved)),
             ("jobs_not_stored_total", engine.not_stored),
             ("results_late_total", engine.late),
             ("wakeup_leases_expired_total", engine.leases_ended),

@@ -15,7 +15,8 @@ use crate::process::Start;
 use crate::report::one_line;
 
 const EMPTY: &str = "SET client_min_messages = warning; DROP TABLE IF EXISTS ringgear_job, \
-                     ringgear_owner; CHECKPOINT";
+                     ringgear_dead, ringgear_pause, ringgear_owner, ringgear_cluster, \
+                     ringgear_partition, ringgear_block; CHECKPOINT";
 /// Marks a folder whose jobs the tables hold.
 const MARK: &str = "in-postgres";
 

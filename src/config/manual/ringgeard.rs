@@ -59,7 +59,8 @@ const SIGNALS: &[Part<'_>] = &[
     Part::Item(
         "SIGUSR1",
         "Drain: submissions are refused, workers are served as ever, and the server ends when no \
-         job is left. With a store, stored jobs that don't run are left to the next server.",
+         job is left. With a store, stored jobs that don't run are left to the next server. With \
+         --cluster no submission is refused: what isn't stored ends its connection instead.",
     ),
     Part::Item(
         "SIGHUP",

@@ -19,6 +19,11 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
+    /// When its monotonic time was 0.
+    pub(crate) fn began(&self) -> Instant {
+        self.start
+    }
+
     /// The time.
     #[inline]
     pub(crate) fn now(&self) -> Now {

@@ -19,6 +19,7 @@ use super::super::guard::Caller;
 use super::super::history::{Counts, Rate, percentile};
 use super::super::link::Link;
 use super::super::snapshot::Snapshot;
+use super::cluster::Membership;
 use super::functions::ByPriority;
 use super::params::Params;
 use crate::engine::numbers::{Gauges, Numbers};
@@ -94,6 +95,8 @@ pub(super) struct Numbered {
     memory: Memory,
     connections: Connections,
     store: Option<Store>,
+    /// Null without a database that has partitions.
+    cluster: Option<Membership>,
     jobs: Jobs,
     dead: Dead,
     functions: usize,
@@ -219,6 +222,7 @@ pub(super) fn numbered(app: &App, link: &Link, snapshot: &Snapshot) -> Numbered 
             http: app.connections().count(),
         },
         store: settings.store.zip(settings.store_health.as_ref()).map(|(kind, it)| store(kind, it)),
+        cluster: settings.cluster.as_deref().map(Membership::of),
         jobs: Jobs {
             queued: gauges.queued.into(),
             delayed: gauges.delayed,

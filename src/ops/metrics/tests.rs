@@ -143,6 +143,7 @@ fn scrape(snapshot: &Arc<Snapshot>) -> Scrape {
         http_connections: 3,
         http_denied: [1, 0, 0, 0],
         store_numbers: None,
+        partitions: None,
         memory_bytes_max: 1 << 30,
         certificate_until_s: Some(1_800_000_000),
         core_times: vec![(turns, Some(1.5))],

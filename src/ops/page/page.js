@@ -189,7 +189,7 @@ let current = null; // the function of the view
 let listed = []; // the jobs or dead letters that are shown
 let skew = 0; // the server's clock minus this one, s
 let automatic = 'function'; // the sort of functions when the address names none
-const may = () => Boolean(server?.may?.admin);
+const may = () => server?.may.admin;
 
 function parse() {
 	const raw = Object.fromEntries([...location.search.matchAll(/(\w+)=([^&]*)/g)]
@@ -301,7 +301,13 @@ const memoryShare = ({ used_bytes, limit_bytes }) => (limit_bytes ? used_bytes /
 function serverTroubles() {
 	const found = [];
 	const add = (grave, title, text) => found.push({ key: title, grave, title, text });
-	const { store, memory, cores, certificates } = server;
+	const { store, memory, cores, certificates, cluster } = server;
+	if (cluster?.suspended) {
+		add(true, 'Suspended', 'no stored job is handed out, as the database is out of reach');
+	}
+	if (cluster?.orphaned) {
+		add(true, 'Servers', `${plural(cluster.orphaned, 'partition')} left: too little memory`);
+	}
 	if (store && !store.up) {
 		add(true, `Store ${store.kind}`, `is down; ${plural(store.pending_operations, 'operation')} ` +
 			`pending, the oldest for ${age(store.oldest_pending_seconds)}`);
@@ -314,7 +320,7 @@ function serverTroubles() {
 	for (const { core, busy } of cores) {
 		if (busy > 0.9) add(false, `Core ${core}`, `is ${percentage(busy)} busy`);
 	}
-	for (const { file, not_after } of certificates || []) {
+	for (const { file, not_after } of certificates) {
 		const left = not_after - serverTime();
 		if (left < 14 * 86400) {
 			add(left < 2 * 86400, `Certificate ${file}`,
@@ -390,8 +396,7 @@ for (const [name, title = capital(name)] of [['waiting'], ['running'], ['workers
 		make('dd', '', big, ' ', make('span', 'sub'))));
 }
 const meter = make('span', 'meter', make('span'));
-Object.assign(meter, { role: 'meter', ariaLabel: 'Memory used', ariaValueMin: 0,
-	ariaValueMax: 100, ariaValueNow: 0 });
+Object.assign(meter, { role: 'meter', ariaLabel: 'Memory used', ariaValueNow: 0 });
 $('t-memory').parentNode.append(meter);
 const showRate = sparkline($('t-rate').parentNode);
 
@@ -431,7 +436,7 @@ function showHeader() {
 
 // Takes over members of /api/v1/server.
 function learn(fresh) {
-	server = Object.assign(server || {}, fresh);
+	server = { ...server, ...fresh };
 	showHeader();
 }
 
@@ -464,6 +469,9 @@ const double = (main, below) => cell => {
 		put(lower, below(item, row));
 	};
 };
+
+const oldestOf = ({ queue_oldest_age_seconds: oldest }, later) =>
+	(oldest === null ? '–' : age(oldest + later));
 
 const pauseOf = ({ paused: { until } }) =>
 	(until === null ? 'paused' : `paused for ${age(until - serverTime())}`);
@@ -572,8 +580,7 @@ const COLUMNS = {
 		['Function', 'function', 'first', functionCell],
 		['Waiting', 'waiting', 'number beside split',
 			double(f => sum(f.jobs_queued), f => parts(f.jobs_queued))],
-		['Oldest', 'oldest', 'number', only((f, row) => (f.queue_oldest_age_seconds === null ? '–'
-			: age(f.queue_oldest_age_seconds + row.later())))],
+		['Oldest', 'oldest', 'number', only((f, row) => oldestOf(f, row.later()))],
 		['Running', 'running', 'number', field('jobs_running')],
 		['Workers', 'workers', 'number beside busy', double(f => f.workers,
 			f => (f.workers_busy ? `${group(f.workers_busy)} busy` : ''))],
@@ -592,11 +599,12 @@ const COLUMNS = {
 		ATTEMPTS,
 		SIZE,
 		UNIQUE,
-		['Worker', null, 'any', double(({ worker }) => (worker ? nameOf(worker.id) : '–'),
-			({ worker }) => worker?.address || '')],
+		['Worker', null, 'any', double(({ worker }) => nameOf(worker?.id ?? '–'),
+			({ worker }) => worker?.address ?? '')],
 		['Progress', null, 'tight', only(progress)],
 		['Actions', null, 'actions',
-			actionCell(['Cancel…', 'danger', cancelJob], PAYLOAD, ['Run now', '', runNow, isEarly])],
+			actionCell(['Cancel…', 'danger', cancelJob], PAYLOAD, ['Run now', '', ({ handle }) =>
+				post(`jobs/${keyOf(handle)}/run`, `${handle} starts now.`), isEarly])],
 	],
 	dead: [
 		HANDLE,
@@ -706,6 +714,7 @@ let scanned = 0; // ms
 let scanDue = false;
 let serverLoaded = 0; // ms
 const cancelled = new Set(); // handles, until the view changes
+let partitions = []; // the last answer of /api/v1/cluster
 let found = 0; // how many jobs or dead letters there are, if that is known
 
 // A glob for just this name.
@@ -766,7 +775,8 @@ const fetchers = {
 		}, 'worker');
 	},
 
-	async server() {
+	async server(signal) {
+		({ partitions } = await request('cluster', null, { signal }));
 		return showServer;
 	},
 };
@@ -813,10 +823,8 @@ function arrive(then) {
 	filter.ariaLabel = `Filter ${titleOf(view).toLowerCase()}`;
 	filter.placeholder = `${filter.ariaLabel} ( / )`;
 	filter.value = state.filter;
-	$('title').replaceChildren(titleOf(view));
-	if (fn !== null) {
-		$('title').append(view === 'workers' ? ' with ' : ' of ', nameNode('span', nameOfKey(fn)));
-	}
+	$('title').replaceChildren(titleOf(view), ...(fn === null ? []
+		: [view === 'workers' ? ' with ' : ' of ', nameNode('span', nameOfKey(fn))]));
 	$('search').hidden = !lists;
 	table.hidden = !lists;
 	$('server').hidden = lists;
@@ -841,10 +849,9 @@ function showSummary() {
 	const f = current;
 	$('summary').hidden = !f;
 	if (f) {
-		const oldest = f.queue_oldest_age_seconds;
 		facts(summary, [
 			...(f.paused ? [['Assignment', pauseOf(f)]] : []),
-			['Oldest waiting', oldest === null ? '–' : age(oldest)],
+			['Oldest waiting', oldestOf(f, 0)],
 			['Workers', `${group(f.workers)}, ${group(f.workers_busy)} busy`],
 			['Time waiting', percentiles(f.wait)],
 			['Time running', percentiles(f.run)],
@@ -892,7 +899,7 @@ function showTabs() {
 function showActions() {
 	const { fn, view, filter: text } = state;
 	const list = [];
-	const add = (text, act, danger) => list.push({ text, act, danger });
+	const add = (text, act, className = '') => list.push({ text, act, className });
 	const handles = listed.map(({ handle }) => handle);
 	// Browsers resolve these two names in a path, so that requests would go elsewhere.
 	const apart = fn === '.' || fn === '..';
@@ -901,14 +908,14 @@ function showActions() {
 		const some = text || found === null ? handles : null;
 		if (count) {
 			add(`Requeue ${group(count)}…`, () => letters(true, some, count));
-			add(`Drop ${group(count)}…`, () => letters(false, some, count), true);
+			add(`Drop ${group(count)}…`, () => letters(false, some, count), 'danger');
 		}
 	} else if (may() && current) {
 		for (const [which, count, some] of [['queued', sum(current.jobs_queued)],
 			['delayed', current.jobs_delayed], ['retrying', current.jobs_retrying],
 			['listed', listed.length, handles]]) {
 			if (count && (some || !apart)) {
-				add(`Purge ${group(count)} ${STATES[which] || which}…`, () => purge(which, count, some), true);
+				add(`Purge ${group(count)} ${STATES[which] || which}…`, () => purge(which, count, some), 'danger');
 			}
 		}
 		if (!apart) {
@@ -922,7 +929,7 @@ function showActions() {
 		const node = button('', () => act());
 		node.update = item => {
 			act = item.act;
-			node.className = item.danger ? 'danger' : '';
+			node.className = item.className;
 			put(node, item.text);
 		};
 		return node;
@@ -932,14 +939,15 @@ function showActions() {
 // Server.
 
 // Pairs of an object's members, by the units that their names end in.
-const members = object => Object.entries(object || {}).map(([name, value]) => {
+const members = object => Object.entries(object).map(([name, value]) => {
 	const [, word, unit] = name.match(/^(.*?)(?:_(bytes|seconds))?$/);
-	const text = value === null ? '–' : unit === 'bytes' ? size(value)
-		: unit === 'seconds' ? duration(value) : typeof value === 'number' ? group(value) : value;
-	return [capital(word.replaceAll('_', ' ')), String(text)];
+	return [capital(word.replaceAll('_', ' ')), value === null ? '–' : unit === 'bytes' ? size(value)
+		: unit === 'seconds' ? duration(value) : value];
 });
 
 function showServer() {
+	const { own } = server.cluster || {};
+	const shared = partitions.length > 1 || server.options.cluster ? partitions : [];
 	const { version, driver, pid, start_time_seconds: start, store, cores } = server;
 	const cards = [
 		['Process', members({ version, driver, process_id: `${pid}`, started: moment(start),
@@ -949,15 +957,18 @@ function showServer() {
 		['Memory', members(server.memory)],
 		['Store', store ? members({ ...store, up: store.up ? 'yes' : 'no' })
 			: [['None', 'jobs are in memory alone']]],
+		['Servers', shared.map(({ id, name, state: which, address: at, beat_age_seconds: beat, jobs }) =>
+			[`${id} ${nameOf(name ?? '–')}`, [own.includes(id) && 'this server', which, at,
+				beat !== null && `beat ${duration(beat)} ago`, plural(jobs, 'job')]
+				.filter(Boolean).join(', ')])],
 		['Connections', members(server.connections)],
 		['Cores', cores.map(core => [`Core ${core.core}`, `${percentage(core.busy)} busy, ` +
 			`${plural(core.connections, 'connection')}, ${plural(core.jobs, 'job')}, ` +
 			plural(core.functions, 'function')])],
-		['Listeners', (server.listeners || []).map((listener, i) => [String(i + 1), listener])],
-		['Certificates', (server.certificates || []).map(({ file, not_after }) =>
+		['Listeners', server.listeners.map((listener, i) => [i + 1, listener])],
+		['Certificates', server.certificates.map(({ file, not_after }) =>
 			[file, `until ${moment(not_after)}`])],
-		['Changed options', Object.entries(server.options || {})
-			.map(([name, value]) => [name, String(value)])],
+		['Changed options', Object.entries(server.options)],
 	];
 	reconcile($('server'), cards.filter(([, pairs]) => pairs.length), ([title]) => title, title => {
 		const list = make('dl', 'facts');
@@ -971,6 +982,7 @@ function showServer() {
 
 let quiet = 0; // the timer that clears the status line
 let asking = null; // what the open dialog does
+const go = $('dialog-confirm');
 
 function say(text, wrong) {
 	clearTimeout(quiet);
@@ -986,11 +998,11 @@ function ask({ title, content, confirm = '', className = 'danger solid', ready =
 	put($('dialog-title'), title);
 	put($('dialog-error'), '');
 	put($('dialog-leave'), leave);
-	put($('dialog-confirm'), confirm);
+	put(go, confirm);
 	$('dialog-body').replaceChildren(...content);
-	$('dialog-confirm').hidden = !act;
-	$('dialog-confirm').className = className;
-	$('dialog-confirm').disabled = !asking.ready();
+	go.hidden = !act;
+	go.className = className;
+	go.disabled = !asking.ready();
 	$('dialog').showModal();
 	($('dialog-body').querySelector('input') || $('dialog-leave')).focus();
 }
@@ -999,7 +1011,7 @@ async function confirmed(event) {
 	event.preventDefault();
 	const mine = asking;
 	if (!mine?.act || !mine.ready()) return;
-	$('dialog-confirm').disabled = true;
+	go.disabled = true;
 	put($('dialog-error'), '');
 	try {
 		const text = await mine.act();
@@ -1009,7 +1021,7 @@ async function confirmed(event) {
 		if (asking === mine) put($('dialog-error'), explain(error));
 		else say(explain(error), true);
 	}
-	if (asking === mine) $('dialog-confirm').disabled = false;
+	if (asking === mine) go.disabled = false;
 	load(true);
 }
 
@@ -1039,10 +1051,6 @@ async function post(path, done) {
 		say(explain(error), true);
 	}
 	load(true);
-}
-
-function runNow({ handle }) {
-	post(`jobs/${keyOf(handle)}/run`, `${handle} starts now.`);
 }
 
 async function showPayload({ handle, bytes, message }) {
@@ -1176,8 +1184,7 @@ function setMode(next) {
 	if (next === 'gone' && mode !== 'gone') say(`The server doesn’t answer since ${since}.`, true);
 	if (mode === 'gone' && next !== 'gone') say(next === 'paused' ? '' : 'The server answers again.');
 	mode = next;
-	$('live').dataset.mode = mode;
-	document.body.classList.toggle('gone', mode === 'gone');
+	document.body.dataset.mode = mode;
 	put($('live-text'), {
 		start: 'Connecting', live: 'Live', polling: 'Polling every 2 s', paused: 'Paused while hidden',
 		gone: `Server gone since ${since}`, refused: 'Refused',
@@ -1215,6 +1222,7 @@ function connect() {
 
 function onUpdate({ data }) {
 	const { time, server: fresh, changed, more } = JSON.parse(data);
+	if (!server) return;
 	updated = lastAnswer = Date.now();
 	setMode('live');
 	skew = time - updated / 1000;
@@ -1301,7 +1309,7 @@ filter.onblur = () => { $('count').ariaLive = null; };
 $('more').onclick = () =>
 	keep({ limit: Math.min(MOST, state.limit + FIRST * (state.limit < 200 ? 1 : 4)) });
 $('dialog-form').onsubmit = confirmed;
-$('dialog-form').oninput = () => { $('dialog-confirm').disabled = !asking.ready(); };
+$('dialog-form').oninput = () => { go.disabled = !asking.ready(); };
 $('dialog-leave').onclick = () => $('dialog').close();
 $('dialog').onclose = () => {
 	if ($('dialog').open) return; // the event comes later, and a dialog may be open again

@@ -34,6 +34,8 @@ const _: () = assert!(size_of::<Connection>() < CONNECTION_BYTES);
 pub(in crate::shard) enum Closing {
     #[default]
     No,
+    /// When everything that it waits for has come; nothing more of it is handled.
+    Leaving,
     /// When everything has left.
     Flushing,
     /// At once.
@@ -219,7 +221,7 @@ impl Connection {
         match self.closing {
             Closing::Now => Intake::Close,
             Closing::Flushing if self.is_flushed() => Intake::Close,
-            Closing::Flushing => Intake::Pause,
+            Closing::Flushing | Closing::Leaving => Intake::Pause,
             Closing::No if self.migration != Migration::No => {
                 // Its peer may read only when it has said all.
                 let may_read = !self.paused && !self.ended;

@@ -14,13 +14,14 @@ pub(in crate::shard) enum EndReason {
     Handshake,
     Certificate,
     Unread,
+    Drained,
 }
 
 /// Number of reasons.
 pub(in crate::shard) const END_REASONS: usize = EndReason::ALL.len();
 
 impl EndReason {
-    pub(in crate::shard) const ALL: [Self; 8] = [
+    pub(in crate::shard) const ALL: [Self; 9] = [
         Self::PeerClosed,
         Self::Reset,
         Self::HostGone,
@@ -29,6 +30,7 @@ impl EndReason {
         Self::Handshake,
         Self::Certificate,
         Self::Unread,
+        Self::Drained,
     ];
 
     /// What metrics call it.
@@ -42,6 +44,7 @@ impl EndReason {
             Self::Handshake => "handshake",
             Self::Certificate => "certificate",
             Self::Unread => "unread",
+            Self::Drained => "drained",
         }
     }
 
@@ -56,6 +59,7 @@ impl EndReason {
             Self::Handshake => "its TLS handshake failed",
             Self::Certificate => "its certificate isn't accepted any more",
             Self::Unread => "too much unread output",
+            Self::Drained => "other servers go on, as this one is to end",
         }
     }
 }

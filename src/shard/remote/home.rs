@@ -203,6 +203,7 @@ impl Shard {
             }
             Message::Noop { ready, .. } => self.receive_noop(conn, from, ready, now),
             Message::MigrationAccepted(_) => self.migration_accepted(conn, from),
+            Message::Left(_) => self.left_by(conn, from),
             Message::Rows { rows, next, .. } => self.receive_rows(conn, *rows, next, now),
             other => debug_assert!(false, "{other:?} is for an owner"),
         }
@@ -231,7 +232,7 @@ impl Shard {
         let conn = key.conn.at_home();
         let connection = self.connections.get(conn)?;
         let is_open = match connection.closing {
-            Closing::No => true,
+            Closing::No | Closing::Leaving => true,
             Closing::Flushing => !connection.ended,
             Closing::Now => false,
         };

@@ -125,6 +125,9 @@ pub enum Message {
         /// What the access list says of it; `None` without a list.
         access: Option<Arc<Permissions>>,
     },
+    /// To the owner: a connection ends, as the server does, once nothing more follows for it there.
+    /// `Left` comes back then.
+    Leaving(ConnKey),
     /// To the owner: a connection may not run a function any more. Jobs of it stay with it.
     Revoke {
         /// The connection.
@@ -243,6 +246,8 @@ pub enum Message {
     },
     /// To the home: a connection may come; nothing more follows it to where it was.
     MigrationAccepted(ConnKey),
+    /// To the home: nothing more follows for a connection that ends.
+    Left(ConnKey),
     /// To the home: rows of a list, or what a portion of a change did.
     Rows {
         /// The connection.
@@ -278,6 +283,7 @@ impl Message {
             | Self::Noop { key, .. }
             | Self::Joined(key)
             | Self::MigrationAccepted(key)
+            | Self::Left(key)
             | Self::Rows { key, .. } => Some(*key),
             _ => None,
         }
@@ -322,6 +328,8 @@ impl Message {
                 | Self::MigrationCancelled(_)
                 | Self::Offloaded { .. }
                 | Self::MigrationAccepted(_)
+                | Self::Leaving(_)
+                | Self::Left(_)
                 | Self::Joined(_)
                 | Self::Gone(_)
                 | Self::Task { .. }

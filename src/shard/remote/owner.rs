@@ -53,6 +53,7 @@ impl Shard {
             }
             Message::Gone(conn) => {
                 if let Some(conn) = self.proxies[from].remove(&conn) {
+                    self.forget_leaver(conn);
                     self.engine.disconnect(conn, now);
                     // While the log and dead letters can still name it.
                     self.log_jobs(now);
@@ -69,6 +70,7 @@ impl Shard {
                 self.connections.set_access(proxy, access.map(Access::new));
                 self.find_home(from, proxy, key, rest);
             }
+            Message::Leaving(key) => self.proxy_leaves(from, key),
             Message::Revoke { key, function } => {
                 let conn = self.proxy(from, key);
                 self.engine.revoke(conn, &function);
@@ -83,7 +85,10 @@ impl Shard {
                 let conn = self.proxy(from, key);
                 packets.push_text(&match self.may_name_job(conn, &line, now) {
                     // Lines about one function were decided about at home.
-                    Ok(()) => self.answer_line(&line, None, now),
+                    Ok(()) => match self.refusal_of_elsewhere(&line) {
+                        None => self.answer_line(&line, None, now),
+                        Some(refusal) => refusal,
+                    },
                     Err(refusal) => refusal,
                 });
                 self.outgoing.send(from, Message::Reply { key, slot, packets });
@@ -129,7 +134,9 @@ impl Shard {
         let memory_left = self.registry_memory_left();
         let Self { engine, settings, .. } = self;
         let (handles, identity) = (&settings.handles, &settings.identity);
-        let mut cx = admin::Context { engine, handles, identity, memory_left, access, now };
+        let cluster = settings.cluster.as_deref();
+        let mut cx =
+            admin::Context { engine, handles, identity, cluster, memory_left, access, now };
         // Lines that close a connection close it at home, and what goes on core by core goes on
         // there.
         let _ = admin::answer(line, &mut cx, &mut text);
@@ -158,11 +165,21 @@ impl Shard {
             let reply = |slot| Message::Reply { key, slot, packets };
             return slot.map(reply).into_iter().for_each(|it| self.outgoing.send(from, it));
         }
+        if let Request::GetStatus { handle } = request
+            && let Some(slot) = slot
+            && self.looks_up_for((from, key, slot), handle, now)
+        {
+            return;
+        }
         let late = self.engine.counters.late;
         let joined = self.joined_by_http(from, &request);
+        let is_http = from == self.settings.cores.http();
+        let has_decided = self.settings.has_other_servers && !is_http;
         let (waits, packets) = self.with_proxy(conn, slot, now, |session, cx| {
             // It has arrived and isn't a job's yet: the body counts nowhere.
             cx.memory_left = cx.memory_left.saturating_sub(body.len());
+            // Its home has decided that already, unless it is the HTTP thread.
+            cx.may_decline = !has_decided;
             session.handle(&request, cx);
             cx.slot.is_none()
         });

@@ -270,10 +270,11 @@ const PROBES: [(&[Right], &str, Probe); 20] = [
 ];
 
 /// What needs a right for all functions.
-const GLOBAL: [(&[Right], &str); 6] = [
+const GLOBAL: [(&[Right], &str); 7] = [
     (&[Right::Observe, Right::Admin], "workers"),
     (&[Right::Observe, Right::Admin], "show connections"),
     (&[Right::Observe, Right::Admin], "stats"),
+    (&[Right::Observe, Right::Admin], "cluster #"),
     (&[Right::Admin], "verbose ERROR"),
     (&[Right::Admin], "show access"),
     (&[Right::Admin], "show refusals #"),
