@@ -30,6 +30,11 @@ impl Blocks {
         self.0.last_key_value().map(|(&block, _)| block)
     }
 
+    /// The blocks of a partition, in ascending order.
+    pub fn of(&self, partition: PartitionId) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().filter(move |&(_, &found)| found == partition).map(|(&block, _)| block)
+    }
+
     /// The partition of the job of this number. Jobs from before the first block are in partition
     /// 0; `None` for a block that isn't known.
     #[must_use]

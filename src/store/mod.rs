@@ -8,8 +8,10 @@
 //! reported once its commit is on disk, or once it is certain that it never will be.
 
 pub mod health;
+pub mod lease_state;
 pub mod namespace;
 pub mod open;
+pub mod own_pauses;
 pub mod writer;
 
 pub mod postgres;
@@ -18,11 +20,12 @@ pub mod sqlite;
 mod error;
 pub mod lock;
 pub mod members;
+mod membership;
 pub(crate) mod mode;
 pub mod needs;
 
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -126,7 +129,8 @@ pub trait Store: Debug + Send {
         None
     }
 
-    /// Numbers of jobs and dead letters that were loaded from an adopted partition.
+    /// Numbers of jobs and dead letters that were loaded from an adopted partition; none of either
+    /// once all are loaded.
     fn note_loaded(&mut self, _jobs: &[u64], _dead: &[u64]) {}
 
     /// Takes a free partition, or a new one, in place of the home that is lost, and reserves

@@ -12,12 +12,12 @@ use tracing::info;
 
 use super::lock::{Lock, LockError};
 use super::members::Members;
+pub use super::membership::Membership;
 use super::namespace::{Namespace, Record, Wanted};
 use super::needs::Needs;
-use super::postgres::Postgres;
+use super::postgres::{Opening, Postgres};
 use super::sqlite::Sqlite;
 use super::{OpenError, Store, StoreError};
-use crate::cluster::lease::Lease;
 
 /// Time between two attempts of a standby to get the store.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -52,19 +52,6 @@ impl StoreChoice {
     }
 }
 
-/// What a server tells others that use the same database.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Membership {
-    /// Whether other servers may be active at the same time (`--cluster`).
-    pub is_cluster: bool,
-    /// How long an owner may go without a beat.
-    pub lease: Lease,
-    /// Name of this host.
-    pub name: String,
-    /// Where this server takes connections, as `--advertise` says; may be empty.
-    pub address: String,
-}
-
 /// A store that this process owns.
 #[derive(Debug)]
 pub struct Opened {
@@ -90,7 +77,6 @@ pub fn open(
     first_sequence: impl Fn() -> u64,
     keep_waiting: Option<impl Fn() -> bool>,
 ) -> Result<Option<Opened>, OpenError> {
-    let _ = membership;
     let is_standby = keep_waiting.is_some();
     if is_standby && wanted.is_given {
         // A standby with a wrong prefix fails now, not at the failover.
@@ -104,21 +90,30 @@ pub fn open(
         }
         waits
     };
-    let opened: Result<Box<dyn Store>, OpenError> = match choice {
+    let opened = match choice {
         StoreChoice::Sqlite { path, table } => wait_for_lock(path, &mut keep_waiting)
             .and_then(|lock| Ok(Sqlite::open(lock, table.as_deref(), first_sequence())?))
-            .map(|store| Box::new(store) as Box<dyn Store>),
+            .map(|store| (Box::new(store) as Box<dyn Store>, None)),
         StoreChoice::Postgres { conninfo, table } => {
-            Postgres::open(conninfo, table.as_deref(), first_sequence(), &mut keep_waiting)
-                .map(|store| Box::new(store) as Box<dyn Store>)
+            let opening = Opening {
+                conninfo,
+                table: table.as_deref(),
+                membership,
+                prefix: wanted.prefix,
+                is_standby,
+            };
+            Postgres::open(&opening, &first_sequence, &mut keep_waiting).and_then(|store| {
+                let members = Box::new(store.members()?) as Box<dyn Members>;
+                Ok((Box::new(store) as Box<dyn Store>, Some(members)))
+            })
         }
     };
-    let mut store = match opened {
+    let (mut store, members) = match opened {
         Err(OpenError::Owned(_)) if is_standby => return Ok(None),
         opened => opened?,
     };
     let namespace = wanted.resolve(&store.record()?, first_sequence())?;
-    Ok(Some(Opened { store, members: None, namespace }))
+    Ok(Some(Opened { store, members, namespace }))
 }
 
 /// Checks what can be checked of the choice without opening the store.

@@ -1,18 +1,19 @@
-//! The statement of a commit: operations in, the parameters of as few statements as possible out.
+//! The statements of a commit: operations in, the parameters of as few statements as possible out.
 //!
-//! Operations on the same job, dead or not, are folded into one change of each table, so that one
-//! statement inserts, updates and deletes in any order, and a job that is inserted and removed is
-//! never written. Knows the statement's columns, not the connection.
+//! Operations on the same job, dead or not, are folded into one change of each table, so that the
+//! statements of a chunk may run in any order, and a job that is inserted and removed is never
+//! written. Each statement changes one table once, for engines that refuse more. Knows the
+//! statements' columns, not the connection.
 //!
 //! Invariant: applying all chunks has the effect of the operations in order, even if some or all of
 //! them were applied before: a commit without an answer is repeated.
 
 use std::collections::BTreeMap;
-use std::mem;
 
 use tokio_postgres::types::{ToSql, Type};
 
 use super::schema::columns;
+use crate::cluster::partition::PartitionId;
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Operation, Pause, Row, Runs};
 
@@ -22,101 +23,101 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// Size of a job in a statement, beside its texts.
 const JOB_BYTES: usize = 64;
 
-/// Replaces all columns of a job but its number.
+/// Replaces all columns of a job but its key.
 macro_rules! replace_columns {
     () => {
-        "ON CONFLICT (number) DO UPDATE SET
-        function = excluded.function, unique_key = excluded.unique_key,
-        reducer = excluded.reducer, priority = excluded.priority, run_at = excluded.run_at,
-        attempts = excluded.attempts, payload = excluded.payload,
-        submitted_ms = excluded.submitted_ms, run_at_part_ms = excluded.run_at_part_ms,
-        last_reason = excluded.last_reason, was_lost = excluded.was_lost"
+        "ON CONFLICT (partition, number) DO UPDATE SET
+    function = excluded.function, unique_key = excluded.unique_key,
+    reducer = excluded.reducer, priority = excluded.priority, run_at = excluded.run_at,
+    attempts = excluded.attempts, payload = excluded.payload,
+    submitted_ms = excluded.submitted_ms, run_at_part_ms = excluded.run_at_part_ms,
+    last_reason = excluded.last_reason, was_lost = excluded.was_lost"
     };
 }
 
-/// Applies the jobs of a chunk if generation `$1` owns the tables. The row lock keeps another
-/// server from taking them over before the transaction ends.
-macro_rules! change_jobs {
-    () => {
-        concat!(
-            "\
-WITH owner AS MATERIALIZED (
-    SELECT 1 FROM ringgear_owner WHERE generation = $1 FOR SHARE
-), kept AS (
-    INSERT INTO ringgear_job (",
-            columns!(),
-            ")
-    SELECT job.*
-    FROM owner, unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS job
-    ",
-            replace_columns!(),
-            "
-    RETURNING 1
-), retried AS (
-    UPDATE ringgear_job SET
-        attempts = runs.attempts, run_at = runs.run_at, run_at_part_ms = runs.run_at_part_ms,
-        last_reason = runs.last_reason, was_lost = runs.was_lost
-    FROM owner, unnest($14, $15, $16, $17, $18, $19)
-        AS runs (number, attempts, run_at, run_at_part_ms, last_reason, was_lost)
-    WHERE ringgear_job.number = runs.number
-    RETURNING 1
-), removed AS (
-    DELETE FROM ringgear_job USING owner WHERE number = ANY ($20)
-    RETURNING 1
-)"
-        )
-    };
+/// A statement of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Keep,
+    Retry,
+    Remove,
+    Bury,
+    Dig,
+    Resume,
+    Pause,
 }
 
-/// What every statement returns: 1 or 0 for the ownership, and the number of changed rows.
-macro_rules! count {
-    () => {
-        "
-SELECT (SELECT count(*) FROM owner), (SELECT count(*) FROM kept) + (SELECT count(*) FROM retried)
-    + (SELECT count(*) FROM removed)"
-    };
+impl Change {
+    /// All of them, in the order of `Change as usize`. `ringgear_pause` has no key, so rows of it
+    /// are replaced by two statements, in this order.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Keep, Self::Retry, Self::Remove, Self::Bury, Self::Dig, Self::Resume, Self::Pause];
+
+    /// Its text; `$1` is the partition, but for pauses, which have none.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Keep => KEEP,
+            Self::Retry => RETRY,
+            Self::Remove => "DELETE FROM ringgear_job WHERE partition = $1 AND number = ANY ($2)",
+            Self::Bury => BURY,
+            Self::Dig => "DELETE FROM ringgear_dead WHERE partition = $1 AND number = ANY ($2)",
+            Self::Resume => "DELETE FROM ringgear_pause WHERE function = ANY ($1)",
+            Self::Pause => PAUSE,
+        }
+    }
+
+    /// Whether its first parameter is the partition.
+    pub(super) fn is_of_partition(self) -> bool {
+        !matches!(self, Self::Resume | Self::Pause)
+    }
+
+    /// Types of its parameters.
+    pub(super) fn types(self) -> &'static [Type] {
+        match self {
+            Self::Keep => &KEEP_TYPES,
+            Self::Retry => &RETRY_TYPES,
+            Self::Remove | Self::Dig => &[Type::INT4, Type::INT8_ARRAY],
+            Self::Bury => &BURY_TYPES,
+            Self::Resume => &[Type::BYTEA_ARRAY],
+            Self::Pause => &[Type::BYTEA_ARRAY, Type::INT8_ARRAY],
+        }
+    }
 }
 
-/// Applies a chunk without dead letters and pauses, as nearly all are.
-pub(super) const JOBS_STATEMENT: &str = concat!(change_jobs!(), count!());
-
-/// Applies any chunk. `ringgear_pause` has no key, so rows of it are replaced by two commands.
-pub(super) const STATEMENT: &str = concat!(
-    change_jobs!(),
-    ", buried AS (
-    INSERT INTO ringgear_dead (",
+const KEEP: &str = concat!(
+    "INSERT INTO ringgear_job (partition, ",
     columns!(),
-    ", reason, died_ms, worker, message)
-    SELECT dead.* FROM owner, unnest($21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
-        $33, $34, $35, $36) AS dead
-    ",
-    replace_columns!(),
-    ", reason = excluded.reason, died_ms = excluded.died_ms, worker = excluded.worker,
-        message = excluded.message
-    RETURNING 1
-), dug AS (
-    DELETE FROM ringgear_dead USING owner WHERE number = ANY ($37)
-    RETURNING 1
-), resumed AS (
-    DELETE FROM ringgear_pause USING owner WHERE function = ANY ($38)
-    RETURNING 1
-), paused AS (
-    INSERT INTO ringgear_pause (function, until_ms)
-    SELECT pause.* FROM owner, unnest($39, $40) AS pause
-    RETURNING 1
-)",
-    count!(),
-    " + (SELECT count(*) FROM buried) + (SELECT count(*) FROM dug)
-    + (SELECT count(*) FROM resumed) + (SELECT count(*) FROM paused)"
+    ")
+SELECT $1, job.* FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS job
+",
+    replace_columns!()
 );
 
-/// Number of parameters of `JOBS_STATEMENT`; `STATEMENT` has them, too, and then its own.
-pub(super) const JOBS_PARAMETERS: usize = 20;
+const RETRY: &str = "\
+UPDATE ringgear_job SET
+    attempts = runs.attempts, run_at = runs.run_at, run_at_part_ms = runs.run_at_part_ms,
+    last_reason = runs.last_reason, was_lost = runs.was_lost
+FROM unnest($2, $3, $4, $5, $6, $7)
+    AS runs (number, attempts, run_at, run_at_part_ms, last_reason, was_lost)
+WHERE ringgear_job.partition = $1 AND ringgear_job.number = runs.number";
 
-/// Types of the parameters.
-pub(super) const TYPES: [Type; 40] = [
-    Type::INT8,
-    // Kept.
+const BURY: &str = concat!(
+    "INSERT INTO ringgear_dead (partition, ",
+    columns!(),
+    ", reason, died_ms, worker, message)
+SELECT $1, dead.* FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+    $17) AS dead
+",
+    replace_columns!(),
+    ", reason = excluded.reason, died_ms = excluded.died_ms, worker = excluded.worker,
+    message = excluded.message"
+);
+
+const PAUSE: &str = "\
+INSERT INTO ringgear_pause (function, until_ms) SELECT pause.* FROM unnest($1, $2) AS pause";
+
+const KEEP_TYPES: [Type; 13] = [
+    Type::INT4,
     Type::INT8_ARRAY,
     Type::BYTEA_ARRAY,
     Type::BYTEA_ARRAY,
@@ -129,16 +130,20 @@ pub(super) const TYPES: [Type; 40] = [
     Type::INT2_ARRAY,
     Type::TEXT_ARRAY,
     Type::BOOL_ARRAY,
-    // Retried.
+];
+
+const RETRY_TYPES: [Type; 7] = [
+    Type::INT4,
     Type::INT8_ARRAY,
     Type::INT4_ARRAY,
     Type::INT8_ARRAY,
     Type::INT2_ARRAY,
     Type::TEXT_ARRAY,
     Type::BOOL_ARRAY,
-    // Removed.
-    Type::INT8_ARRAY,
-    // Buried.
+];
+
+const BURY_TYPES: [Type; 17] = [
+    Type::INT4,
     Type::INT8_ARRAY,
     Type::BYTEA_ARRAY,
     Type::BYTEA_ARRAY,
@@ -155,12 +160,6 @@ pub(super) const TYPES: [Type; 40] = [
     Type::INT8_ARRAY,
     Type::BYTEA_ARRAY,
     Type::BYTEA_ARRAY,
-    // Removed dead letters.
-    Type::INT8_ARRAY,
-    // Pauses that end, and those that begin.
-    Type::BYTEA_ARRAY,
-    Type::BYTEA_ARRAY,
-    Type::INT8_ARRAY,
 ];
 
 /// The effect of all operations on the row of a job.
@@ -178,7 +177,7 @@ enum DeadChange<'a> {
 
 /// The effect of all operations on one number.
 #[derive(Default)]
-struct Change<'a> {
+struct Effect<'a> {
     job: Option<JobChange<'a>>,
     dead: Option<DeadChange<'a>>,
 }
@@ -229,7 +228,7 @@ impl<'a> JobColumns<'a> {
     }
 
     /// Parameters for `columns!`.
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 12] {
+    fn parameters(&self) -> [Parameter<'_>; 12] {
         let RunsColumns { attempts, run_at_s, run_at_part_ms, last_reason, was_lost } = &self.runs;
         [
             &self.number,
@@ -248,9 +247,11 @@ impl<'a> JobColumns<'a> {
     }
 }
 
-/// Parameters of one statement, column by column.
+/// Parameters of one statement of each kind, column by column.
 #[derive(Debug, Default)]
 pub(super) struct Chunk<'a> {
+    /// The partition of all its jobs.
+    pub(super) partition: PartitionId,
     kept: JobColumns<'a>,
     retried: Vec<i64>,
     runs: RunsColumns,
@@ -265,53 +266,53 @@ pub(super) struct Chunk<'a> {
     resumed: Vec<&'a [u8]>,
     paused: Vec<&'a [u8]>,
     until_ms: Vec<Option<i64>>,
-    /// Approximate size of the statement in bytes.
+    /// Approximate size of the statements in bytes.
     pub(super) bytes: usize,
 }
 
+/// A parameter of a statement.
+pub(super) type Parameter<'b> = &'b (dyn ToSql + Sync);
+
 impl<'a> Chunk<'a> {
-    /// Parameters of `STATEMENT`, in order.
-    pub(super) fn parameters<'b>(&'b self, generation: &'b i64) -> Vec<&'b (dyn ToSql + Sync)> {
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![generation];
-        parameters.extend(self.kept.parameters());
-        let RunsColumns { attempts, run_at_s, run_at_part_ms, last_reason, was_lost } = &self.runs;
-        let runs: [&(dyn ToSql + Sync); 7] = [
-            &self.retried,
-            attempts,
-            run_at_s,
-            run_at_part_ms,
-            last_reason,
-            was_lost,
-            &self.removed,
-        ];
-        parameters.extend(runs);
-        parameters.extend(self.buried.parameters());
-        let others: [&(dyn ToSql + Sync); 8] = [
-            &self.reason,
-            &self.died_ms,
-            &self.worker,
-            &self.message,
-            &self.removed_dead,
-            &self.resumed,
-            &self.paused,
-            &self.until_ms,
-        ];
-        parameters.extend(others);
-        parameters
+    /// The statements that it needs, with their parameters but for the partition.
+    pub(super) fn statements(&self) -> Vec<(Change, Vec<Parameter<'_>>)> {
+        let Self { retried, removed, removed_dead, resumed, paused, until_ms, .. } = self;
+        let mut statements: Vec<(Change, Vec<Parameter<'_>>)> = Vec::new();
+        if !self.kept.number.is_empty() {
+            statements.push((Change::Keep, self.kept.parameters().into()));
+        }
+        if !retried.is_empty() {
+            let RunsColumns { attempts, run_at_s, run_at_part_ms, last_reason, was_lost } =
+                &self.runs;
+            let parameters: [Parameter<'_>; 6] =
+                [retried, attempts, run_at_s, run_at_part_ms, last_reason, was_lost];
+            statements.push((Change::Retry, parameters.into()));
+        }
+        if !removed.is_empty() {
+            statements.push((Change::Remove, vec![removed]));
+        }
+        if !self.buried.number.is_empty() {
+            let mut parameters: Vec<Parameter<'_>> = self.buried.parameters().into();
+            let more: [Parameter<'_>; 4] =
+                [&self.reason, &self.died_ms, &self.worker, &self.message];
+            parameters.extend(more);
+            statements.push((Change::Bury, parameters));
+        }
+        if !removed_dead.is_empty() {
+            statements.push((Change::Dig, vec![removed_dead]));
+        }
+        if !resumed.is_empty() {
+            statements.push((Change::Resume, vec![resumed]));
+        }
+        if !paused.is_empty() {
+            statements.push((Change::Pause, vec![paused, until_ms]));
+        }
+        statements
     }
 
-    /// Whether it changes nothing but jobs.
-    pub(super) fn has_jobs_only(&self) -> bool {
-        self.buried.number.is_empty() && self.removed_dead.is_empty() && self.resumed.is_empty()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    fn push(&mut self, number: u64, change: &Change<'a>) {
+    fn push(&mut self, number: u64, effect: &Effect<'a>) {
         let number = number.cast_signed();
-        match change.job {
+        match effect.job {
             Some(JobChange::Insert { row, ref runs }) => self.kept.push(row, runs),
             Some(JobChange::Retry(ref runs)) => {
                 self.retried.push(number);
@@ -320,7 +321,7 @@ impl<'a> Chunk<'a> {
             Some(JobChange::Remove) => self.removed.push(number),
             None => {}
         }
-        match change.dead {
+        match effect.dead {
             Some(DeadChange::Insert(dead)) => {
                 self.buried.push(&dead.row, &runs_of(&dead.row));
                 self.reason.push(dead.reason.name());
@@ -345,7 +346,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-impl Change<'_> {
+impl Effect<'_> {
     fn bytes(&self) -> usize {
         let job = match &self.job {
             Some(JobChange::Insert { row, .. }) => row.bytes(),
@@ -364,19 +365,23 @@ fn runs_of(row: &Row) -> Runs {
     Runs { attempts, run_at_ms, last_reason, was_lost }
 }
 
-/// The statements that have the effect of `operations`.
-pub(super) fn chunks<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> Vec<Chunk<'a>> {
-    // Ordered by number, so that rows that are adjacent on disk are written together.
-    let mut changes: BTreeMap<u64, Change<'a>> = BTreeMap::new();
-    let mut pauses: BTreeMap<&[u8], Option<Pause>> = BTreeMap::new();
-    for operation in operations {
+/// The chunks that have the effect of operations, each with the partition of its job; pauses are
+/// written along with the jobs of any partition.
+pub(super) fn chunks<'a>(
+    operations: impl IntoIterator<Item = (PartitionId, &'a Operation)>,
+) -> Vec<Chunk<'a>> {
+    // Ordered by key, so that rows that are adjacent on disk are written together.
+    let mut effects: BTreeMap<(PartitionId, u64), Effect<'a>> = BTreeMap::new();
+    let mut pauses: BTreeMap<&[u8], (PartitionId, Option<Pause>)> = BTreeMap::new();
+    for (partition, operation) in operations {
         match operation {
             Operation::Insert { row, .. } => {
                 let runs = runs_of(row);
-                changes.entry(row.number).or_default().job = Some(JobChange::Insert { row, runs });
+                effect_on(&mut effects, partition, row.number).job =
+                    Some(JobChange::Insert { row, runs });
             }
             Operation::Retry { number, runs } => {
-                let job = &mut changes.entry(*number).or_default().job;
+                let job = &mut effect_on(&mut effects, partition, *number).job;
                 match job {
                     Some(JobChange::Insert { runs: kept, .. }) => *kept = *runs,
                     Some(JobChange::Remove) => {}
@@ -385,51 +390,57 @@ pub(super) fn chunks<'a>(operations: impl IntoIterator<Item = &'a Operation>) ->
             }
             // Also for a job that this commit inserts: an earlier attempt may have inserted it.
             Operation::Remove { number } => {
-                changes.entry(*number).or_default().job = Some(JobChange::Remove);
+                effect_on(&mut effects, partition, *number).job = Some(JobChange::Remove)
             }
             Operation::Bury(dead) => {
-                let change =
-                    Change { job: Some(JobChange::Remove), dead: Some(DeadChange::Insert(dead)) };
-                changes.insert(dead.row.number, change);
+                let (job, dead_row) = (Some(JobChange::Remove), Some(DeadChange::Insert(dead)));
+                *effect_on(&mut effects, partition, dead.row.number) =
+                    Effect { job, dead: dead_row };
             }
             Operation::Unbury(row) => {
                 let runs = runs_of(row);
-                let change = Change {
-                    job: Some(JobChange::Insert { row, runs }),
-                    dead: Some(DeadChange::Remove),
-                };
-                changes.insert(row.number, change);
+                let job = Some(JobChange::Insert { row, runs });
+                *effect_on(&mut effects, partition, row.number) =
+                    Effect { job, dead: Some(DeadChange::Remove) };
             }
             Operation::RemoveDead { number } => {
-                changes.entry(*number).or_default().dead = Some(DeadChange::Remove);
+                effect_on(&mut effects, partition, *number).dead = Some(DeadChange::Remove)
             }
             Operation::Pause { function, pause } => {
-                pauses.insert(function, *pause);
+                pauses.insert(function, (partition, *pause));
             }
         }
     }
     let mut chunks = Vec::new();
-    let mut chunk = Chunk::default();
-    for (number, change) in &changes {
-        make_room(&mut chunks, &mut chunk, change.bytes());
-        chunk.push(*number, change);
+    for ((partition, number), effect) in &effects {
+        let mut chunk = take_chunk(&mut chunks, *partition, effect.bytes());
+        chunk.push(*number, effect);
+        chunks.push(chunk);
     }
-    for (function, pause) in pauses {
-        make_room(&mut chunks, &mut chunk, JOB_BYTES + function.len());
+    for (function, (partition, pause)) in pauses {
+        let mut chunk = take_chunk(&mut chunks, partition, JOB_BYTES + function.len());
         chunk.push_pause(function, pause);
-    }
-    if !chunk.is_empty() {
         chunks.push(chunk);
     }
     chunks
 }
 
-/// Counts a change of this size in `chunk`, which is a new one if it would be too large.
-fn make_room<'a>(chunks: &mut Vec<Chunk<'a>>, chunk: &mut Chunk<'a>, bytes: usize) {
-    if !chunk.is_empty() && chunk.bytes + bytes > CHUNK_BYTES {
-        chunks.push(mem::take(chunk));
-    }
+/// The effect on one number so far.
+fn effect_on<'a, 'b>(
+    effects: &'b mut BTreeMap<(PartitionId, u64), Effect<'a>>,
+    partition: PartitionId,
+    number: u64,
+) -> &'b mut Effect<'a> {
+    effects.entry((partition, number)).or_default()
+}
+
+/// The last chunk, or a new one if it would be too large with a change of this size.
+fn take_chunk<'a>(chunks: &mut Vec<Chunk<'a>>, partition: PartitionId, bytes: usize) -> Chunk<'a> {
+    let last =
+        chunks.pop_if(|last| last.partition == partition && last.bytes + bytes <= CHUNK_BYTES);
+    let mut chunk = last.unwrap_or_else(|| Chunk { partition, ..Chunk::default() });
     chunk.bytes += bytes;
+    chunk
 }
 
 #[cfg(test)]
@@ -455,6 +466,10 @@ mod tests {
         }
     }
 
+    fn in_one_partition(operations: &[Operation]) -> Vec<Chunk<'_>> {
+        chunks(operations.iter().map(|operation| (0, operation)))
+    }
+
     fn insert(number: u64) -> Operation {
         Operation::Insert { row: row(number, 1), answered: false }
     }
@@ -472,7 +487,7 @@ mod tests {
             Operation::Remove { number: 4 },
             Operation::Retry { number: 4, runs: Runs { attempts: 1, ..Runs::default() } },
         ];
-        let chunks = chunks(&operations);
+        let chunks = in_one_partition(&operations);
         assert_eq!(chunks.len(), 1);
         assert_eq!(chunks[0].kept.number, [1]);
         assert_eq!(chunks[0].kept.runs.attempts, [2]);
@@ -507,7 +522,7 @@ mod tests {
             dead(6),
             Operation::Retry { number: 6, runs },
         ];
-        let chunks = chunks(&operations);
+        let chunks = in_one_partition(&operations);
         assert_eq!(chunks.len(), 1);
         assert_eq!(chunks[0].kept.number, [2]);
         assert_eq!(chunks[0].kept.runs.attempts, [5]);
@@ -515,7 +530,6 @@ mod tests {
         assert_eq!(chunks[0].removed, [1, 3, 4, 6]);
         assert_eq!(chunks[0].buried.number, [1, 6]);
         assert_eq!(chunks[0].removed_dead, [2, 3, 4, 5]);
-        assert!(!chunks[0].has_jobs_only());
     }
 
     #[test]
@@ -531,12 +545,35 @@ mod tests {
             pause("c", Some(Pause::Until(8))),
             pause("c", Some(Pause::Unlimited)),
         ];
-        let chunks = chunks(&operations);
+        let chunks = in_one_partition(&operations);
         assert_eq!(chunks.len(), 1);
         assert_eq!(chunks[0].resumed, [b"a", b"b", b"c"]);
         assert_eq!(chunks[0].paused, [b"b", b"c"]);
         assert_eq!(chunks[0].until_ms, [Some(7), None]);
-        assert!(!chunks[0].has_jobs_only());
+    }
+
+    #[test]
+    fn each_partition_has_chunks_of_its_own_and_pauses_share_them() {
+        let pause = Operation::Pause { function: Bytes::from_static(b"f"), pause: None };
+        let operations =
+            [(7, insert(1)), (3, insert(2)), (7, Operation::Remove { number: 3 }), (7, pause)];
+        let chunks = chunks(operations.iter().map(|(partition, it)| (*partition, it)));
+        let changes = |chunk: &Chunk<'_>| -> Vec<Change> {
+            chunk.statements().into_iter().map(|(change, _)| change).collect()
+        };
+        assert_eq!(chunks.len(), 2);
+        assert_eq!((chunks[0].partition, chunks[1].partition), (3, 7));
+        assert_eq!(changes(&chunks[0]), [Change::Keep]);
+        assert_eq!(changes(&chunks[1]), [Change::Keep, Change::Remove, Change::Resume]);
+    }
+
+    #[test]
+    fn each_statement_has_as_many_parameters_as_types() {
+        for change in Change::ALL {
+            let count = change.types().len();
+            assert!(change.sql().contains(&format!("${count}")), "{change:?}");
+            assert!(!change.sql().contains(&format!("${}", count + 1)), "{change:?}");
+        }
     }
 
     #[test]
@@ -548,7 +585,7 @@ mod tests {
             Operation::Bury(Box::new(DeadRow { row, reason, died_ms: 0, worker, message }))
         };
         let unbury = Operation::Unbury(Box::new(row(3, CHUNK_BYTES / 2)));
-        assert_eq!(chunks(&[bury(1), bury(2), unbury]).len(), 3);
+        assert_eq!(in_one_partition(&[bury(1), bury(2), unbury]).len(), 3);
     }
 
     #[test]
@@ -558,9 +595,9 @@ mod tests {
             .zip(1..)
             .map(|(bytes, number)| Operation::Insert { row: row(number, bytes), answered: false })
             .collect();
-        let chunks = chunks(&operations);
+        let chunks = in_one_partition(&operations);
         let numbers: Vec<&[i64]> = chunks.iter().map(|chunk| &*chunk.kept.number).collect();
         assert_eq!(numbers, [&[1, 2][..], &[3], &[4], &[5]]);
-        assert!(super::chunks(&[]).is_empty());
+        assert!(in_one_partition(&[]).is_empty());
     }
 }

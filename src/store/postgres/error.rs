@@ -46,6 +46,18 @@ impl SessionError {
         error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
     }
 
+    /// PostgreSQL's code, if it is from PostgreSQL.
+    pub(super) fn code(&self) -> Option<&SqlState> {
+        let Self::Error(error) = self else { return None };
+        error.code()
+    }
+
+    /// Whether the transaction met another one and may succeed if it is tried again.
+    pub(super) fn is_conflict(&self) -> bool {
+        let codes = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        self.code().is_some_and(|code| codes.contains(code))
+    }
+
     /// Whether the same host may accept a connection with TLS if this was without, and vice versa.
     pub(super) fn is_about_tls(&self) -> bool {
         match self {
@@ -92,7 +104,7 @@ impl SessionError {
             Some(&SqlState::DISK_FULL) => {
                 format!("{place} has no space left on its disk: free some there")
             }
-            Some(&SqlState::QUERY_CANCELED) => {
+            Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) => {
                 format!(
                     "{place} gave up on a statement that took too long: see who holds locks \
                          there, and whether its disk keeps up"
@@ -155,8 +167,8 @@ impl SessionError {
                 | &SqlState::UNDEFINED_COLUMN
                 | &SqlState::UNDEFINED_FUNCTION,
             ) => {
-                "ringgear_job and ringgear_owner aren't what ringgear made: restore them from a \
-                 backup, or drop both to start without jobs"
+                "the tables whose names begin with ringgear_ aren't what ringgear made: restore \
+                 them from a backup, or drop all of them to start without jobs"
             }
             None if is_broken_connection(&error) => {
                 let remedy = remedy_of_connection(&error);

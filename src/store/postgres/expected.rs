@@ -4,7 +4,8 @@
 //! neither rows nor connections; compared with the tables after each reconnection.
 //!
 //! Invariant: `Numbers` has what all successful commits left, except what was reported as missing
-//! until it is committed again. It needs about 20 bytes per job.
+//! until it is committed again, in the partitions that this server has. It needs about 20 bytes
+//! per job.
 
 use std::collections::btree_set::Iter;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -12,6 +13,7 @@ use std::iter::Peekable;
 
 use bytes::Bytes;
 
+use crate::cluster::partition::PartitionId;
 use crate::engine::record::{Operation, Pause};
 
 /// Number of removals that are remembered: more than a connected replica falls behind.
@@ -20,57 +22,57 @@ const REMOVED_MAX: usize = 1 << 17;
 /// Paused functions.
 pub(super) type Pauses = HashMap<Bytes, Pause>;
 
-/// What the tables should have.
+/// What the tables should have of each partition, and of pauses.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
+    /// The partitions that this server has.
+    partitions: BTreeMap<PartitionId, Rows>,
+    /// `None` before the pauses are loaded, and where other servers change them, too.
+    pub(super) pauses: Option<Pauses>,
+}
+
+/// What the tables should have of a partition.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
     /// Numbers of jobs.
     pub(super) jobs: Numbers,
     /// Numbers of dead letters.
     pub(super) dead: Numbers,
-    /// `None` before the pauses are loaded.
-    pub(super) pauses: Option<Pauses>,
     /// Operations that remove outdated rows, by number. Such a row is the only one of its job until
     /// the job is stored in the other table again.
     stale: BTreeMap<u64, Operation>,
 }
 
-impl Expected {
-    /// Applies a successful commit.
-    pub(super) fn committed(&mut self, operations: &[Operation]) {
-        for operation in operations {
-            match operation {
-                Operation::Insert { row, .. } => self.jobs.insert(row.number),
-                Operation::Remove { number } => self.jobs.remove(*number),
-                Operation::Bury(dead) => {
-                    self.jobs.remove(dead.row.number);
-                    self.dead.insert(dead.row.number);
-                }
-                Operation::Unbury(row) => {
-                    self.dead.remove(row.number);
-                    self.jobs.insert(row.number);
-                }
-                Operation::RemoveDead { number } => self.dead.remove(*number),
-                Operation::Retry { .. } => continue,
-                Operation::Pause { function, pause } => {
-                    let Some(pauses) = &mut self.pauses else { continue };
-                    match pause {
-                        Some(pause) => pauses.insert(function.clone(), *pause),
-                        None => pauses.remove(function),
-                    };
-                }
+impl Rows {
+    /// Applies an operation of a successful commit.
+    fn committed(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Insert { row, .. } => self.jobs.insert(row.number),
+            Operation::Remove { number } => self.jobs.remove(*number),
+            Operation::Bury(dead) => {
+                self.jobs.remove(dead.row.number);
+                self.dead.insert(dead.row.number);
             }
-            if let Some(number) = operation.number() {
-                self.stale.remove(&number);
+            Operation::Unbury(row) => {
+                self.dead.remove(row.number);
+                self.jobs.insert(row.number);
             }
+            Operation::RemoveDead { number } => self.dead.remove(*number),
+            Operation::Retry { .. } | Operation::Pause { .. } => return,
+        }
+        if let Some(number) = operation.number() {
+            self.stale.remove(&number);
         }
     }
 
-    /// Forgets missing jobs and dead letters, and returns those that are still to be stored: a
-    /// commit since the comparison may have removed some.
-    pub(super) fn take_missing(&mut self, [mut jobs, mut dead]: [Vec<u64>; 2]) -> Vec<u64> {
-        jobs.retain(|number| self.jobs.numbers.remove(number));
-        dead.retain(|number| self.dead.numbers.remove(number));
-        [jobs, dead].concat()
+    /// Number of jobs.
+    pub(super) fn count(&self) -> u64 {
+        self.jobs.numbers.len() as u64
+    }
+
+    /// Whether there are neither jobs nor dead letters.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.numbers.is_empty() && self.dead.numbers.is_empty() && self.stale.is_empty()
     }
 
     /// The operations that remove what was restored, but for a row that is all that is left of its
@@ -87,15 +89,80 @@ impl Expected {
         self.stale = stale.into_iter().collect();
         removed.into_iter().map(|(_, removal)| removal).collect()
     }
+}
 
-    /// The operations that must precede `operations`, as these concern jobs with outdated rows.
-    pub(super) fn stale_among(&self, operations: &[Operation]) -> Vec<Operation> {
-        if self.stale.is_empty() {
+/// Jobs and dead letters of a partition that the tables have lost.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    pub(super) partition: PartitionId,
+    pub(super) jobs: Vec<u64>,
+    pub(super) dead: Vec<u64>,
+}
+
+impl Expected {
+    /// What the tables should have of a partition, which this server has from now on.
+    pub(super) fn of(&mut self, partition: PartitionId) -> &mut Rows {
+        self.partitions.entry(partition).or_default()
+    }
+
+    /// What the tables should have of a partition that this server has.
+    pub(super) fn get(&self, partition: PartitionId) -> Option<&Rows> {
+        self.partitions.get(&partition)
+    }
+
+    /// Forgets a partition that this server has no longer.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        self.partitions.remove(&partition);
+    }
+
+    /// Applies a successful commit.
+    pub(super) fn committed<'a>(
+        &mut self,
+        operations: impl IntoIterator<Item = (PartitionId, &'a Operation)>,
+    ) {
+        for (partition, operation) in operations {
+            if let Operation::Pause { function, pause } = operation {
+                let Some(pauses) = &mut self.pauses else { continue };
+                match pause {
+                    Some(pause) => pauses.insert(function.clone(), *pause),
+                    None => pauses.remove(function),
+                };
+            } else if let Some(rows) = self.partitions.get_mut(&partition) {
+                rows.committed(operation);
+            }
+        }
+    }
+
+    /// Forgets missing jobs and dead letters, and returns those that are still to be stored: a
+    /// commit since the comparison may have removed some.
+    pub(super) fn take_missing(&mut self, missing: Vec<Missing>) -> Vec<u64> {
+        let mut all = Vec::new();
+        for Missing { partition, mut jobs, mut dead } in missing {
+            let Some(rows) = self.partitions.get_mut(&partition) else { continue };
+            jobs.retain(|number| rows.jobs.numbers.remove(number));
+            dead.retain(|number| rows.dead.numbers.remove(number));
+            all.extend(jobs.into_iter().chain(dead));
+        }
+        all
+    }
+
+    /// The operations that must precede these, as these concern jobs with outdated rows.
+    pub(super) fn stale_among<'a>(
+        &self,
+        operations: impl IntoIterator<Item = (PartitionId, &'a Operation)>,
+    ) -> Vec<(PartitionId, Operation)> {
+        if self.partitions.values().all(|rows| rows.stale.is_empty()) {
             return Vec::new();
         }
-        let changes = operations.iter().filter(|it| !matches!(it, Operation::Retry { .. }));
-        let numbers: BTreeSet<u64> = changes.filter_map(Operation::number).collect();
-        numbers.iter().filter_map(|number| self.stale.get(number).cloned()).collect()
+        let changes =
+            operations.into_iter().filter(|(_, it)| !matches!(it, Operation::Retry { .. }));
+        let numbers: BTreeSet<(PartitionId, u64)> =
+            changes.filter_map(|(partition, it)| Some((partition, it.number()?))).collect();
+        let stale = |&(partition, number): &(PartitionId, u64)| {
+            let stale = self.partitions.get(&partition)?.stale.get(&number)?;
+            Some((partition, stale.clone()))
+        };
+        numbers.iter().filter_map(stale).collect()
     }
 
     /// The operations that make the table of pauses what it should be.
@@ -219,23 +286,53 @@ mod tests {
         comparison.finish()
     }
 
+    /// All is in partition 0.
+    fn commit(expected: &mut Expected, operations: &[Operation]) {
+        expected.of(0);
+        expected.committed(operations.iter().map(|operation| (0, operation)));
+    }
+
+    fn stale_among(expected: &Expected, operations: &[Operation]) -> Vec<Operation> {
+        let stale = expected.stale_among(operations.iter().map(|operation| (0, operation)));
+        stale.into_iter().map(|(_, operation)| operation).collect()
+    }
+
+    fn take_missing(expected: &mut Expected, jobs: Vec<u64>, dead: Vec<u64>) -> Vec<u64> {
+        expected.take_missing(vec![Missing { partition: 0, jobs, dead }])
+    }
+
+    #[test]
+    fn a_partition_that_is_gone_is_neither_counted_nor_missed() {
+        let mut expected = Expected::default();
+        expected.of(3);
+        expected.of(4);
+        let (first, second) = (insert(1), insert(2));
+        expected.committed([(3, &first), (4, &second), (5, &second)]);
+        assert_eq!(expected.get(3).map(Rows::count), Some(1));
+        assert!(expected.get(5).is_none());
+        expected.forget(3);
+        let missing = |partition, number| Missing { partition, jobs: vec![number], dead: vec![] };
+        assert_eq!(expected.take_missing(vec![missing(3, 1), missing(4, 2)]), [2]);
+        assert!(expected.get(4).is_some_and(Rows::is_empty));
+    }
+
     #[test]
     fn what_a_failover_took_and_gave_back_is_found() {
         let mut expected = Expected::default();
-        expected.jobs.insert(1);
-        expected.committed(&[insert(2), insert(4), insert(5), remove(2), insert(7), insert(9)]);
-        assert_eq!(compare(&expected.jobs, &[1, 4, 5, 7, 9]), Difference::default());
+        expected.of(0).jobs.insert(1);
+        commit(&mut expected, &[insert(2), insert(4), insert(5), remove(2), insert(7), insert(9)]);
+        assert_eq!(compare(&expected.of(0).jobs, &[1, 4, 5, 7, 9]), Difference::default());
         // 3 and 8 are of a commit whose answer got lost.
-        let difference = compare(&expected.jobs, &[1, 2, 3, 5, 8]);
+        let difference = compare(&expected.of(0).jobs, &[1, 2, 3, 5, 8]);
         assert_eq!(difference, Difference { missing: vec![4, 7, 9], restored: vec![2] });
-        assert_eq!(compare(&expected.jobs, &[]).missing, [1, 4, 5, 7, 9]);
+        assert_eq!(compare(&expected.of(0).jobs, &[]).missing, [1, 4, 5, 7, 9]);
 
         // The commit that came first after it removed one of them.
-        expected.committed(&[remove(7)]);
-        assert_eq!(expected.take_missing([difference.missing, Vec::new()]), [4, 9]);
-        assert_eq!(compare(&expected.jobs, &[1, 5]), Difference::default());
-        expected.committed(&[insert(4)]);
-        assert_eq!(compare(&expected.jobs, &[1, 5]).missing, [4]);
+        commit(&mut expected, &[remove(7)]);
+        assert_eq!(take_missing(&mut expected, difference.missing, Vec::new()), [4, 9]);
+        assert_eq!(compare(&expected.of(0).jobs, &[1, 5]), Difference::default());
+        commit(&mut expected, &[insert(4)]);
+        assert_eq!(compare(&expected.of(0).jobs, &[1, 5]).missing, [4]);
     }
 
     fn bury(number: u64) -> Operation {
@@ -261,19 +358,19 @@ mod tests {
         jobs: &[u64],
         dead: &[u64],
     ) -> (Vec<u64>, Vec<Operation>) {
-        let jobs = compare(&expected.jobs, jobs);
-        let dead = compare(&expected.dead, dead);
-        let removals = expected.removals(&jobs, &dead);
-        (expected.take_missing([jobs.missing, dead.missing]), removals)
+        let jobs = compare(&expected.of(0).jobs, jobs);
+        let dead = compare(&expected.of(0).dead, dead);
+        let removals = expected.of(0).removals(&jobs, &dead);
+        (take_missing(expected, jobs.missing, dead.missing), removals)
     }
 
     #[test]
     fn a_job_that_died_is_expected_among_the_dead() {
         let mut expected = Expected::default();
-        expected.committed(&[1, 2, 3].map(insert));
-        expected.committed(&[bury(1), bury(2), bury(3), unbury(3)]);
+        commit(&mut expected, &[1, 2, 3].map(insert));
+        commit(&mut expected, &[bury(1), bury(2), bury(3), unbury(3)]);
         assert_eq!(differences(&mut expected, &[3], &[1, 2]), (vec![], vec![]));
-        expected.committed(&[Operation::RemoveDead { number: 2 }]);
+        commit(&mut expected, &[Operation::RemoveDead { number: 2 }]);
         let back = Operation::RemoveDead { number: 2 };
         assert_eq!(differences(&mut expected, &[3], &[1, 2]), (vec![], vec![back]));
         assert_eq!(differences(&mut expected, &[], &[]), (vec![3, 1], vec![]));
@@ -282,29 +379,24 @@ mod tests {
     #[test]
     fn the_last_row_of_a_job_stays_until_the_job_is_stored_again() {
         let mut expected = Expected::default();
-        expected.committed(&[
-            insert(1),
-            bury(1),
-            insert(2),
-            bury(2),
-            unbury(2),
-            insert(3),
-            bury(3),
-        ]);
+        commit(
+            &mut expected,
+            &[insert(1), bury(1), insert(2), bury(2), unbury(2), insert(3), bury(3)],
+        );
         // As if 1, 2 and 3 had not moved.
         assert_eq!(differences(&mut expected, &[1, 3], &[2]), (vec![2, 1, 3], vec![]));
         // As if that had happened again before they were stored.
         assert_eq!(differences(&mut expected, &[1, 3], &[2]), (vec![], vec![]));
         let runs = Runs::default();
-        assert_eq!(expected.stale_among(&[Operation::Retry { number: 2, runs }]), []);
+        assert_eq!(stale_among(&expected, &[Operation::Retry { number: 2, runs }]), []);
         let again = [insert(2), bury(1), remove(9)];
         let stale = [remove(1), Operation::RemoveDead { number: 2 }];
-        assert_eq!(expected.stale_among(&again), stale);
-        expected.committed(&again);
-        assert_eq!(expected.stale_among(&again), []);
+        assert_eq!(stale_among(&expected, &again), stale);
+        commit(&mut expected, &again);
+        assert_eq!(stale_among(&expected, &again), []);
         let dropped = Operation::RemoveDead { number: 3 };
-        assert_eq!(expected.stale_among(std::slice::from_ref(&dropped)), [remove(3)]);
-        expected.committed(&[dropped]);
+        assert_eq!(stale_among(&expected, std::slice::from_ref(&dropped)), [remove(3)]);
+        commit(&mut expected, &[dropped]);
         assert_eq!(differences(&mut expected, &[2], &[1]), (vec![], vec![]));
     }
 
@@ -312,13 +404,13 @@ mod tests {
     #[test]
     fn a_job_that_moved_without_an_answer_is_not_missing() {
         let mut expected = Expected::default();
-        expected.committed(&[insert(1), bury(1), unbury(1)]);
-        let jobs = compare(&expected.jobs, &[]);
-        let dead = compare(&expected.dead, &[1]);
-        assert_eq!(expected.removals(&jobs, &dead), []);
-        assert_eq!(expected.stale_among(&[bury(1)]), [Operation::RemoveDead { number: 1 }]);
-        expected.committed(&[bury(1)]);
-        assert_eq!(expected.take_missing([jobs.missing, dead.missing]), [0; 0]);
+        commit(&mut expected, &[insert(1), bury(1), unbury(1)]);
+        let jobs = compare(&expected.of(0).jobs, &[]);
+        let dead = compare(&expected.of(0).dead, &[1]);
+        assert_eq!(expected.of(0).removals(&jobs, &dead), []);
+        assert_eq!(stale_among(&expected, &[bury(1)]), [Operation::RemoveDead { number: 1 }]);
+        commit(&mut expected, &[bury(1)]);
+        assert_eq!(take_missing(&mut expected, jobs.missing, dead.missing), [0; 0]);
         assert_eq!(differences(&mut expected, &[], &[1]), (vec![], vec![]));
     }
 
@@ -333,7 +425,7 @@ mod tests {
         let found = table(&[("a", Pause::Unlimited)]);
         assert_eq!(expected.lost_pauses(&found), [], "none were loaded yet");
         expected.pauses = Some(found.clone());
-        expected.committed(&[set("b", Some(Pause::Until(7))), set("a", None)]);
+        commit(&mut expected, &[set("b", Some(Pause::Until(7))), set("a", None)]);
         let all = table(&[("b", Pause::Until(7))]);
         assert_eq!(expected.lost_pauses(&all), []);
         let mut lost = expected.lost_pauses(&found);
@@ -347,8 +439,8 @@ mod tests {
     fn removals_are_remembered_up_to_a_bound() {
         let mut expected = Expected::default();
         let count = REMOVED_MAX as u64 + 10;
-        expected.committed(&(1..=count).map(remove).collect::<Vec<_>>());
+        commit(&mut expected, &(1..=count).map(remove).collect::<Vec<_>>());
         let table: Vec<u64> = (1..=count).collect();
-        assert_eq!(compare(&expected.jobs, &table).restored, table[10..]);
+        assert_eq!(compare(&expected.of(0).jobs, &table).restored, table[10..]);
     }
 }

@@ -1,13 +1,14 @@
 //! One connection to PostgreSQL: opened, configured, and watched for warnings.
 //!
 //! Each statement has a time limit on this side, too, as a stopped server can't enforce its own.
-//! Knows the lock that makes one ringgear the owner, not the jobs.
+//! Statements may be sent together, so that they take one round trip. Knows no table.
 //!
-//! Invariant: a session with a statement in progress is never used again. The lock belongs to the
-//! session and is released with it.
+//! Invariant: a session with a statement in progress is never used again.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
@@ -15,10 +16,9 @@ use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::Severity;
 use tokio_postgres::tls::{MakeTlsConnect, TlsStream};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket};
 use tracing::{info, warn};
 
-use super::change;
 use super::conninfo::Target;
 use super::error::{SessionError, message, read_only};
 use super::tls::{Attempt, Fault};
@@ -31,28 +31,35 @@ const SLOW_BYTES: usize = 1 << 20;
 const HEAD_START: Duration = Duration::from_secs(2);
 /// Oldest PostgreSQL with `plan_cache_mode` and `tcp_user_timeout`.
 const SERVER_VERSION_MIN: i32 = 12_00_00;
-/// First half of the lock's key, `rngr` in ASCII; the other half is the table's object id.
-const LOCK_CLASS: i32 = 0x726e_6772;
 
 /// Settings of a session. Plans must suit tables of any size: the table may be empty when they are
 /// made and have millions of rows a minute later. Disabled scans and joins make plans look
 /// expensive, and compiling those would cost 100 ms per commit, so `jit` is off. PostgreSQL's
-/// keepalives release the lock of an owner whose host is unreachable.
-const SETTINGS: &str = "\
-SET synchronous_commit = on;
-SET default_transaction_isolation = 'read committed';
-SET plan_cache_mode = force_generic_plan;
-SET enable_seqscan = off;
-SET enable_hashjoin = off;
-SET enable_mergejoin = off;
-SET jit = off;
-SET lock_timeout = 0;
-SET idle_in_transaction_session_timeout = '60s';
-SET tcp_keepalives_idle = 10;
-SET tcp_keepalives_interval = 5;
-SET tcp_keepalives_count = 3;
-SET tcp_user_timeout = '20s';
-SET client_min_messages = warning;";
+/// keepalives end the transaction of a server whose host is unreachable.
+const SETTINGS: [&str; 12] = [
+    "SET synchronous_commit = on;",
+    "SET plan_cache_mode = force_generic_plan;",
+    "SET enable_seqscan = off;",
+    "SET enable_hashjoin = off;",
+    "SET enable_mergejoin = off;",
+    "SET jit = off;",
+    "SET idle_in_transaction_session_timeout = '60s';",
+    "SET tcp_keepalives_idle = 10;",
+    "SET tcp_keepalives_interval = 5;",
+    "SET tcp_keepalives_count = 3;",
+    "SET tcp_user_timeout = '20s';",
+    "SET client_min_messages = warning;",
+];
+/// One more for PostgreSQL itself: other engines have their reasons for what they default to.
+const ISOLATION: &str = "SET default_transaction_isolation = 'read committed';";
+
+/// What is asked of a server when a session begins. Other engines than PostgreSQL don't have all of
+/// it.
+const FACTS: &str = "\
+SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(),
+    coalesce(current_setting('fsync', true), 'on'), pg_backend_pid(),
+    (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+    coalesce(current_setting('synchronous_standby_names', true), '') <> '', version()";
 
 /// Time limit for a statement of this size.
 pub(super) fn limit(bytes: usize) -> Duration {
@@ -75,11 +82,40 @@ pub(super) async fn answer<T>(
     }
 }
 
+/// One of several statements that are sent together.
+pub(super) type Question<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send + 'a>>;
+
+/// Sends statements together, in their order, and waits for all answers. Where one fails in a
+/// transaction, all later ones fail.
+pub(super) async fn answers<T>(
+    limit: Duration,
+    mut questions: Vec<Question<'_, T>>,
+) -> Result<Vec<Result<T, tokio_postgres::Error>>, SessionError> {
+    let mut answers: Vec<Option<Result<T, tokio_postgres::Error>>> = Vec::new();
+    answers.resize_with(questions.len(), || None);
+    // A statement is sent when it is polled first.
+    let all = poll_fn(|cx| {
+        let mut is_ready = true;
+        for (question, answer) in questions.iter_mut().zip(&mut answers) {
+            if answer.is_none() {
+                match question.as_mut().poll(cx) {
+                    Poll::Ready(answered) => *answer = Some(answered),
+                    Poll::Pending => is_ready = false,
+                }
+            }
+        }
+        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+    });
+    timeout(limit, all).await.map_err(|_| SessionError::Timeout(limit))?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
 /// The process of PostgreSQL that serves a session, with its start, as process ids are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Backend {
     pub(super) pid: i32,
-    started: Option<SystemTime>,
+    pub(super) started: Option<SystemTime>,
 }
 
 /// The task of a connection.
@@ -96,14 +132,6 @@ impl Drop for Driver {
     }
 }
 
-/// The prepared statements of commits.
-pub(super) struct Statements {
-    /// `change::JOBS_STATEMENT`.
-    pub(super) jobs: Statement,
-    /// `change::STATEMENT`.
-    pub(super) any: Statement,
-}
-
 /// An open connection.
 pub(super) struct Session {
     pub(super) client: Client,
@@ -112,15 +140,21 @@ pub(super) struct Session {
     pub(super) backend: Backend,
     /// Whether commits wait for a replica.
     pub(super) is_synchronous: bool,
+    /// Whether the engine is PostgreSQL, and not one that speaks its protocol.
+    pub(super) is_postgresql: bool,
     driver: Driver,
 }
 
 impl Session {
-    /// Connects to the first host that accepts writes.
-    pub(super) async fn connect(targets: &[Target]) -> Result<Self, SessionError> {
+    /// Connects to the first host that accepts writes. Statements wait for locks of others no
+    /// longer than `lock_limit`.
+    pub(super) async fn connect(
+        targets: &[Target],
+        lock_limit: Duration,
+    ) -> Result<Self, SessionError> {
         let mut errors = Vec::new();
         for target in targets {
-            match Self::connect_to(target).await {
+            match Self::connect_to(target, lock_limit).await {
                 Ok(session) => return Ok(session),
                 Err(error) => errors.push((target.place.clone(), error)),
             }
@@ -128,17 +162,20 @@ impl Session {
         Err(SessionError::Hosts(errors))
     }
 
-    async fn connect_to(target: &Target) -> Result<Self, SessionError> {
+    async fn connect_to(target: &Target, lock_limit: Duration) -> Result<Self, SessionError> {
         let (client, driver) = open(target).await?;
-        let backend = Backend { pid: 0, started: None };
-        let place = target.place.clone();
-        let mut session = Self { client, place, backend, is_synchronous: false, driver };
+        let facts = answer(ANSWER_TIMEOUT, client.query_one(FACTS, &[])).await?;
+        let said: &str = facts.get(6);
+        let session = Self {
+            client,
+            place: target.place.clone(),
+            backend: Backend { pid: facts.get(3), started: facts.get(4) },
+            is_synchronous: facts.get(5),
+            // Yugabyte's version begins like that of PostgreSQL, whose code it has.
+            is_postgresql: said.starts_with("PostgreSQL ") && !said.contains("-YB-"),
+            driver,
+        };
         let place = &session.place;
-        let facts = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-                     current_setting('fsync'), pid, backend_start, \
-                     current_setting('synchronous_standby_names') <> '' \
-                     FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-        let facts = answer(ANSWER_TIMEOUT, session.client.query_one(facts, &[])).await?;
         let version: i32 = facts.get(0);
         if version < SERVER_VERSION_MIN {
             return Err(SessionError::Explained(StoreError::Unusable(format!(
@@ -156,42 +193,34 @@ impl Session {
                  postgresql.conf"
             );
         }
-        session.backend = Backend { pid: facts.get(3), started: facts.get(4) };
-        session.is_synchronous = facts.get(5);
-        let settings = format!("{SETTINGS}{}", statement_timeout("SESSION", ANSWER_TIMEOUT));
-        answer(ANSWER_TIMEOUT, session.client.batch_execute(&settings)).await?;
+        session.configure(lock_limit).await?;
         Ok(session)
+    }
+
+    /// Makes the settings; an engine that lacks some of them goes on without.
+    async fn configure(&self, lock_limit: Duration) -> Result<(), SessionError> {
+        let limits = [
+            statement_timeout("SESSION", ANSWER_TIMEOUT),
+            format!("SET lock_timeout = {};", lock_limit.as_millis()),
+        ];
+        let settings = SETTINGS.iter().copied().chain(limits.iter().map(String::as_str));
+        if self.is_postgresql {
+            let settings: Vec<&str> = settings.chain([ISOLATION]).collect();
+            return self.run(ANSWER_TIMEOUT, &settings.concat()).await;
+        }
+        for setting in settings {
+            match self.run(ANSWER_TIMEOUT, setting).await {
+                Err(error) if !error.is_refusal() => return Err(error),
+                _ => {}
+            }
+        }
+        self.forget_warning();
+        Ok(())
     }
 
     /// Whether PostgreSQL or the network closed the connection.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
-    }
-
-    /// Tries to get the lock of the tables' owner.
-    pub(super) async fn lock(&self) -> Result<bool, SessionError> {
-        let sql = "SELECT pg_try_advisory_lock($1, 'ringgear_owner'::regclass::oid::int4)";
-        Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[&LOCK_CLASS])).await?.get(0))
-    }
-
-    /// The current generation.
-    pub(super) async fn generation(&self) -> Result<i64, SessionError> {
-        let sql = "SELECT generation FROM ringgear_owner";
-        Ok(answer(ANSWER_TIMEOUT, self.client.query_one(sql, &[])).await?.get(0))
-    }
-
-    /// The process that holds the lock, and its client's address.
-    pub(super) async fn holder(&self) -> Result<Option<(Backend, String)>, SessionError> {
-        let sql = "SELECT l.pid, a.backend_start, \
-                   coalesce(a.client_addr::text, 'the server''s own host') \
-                   FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-                   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
-                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_catalog) \
-                   AND l.classid = $1 AND l.objid = 'ringgear_owner'::regclass";
-        let class = LOCK_CLASS.unsigned_abs();
-        Ok(answer(ANSWER_TIMEOUT, self.client.query_opt(sql, &[&class]))
-            .await?
-            .map(|row| (Backend { pid: row.get(0), started: row.get(1) }, row.get(2))))
     }
 
     /// Ends PostgreSQL's process of an earlier session.
@@ -201,15 +230,6 @@ impl Session {
         answer(ANSWER_TIMEOUT, self.client.query(sql, &[&backend.pid, &backend.started]))
             .await
             .map(|_| ())
-    }
-
-    /// Prepares the statements of commits.
-    pub(super) async fn prepare(&self) -> Result<Statements, SessionError> {
-        let types = &change::TYPES[..change::JOBS_PARAMETERS];
-        let jobs = self.client.prepare_typed(change::JOBS_STATEMENT, types);
-        let any = self.client.prepare_typed(change::STATEMENT, &change::TYPES);
-        let (jobs, any) = (answer(ANSWER_TIMEOUT, jobs).await?, answer(ANSWER_TIMEOUT, any).await?);
-        Ok(Statements { jobs, any })
     }
 
     /// Commits a transaction; fails if there was a warning since `forget_warning`, as the commit
