@@ -14,7 +14,7 @@ use super::function::Durability;
 use super::handle::{SLOT_BITS, job_number, slot_of};
 use super::ids::JobId;
 use super::job::{Demand, State, Storage};
-use super::numbers::{Ending, Failure};
+use super::numbers::Ending;
 use super::record::{DeadRow, Row};
 use super::{Effect, Engine, Now, Submit};
 

@@ -3,7 +3,6 @@
 use crate::engine::function::Durability;
 use crate::engine::handle::SLOT_BITS;
 use crate::engine::job::{Demand, Storage};
-use crate::engine::numbers::Failure;
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Pause, Row};
 use crate::engine::tests::{Fixture, conn_id, durable};
