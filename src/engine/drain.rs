@@ -55,8 +55,8 @@ impl Engine {
         }
     }
 
-    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other servers
-    /// go on.
+    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other
+    /// servers go on.
     #[inline]
     #[must_use]
     pub fn is_draining(&self) -> bool {

@@ -2,7 +2,6 @@
 //! servers that are asked for or cancelled, and what the store is to write.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
@@ -23,11 +22,12 @@ fn view() -> Arc<View> {
         address: address.into(),
         ..Partition::default()
     };
-    let known = |partition, is_own| Known { partition, is_own, beat_at: Instant::now() };
     {
         let mut contents = view.write();
-        contents.partitions =
-            vec![known(row(1, "own", ""), true), known(row(2, "db2", "10.0.0.2:4730"), false)];
+        contents.partitions = vec![
+            Known::for_tests(row(1, "own", ""), true),
+            Known::for_tests(row(2, "db2", "10.0.0.2:4730"), false),
+        ];
         contents.blocks.insert(1, 1);
         contents.blocks.insert(2, 2);
     }
