@@ -14,7 +14,7 @@ use super::function::Durability;
 use super::handle::{SLOT_BITS, job_number, slot_of};
 use super::ids::JobId;
 use super::job::{Demand, State, Storage};
-use super::numbers::{Ending, Failure};
+use super::numbers::Ending;
 use super::record::{DeadRow, Row};
 use super::{Effect, Engine, Now, Submit};
 
@@ -76,7 +76,7 @@ impl Engine {
                 _ => self.unqueue(id),
             }
             self.note(Step::HandedOver, id, None);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.remove(id, Ending::HandedOver, None);
         }
         self.restore_dead(row, now)
     }
@@ -117,7 +117,7 @@ impl Engine {
         self.note(Step::HandedOver, id, None);
         if !is_running {
             self.unqueue(id);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.remove(id, Ending::HandedOver, None);
         }
     }
 

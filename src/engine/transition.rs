@@ -151,7 +151,7 @@ impl Engine {
         }
         let ending = match job.demand {
             Demand::Cancelled => Ending::Failed(Failure::Cancelled),
-            Demand::HandedOver => Ending::Failed(Failure::Moved),
+            Demand::HandedOver => Ending::HandedOver,
             Demand::Always | Demand::Clients => ending,
         };
         numbers.end(ending);

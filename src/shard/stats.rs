@@ -215,7 +215,7 @@ impl Shard {
             ("jobs_dead_total", numbers.dead.iter().sum()),
             ("dead_bytes", stats.dead_bytes),
             ("dead_dropped_total", engine.dead_dropped.iter().sum()),
-            ("jobs_moved_total", failed(Failure::Moved)),
+            ("jobs_handed_over_total", numbers.handed_over),
         ] {
             line(name, &|out| columns::number(out, value));
         }

@@ -414,7 +414,8 @@ fn several_servers_on_one_database_are_listed_and_raise_alarms() {
         let rows = "[...document.querySelectorAll('#server .card')]\
             .find(it => it.innerText.startsWith('Servers')).querySelectorAll('dl div')";
         let rows = view.text(&format!("[...{rows}].map(it => it.innerText).join('|')"));
-        let expected = "0 web-1\nthis server, owned, web-1.example:4730, beat 400 ms ago, 1\u{202f}200 jobs|\
+        let expected = "0 web-1\nthis server, owned, web-1.example:4730, beat 400 ms ago, \
+            1\u{202f}200 jobs|\
             1 web-2\nowned, web-2.example:4730, beat 900 ms ago, 31 jobs|\
             2 <b>web-3</b>\noffered, beat 2.2 s ago, 1 job|\
             3 –\nfree, 0 jobs";

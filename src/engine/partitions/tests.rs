@@ -3,7 +3,6 @@
 use crate::engine::function::Durability;
 use crate::engine::handle::SLOT_BITS;
 use crate::engine::job::{Demand, Storage};
-use crate::engine::numbers::Failure;
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Pause, Row};
 use crate::engine::tests::{Fixture, conn_id, durable};
@@ -131,7 +130,7 @@ fn what_is_another_servers_leaves_memory_and_nothing_is_written() {
     assert_ne!(fixture.submit(3, Command::SubmitJob, "f\0key\0"), rows[0].number);
     assert_eq!(fixture.complete(1, rows[0].number), Ok(()), "its worker may end it");
     assert_eq!(fixture.effects(), [], "without effect");
-    assert_eq!(fixture.engine.totals().failed[Failure::Moved as usize], 3);
+    assert_eq!(fixture.engine.totals().handed_over, 3);
     assert_eq!(fixture.engine.unstored(), 3);
 }
 

@@ -158,7 +158,7 @@ fn lines_about_another_servers_job_say_whose_it_is() {
     let line = |handle: &[u8]| [b"cancel job ", handle, b"\n"].concat();
     desk.say(conn, &line(&theirs));
     let reply = String::from_utf8(desk.send_all(conn)).unwrap();
-    assert_eq!(reply, "ERR UNKNOWN_JOB it+is+of+the+server+db2+at+10.0.0.2:4730:+say+so+there\r\n");
+    assert_eq!(reply, "ERR UNKNOWN_JOB it+is+a+job+of+db2+at+10.0.0.2:4730:+ask+that+server\r\n");
     desk.say(conn, &line(&own));
     assert_eq!(desk.send_all(conn), b"ERR UNKNOWN_JOB\r\n");
     assert!(lookups(&mut desk.shard).is_empty());
@@ -198,7 +198,7 @@ fn questions_and_lines_from_other_cores_are_answered_by_the_jobs_core() {
         let echo = response(Command::EchoRes, &[], b"x");
         assert_eq!(cluster.hear(peer), [status(&handle, true), echo].concat());
         cluster.say(peer, &[b"cancel job ", &handle[..], b"\n"].concat());
-        assert!(cluster.hear_text(peer).starts_with("ERR UNKNOWN_JOB it+is+of+the+server+db2"));
+        assert!(cluster.hear_text(peer).starts_with("ERR UNKNOWN_JOB it+is+a+job+of+db2"));
         cluster.leave(peer);
     }
 }
