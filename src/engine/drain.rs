@@ -55,8 +55,8 @@ impl Engine {
         }
     }
 
-    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other servers
-    /// go on.
+    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other
+    /// servers go on.
     #[inline]
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -113,7 +113,8 @@ impl Engine {
     /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
     #[must_use]
     pub fn unstored(&self) -> usize {
-        let is_unstored = |job: &Job| job.storage != Storage::Stored && job.demand != Demand::Moved;
+        let is_unstored =
+            |job: &Job| job.storage != Storage::Stored && job.demand != Demand::HandedOver;
         self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| is_unstored(job)).count()
     }
 

@@ -36,8 +36,8 @@ impl Engine {
         }
     }
 
-    /// Puts an adopted job that is in no place at the head of its queue, or into the timers if it is
-    /// delayed.
+    /// Puts an adopted job that is in no place at the head of its queue, or into the timers if it
+    /// is delayed.
     pub(super) fn start_adopted(&mut self, id: JobId, now: Now) {
         if self.jobs[id].run_at_ms() > now.unix_ms && !self.is_for_next(id) {
             self.delay(id, now);
@@ -151,7 +151,7 @@ impl Engine {
         }
         let ending = match job.demand {
             Demand::Cancelled => Ending::Failed(Failure::Cancelled),
-            Demand::Moved => Ending::HandedOver,
+            Demand::HandedOver => Ending::HandedOver,
             Demand::Always | Demand::Clients => ending,
         };
         numbers.end(ending);

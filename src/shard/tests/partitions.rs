@@ -2,7 +2,6 @@
 //! servers that are asked for or cancelled, and what the store is to write.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::cluster::{CORES, Cluster, Peer, function};
 use super::*;
@@ -23,11 +22,12 @@ fn view() -> Arc<View> {
         address: address.into(),
         ..Partition::default()
     };
-    let known = |partition, is_own| Known { partition, is_own, beat_at: Instant::now() };
     {
         let mut contents = view.write();
-        contents.partitions =
-            vec![known(row(1, "own", ""), true), known(row(2, "db2", "10.0.0.2:4730"), false)];
+        contents.partitions = vec![
+            Known::for_tests(row(1, "own", ""), true),
+            Known::for_tests(row(2, "db2", "10.0.0.2:4730"), false),
+        ];
         contents.blocks.insert(1, 1);
         contents.blocks.insert(2, 2);
     }
@@ -158,7 +158,7 @@ fn lines_about_another_servers_job_say_whose_it_is() {
     let line = |handle: &[u8]| [b"cancel job ", handle, b"\n"].concat();
     desk.say(conn, &line(&theirs));
     let reply = String::from_utf8(desk.send_all(conn)).unwrap();
-    assert_eq!(reply, "ERR UNKNOWN_JOB it+is+of+the+server+db2+at+10.0.0.2:4730:+say+so+there\r\n");
+    assert_eq!(reply, "ERR UNKNOWN_JOB it+is+a+job+of+db2+at+10.0.0.2:4730:+ask+that+server\r\n");
     desk.say(conn, &line(&own));
     assert_eq!(desk.send_all(conn), b"ERR UNKNOWN_JOB\r\n");
     assert!(lookups(&mut desk.shard).is_empty());
@@ -198,7 +198,7 @@ fn questions_and_lines_from_other_cores_are_answered_by_the_jobs_core() {
         let echo = response(Command::EchoRes, &[], b"x");
         assert_eq!(cluster.hear(peer), [status(&handle, true), echo].concat());
         cluster.say(peer, &[b"cancel job ", &handle[..], b"\n"].concat());
-        assert!(cluster.hear_text(peer).starts_with("ERR UNKNOWN_JOB it+is+of+the+server+db2"));
+        assert!(cluster.hear_text(peer).starts_with("ERR UNKNOWN_JOB it+is+a+job+of+db2"));
         cluster.leave(peer);
     }
 }
