@@ -227,7 +227,12 @@ impl Adoption {
             }
         };
         let Some(parts) = parts else {
-            loading.finish(&settings.view);
+            // The store hears that there are no more.
+            if settings.writer.load(loading.id, loading.generation, Vec::new()) {
+                loading.finish(&settings.view);
+            } else {
+                forget(&settings.view, loading.id);
+            }
             self.loading.pop_front();
             return;
         };

@@ -105,15 +105,12 @@ impl Ownership {
         self.oldest_homeless().map(|arrived| down.expiry(arrived))
     }
 
-    /// The Inserts whose timeout has expired without a home, and the reason.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<(Vec<(usize, u64)>, Arc<str>)> {
+    /// Refuses the Inserts whose timeout has expired without a home; returns them and the reason.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<(Vec<Awaited>, Arc<str>)> {
         let Homeless { inserts, down, .. } = self.homeless.as_mut()?;
         let down = down.as_ref()?;
-        let mut refused = Vec::new();
-        while let Some(it) = inserts.pop_front_if(|it| down.expiry(it.arrived) <= now) {
-            refused.push((it.core, it.number));
-        }
-        (!refused.is_empty()).then(|| (refused, down.reason.clone()))
+        let expired = inserts.iter().take_while(|it| down.expiry(it.arrived) <= now).count();
+        (expired > 0).then(|| (inserts.drain(..expired).collect(), down.reason.clone()))
     }
 
     /// When to look whether the cores have turned, if they keep the thread from the store.
@@ -176,6 +173,18 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         let is_homeless = self.ownership.homeless.is_some();
         if self.ownership.adopted.is_empty() && !is_homeless && self.ownership.has_beaten {
             self.note_beat(before);
+        }
+    }
+
+    /// Forgets adopted partitions that the store has left as they are empty.
+    pub(super) fn forget_empty(&mut self) {
+        let (store, adopted) = (&*self.store, &mut self.ownership.adopted);
+        let before = adopted.len();
+        adopted.retain(|&partition, _| store.owns(partition));
+        if adopted.len() < before
+            && let Some(state) = &self.settings.lease
+        {
+            state.change_owned(|owned| owned.adopted = adopted.keys().copied().collect());
         }
     }
 

@@ -307,3 +307,14 @@ fn a_server_that_ends_leaves_its_partitions_behind_the_last_commit() {
     assert!(store.has_left());
     assert_eq!(store.durable().len(), 1);
 }
+
+#[test]
+fn an_empty_partition_that_the_store_has_left_may_be_adopted_again() {
+    let leased = Leased::lasting(LONG);
+    assert!(leased.bench.sender.own(7, 3));
+    leased.bench.store.set_free(7);
+    leased.wait_for(false, "still owned", || !leased.state.owned().contains(7));
+    assert!(leased.bench.sender.own(7, 5));
+    assert!(leased.state.owned().contains(7));
+    leased.bench.finish();
+}
