@@ -341,8 +341,8 @@ fn serve_logged(
     let start = || Http::start(http_listeners, dialect, http, manager);
     let http = options.has_http_thread().then(start).transpose()?;
     let mut background = background;
-    let store = match options.store_choice()? {
-        None => None,
+    let (store, members) = match options.store_choice()? {
+        None => (None, None),
         Some(choice) => {
             if options.standby {
                 http.iter().for_each(|http| http.set_phase(Phase::Standby));
@@ -355,11 +355,11 @@ fn serve_logged(
             let membership = options.membership(&host);
             let first_sequence = || config::first_sequence(unix_ms());
             let opened = open::open(&choice, &wanted, &membership, first_sequence, keep_waiting)?;
-            let Some(Opened { store, namespace, .. }) = opened else { return Ok(()) };
+            let Some(Opened { store, members, namespace }) = opened else { return Ok(()) };
             http.iter().for_each(|http| http.set_phase(Phase::Recovering));
             settings.handles = namespace.handles;
             settings.engine.first_sequence = namespace.first_sequence;
-            Some(store)
+            (Some(store), members)
         }
     };
     // A server started by hand says that it is ready, and how to stop it.
@@ -371,6 +371,7 @@ fn serve_logged(
         listeners,
         signals,
         store,
+        members,
         host_timeout: Duration::from_secs(options.tcp_user_timeout.into()),
         store_timeout: Duration::from_millis(options.store_timeout),
         store_health,

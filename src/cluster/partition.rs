@@ -65,6 +65,13 @@ pub struct Seen {
 }
 
 impl Partition {
+    /// Its owner in a sentence: the name of its host, and its address if it has one.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let Self { name, address, .. } = self;
+        if address.is_empty() { name.clone() } else { format!("{name} at {address}") }
+    }
+
     /// What identifies this state of the partition.
     #[must_use]
     pub fn seen(&self) -> Seen {

@@ -37,8 +37,8 @@ pub struct Contents {
     /// The partitions of jobs' numbers.
     pub blocks: Blocks,
     /// Partitions that this server has adopted and whose jobs aren't all in memory yet: of a number
-    /// that it doesn't know, only the database says whether there is such a job. To be filled before
-    /// a row says that the partition is this server's.
+    /// that it doesn't know, only the database says whether there is such a job. To be filled
+    /// before a row says that the partition is this server's.
     pub loading: BTreeSet<PartitionId>,
 }
 
@@ -155,4 +155,12 @@ pub(crate) fn three_partitions(now: Instant) -> View {
     view.lost.store(1, Ordering::Relaxed);
     view.orphaned.store(4, Ordering::Relaxed);
     view
+}
+
+#[cfg(test)]
+impl Known {
+    /// A partition whose beat has just been seen.
+    pub(crate) fn for_tests(partition: Partition, is_own: bool) -> Self {
+        Self { partition, is_own, beat_at: Instant::now() }
+    }
 }

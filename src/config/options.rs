@@ -40,7 +40,7 @@ const COMPATIBILITY: &str = "For gearmand's sake";
 /// Default of `--metrics-functions`.
 pub(super) const METRICS_FUNCTIONS: u32 = 1000;
 /// Default of `--lease`.
-pub(super) const LEASE_SECONDS: u32 = lease::DEFAULT.as_secs() as u32;
+pub(super) const LEASE_SECONDS: u64 = lease::DEFAULT.as_secs();
 /// Default of `--drain` with `--cluster`: other servers serve meanwhile.
 const CLUSTER_DRAIN_SECONDS: u32 = 10;
 /// Largest number of seconds that fits the kernel's 32 bits of milliseconds.
@@ -365,8 +365,8 @@ pub struct Options {
     /// On PostgreSQL; the same on all servers of a database. From 2 s before its end, or a third
     /// of it, a server that doesn't reach the database hands out no stored job.
     #[arg(long, value_name = "SECONDS", default_value_t = LEASE_SECONDS, help_heading = STORAGE,
-        hide_short_help = true, value_parser = number::<u32>(1, 3600))]
-    pub lease: u32,
+        hide_short_help = true, value_parser = number::<u64>(1, 3600))]
+    pub lease: u64,
 
     /// Where other hosts reach this server, as the other servers on the database tell it
     ///

@@ -256,7 +256,7 @@ impl Options {
     pub fn membership(&self, host: &HostInfo) -> Membership {
         Membership {
             is_cluster: self.cluster,
-            lease: Lease::new(Duration::from_secs(self.lease.into())),
+            lease: Lease::new(Duration::from_secs(self.lease)),
             name: host.nodename.clone(),
             address: self.advertise.clone().unwrap_or_default(),
         }

@@ -11,7 +11,7 @@
 use super::attachment::{Attachment, OF_CONN};
 use super::event::Step;
 use super::function::Durability;
-use super::ids::JobId;
+use super::ids::{FunctionId, JobId};
 use super::job::{Demand, Job, State, Storage};
 use super::{ConnId, Due, Engine, Now};
 use crate::wire::{Priority, Submit};
@@ -55,8 +55,8 @@ impl Engine {
         }
     }
 
-    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other servers
-    /// go on.
+    /// Whether stored jobs are set aside, and submissions refused: all of them, unless other
+    /// servers go on.
     #[inline]
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -103,10 +103,18 @@ impl Engine {
         self.drain.kept.iter().map(|&kept| kept as usize).sum()
     }
 
+    /// Jobs that start once they are on disk. Looks at every function.
+    #[must_use]
+    pub fn storing(&self) -> usize {
+        let functions = self.functions.iter_from(FunctionId::FIRST);
+        functions.map(|(_, function)| function.storing as usize).sum()
+    }
+
     /// Jobs that are in no store: they are lost when the server ends. Looks at every job.
     #[must_use]
     pub fn unstored(&self) -> usize {
-        let is_unstored = |job: &Job| job.storage != Storage::Stored && job.demand != Demand::Moved;
+        let is_unstored =
+            |job: &Job| job.storage != Storage::Stored && job.demand != Demand::HandedOver;
         self.jobs.iter_from(JobId::FIRST).filter(|(_, job)| is_unstored(job)).count()
     }
 
@@ -171,7 +179,7 @@ impl Engine {
     }
 
     fn is_left(&self, job: &Job) -> bool {
-        job.is_stored() && !(self.settings.has_other_servers && !job.clients.is_empty())
+        job.is_stored() && (job.clients.is_empty() || !self.settings.has_other_servers)
     }
 
     /// Sets a job aside whose last client has gone, if it was run for that only.

@@ -54,7 +54,7 @@ pub enum Step {
     /// It is left to the next server.
     SetAside,
     /// Another server has its partition.
-    Moved,
+    HandedOver,
     /// This server has adopted its partition.
     Adopted,
 }
@@ -98,7 +98,7 @@ impl Step {
             | Self::Finished(Outcome::Complete)
             | Self::Abandoned
             | Self::SetAside
-            | Self::Moved
+            | Self::HandedOver
             | Self::Adopted => Level::DEBUG,
         }
     }

@@ -38,7 +38,7 @@ impl Engine {
             let is_storing = job.storage == Storage::Awaited && job.is_background();
             assert!(job.state != State::Storing || is_storing);
             assert!(
-                job.demand != Demand::Moved || job.state == State::Running && !job.is_stored(),
+                job.demand != Demand::HandedOver || job.state == State::Running && !job.is_stored(),
                 "of another server's jobs only running ones are left"
             );
             let may_wait = job.storage == Storage::Awaited || job.demand == Demand::Cancelled;

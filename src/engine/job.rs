@@ -51,7 +51,7 @@ pub enum Demand {
     /// It was cancelled while running: its worker's packets are not forwarded.
     Cancelled,
     /// It is another server's: its worker's packets are not forwarded.
-    Moved,
+    HandedOver,
 }
 
 /// Whether a job is in the store.

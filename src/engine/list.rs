@@ -289,7 +289,9 @@ mod tests {
         {
             let mut nodes = Table::default();
             let count = first.len() + second.len();
-            (0..count).for_each(|_| drop(nodes.insert(Node([Links::LOOSE; 2]))));
+            for _ in 0..count {
+                nodes.insert(Node([Links::LOOSE; 2]));
+            }
             let (mut front, mut back) = (List::default(), List::default());
             for id in first.map(NodeId::from_number) {
                 front.push_back(&mut nodes, 1, id);

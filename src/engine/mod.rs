@@ -546,7 +546,7 @@ impl Engine {
         match job.demand {
             Demand::Always => true,
             Demand::Clients => !job.clients.is_empty(),
-            Demand::Cancelled | Demand::Moved => false,
+            Demand::Cancelled | Demand::HandedOver => false,
         }
     }
 }

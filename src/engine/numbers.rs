@@ -76,8 +76,6 @@ pub enum Failure {
     Dropped,
     /// It wasn't started in time.
     Expired,
-    /// Another server has the partition that it belongs to.
-    Moved,
 }
 
 impl From<Reason> for Failure {
@@ -93,7 +91,7 @@ impl From<Reason> for Failure {
 }
 
 /// Each `Failure`, and its name in metrics.
-pub const FAILURES: [(Failure, &str); 9] = [
+pub const FAILURES: [(Failure, &str); 8] = [
     (Failure::Fail, "fail"),
     (Failure::Exception, "exception"),
     (Failure::Lost, "lost"),
@@ -102,7 +100,6 @@ pub const FAILURES: [(Failure, &str); 9] = [
     (Failure::Abandoned, "abandoned"),
     (Failure::Dropped, "dropped"),
     (Failure::Expired, "expired"),
-    (Failure::Moved, "moved"),
 ];
 
 /// How a job left the engine.
@@ -114,6 +111,8 @@ pub(super) enum Ending {
     Failed(Failure),
     /// The store didn't take it: it was never accepted, its submission counts as refused.
     NotStored,
+    /// Another server has the partition that it belongs to.
+    HandedOver,
 }
 
 /// Why a job returned to its queue.
@@ -198,7 +197,9 @@ pub struct Numbers {
     pub completed: u64,
     /// Other jobs that ended, by `Failure`.
     pub failed: [u64; FAILURES.len()],
-    /// Those of them that became dead letters, by `Reason`.
+    /// Jobs of a partition that another server has by now.
+    pub handed_over: u64,
+    /// Failed jobs that became dead letters, by `Reason`.
     pub dead: [u64; Reason::ALL.len()],
     /// For how long it was paused, in milliseconds, but for the current pause.
     pub paused_ms: u64,
@@ -228,6 +229,7 @@ impl Numbers {
         match ending {
             Ending::Completed => {}
             Ending::Failed(failure) => self.failed[failure as usize] += 1,
+            Ending::HandedOver => self.handed_over += 1,
             Ending::NotStored => self.refused[Refused::Store as usize] += 1,
         }
     }
@@ -238,10 +240,10 @@ impl Numbers {
         self.submitted.iter().sum::<u64>() + self.recovered
     }
 
-    /// Those of them that ended.
+    /// Those of them that ended, here or elsewhere.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        self.completed + self.failed.iter().sum::<u64>()
+        self.completed + self.failed.iter().sum::<u64>() + self.handed_over
     }
 }
 
@@ -258,6 +260,7 @@ impl AddAssign<&Self> for Numbers {
         self.joined += other.joined;
         self.recovered += other.recovered;
         self.completed += other.completed;
+        self.handed_over += other.handed_over;
         self.paused_ms += other.paused_ms;
         self.wait += &other.wait;
         self.run += &other.run;

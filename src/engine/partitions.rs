@@ -14,7 +14,7 @@ use super::function::Durability;
 use super::handle::{SLOT_BITS, job_number, slot_of};
 use super::ids::JobId;
 use super::job::{Demand, State, Storage};
-use super::numbers::{Ending, Failure};
+use super::numbers::Ending;
 use super::record::{DeadRow, Row};
 use super::{Effect, Engine, Now, Submit};
 
@@ -75,8 +75,8 @@ impl Engine {
                 State::Running => drop(self.release(id, now)),
                 _ => self.unqueue(id),
             }
-            self.note(Step::Moved, id, None);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.note(Step::HandedOver, id, None);
+            self.remove(id, Ending::HandedOver, None);
         }
         self.restore_dead(row, now)
     }
@@ -88,7 +88,7 @@ impl Engine {
         let jobs = self.jobs.iter_from(JobId::FIRST);
         let gone = jobs.filter(|(_, job)| job.storage == Storage::Stored && belongs(job.number));
         for id in gone.map(|(id, _)| id).collect::<Vec<JobId>>() {
-            self.drop_moved(id, now);
+            self.drop_job(id, now);
         }
         let letters = self.dead.iter_from(0).map(|(_, letter)| &letter.job);
         let gone = letters.filter(|job| job.is_stored() && belongs(job.number));
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    fn drop_moved(&mut self, id: JobId, now: Now) {
+    fn drop_job(&mut self, id: JobId, now: Now) {
         self.leave_unique_index(id);
         let job = &mut self.jobs[id];
         job.storage = Storage::Memory;
@@ -112,12 +112,12 @@ impl Engine {
             }
             return self.release_if_held(id, now);
         }
-        job.demand = Demand::Moved;
+        job.demand = Demand::HandedOver;
         let is_running = job.state == State::Running;
-        self.note(Step::Moved, id, None);
+        self.note(Step::HandedOver, id, None);
         if !is_running {
             self.unqueue(id);
-            self.remove(id, Ending::Failed(Failure::Moved), None);
+            self.remove(id, Ending::HandedOver, None);
         }
     }
 
@@ -170,3 +170,6 @@ impl Engine {
         may
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,7 +181,7 @@ impl Engine {
             Ending::Failed(
                 Failure::Fail | Failure::Exception | Failure::Lost | Failure::TimedOut,
             ) => failed,
-            Ending::Failed(_) | Ending::NotStored => 0,
+            Ending::Failed(_) | Ending::NotStored | Ending::HandedOver => 0,
         };
         if runs > 1 {
             let bound = |&bound: &u16| runs <= u32::from(bound);

@@ -140,7 +140,8 @@ impl Engine {
         }
     }
 
-    /// Applies the wakeup policy after a pause or a suspension of a function whose queues have jobs.
+    /// Applies the wakeup policy after a pause or a suspension of a function whose queues have
+    /// jobs.
     pub(super) fn wake_for_resumed(&mut self, function: FunctionId, now: Now) {
         match self.settings.wakeup {
             Wakeup::Lease => self.queue_wakeup_check(function),

@@ -6,8 +6,8 @@
 //! and no partition.
 //!
 //! Invariant: while the suspension is on, no stored job is assigned; without one no job is held.
-//! The jobs of a queue keep their order over a suspension, but for those that are assigned meanwhile
-//! and come back.
+//! The jobs of a queue keep their order over a suspension, but for those that are assigned
+//! meanwhile and come back.
 
 use super::ids::{FunctionId, JobId};
 use super::job::{Job, State};
@@ -137,3 +137,6 @@ impl Engine {
         self.suspension.held[job.priority as usize] -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -451,14 +451,14 @@ fn numbers_go_on_from_the_first_and_status_finds_the_latest_unique() {
 }
 
 /// A fixture whose background jobs go to the store.
-fn durable(default: Durability) -> Fixture {
+pub(crate) fn durable(default: Durability) -> Fixture {
     let durabilities = Durabilities { default, ..Durabilities::default() };
     Fixture::new(Settings { durabilities, ..settings() })
 }
 
 impl Fixture {
     /// Submits in the background and waits for the store, as `ticket`, if need be.
-    fn submit_durably(&mut self, conn: u32, body: &str, ticket: Ticket) -> Accepted {
+    pub(crate) fn submit_durably(&mut self, conn: u32, body: &str, ticket: Ticket) -> Accepted {
         let body_bytes = u32::try_from(body.len()).unwrap();
         let command = Command::SubmitJobBg;
         let header = Header { magic: Magic::Request, command, body_bytes };

@@ -36,8 +36,8 @@ impl Engine {
         }
     }
 
-    /// Puts an adopted job that is in no place at the head of its queue, or into the timers if it is
-    /// delayed.
+    /// Puts an adopted job that is in no place at the head of its queue, or into the timers if it
+    /// is delayed.
     pub(super) fn start_adopted(&mut self, id: JobId, now: Now) {
         if self.jobs[id].run_at_ms() > now.unix_ms && !self.is_for_next(id) {
             self.delay(id, now);
@@ -137,7 +137,8 @@ impl Engine {
     }
 
     /// Removes a job that is in no place, and its attachments. A cancelled job counts as cancelled,
-    /// and another server's as moved, however its worker ended it. `ran_ms` is how long the attempt took that ended with it.
+    /// and another server's as handed over, however its worker ended it. `ran_ms` is how long the
+    /// attempt took that ended with it.
     pub(super) fn remove(&mut self, id: JobId, ending: Ending, ran_ms: Option<u32>) {
         let job = self.take_out(id);
         if job.is_stored() {
@@ -150,7 +151,7 @@ impl Engine {
         }
         let ending = match job.demand {
             Demand::Cancelled => Ending::Failed(Failure::Cancelled),
-            Demand::Moved => Ending::Failed(Failure::Moved),
+            Demand::HandedOver => Ending::HandedOver,
             Demand::Always | Demand::Clients => ending,
         };
         numbers.end(ending);

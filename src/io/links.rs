@@ -129,6 +129,11 @@ pub(crate) trait Links: Sized + 'static {
         false
     }
 
+    /// When the next turn is due, if nothing happens before.
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Announces that the core is about to wait in the kernel. Returns whether it may: no other
     /// thread has left anything meanwhile.
     fn prepare_to_sleep(&mut self) -> bool {
@@ -279,6 +284,9 @@ impl Links for ShardLinks {
 
     #[inline]
     fn receive_messages(&mut self, shard: &mut Shard, arrivals: &mut Arrivals, now: Now) {
+        if let Some(store_link) = &mut self.store_link {
+            store_link.begin_turn(shard, now);
+        }
         self.mailbox.receive(MESSAGES_PER_TURN, |from, envelope| match envelope {
             Envelope::Message(message) => shard.receive_message(from, message, now),
             Envelope::Connection(connection, socket) => {
@@ -345,6 +353,10 @@ impl Links for ShardLinks {
 
     fn has_work(&mut self) -> bool {
         self.mailbox.has_work() || self.store_link.as_mut().is_some_and(StoreLink::poll_outcome)
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.store_link.as_ref().and_then(StoreLink::deadline_ms)
     }
 
     fn prepare_to_sleep(&mut self) -> bool {

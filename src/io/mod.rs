@@ -5,7 +5,7 @@
 //! the event loops that a runtime runs on. They know sockets and the service's contract, and
 //! nothing of Gearman; the shard calls none of them.
 //!
-//! Invariant: each shard has one thread, which owns it and its sockets; the store has a thread of
+//! Invariant: each shard has one thread, which owns it and its sockets; the store has two threads of
 //! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
 
 mod cores;
@@ -13,11 +13,12 @@ mod driver;
 mod host;
 mod http_link;
 mod links;
+mod member;
 mod recovery;
 mod runtime;
 mod store_link;
+mod store_threads;
 
-use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -55,14 +56,13 @@ pub use self::host::{folder, log, machine, memory, privileges, process, sandbox}
 pub use self::http_link::{HttpLink, TURN_BOUNDS_US, TURN_BUCKETS, TurnTimes};
 use self::links::{Envelope, Lost, NoLinks, OtherCoresMemory, ShardLinks};
 pub use self::links::{Reload, Reloaded};
-use self::recovery::recover;
 use self::runtime::{CoreRuntime, Rings};
 pub use self::store_link::StoreLost;
-use self::store_link::{StoreLink, outcome_channel};
+use self::store_threads::StoreSettings;
 use crate::shard::cores::{Core, Cores};
 use crate::shard::{Service, Settings, Shard};
 use crate::store::health::StoreHealth;
-use crate::store::writer::{self, Writer};
+use crate::store::members::Members;
 use crate::store::{Store, StoreError};
 
 /// How long the store may take, at the end, to write the operations that it was given.
@@ -103,6 +103,8 @@ pub struct Server {
     pub signals: Vec<Signals>,
     /// Where background jobs are kept.
     pub store: Option<Box<dyn Store>>,
+    /// The view of all partitions, if the store has any; `settings.cluster` is to be there, too.
+    pub members: Option<Box<dyn Members>>,
     /// How long a peer's host may acknowledge nothing before it is given up; zero: for ever.
     pub host_timeout: Duration,
     /// How long a background job may wait for a store that fails.
@@ -149,12 +151,24 @@ pub fn run(
     let mut mailboxes = mesh::mesh(ends, Envelope::bytes)?;
     let http_mailbox = if has_http { mailboxes.pop() } else { None };
     let wakers: Vec<CoreWaker> = mailboxes.iter().map(Mailbox::waker).collect();
-    let start = |store| {
-        let health = Arc::clone(&server.store_health);
-        let timeout = server.store_timeout;
-        start_store(store, &settings, (timeout, health), &mut shards, &wakers, &clock)
+    let mut gauges = Gauges::with_http(count, has_http);
+    let start = |(store, members)| {
+        let memory = gauges[0].for_observer();
+        let bytes_max = settings.memory_bytes_max;
+        let threads = StoreSettings {
+            settings: &settings,
+            timeout: server.store_timeout,
+            health: Arc::clone(&server.store_health),
+            is_cluster: settings.has_other_servers,
+            leaving: signals[0].leaving(),
+            memory_left: Box::new(move || {
+                bytes_max.saturating_sub(0_usize.saturating_add_signed(memory.elsewhere().bytes))
+            }),
+        };
+        threads.start(store, members, &mut shards, &wakers, &clock)
     };
-    let (writer, store_links) = store.map(start).transpose()?.unzip();
+    let store = store.map(|store| (store, server.members));
+    let (store_threads, store_links) = store.map(start).transpose()?.unzip();
     let queries_sockets = event_loop.queries_sockets();
     listeners.find_lost_hosts(server.host_timeout, queries_sockets)?;
     listeners.listen()?;
@@ -173,7 +187,6 @@ pub fn run(
     let mut store_links = store_links.into_iter().flatten();
     let mut log_control = Some(server.log_control);
     let mut reload = Some(server.reload);
-    let mut gauges = Gauges::with_http(count, has_http);
     let http_gauges = if has_http { gauges.pop() } else { None };
     let http = server.attach_http.zip(http_mailbox).zip(http_gauges);
     if let Some(((attach, mailbox), gauges)) = http {
@@ -212,8 +225,8 @@ pub fn run(
     });
     let ended = run_cores(runtimes.collect(), event_loop, &stoppers);
     // Operations that were handed over are written, whatever the loops ended with.
-    if let Some(writer) = writer {
-        writer.stop(STORE_GRACE);
+    if let Some(threads) = store_threads {
+        threads.stop(STORE_GRACE);
     }
     ended?;
     let [jobs, dead] = [&lost.jobs, &lost.dead].map(|count| count.load(Ordering::Relaxed));
@@ -258,33 +271,6 @@ pub fn serve(
     Ok(core_loop.map_or(Ok(()), |core_loop| core_loop.run(runtime))?)
 }
 
-/// Takes back what the store has, reserves job numbers, and starts the store's thread; returns it
-/// and each core's link to it.
-fn start_store(
-    mut store: Box<dyn Store>,
-    settings: &Settings,
-    (timeout, health): (Duration, Arc<StoreHealth>),
-    shards: &mut [Shard],
-    wakers: &[CoreWaker],
-    clock: &Clock,
-) -> Result<(Writer, Vec<StoreLink>), IoError> {
-    recover(store.as_mut(), shards, clock)?;
-    let prefix: Box<[u8]> = settings.handles.prefix().into();
-    let first = settings.engine.first_sequence;
-    let (sequences, needs_sequences) = reserve(store.as_mut(), &prefix, first)?;
-    shards.iter_mut().for_each(|shard| shard.set_sequences(sequences.clone()));
-    let mark = sequences.end;
-    let (senders, receivers): (Vec<_>, Vec<_>) =
-        wakers.iter().map(|waker| outcome_channel(waker.clone())).unzip();
-    let report = move |core: Core, outcome| senders[core].send(outcome);
-    let cores = shards.len();
-    let settings = writer::Settings { cores, timeout, prefix, mark, needs_sequences, health };
-    let writer = Writer::start(store, settings, report)?;
-    let link = |(core, receiver)| StoreLink::new(core, receiver, &writer, mark);
-    let links = receivers.into_iter().enumerate().map(link).collect();
-    Ok((writer, links))
-}
-
 /// Serves on a thread for each core until all have ended; one that fails stops the others.
 fn run_cores(
     runtimes: Vec<CoreRuntime<ShardLinks>>,
@@ -326,27 +312,6 @@ fn run_cores(
         }
         ended
     })
-}
-
-/// Reserves job numbers from `first` on. Returns them, and whether none could be reserved: a
-/// server starts with a store that can't be written to, so that the jobs in it can be worked off,
-/// but no job gets a number until the store can.
-fn reserve(
-    store: &mut dyn Store,
-    prefix: &[u8],
-    first: u64,
-) -> Result<(Range<u64>, bool), StoreError> {
-    match store.reserve(prefix, first) {
-        Ok(sequences) => Ok((sequences, false)),
-        Err(StoreError::Unavailable(reason)) => {
-            warn!(
-                reason,
-                "no job numbers can be reserved: submissions are refused until the store can write"
-            );
-            Ok((first..first, true))
-        }
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@
 //! Invariant: what concerns a function is restored at the core that owns it, dead letters in the
 //! order of their deaths.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use tracing::{info, warn};
 
 use super::host::clock::Clock;
+use crate::engine::record::Pause;
 use crate::shard::Shard;
 use crate::shard::cores::Cores;
 use crate::store::{Store, StoreError};
@@ -35,7 +39,7 @@ impl Progress {
     }
 }
 
-/// Restores what the store has.
+/// Restores what the store has; returns the paused functions.
 ///
 /// # Errors
 /// `StoreError` if not all could be read.
@@ -43,7 +47,7 @@ pub(super) fn recover(
     store: &mut dyn Store,
     shards: &mut [Shard],
     clock: &Clock,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<Bytes, Pause>, StoreError> {
     let cores = Cores { own: 0, count: shards.len() };
     let start_ms = clock.now().mono_ms;
     let mut progress = Progress { logged_ms: start_ms, ..Progress::default() };
@@ -59,8 +63,10 @@ pub(super) fn recover(
         *if restored { &mut progress.dead } else { &mut progress.doubles } += 1;
         progress.log(now.mono_ms);
     })?;
+    let mut pauses = BTreeMap::new();
     store.load_pauses(&mut |function, pause| {
         shards[cores.owner_of(&function)].restore_pause(&function, pause, clock.now());
+        pauses.insert(function, pause);
     })?;
     let Progress { jobs, dead, doubles, .. } = progress;
     let ms = clock.now().mono_ms - start_ms;
@@ -72,17 +78,15 @@ pub(super) fn recover(
         );
     }
     info!(jobs, dead, ms, "recovered");
-    Ok(())
+    Ok(pauses)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::engine::handle::{job_number, slot};
     use crate::engine::reason::Reason;
-    use crate::engine::record::{DeadRow, Operation, Pause, Row};
+    use crate::engine::record::{DeadRow, Operation, Row};
     use crate::shard::Settings;
     use crate::store::lock::Lock;
     use crate::store::sqlite::Sqlite;

@@ -191,6 +191,7 @@ impl<L: Links> CoreRuntime<L> {
             self.alarm.deadline_ms(self.service.deadline_ms()),
             self.liveness.deadline_ms(),
             self.lifecycle.deadline_ms(now),
+            self.links.deadline_ms(),
             also_ms,
         ];
         deadlines.into_iter().flatten().min()

@@ -1,8 +1,8 @@
 //! The interface for programs and the page: what there is as JSON, and changes.
 //!
-//! `functions`, `jobs`, `connections`, `cluster` and `server` answer GET, `changes` does what DELETE, POST and
-//! PUT ask for, `dead` has all of dead letters, and `events` streams what changed. Submissions are
-//! in `submit`.
+//! `functions`, `jobs`, `connections`, `cluster` and `server` answer GET, `changes` does what
+//! DELETE, POST and PUT ask for, `dead` has all of dead letters, and `events` streams what changed.
+//! Submissions are in `submit`.
 //!
 //! Invariant: a parameter that makes no sense is refused and named, and a peer is told of nothing
 //! that it may not observe.

@@ -68,7 +68,7 @@ fn message(step: Step) -> &'static str {
         Step::Unburied => "dead job requeued",
         Step::Expired => "job expired",
         Step::SetAside => "job left to the next server",
-        Step::Moved => "job moved to another server",
+        Step::HandedOver => "job handed over to another server",
         Step::Adopted => "job adopted",
     }
 }

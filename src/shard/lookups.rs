@@ -182,11 +182,7 @@ impl Shard {
         let admin::Scope::Job(handle) = admin::scope(line) else { return None };
         let number = self.number_elsewhere(handle)?;
         let owner = self.settings.cluster.as_ref()?.owner_elsewhere(number)?;
-        let at = if owner.address.is_empty() { "" } else { "+at+" };
-        let text = format!(
-            "ERR UNKNOWN_JOB it+is+of+the+server+{}{at}{}:+say+so+there\r\n",
-            owner.name, owner.address
-        );
-        Some(text.into_bytes())
+        let text = format!("it is a job of {}: ask that server", owner.place());
+        Some(format!("ERR UNKNOWN_JOB {}\r\n", text.replace(' ', "+")).into_bytes())
     }
 }

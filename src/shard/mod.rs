@@ -502,6 +502,10 @@ impl Shard {
     #[must_use]
     pub fn unfinished(&self) -> usize {
         let jobs = match self.engine.assigns() {
+            // What comes while it drains is left to others as soon as it is stored.
+            true if self.settings.has_other_servers && self.engine.is_ending() => {
+                self.engine.jobs().len() - self.engine.kept() - self.engine.storing()
+            }
             true => self.engine.jobs().len() - self.engine.kept(),
             false => self.engine.running(),
         };

@@ -186,7 +186,6 @@ impl Shard {
             ("jobs_abandoned_total", failed(Failure::Abandoned)),
             ("jobs_cancelled_total", failed(Failure::Cancelled)),
             ("jobs_dropped_total", failed(Failure::Dropped)),
-            ("jobs_moved_total", failed(Failure::Moved)),
             ("jobs_not_stored_total", engine.not_stored),
             ("results_late_total", engine.late),
             ("wakeup_leases_expired_total", engine.leases_ended),
@@ -216,6 +215,7 @@ impl Shard {
             ("jobs_dead_total", numbers.dead.iter().sum()),
             ("dead_bytes", stats.dead_bytes),
             ("dead_dropped_total", engine.dead_dropped.iter().sum()),
+            ("jobs_handed_over_total", numbers.handed_over),
         ] {
             line(name, &|out| columns::number(out, value));
         }

@@ -14,11 +14,13 @@ use crate::wire::{Command, Magic, Response, encode, header_bytes};
 mod access;
 mod cluster;
 mod dead;
+mod drain;
 mod lists;
 mod log;
 mod migration;
 mod numbers;
 mod operator;
+mod partitions;
 mod reloads;
 mod unread;
 

@@ -1,11 +1,12 @@
-//! A store in memory that fails on demand, for tests of the writer.
+//! A store in memory that fails on demand, for tests of the writer and of the threads around it.
 //!
 //! Commits are counted from 1. After a power loss only `durable` is left; `restart` is the next
-//! start.
+//! start. With a lease it has partitions of `PARTITION` sequence numbers each, which other servers
+//! take on demand.
 //!
 //! Invariant: `live` differs from `durable` only during a commit and after a power loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -13,11 +14,30 @@ use bytes::Bytes;
 
 use super::namespace::{Record, next_mark};
 use super::{Committed, Store, StoreError};
+use crate::cluster::lease::Lease;
+use crate::cluster::partition::PartitionId;
+use crate::engine::handle::{SLOT_BITS, job_number};
 use crate::engine::record::{DeadRow, Operation, Pause, Row, Runs};
+
+/// Sequence numbers of a partition.
+pub(crate) const PARTITION: u64 = 1000;
+/// The partition of new jobs at the start.
+pub(crate) const HOME: PartitionId = 1;
+
+/// The number of a job in a partition.
+pub(crate) fn number_in(partition: PartitionId, at: u64) -> u64 {
+    job_number(u64::from(partition) * PARTITION + at, 0)
+}
+
+/// The sequence numbers of a partition.
+pub(crate) fn sequences_of(partition: PartitionId) -> Range<u64> {
+    let first = u64::from(partition) * PARTITION;
+    first..first + PARTITION
+}
 
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Unavailable, and nothing is applied.
     Refused,
     /// Unavailable, and all is applied: the answer was lost.
@@ -32,15 +52,15 @@ pub(super) enum Fault {
 
 /// What a store has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tables {
-    pub(super) jobs: BTreeMap<u64, Row>,
-    pub(super) dead: BTreeMap<u64, DeadRow>,
-    pub(super) pauses: BTreeMap<Bytes, Pause>,
+pub(crate) struct Tables {
+    pub(crate) jobs: BTreeMap<u64, Row>,
+    pub(crate) dead: BTreeMap<u64, DeadRow>,
+    pub(crate) pauses: BTreeMap<Bytes, Pause>,
 }
 
 impl Tables {
     /// Applies an operation.
-    pub(super) fn apply(&mut self, operation: &Operation) {
+    pub(crate) fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Insert { row, .. } => {
                 self.jobs.insert(row.number, row.clone());
@@ -75,7 +95,7 @@ impl Tables {
     }
 
     /// All that a store loads.
-    pub(super) fn load(store: &mut dyn Store) -> Result<Self, StoreError> {
+    pub(crate) fn load(store: &mut dyn Store) -> Result<Self, StoreError> {
         let mut tables = Self::default();
         let Self { jobs, dead, pauses } = &mut tables;
         store.load(&mut |row| drop(jobs.insert(row.number, row)))?;
@@ -104,37 +124,117 @@ struct State {
     /// The record.
     prefix: Option<Vec<u8>>,
     mark: Option<u64>,
+    partitions: Partitions,
+}
+
+/// The partitions of a store with a lease.
+#[derive(Clone, Debug, Default)]
+struct Partitions {
+    lease: Option<Lease>,
+    home: Option<PartitionId>,
+    /// Taken by other servers, which this one hasn't heard.
+    taken: BTreeSet<PartitionId>,
+    /// Adopted, with their generations.
+    adopted: BTreeMap<PartitionId, i64>,
+    /// The next home; none can be had without one.
+    next_home: Option<PartitionId>,
+    /// No check succeeds.
+    is_cut_off: bool,
+    checks: u64,
+    /// Jobs and dead letters that were loaded from adopted ones.
+    loaded: Vec<u64>,
+    has_left: bool,
+}
+
+impl Partitions {
+    fn of(&self, number: u64) -> PartitionId {
+        let partition = (number >> SLOT_BITS) / PARTITION;
+        if self.lease.is_none() { 0 } else { partition.try_into().unwrap_or(0) }
+    }
+
+    /// Finds out which of these are another server's.
+    fn lose(&mut self, touched: impl Fn(PartitionId) -> bool) -> Committed {
+        let lost: Vec<_> = self.taken.extract_if(.., |it| touched(*it)).collect();
+        let is_home_lost = self.home.is_some_and(|home| lost.contains(&home));
+        self.home = self.home.filter(|_| !is_home_lost);
+        self.adopted.retain(|partition, _| !lost.contains(partition));
+        Committed { lost, is_home_lost, ..Committed::default() }
+    }
 }
 
 /// The store, and the handle by which a test controls and inspects it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faulty(Arc<(Mutex<State>, Condvar)>);
+pub(crate) struct Faulty(Arc<(Mutex<State>, Condvar)>);
 
 impl Faulty {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.0.lock().unwrap()
     }
 
+    /// A store with this lease, whose home is `HOME`.
+    pub(crate) fn with_lease(lease: Lease) -> Self {
+        let faulty = Self::default();
+        let home = Some(HOME);
+        faulty.state().partitions =
+            Partitions { lease: Some(lease), home, ..Partitions::default() };
+        faulty
+    }
+
+    /// Another server takes a partition.
+    pub(crate) fn take(&self, partition: PartitionId) {
+        self.state().partitions.taken.insert(partition);
+    }
+
+    /// The store leaves an adopted partition, as it is empty.
+    pub(crate) fn set_free(&self, partition: PartitionId) {
+        self.state().partitions.adopted.remove(&partition);
+    }
+
+    /// Which home can be had next.
+    pub(crate) fn set_next_home(&self, partition: Option<PartitionId>) {
+        self.state().partitions.next_home = partition;
+    }
+
+    /// Beats fail, or don't any more.
+    pub(crate) fn cut_off(&self, is_cut_off: bool) {
+        self.state().partitions.is_cut_off = is_cut_off;
+    }
+
+    /// Beats so far that belonged to no commit.
+    pub(crate) fn checks(&self) -> u64 {
+        self.state().partitions.checks
+    }
+
+    /// What was loaded from adopted partitions.
+    pub(crate) fn loaded(&self) -> Vec<u64> {
+        self.state().partitions.loaded.clone()
+    }
+
+    /// Whether the server has left its partitions to others.
+    pub(crate) fn has_left(&self) -> bool {
+        self.state().partitions.has_left
+    }
+
     /// The `nth` commit from now on has this fault; the first is 1.
-    pub(super) fn fail_at(&self, nth: usize, fault: Fault) {
+    pub(crate) fn fail_at(&self, nth: usize, fault: Fault) {
         let mut state = self.state();
         let at = state.commits.len() + nth;
         state.faults.insert(at, fault);
     }
 
     /// All commits have this fault until the next call.
-    pub(super) fn set_down(&self, fault: Option<Fault>) {
+    pub(crate) fn set_down(&self, fault: Option<Fault>) {
         self.state().down = fault;
     }
 
     /// Makes commits wait, or continue.
-    pub(super) fn hold(&self, held: bool) {
+    pub(crate) fn hold(&self, held: bool) {
         self.state().held = held;
         self.0.1.notify_all();
     }
 
     /// Loses a job or dead letter.
-    pub(super) fn lose(&self, number: u64) {
+    pub(crate) fn lose(&self, number: u64) {
         let state = &mut *self.state();
         for tables in [&mut state.live, &mut state.durable] {
             tables.jobs.remove(&number);
@@ -144,7 +244,7 @@ impl Faulty {
     }
 
     /// Waits until `count` commits have begun.
-    pub(super) fn wait_for_commits(&self, count: usize) {
+    pub(crate) fn wait_for_commits(&self, count: usize) {
         let state = self.state();
         let limit = std::time::Duration::from_secs(10);
         let begun = |state: &mut State| state.commits.len() < count;
@@ -153,22 +253,22 @@ impl Faulty {
     }
 
     /// The operations of each commit.
-    pub(super) fn commits(&self) -> Vec<Vec<Operation>> {
+    pub(crate) fn commits(&self) -> Vec<Vec<Operation>> {
         self.state().commits.clone()
     }
 
     /// The jobs that a start would load now.
-    pub(super) fn durable(&self) -> Vec<Row> {
+    pub(crate) fn durable(&self) -> Vec<Row> {
         self.state().durable.jobs.values().cloned().collect()
     }
 
     /// All that a start would load now.
-    pub(super) fn tables(&self) -> Tables {
+    pub(crate) fn tables(&self) -> Tables {
         self.state().durable.clone()
     }
 
     /// The store after the power loss.
-    pub(super) fn restart(&self) -> Self {
+    pub(crate) fn restart(&self) -> Self {
         let durable = self.state().durable.clone();
         let state = State { live: durable.clone(), durable, ..State::default() };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
@@ -228,7 +328,19 @@ impl Store for Faulty {
             Some(Fault::Unusable) => return Err(StoreError::Unusable("damaged".into())),
             Some(Fault::Unanswered | Fault::PowerLoss) | None => {}
         }
-        operations.iter().for_each(|operation| state.live.apply(operation));
+        let State { live, partitions, .. } = &mut *state;
+        let of = |operation: &Operation| operation.number().map(|it| partitions.of(it));
+        let touched: BTreeSet<_> = operations.iter().filter_map(of).collect();
+        let inserts = operations.iter().any(|it| matches!(it, Operation::Insert { .. }));
+        if partitions.lease.is_some() && partitions.home.is_none() && inserts {
+            return unavailable("there is no home");
+        }
+        let committed = partitions.lose(|it| touched.contains(&it));
+        let is_lost = |partition: PartitionId| committed.lost.contains(&partition);
+        let kept = operations
+            .iter()
+            .filter(|it| !it.number().is_some_and(|number| is_lost(partitions.of(number))));
+        kept.for_each(|operation| live.apply(operation));
         if fault == Some(Fault::PowerLoss) {
             state.powerless = true;
             return unavailable("no power");
@@ -237,14 +349,54 @@ impl Store for Faulty {
         if fault == Some(Fault::Unanswered) {
             return unavailable("no answer");
         }
-        Ok(Committed { changed: 1, ..Committed::default() })
+        Ok(Committed { changed: 1, ..committed })
     }
 
     fn check(&mut self) -> Result<Committed, StoreError> {
-        match self.state().down {
+        let mut state = self.state();
+        match state.down {
             Some(Fault::Lost) => Err(StoreError::Lost("taken by another".into())),
-            _ => Ok(Committed::default()),
+            _ if state.partitions.is_cut_off => Err(StoreError::Unavailable("cut off".into())),
+            _ => {
+                state.partitions.checks += 1;
+                Ok(state.partitions.lose(|_| true))
+            }
         }
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.state().partitions.lease
+    }
+
+    fn partition_of(&self, number: u64) -> PartitionId {
+        self.state().partitions.of(number)
+    }
+
+    fn own(&mut self, partition: PartitionId, generation: i64) -> Option<PartitionId> {
+        let partitions = &mut self.state().partitions;
+        let was_lost = partitions.taken.remove(&partition);
+        partitions.adopted.insert(partition, generation);
+        was_lost.then_some(partition)
+    }
+
+    fn owns(&self, partition: PartitionId) -> bool {
+        self.state().partitions.adopted.contains_key(&partition)
+    }
+
+    fn note_loaded(&mut self, jobs: &[u64], dead: &[u64]) {
+        self.state().partitions.loaded.extend(jobs.iter().chain(dead));
+    }
+
+    fn take_home(&mut self, _: u64) -> Result<Range<u64>, StoreError> {
+        let partitions = &mut self.state().partitions;
+        partitions.home = partitions.next_home.take();
+        let none = || StoreError::Unavailable("no home can be had".into());
+        partitions.home.map(sequences_of).ok_or_else(none)
+    }
+
+    fn leave(&mut self) -> Result<(), StoreError> {
+        self.state().partitions.has_left = true;
+        Ok(())
     }
 
     fn take_missing(&mut self) -> Vec<u64> {

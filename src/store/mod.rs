@@ -8,8 +8,10 @@
 //! reported once its commit is on disk, or once it is certain that it never will be.
 
 pub mod health;
+pub mod lease_state;
 pub mod namespace;
 pub mod open;
+pub mod own_pauses;
 pub mod writer;
 
 pub mod postgres;
@@ -23,7 +25,7 @@ pub(crate) mod mode;
 pub mod needs;
 
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -125,6 +127,12 @@ pub trait Store: Debug + Send {
     /// was lost.
     fn own(&mut self, _partition: PartitionId, _generation: i64) -> Option<PartitionId> {
         None
+    }
+
+    /// Whether an adopted partition is still this server's: it isn't once it is empty, as another
+    /// server may take it then. Asked after each `check`.
+    fn owns(&self, _partition: PartitionId) -> bool {
+        true
     }
 
     /// Numbers of jobs and dead letters that were loaded from an adopted partition; none of either

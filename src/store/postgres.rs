@@ -226,6 +226,10 @@ impl Store for Postgres {
         self.link.own(partition, generation)
     }
 
+    fn owns(&self, partition: PartitionId) -> bool {
+        self.link.owned.contains_key(&partition)
+    }
+
     fn note_loaded(&mut self, jobs: &[u64], dead: &[u64]) {
         self.link.note_loaded(jobs, dead);
     }

@@ -369,6 +369,68 @@ fn the_page_is_accessible_in_both_colours_on_every_view_and_on_a_phone() {
     }
 }
 
+/// Has the page hear of three servers on one database, of which it has loaded one; the server under
+/// test has none.
+const SEVERAL_SERVERS: &str = r#"(() => {
+    const ask = window.fetch;
+    const rows = [
+        { id: 0, state: 'owned', name: 'web-1', address: 'web-1.example:4730', generation: 3,
+            beat_age_seconds: 0.4, jobs: 1200 },
+        { id: 1, state: 'owned', name: 'web-2', address: 'web-2.example:4730', generation: 1,
+            beat_age_seconds: 0.9, jobs: 31 },
+        { id: 2, state: 'offered', name: '<b>web-3</b>', address: null, generation: 7,
+            beat_age_seconds: 2.2, jobs: 1 },
+        { id: 3, state: 'free', name: null, address: null, generation: 2,
+            beat_age_seconds: null, jobs: 0 },
+    ];
+    window.membership = { partitions: 4, own: [0], suspended: false, adopted: 0, lost: 0,
+        orphaned: 0 };
+    window.fetch = async (path, how) => {
+        if (path.startsWith('/api/v1/cluster')) {
+            return new Response(JSON.stringify({ partitions: rows, total: 4, next: null }));
+        }
+        const answer = await ask(path, how);
+        if (!path.startsWith('/api/v1/server')) return answer;
+        const server = await answer.json();
+        return new Response(JSON.stringify({ ...server, cluster: window.membership }));
+    };
+    // Events would tell what the server knows.
+    source.close();
+    window.EventSource = class { addEventListener() {} close() {} };
+    connect();
+})()"#;
+
+#[test]
+fn several_servers_on_one_database_are_listed_and_raise_alarms() {
+    let server = start();
+    for size in [WIDE, PHONE] {
+        let Some(view) = View::open(&server, "/?view=server", size) else { return };
+        let cards = "[...document.querySelectorAll('#server .card')].map(it => it.innerText)";
+        view.wait("cards", &format!("{cards}.some(it => it.startsWith('Process'))"));
+        let titled = format!("{cards}.filter(it => it.startsWith('Servers'))");
+        assert_eq!(view.eval(&format!("{titled}.length")), 0, "there is one server");
+        view.eval(SEVERAL_SERVERS);
+        view.wait("the servers", &format!("{titled}.length === 1"));
+        let rows = "[...document.querySelectorAll('#server .card')]\
+            .find(it => it.innerText.startsWith('Servers')).querySelectorAll('dl div')";
+        let rows = view.text(&format!("[...{rows}].map(it => it.innerText).join('|')"));
+        let expected = "0 web-1\nthis server, owned, web-1.example:4730, beat 400 ms ago, \
+            1\u{202f}200 jobs|\
+            1 web-2\nowned, web-2.example:4730, beat 900 ms ago, 31 jobs|\
+            2 <b>web-3</b>\noffered, beat 2.2 s ago, 1 job|\
+            3 –\nfree, 0 jobs";
+        assert_eq!(rows, expected);
+        let alarms = "document.querySelector('#alarm-list').innerText";
+        assert_eq!(view.text(alarms), "");
+        view.eval("Object.assign(membership, { suspended: true, orphaned: 2 }); 0");
+        view.wait("both alarms", &format!("/Suspended/.test({alarms}) && /2 part/.test({alarms})"));
+        view.picture(&format!("servers-{}", size.0));
+        view.check_accessibility("the servers");
+        view.check_width("the servers");
+        view.check_console();
+    }
+}
+
 #[test]
 fn hostile_names_are_shown_and_never_run() {
     let server = start();

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,10 +154,15 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
-        stream.set_nodelay(true).expect("a TCP option");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a TCP option");
-        Self {
+        Self::try_open(address, PATIENCE).expect("the server accepts")
+    }
+
+    /// A connection to a server that may not accept it, or not within `patience`.
+    pub(crate) fn try_open(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self {
             stream,
             tls: None,
             unread: Vec::new(),
@@ -167,7 +172,7 @@ impl Conn {
             syncs: 0,
             byte_by_byte: false,
             asks_all_cores: false,
-        }
+        })
     }
 
     /// A connection to a listener that speaks TLS, whose certificate is for `name`.

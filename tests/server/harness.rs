@@ -13,8 +13,8 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 
-use crate::child::{Log, spawn};
-pub(crate) use crate::child::{PATIENCE, forget_environment, tool, wait_until};
+use crate::child::{Log, spawn, stands_still};
+pub(crate) use crate::child::{PATIENCE, forget_environment, reserve_port, tool, wait_until};
 use crate::skips::{note, skip};
 
 /// Keeps rings small. Dozens of servers run at once and start one after another, the kernel counts
@@ -263,17 +263,8 @@ impl Server {
         let status = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(status.expect("kill").success());
         if name == "STOP" {
-            wait_until("the server to stand still", || self.stands_still().then_some(()));
+            wait_until("the server to stand still", || stands_still(self.pid()).then_some(()));
         }
-    }
-
-    fn stands_still(&self) -> bool {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
-        // `id (name) state ...`, and a name may hold anything. A thread may end meanwhile.
-        tasks.flatten().all(|task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-        })
     }
 
     /// SIGKILL, and its end.
@@ -347,18 +338,6 @@ fn cores_asked_for(options: &[&str]) -> usize {
 fn port_nobody_is_given() -> u16 {
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).find(free).expect("a free port")
-}
-
-/// A port that nobody else gets as long as the socket, which doesn't listen, is there.
-pub(crate) fn reserve_port() -> (u16, socket2::Socket) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    // Servers set both, so they may have the port all the same.
-    socket.set_reuse_address(true).expect("an option");
-    socket.set_reuse_port(true).expect("an option");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
-    let address = socket.local_addr().expect("its address");
-    (address.as_socket().expect("an IP address").port(), socket)
 }
 
 /// One test per contender of this project from a function that takes a `Contender`.

@@ -2,6 +2,7 @@
 //! HTTP seen by Gearman peers.
 
 mod changes;
+mod cluster;
 mod connections;
 mod dead;
 mod events;

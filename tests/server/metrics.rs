@@ -56,12 +56,13 @@ fn sum(samples: &BTreeMap<&str, f64>, function: &str, families: &[&str]) -> f64 
 }
 
 const CAME: [&str; 2] = ["ringgear_jobs_submitted_total", "ringgear_jobs_recovered_total"];
-const ARE: [&str; 5] = [
+const ARE: [&str; 6] = [
     "ringgear_jobs_queued",
     "ringgear_jobs_delayed",
     "ringgear_jobs_running",
     "ringgear_jobs_completed_total",
     "ringgear_jobs_failed_total",
+    "ringgear_jobs_handed_over_total",
 ];
 
 /// Families of a text by their kind.

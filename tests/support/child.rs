@@ -4,6 +4,7 @@
 //! Tests of tools that a machine lacks are skipped, which `skips` tells.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,4 +127,27 @@ pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
         let guard = never.lock().expect("no panic");
         drop(pause.wait_timeout(guard, Duration::from_millis(5)));
     }
+}
+
+/// A port that no other program gets as long as the socket, which doesn't listen, is there.
+pub(crate) fn reserve_port() -> (u16, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    // Servers set both, so they may have the port all the same.
+    socket.set_reuse_address(true).expect("an option");
+    socket.set_reuse_port(true).expect("an option");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("its address");
+    (address.as_socket().expect("an IP address").port(), socket)
+}
+
+/// Whether no thread of a process runs: after SIGSTOP the others go on for a while when the first
+/// one has stopped, if the machine is busy.
+pub(crate) fn stands_still(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    // `id (name) state ...`, and a name may hold anything. A thread may end meanwhile.
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }

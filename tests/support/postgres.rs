@@ -6,7 +6,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an owner may go without a beat in tests, some of which wait for that.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-const LISTENS: &str = "listen_addresses=127.0.0.1";
-
 /// A server with the database `jobs`.
 pub(crate) struct Server {
     binaries: PathBuf,
@@ -44,6 +42,8 @@ pub(crate) struct Server {
     folder: TempDir,
     /// Its number is in the socket's name; `None` = 5432, and no TCP.
     tcp_port: Option<u16>,
+    /// Where it listens, if it does.
+    address: IpAddr,
 }
 
 impl Drop for Server {
@@ -70,6 +70,17 @@ impl Server {
         Self::start_with(|server| server.tcp_port = Some(free_port()))
     }
 
+    /// Starts an empty server that listens at this address and lets everything there in.
+    pub(crate) fn start_at(address: IpAddr) -> Option<Self> {
+        Self::start_with(|server| {
+            server.tcp_port = Some(free_port());
+            server.address = address;
+            let everything = "local all all trust\nhost all all all trust\n";
+            let standbys = "local replication all trust\n";
+            server.write_data("pg_hba.conf", &[everything, standbys].concat());
+        })
+    }
+
     fn start_with(prepare: impl FnOnce(&mut Self)) -> Option<Self> {
         let Some(binaries) = binaries() else {
             skip("no PostgreSQL here: apt-get install postgresql");
@@ -92,8 +103,14 @@ impl Server {
     /// A server that follows this one and can be read. This one doesn't wait for it unless
     /// `wait_for_standbys` says so.
     pub(crate) fn start_standby(&self) -> Self {
+        self.start_standby_at(self.tcp_port.map(|_| free_port()))
+    }
+
+    /// The same with a given TCP port.
+    pub(crate) fn start_standby_at(&self, tcp_port: Option<u16>) -> Self {
         let mut standby = Self::in_new_folder(self.binaries.clone());
-        standby.tcp_port = self.tcp_port.map(|_| free_port());
+        standby.tcp_port = tcp_port;
+        standby.address = self.address;
         standby.make_data("pg_basebackup", |command| {
             command
                 .args(["-D", "data", "-U", "postgres", "--no-sync", "--checkpoint=fast"])
@@ -138,7 +155,8 @@ impl Server {
         if let Some(user) = &user {
             chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
-        Self { binaries, user, child: None, folder, tcp_port: None }
+        let address = Ipv4Addr::LOCALHOST.into();
+        Self { binaries, user, child: None, folder, tcp_port: None, address }
     }
 
     fn make_data(&self, program: &str, arguments: impl FnOnce(&mut Command)) {
@@ -175,13 +193,14 @@ impl Server {
     }
 
     fn try_run(&mut self) -> Result<(), String> {
+        let address = self.tcp_port.map_or(String::new(), |_| self.address.to_string());
         let mut child = self
             .command("postgres")
             .args(["-D", "data", "-k"])
             .arg(self.folder.path())
             .arg("-p")
             .arg(self.port().to_string())
-            .args(["-c", self.tcp_port.map_or("listen_addresses=", |_| LISTENS)])
+            .args(["-c", &format!("listen_addresses={address}")])
             .args(["-c", "shared_buffers=16MB", "-c", "max_connections=20"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -204,9 +223,9 @@ impl Server {
 
     /// Kills every process of the server.
     pub(crate) fn kill(&mut self) {
+        let processes = self.processes();
         let mut child = self.child.take().unwrap();
-        let children = children(child.id());
-        for pid in [pid(&child)].into_iter().chain(children) {
+        for pid in processes {
             let _ = kill(pid, Signal::SIGKILL);
         }
         child.wait().unwrap();
@@ -217,6 +236,12 @@ impl Server {
         let mut child = self.child.take().unwrap();
         kill(pid(&child), Signal::SIGINT).unwrap();
         child.wait().unwrap();
+    }
+
+    /// Every process of the server, the one that accepts connections first.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let child = self.child.as_ref().unwrap();
+        [pid(child)].into_iter().chain(children(child.id())).collect()
     }
 
     /// The process that accepts connections.
@@ -312,7 +337,8 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-fn children(parent: u32) -> Vec<Pid> {
+/// The child processes of a process.
+pub(crate) fn children(parent: u32) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let name = entry.file_name();

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -13,11 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::child::{forget_environment, spawn, tool, wait_until};
+use crate::child::{spawn, tool, wait_until};
 use crate::client::{Client, Ending};
+use crate::examples;
 use crate::observed::{get, value};
 use crate::processes;
-use crate::server::{ask, ringgeard};
+use crate::server::ask;
 
 /// A folder with the programs of this build, where the example looks for them, and pictures.
 struct Site {
@@ -29,13 +29,7 @@ impl Site {
     fn new() -> Option<Self> {
         tool("gearman")?;
         tool("convert")?;
-        let folder = tempfile::tempdir().unwrap();
-        let built = folder.path().join("release");
-        fs::create_dir(&built).unwrap();
-        symlink(ringgeard(), built.join("ringgeard")).unwrap();
-        let manager = env!("CARGO_BIN_EXE_ringgear-manager");
-        symlink(manager, built.join("ringgear-manager")).unwrap();
-        Some(Self { folder })
+        Some(Self { folder: examples::target_folder() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -53,11 +47,8 @@ impl Site {
 
     /// A script of the example, whose processes can be told by their environment.
     fn script(&self, name: &str) -> Command {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples/photo").join(name);
-        let mut command = Command::new(path);
-        forget_environment(&mut command);
-        command.env("CARGO_TARGET_DIR", self.folder.path()).env("DIR", self.folder.path());
+        let mut command = examples::script(&format!("photo/{name}"), self.folder.path());
+        command.env("DIR", self.folder.path());
         command
     }
 

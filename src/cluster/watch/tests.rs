@@ -120,7 +120,7 @@ fn a_beat_or_generation_that_changes_starts_anew() {
 
 #[test]
 fn a_failed_read_or_a_new_session_starts_anew() {
-    for break_session in [|watch: &mut Watch| watch.failed(), |_| ()] {
+    for break_session in [|watch: &mut Watch| watch.failed(), |_: &mut Watch| ()] {
         let mut fixture = Fixture::new();
         let [reading] = owned(SEEN);
         fixture.wait_for_orphan(1, &reading);

@@ -104,6 +104,11 @@ impl Gauges {
         (0..count).map(|own| Self { own, cores, gauges: Arc::clone(&gauges) }).collect()
     }
 
+    /// The same for a thread that publishes nothing: all cores are others to it.
+    pub(crate) fn for_observer(&self) -> Self {
+        Self { own: self.gauges.len(), ..self.clone() }
+    }
+
     /// The number of the core that publishes here.
     pub(crate) fn own(&self) -> usize {
         self.own

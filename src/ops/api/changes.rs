@@ -45,7 +45,7 @@ pub(super) async fn cancel(
     needs_some(&caller, Right::Admin)?;
     Params::of(&uri, &[])?;
     let link = app.link()?;
-    let function = match jobs::find(&link, &caller, &handle, 0).await {
+    let function = match jobs::find(&app, &caller, &handle, 0).await {
         Ok(job) => job.function,
         Err(unknown) => {
             let letter = dead::find(&link, &caller, &handle, 0).await;
@@ -90,7 +90,7 @@ pub(super) async fn run(
     needs_some(&caller, Right::Admin)?;
     Params::of(&uri, &[])?;
     let link = app.link()?;
-    let row = jobs::find(&link, &caller, &handle, 0).await?;
+    let row = jobs::find(&app, &caller, &handle, 0).await?;
     caller.may(Right::Admin, Scope::Function(&row.function))?;
     let number = link.handles().number(&handle).ok_or_else(|| jobs::unknown(&handle))?;
     let request = OperatorRequest::RunNow { number, access: caller.permissions.clone() };

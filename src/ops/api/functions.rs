@@ -85,6 +85,7 @@ pub(super) struct Function<'a> {
     jobs_completed_total: Option<u64>,
     jobs_failed_total: Labelled<'a, Failure>,
     jobs_dead_total: Labelled<'a, Reason>,
+    jobs_handed_over_total: Option<u64>,
     jobs_rerun_total: Labelled<'a, Rerun>,
     jobs_refused_total: Labelled<'a, Refused>,
     maxqueue: ByPriority<u32>,
@@ -140,6 +141,7 @@ pub(super) fn function<'a>(
         jobs_completed_total: numbers.map(|it| it.completed),
         jobs_failed_total: Labelled { names: &FAILURES, numbers: numbers.map(|it| &it.failed[..]) },
         jobs_dead_total: Labelled { names: &DEATHS, numbers: numbers.map(|it| &it.dead[..]) },
+        jobs_handed_over_total: numbers.map(|it| it.handed_over),
         jobs_rerun_total: Labelled { names: &RERUNS, numbers: numbers.map(|it| &it.rerun[..]) },
         jobs_refused_total: Labelled {
             names: &REFUSALS,

@@ -148,19 +148,32 @@ pub(super) fn unknown(handle: &[u8]) -> ApiError {
     )
 }
 
+/// The job is of a partition that another server has; `None` if it isn't.
+fn elsewhere(app: &App, number: u64, handle: &[u8]) -> Option<ApiError> {
+    let owner = app.settings().cluster.as_ref()?.owner_elsewhere(number)?;
+    let handle = handle.escape_ascii();
+    Some(ApiError::not_found(
+        format!("{handle} isn't a job of this server: it is of {}", owner.place()),
+        "ask that server",
+    ))
+}
+
 /// A job that the peer may see, with so many bytes of its payload.
 pub(super) async fn find(
-    link: &Link,
+    app: &App,
     caller: &Caller,
     handle: &[u8],
     payload_bytes: usize,
 ) -> Result<Box<JobRow>, ApiError> {
+    let link = app.link()?;
     let number = link.handles().number(handle).ok_or_else(|| unknown(handle))?;
     let access = caller.permissions.clone();
     let request = OperatorRequest::Job { number, payload_bytes, access };
     let reply = link.ask(link.cores().owner_of_job(number), request).await?;
-    let OperatorReply::Job(Some(row)) = reply else { return Err(unknown(handle)) };
-    Ok(row)
+    match reply {
+        OperatorReply::Job(Some(row)) => Ok(row),
+        _ => Err(elsewhere(app, number, handle).unwrap_or_else(|| unknown(handle))),
+    }
 }
 
 /// `GET /api/v1/jobs/{handle}`.
@@ -172,11 +185,10 @@ pub(super) async fn one(
 ) -> Result<Response, ApiError> {
     needs_some(&caller, Right::Observe)?;
     let has_payload = Params::of(&uri, &["payload"])?.flag("payload")?;
-    let link = app.link()?;
-    let mut row = find(&link, &caller, &handle, 0).await?;
+    let mut row = find(&app, &caller, &handle, 0).await?;
     if has_payload {
         caller.may(Right::Admin, Scope::Function(&row.function))?;
-        row = find(&link, &caller, &handle, PAYLOAD_BYTES_MAX).await?;
+        row = find(&app, &caller, &handle, PAYLOAD_BYTES_MAX).await?;
     }
     let mut json = job(&row, now_s());
     if has_payload {

@@ -3,7 +3,7 @@
 //! Functions that are named have series of their own; all others are summed under `OTHER`.
 //!
 //! Invariant: no two series have the same labels; of a function, submitted + recovered = queued +
-//! delayed + running + completed + failed, as far as its numbers hold to it.
+//! delayed + running + completed + failed + handed over, as far as its numbers hold to it.
 
 use std::borrow::Cow;
 use std::fmt::Error;
@@ -159,7 +159,7 @@ fn encode_counters(families: &mut Families<'_>, functions: &[Function<'_>]) -> R
     )?;
     families.counter(
         "ringgear_jobs_recovered",
-        "Jobs that the store had when the server started, and dead letters that were requeued",
+        "Jobs that the store had at the start or in adopted partitions, and requeued letters",
         one(functions, |it| it.numbers.recovered),
     )?;
     families.counter(
@@ -178,6 +178,11 @@ fn encode_counters(families: &mut Families<'_>, functions: &[Function<'_>]) -> R
         "ringgear_jobs_dead",
         "Those of them that became dead letters",
         many(functions, ("reason", reasons, 0), |it| it.numbers.dead),
+    )?;
+    families.counter(
+        "ringgear_jobs_handed_over",
+        "Jobs that ended here because another server has their partition",
+        one(functions, |it| it.numbers.handed_over),
     )?;
     let reasons = RERUNS.map(|(_, name)| name);
     families.counter(

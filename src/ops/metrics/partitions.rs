@@ -80,7 +80,7 @@ impl Partitions {
         )?;
         families.gauge(
             "ringgear_partitions_orphaned",
-            "Partitions without a server that this one leaves, as it has too little memory for them",
+            "Partitions without a server that this one leaves, as its memory is too short",
             [(PLAIN, self.orphaned)],
         )?;
         families.gauge(
@@ -100,7 +100,7 @@ mod tests {
 
     impl Numbers for Partitions {
         fn encode(&self, families: &mut Families<'_>) -> Result<(), Error> {
-            Partitions::encode(self, families)
+            Self::encode(self, families)
         }
     }
 

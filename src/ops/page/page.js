@@ -303,10 +303,10 @@ function serverTroubles() {
 	const add = (grave, title, text) => found.push({ key: title, grave, title, text });
 	const { store, memory, cores, certificates, cluster } = server;
 	if (cluster?.suspended) {
-		add(true, 'Suspended', 'no stored job is handed out, as the database is out of reach');
+		add(true, 'Suspended', 'no stored job is handed out: the database is out of reach');
 	}
 	if (cluster?.orphaned) {
-		add(true, 'Servers', `${plural(cluster.orphaned, 'partition')} left: too little memory`);
+		add(true, 'Servers', `${plural(cluster.orphaned, 'partition')} not taken over: too little memory`);
 	}
 	if (store && !store.up) {
 		add(true, `Store ${store.kind}`, `is down; ${plural(store.pending_operations, 'operation')} ` +

@@ -1,13 +1,20 @@
 //! Batches in, outcomes out, with a store that fails when it is told to.
 
+mod partitions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Pause, Row, Runs};
+use crate::store::ROW_BYTES_MAX;
 use crate::store::faulty::{Fault, Faulty, Tables};
 use crate::store::namespace::{BLOCK, next_mark};
 use crate::wire::Priority;
@@ -25,9 +32,6 @@ struct Bench {
 
 impl Bench {
     fn new(timeout: Duration) -> Self {
-        let store = Faulty::default();
-        let (tell, outcomes) = channel();
-        let report = move |core, outcome| tell.send((core, outcome)).unwrap();
         let settings = Settings {
             cores: 3,
             timeout,
@@ -35,13 +39,23 @@ impl Bench {
             mark: 1,
             needs_sequences: false,
             health: Arc::default(),
+            lease: None,
+            view: Arc::default(),
+            pauses: Arc::default(),
         };
+        Self::start(Faulty::default(), settings)
+    }
+
+    fn start(store: Faulty, settings: Settings) -> Self {
+        let (tell, outcomes) = channel();
+        // A test that is over doesn't hear.
+        let report = move |core, outcome| drop(tell.send((core, outcome)));
         let writer = Writer::start(Box::new(store.clone()), settings, report).unwrap();
         Self { sender: writer.sender(), writer, outcomes, store }
     }
 
     fn send(&self, core: usize, operations: impl Into<Vec<Operation>>) {
-        self.sender.send(Batch { core, operations: operations.into() });
+        self.sender.send(Batch { core, operations: operations.into(), moves: 0 });
     }
 
     fn next(&self) -> (usize, Outcome) {
@@ -411,7 +425,7 @@ fn stop_writes_what_was_handed_over_and_no_more() {
     store.hold(false);
     assert_eq!(stopper.join().unwrap(), 0);
     assert_eq!(outcomes.iter().collect::<Vec<_>>(), [stored(1, &[1])]);
-    sender.send(Batch { core: 1, operations: vec![insert(2)] });
+    sender.send(Batch { core: 1, operations: vec![insert(2)], moves: 0 });
     assert_eq!(store.durable(), [row(1)]);
 }
 
