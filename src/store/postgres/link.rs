@@ -613,8 +613,8 @@ impl Link {
         }
         let ready = self.take().await?;
         let left = async {
-            for (&partition, own) in &self.owned {
-                partitions::leave(&ready.session, partition, own.generation).await?;
+            for Fence { partition, generation, jobs } in self.fences(None) {
+                partitions::leave(&ready.session, partition, generation, jobs).await?;
             }
             Ok(())
         };
