@@ -10,6 +10,8 @@
 mod change;
 mod commit;
 mod conninfo;
+#[cfg(test)]
+mod dialect;
 mod error;
 mod expected;
 mod home;

@@ -124,7 +124,7 @@ pub(super) async fn apply(
     for (at, chunk) in chunks.iter().enumerate() {
         let begins = at == 0;
         let ends = at + 1 == chunks.len();
-        let begin = begins.then(|| begin(session, longest)).unwrap_or_default();
+        let begin = if begins { begin(session, longest) } else { String::new() };
         let fences = if begins { fences } else { &[] };
         let flight = Flight { begin, fences, chunk, ends };
         match flight.send(session, statements).await {

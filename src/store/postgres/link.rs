@@ -33,7 +33,7 @@ use crate::store::namespace::Record;
 use crate::store::{Committed, StoreError};
 
 /// How often a transaction that met another one is tried again at once.
-const CONFLICTS_MAX: usize = 5;
+const CONFLICTS_MAX: usize = 10;
 /// How long after its last rows were read an adopted partition counts as loaded.
 const LOADED_AFTER: Duration = Duration::from_secs(2);
 
@@ -613,8 +613,8 @@ impl Link {
         }
         let ready = self.take().await?;
         let left = async {
-            for (&partition, own) in &self.owned {
-                partitions::leave(&ready.session, partition, own.generation).await?;
+            for Fence { partition, generation, jobs } in self.fences(None) {
+                partitions::leave(&ready.session, partition, generation, jobs).await?;
             }
             Ok(())
         };
