@@ -222,3 +222,24 @@ fn without_other_servers_submissions_are_refused_as_before() {
     assert_eq!(error.get(..8), response(Command::Error, &[b"", b""], b"").get(..8));
     assert_eq!(cluster.intake(client), Intake::Read);
 }
+
+#[test]
+fn a_stored_job_that_runs_for_too_long_is_left_to_others_and_what_clients_wait_for_is_not() {
+    let mut cluster = cluster(Durability::Fsync);
+    let name = function(0);
+    let client = cluster.connect(0);
+    cluster.say_submit(client, Command::SubmitJobBg, &name);
+    assert_eq!(cluster.commit(), 1);
+    cluster.hear(client);
+    let handle = cluster.submit(client, Command::SubmitJob, &name, "a");
+    let workers = [0, 1].map(|_| cluster.worker(0, std::slice::from_ref(&name)));
+    workers.iter().for_each(|&worker| assert!(cluster.grab(worker).is_some()));
+    cluster.drain(DrainGoal::JobsDone);
+    assert_eq!(cluster.shards[0].unfinished(), 2);
+    cluster.shards.iter_mut().for_each(Shard::leave_stored_runs);
+    assert_eq!(cluster.shards[0].unfinished(), 1, "a client waits for the other one");
+    for worker in workers {
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
+    }
+    assert!(cluster.shards[0].is_idle());
+}
