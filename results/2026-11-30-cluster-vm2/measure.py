@@ -174,6 +174,7 @@ class Worker:
     def __init__(self, port, function, hold=None):
         self.port, self.function, self.hold, self.got, self.ended = port, function, hold, [], None
         self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 

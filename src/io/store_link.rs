@@ -262,7 +262,9 @@ impl MemberLink {
         let is_first = self.lease.suspends_at_ms() == 0;
         if !self.view.is_suspended.swap(true, Ordering::Relaxed) && !is_first {
             warn!(
-                "no beat has reached the database for too long: stored jobs aren't handed out                  until one does, and another server adopts them if that takes longer. Look at the                  database and the way to it"
+                "no beat has reached the database for too long: stored jobs aren't handed out \
+                 until one does, and another server adopts them if that takes longer. Look at the \
+                 database and the way to it"
             );
         }
     }

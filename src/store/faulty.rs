@@ -185,6 +185,11 @@ impl Faulty {
         self.state().partitions.taken.insert(partition);
     }
 
+    /// The store leaves an adopted partition, as it is empty.
+    pub(crate) fn set_free(&self, partition: PartitionId) {
+        self.state().partitions.adopted.remove(&partition);
+    }
+
     /// Which home can be had next.
     pub(crate) fn set_next_home(&self, partition: Option<PartitionId>) {
         self.state().partitions.next_home = partition;
@@ -372,6 +377,10 @@ impl Store for Faulty {
         let was_lost = partitions.taken.remove(&partition);
         partitions.adopted.insert(partition, generation);
         was_lost.then_some(partition)
+    }
+
+    fn owns(&self, partition: PartitionId) -> bool {
+        self.state().partitions.adopted.contains_key(&partition)
     }
 
     fn note_loaded(&mut self, jobs: &[u64], dead: &[u64]) {

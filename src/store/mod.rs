@@ -129,6 +129,12 @@ pub trait Store: Debug + Send {
         None
     }
 
+    /// Whether an adopted partition is still this server's: it isn't once it is empty, as another
+    /// server may take it then. Asked after each `check`.
+    fn owns(&self, _partition: PartitionId) -> bool {
+        true
+    }
+
     /// Numbers of jobs and dead letters that were loaded from an adopted partition; none of either
     /// once all are loaded.
     fn note_loaded(&mut self, _jobs: &[u64], _dead: &[u64]) {}

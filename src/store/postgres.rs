@@ -180,12 +180,16 @@ impl Store for Postgres {
 
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load(each));
-        self.close_dropped(result)
+        // The session that beat meanwhile is dropped in any case.
+        self.runtime.block_on(tokio::task::yield_now());
+        result
     }
 
     fn load_dead(&mut self, each: &mut dyn FnMut(DeadRow)) -> Result<(), StoreError> {
         let result = self.runtime.block_on(self.link.load_dead(each));
-        self.close_dropped(result)
+        // The session that beat meanwhile is dropped in any case.
+        self.runtime.block_on(tokio::task::yield_now());
+        result
     }
 
     fn load_pauses(&mut self, each: &mut dyn FnMut(Bytes, Pause)) -> Result<(), StoreError> {
@@ -220,6 +224,10 @@ impl Store for Postgres {
 
     fn own(&mut self, partition: PartitionId, generation: i64) -> Option<PartitionId> {
         self.link.own(partition, generation)
+    }
+
+    fn owns(&self, partition: PartitionId) -> bool {
+        self.link.owned.contains_key(&partition)
     }
 
     fn note_loaded(&mut self, jobs: &[u64], dead: &[u64]) {

@@ -2,7 +2,7 @@
 //! another, and healed. In the end everything that was acknowledged has been run.
 //!
 //! `CLUSTER_SECONDS` says for how long, `CLUSTER_SEED` replays the choice of faults (the moments
-//! are the machine's).
+//! are the machine's), and `CLUSTER_FAULT` (as `Kill`, or `Network`) leaves out all others.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use fastrand::Rng;
 use crate::child::tool;
 use crate::cluster::Cluster;
 use crate::database::Pair;
-use crate::load::Load;
+use crate::load::{LOAD, Load, submit};
 use crate::network::{self, DATABASE, Host, Loss};
 use crate::node::Node;
 use crate::{IMPATIENCE, LEASE, PATIENCE, SLACK};
@@ -143,6 +143,10 @@ impl Scene {
         if self.clock.is_some() {
             faults.extend([1, -1].map(Fault::Clock));
         }
+        if let Ok(only) = std::env::var("CLUSTER_FAULT") {
+            faults.retain(|fault| format!("{fault:?}").contains(&only));
+            assert!(!faults.is_empty(), "there is no fault {only} here");
+        }
         faults
     }
 
@@ -181,6 +185,9 @@ impl Scene {
             assert_eq!(after, before, "{fault:?} moved a partition");
         }
         eprintln!("{fault:?} of {target} for {lasts:.1?}: whole after {:.1?}", start.elapsed());
+        for node in &self.cluster.nodes {
+            submit(node.address, LOAD, &ledger);
+        }
         let before = self.cluster.entries().acknowledgements();
         let goes_on = ledger.wait(PATIENCE, |entries| entries.acknowledgements() > before + 100);
         assert!(goes_on, "nothing is acknowledged after {fault:?}");

@@ -46,7 +46,7 @@ fn a_standby_replaces_an_active_server_that_hangs_and_nothing_is_acknowledged_by
     let mut worker = Worker::connect(0, active.address, "f").unwrap();
     let mut client = Client::connect(active.address).unwrap();
     standby.launch();
-    wait_until("the standby to wait", || standby.log().contains("standby").then_some(()));
+    wait_until("the standby to wait", || standby.log().contains("standing by").then_some(()));
 
     let submitted = ledger.during(|| {
         let start = Instant::now();

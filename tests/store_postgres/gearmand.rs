@@ -3,15 +3,26 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postgres::Client;
+use ringgear::cluster::blocks::BLOCK_BITS;
 use ringgear::engine::handle::{job_number, slot};
 use ringgear::engine::record::Row;
-use ringgear::store::postgres::Postgres;
+use ringgear::store::Store as _;
+use ringgear::store::postgres::{Opening, Postgres};
 use ringgear::wire::Priority;
 
-use super::server::{Server, load};
+use super::server::{Server, leave, load, member, opening};
 
 const COLUMNS: &str = "(unique_key VARCHAR(64), function_name VARCHAR(255), priority INTEGER,
     data BYTEA, when_to_run INTEGER, UNIQUE (unique_key, function_name))";
+
+/// Sequence numbers in a block.
+const BLOCK: u64 = 1 << BLOCK_BITS;
+
+fn open(conninfo: &str, table: Option<&str>, first_sequence: u64) -> Postgres {
+    let membership = member();
+    let opening = Opening { table, ..opening(conninfo, &membership) };
+    Postgres::open(&opening, &|| first_sequence, &mut || false).unwrap()
+}
 
 fn count(admin: &mut Client, table: &str) -> i64 {
     admin.query_one(&format!("SELECT count(*) FROM {table}"), &[]).unwrap().get(0)
@@ -58,35 +69,35 @@ fn its_jobs_are_taken_over_once() {
         ))
         .unwrap();
     let conninfo = server.conninfo("jobs");
-    let mut store = Postgres::open(&conninfo, None, 1000, &mut || false).unwrap();
+    let mut store = open(&conninfo, None, 1000);
     let rows = [
         Row {
             payload: b"\x00\xff\x10"[..].into(),
             priority: Priority::High,
-            ..expected(1000, b"reverse", b"u1")
+            ..expected(BLOCK, b"reverse", b"u1")
         },
         Row {
             priority: Priority::Low,
             run_at_ms: 1_893_456_000_000,
             last_reason: None,
             was_lost: false,
-            ..expected(1001, "grüße".as_bytes(), b"u2")
+            ..expected(BLOCK + 1, "grüße".as_bytes(), b"u2")
         },
-        Row { payload: b"x"[..].into(), ..expected(1002, b"reverse", b"a\\b") },
-        Row { payload: b"y"[..].into(), ..expected(1003, b"f", b"") },
+        Row { payload: b"x"[..].into(), ..expected(BLOCK + 2, b"reverse", b"a\\b") },
+        Row { payload: b"y"[..].into(), ..expected(BLOCK + 3, b"f", b"") },
     ];
     assert_eq!(taken_over(&mut store), rows);
-    assert_eq!(store.next_sequence(), 1004);
+    assert_eq!(store.record().unwrap().next(), 2 * BLOCK);
     assert_eq!(count(&mut admin, "queue"), 0);
-    drop(store);
+    leave(store);
 
     // What gearmand leaves later comes after what is there, however low the sequence starts.
     admin.batch_execute("INSERT INTO queue VALUES ('late', 'f', 1, NULL, 0)").unwrap();
-    let mut store = Postgres::open(&conninfo, None, 5, &mut || false).unwrap();
+    let mut store = open(&conninfo, None, 5);
     let mut rows = rows.to_vec();
-    rows.push(expected(1004, b"f", b"late"));
+    rows.push(expected(2 * BLOCK, b"f", b"late"));
     assert_eq!(taken_over(&mut store), rows);
-    assert_eq!(store.next_sequence(), 1005);
+    assert_eq!(store.record().unwrap().next(), 3 * BLOCK);
 }
 
 #[test]
@@ -102,12 +113,15 @@ fn its_table_is_found_under_any_name() {
             hostile.replace('"', "\"\"")
         ))
         .unwrap();
-    let open =
-        |table| Postgres::open(&server.conninfo("jobs"), Some(table), 1, &mut || false).unwrap();
-    assert_eq!(taken_over(&mut open(hostile)), [expected(1, b"f", b"u")]);
-    assert_eq!(load(&mut open("none such")).len(), 1);
+    let open = |table| open(&server.conninfo("jobs"), Some(table), 1);
+    let mut store = open(hostile);
+    assert_eq!(taken_over(&mut store), [expected(BLOCK, b"f", b"u")]);
+    leave(store);
+    let mut store = open("none such");
+    assert_eq!(load(&mut store).len(), 1);
+    leave(store);
     // As gearmand writes it, without quotes.
-    let both = [expected(1, b"f", b"u"), expected(2, b"f", b"v")];
+    let both = [expected(BLOCK, b"f", b"u"), expected(2 * BLOCK, b"f", b"v")];
     assert_eq!(taken_over(&mut open("Gear")), both);
 }
 
@@ -123,7 +137,9 @@ fn tables_of_others_stay_as_they_are() {
         admin
             .batch_execute("INSERT INTO queue (unique_key, function_name) VALUES ('u', 'f')")
             .unwrap();
-        assert!(load(&mut server.open()).is_empty());
+        let mut store = server.open();
+        assert!(load(&mut store).is_empty());
+        leave(store);
         assert_eq!(count(&mut admin, "queue"), 1);
         admin.batch_execute("DROP TABLE queue").unwrap();
     }

@@ -1,22 +1,33 @@
 //! One owner at a time: who is turned away, who waits, and who finds out that it is none any more.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
+use ringgear::cluster::lease::Lease;
 use ringgear::engine::record::{Operation, Runs};
-use ringgear::store::postgres::Postgres;
+use ringgear::store::open::Membership;
+use ringgear::store::postgres::{Opening, Postgres};
 use ringgear::store::{OpenError, Store as _, StoreError};
 
-use super::server::{Server, backend, insert, insist, numbers, wait_for};
+use super::server::{
+    LEASE, PATIENCE, Server, backend, insert, insist, leave, member, numbers, opening, wait_for,
+    wait_for_blocked,
+};
 
 /// Opens the store on another thread, however long that takes; returns once it is waiting.
 fn standby(server: &Server) -> JoinHandle<Result<Postgres, OpenError>> {
+    standby_with(server, LEASE)
+}
+
+fn standby_with(server: &Server, lease: Duration) -> JoinHandle<Result<Postgres, OpenError>> {
     let conninfo = server.conninfo("jobs") + " application_name=standby";
     let (waits, waiting) = mpsc::channel();
     let standby = thread::spawn(move || {
-        let mut wait = || waits.send(()).is_ok();
-        Postgres::open(&conninfo, None, 1, &mut wait)
+        let membership = Membership { lease: Lease::new(lease), ..member() };
+        let opening = Opening { is_standby: true, ..opening(&conninfo, &membership) };
+        Postgres::open(&opening, &|| 1, &mut || waits.send(()).is_ok())
     });
     waiting.recv().unwrap();
     thread::spawn(move || {
@@ -26,15 +37,48 @@ fn standby(server: &Server) -> JoinHandle<Result<Postgres, OpenError>> {
     })
 }
 
+/// Opens a store that leaves locks of others more time.
+fn open_with(server: &Server, lease: Duration) -> Postgres {
+    let membership = Membership { lease: Lease::new(lease), ..member() };
+    Postgres::open(&opening(&server.conninfo("jobs"), &membership), &|| 1, &mut || false).unwrap()
+}
+
+/// A store that beats, as one in a server does.
+struct Beating {
+    store: Arc<Mutex<Option<Postgres>>>,
+}
+
+impl Beating {
+    fn start(store: Postgres) -> Self {
+        let store = Arc::new(Mutex::new(Some(store)));
+        let beating = Arc::clone(&store);
+        thread::spawn(move || {
+            while let Some(store) = &mut *beating.lock().unwrap() {
+                store.check().unwrap();
+                thread::park_timeout(LEASE / 20);
+            }
+        });
+        Self { store }
+    }
+
+    fn stop(self) -> Postgres {
+        self.store.lock().unwrap().take().unwrap()
+    }
+}
+
 #[test]
 fn a_second_owner_is_turned_away() {
     let Some(server) = Server::start() else { return };
-    let mut store = server.open();
+    let store = Beating::start(server.open());
     let error = server.try_open().unwrap_err();
     assert!(matches!(error, OpenError::Owned(_)), "{error}");
-    assert!(error.to_string().contains("standby"), "{error}");
+    let sentence = error.to_string();
+    for part in ["the one at here", "--standby", "--cluster"] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    let mut store = store.stop();
     store.commit(&[insert(1)]).unwrap();
-    drop(store);
+    leave(store);
     assert_eq!(numbers(&mut server.open()), [1]);
 }
 
@@ -42,12 +86,12 @@ fn a_second_owner_is_turned_away() {
 fn a_standby_goes_on_with_the_jobs() {
     let Some(mut server) = Server::start() else { return };
     let mut store = server.open();
-    let standby = standby(&server);
+    let standby = standby_with(&server, PATIENCE);
     store.commit(&[insert(256), insert(512)]).unwrap();
-    drop(store);
+    // Without waiting for the end of a lease.
+    leave(store);
     let mut store = standby.join().unwrap().unwrap();
     assert_eq!(numbers(&mut store), [256, 512]);
-    assert_eq!(store.next_sequence(), 3);
     store.commit(&[Operation::Remove { number: 256 }]).unwrap();
 
     // One that waits while the server itself is away.
@@ -58,19 +102,46 @@ fn a_standby_goes_on_with_the_jobs() {
     assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [512]);
 }
 
-/// The database failed over and came back, the standby connected first and took the lock, and the
-/// healthy owner ended with all the jobs that only its memory had.
+/// A server that is killed is replaced at once where its process can be looked for, and where its
+/// lock tells of it much sooner than its lease.
 #[test]
-fn after_a_failover_of_the_database_the_owner_gets_its_lock_back() {
-    let Some(mut server) = Server::start() else { return };
-    let mut store = server.open();
+fn an_owner_that_has_ended_is_not_waited_for() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = open_with(&server, PATIENCE);
     store.commit(&[insert(1)]).unwrap();
-    let standby = standby(&server);
+    // As if the process with this number had been started later.
+    let ended = "UPDATE ringgear_partition
+                 SET owner = set_byte(owner, 27, (get_byte(owner, 27) + 1) % 256)";
+    admin.batch_execute(ended).unwrap();
+    let started = Instant::now();
+    let mut other = open_with(&server, PATIENCE);
+    assert!(started.elapsed() < PATIENCE / 6, "{:?}", started.elapsed());
+    assert_eq!(numbers(&mut other), [1]);
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Lost(_)), "{error}");
+
+    let standby = standby_with(&server, PATIENCE);
+    let started = Instant::now();
+    drop(other);
+    assert_eq!(numbers(&mut standby.join().unwrap().unwrap()), [1]);
+    assert!(started.elapsed() < PATIENCE / 6, "{:?}", started.elapsed());
+}
+
+/// The database failed over and came back, the standby connected first, and the healthy owner ended
+/// with all the jobs that only its memory had.
+#[test]
+fn after_a_failover_of_the_database_the_owner_goes_on() {
+    let Some(mut server) = Server::start() else { return };
+    let lease = 3 * LEASE;
+    let mut store = open_with(&server, lease);
+    store.commit(&[insert(1)]).unwrap();
+    let standby = standby_with(&server, lease);
     for number in [2, 3] {
         server.kill();
         server.run();
         let mut admin = server.admin("jobs");
-        // The standby is back and has looked for the lock more than once.
+        // The standby is back and has looked more than once.
         let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'standby' \
                    AND query_start > backend_start + interval '1s')";
         wait_for(&mut admin, sql);
@@ -95,14 +166,14 @@ fn a_standby_refuses_what_a_newer_version_has_taken_over() {
     let Some(server) = Server::start() else { return };
     let store = server.open();
     let standby = standby(&server);
-    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 5").unwrap();
-    drop(store);
+    server.admin("jobs").batch_execute("UPDATE ringgear_owner SET version = 6").unwrap();
     match standby.join().unwrap() {
         Err(OpenError::Store(StoreError::Unusable(sentence))) => {
             assert!(sentence.contains("newer"), "{sentence}");
         }
         other => panic!("{other:?}"),
     }
+    drop(store);
 }
 
 #[test]
@@ -132,7 +203,7 @@ fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
     assert_eq!(numbers(&mut other), [1, 2, 4]);
 
     // Also once the other one is gone.
-    drop(other);
+    leave(other);
     let error = store.commit(&[insert(5)]).unwrap_err();
     assert!(matches!(error, StoreError::Lost(_)), "{error}");
     assert!(matches!(store.load(&mut drop), Err(StoreError::Lost(_))));
@@ -145,13 +216,13 @@ fn an_owner_that_was_cut_off_goes_on_unless_another_took_over() {
 fn an_owner_goes_on_where_a_failover_has_brought_the_one_before_back() {
     let Some(server) = Server::start() else { return };
     let mut admin = server.admin("jobs");
-    drop(server.open());
-    admin.batch_execute("CREATE TABLE copy AS TABLE ringgear_owner").unwrap();
+    leave(server.open());
+    admin.batch_execute("CREATE TABLE copy AS TABLE ringgear_partition").unwrap();
     let mut store = server.open();
     store.commit(&[insert(1)]).unwrap();
-    for change in ["", "UPDATE ringgear_owner SET generation = generation + 1;"] {
+    for change in ["", "UPDATE ringgear_partition SET generation = generation + 1;"] {
         let pid = backend(&mut admin);
-        let back = "UPDATE ringgear_owner SET (generation, owner) = \
+        let back = "UPDATE ringgear_partition SET (generation, owner) = \
                     (SELECT generation, owner FROM copy);";
         admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
         let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = {pid})");
@@ -208,18 +279,19 @@ fn a_commit_of_an_earlier_generation_changes_nothing() {
     for operations in [change.to_vec(), [large(3), large(4)].into(), Vec::new()] {
         let mut store = server.open();
         store.commit(&[insert(1)]).unwrap();
-        admin.batch_execute("UPDATE ringgear_owner SET generation = generation + 1").unwrap();
+        admin.batch_execute("UPDATE ringgear_partition SET generation = generation + 1").unwrap();
         let error = store.commit(&operations).unwrap_err();
         assert!(matches!(error, StoreError::Lost(_)), "{error}");
-        drop(store);
-        assert_eq!(numbers(&mut server.open()), [1]);
+        let mut other = server.open();
+        assert_eq!(numbers(&mut other), [1]);
+        leave(other);
     }
 }
 
 #[test]
 fn nobody_takes_over_in_the_middle_of_a_commit() {
     let Some(server) = Server::start() else { return };
-    let mut store = server.open();
+    let mut store = open_with(&server, PATIENCE);
     let mut admin = server.admin("jobs");
     let mut other = server.admin("jobs");
     let pid = backend(&mut admin);
@@ -227,11 +299,9 @@ fn nobody_takes_over_in_the_middle_of_a_commit() {
     let mut blocker = other.transaction().unwrap();
     blocker.batch_execute("INSERT INTO ringgear_job VALUES (1, '', '', '', 1, 0, 0, '')").unwrap();
     let commit = thread::spawn(move || store.commit(&[insert(1)]));
-    wait_for(
-        &mut admin,
-        &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"),
-    );
-    let take = "SET lock_timeout = '100ms'; UPDATE ringgear_owner SET generation = generation + 1";
+    wait_for_blocked(&mut admin, pid);
+    let take =
+        "SET lock_timeout = '100ms'; UPDATE ringgear_partition SET generation = generation + 1";
     let error = admin.batch_execute(take).unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
     blocker.rollback().unwrap();

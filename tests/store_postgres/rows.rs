@@ -9,7 +9,7 @@ use ringgear::engine::record::{Operation, Row, Runs};
 use ringgear::store::{Store as _, StoreError};
 use ringgear::wire::Priority;
 
-use super::server::{Server, insert, insist, load, numbers, row};
+use super::server::{Server, insert, insist, leave, load, numbers, row};
 
 #[test]
 fn any_bytes_come_back_in_the_order_of_numbers() {
@@ -52,10 +52,10 @@ fn any_bytes_come_back_in_the_order_of_numbers() {
         .collect();
     store.commit(&operations).unwrap();
     assert!(load(&mut store) == rows, "before the restart");
-    drop(store);
+    leave(store);
     let mut store = server.open();
     assert!(load(&mut store) == rows, "after the restart");
-    assert_eq!(store.next_sequence(), (i64::MAX.cast_unsigned() >> 8) + 1);
+    assert_eq!(store.record().unwrap().next(), (i64::MAX.cast_unsigned() >> 8) + 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ringgear::store::{OpenError, Store as _, StoreError};
 use tempfile::TempDir;
 
 use super::authority::{Authority, Issued, first_version, self_signed};
-use super::server::{Server, backend, insert, insist, numbers, row, wait_for};
+use super::server::{Server, backend, insert, insist, leave, numbers, open_at, row, wait_for};
 
 const PLAIN: Result<bool, &str> = Ok(false);
 const ENCRYPTED: Result<bool, &str> = Ok(true);
@@ -68,7 +68,7 @@ fn words(server: &Server, more: &str) -> String {
 }
 
 fn open(conninfo: &str) -> Result<Postgres, OpenError> {
-    Postgres::open(conninfo, None, 1, &mut || false)
+    open_at(conninfo)
 }
 
 /// The store with these words, or the sentence.
@@ -78,9 +78,8 @@ fn try_words(server: &Server, more: &str) -> Result<Postgres, String> {
 
 /// Whether PostgreSQL says that the store's session is encrypted.
 fn is_encrypted(admin: &mut Client) -> bool {
-    let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-               WHERE application_name = 'ringgeard'";
-    admin.query_one(sql, &[]).unwrap().get(0)
+    let pid = backend(admin);
+    admin.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = $1", &[&pid]).unwrap().get(0)
 }
 
 /// Opens the store with each of the words and compares: encrypted or not, or a part of the refusal.
@@ -89,7 +88,7 @@ fn expect(server: &Server, cases: &[(&str, Result<bool, &str>)]) {
     for (more, expected) in cases {
         let found = try_words(server, more).map(|store| {
             let is_encrypted = is_encrypted(&mut admin);
-            drop(store);
+            leave(store);
             let gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity \
                         WHERE application_name = 'ringgeard')";
             wait_for(&mut admin, gone);

@@ -12,7 +12,9 @@ use ringgear::store::postgres::Postgres;
 use ringgear::store::{OpenError, Store as _, StoreError};
 
 use super::proxy::Proxy;
-use super::server::{Server, backend, insert, insist, numbers, wait_for};
+use super::server::{
+    LEASE, Server, backend, insert, insist, leave, numbers, open_at, wait_for, wait_for_blocked,
+};
 
 /// A commit's answer may take as long as the store's own limit, and no longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -32,14 +34,14 @@ fn unusable(result: Result<Postgres, OpenError>) -> String {
 }
 
 fn generation(admin: &mut Client) -> i64 {
-    admin.query_one("SELECT generation FROM ringgear_owner", &[]).unwrap().get(0)
+    admin.query_one("SELECT generation FROM ringgear_partition", &[]).unwrap().get(0)
 }
 
 #[test]
 fn a_start_that_cant_work_says_why_and_what_to_do() {
     let Some(server) = Server::start() else { return };
     let mut admin = server.admin("jobs");
-    let open = |conninfo: &str| Postgres::open(conninfo, None, 1, &mut || false);
+    let open = |conninfo: &str| open_at(conninfo);
     let sentence = unusable(open(&server.conninfo("nowhere")));
     assert!(sentence.contains("\"nowhere\"") && sentence.contains("createdb"), "{sentence}");
 
@@ -62,10 +64,10 @@ fn a_start_that_cant_work_says_why_and_what_to_do() {
     let sentence = unusable(open(&format!("{alice} password=secret")));
     assert!(sentence.contains("CREATE and USAGE"), "{sentence}");
 
-    drop(server.open());
-    admin.batch_execute("UPDATE ringgear_owner SET version = 5").unwrap();
+    leave(server.open());
+    admin.batch_execute("UPDATE ringgear_owner SET version = 6").unwrap();
     let sentence = unusable(server.try_open());
-    assert!(sentence.contains("version 5") && sentence.contains("newer"), "{sentence}");
+    assert!(sentence.contains("version 6") && sentence.contains("newer"), "{sentence}");
     admin.batch_execute("DELETE FROM ringgear_owner").unwrap();
     assert!(unusable(server.try_open()).contains("backup"));
     admin.batch_execute("DROP TABLE ringgear_owner, ringgear_job").unwrap();
@@ -89,10 +91,10 @@ fn what_is_refused_may_be_tried_again_with_the_same_session() {
         .unwrap();
     let operations = [insert(1), insert(2), Operation::Remove { number: 1 }];
     assert!(unavailable(store.commit(&operations)).contains("no space left"));
-    // A ROLLBACK after it made the server warn that there is no transaction in progress.
+    // Its own COMMIT has rolled it back: a ROLLBACK would make the server warn.
     let sql = "SELECT query FROM pg_stat_activity WHERE application_name = 'ringgeard'";
     let last: String = admin.query_one(sql, &[]).unwrap().get(0);
-    assert!(last.contains("ringgear_job"), "{last}");
+    assert_eq!(last, "COMMIT");
     store.commit(&[insert(3)]).unwrap();
     let mut large = super::server::row(4);
     large.payload = vec![0; 17 << 20].into();
@@ -108,7 +110,8 @@ fn what_is_refused_may_be_tried_again_with_the_same_session() {
     let started = Instant::now();
     let sentence = unavailable(store.commit(&[insert(5)]));
     assert!(sentence.contains("holds locks"), "{sentence}");
-    assert!(started.elapsed() < SILENCE_MAX);
+    assert!(started.elapsed() < LEASE, "there is time left for a beat");
+    store.check().unwrap();
     lock.rollback().unwrap();
     store.commit(&[insert(6)]).unwrap();
     assert_eq!(numbers(&mut store), [2, 3, 6]);
@@ -148,7 +151,7 @@ fn messages_name_the_host_that_they_are_about() {
             "host={hosts} port=5432 user=postgres dbname=jobs sslmode=disable connect_timeout=5"
         )
     };
-    let open = |hosts: &str| Postgres::open(&conninfo(hosts), None, 1, &mut || false);
+    let open = |hosts: &str| open_at(&conninfo(hosts));
 
     // A copy that is listed first is passed over.
     let mut store = open(&format!("{there},{here}")).unwrap();
@@ -228,26 +231,51 @@ fn a_session_that_falls_silent_is_given_up_and_commits_nothing_later() {
     let mut admin = server.admin("jobs");
     let mut store = server.open();
     store.commit(&[insert(1)]).unwrap();
-    let silent = Pid::from_raw(backend(&mut admin));
-    kill(silent, Signal::SIGSTOP).unwrap();
+    let silent = backend(&mut admin);
+    kill(Pid::from_raw(silent), Signal::SIGSTOP).unwrap();
     let started = Instant::now();
     let sentence = unavailable(store.commit(&[insert(2)]));
     assert!(sentence.contains("didn't answer"), "{sentence}");
     assert!(started.elapsed() < SILENCE_MAX, "{:?}", started.elapsed());
-    // It still has the lock, so nobody can say what it will do.
+    // What it was sent is of an earlier generation by now.
+    store.commit(&[insert(3)]).unwrap();
+    kill(Pid::from_raw(silent), Signal::SIGCONT).unwrap();
+    assert_ne!(backend(&mut admin), silent);
+    assert_eq!(numbers(&mut store), [1, 3]);
+}
+
+/// One that fell silent in the middle of a transaction may still commit: what comes next waits.
+#[test]
+fn a_session_that_falls_silent_in_a_transaction_is_waited_for() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut other = server.admin("jobs");
+    let mut store = server.open();
+    let silent = backend(&mut admin);
+    let mut lock = other.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE ringgear_job").unwrap();
+    let commit = thread::spawn(move || {
+        let result = store.commit(&[insert(2)]);
+        (store, result)
+    });
+    wait_for_blocked(&mut admin, silent);
+    kill(Pid::from_raw(silent), Signal::SIGSTOP).unwrap();
+    let (mut store, result) = commit.join().unwrap();
+    assert!(unavailable(result).contains("didn't answer"));
+    lock.rollback().unwrap();
     let sentence = unavailable(store.commit(&[Operation::Remove { number: 2 }]));
     assert!(sentence.contains("earlier session"), "{sentence}");
-    kill(silent, Signal::SIGCONT).unwrap();
-    insist(&mut store, &[Operation::Remove { number: 2 }]);
-    assert_eq!(numbers(&mut store), [1]);
-    assert_ne!(Pid::from_raw(backend(&mut admin)), silent);
+    kill(Pid::from_raw(silent), Signal::SIGCONT).unwrap();
+    insist(&mut store, &[Operation::Remove { number: 2 }, insert(3)]);
+    assert_eq!(numbers(&mut store), [3]);
+    assert_ne!(backend(&mut admin), silent);
 }
 
 #[test]
 fn a_server_that_accepts_and_says_nothing_is_given_up() {
     let Some(server) = Server::start() else { return };
     let conninfo = server.conninfo("jobs") + " connect_timeout=1";
-    let open = || Postgres::open(&conninfo, None, 1, &mut || false);
+    let open = || open_at(&conninfo);
     let mut store = open().unwrap();
     let mut admin = server.admin("jobs");
     let pid = backend(&mut admin);
@@ -273,7 +301,7 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
 fn a_session_that_only_the_server_believes_in_is_ended() {
     let Some(server) = Server::start() else { return };
     let proxy = Proxy::start(&server);
-    let mut store = Postgres::open(&proxy.conninfo, None, 1, &mut || false).unwrap();
+    let mut store = open_at(&proxy.conninfo).unwrap();
     let mut admin = server.admin("jobs");
     let before = backend(&mut admin);
     proxy.cut();

@@ -18,8 +18,10 @@ use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use postgres::{Client, NoTls};
+use ringgear::cluster::lease::Lease;
 use ringgear::engine::record::{Operation, Row};
-use ringgear::store::postgres::Postgres;
+use ringgear::store::open::Membership;
+use ringgear::store::postgres::{Opening, Postgres};
 use ringgear::store::{OpenError, Store as _, StoreError};
 use ringgear::wire::Priority;
 use tempfile::TempDir;
@@ -28,6 +30,9 @@ use crate::skips::skip;
 
 /// How long anything may take that should take no time at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an owner may go without a beat in tests, some of which wait for that.
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 /// A server with the database `jobs`.
 pub(crate) struct Server {
@@ -291,8 +296,36 @@ impl Server {
     }
 
     pub(crate) fn try_open(&self) -> Result<Postgres, OpenError> {
-        Postgres::open(&self.conninfo("jobs"), None, 1, &mut || false)
+        open_at(&self.conninfo("jobs"))
     }
+
+    /// Opens a store beside others.
+    pub(crate) fn join(&self, name: &str) -> Postgres {
+        let membership = Membership { is_cluster: true, name: name.to_owned(), ..member() };
+        let conninfo = self.conninfo("jobs");
+        let opening = Opening { membership: &membership, ..opening(&conninfo, &membership) };
+        Postgres::open(&opening, &|| 1, &mut || false).unwrap()
+    }
+}
+
+/// A server without others, with a short lease.
+pub(crate) fn member() -> Membership {
+    Membership { lease: Lease::new(LEASE), name: "here".to_owned(), ..Membership::default() }
+}
+
+/// What a store is opened with.
+pub(crate) fn opening<'a>(conninfo: &'a str, membership: &'a Membership) -> Opening<'a> {
+    Opening { conninfo, table: None, membership, prefix: "H:ü".as_bytes(), is_standby: false }
+}
+
+/// Opens a store that has all jobs.
+pub(crate) fn open_at(conninfo: &str) -> Result<Postgres, OpenError> {
+    Postgres::open(&opening(conninfo, &member()), &|| 1, &mut || false)
+}
+
+/// Ends a server in good order, so that the next one needn't wait for the end of its lease.
+pub(crate) fn leave(mut store: Postgres) {
+    store.leave().unwrap();
 }
 
 /// A port that was free a moment ago.
@@ -351,7 +384,15 @@ fn binaries() -> Option<PathBuf> {
 /// The server process behind the store's session.
 pub(crate) fn backend(admin: &mut Client) -> i32 {
     let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'ringgeard'";
-    admin.query_one(sql, &[]).unwrap().get(0)
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // One that has been told to end may take a moment.
+        if let [row] = &*admin.query(sql, &[]).unwrap() {
+            return row.get(0);
+        }
+        assert!(Instant::now() < deadline, "no session, or several");
+        admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
+    }
 }
 
 /// Asks until the answer, a boolean, is yes. PostgreSQL keeps the time.
@@ -361,6 +402,12 @@ pub(crate) fn wait_for(admin: &mut Client, sql: &str) {
         assert!(Instant::now() < deadline, "never came true: {sql}");
         admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
     }
+}
+
+/// Waits until a statement is in progress that another session holds up.
+pub(crate) fn wait_for_blocked(admin: &mut Client, pid: i32) {
+    let sql = format!("SELECT cardinality(pg_blocking_pids({pid})) > 0");
+    wait_for(admin, &sql);
 }
 
 /// Commits until it works; anything but "try again" is a failure.

@@ -165,10 +165,11 @@ fn lost_and_due_jobs_wait_for_the_end_at_their_places() {
     fixture.suspend(true);
     fixture.can_do(2, "f");
     assert_eq!(fixture.grab(2), None);
+    let foreground = fixture.memory_only("f");
     fixture.disconnect(1);
     fixture.pass(1500);
     fixture.engine.check_invariants();
-    assert_eq!(fixture.grab(2), None);
+    assert_eq!((fixture.grab(2), fixture.grab(2)), (Some(foreground), None));
     fixture.suspend(false);
     assert_eq!(fixture.grab_all(2), [&numbers[..], &[delayed]].concat());
 }

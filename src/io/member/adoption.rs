@@ -39,7 +39,9 @@ pub(super) struct Adoption {
     is_held_up: bool,
     /// Partitions of which it isn't known whether they were adopted: what they were then.
     unclear: BTreeMap<PartitionId, Seen>,
-    /// Orphans that take much memory, as they were last looked at.
+    /// Names of the hosts of earlier owners.
+    names: BTreeMap<PartitionId, String>,
+    /// Orphans, as they were last looked at.
     weighed: BTreeMap<PartitionId, Weighed>,
 }
 
@@ -83,6 +85,8 @@ impl Adoption {
     /// The partitions are like this now: what isn't this server's is loaded no further.
     pub(super) fn follow(&mut self, standings: &[Standing], settings: &mut MemberSettings) {
         self.is_held_up = false;
+        let named = standings.iter().filter(|it| !it.is_own && !it.partition.name.is_empty());
+        self.names.extend(named.map(|it| (it.partition.id, it.partition.name.clone())));
         let owned =
             |id: PartitionId| standings.iter().find(|it| it.is_own && it.partition.id == id);
         let adopted = settings.lease.owned().adopted;
@@ -96,7 +100,7 @@ impl Adoption {
         for (id, seen) in std::mem::take(&mut self.unclear) {
             let adopted = owned(id).map(|it| it.partition.generation);
             match adopted.filter(|&generation| generation > seen.generation) {
-                Some(generation) => self.begin(id, generation, String::new(), settings),
+                Some(generation) => self.begin(id, generation, settings),
                 None => forget(&settings.view, id),
             }
         }
@@ -114,13 +118,14 @@ impl Adoption {
         let mut left = 0;
         for &seen in orphans {
             let id = seen.id;
-            let standing = standings.iter().find(|it| it.partition.id == id);
-            let Some(standing) = standing.filter(|it| !it.is_own) else { continue };
+            if standings.iter().any(|it| it.partition.id == id && it.is_own) {
+                continue;
+            }
             // The store's thread doesn't know yet that it has lost such a one.
             if owned.contains(id) || (settings.is_leaving)() {
                 continue;
             }
-            match self.has_room(id, &standing.partition.name, settings) {
+            match self.has_room(id, settings) {
                 Ok(true) => {}
                 Ok(false) => {
                     left += 1;
@@ -132,9 +137,7 @@ impl Adoption {
             // Only the database knows its jobs until all are loaded.
             settings.view.write().loading.insert(id);
             match settings.members.adopt(seen) {
-                Ok(Some(generation)) => {
-                    self.begin(id, generation, standing.partition.name.clone(), settings);
-                }
+                Ok(Some(generation)) => self.begin(id, generation, settings),
                 // Another server was faster, or the owner lives.
                 Ok(None) => forget(&settings.view, id),
                 Err(error) => {
@@ -148,13 +151,7 @@ impl Adoption {
     }
 
     /// Begins to load a partition that this server has now.
-    fn begin(
-        &mut self,
-        id: PartitionId,
-        generation: i64,
-        from: String,
-        settings: &mut MemberSettings,
-    ) {
+    fn begin(&mut self, id: PartitionId, generation: i64, settings: &mut MemberSettings) {
         if !settings.writer.own(id, generation) {
             // The server ends.
             return;
@@ -165,7 +162,7 @@ impl Adoption {
         self.loading.push_back(Loading {
             id,
             generation,
-            from,
+            from: self.names.get(&id).cloned().unwrap_or_default(),
             began: Instant::now(),
             bytes_left,
             jobs: 0,
@@ -175,11 +172,10 @@ impl Adoption {
         });
     }
 
-    /// Whether there is memory for an orphan, whose owner was on the host of this name.
+    /// Whether there is memory for an orphan.
     fn has_room(
         &mut self,
         id: PartitionId,
-        name: &str,
         settings: &mut MemberSettings,
     ) -> Result<bool, StoreError> {
         let now = Instant::now();
@@ -200,7 +196,7 @@ impl Adoption {
         if is_news {
             warn!(
                 partition = id,
-                owner = name,
+                owner = self.names.get(&id),
                 bytes = weighed.bytes,
                 left,
                 "a partition without a living owner isn't adopted, as its jobs don't fit into \
@@ -227,7 +223,12 @@ impl Adoption {
             }
         };
         let Some(parts) = parts else {
-            loading.finish(&settings.view);
+            // The store hears that there are no more.
+            if settings.writer.load(loading.id, loading.generation, Vec::new()) {
+                loading.finish(&settings.view);
+            } else {
+                forget(&settings.view, loading.id);
+            }
             self.loading.pop_front();
             return;
         };

@@ -163,7 +163,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let (member, writer) = (self.member.take(), self.writer.take());
         member.into_iter().for_each(|member| member.stop(LIMIT));
-        writer.into_iter().for_each(|writer| drop(writer.stop(LIMIT)));
+        writer.into_iter().for_each(|writer| {
+            writer.stop(LIMIT);
+        });
     }
 }
 
@@ -227,9 +229,8 @@ fn the_next_batch_waits_until_the_cores_have_taken_the_last() {
     assert!(bench.is_loading(THEIRS), "only the database knows its jobs");
     // Lookups are answered meanwhile.
     bench.requests.look_up(1, vec![5, 6]);
-    let rest = std::iter::repeat_with(|| bench.next());
-    let found = rest.map(|(core, outcome)| (core, outcome));
-    let found = found.skip_while(|(_, it)| matches!(it, Outcome::Adopted { .. })).next();
+    let mut outcomes = std::iter::repeat_with(|| bench.next());
+    let found = outcomes.find(|(_, it)| !matches!(it, Outcome::Adopted { .. }));
     let expected = Outcome::Found { numbers: vec![(5, false), (6, false)] };
     assert_eq!(found, Some((1, expected)));
 }

@@ -59,7 +59,7 @@ const RAISE: &str = "\
 UPDATE ringgear_cluster SET next_block = $1 WHERE next_block < $1";
 
 const NOTE_AGAIN: &str = "\
-INSERT INTO ringgear_block (block, partition) SELECT block, $2 FROM unnest($1) AS block
+INSERT INTO ringgear_block (block, partition) SELECT block, $2 FROM unnest($1::int8[]) AS block
 ON CONFLICT (block) DO NOTHING";
 
 const COUNT_OTHERS: &str = "\

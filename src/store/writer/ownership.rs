@@ -39,6 +39,8 @@ pub(super) struct Ownership {
     has_beaten: bool,
     /// Since when a core has kept the thread from the store.
     held: Option<Instant>,
+    /// The partition of new jobs, if it is known.
+    home: Option<PartitionId>,
     /// Partitions that the server has adopted, with their generations.
     adopted: BTreeMap<PartitionId, i64>,
     /// Number of reports of a loss or of a home so far.
@@ -79,8 +81,12 @@ impl Ownership {
             None => false,
             // These go to the next home with their cores.
             Some(_) if is_awaited && self.homeless.is_some() => false,
-            Some(&at) => moves < at || !self.adopted.contains_key(&partition),
+            Some(&at) => moves < at || !self.owns(partition),
         }
+    }
+
+    fn owns(&self, partition: PartitionId) -> bool {
+        self.home == Some(partition) || self.adopted.contains_key(&partition)
     }
 
     /// When to try to get a home.
@@ -105,15 +111,12 @@ impl Ownership {
         self.oldest_homeless().map(|arrived| down.expiry(arrived))
     }
 
-    /// The Inserts whose timeout has expired without a home, and the reason.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<(Vec<(usize, u64)>, Arc<str>)> {
+    /// Refuses the Inserts whose timeout has expired without a home; returns them and the reason.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<(Vec<Awaited>, Arc<str>)> {
         let Homeless { inserts, down, .. } = self.homeless.as_mut()?;
         let down = down.as_ref()?;
-        let mut refused = Vec::new();
-        while let Some(it) = inserts.pop_front_if(|it| down.expiry(it.arrived) <= now) {
-            refused.push((it.core, it.number));
-        }
-        (!refused.is_empty()).then(|| (refused, down.reason.clone()))
+        let expired = inserts.iter().take_while(|it| down.expiry(it.arrived) <= now).count();
+        (expired > 0).then(|| (inserts.drain(..expired).collect(), down.reason.clone()))
     }
 
     /// When to look whether the cores have turned, if they keep the thread from the store.
@@ -179,15 +182,25 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         }
     }
 
+    /// Forgets adopted partitions that the store has left as they are empty.
+    pub(super) fn forget_empty(&mut self) {
+        let (store, adopted) = (&*self.store, &mut self.ownership.adopted);
+        let before = adopted.len();
+        adopted.retain(|&partition, _| store.owns(partition));
+        if adopted.len() < before
+            && let Some(state) = &self.settings.lease
+        {
+            state.change_owned(|owned| owned.adopted = adopted.keys().copied().collect());
+        }
+    }
+
     /// Other servers have some of the partitions.
     pub(super) fn lose(&mut self, committed: &Committed) {
         for &partition in &committed.lost {
-            let owned = self.settings.lease.as_ref().map(|state| state.owned());
-            let home = owned.and_then(|owned| owned.home);
-            // Only one of them can be the home.
-            let is_home = committed.is_home_lost
-                && (home == Some(partition) || home.is_none() || committed.lost.len() == 1);
-            self.lose_one(partition, is_home);
+            // Without numbers so far, it isn't known which one it is.
+            let home = self.ownership.home;
+            let is_home = home.is_none_or(|home| home == partition);
+            self.lose_one(partition, committed.is_home_lost && is_home);
         }
     }
 
@@ -196,6 +209,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         ownership.moves += 1;
         ownership.lost.insert(partition, ownership.moves);
         ownership.adopted.remove(&partition);
+        ownership.home = ownership.home.filter(|_| !is_home);
         self.settings.view.lost.fetch_add(1, Ordering::Relaxed);
         let rows = &mut self.settings.view.write().partitions;
         rows.iter_mut().filter(|it| it.partition.id == partition).for_each(|it| it.is_own = false);
@@ -269,6 +283,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         }
         let partition = self.store.partition_of(job_number(sequences.start, 0));
         state.change_owned(|owned| owned.home = Some(partition));
+        self.ownership.home = Some(partition);
         let blocks = block_of(sequences.start)..block_of(sequences.end - 1) + 1;
         let mut contents = self.settings.view.write();
         for block in blocks {
@@ -281,8 +296,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
     /// The server has adopted a partition in this generation.
     pub(super) fn own(&mut self, partition: PartitionId, generation: i64) {
         if let Some(lost) = self.store.own(partition, generation) {
-            let owned = self.settings.lease.as_ref().map(|state| state.owned());
-            self.lose_one(lost, owned.is_some_and(|owned| owned.home == Some(lost)));
+            self.lose_one(lost, self.ownership.home == Some(lost));
         }
         self.ownership.adopted.insert(partition, generation);
         if let Some(state) = &self.settings.lease {

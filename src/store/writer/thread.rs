@@ -204,7 +204,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         self.settings.pauses.note_sent(operations.iter());
         let arrived = Instant::now();
         let mut refused = Vec::new();
-        let down = self.down.as_ref().or(self.ownership.homeless_down());
+        let down = self.down.as_ref().or_else(|| self.ownership.homeless_down());
         let down = down.filter(|down| down.timeout.is_zero()).map(|down| down.reason.clone());
         for operation in operations {
             if self.ownership.is_stale(&operation, moves, &*self.store) {
@@ -260,6 +260,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
         let now = Instant::now();
         if let Some((refused, reason)) = self.ownership.expire(now) {
             self.outage.iter_mut().for_each(|outage| outage.refuse(refused.len()));
+            let refused: Vec<_> = refused.iter().map(|it| (it.core, it.number)).collect();
             self.report_failed(&refused, &reason);
         }
         let Some(down) = &self.down else { return };
@@ -377,6 +378,7 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
             Err(_) => true,
             Ok(committed) => {
                 self.lose(&committed);
+                self.forget_empty();
                 self.note_beat(start);
                 self.report_missing();
                 if !self.has_work() {

@@ -307,3 +307,34 @@ fn a_server_that_ends_leaves_its_partitions_behind_the_last_commit() {
     assert!(store.has_left());
     assert_eq!(store.durable().len(), 1);
 }
+
+#[test]
+fn an_empty_partition_that_the_store_has_left_may_be_adopted_again() {
+    let leased = Leased::lasting(LONG);
+    assert!(leased.bench.sender.own(7, 3));
+    leased.bench.store.set_free(7);
+    leased.wait_for(false, "still owned", || !leased.state.owned().contains(7));
+    assert!(leased.bench.sender.own(7, 5));
+    assert!(leased.state.owned().contains(7));
+    leased.bench.finish();
+}
+
+/// It was empty when its next owner gave it up.
+#[test]
+fn a_home_that_was_lost_may_be_had_again() {
+    let leased = Leased::lasting(LONG);
+    let store = leased.bench.store.clone();
+    leased.bench.occupy();
+    leased.send(0, 0, [insert(number_in(HOME, 1))]);
+    store.take(HOME);
+    store.set_next_home(Some(HOME));
+    store.hold(false);
+    leased.expect_all(&dropped(HOME));
+    leased.expect_all(&Outcome::Home { sequences: sequences_of(HOME) });
+    leased.send(0, 1, [answered(number_in(HOME, 2))]);
+    leased.send(0, 2, [insert(number_in(HOME, 3)), answered(number_in(HOME, 4))]);
+    assert_eq!(leased.bench.next(), stored(0, &[number_in(HOME, 3)]));
+    leased.send(0, 2, [remove(number_in(HOME, 3))]);
+    let numbers: Vec<u64> = leased.bench.finish().durable().iter().map(|it| it.number).collect();
+    assert_eq!(numbers, [number_in(HOME, 2), number_in(HOME, 4)]);
+}
