@@ -74,8 +74,6 @@ pub(super) struct Writer {
     failovers: u64,
     /// When the last beat was sent that succeeded.
     pub(super) good_at: Duration,
-    /// Jobs that were written again after a failover.
-    pub(super) saved: BTreeSet<u64>,
 }
 
 impl Writer {
@@ -142,7 +140,6 @@ impl Writer {
         let pending: BTreeSet<u64> = pending.collect();
         let own = self.kept.iter().filter(|&&it| database.partition_of(it) == Some(id));
         let missing: Vec<u64> = own.filter(|number| !there.contains(number)).copied().collect();
-        self.saved.extend(&missing);
         if !missing.is_empty() {
             self.outcomes.push_back(Outcome::Missing(missing));
         }
