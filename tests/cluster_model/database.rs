@@ -142,15 +142,11 @@ impl Database {
     }
 
     /// The owner gives an adopted partition up, if it is empty; returns whether it does.
-    pub(crate) fn free(&mut self, id: PartitionId, generation: i64, fault: Option<Fault>) -> bool {
+    pub(crate) fn free(&mut self, id: PartitionId, generation: i64) -> bool {
         let row = self.row(id);
-        let is_empty = row.jobs.is_empty() || fault == Some(Fault::FreeUnseen);
-        let is_free = row.generation == generation && is_empty;
+        let is_free = row.generation == generation && row.jobs.is_empty();
         if is_free {
             row.leave(State::Free);
-            if fault == Some(Fault::FreeUnseen) {
-                row.jobs.clear();
-            }
         }
         is_free
     }

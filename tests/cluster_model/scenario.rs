@@ -17,8 +17,6 @@ pub(crate) enum Fault {
     NoReclaim,
     /// An insert without an answer is tried again in the next home as it is.
     RetryInNewHome,
-    /// An adopted partition is set free without a look at its rows.
-    FreeUnseen,
 }
 
 /// How often each thing may happen.

@@ -274,7 +274,7 @@ impl World {
             }
             Action::Free(id, partition) => {
                 let Some(own) = self.servers[id].own.remove(&partition) else { return };
-                self.database.free(partition, own.generation, fault);
+                self.database.free(partition, own.generation);
             }
             Action::Submit(id) => {
                 self.left.submissions -= 1;
@@ -420,7 +420,7 @@ impl World {
         server.is_gone = true;
         // One whose answer is on its way offers nothing: others have to wait for the lease.
         for (&partition, own) in server.own.iter().filter(|_| server.flight.is_none()) {
-            if !self.database.free(partition, own.generation, None) {
+            if !self.database.free(partition, own.generation) {
                 self.database.offer(partition, own.generation);
             }
         }

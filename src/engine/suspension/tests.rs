@@ -54,6 +54,24 @@ fn stored_jobs_wait_for_the_end_of_a_suspension_and_others_pass_them() {
 }
 
 #[test]
+fn a_stored_job_is_no_place_for_a_submission_during_a_suspension() {
+    let mut fixture = durable(Durability::Fsync);
+    let stored = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
+    fixture.engine.stored(stored, fixture.now);
+    fixture.suspend(true);
+    // Another server may have run it.
+    let own = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
+    assert_ne!(own, stored);
+    assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own, "it waits for the store");
+    fixture.engine.check_invariants();
+    fixture.suspend(false);
+    fixture.engine.stored(own, fixture.now);
+    assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own);
+    fixture.can_do(1, "f");
+    assert_eq!(fixture.grab_all(1), [stored, own], "both run");
+}
+
+#[test]
 fn workers_are_woken_for_what_they_get_and_for_the_rest_at_the_end() {
     for wakeup in [Wakeup::Lease, Wakeup::Each(1), Wakeup::Each(0)] {
         let mut fixture = durable(Durability::Fsync);
