@@ -15,7 +15,7 @@ use fastrand::Rng;
 use crate::child::tool;
 use crate::cluster::Cluster;
 use crate::database::Pair;
-use crate::load::{LOAD, Load, submit};
+use crate::load::{LOAD, Load, insist};
 use crate::network::{self, DATABASE, Host, Loss};
 use crate::node::Node;
 use crate::{IMPATIENCE, LEASE, PATIENCE, SLACK};
@@ -186,7 +186,7 @@ impl Scene {
         }
         eprintln!("{fault:?} of {target} for {lasts:.1?}: whole after {:.1?}", start.elapsed());
         for node in &self.cluster.nodes {
-            submit(node.address, LOAD, &ledger);
+            insist(node.address, LOAD, &ledger);
         }
         let before = self.cluster.entries().acknowledgements();
         let goes_on = ledger.wait(PATIENCE, |entries| entries.acknowledgements() > before + 100);
