@@ -176,10 +176,7 @@ impl Scene {
             self.break_and_heal(fault, target, lasts);
             self.cluster.wait_until_whole();
         });
-        let moves = match fault {
-            Fault::Kill | Fault::Hang | Fault::Leave | Fault::Network(_) => true,
-            _ => false,
-        };
+        let moves = matches!(fault, Fault::Kill | Fault::Hang | Fault::Leave | Fault::Network(_));
         if !moves {
             let after = self.cluster.owners((target + 1) % 3);
             assert_eq!(after, before, "{fault:?} moved a partition");
@@ -265,11 +262,11 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_breaks() {
-    if !network::is_own() {
-        if let Some(succeeded) = network::run_in_own(TEST) {
-            assert!(succeeded, "see above");
-            return;
-        }
+    if !network::is_own()
+        && let Some(succeeded) = network::run_in_own(TEST)
+    {
+        assert!(succeeded, "see above");
+        return;
     }
     let seconds = number("CLUSTER_SECONDS").unwrap_or(SECONDS);
     let seed = number("CLUSTER_SEED").unwrap_or_else(|| Rng::new().u64(..1 << 32));
