@@ -9,7 +9,7 @@ use crate::database::Pair;
 use crate::ledger::{Entries, Ledger, Verdict};
 use crate::node::{Listed, Node};
 
-/// Each of a partition's rows that tells its owner: its number, the state and the address.
+/// Number, state and address of each partition.
 pub(crate) type Owners = Vec<(u32, String, String)>;
 
 pub(crate) struct Cluster {

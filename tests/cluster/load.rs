@@ -9,9 +9,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::PATIENCE;
+use crate::child::wait_until;
 use crate::conn::{Conn, Item, Silence};
 use crate::ledger::Ledger;
+use crate::{IMPATIENCE, PATIENCE};
 
 /// The function of the jobs that submitters submit.
 pub(crate) const LOAD: &str = "load";
@@ -180,6 +181,18 @@ pub(crate) fn submit(address: SocketAddr, function: &str, ledger: &Ledger) -> (u
     let Answer::Created(handle) = client.answer(PATIENCE) else { panic!("no JOB_CREATED") };
     ledger.acknowledged(number, &handle);
     (number, String::from_utf8(handle).unwrap())
+}
+
+/// Submits jobs until one is acknowledged.
+pub(crate) fn insist(address: SocketAddr, function: &str, ledger: &Ledger) {
+    wait_until("an acknowledgement", || {
+        let number = ledger.new_job();
+        let mut client = Client::connect(address)?;
+        client.send_job(function, number);
+        let Answer::Created(handle) = client.answer(IMPATIENCE) else { return None };
+        ledger.acknowledged(number, &handle);
+        Some(())
+    });
 }
 
 /// Submits jobs to one server; their numbers.

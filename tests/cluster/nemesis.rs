@@ -15,7 +15,7 @@ use fastrand::Rng;
 use crate::child::tool;
 use crate::cluster::Cluster;
 use crate::database::Pair;
-use crate::load::{LOAD, Load, submit};
+use crate::load::{LOAD, Load, insist};
 use crate::network::{self, DATABASE, Host, Loss};
 use crate::node::Node;
 use crate::{IMPATIENCE, LEASE, PATIENCE, SLACK};
@@ -176,17 +176,14 @@ impl Scene {
             self.break_and_heal(fault, target, lasts);
             self.cluster.wait_until_whole();
         });
-        let moves = match fault {
-            Fault::Kill | Fault::Hang | Fault::Leave | Fault::Network(_) => true,
-            _ => false,
-        };
+        let moves = matches!(fault, Fault::Kill | Fault::Hang | Fault::Leave | Fault::Network(_));
         if !moves {
             let after = self.cluster.owners((target + 1) % 3);
             assert_eq!(after, before, "{fault:?} moved a partition");
         }
         eprintln!("{fault:?} of {target} for {lasts:.1?}: whole after {:.1?}", start.elapsed());
         for node in &self.cluster.nodes {
-            submit(node.address, LOAD, &ledger);
+            insist(node.address, LOAD, &ledger);
         }
         let before = self.cluster.entries().acknowledgements();
         let goes_on = ledger.wait(PATIENCE, |entries| entries.acknowledgements() > before + 100);
@@ -265,11 +262,11 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_breaks() {
-    if !network::is_own() {
-        if let Some(succeeded) = network::run_in_own(TEST) {
-            assert!(succeeded, "see above");
-            return;
-        }
+    if !network::is_own()
+        && let Some(succeeded) = network::run_in_own(TEST)
+    {
+        assert!(succeeded, "see above");
+        return;
     }
     let seconds = number("CLUSTER_SECONDS").unwrap_or(SECONDS);
     let seed = number("CLUSTER_SEED").unwrap_or_else(|| Rng::new().u64(..1 << 32));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::child::wait_until;
 use crate::database::Pair;
 use crate::ledger::Ledger;
-use crate::load::{Answer, Client, Grab, LOAD, Load, Worker, submit, submit_many};
+use crate::load::{Answer, Client, Grab, LOAD, Load, Worker, insist, submit_many};
 use crate::node::Node;
 use crate::{IMPATIENCE, LEASE, PATIENCE, SLACK};
 
@@ -28,7 +28,7 @@ fn a_standby_replaces_an_active_server_that_is_killed_under_load() {
     // The database fails over, too.
     ledger.during(|| {
         database.fail_over();
-        submit(standby.address, LOAD, &ledger);
+        insist(standby.address, LOAD, &ledger);
     });
     load.end();
     ledger.entries().verdict(&database.jobs()).check("the active server killed");
