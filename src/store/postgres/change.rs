@@ -35,6 +35,18 @@ macro_rules! replace_columns {
     };
 }
 
+/// Removes rows by their keys. A join with the numbers looks each of them up in the index;
+/// `number = ANY ($2)` may be planned as a filter of all rows of the partition.
+macro_rules! remove_from {
+    ($table:literal) => {
+        concat!(
+            "DELETE FROM ",
+            $table,
+            " USING unnest($2) AS gone (gone_number) WHERE partition = $1 AND number = gone_number"
+        )
+    };
+}
+
 /// A statement of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -58,9 +70,9 @@ impl Change {
         match self {
             Self::Keep => KEEP,
             Self::Retry => RETRY,
-            Self::Remove => "DELETE FROM ringgear_job WHERE partition = $1 AND number = ANY ($2)",
+            Self::Remove => remove_from!("ringgear_job"),
             Self::Bury => BURY,
-            Self::Dig => "DELETE FROM ringgear_dead WHERE partition = $1 AND number = ANY ($2)",
+            Self::Dig => remove_from!("ringgear_dead"),
             Self::Resume => "DELETE FROM ringgear_pause WHERE function = ANY ($1)",
             Self::Pause => PAUSE,
         }
