@@ -5,8 +5,8 @@
 //! the event loops that a runtime runs on. They know sockets and the service's contract, and
 //! nothing of Gearman; the shard calls none of them.
 //!
-//! Invariant: each shard has one thread, which owns it and its sockets; the store has two threads of
-//! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
+//! Invariant: each shard has one thread, which owns it and its sockets; the store has two of its
+//! own. Signals reach a core through a pipe, everything else through its mailbox and waker.
 
 mod cores;
 mod driver;

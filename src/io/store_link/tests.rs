@@ -192,7 +192,7 @@ fn a_core_is_suspended_from_its_first_turn_after_the_deadline_to_the_next_beat()
     core.writer.stop(Duration::from_secs(10));
 }
 
-/// A server that goes on after a while hears that it has lost a partition before it hands out a job.
+/// A server that goes on after a while hears of its losses before it hands out a job.
 #[test]
 fn losses_come_before_the_end_of_a_suspension() {
     let mut core = Core::new();
