@@ -16,6 +16,7 @@ use super::ids::JobId;
 use super::job::{Demand, State, Storage};
 use super::numbers::Ending;
 use super::record::{DeadRow, Row};
+use super::suspension::Suspension;
 use super::{Effect, Engine, Now, Submit};
 
 impl Engine {
@@ -153,8 +154,8 @@ impl Engine {
 
     /// Whether a submission joins an equal job. One that must be stored becomes a job of its own,
     /// which later submissions join, if the equal job can't be stored any more, as it is in memory
-    /// only and has a number of a lost home, or if another server may have run it already, as it is
-    /// stored and this server is suspended.
+    /// only and has a number of a lost home, or if another server may have run it already, as it has
+    /// been stored, or may have been, before this server was suspended.
     #[inline]
     pub(super) fn may_join(&mut self, id: JobId, submit: &Submit<'_>) -> bool {
         let is_usual = self.home_from == 0 && !self.is_suspended();
@@ -167,7 +168,10 @@ impl Engine {
         let is_durable = self.functions[job.function].durability != Durability::None;
         let is_sure = match job.storage {
             Storage::Stored => !self.is_suspended(),
-            Storage::Awaited => true,
+            Storage::Awaited => {
+                let Suspension { first_sequence, .. } = self.suspension;
+                !self.is_suspended() || job.number >> SLOT_BITS >= first_sequence
+            }
             Storage::Memory => job.number >> SLOT_BITS >= self.home_from,
         };
         let may = !is_durable || is_sure;

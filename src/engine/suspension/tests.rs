@@ -58,17 +58,22 @@ fn a_stored_job_is_no_place_for_a_submission_during_a_suspension() {
     let mut fixture = durable(Durability::Fsync);
     let stored = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
     fixture.engine.stored(stored, fixture.now);
+    let on_its_way = fixture.submit(0, Command::SubmitJobBg, "f\0v\0");
     fixture.suspend(true);
-    // Another server may have run it.
+    // Another server may have run them: the answer of a commit may have been held up.
     let own = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
     assert_ne!(own, stored);
+    let other = fixture.submit(0, Command::SubmitJobBg, "f\0v\0");
+    assert_ne!(other, on_its_way);
     assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own, "it waits for the store");
     fixture.engine.check_invariants();
     fixture.suspend(false);
-    fixture.engine.stored(own, fixture.now);
+    for number in [on_its_way, own, other] {
+        fixture.engine.stored(number, fixture.now);
+    }
     assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own);
     fixture.can_do(1, "f");
-    assert_eq!(fixture.grab_all(1), [stored, own], "both run");
+    assert_eq!(fixture.grab_all(1), [stored, on_its_way, own, other], "all run");
 }
 
 #[test]
