@@ -35,17 +35,17 @@ macro_rules! replace_columns {
     };
 }
 
-/// Removes rows by their keys. Any engine knows this; PostgreSQL may plan it as a filter of all rows
-/// of the partition, if it believes that these are few.
+/// Removes rows by their keys. Any engine knows this; PostgreSQL may plan it as a filter of all
+/// rows of the partition, if it believes that these are few.
 macro_rules! remove_from {
     ($table:literal) => {
         concat!("DELETE FROM ", $table, " WHERE partition = $1 AND number = ANY ($2)")
     };
 }
 
-/// The place of the row of `$table` with a number, for PostgreSQL. `OFFSET 0` keeps the planner from
-/// joining the table otherwise than by one look into the index for each number, whatever it believes
-/// of the table's size. Only the partition's owner changes its rows, so the places hold.
+/// The place of the row of `$table` with a number, for PostgreSQL. `OFFSET 0` keeps the planner
+/// from joining the table otherwise than by one look into the index for each number, whatever it
+/// believes of the table's size. Only the partition's owner changes its rows, so the places hold.
 macro_rules! place_of {
     ($table:literal, $number:literal) => {
         concat!(

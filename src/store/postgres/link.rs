@@ -3,8 +3,8 @@
 //! Operations in, outcomes out. Opens the next session when one ends, takes its partitions again,
 //! and compares the tables with the commits of earlier sessions. Knows no queues.
 //!
-//! Invariant: a commit is applied if and only if the generation of each partition that it touches is
-//! this server's, and no commit of an earlier session is applied after a later one has begun.
+//! Invariant: a commit is applied if and only if the generation of each partition that it touches
+//! is this server's, and no commit of an earlier session is applied after a later one has begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -112,8 +112,8 @@ impl Link {
         }
     }
 
-    /// How long statements wait for locks of other programs: shorter than what is left of the lease,
-    /// so that a beat gets through meanwhile.
+    /// How long statements wait for locks of other programs: shorter than what is left of the
+    /// lease, so that a beat gets through meanwhile.
     pub(super) fn lock_limit(&self) -> Duration {
         self.lease.length() / 6
     }
@@ -173,7 +173,8 @@ impl Link {
     /// become it.
     async fn reconnect(&mut self) -> Result<Ready, SessionError> {
         let session = self.connect().await?;
-        // An earlier session may be about to commit what timed out here, and hold the row till then.
+        // An earlier session may be about to commit what timed out here, and hold the row till
+        // then.
         for backend in std::mem::take(&mut self.backends) {
             if let Err(error) = session.terminate(backend).await
                 && !error.is_refusal()

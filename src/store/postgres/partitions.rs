@@ -238,8 +238,8 @@ pub(super) async fn create(
     }
 }
 
-/// Leaves a partition, which has so many jobs if that is known; `false` if another server has become
-/// the owner.
+/// Leaves a partition, which has so many jobs if that is known; `false` if another server has
+/// become the owner.
 pub(super) async fn leave(
     session: &Session,
     partition: PartitionId,
