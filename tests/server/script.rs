@@ -1,11 +1,13 @@
 //! Transcripts as text: a file of cases in, steps out.
 //!
-//! ```text == name                       a new case; then a line `both`, or `ours: reason` server
-//! --exceptions           options of its server c > SUBMIT_JOB f||payload     connection c sends a
-//! packet      c >RES NOOP   a server's magic c >> status\n                 … bytes as they are
-//! c < JOB_CREATED {H}   expects a packet c << .\n                      expects lines of text
-//! c <~ …       in any order c quiet | closed | close | fin | open                      c until
-//! status\n == .\n or …   polls ```
+//! ```text
+//! == name                       a new case; then a line `both`, or `ours: reason`
+//! server --exceptions           options of its server
+//! c > SUBMIT_JOB f||payload     connection c sends a packet      c >RES NOOP   a server's magic
+//! c >> status\n                 … bytes as they are          c < JOB_CREATED {H}   expects a packet
+//! c << .\n                      expects lines of text            c <~ …       in any order
+//! c quiet | closed | close | fin | open                      c until status\n == .\n or …   polls
+//! ```
 
 use crate::conn::packet_type;
 use crate::pattern::Pattern;
