@@ -132,7 +132,14 @@ impl Core {
         let (requests, _) = member_channel();
         let member = MemberLink { lease, view: Arc::clone(&view), requests, is_suspended: false };
         let link = StoreLink::new(0, receiver, &writer, mark, Some(member));
-        Self { shard, link, outcomes, store, view, clock, writer }
+        let mut core = Self { shard, link, outcomes, store, view, clock, writer };
+        core.turn_until("no beat", |core| core.lease().suspends_at_ms() > 0);
+        core.turn_until("still suspended", |core| !core.is_suspended());
+        core
+    }
+
+    fn lease(&self) -> &LeaseState {
+        &self.link.member.as_ref().unwrap().lease
     }
 
     fn turn(&mut self) {
@@ -178,7 +185,6 @@ fn row(number: u64) -> Row {
 #[test]
 fn a_core_is_suspended_from_its_first_turn_after_the_deadline_to_the_next_beat() {
     let mut core = Core::new();
-    core.turn_until("still suspended", |core| !core.is_suspended());
     assert!(!core.view.is_suspended.load(Ordering::Relaxed));
     core.store.cut_off(true);
     let deadline_ms = core.link.deadline_ms().unwrap();
@@ -196,7 +202,6 @@ fn a_core_is_suspended_from_its_first_turn_after_the_deadline_to_the_next_beat()
 #[test]
 fn losses_come_before_the_end_of_a_suspension() {
     let mut core = Core::new();
-    core.turn_until("still suspended", |core| !core.is_suspended());
     core.store.cut_off(true);
     core.turn_until("not suspended", Core::is_suspended);
     core.store.take(HOME);
@@ -214,7 +219,6 @@ fn losses_come_before_the_end_of_a_suspension() {
 #[test]
 fn jobs_and_dead_letters_come_and_go_with_their_partition() {
     let mut core = Core::new();
-    core.turn_until("still suspended", |core| !core.is_suspended());
     let [ours, theirs] = [100_u64, 101].map(|block| {
         core.view.write().blocks.insert(block, u32::try_from(block).unwrap());
         move |at: u64| job_number((block << 28) + at, 0)
