@@ -30,6 +30,8 @@ use crate::wire::{self, Packet, Request};
 
 const SERVERS: usize = 3;
 const PEERS: usize = 12;
+/// Lines of the trace that a failure shows.
+const TRACE_LINES: usize = 200;
 const UNIQUES: u8 = 3;
 /// Time between two steps.
 const STEP: Duration = Duration::from_millis(100);
@@ -53,6 +55,8 @@ pub(crate) struct SeveralServers {
     tells_locks: bool,
     /// Until when several servers may take a partition for their own, after a failover.
     unclear_until: Duration,
+    /// The step of the state to which a failover goes back.
+    replicated: u64,
     pub(crate) promises: Promises,
     trace: Vec<String>,
     seed: u64,
@@ -61,7 +65,7 @@ pub(crate) struct SeveralServers {
 impl Drop for SeveralServers {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let first = self.trace.len().saturating_sub(4000);
+            let first = self.trace.len().saturating_sub(TRACE_LINES);
             eprintln!("{}\nseed {}, step {}", self.trace[first..].join("\n"), self.seed, self.step);
         }
     }
@@ -81,6 +85,7 @@ impl SeveralServers {
             next_token: 1,
             tells_locks: rng.bool(),
             unclear_until: Duration::ZERO,
+            replicated: 0,
             promises: Promises::default(),
             trace: Vec::new(),
             seed,
@@ -153,7 +158,6 @@ impl SeveralServers {
     fn server_step(&mut self, id: usize) {
         let chance = self.rng.u32(0..20);
         let share = self.rng.u32(0..3);
-        let now = self.now;
         let Some(server) = self.servers[id].as_mut().filter(|server| !server.is_paused) else {
             return;
         };
@@ -178,10 +182,14 @@ impl SeveralServers {
                 self.late.swap_remove(at).arrive(&mut self.database);
             }
             10 if !server.is_cut => server.free_empty(&mut self.database),
-            11..20 => self.hear(id),
+            11..14 => self.hear(id),
+            14..20 => {
+                while self.has_outcomes(id) {
+                    self.hear(id);
+                }
+            }
             _ => {}
         }
-        let _ = now;
     }
 
     fn hear(&mut self, id: usize) {
@@ -265,6 +273,7 @@ impl SeveralServers {
             }
             7 | 8 => {
                 self.database.replicate();
+                self.replicated = self.step;
                 self.note(|| "the replica has all".to_owned());
             }
             9 => self.fail_over(),
@@ -295,7 +304,7 @@ impl SeveralServers {
         self.unclear_until = self.now + UNCLEAR;
         let lost = self.database.fail_over();
         self.note(|| format!("the database goes back to an earlier state, without {lost:?}"));
-        self.promises.fail_over(lost);
+        self.promises.fail_over(lost, self.replicated);
         // Sessions end, those of the watches, too.
         self.servers.iter_mut().flatten().for_each(Server::fail_read);
         self.late.clear();
@@ -376,7 +385,7 @@ impl SeveralServers {
         let doing = self.peers[at].doing.clone();
         self.peers[at].doing = match (command, doing) {
             (C::JobCreated, Doing::Submitting(submission)) => {
-                self.promises.acknowledged(submission, number(body));
+                self.promises.acknowledged(submission, number(body), self.step);
                 Doing::Nothing
             }
             (C::Error, Doing::Submitting(_)) => {
@@ -517,7 +526,9 @@ impl SeveralServers {
             let servers = || self.servers.iter().flatten();
             let is_quiet =
                 servers().all(|server| server.is_quiet() && server.mesh.rows().is_empty());
-            if round > 20 && is_quiet && self.database.jobs().is_empty() {
+            let Database { restored, .. } = &self.database;
+            let is_done = self.database.jobs().keys().all(|number| restored.contains(number));
+            if round > 20 && is_quiet && is_done {
                 return self.check_end();
             }
         }

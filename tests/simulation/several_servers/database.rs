@@ -31,8 +31,11 @@ pub(super) struct Database {
     tables: Tables,
     /// An earlier state, to which a failover may bring it back.
     replica: Tables,
-    /// Numbers of jobs that have been removed, and that no failover has brought back.
+    /// Numbers of jobs that have been removed since the last failover.
     pub(super) removed: BTreeSet<u64>,
+    /// Jobs that failovers have brought back after their end. A server that adopted their partition
+    /// since doesn't know of them: they stay until another one loads them.
+    pub(super) restored: BTreeSet<u64>,
     /// Number of failovers so far; sessions end with each.
     pub(super) failovers: u64,
 }
@@ -217,7 +220,10 @@ impl Database {
         let Tables { blocks, next_block, jobs, .. } =
             std::mem::replace(&mut self.tables, self.replica.clone());
         (self.tables.blocks, self.tables.next_block) = (blocks, next_block);
-        self.removed.retain(|number| !self.tables.jobs.contains_key(number));
+        let now = &self.tables.jobs;
+        self.restored.extend(now.keys().filter(|number| !jobs.contains_key(number)));
+        // An owner of that time, which may have been stopped since, writes again what it knew.
+        self.removed.clear();
         jobs.into_keys().filter(|number| !self.tables.jobs.contains_key(number)).collect()
     }
 }

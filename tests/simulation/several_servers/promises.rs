@@ -15,6 +15,10 @@ struct Submitted {
     unique: Option<u8>,
     step: u64,
     handle: Option<u64>,
+    /// When it was acknowledged.
+    acknowledged: u64,
+    /// A failover has undone what the server knew that acknowledged it.
+    is_undone: bool,
 }
 
 /// What is known of a handle.
@@ -43,15 +47,16 @@ impl Promises {
     /// A submission is sent; returns its number.
     pub(super) fn submit(&mut self, unique: Option<u8>, step: u64) -> Submission {
         let number = self.submitted.len() as u64;
-        self.submitted.insert(number, Submitted { unique, step, handle: None });
+        self.submitted.insert(number, Submitted { unique, step, ..Submitted::default() });
         number
     }
 
     /// JOB_CREATED of a background submission.
-    pub(super) fn acknowledged(&mut self, submission: Submission, handle: u64) {
+    pub(super) fn acknowledged(&mut self, submission: Submission, handle: u64, step: u64) {
         self.count("acknowledged");
         let submitted = self.submitted.get_mut(&submission).unwrap();
         assert_eq!(submitted.handle.replace(handle), None, "acknowledged twice");
+        submitted.acknowledged = step;
         let known = self.handles.entry(handle).or_default();
         if submitted.unique.is_none() {
             let payload = *known.payload.get_or_insert(submission);
@@ -86,14 +91,20 @@ impl Promises {
         self.handles.entry(handle).or_default().completed.push(step);
     }
 
-    /// A failover has lost these jobs; only what its owner still has comes back.
-    pub(super) fn fail_over(&mut self, lost: BTreeSet<u64>) {
+    /// A failover has lost these jobs, and all that happened since `replicated`: only what its owner
+    /// still has comes back. A submission may have joined a job whose owner of that time has done it.
+    pub(super) fn fail_over(&mut self, lost: BTreeSet<u64>, replicated: u64) {
         self.lost.extend(lost);
+        for submitted in self.submitted.values_mut() {
+            submitted.is_undone |=
+                submitted.unique.is_some() && submitted.acknowledged >= replicated;
+        }
     }
 
     /// At the end: each acknowledged job has run, and so since it was submitted.
     pub(super) fn check_end(&mut self) {
-        for (number, Submitted { unique, step, handle }) in &self.submitted {
+        for (number, submitted) in self.submitted.iter().filter(|(_, it)| !it.is_undone) {
+            let Submitted { unique, step, handle, .. } = submitted;
             let Some(handle) = handle else { continue };
             let known = &self.handles[handle];
             if self.lost.contains(handle) {

@@ -62,8 +62,9 @@ pub(super) struct Writer {
     /// Whether inserts fail with their commits.
     pub(super) is_impatient: bool,
     pub(super) outcomes: VecDeque<Outcome>,
-    /// Numbers of jobs that the database has.
+    /// Numbers of jobs that the database has, and of those whose removal is committed.
     kept: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
     /// Reports of losses and homes so far; the same when each partition was lost, and when the home
     /// was taken.
     moves: u64,
@@ -136,16 +137,13 @@ impl Writer {
     /// Writes again what a failover has lost, and removes what it has brought back.
     fn reconcile(&mut self, id: PartitionId, generation: i64, database: &mut Database) {
         let there: BTreeSet<u64> = database.jobs_of(id, None).map(|row| row.number).collect();
-        let pending = self.queue.iter().take(self.again).filter_map(|(_, it)| it.number());
-        let pending: BTreeSet<u64> = pending.collect();
         let own = self.kept.iter().filter(|&&it| database.partition_of(it) == Some(id));
         let missing: Vec<u64> = own.filter(|number| !there.contains(number)).copied().collect();
         if !missing.is_empty() {
             self.outcomes.push_back(Outcome::Missing(missing));
         }
-        let is_done = |number: &&u64| !self.kept.contains(number) && !pending.contains(number);
-        let done = there.iter().filter(is_done);
-        let removes: Vec<_> = done.map(|&number| Operation::Remove { number }).collect();
+        let removes = there.intersection(&self.removed);
+        let removes: Vec<_> = removes.map(|&number| Operation::Remove { number }).collect();
         let fence = BTreeMap::from([(id, generation)]);
         assert_eq!(database.commit(&fence, &removes), Ok(()), "it was reclaimed just now");
     }
@@ -201,7 +199,10 @@ impl Writer {
         for operation in operations {
             match operation {
                 Operation::Insert { row, .. } => drop(self.kept.insert(row.number)),
-                Operation::Remove { number } => drop(self.kept.remove(&number)),
+                Operation::Remove { number } => {
+                    self.kept.remove(&number);
+                    self.removed.insert(number);
+                }
                 _ => {}
             }
         }
@@ -238,6 +239,7 @@ impl Writer {
         self.again = before.filter(|it| stays(it)).count();
         self.queue.retain(stays);
         self.kept.retain(|&number| !is_lost(number));
+        self.removed.retain(|&number| !is_lost(number));
         self.outcomes.push_back(Outcome::Dropped(id));
         self.home = self.home.filter(|&home| home != id);
     }
