@@ -332,6 +332,8 @@ fn a_home_that_was_lost_may_be_had_again() {
     leased.expect_all(&dropped(HOME));
     leased.expect_all(&Outcome::Home { sequences: sequences_of(HOME) });
     leased.send(0, 1, [answered(number_in(HOME, 2))]);
+    // Its core sends it again.
+    leased.send(0, 1, [insert(number_in(HOME, 5))]);
     leased.send(0, 2, [insert(number_in(HOME, 3)), answered(number_in(HOME, 4))]);
     assert_eq!(leased.bench.next(), stored(0, &[number_in(HOME, 3)]));
     leased.send(0, 2, [remove(number_in(HOME, 3))]);
