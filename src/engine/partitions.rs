@@ -153,9 +153,9 @@ impl Engine {
     }
 
     /// Whether a submission joins an equal job. One that must be stored becomes a job of its own,
-    /// which later submissions join, if the equal job can't be stored any more, as it is in memory
-    /// only and has a number of a lost home, or if another server may have run it already, as it
-    /// has been stored, or may have been, before this server was suspended.
+    /// which later submissions join, in two cases: the equal job can't be stored any more, as it is
+    /// in memory only and has a number of a lost home; or another server may have run it already,
+    /// as it has been stored, or may have been, before this server was suspended.
     #[inline]
     pub(super) fn may_join(&mut self, id: JobId, submit: &Submit<'_>) -> bool {
         let is_usual = self.home_from == 0 && !self.is_suspended();

@@ -109,8 +109,11 @@ impl Database {
         for &number in inserts {
             let Some(id) = self.blocks.partition_of(number) else { panic!("a number of no block") };
             // A server whose fault is to insert it elsewhere has no fence for its partition.
-            let id =
-                fences.iter().find(|fence| fence.0 == id).or(fences.first()).map_or(id, |it| it.0);
+            let id = fences
+                .iter()
+                .find(|fence| fence.0 == id)
+                .or_else(|| fences.first())
+                .map_or(id, |it| it.0);
             self.row(id).jobs.insert(number);
         }
         for &number in removes {
