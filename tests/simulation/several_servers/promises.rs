@@ -91,8 +91,9 @@ impl Promises {
         self.handles.entry(handle).or_default().completed.push(step);
     }
 
-    /// A failover has lost these jobs, and all that happened since `replicated`: only what its owner
-    /// still has comes back. A submission may have joined a job whose owner of that time has done it.
+    /// A failover has lost these jobs, and all that happened since `replicated`: only what its
+    /// owner still has comes back. A submission may have joined a job that the owner of that time
+    /// has done.
     pub(super) fn fail_over(&mut self, lost: BTreeSet<u64>, replicated: u64) {
         self.lost.extend(lost);
         for submitted in self.submitted.values_mut() {
