@@ -32,6 +32,9 @@ impl State {
     }
 }
 
+/// Number of an owner's bytes that identify its process.
+pub const OWNER_PROCESS_BYTES: usize = 8;
+
 /// What the database has of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
@@ -43,7 +46,8 @@ pub struct Partition {
     pub beat: i64,
     /// Whether it has an owner.
     pub state: State,
-    /// Random bytes that identify the owner's process; empty without one.
+    /// Random bytes of the owner, empty without one: `OWNER_PROCESS_BYTES` that identify its
+    /// process, and others that are new each time that it becomes an owner.
     pub owner: Vec<u8>,
     /// Name of the owner's host.
     pub name: String,
@@ -70,6 +74,12 @@ impl Partition {
     pub fn place(&self) -> String {
         let Self { name, address, .. } = self;
         if address.is_empty() { name.clone() } else { format!("{name} at {address}") }
+    }
+
+    /// What identifies the owner's process; empty without one.
+    #[must_use]
+    pub fn process(&self) -> &[u8] {
+        self.owner.get(..OWNER_PROCESS_BYTES).unwrap_or(&self.owner)
     }
 
     /// What identifies this state of the partition.

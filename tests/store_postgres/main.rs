@@ -19,6 +19,7 @@ mod proxy;
 mod rows;
 /// A PostgreSQL server of the tests.
 #[path = "../support/postgres.rs"]
+#[allow(dead_code)]
 mod server;
 mod several;
 /// What this machine lacks.

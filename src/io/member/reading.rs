@@ -39,7 +39,7 @@ pub(super) fn own_rank(standings: &[Standing], lease: Lease, at: Duration) -> u3
     };
     let mut others: BTreeMap<&[u8], u64> = BTreeMap::new();
     for standing in standings.iter().filter(lives) {
-        *others.entry(&standing.partition.owner).or_default() += standing.partition.jobs;
+        *others.entry(standing.partition.process()).or_default() += standing.partition.jobs;
     }
     u32::try_from(others.values().filter(|&&jobs| jobs < own).count()).unwrap_or(u32::MAX)
 }

@@ -1,8 +1,9 @@
 //! Which process owns a partition: this process in, a token out; a token of any process in, whether
 //! that process is known to have ended out.
 //!
-//! A token begins with random bytes, which alone identify the owner. What follows says where the
-//! process can be looked for. Knows neither partitions nor connections.
+//! A token begins with random bytes: some identify the process, some the moment at which it became
+//! an owner. What follows says where the process can be looked for. Knows neither partitions nor
+//! connections.
 //!
 //! Invariant: a process is never taken for dead unless it would be found if it lived.
 
@@ -11,10 +12,15 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use procfs::process::Process;
 
+use crate::cluster::partition::OWNER_PROCESS_BYTES;
 use crate::store::StoreError;
 
 /// Random bytes at the begin of a token.
 const RANDOM_BYTES: usize = 16;
+/// Those of them that identify the process. The others are new each time that it becomes an owner:
+/// generations repeat after a failover that has undone some, and a token that repeated with one
+/// would let an earlier owner take the row for the one that it knew.
+const PROCESS_BYTES: usize = OWNER_PROCESS_BYTES;
 
 /// This process as the owner of partitions.
 #[derive(Clone, Debug)]
@@ -49,6 +55,22 @@ impl Identity {
     /// The random bytes, and what they stand for.
     pub(super) fn token(&self) -> &[u8] {
         &self.token
+    }
+
+    /// Whether a token is of the same process as this one.
+    pub(super) fn are_of_one_process(one: &[u8], other: &[u8]) -> bool {
+        let process = |token: &[u8]| token.first_chunk::<PROCESS_BYTES>().copied();
+        process(one).is_some_and(|own| process(other) == Some(own))
+    }
+
+    /// A token of the same process for another moment.
+    pub(super) fn renew(token: &[u8]) -> Vec<u8> {
+        let mut renewed = token.to_vec();
+        if let Some(moment) = renewed.get_mut(PROCESS_BYTES..RANDOM_BYTES) {
+            // The kernel gave such bytes at the start.
+            let _ = getrandom::fill(moment);
+        }
+        renewed
     }
 
     /// Whether the process of this token is known to have ended.
@@ -98,6 +120,17 @@ mod tests {
         token.extend(start.to_be_bytes());
         token.extend(host.bytes());
         token
+    }
+
+    #[test]
+    fn a_process_has_another_token_each_time_that_it_becomes_an_owner() {
+        let (own, other) = (Identity::new().unwrap(), Identity::new().unwrap());
+        let renewed = Identity::renew(own.token());
+        assert_ne!(renewed, own.token());
+        assert_eq!(renewed[RANDOM_BYTES..], own.token()[RANDOM_BYTES..]);
+        assert!(Identity::are_of_one_process(&renewed, own.token()));
+        assert!(!Identity::are_of_one_process(&renewed, other.token()));
+        assert!(!Identity::are_of_one_process(b"", b""), "a free partition is of no process");
     }
 
     #[test]

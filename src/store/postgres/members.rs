@@ -14,6 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::conninfo::Target;
 use super::error::SessionError;
+use super::identity::Identity;
 use super::load::{self, dead_of, job_of, pause_of};
 use super::partitions::{self, Owner, Tenure, column};
 use super::record;
@@ -147,7 +148,7 @@ impl Members for PostgresMembers {
     }
 
     fn is_own(&self, reading: &Reading) -> bool {
-        reading.partition.owner == self.watch.owner.token
+        Identity::are_of_one_process(&reading.partition.owner, &self.watch.owner.token)
     }
 
     fn extent(&mut self, partition: PartitionId) -> Result<Extent, StoreError> {

@@ -10,8 +10,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::error::SessionError;
+use super::identity::Identity;
 use super::session::{ANSWER_TIMEOUT, Backend, Question, Session, answer, answers};
-use crate::cluster::partition::{HintLock, Partition, PartitionId, Reading, State};
+use crate::cluster::partition::{
+    HintLock, OWNER_PROCESS_BYTES, Partition, PartitionId, Reading, State,
+};
 
 /// All partitions.
 const READ: &str = "\
@@ -45,10 +48,11 @@ WHERE partition = $1 AND generation = $2 AND beat = $3 RETURNING generation";
 const RECLAIM: &str = "\
 UPDATE ringgear_partition SET generation = generation + 1, beat = beat + 1, state = 1,
     owner = $2, name = $3, address = $4
-WHERE partition = $1 AND (owner = $2 OR generation = $5 AND owner = $6) RETURNING generation";
+WHERE partition = $1 AND (substr(owner, 1, 8) = $7 OR generation = $5 AND owner = $6)
+RETURNING generation";
 
-const GENERATION: &str =
-    "SELECT generation FROM ringgear_partition WHERE partition = $1 AND owner = $2";
+const GENERATION: &str = "\
+SELECT generation FROM ringgear_partition WHERE partition = $1 AND substr(owner, 1, 8) = $2";
 
 const CREATE: &str = "\
 INSERT INTO ringgear_partition (partition, generation, beat, state, owner, name, address, jobs)
@@ -75,12 +79,19 @@ pub(super) const STATEMENTS: [&str; 9] =
 /// What a server writes of itself into the rows that it owns.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
-    /// Identifies the process.
+    /// Identifies the process; rows have it renewed.
     pub(super) token: Vec<u8>,
     /// Name of the host.
     pub(super) name: String,
     /// Where it takes connections.
     pub(super) address: String,
+}
+
+impl Owner {
+    /// The part of its tokens that stays the same.
+    fn process(&self) -> &[u8] {
+        self.token.get(..OWNER_PROCESS_BYTES).unwrap_or_default()
+    }
 }
 
 /// An owner, and the generation that it was the owner with.
@@ -167,8 +178,9 @@ pub(super) async fn adopt(
     if seen.state == State::Owned && !end_holders(session, seen.id).await? {
         return Ok(None);
     }
+    let token = Identity::renew(&owner.token);
     let parameters: [&(dyn ToSql + Sync); 6] =
-        [&column(seen.id), &seen.generation, &seen.beat, &owner.token, &owner.name, &owner.address];
+        [&column(seen.id), &seen.generation, &seen.beat, &token, &owner.name, &owner.address];
     change(session, ADOPT, &parameters).await
 }
 
@@ -199,13 +211,14 @@ pub(super) async fn reclaim(
     owner: &Owner,
     before: &Tenure,
 ) -> Result<Option<i64>, SessionError> {
-    let parameters: [&(dyn ToSql + Sync); 6] = [
+    let parameters: [&(dyn ToSql + Sync); 7] = [
         &column(partition),
-        &owner.token,
+        &Identity::renew(&owner.token),
         &owner.name,
         &owner.address,
         &before.generation,
         &before.token,
+        &owner.process(),
     ];
     change(session, RECLAIM, &parameters).await
 }
@@ -216,7 +229,7 @@ pub(super) async fn generation(
     partition: PartitionId,
     owner: &Owner,
 ) -> Result<Option<i64>, SessionError> {
-    let parameters: [&(dyn ToSql + Sync); 2] = [&column(partition), &owner.token];
+    let parameters: [&(dyn ToSql + Sync); 2] = [&column(partition), &owner.process()];
     let row = answer(ANSWER_TIMEOUT, session.client.query_opt(GENERATION, &parameters)).await?;
     Ok(row.map(|row| row.get(0)))
 }
@@ -228,8 +241,9 @@ pub(super) async fn create(
     generation: i64,
     owner: &Owner,
 ) -> Result<bool, SessionError> {
+    let token = Identity::renew(&owner.token);
     let parameters: [&(dyn ToSql + Sync); 5] =
-        [&column(partition), &generation, &owner.token, &owner.name, &owner.address];
+        [&column(partition), &generation, &token, &owner.name, &owner.address];
     session.forget_warning();
     match answer(ANSWER_TIMEOUT, session.client.execute(CREATE, &parameters)).await {
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),

@@ -15,6 +15,10 @@ use ringgear::engine::record::{Operation, Row};
 /// Identifies a server's process; 0 is none.
 pub(super) type Token = u64;
 
+/// An owner as another server remembers it: generation, and the moment at which it became the
+/// owner.
+pub(super) type Tenure = (i64, Vec<u8>);
+
 /// What has become of a transaction.
 pub(super) type Fenced = Result<(), Vec<PartitionId>>;
 
@@ -38,6 +42,8 @@ pub(super) struct Database {
     pub(super) restored: BTreeSet<u64>,
     /// Number of failovers so far; sessions end with each.
     pub(super) failovers: u64,
+    /// How often a server has become an owner, also in what a failover has undone.
+    claims: u64,
 }
 
 impl Database {
@@ -50,9 +56,10 @@ impl Database {
         self.tables.blocks.partition_of(number)
     }
 
-    /// The owner of a partition.
-    pub(super) fn owner(&self, id: PartitionId) -> Token {
-        self.tables.partitions[id as usize].1
+    /// The owner of a partition as a server remembers it that adopts the partition.
+    pub(super) fn tenure(&self, id: PartitionId) -> Tenure {
+        let (partition, _) = &self.tables.partitions[id as usize];
+        (partition.generation, partition.owner.clone())
     }
 
     /// The owner of the job of this number.
@@ -135,8 +142,8 @@ impl Database {
 
     /// The compare-and-swap by which a server becomes the owner; returns the generation.
     pub(super) fn adopt(&mut self, seen: Seen, token: Token) -> Option<i64> {
-        let row = self.row(seen.id);
-        (row.0.seen() == seen).then(|| become_owned(row, token))
+        let is_as_seen = self.row(seen.id).0.seen() == seen;
+        is_as_seen.then(|| self.become_owned(seen.id, token))
     }
 
     /// An owner comes with a new session. `before` is what it was the owner of before its last
@@ -145,11 +152,11 @@ impl Database {
         &mut self,
         id: PartitionId,
         token: Token,
-        before: (i64, Token),
+        before: &Tenure,
     ) -> Option<i64> {
-        let row = self.tables.partitions.get_mut(id as usize)?;
-        let is_own = row.1 == token || (row.0.generation, row.1) == before;
-        is_own.then(|| become_owned(row, token))
+        let (_, owner) = self.tables.partitions.get(id as usize)?;
+        let is_own = *owner == token || self.tenure(id) == *before;
+        is_own.then(|| self.become_owned(id, token))
     }
 
     /// A free partition or a new one becomes the home of a server: its generation and numbers.
@@ -161,7 +168,7 @@ impl Database {
             id as usize
         });
         let id = u32::try_from(at).unwrap();
-        let generation = become_owned(&mut self.tables.partitions[at], token);
+        let generation = self.become_owned(id, token);
         let sequences = self.take_block(id);
         // The replica has it at once.
         self.replica.partitions.resize(self.tables.partitions.len(), (Partition::default(), 0));
@@ -226,12 +233,15 @@ impl Database {
         self.removed.clear();
         jobs.into_keys().filter(|number| !self.tables.jobs.contains_key(number)).collect()
     }
-}
 
-fn become_owned((partition, owner): &mut (Partition, Token), token: Token) -> i64 {
-    partition.generation += 1;
-    partition.beat += 1;
-    partition.state = State::Owned;
-    *owner = token;
-    partition.generation
+    fn become_owned(&mut self, id: PartitionId, token: Token) -> i64 {
+        self.claims += 1;
+        let moment = self.claims.to_be_bytes().to_vec();
+        let (partition, owner) = self.row(id);
+        partition.generation += 1;
+        partition.beat += 1;
+        (partition.state, partition.owner) = (State::Owned, moment);
+        *owner = token;
+        partition.generation
+    }
 }

@@ -196,7 +196,7 @@ impl Server {
             if self.writer.owns(seen.id) {
                 continue;
             }
-            let before = (seen.generation, database.owner(seen.id));
+            let before = database.tenure(seen.id);
             let Some(generation) = database.adopt(seen, self.writer.token) else { continue };
             adopted += 1;
             self.writer.adopt(seen.id, generation, before, database);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringgear::cluster::partition::PartitionId;
 use ringgear::engine::record::{Operation, Row};
 
-use super::database::{Database, Token};
+use super::database::{Database, Tenure, Token};
 
 /// What the shards are to be told.
 #[derive(Debug)]
@@ -27,11 +27,11 @@ pub(super) enum Outcome {
 }
 
 /// A partition that the server takes for its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Own {
     generation: i64,
-    /// Generation and owner before.
-    before: (i64, Token),
+    /// The owner before this server.
+    before: Tenure,
     /// The generation in which the server became the owner.
     first: i64,
 }
@@ -122,12 +122,11 @@ impl Writer {
         }
         self.failovers = database.failovers;
         for (id, own) in self.own.clone() {
-            let Some(generation) = database.reclaim(id, self.token, own.before) else {
+            let Some(generation) = database.reclaim(id, self.token, &own.before) else {
                 self.lose(id, database);
                 continue;
             };
-            let before = (own.generation, self.token);
-            self.own.insert(id, Own { generation, before, ..own });
+            self.own.insert(id, Own { generation, ..own });
             if had_failover {
                 self.reconcile(id, generation, database);
             }
@@ -163,8 +162,7 @@ impl Writer {
 
     fn take_home(&mut self, database: &mut Database) {
         let (id, generation, sequences) = database.take_home(self.token);
-        self.own
-            .insert(id, Own { generation, before: (generation, self.token), first: generation });
+        self.own.insert(id, Own { generation, before: Tenure::default(), first: generation });
         self.home = Some(id);
         self.moves += 1;
         self.home_taken = self.moves;
@@ -249,7 +247,7 @@ impl Writer {
         &mut self,
         id: PartitionId,
         generation: i64,
-        before: (i64, Token),
+        before: Tenure,
         database: &Database,
     ) {
         self.lose(id, database);
