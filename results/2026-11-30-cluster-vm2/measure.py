@@ -119,7 +119,7 @@ def submits(arguments):
             if not binaries:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                server = Server(binaries, [f"--store={folder}/jobs.db"])
+                server = Server(binaries, [f"--store=sqlite:{folder}/jobs.db"])
                 row(repeat, f"SQLite {name}, 50 x 16 in flight", loads(binaries, [server], FLOOD))
                 server.end()
                 database = Database(folder)

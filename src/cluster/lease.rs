@@ -64,3 +64,33 @@ impl Lease {
         Duration::from_millis(1500).min(self.0 / 4)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DEFAULT, Lease};
+    use std::time::Duration;
+
+    #[test]
+    fn the_default_is_what_the_documentation_says() {
+        let lease = Lease::default();
+        assert_eq!(lease.length(), DEFAULT);
+        assert_eq!(lease.suspends_after(), Duration::from_secs(4));
+        assert_eq!(lease.beat_interval(), Duration::from_secs(1));
+        assert_eq!(lease.read_interval(), Duration::from_millis(500));
+        assert_eq!(lease.turn_max(), Duration::from_secs(2));
+        assert_eq!(lease.after_release(), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn an_owner_is_suspended_for_all_of_a_turn_before_its_lease_ends() {
+        for ms in [1, 7, 100, 1000, 3000, 6000, 60_000] {
+            let lease = Lease::new(Duration::from_millis(ms));
+            // A turn that began a moment before may still hand out jobs.
+            assert!(lease.suspends_after() + lease.turn_max() <= lease.length(), "{ms} ms");
+            // Two beats may fail without a suspension.
+            assert!(lease.beat_interval() * 3 < lease.suspends_after(), "{ms} ms");
+            assert!(lease.read_interval() * 5 < lease.length(), "{ms} ms");
+            assert!(lease.after_release() < lease.length(), "{ms} ms");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Finds partitions whose owner is gone: reads of the database in, orphans out.
 //!
-//! Sans-IO: the caller reads once every `Lease::read_interval` and says when. No clock of another host
-//! is ever compared.
+//! Sans-IO: the caller reads once every `Lease::read_interval` and says when. No clock of another
+//! host is ever compared.
 //!
 //! Invariant: a partition is an orphan only if its generation and beat were the same in every read
 //! of one unbroken session, over the lease at least, and in five reads at least. The lock that its

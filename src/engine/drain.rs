@@ -103,6 +103,15 @@ impl Engine {
         self.drain.kept.iter().map(|&kept| kept as usize).sum()
     }
 
+    /// Jobs assigned to workers that other servers run again, and for which no client waits. Looks
+    /// at every job.
+    #[must_use]
+    pub fn stored_runs(&self) -> usize {
+        let is_others = |job: &Job| self.is_left(job) || job.demand == Demand::HandedOver;
+        let jobs = self.jobs.iter_from(JobId::FIRST);
+        jobs.filter(|(_, job)| job.state == State::Running && is_others(job)).count()
+    }
+
     /// Jobs that start once they are on disk. Looks at every function.
     #[must_use]
     pub fn storing(&self) -> usize {

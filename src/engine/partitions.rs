@@ -16,6 +16,7 @@ use super::ids::JobId;
 use super::job::{Demand, State, Storage};
 use super::numbers::Ending;
 use super::record::{DeadRow, Row};
+use super::suspension::Suspension;
 use super::{Effect, Engine, Now, Submit};
 
 impl Engine {
@@ -151,19 +152,29 @@ impl Engine {
         self.home_from < u64::MAX
     }
 
-    /// Whether a submission joins an equal job. A job in memory only whose number can't be stored
-    /// any more is no place for a submission that must be: that becomes a job of its own, which
-    /// later submissions join.
+    /// Whether a submission joins an equal job. One that must be stored becomes a job of its own,
+    /// which later submissions join, in two cases: the equal job can't be stored any more, as it is
+    /// in memory only and has a number of a lost home; or another server may have run it already,
+    /// as it has been stored, or may have been, before this server was suspended.
     #[inline]
     pub(super) fn may_join(&mut self, id: JobId, submit: &Submit<'_>) -> bool {
-        self.home_from == 0 || !submit.background || self.may_be_stored(id)
+        let is_usual = self.home_from == 0 && !self.is_suspended();
+        is_usual || !submit.background || self.keeps_submission(id)
     }
 
     #[cold]
-    fn may_be_stored(&mut self, id: JobId) -> bool {
+    fn keeps_submission(&mut self, id: JobId) -> bool {
         let job = &self.jobs[id];
         let is_durable = self.functions[job.function].durability != Durability::None;
-        let may = !is_durable || job.is_stored() || job.number >> SLOT_BITS >= self.home_from;
+        let is_sure = match job.storage {
+            Storage::Stored => !self.is_suspended(),
+            Storage::Awaited => {
+                let Suspension { first_sequence, .. } = self.suspension;
+                !self.is_suspended() || job.number >> SLOT_BITS >= first_sequence
+            }
+            Storage::Memory => job.number >> SLOT_BITS >= self.home_from,
+        };
+        let may = !is_durable || is_sure;
         if !may {
             self.leave_unique_index(id);
         }

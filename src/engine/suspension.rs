@@ -24,13 +24,15 @@ pub(crate) struct Suspension {
     current: u32,
     /// The number of the last one.
     last: u32,
+    /// The sequence number that was the next one when it began.
+    pub(super) first_sequence: u64,
     /// Jobs that are held, by priority.
     pub(super) held: [u32; 3],
 }
 
 impl Default for Suspension {
     fn default() -> Self {
-        Self { current: NONE, last: 0, held: [0; 3] }
+        Self { current: NONE, last: 0, first_sequence: 0, held: [0; 3] }
     }
 }
 
@@ -66,11 +68,13 @@ impl Engine {
 
     #[cold]
     fn change_suspension(&mut self, is_suspended: bool, now: Now) {
-        let Suspension { current, last, held } = &mut self.suspension;
+        let next_sequence = self.sequences.peek().unwrap_or(u64::MAX);
+        let Suspension { current, last, first_sequence, held } = &mut self.suspension;
         if is_suspended {
             // 0 and `NONE` say that a job isn't held.
             *last = if *last < NONE - 1 { *last + 1 } else { 1 };
             *current = *last;
+            *first_sequence = next_sequence;
             return;
         }
         *current = NONE;

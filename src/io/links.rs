@@ -152,6 +152,9 @@ pub(crate) trait Links: Sized + 'static {
         is_ready
     }
 
+    /// Stored jobs that run aren't waited for any more.
+    fn leave_stored_runs(&mut self, _service: &mut Self::Service) {}
+
     /// Whether everything is answered, on all cores. To be asked when nothing more is read.
     fn poll_flushed(&mut self, service: &mut Self::Service) -> bool {
         service.is_flushed()
@@ -387,6 +390,10 @@ impl Links for ShardLinks {
             }
         }
         is_done
+    }
+
+    fn leave_stored_runs(&mut self, shard: &mut Shard) {
+        shard.leave_stored_runs();
     }
 
     fn poll_flushed(&mut self, shard: &mut Shard) -> bool {

@@ -5,8 +5,8 @@
 //! the event loops that a runtime runs on. They know sockets and the service's contract, and
 //! nothing of Gearman; the shard calls none of them.
 //!
-//! Invariant: each shard has one thread, which owns it and its sockets; the store has two threads of
-//! its own. Signals reach a core through a pipe, everything else through its mailbox and waker.
+//! Invariant: each shard has one thread, which owns it and its sockets; the store has two of its
+//! own. Signals reach a core through a pipe, everything else through its mailbox and waker.
 
 mod cores;
 mod driver;
@@ -213,7 +213,12 @@ pub fn run(
             reload: reload.take(),
         },
         listeners: sockets.next().unwrap_or_default(),
-        lifecycle: Lifecycle::new(signals, log_control.take(), server.drain),
+        lifecycle: Lifecycle::new(
+            signals,
+            log_control.take(),
+            server.drain,
+            settings.has_other_servers,
+        ),
         clock,
         arrivals: Vec::new(),
         rings: Arc::clone(&rings),
@@ -257,7 +262,7 @@ pub fn serve(
         service,
         links: NoLinks::new(mailboxes.remove(0)),
         listeners: sockets.into_iter().flatten().collect(),
-        lifecycle: Lifecycle::new(signals, None, Duration::ZERO),
+        lifecycle: Lifecycle::new(signals, None, Duration::ZERO, false),
         clock: Clock::start(),
         arrivals: Vec::new(),
         rings: Rings::default(),

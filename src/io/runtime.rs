@@ -226,6 +226,9 @@ impl<L: Links> CoreRuntime<L> {
         let Self { lifecycle, service, links, .. } = self;
         if let Some(goal) = lifecycle.goal() {
             let is_ready = lifecycle.is_settled(service.connections(), now);
+            if lifecycle.leaves_stored_runs(now) {
+                links.leave_stored_runs(service);
+            }
             if links.poll_drained(service, goal, is_ready, now) || lifecycle.is_out_of_time(now) {
                 lifecycle.stop(now);
             }
@@ -253,7 +256,7 @@ impl CoreRuntime<super::links::ShardLinks> {
             service,
             links: super::links::ShardLinks::without_threads(mailbox),
             listeners: Vec::new(),
-            lifecycle: Lifecycle::new(signals, None, Duration::ZERO),
+            lifecycle: Lifecycle::new(signals, None, Duration::ZERO, false),
             clock: Clock::start(),
             arrivals: Vec::new(),
             rings: Arc::new([]),

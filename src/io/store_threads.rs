@@ -9,7 +9,7 @@
 use std::io::Error;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -81,10 +81,15 @@ impl StoreSettings<'_> {
         let pauses = recover(store.as_mut(), shards, clock)?;
         let prefix: Box<[u8]> = settings.handles.prefix().into();
         let first = settings.engine.first_sequence;
+        let before = Instant::now();
         let (sequences, needs_sequences) = reserve(store.as_mut(), &prefix, first)?;
         shards.iter_mut().for_each(|shard| shard.set_sequences(sequences.clone()));
         let (cores, mark) = (shards.len(), sequences.end);
         let lease = store.lease().map(|it| Arc::new(LeaseState::new(it, cores, clock.began())));
+        if let Some(lease) = lease.as_ref().filter(|_| !needs_sequences) {
+            // The reservation was a beat: the server isn't suspended when it begins.
+            lease.note_beat(before);
+        }
         let view = settings.cluster.clone().unwrap_or_default();
         let own_pauses = Arc::<OwnPauses>::default();
         let (senders, receivers): (Vec<_>, Vec<_>) =

@@ -144,6 +144,8 @@ pub struct Shard {
     tls_faults: Throttle<(PeerHost, String)>,
     /// When it was made.
     started: Now,
+    /// Stored jobs that run aren't waited for at the end.
+    leaves_stored_runs: bool,
     /// Events since the start.
     pub counters: Counters,
 }
@@ -186,6 +188,7 @@ impl Shard {
             handshakes: Handshakes::default(),
             tls_faults: Throttle::default(),
             started: now,
+            leaves_stored_runs: false,
             counters: Counters::default(),
             settings,
         }
@@ -205,6 +208,11 @@ impl Shard {
         self.engine.drain(goal, now);
         // Other cores are to know that there is nothing to grab here.
         self.deliver(None, now);
+    }
+
+    /// Stored jobs that run aren't waited for any more: other servers run them again.
+    pub fn leave_stored_runs(&mut self) {
+        self.leaves_stored_runs = true;
     }
 
     #[inline]
@@ -504,7 +512,9 @@ impl Shard {
         let jobs = match self.engine.assigns() {
             // What comes while it drains is left to others as soon as it is stored.
             true if self.settings.has_other_servers && self.engine.is_ending() => {
-                self.engine.jobs().len() - self.engine.kept() - self.engine.storing()
+                let left = self.engine.kept() + self.engine.storing();
+                let runs = if self.leaves_stored_runs { self.engine.stored_runs() } else { 0 };
+                self.engine.jobs().len() - left - runs
             }
             true => self.engine.jobs().len() - self.engine.kept(),
             false => self.engine.running(),

@@ -19,8 +19,8 @@ use crate::cluster::partition::PartitionId;
 use crate::engine::handle::{SLOT_BITS, job_number};
 use crate::engine::record::{DeadRow, Operation, Pause, Row, Runs};
 
-/// Sequence numbers of a partition.
-pub(crate) const PARTITION: u64 = 1000;
+/// Sequence numbers of a partition: so many that no more are asked for.
+pub(crate) const PARTITION: u64 = 1 << 34;
 /// The partition of new jobs at the start.
 pub(crate) const HOME: PartitionId = 1;
 
@@ -134,6 +134,8 @@ struct Partitions {
     home: Option<PartitionId>,
     /// Taken by other servers, which this one hasn't heard.
     taken: BTreeSet<PartitionId>,
+    /// Lost, which wasn't reported.
+    unreported: Committed,
     /// Adopted, with their generations.
     adopted: BTreeMap<PartitionId, i64>,
     /// The next home; none can be had without one.
@@ -153,12 +155,23 @@ impl Partitions {
     }
 
     /// Finds out which of these are another server's.
-    fn lose(&mut self, touched: impl Fn(PartitionId) -> bool) -> Committed {
-        let lost: Vec<_> = self.taken.extract_if(.., |it| touched(*it)).collect();
-        let is_home_lost = self.home.is_some_and(|home| lost.contains(&home));
-        self.home = self.home.filter(|_| !is_home_lost);
-        self.adopted.retain(|partition, _| !lost.contains(partition));
-        Committed { lost, is_home_lost, ..Committed::default() }
+    fn lose(&mut self, touched: impl Fn(PartitionId) -> bool) {
+        for partition in self.taken.extract_if(.., |it| touched(*it)) {
+            let is_home = self.home == Some(partition);
+            if is_home {
+                self.home = None;
+            } else if self.adopted.remove(&partition).is_none() {
+                continue;
+            }
+            self.unreported.lost.push(partition);
+            self.unreported.is_home_lost |= is_home;
+        }
+    }
+
+    /// Whether operations on this partition are applied.
+    fn has(&self, partition: PartitionId) -> bool {
+        let is_own = self.home == Some(partition) || self.adopted.contains_key(&partition);
+        self.lease.is_none() || is_own
     }
 }
 
@@ -193,6 +206,12 @@ impl Faulty {
     /// Which home can be had next.
     pub(crate) fn set_next_home(&self, partition: Option<PartitionId>) {
         self.state().partitions.next_home = partition;
+    }
+
+    /// Whether there is neither a home nor one that can be had.
+    pub(crate) fn needs_home(&self) -> bool {
+        let Partitions { home, next_home, .. } = self.state().partitions.clone();
+        home.or(next_home).is_none()
     }
 
     /// Beats fail, or don't any more.
@@ -335,11 +354,10 @@ impl Store for Faulty {
         if partitions.lease.is_some() && partitions.home.is_none() && inserts {
             return unavailable("there is no home");
         }
-        let committed = partitions.lose(|it| touched.contains(&it));
-        let is_lost = |partition: PartitionId| committed.lost.contains(&partition);
+        partitions.lose(|it| touched.contains(&it));
         let kept = operations
             .iter()
-            .filter(|it| !it.number().is_some_and(|number| is_lost(partitions.of(number))));
+            .filter(|it| it.number().is_none_or(|number| partitions.has(partitions.of(number))));
         kept.for_each(|operation| live.apply(operation));
         if fault == Some(Fault::PowerLoss) {
             state.powerless = true;
@@ -349,7 +367,7 @@ impl Store for Faulty {
         if fault == Some(Fault::Unanswered) {
             return unavailable("no answer");
         }
-        Ok(Committed { changed: 1, ..committed })
+        Ok(Committed { changed: 1, ..std::mem::take(&mut state.partitions.unreported) })
     }
 
     fn check(&mut self) -> Result<Committed, StoreError> {
@@ -359,7 +377,8 @@ impl Store for Faulty {
             _ if state.partitions.is_cut_off => Err(StoreError::Unavailable("cut off".into())),
             _ => {
                 state.partitions.checks += 1;
-                Ok(state.partitions.lose(|_| true))
+                state.partitions.lose(|_| true);
+                Ok(std::mem::take(&mut state.partitions.unreported))
             }
         }
     }

@@ -107,7 +107,7 @@ impl LeaseState {
 
     /// A beat of all partitions has succeeded that was sent after `before`. Returns whether the
     /// server was suspended until now.
-    pub(super) fn note_beat(&self, before: Instant) -> bool {
+    pub(crate) fn note_beat(&self, before: Instant) -> bool {
         let was_suspended = self.is_suspended_now();
         let until_ms = self.ms(before) + millis(self.lease.suspends_after());
         self.suspends_at_ms.store(until_ms, Ordering::Release);

@@ -14,6 +14,7 @@ mod down;
 mod outage;
 mod outcome;
 mod ownership;
+mod partitions;
 mod thread;
 
 use std::io;
@@ -135,8 +136,9 @@ impl Sender {
     }
 
     /// Rows of a partition that was adopted in this generation go to the cores, as
-    /// `Outcome::Adopted`; none once all are loaded. Waits until they are on their way; `false` if the server doesn't have
-    /// the partition any more, or if the thread ends: then nothing was passed on.
+    /// `Outcome::Adopted`; none once all are loaded. Waits until they are on their way; `false` if
+    /// the server doesn't have the partition any more, or if the thread ends: then nothing was
+    /// passed on.
     #[must_use]
     pub fn load(&self, partition: PartitionId, generation: i64, parts: Vec<Part>) -> bool {
         let (answer, answered) = mpsc::sync_channel(1);

@@ -18,6 +18,7 @@ mod mesh;
 mod model;
 mod peer;
 mod policies;
+mod several_servers;
 mod sleep_wakeup;
 mod store;
 mod tls;
@@ -31,11 +32,14 @@ use std::hash::Hasher;
 use std::panic::resume_unwind;
 
 use delayed_messages::DelayedMessages;
+use several_servers::SeveralServers;
 use sleep_wakeup::SleepWakeup;
 use world::World;
 
 const SEEDS: u64 = 300;
 const STEPS: u64 = 500;
+/// Worlds of several servers.
+const SEVERAL_SERVERS_SEEDS: u64 = 20;
 /// Small worlds for each large one.
 const SLEEP_WAKEUP_RUNS_PER_SEED: u64 = 20;
 
@@ -206,4 +210,28 @@ fn no_wake_up_is_lost_or_left_to_a_timer() {
     }
     println!("{woken} times a worker was woken, {in_vain} times in vain");
     assert!(woken > seeds, "hardly anybody sleeps: the simulation has gone dull");
+}
+
+#[test]
+fn several_servers_keep_their_promises_whatever_fails() {
+    let run = |seed| {
+        let mut world = SeveralServers::new(seed);
+        world.run(setting("SIMULATION_STEPS").unwrap_or(STEPS * 4));
+        std::mem::take(&mut world.promises.events)
+    };
+    if let Some(seed) = setting("SIMULATION_SEED") {
+        run(seed);
+        return;
+    }
+    let mut events: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..setting("SIMULATION_SEEDS").unwrap_or(SEVERAL_SERVERS_SEEDS) {
+        for (what, count) in run(seed) {
+            *events.entry(what).or_default() += count;
+        }
+    }
+    println!("{events:#?}");
+    let expected = ["adopted", "assigned again", "failover", "left", "lost answer", "refused"];
+    for what in expected {
+        assert!(events.contains_key(what), "`{what}` never happens: the simulation has gone dull");
+    }
 }

@@ -8,6 +8,7 @@
 //! Invariant: letters of one core to another arrive in the order in which they were sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -369,6 +370,40 @@ impl Mesh {
     pub(crate) fn restore_pause(&mut self, function: &[u8], pause: Pause, now: Now) {
         let owner = self.cores().owner_of(function);
         self.shard(owner).restore_pause(function, pause, now);
+    }
+
+    /// Whether no stored job is handed out.
+    pub(crate) fn set_suspended(&mut self, is_suspended: bool, now: Now) {
+        self.shards.iter_mut().for_each(|shard| shard.set_suspended(is_suspended, now));
+    }
+
+    /// Jobs are numbered with these sequences only.
+    pub(crate) fn set_sequences(&mut self, sequences: &Range<u64>) {
+        self.shards.iter_mut().for_each(|shard| shard.set_sequences(sequences.clone()));
+    }
+
+    /// There is another home.
+    pub(crate) fn move_home(&mut self, sequences: &Range<u64>, now: Now) {
+        self.shards.iter_mut().for_each(|shard| shard.move_home(sequences.clone(), now));
+    }
+
+    /// Another server has the jobs of these numbers.
+    pub(crate) fn drop_partition(&mut self, belongs: &dyn Fn(u64) -> bool, now: Now) {
+        self.shards.iter_mut().for_each(|shard| shard.drop_partition(belongs, now));
+    }
+
+    /// Jobs of an adopted partition, the largest number first.
+    pub(crate) fn adopt(&mut self, rows: &[Row], now: Now) {
+        for row in rows {
+            let owner = self.cores().owner_of_job(row.number);
+            self.shard(owner).adopt(std::slice::from_ref(row), now);
+        }
+    }
+
+    /// The store has lost a job that it kept.
+    pub(crate) fn keep_again(&mut self, number: u64, now: Now) {
+        let owner = self.cores().owner_of_job(number);
+        self.shard(owner).keep_again(number, now);
     }
 
     /// An operator asks a core, as the thread for HTTP does.

@@ -101,7 +101,7 @@ fn dead(number: u64, died_ms: u64) -> DeadRow {
     }
 }
 
-fn bury(number: u64) -> Operation {
+pub(super) fn bury(number: u64) -> Operation {
     Operation::Bury(Box::new(dead(number, 1_700_000_000_000 + number)))
 }
 

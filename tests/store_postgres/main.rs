@@ -11,6 +11,7 @@
 #[allow(dead_code)]
 mod authority;
 mod dead;
+mod engines;
 mod gearmand;
 mod handles;
 mod owners;
@@ -19,6 +20,7 @@ mod rows;
 /// A PostgreSQL server of the tests.
 #[path = "../support/postgres.rs"]
 mod server;
+mod several;
 /// What this machine lacks.
 #[path = "../server/skips.rs"]
 #[allow(dead_code)]

@@ -78,9 +78,8 @@ fn try_words(server: &Server, more: &str) -> Result<Postgres, String> {
 
 /// Whether PostgreSQL says that the store's session is encrypted.
 fn is_encrypted(admin: &mut Client) -> bool {
-    let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-               WHERE application_name = 'ringgeard'";
-    admin.query_one(sql, &[]).unwrap().get(0)
+    let pid = backend(admin);
+    admin.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = $1", &[&pid]).unwrap().get(0)
 }
 
 /// Opens the store with each of the words and compares: encrypted or not, or a part of the refusal.

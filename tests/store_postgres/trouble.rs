@@ -222,7 +222,7 @@ fn a_commit_that_doesnt_wait_for_the_standby_is_none() {
     drop(server);
     copy.promote();
     assert_eq!(numbers(&mut copy.open()), [2, 3]);
-    leave(store);
+    drop(store);
 }
 
 #[test]

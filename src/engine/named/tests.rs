@@ -11,8 +11,9 @@ use super::*;
 use crate::engine::dead::DeadBounds;
 use crate::engine::function::{Durabilities, Durability, FUNCTION_BYTES};
 use crate::engine::glob::Glob;
+use crate::engine::handle::SLOT_BITS;
 use crate::engine::ids::{JobId, UNIQUE_BYTES_MAX};
-use crate::engine::job::{Demand, Job, State};
+use crate::engine::job::{Demand, Job, State, Storage};
 use crate::engine::numbers::{BUCKETS, Durations, Failure, Rerun};
 use crate::engine::policy::{Backoff, Expiry, Policies, Policy, Retries};
 use crate::engine::record::{Pause, Row};
@@ -463,7 +464,18 @@ enum Step {
     Requeue { at: usize },
     RemoveDead { at: usize },
     RunNow { at: usize },
+    Suspend { is_suspended: bool },
+    Lose { at: u64 },
+    Adopt,
+    Move,
     Drain,
+}
+
+/// What another server has, and how often this one has lost its home.
+#[derive(Default)]
+struct Elsewhere {
+    rows: Vec<Row>,
+    homes: u64,
 }
 
 /// What a functions file may say, one version after the other.
@@ -522,12 +534,16 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => at().prop_map(|at| Step::Requeue { at }),
         1 => at().prop_map(|at| Step::RemoveDead { at }),
         2 => at().prop_map(|at| Step::RunNow { at }),
+        4 => any::<bool>().prop_map(|is_suspended| Step::Suspend { is_suspended }),
+        2 => (0..2_u64).prop_map(|at| Step::Lose { at }),
+        2 => Just(Step::Adopt),
+        1 => Just(Step::Move),
         1 => Just(Step::Drain),
     ]
 }
 
 /// Returns how many jobs were assigned.
-fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
+fn take_step(fixture: &mut Fixture, elsewhere: &mut Elsewhere, step: Step) -> u64 {
     let number_at = |fixture: &Fixture, at: usize, is_it: &dyn Fn(&Job) -> bool| {
         let jobs = fixture.engine.jobs().iter_from(JobId::FIRST).map(|(_, job)| job);
         let jobs: Vec<u64> = jobs.filter(|job| is_it(job)).map(|job| job.number).collect();
@@ -626,6 +642,30 @@ fn take_step(fixture: &mut Fixture, step: Step) -> u64 {
                 fixture.engine.run_now(number, now);
             }
         }
+        Step::Suspend { is_suspended } => fixture.engine.set_suspended(is_suspended, now),
+        Step::Lose { at } => {
+            let belongs = |number: u64| number >> SLOT_BITS & 1 == at;
+            let jobs = fixture.engine.jobs().iter_from(JobId::FIRST).map(|(_, job)| job);
+            let lost = jobs.filter(|job| job.storage == Storage::Stored && belongs(job.number));
+            let numbers: Vec<u64> = lost.map(|job| job.number).collect();
+            elsewhere.rows.extend(numbers.into_iter().map(|number| fixture.row(number)));
+            fixture.engine.drop_partition(belongs, now);
+            let stays = |number| fixture.engine.dead().find(number).is_some();
+            elsewhere.rows.retain(|row| !stays(row.number));
+        }
+        Step::Adopt => {
+            elsewhere.rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.number));
+            elsewhere.rows.drain(..).for_each(|row| {
+                fixture.engine.adopt(&row, now);
+                let job = fixture.engine.find(row.number).map(|id| &fixture.engine.jobs()[id]);
+                assert!(job.is_some_and(|it| it.is_stored() || it.demand == Demand::Cancelled));
+            });
+        }
+        Step::Move => {
+            elsewhere.homes += 1;
+            let start = elsewhere.homes << 40;
+            fixture.engine.move_home(start..start + 1000, now);
+        }
         Step::Drain => fixture.engine.drain(DrainGoal::JobsDone, now),
     }
     0
@@ -654,9 +694,10 @@ proptest! {
         let (policies, dead) = (policies(0), DeadBounds::new(3, 1 << 20, 5000));
         let settings = Settings { metrics_functions: budget, policies, dead, ..with_store() };
         let mut fixture = Fixture::new(settings);
+        let mut elsewhere = Elsewhere::default();
         let (mut before, mut assigned) = (Vec::<Vec<u64>>::new(), 0);
         for step in steps {
-            assigned += take_step(&mut fixture, step);
+            assigned += take_step(&mut fixture, &mut elsewhere, step);
             // Wakes, and checks that each entry's jobs are those that there are and that ended.
             fixture.effects();
             let now: Vec<Vec<u64>> =

@@ -1,8 +1,12 @@
 //! Tests of partitions: what becomes of their jobs here when they come, go and come back.
 
+use std::sync::Arc;
+
 use crate::engine::function::Durability;
+use crate::engine::glob::Glob;
 use crate::engine::handle::SLOT_BITS;
 use crate::engine::job::{Demand, Storage};
+use crate::engine::policy::{Policies, Policy, Retries};
 use crate::engine::reason::Reason;
 use crate::engine::record::{DeadRow, Pause, Row};
 use crate::engine::tests::{Fixture, conn_id, durable};
@@ -200,6 +204,46 @@ impl Fixture {
     fn background_with_key(&mut self) -> u64 {
         self.submit(0, Command::SubmitJobBg, "f\0key\0")
     }
+}
+
+#[test]
+fn a_kept_job_that_clients_wait_for_is_run_when_its_partition_is_lost() {
+    let mut fixture = durable(Durability::Fsync);
+    let number = fixture.stored_job("f\0key\0");
+    assert_eq!(fixture.submit(2, Command::SubmitJob, "f\0key\0"), number);
+    fixture.engine.drain(DrainGoal::JobsDone, fixture.now);
+    (0..3).for_each(|_| fixture.engine.tick(fixture.now, 4096));
+    assert_eq!(fixture.engine.kept(), 1);
+    fixture.effects();
+    fixture.drop_all();
+    fixture.can_do(1, "f");
+    assert_eq!((fixture.engine.kept(), fixture.grab(1)), (0, Some(number)));
+}
+
+/// Clients kept it in memory, and its policy made a dead letter of it.
+#[test]
+fn a_job_that_died_here_without_its_partition_lives_when_that_comes_back() {
+    let mut fixture = durable(Durability::Fsync);
+    let retries = Retries { foreground: true, dead: true, ..Retries::of(1) };
+    let policy = Policy {
+        patterns: vec![Glob::new("f").unwrap()],
+        retries: Some(retries),
+        ..Policy::default()
+    };
+    fixture.engine.use_policies(Arc::new(Policies(vec![policy])), fixture.now);
+    let number = fixture.stored_job("f\0key\0");
+    let row = fixture.row(number);
+    fixture.submit(2, Command::SubmitJob, "f\0key\0");
+    fixture.can_do(1, "f");
+    assert_eq!(fixture.grab(1), Some(number));
+    fixture.effects();
+    fixture.drop_all();
+    fixture.end(1, number, Outcome::Fail).unwrap();
+    assert_eq!(fixture.engine.dead().len(), 1);
+    fixture.effects();
+    assert!(fixture.engine.adopt(&row, fixture.now));
+    assert_eq!(fixture.operations(), [], "the letter was never stored");
+    assert_eq!((fixture.engine.dead().len(), fixture.grab(1)), (0, Some(number)));
 }
 
 /// Its number is taken by what its worker still runs, and the row must not be left out for that.

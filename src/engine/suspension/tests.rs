@@ -54,6 +54,29 @@ fn stored_jobs_wait_for_the_end_of_a_suspension_and_others_pass_them() {
 }
 
 #[test]
+fn a_stored_job_is_no_place_for_a_submission_during_a_suspension() {
+    let mut fixture = durable(Durability::Fsync);
+    let stored = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
+    fixture.engine.stored(stored, fixture.now);
+    let on_its_way = fixture.submit(0, Command::SubmitJobBg, "f\0v\0");
+    fixture.suspend(true);
+    // Another server may have run them: the answer of a commit may have been held up.
+    let own = fixture.submit(0, Command::SubmitJobBg, "f\0u\0");
+    assert_ne!(own, stored);
+    let other = fixture.submit(0, Command::SubmitJobBg, "f\0v\0");
+    assert_ne!(other, on_its_way);
+    assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own, "it waits for the store");
+    fixture.engine.check_invariants();
+    fixture.suspend(false);
+    for number in [on_its_way, own, other] {
+        fixture.engine.stored(number, fixture.now);
+    }
+    assert_eq!(fixture.submit(0, Command::SubmitJobBg, "f\0u\0"), own);
+    fixture.can_do(1, "f");
+    assert_eq!(fixture.grab_all(1), [stored, on_its_way, own, other], "all run");
+}
+
+#[test]
 fn workers_are_woken_for_what_they_get_and_for_the_rest_at_the_end() {
     for wakeup in [Wakeup::Lease, Wakeup::Each(1), Wakeup::Each(0)] {
         let mut fixture = durable(Durability::Fsync);
@@ -165,10 +188,11 @@ fn lost_and_due_jobs_wait_for_the_end_at_their_places() {
     fixture.suspend(true);
     fixture.can_do(2, "f");
     assert_eq!(fixture.grab(2), None);
+    let foreground = fixture.memory_only("f");
     fixture.disconnect(1);
     fixture.pass(1500);
     fixture.engine.check_invariants();
-    assert_eq!(fixture.grab(2), None);
+    assert_eq!((fixture.grab(2), fixture.grab(2)), (Some(foreground), None));
     fixture.suspend(false);
     assert_eq!(fixture.grab_all(2), [&numbers[..], &[delayed]].concat());
 }

@@ -179,6 +179,8 @@ pub(crate) struct Lifecycle {
     hung_up: bool,
     /// How long jobs may run after the signal to stop.
     drain: Duration,
+    /// Whether other servers go on with stored jobs.
+    has_other_servers: bool,
     draining: Option<Draining>,
     stops_at_ms: Option<u64>,
     /// Cores end together.
@@ -196,16 +198,19 @@ struct Draining {
 
 impl Lifecycle {
     /// `drain`: how long jobs may run after the signal to stop; zero: they aren't waited for.
+    /// `has_other_servers`: these go on with stored jobs.
     pub(crate) fn new(
         signals: Signals,
         log_control: Option<Box<dyn LogControl>>,
         drain: Duration,
+        has_other_servers: bool,
     ) -> Self {
         Self {
             signals,
             log_control,
             hung_up: false,
             drain,
+            has_other_servers,
             draining: None,
             stops_at_ms: None,
             is_joint_end: false,
@@ -241,7 +246,12 @@ impl Lifecycle {
         // Every core gets the signal; the first one logs it.
         let is_first = self.log_control.is_some();
         if self.signals.drain.swap(false, Ordering::Relaxed) && self.draining.is_none() {
-            if is_first {
+            if is_first && self.has_other_servers {
+                info!(
+                    "SIGUSR1, draining: stored jobs are left to other servers; stopping when no \
+                     other job is left"
+                );
+            } else if is_first {
                 info!("SIGUSR1, draining: submissions are refused; stopping when no job is left");
             }
             let (goal, began_ms) = (DrainGoal::JobsDone, now.mono_ms);
@@ -294,6 +304,14 @@ impl Lifecycle {
         self.draining.is_none_or(|Draining { goal, began_ms, .. }| {
             goal == DrainGoal::JobsDone || connections == 0 || now.mono_ms >= began_ms + SETTLE_MS
         })
+    }
+
+    /// Whether stored jobs that still run are left to other servers: these run them again.
+    pub(crate) fn leaves_stored_runs(&self, now: Now) -> bool {
+        let drain_ms = u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX);
+        let is_over =
+            |draining: Draining| now.mono_ms >= draining.began_ms.saturating_add(drain_ms);
+        self.has_other_servers && self.draining.is_some_and(is_over)
     }
 
     /// Whether a drain has taken as long as it may.

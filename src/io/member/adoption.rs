@@ -1,10 +1,10 @@
 //! Adoption: orphaned partitions in, ownership and their rows for the cores out.
 //!
-//! A partition is adopted whole and then loaded in batches, the largest number first; the next batch
-//! is read once the cores have taken the one before. Knows nothing of how an orphan is found.
+//! A partition is adopted whole and then loaded in batches, the largest number first; the next is
+//! read once the cores have taken the one before. Knows nothing of how an orphan is found.
 //!
-//! Invariant: the store's thread knows of a partition before the first of its rows is passed on, and
-//! of each row before a core does.
+//! Invariant: the store's thread knows of a partition before the first of its rows is passed on,
+//! and of each row before a core does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;

@@ -364,9 +364,9 @@ fn an_adoption_ends_with_the_batch_in_which_the_server_is_told_to_end() {
 #[test]
 fn the_view_has_all_partitions_and_blocks() {
     let bench = Bench::new();
-    bench.database.add_block(9, THEIRS);
+    bench.database.add_block(900, THEIRS);
     bench.database.offer(THEIRS, [], []);
-    bench.wait_for("not read", |bench| bench.view.read().blocks.last() == Some(9));
+    bench.wait_for("not read", |bench| bench.view.read().blocks.last() == Some(900));
     bench.wait_for("not adopted", |bench| bench.adopted() == 1);
     bench.wait_for("not shown", |bench| {
         let known = &bench.view.read().partitions;

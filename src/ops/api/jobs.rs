@@ -319,6 +319,11 @@ async fn total(app: &App, filter: &JobFilter, link: &Link) -> Result<Option<u64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::blocks::BLOCK_BITS;
+    use crate::cluster::partition::State;
+    use crate::cluster::view::three_partitions;
+    use crate::engine::handle::job_number;
+    use crate::ops::HttpSettings;
 
     #[test]
     fn places_are_read_as_they_were_written() {
@@ -333,6 +338,26 @@ mod tests {
         for bad in [&b""[..], b"\0", b"\0\x04\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\x01\0\0\0\0"] {
             assert_eq!(read_place(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_job_of_another_server_is_unknown_with_the_place_where_it_is() {
+        let view = three_partitions(std::time::Instant::now());
+        {
+            let mut contents = view.write();
+            contents.blocks.insert(1, 0);
+            contents.blocks.insert(2, 1);
+        }
+        let view = Arc::new(view);
+        let cluster = Some(Arc::clone(&view));
+        let app = App::new(HttpSettings { cluster, ..HttpSettings::default() });
+        let number = |block: u64| job_number(block << BLOCK_BITS, 0);
+        let found = |block| elsewhere(&app, number(block), b"H:test:1");
+        assert!(found(2).is_none(), "it has been left, and has no server");
+        view.write().partitions[1].partition.state = State::Owned;
+        assert!(found(1).is_none() && found(3).is_none(), "an own one, and none at all");
+        let error = found(2).map(|error| format!("{error:?}")).unwrap();
+        assert!(error.contains("H:test:1 isn't a job of this server: it is of web-2"), "{error}");
     }
 
     #[test]

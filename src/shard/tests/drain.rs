@@ -64,7 +64,8 @@ fn stored_jobs_are_taken_and_left_to_other_servers() {
             cluster.say_submit(client, Command::SubmitJobBg, &name);
             assert_eq!(cluster.hear(client), b"", "not before it is on disk");
             assert!(cluster.shards.iter().all(Shard::is_idle), "the server may end meanwhile");
-            assert_eq!(cluster.commit(), 1);
+            let at_owner = cluster.shards[owner].engine().awaiting_store();
+            assert_eq!((at_owner, cluster.commit()), (1, 1));
             assert!(is_created(&cluster.hear(client)));
             assert_eq!(cluster.intake(client), Intake::Read, "the connection stays");
             assert_eq!(cluster.grab(worker), None);
@@ -119,6 +120,22 @@ fn a_connection_ends_once_all_has_come_that_it_waits_for() {
         assert!(cluster.shards.iter().all(|shard| shard.leavers.is_empty()));
         cluster.leave(client);
     }
+}
+
+#[test]
+fn a_peer_that_has_said_all_gets_the_replies_that_are_on_their_way() {
+    let mut cluster = cluster(Durability::Fsync);
+    cluster.drain(DrainGoal::JobsDone);
+    let client = cluster.connect(0);
+    cluster.slow = true;
+    let submit = packet(Command::SubmitJob, &[function(1).as_bytes(), b""], b"x");
+    cluster.say(client, &[packet(Command::GetStatusUnique, &[b"key"], b""), submit].concat());
+    let now = cluster.now;
+    cluster.shards[0].ended(client.1, now);
+    assert_eq!((cluster.hear(client), cluster.intake(client)), (vec![], Intake::Pause));
+    cluster.settle();
+    let expected = response(Command::StatusResUnique, &[b"key", b"0", b"0", b"0", b"0", b"0"], b"");
+    assert_eq!((cluster.hear(client), cluster.intake(client)), (expected, Intake::Close));
 }
 
 #[test]
@@ -204,4 +221,25 @@ fn without_other_servers_submissions_are_refused_as_before() {
     let error = cluster.hear(client);
     assert_eq!(error.get(..8), response(Command::Error, &[b"", b""], b"").get(..8));
     assert_eq!(cluster.intake(client), Intake::Read);
+}
+
+#[test]
+fn a_stored_job_that_runs_for_too_long_is_left_to_others_and_what_clients_wait_for_is_not() {
+    let mut cluster = cluster(Durability::Fsync);
+    let name = function(0);
+    let client = cluster.connect(0);
+    cluster.say_submit(client, Command::SubmitJobBg, &name);
+    assert_eq!(cluster.commit(), 1);
+    cluster.hear(client);
+    let handle = cluster.submit(client, Command::SubmitJob, &name, "a");
+    let workers = [0, 1].map(|_| cluster.worker(0, std::slice::from_ref(&name)));
+    workers.iter().for_each(|&worker| assert!(cluster.grab(worker).is_some()));
+    cluster.drain(DrainGoal::JobsDone);
+    assert_eq!(cluster.shards[0].unfinished(), 2);
+    cluster.shards.iter_mut().for_each(Shard::leave_stored_runs);
+    assert_eq!(cluster.shards[0].unfinished(), 1, "a client waits for the other one");
+    for worker in workers {
+        cluster.packet(worker, Command::WorkComplete, &[&handle], b"");
+    }
+    assert!(cluster.shards[0].is_idle());
 }

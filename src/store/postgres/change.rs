@@ -35,6 +35,42 @@ macro_rules! replace_columns {
     };
 }
 
+/// Removes rows by their keys. Any engine knows this; PostgreSQL may plan it as a filter of all
+/// rows of the partition, if it believes that these are few.
+macro_rules! remove_from {
+    ($table:literal) => {
+        concat!("DELETE FROM ", $table, " WHERE partition = $1 AND number = ANY ($2)")
+    };
+}
+
+/// The place of the row of `$table` with a number, for PostgreSQL. `OFFSET 0` keeps the planner
+/// from joining the table otherwise than by one look into the index for each number, whatever it
+/// believes of the table's size. Only the partition's owner changes its rows, so the places hold.
+macro_rules! place_of {
+    ($table:literal, $number:literal) => {
+        concat!(
+            "LATERAL (SELECT kept.ctid AS place FROM ",
+            $table,
+            " AS kept WHERE kept.partition = $1 AND kept.number = ",
+            $number,
+            " OFFSET 0) AS found"
+        )
+    };
+}
+
+/// `remove_from!` for PostgreSQL.
+macro_rules! remove_by_place {
+    ($table:literal) => {
+        concat!(
+            "DELETE FROM ",
+            $table,
+            " WHERE ctid = ANY (ARRAY(SELECT found.place FROM unnest($2) AS gone (number), ",
+            place_of!($table, "gone.number"),
+            "))"
+        )
+    };
+}
+
 /// A statement of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -53,14 +89,24 @@ impl Change {
     pub(super) const ALL: [Self; 7] =
         [Self::Keep, Self::Retry, Self::Remove, Self::Bury, Self::Dig, Self::Resume, Self::Pause];
 
-    /// Its text; `$1` is the partition, but for pauses, which have none.
+    /// Its text for PostgreSQL, which looks each row up whatever the planner believes of the table.
+    pub(super) fn sql_for_postgresql(self) -> &'static str {
+        match self {
+            Self::Retry => RETRY_BY_PLACE,
+            Self::Remove => remove_by_place!("ringgear_job"),
+            Self::Dig => remove_by_place!("ringgear_dead"),
+            _ => self.sql(),
+        }
+    }
+
+    /// Its text for any engine; `$1` is the partition, but for pauses, which have none.
     pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Keep => KEEP,
             Self::Retry => RETRY,
-            Self::Remove => "DELETE FROM ringgear_job WHERE partition = $1 AND number = ANY ($2)",
+            Self::Remove => remove_from!("ringgear_job"),
             Self::Bury => BURY,
-            Self::Dig => "DELETE FROM ringgear_dead WHERE partition = $1 AND number = ANY ($2)",
+            Self::Dig => remove_from!("ringgear_dead"),
             Self::Resume => "DELETE FROM ringgear_pause WHERE function = ANY ($1)",
             Self::Pause => PAUSE,
         }
@@ -93,13 +139,33 @@ SELECT $1, job.* FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
     replace_columns!()
 );
 
-const RETRY: &str = "\
+/// What becomes of a job that is to be run again.
+macro_rules! retry {
+    () => {
+        "\
 UPDATE ringgear_job SET
     attempts = runs.attempts, run_at = runs.run_at, run_at_part_ms = runs.run_at_part_ms,
     last_reason = runs.last_reason, was_lost = runs.was_lost
 FROM unnest($2, $3, $4, $5, $6, $7)
-    AS runs (number, attempts, run_at, run_at_part_ms, last_reason, was_lost)
-WHERE ringgear_job.partition = $1 AND ringgear_job.number = runs.number";
+    AS runs (number, attempts, run_at, run_at_part_ms, last_reason, was_lost)"
+    };
+}
+
+const RETRY: &str = concat!(
+    retry!(),
+    "
+WHERE ringgear_job.partition = $1 AND ringgear_job.number = runs.number"
+);
+
+/// `RETRY` for PostgreSQL.
+const RETRY_BY_PLACE: &str = concat!(
+    retry!(),
+    ",
+    ",
+    place_of!("ringgear_job", "runs.number"),
+    "
+WHERE ringgear_job.ctid = found.place"
+);
 
 const BURY: &str = concat!(
     "INSERT INTO ringgear_dead (partition, ",
@@ -571,8 +637,10 @@ mod tests {
     fn each_statement_has_as_many_parameters_as_types() {
         for change in Change::ALL {
             let count = change.types().len();
-            assert!(change.sql().contains(&format!("${count}")), "{change:?}");
-            assert!(!change.sql().contains(&format!("${}", count + 1)), "{change:?}");
+            for sql in [change.sql(), change.sql_for_postgresql()] {
+                assert!(sql.contains(&format!("${count}")), "{sql}");
+                assert!(!sql.contains(&format!("${}", count + 1)), "{sql}");
+            }
         }
     }
 

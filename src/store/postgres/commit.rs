@@ -85,7 +85,8 @@ pub(super) async fn prepare(session: &Session) -> Result<Statements, SessionErro
     let fence = prepare_fence(session).await?;
     let mut questions: Vec<Question<'_, Statement>> = Vec::new();
     for change in Change::ALL {
-        questions.push(Box::pin(session.client.prepare_typed(change.sql(), change.types())));
+        let sql = if session.is_postgresql { change.sql_for_postgresql() } else { change.sql() };
+        questions.push(Box::pin(session.client.prepare_typed(sql, change.types())));
     }
     let prepared = answers(ANSWER_TIMEOUT, questions).await?;
     let changes = prepared.into_iter().collect::<Result<_, _>>().map_err(SessionError::Error)?;
@@ -124,7 +125,7 @@ pub(super) async fn apply(
     for (at, chunk) in chunks.iter().enumerate() {
         let begins = at == 0;
         let ends = at + 1 == chunks.len();
-        let begin = begins.then(|| begin(session, longest)).unwrap_or_default();
+        let begin = if begins { begin(session, longest) } else { String::new() };
         let fences = if begins { fences } else { &[] };
         let flight = Flight { begin, fences, chunk, ends };
         match flight.send(session, statements).await {

@@ -3,8 +3,8 @@
 //! Operations in, outcomes out. Opens the next session when one ends, takes its partitions again,
 //! and compares the tables with the commits of earlier sessions. Knows no queues.
 //!
-//! Invariant: a commit is applied if and only if the generation of each partition that it touches is
-//! this server's, and no commit of an earlier session is applied after a later one has begun.
+//! Invariant: a commit is applied if and only if the generation of each partition that it touches
+//! is this server's, and no commit of an earlier session is applied after a later one has begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ use crate::store::namespace::Record;
 use crate::store::{Committed, StoreError};
 
 /// How often a transaction that met another one is tried again at once.
-const CONFLICTS_MAX: usize = 5;
+const CONFLICTS_MAX: usize = 10;
 /// How long after its last rows were read an adopted partition counts as loaded.
 const LOADED_AFTER: Duration = Duration::from_secs(2);
 
@@ -112,8 +112,8 @@ impl Link {
         }
     }
 
-    /// How long statements wait for locks of other programs: shorter than what is left of the lease,
-    /// so that a beat gets through meanwhile.
+    /// How long statements wait for locks of other programs: shorter than what is left of the
+    /// lease, so that a beat gets through meanwhile.
     pub(super) fn lock_limit(&self) -> Duration {
         self.lease.length() / 6
     }
@@ -173,7 +173,8 @@ impl Link {
     /// become it.
     async fn reconnect(&mut self) -> Result<Ready, SessionError> {
         let session = self.connect().await?;
-        // An earlier session may be about to commit what timed out here, and hold the row till then.
+        // An earlier session may be about to commit what timed out here, and hold the row till
+        // then.
         for backend in std::mem::take(&mut self.backends) {
             if let Err(error) = session.terminate(backend).await
                 && !error.is_refusal()
@@ -613,8 +614,8 @@ impl Link {
         }
         let ready = self.take().await?;
         let left = async {
-            for (&partition, own) in &self.owned {
-                partitions::leave(&ready.session, partition, own.generation).await?;
+            for Fence { partition, generation, jobs } in self.fences(None) {
+                partitions::leave(&ready.session, partition, generation, jobs).await?;
             }
             Ok(())
         };

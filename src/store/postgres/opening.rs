@@ -231,7 +231,7 @@ impl<'a> Start<'a> {
             let Some(generation) = partitions::adopt(session, partition, &self.link.owner).await?
             else {
                 for Taken { partition, generation, .. } in all {
-                    partitions::leave(session, partition, generation).await?;
+                    partitions::leave(session, partition, generation, None).await?;
                 }
                 return Ok(Look::Unknown);
             };

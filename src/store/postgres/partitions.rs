@@ -64,7 +64,7 @@ AND NOT EXISTS (SELECT 1 FROM ringgear_dead WHERE partition = $1)";
 
 const OFFER: &str = "\
 UPDATE ringgear_partition SET generation = generation + 1, beat = beat + 1, state = 2,
-    owner = '', name = '', address = ''
+    owner = '', name = '', address = '', jobs = coalesce($3, jobs)
 WHERE partition = $1 AND generation = $2";
 
 /// All statements, for the test of what they must not have.
@@ -238,16 +238,19 @@ pub(super) async fn create(
     }
 }
 
-/// Leaves a partition; `false` if another server has become the owner.
+/// Leaves a partition, which has so many jobs if that is known; `false` if another server has
+/// become the owner.
 pub(super) async fn leave(
     session: &Session,
     partition: PartitionId,
     generation: i64,
+    jobs: Option<u64>,
 ) -> Result<bool, SessionError> {
     if free(session, partition, generation).await? {
         return Ok(true);
     }
-    let parameters: [&(dyn ToSql + Sync); 2] = [&column(partition), &generation];
+    let jobs = jobs.map(u64::cast_signed);
+    let parameters: [&(dyn ToSql + Sync); 3] = [&column(partition), &generation, &jobs];
     session.forget_warning();
     let rows = answer(ANSWER_TIMEOUT, session.client.execute(OFFER, &parameters)).await?;
     session.check_warning()?;

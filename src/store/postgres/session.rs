@@ -59,7 +59,8 @@ const FACTS: &str = "\
 SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(),
     coalesce(current_setting('fsync', true), 'on'), pg_backend_pid(),
     (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-    coalesce(current_setting('synchronous_standby_names', true), '') <> '', version()";
+    coalesce(current_setting('synchronous_standby_names', true), '') <> '', version(),
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')";
 
 /// Time limit for a statement of this size.
 pub(super) fn limit(bytes: usize) -> Duration {
@@ -172,7 +173,9 @@ impl Session {
             backend: Backend { pid: facts.get(3), started: facts.get(4) },
             is_synchronous: facts.get(5),
             // Yugabyte's version begins like that of PostgreSQL, whose code it has.
-            is_postgresql: said.starts_with("PostgreSQL ") && !said.contains("-YB-"),
+            is_postgresql: said.starts_with("PostgreSQL ")
+                && !said.contains("-YB-")
+                && !facts.get::<_, bool>(7),
             driver,
         };
         let place = &session.place;

@@ -583,7 +583,8 @@ fn what_is_on_record_about_handles_outlives_the_jobs() {
     drop(store);
     // Jobs of gearmand are numbered from the mark on, too.
     place.sql(&format!("{GEARMAND} INSERT INTO gearman_queue VALUES ('u', 'f', 1, 'p', 0)"));
-    assert_eq!(numbers(&mut place.open()), [job_number(77, slot(b"f"))]);
+    let first = job_number(next_mark(77), slot(b"f"));
+    assert_eq!(numbers(&mut place.open()), [first]);
 }
 
 #[test]

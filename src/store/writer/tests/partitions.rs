@@ -204,7 +204,7 @@ fn jobs_of_a_lost_home_wait_for_the_next_and_are_not_written_under_their_numbers
     store.set_next_home(Some(5));
     leased.expect_all(&Outcome::Home { sequences: sequences_of(5) });
     assert_eq!(leased.state.owned().home, Some(5));
-    let block = crate::cluster::blocks::block_of(sequences_of(5).start);
+    let block = crate::cluster::blocks::block_of(sequences_of(5).end - 1);
     assert_eq!(leased.view.read().blocks.last(), Some(block));
     // A core that hasn't heard of the home sends them again then.
     leased.send(0, 1, [insert(number_in(HOME, 6))]);
@@ -332,9 +332,128 @@ fn a_home_that_was_lost_may_be_had_again() {
     leased.expect_all(&dropped(HOME));
     leased.expect_all(&Outcome::Home { sequences: sequences_of(HOME) });
     leased.send(0, 1, [answered(number_in(HOME, 2))]);
+    // Its core sends it again.
+    leased.send(0, 1, [insert(number_in(HOME, 5))]);
     leased.send(0, 2, [insert(number_in(HOME, 3)), answered(number_in(HOME, 4))]);
     assert_eq!(leased.bench.next(), stored(0, &[number_in(HOME, 3)]));
     leased.send(0, 2, [remove(number_in(HOME, 3))]);
     let numbers: Vec<u64> = leased.bench.finish().durable().iter().map(|it| it.number).collect();
     assert_eq!(numbers, [number_in(HOME, 2), number_in(HOME, 4)]);
+}
+
+/// Cores that number jobs as a shard does, and what they have been told.
+#[derive(Default)]
+struct Model {
+    /// Home of new jobs, which the cores know of.
+    home: PartitionId,
+    moves: u64,
+    next: u64,
+    /// Jobs without an outcome, by number.
+    waiting: Vec<u64>,
+    stored: std::collections::BTreeSet<u64>,
+    refused: std::collections::BTreeSet<u64>,
+}
+
+impl Model {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        number_in(self.home, self.next)
+    }
+
+    /// Handles a report; returns what core 0 sends again.
+    fn hear(&mut self, core: usize, outcome: Outcome) -> Vec<Operation> {
+        match outcome {
+            Outcome::Stored { numbers } | Outcome::Failed { numbers, .. } if core != 0 => {
+                panic!("{numbers:?} aren't those of core {core}");
+            }
+            Outcome::Stored { numbers } => {
+                for number in numbers {
+                    self.settle(number);
+                    assert!(self.stored.insert(number));
+                }
+            }
+            Outcome::Failed { numbers, .. } => {
+                for number in numbers {
+                    self.settle(number);
+                    assert!(self.refused.insert(number));
+                }
+            }
+            Outcome::Dropped { .. } if core == 0 => self.moves += 1,
+            Outcome::Home { sequences } if core == 0 => {
+                self.moves += 1;
+                self.home =
+                    u32::try_from(sequences.start / crate::store::faulty::PARTITION).unwrap();
+                let again = std::mem::take(&mut self.waiting).len();
+                self.waiting = (0..again).map(|_| self.number()).collect();
+                return self.waiting.iter().map(|&number| insert(number)).collect();
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn settle(&mut self, number: u64) {
+        let at = self.waiting.iter().position(|&it| it == number);
+        self.waiting.swap_remove(at.unwrap_or_else(|| panic!("{number} has two outcomes")));
+    }
+}
+
+#[test]
+fn whatever_is_lost_each_insert_has_one_outcome_and_what_is_stored_is_there() {
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let timeout = if random.bool() { Duration::ZERO } else { LONG };
+        let leased = Leased::lasting(timeout);
+        let store = leased.bench.store.clone();
+        let mut model = Model { home: HOME, ..Model::default() };
+        let mut next_home = HOME;
+        let hear = |model: &mut Model, outcome: (usize, Outcome)| {
+            let again = model.hear(outcome.0, outcome.1);
+            if !again.is_empty() {
+                leased.send(0, model.moves, again);
+            }
+        };
+        for _ in 0..random.usize(10..60) {
+            match random.usize(0..10) {
+                0 => {
+                    let fault = if random.bool() { Fault::Refused } else { Fault::Unanswered };
+                    store.set_down(random.bool().then_some(fault));
+                }
+                1 => store.fail_at(random.usize(1..3), Fault::Unanswered),
+                2 => {
+                    next_home += 1;
+                    store.take(model.home);
+                    store.set_next_home(Some(next_home));
+                }
+                3 | 4 => {
+                    while let Ok(outcome) = leased.bench.outcomes.try_recv() {
+                        hear(&mut model, outcome);
+                    }
+                }
+                _ => {
+                    let numbers: Vec<u64> =
+                        (0..random.usize(1..4)).map(|_| model.number()).collect();
+                    model.waiting.extend(&numbers);
+                    let inserts: Vec<_> = numbers.into_iter().map(insert).collect();
+                    leased.send(0, model.moves, inserts);
+                }
+            }
+        }
+        store.set_down(None);
+        let start = Instant::now();
+        while !model.waiting.is_empty() {
+            assert!(start.elapsed() < LIMIT, "seed {seed}: {:?} wait", model.waiting);
+            if store.needs_home() {
+                next_home += 1;
+                store.set_next_home(Some(next_home));
+            }
+            if let Ok(outcome) = leased.bench.outcomes.recv_timeout(Duration::from_millis(20)) {
+                hear(&mut model, outcome);
+            }
+        }
+        let durable: std::collections::BTreeSet<u64> = leased.bench.durable().into_iter().collect();
+        assert!(model.stored.is_subset(&durable), "seed {seed}");
+        assert!(model.refused.is_disjoint(&model.stored), "seed {seed}");
+        assert_eq!(leased.bench.writer.stop(LIMIT), 0, "seed {seed}");
+    }
 }
