@@ -28,3 +28,4 @@ mod several;
 mod skips;
 mod tls;
 mod trouble;
+mod versions;
