@@ -141,7 +141,9 @@ impl Writer {
         if !missing.is_empty() {
             self.outcomes.push_back(Outcome::Missing(missing));
         }
-        let removes = there.intersection(&self.removed);
+        // A job that was removed is loaded with an adopted partition if a failover had brought it
+        // back: then it is a job again.
+        let removes = there.intersection(&self.removed).filter(|number| !self.kept.contains(number));
         let removes: Vec<_> = removes.map(|&number| Operation::Remove { number }).collect();
         let fence = BTreeMap::from([(id, generation)]);
         assert_eq!(database.commit(&fence, &removes), Ok(()), "it was reclaimed just now");
@@ -273,6 +275,7 @@ impl Writer {
             let is_left = self.home == Some(id) || loading.contains(&id) || is_used;
             if !is_left && database.free(id, own.generation) {
                 self.own.remove(&id);
+                self.removed.retain(|&number| database.partition_of(number) != Some(id));
             }
         }
     }
