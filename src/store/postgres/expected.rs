@@ -335,6 +335,21 @@ mod tests {
         assert_eq!(compare(&expected.of(0).jobs, &[1, 5]).missing, [4]);
     }
 
+    /// A failover had brought the row back before its partition was adopted and loaded.
+    #[test]
+    fn a_removed_job_that_is_loaded_is_expected() {
+        let mut expected = Expected::default();
+        commit(&mut expected, &[insert(1), remove(1)]);
+        assert_eq!(differences(&mut expected, &[1], &[]), (vec![], vec![remove(1)]));
+        expected.of(0).jobs.insert(1);
+        assert_eq!(differences(&mut expected, &[1], &[]), (vec![], vec![]));
+        // The next owner of a partition that was set free may have the row.
+        commit(&mut expected, &[remove(1)]);
+        expected.forget(0);
+        expected.of(0);
+        assert_eq!(differences(&mut expected, &[1], &[]), (vec![], vec![]));
+    }
+
     fn bury(number: u64) -> Operation {
         let Operation::Insert { row, .. } = insert(number) else { unreachable!() };
         let (worker, message) = (Bytes::new(), Bytes::new());

@@ -143,7 +143,8 @@ impl Writer {
         }
         // A job that was removed is loaded with an adopted partition if a failover had brought it
         // back: then it is a job again.
-        let removes = there.intersection(&self.removed).filter(|number| !self.kept.contains(number));
+        let removes =
+            there.intersection(&self.removed).filter(|number| !self.kept.contains(number));
         let removes: Vec<_> = removes.map(|&number| Operation::Remove { number }).collect();
         let fence = BTreeMap::from([(id, generation)]);
         assert_eq!(database.commit(&fence, &removes), Ok(()), "it was reclaimed just now");
