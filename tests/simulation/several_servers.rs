@@ -385,7 +385,9 @@ impl SeveralServers {
         let doing = self.peers[at].doing.clone();
         self.peers[at].doing = match (command, doing) {
             (C::JobCreated, Doing::Submitting(submission)) => {
-                self.promises.acknowledged(submission, number(body), self.step);
+                let handle = number(body);
+                let is_owner = self.is_owner(id, handle) || self.now >= self.unclear_until;
+                self.promises.acknowledged(submission, handle, self.step, is_owner);
                 Doing::Nothing
             }
             (C::Error, Doing::Submitting(_)) => {
@@ -410,10 +412,15 @@ impl SeveralServers {
         };
     }
 
-    fn assigned(&mut self, id: usize, number: u64, payload: u64) {
+    /// Whether the database says that the server owns the job of this number.
+    fn is_owner(&self, id: usize, number: u64) -> bool {
         let token = self.servers[id].as_ref().map_or(0, |server| server.writer.token);
+        self.database.owner_of(number) == token
+    }
+
+    fn assigned(&mut self, id: usize, number: u64, payload: u64) {
         let is_unclear = self.now < self.unclear_until;
-        let is_owner = is_unclear || self.database.owner_of(number) == token;
+        let is_owner = is_unclear || self.is_owner(id, number);
         let is_removed = !is_unclear && self.database.removed.contains(&number);
         self.promises.assigned(number, payload, is_owner, is_removed);
     }

@@ -51,12 +51,21 @@ impl Promises {
         number
     }
 
-    /// JOB_CREATED of a background submission.
-    pub(super) fn acknowledged(&mut self, submission: Submission, handle: u64, step: u64) {
+    /// JOB_CREATED of a background submission. `is_owner`: no failover has just undone that the
+    /// server owns the job. A server that hasn't heard of that yet lets a submission join a job
+    /// that the owner of that time may have done.
+    pub(super) fn acknowledged(
+        &mut self,
+        submission: Submission,
+        handle: u64,
+        step: u64,
+        is_owner: bool,
+    ) {
         self.count("acknowledged");
         let submitted = self.submitted.get_mut(&submission).unwrap();
         assert_eq!(submitted.handle.replace(handle), None, "acknowledged twice");
         submitted.acknowledged = step;
+        submitted.is_undone |= submitted.unique.is_some() && !is_owner;
         let known = self.handles.entry(handle).or_default();
         if submitted.unique.is_none() {
             let payload = *known.payload.get_or_insert(submission);
