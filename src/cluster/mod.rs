@@ -8,7 +8,8 @@
 //! Knows no database, no thread and no clock: times are given to it. Specification of these terms:
 //! docs/cluster.md.
 //!
-//! Invariant: nothing here decides who owns a partition; the database's compare-and-swap does.
+//! Invariant: nothing here decides which server owns a partition; the database's compare-and-swap
+//! does.
 
 pub mod blocks;
 pub mod lease;

@@ -1,7 +1,7 @@
 //! The rows of `ringgear_partition`: read, taken over, left.
 //!
-//! Knows the table's columns and the locks that owners hold as hints, not who may take what over
-//! (`cluster::watch`).
+//! Knows the table's columns and the locks that owners hold as hints, not which server may take
+//! over (`cluster::watch`).
 //!
 //! Invariant: each change of the owner raises the generation, and is made only to a row that is
 //! still as it was seen.

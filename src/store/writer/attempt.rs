@@ -1,7 +1,7 @@
 //! Operations that wait, and the commit that is attempted: entries in, one commit after the other
 //! out.
 //!
-//! Knows neither the store nor who waits for what.
+//! Knows neither the store nor which clients wait.
 //!
 //! Invariant: operations leave in the order in which they came, and an Insert with its Remove is
 //! left out only if no commit with it was attempted.
