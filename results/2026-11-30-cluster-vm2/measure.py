@@ -3,7 +3,8 @@
 
 Usage (as root, which runs PostgreSQL as its own user):
   measure.py submits BINARIES [EARLIER_BINARIES] REPEATS   durable submissions a second
-  measure.py times BINARIES REPEATS                        kill, stop, SIGTERM and restarts in turn
+  measure.py idle BINARIES REPEATS                         the same, and what the cores have left
+  measure.py times BINARIES REPEATS                        kill, stop and SIGTERM in turn
 Rows of a table of comma-separated values go to standard output. BINARIES is a folder with
 ringgeard and loadgen. PostgreSQL has its defaults but for what a row names. Contenders take turns.
 """
@@ -138,6 +139,41 @@ def submits(arguments):
             database.stop()
 
 
+def cores():
+    """Time of all cores so far, of it idle, of it waiting for the disk."""
+    times = [int(it) for it in open("/proc/stat").readline().split()[1:9]]
+    return sum(times), times[3] + times[4], times[4]
+
+
+def idle(arguments):
+    binaries, repeats = arguments
+    print("repeat,contender,jobs_per_second,idle_percent,waiting_for_disk_percent", flush=True)
+
+    def row(repeat, name, servers):
+        runs = [subprocess.Popen([f"{binaries}/loadgen", f"--addr=127.0.0.1:{it.port}", "--json", "--threads=1"]
+                                 + FLOOD, stdout=subprocess.PIPE) for it in servers]
+        time.sleep(2)
+        begin = cores()
+        time.sleep(3.5)
+        all_, left, disk = (after - before for after, before in zip(cores(), begin))
+        rate = sum(json.loads(it.communicate()[0])["jobs_per_second"] for it in runs)
+        print(f"{repeat},{name},{rate:.0f},{100 * left / all_:.0f},{100 * disk / all_:.0f}", flush=True)
+
+    for repeat in range(int(repeats)):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(binaries, [f"--store=sqlite:{folder}/jobs.db"])
+            row(repeat, "SQLite", [server])
+            server.end()
+        for count in [1, 3]:
+            with tempfile.TemporaryDirectory() as folder:
+                database = Database(folder)
+                servers = [Server(binaries, [f"--store={database.url()}", "--cluster"]) for _ in range(count)]
+                row(repeat, f"PostgreSQL servers {count}", servers)
+                for server in servers:
+                    server.end(signal.SIGKILL)
+                database.stop()
+
+
 def packet(kind, *arguments):
     body = b"\0".join(arguments)
     return b"\0REQ" + struct.pack(">II", kind, len(body)) + body
@@ -270,4 +306,4 @@ def times(arguments):
                 database.stop()
 
 
-{"submits": submits, "times": times}[sys.argv[1]](sys.argv[2:])
+{"submits": submits, "idle": idle, "times": times}[sys.argv[1]](sys.argv[2:])
