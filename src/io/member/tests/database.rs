@@ -61,7 +61,11 @@ impl Database {
         let owner = b"own".to_vec();
         let partition =
             Partition { id, generation: 1, state: State::Owned, owner, ..Partition::default() };
-        self.contents().partitions.insert(id, partition);
+        let mut contents = self.contents();
+        contents.partitions.insert(id, partition);
+        // Once it is lost, it has no beat and may be adopted again.
+        contents.jobs.entry(id).or_default();
+        contents.dead.entry(id).or_default();
     }
 
     /// Another server leaves a partition.
