@@ -77,7 +77,7 @@ impl Cluster {
         }
     }
 
-    /// Who owns what, as server number `at` lists it.
+    /// The partitions and their owners, as server number `at` lists it.
     pub(crate) fn owners(&self, at: usize) -> Owners {
         let partitions = wait_until("a list", || self.nodes[at].partitions().ok());
         partitions.into_iter().map(|it| (it.id, it.state, it.address)).collect()

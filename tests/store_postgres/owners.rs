@@ -1,4 +1,4 @@
-//! One owner at a time: who is turned away, who waits, and who finds out that it is none any more.
+//! One owner at a time: which server is refused, which waits, and how an owner learns of its end.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};

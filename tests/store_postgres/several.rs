@@ -1,4 +1,4 @@
-//! Several servers on one database: who gets a partition, what becomes of the one who had it, and
+//! Several servers on one database: which gets a partition, what becomes of its earlier owner, and
 //! numbers that are given once.
 
 use std::collections::BTreeSet;

@@ -181,7 +181,7 @@ fn messages_name_the_host_that_they_are_about() {
     }
 }
 
-/// A commit that waits for the standby was taken for one that is kept everywhere when somebody
+/// A commit that waits for the standby was taken for one that is kept everywhere when an operator
 /// cancelled the wait: PostgreSQL answers COMMIT as ever and warns beforehand.
 #[test]
 fn a_commit_that_doesnt_wait_for_the_standby_is_none() {

@@ -1,4 +1,4 @@
-//! A database that an earlier version's server left: who may open it, and what is in it then.
+//! A database that an earlier version's server left: when it may be opened, and what is in it then.
 
 use std::collections::BTreeMap;
 

@@ -34,7 +34,7 @@ struct Known {
 pub(crate) struct Promises {
     submitted: BTreeMap<Submission, Submitted>,
     handles: BTreeMap<u64, Known>,
-    /// Jobs that a failover has lost, and that nobody has written again so far.
+    /// Jobs that a failover has lost, and that no server has written again so far.
     pub(super) lost: BTreeSet<u64>,
     pub(crate) events: BTreeMap<&'static str, u64>,
 }
