@@ -375,3 +375,22 @@ fn a_watch_sees_what_other_servers_have() {
     known.sort_unstable();
     assert_eq!(known, [jobs[3], jobs[7]]);
 }
+
+/// The session of an owner lives on, as where the database has no locks and can't end sessions:
+/// then nothing but the generation keeps what it sends out of the partition.
+#[test]
+fn a_commit_of_an_earlier_generation_is_not_applied_though_its_session_lives() {
+    let Some(server) = Server::start() else { return };
+    let mut admin = server.admin("jobs");
+    let mut store = server.join("a");
+    let first = job_number(store.reserve("H:ü".as_bytes(), 1).unwrap().start, 0);
+    store.commit(&[insert(first)]).unwrap();
+    let take = "UPDATE ringgear_partition SET generation = generation + 1, owner = 'another one'";
+    admin.batch_execute(take).unwrap();
+    let committed = store.commit(&[insert(first + 256), Operation::Remove { number: first }]);
+    let committed = committed.unwrap();
+    assert_eq!((committed.lost.len(), committed.is_home_lost), (1, true), "{committed:?}");
+    let numbers = admin.query("SELECT number FROM ringgear_job", &[]).unwrap();
+    let numbers: Vec<i64> = numbers.iter().map(|row| row.get(0)).collect();
+    assert_eq!(numbers, [first.cast_signed()]);
+}
