@@ -1,5 +1,5 @@
-//! One socket: bytes out in as few writes as possible, bytes in cut into frames; both through a TLS
-//! session where there is one.
+//! One socket: bytes out in as few writes as possible, or in more as the options say, bytes in cut
+//! into frames; both through a TLS session where there is one.
 //!
 //! Knows frames, not packets. Small frames are cut where they were received, in a buffer that all
 //! connections share; only the tail of a read is kept. The rest of a large frame is received
@@ -17,6 +17,7 @@ use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::tls::{Session, Tls};
+use crate::writes::{WriteEnds, Writing};
 
 /// Frames from this size on are received without a detour.
 const LARGE_BYTES: usize = 64 << 10;
@@ -40,6 +41,7 @@ pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     pub(crate) out: Vec<u8>,
     sent: usize,
+    write_ends: WriteEnds,
     partial: Vec<u8>,
     /// Bytes of the frame that `partial` begins, if that is known and much is missing.
     frame_bytes: usize,
@@ -60,11 +62,12 @@ impl Link {
         addr: SocketAddr,
         source: Option<IpAddr>,
         tls: Option<&Tls>,
+        writing: Writing,
     ) -> io::Result<Self> {
         let session = tls.map(Tls::session).transpose().map_err(io::Error::other)?;
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_nodelay(!writing.nagle)?;
         if let Some(source) = source {
             // Else the port is taken for all servers, and for a minute after its connection.
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
@@ -79,6 +82,7 @@ impl Link {
             stream: TcpStream::from_std(socket.into()),
             out: Vec::new(),
             sent: 0,
+            write_ends: WriteEnds::new(writing.writes),
             partial: Vec::new(),
             frame_bytes: 0,
             tls: session.map(|session| Box::new(Secured { session, cipher: vec![], sent: 0 })),
@@ -105,20 +109,33 @@ impl Link {
     /// Writes what waits, as far as the socket takes it.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
-            return write_all(&mut self.stream, &mut self.out, &mut self.sent).map(drop);
+            if write_all(&mut self.stream, &self.out, &mut self.sent, &mut self.write_ends)? {
+                self.all_sent();
+            }
+            return Ok(());
         };
-        while write_all(&mut self.stream, &mut tls.cipher, &mut tls.sent)? {
-            let end = self.out.len().min(self.sent + SEALED_BYTES);
+        loop {
+            let end = tls.cipher.len();
+            if !write_to(&mut self.stream, &tls.cipher, &mut tls.sent, end)? {
+                return Ok(());
+            }
+            tls.cipher.clear();
+            tls.sent = 0;
+            let end = self.write_ends.next(&self.out, self.sent).min(self.sent + SEALED_BYTES);
             if self.sent == end && !tls.session.wants_write() {
-                self.out.clear();
-                self.sent = 0;
-                break;
+                self.all_sent();
+                return Ok(());
             }
             let plain = self.out.get(self.sent..end).unwrap_or_default();
             tls.session.seal(plain, &mut tls.cipher);
             self.sent = end;
         }
-        Ok(())
+    }
+
+    fn all_sent(&mut self) {
+        self.out.clear();
+        self.sent = 0;
+        self.write_ends.restart();
     }
 
     /// Reads what is there and hands out its frames, with the bytes to answer on. `is_ending` says
@@ -257,17 +274,97 @@ impl Link {
     }
 }
 
-/// Writes what of `bytes` hasn't been `sent`, as far as the socket takes it; whether that is all.
-fn write_all(stream: &mut TcpStream, bytes: &mut Vec<u8>, sent: &mut usize) -> io::Result<bool> {
+/// Writes what of `bytes` hasn't been `sent`, up to each end by itself; whether that is all.
+fn write_all(
+    stream: &mut impl Write,
+    bytes: &[u8],
+    sent: &mut usize,
+    ends: &mut WriteEnds,
+) -> io::Result<bool> {
     while *sent < bytes.len() {
-        match stream.write(bytes.get(*sent..).unwrap_or_default()) {
+        let end = ends.next(bytes, *sent);
+        if !write_to(stream, bytes, sent, end)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes what of `bytes` hasn't been `sent`, up to `end`, as far as the socket takes it; whether
+/// that is all.
+fn write_to(
+    stream: &mut impl Write,
+    bytes: &[u8],
+    sent: &mut usize,
+    end: usize,
+) -> io::Result<bool> {
+    while *sent < end {
+        match stream.write(bytes.get(*sent..end).unwrap_or_default()) {
             Ok(count) => *sent += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.clear();
-    *sent = 0;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use ringgear::wire::{Command, Magic, encode};
+
+    use super::*;
+    use crate::options::Writes;
+
+    /// Takes at most so many bytes at a time, and nothing every second time.
+    #[derive(Default)]
+    struct Slow {
+        taken_max: usize,
+        is_full: bool,
+        taken: Vec<usize>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.is_full = !self.is_full;
+            if !self.is_full {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.taken.push(bytes.len().min(self.taken_max));
+            Ok(bytes.len().min(self.taken_max))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_part_is_a_write_however_often_the_socket_is_full() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Magic::Request, Command::SubmitJob, &[b"f", b""], &[b'x'; 20]);
+        encode(&mut bytes, Magic::Request, Command::GrabJob, &[], &[]);
+        for (writes, taken) in [
+            (Writes::Together, vec![30, 17]),
+            (Writes::Packets, vec![30, 5, 12]),
+            (Writes::Parts, vec![12, 23, 12]),
+        ] {
+            let mut slow = Slow { taken_max: 30, ..Slow::default() };
+            let (mut sent, mut ends) = (0, WriteEnds::new(writes));
+            while !write_all(&mut slow, &bytes, &mut sent, &mut ends).unwrap() {}
+            assert_eq!((sent, slow.taken), (bytes.len(), taken), "{writes:?}");
+        }
+    }
+
+    #[test]
+    fn nagles_algorithm_is_off_unless_it_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for nagle in [false, true] {
+            let writing = Writing { nagle, writes: Writes::Together };
+            let link = Link::open(listener.local_addr().unwrap(), None, None, writing).unwrap();
+            assert_eq!(link.stream.nodelay().unwrap(), !nagle);
+        }
+    }
 }

@@ -32,6 +32,7 @@ mod spawn;
 mod thread;
 mod tls;
 mod worker;
+mod writes;
 
 pub use error::Error;
 pub use run::{run, run_observed};

@@ -50,6 +50,18 @@ pub enum Spacing {
     Even,
 }
 
+/// What leaves in one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Writes {
+    /// All that has gathered.
+    Together,
+    /// A packet.
+    Packets,
+    /// A packet's header, and then the rest of it.
+    Parts,
+}
+
 /// What the workers of `--idle-workers` are registered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,7 +76,7 @@ pub enum IdleFor {
 /// and reports throughput and latency.
 ///
 /// Workers register, then grab until there is no job, sleep, and grab again when woken; a result
-/// and the next GRAB_JOB leave in one write.
+/// and the next GRAB_JOB leave in one write, unless --worker-writes says otherwise.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "loadgen", version, args_override_self = true)]
 pub struct Options {
@@ -139,6 +151,21 @@ pub struct Options {
     /// How far ahead delayed jobs lie; whole seconds.
     #[arg(help_heading = PACE, long, default_value = "1s", value_name = "TIME")]
     pub delay: Span,
+
+    /// Nagle's algorithm is on, as in programs that don't set TCP_NODELAY: a small segment waits
+    /// for the acknowledgement of the one before.
+    #[arg(help_heading = PACE, long)]
+    pub nagle: bool,
+    /// What of a client's packets leaves in one write.
+    #[arg(
+        help_heading = PACE, long, value_enum, default_value = "together", value_name = "HOW"
+    )]
+    pub client_writes: Writes,
+    /// What of a worker's packets leaves in one write.
+    #[arg(
+        help_heading = PACE, long, value_enum, default_value = "together", value_name = "HOW"
+    )]
+    pub worker_writes: Writes,
 
     /// Payload bytes: 64, 1k, 64..1024 (uniform) or exp:1k (exponential).
     #[arg(help_heading = JOBS, long, default_value = "64")]

@@ -1,8 +1,8 @@
 //! One thread's event loop: its share of the clients and workers, on one poll.
 //!
 //! In: the phase, readiness, and moments that are due (arrivals, ends of work, churn). Out: bytes
-//! on sockets and counts. Every connection is written to once per turn, after all that it received
-//! in that turn. Knows when clients and workers are to be called, not what their packets mean.
+//! on sockets and counts. Every connection is flushed once per turn, after all that it received in
+//! that turn. Knows when clients and workers are to be called, not what their packets mean.
 //! Invariant: no more than `opening_max` connections are between connect and the end of set-up.
 
 use std::cmp::Reverse;
@@ -31,10 +31,11 @@ use crate::counts::Counts;
 use crate::distributions::Arrivals;
 use crate::error::Error;
 use crate::limits;
-use crate::options::{Mode, Spacing};
+use crate::options::{Mode, Options, Spacing};
 use crate::recorder::Recorder;
 use crate::shared::{Phase, Shared};
 use crate::worker::{Next, SWEEPS, Worker};
+use crate::writes::Writing;
 
 const SCRATCH_BYTES: usize = 256 << 10;
 const EVENTS_MAX: usize = 1024;
@@ -51,6 +52,17 @@ const TIMER: Token = Token(usize::MAX - 1);
 pub(crate) enum Role {
     Client(Client),
     Worker(Worker),
+}
+
+impl Role {
+    /// How its connections write.
+    fn writing(&self, options: &Options) -> Writing {
+        let writes = match self {
+            Self::Client(_) => options.client_writes,
+            Self::Worker(_) => options.worker_writes,
+        };
+        Writing { nagle: options.nagle, writes }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +266,9 @@ impl Thread {
             let Some(index) = self.to_open.pop_front() else { break };
             let Some(peer) = self.peers.get_mut(index) else { break };
             let tls = self.recorder.shared.tls.as_ref();
-            let opened = Link::open(self.target.addr, peer.source, tls).and_then(|mut link| {
+            let writing = peer.role.writing(&self.recorder.shared.options);
+            let opened = Link::open(self.target.addr, peer.source, tls, writing);
+            let opened = opened.and_then(|mut link| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(&mut link.stream, Token(index), interest)?;
                 Ok(link)
@@ -311,7 +325,7 @@ impl Thread {
         self.flush(index)
     }
 
-    /// Reads, answers, and writes once.
+    /// Reads, answers, and flushes once.
     fn readable(&mut self, index: usize, is_ending: bool) -> Result<(), Error> {
         let now_ns = self.now_ns();
         let Some(peer) = self.peers.get_mut(index) else { return Ok(()) };

@@ -2,7 +2,7 @@
 //!
 //! In: frames from the server. Out: answers appended to the connection's bytes, counts in the
 //! recorder, and what the event loop is to do next. Knows neither sockets nor clocks. Behaves as
-//! libgearman's worker, except that a result and the next grab leave together, in one write.
+//! libgearman's worker, except that a result and the next grab stand together, for one write.
 //! Invariant: at most one job is at hand.
 
 use std::time::Duration;

@@ -47,6 +47,8 @@ fn every_kind_of_load_is_clean_against_a_right_server() {
         &["--rate", "20000", "--spacing", "even"],
         &["--work-time", "exp:1ms", "--idle-workers", "3"],
         &["--idle-workers", "3", "--idle-for", "same"],
+        &["--client-writes", "parts", "--worker-writes", "packets", "--extra-functions", "3"],
+        &["--client-writes", "parts", "--worker-writes", "parts", "--size", "64..300000"],
     ];
     for more in loads {
         let report = load(&Fake::start(Wrong::Nothing), more);
