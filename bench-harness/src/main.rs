@@ -23,6 +23,7 @@ mod load_generator;
 mod locate;
 mod machine;
 mod manager;
+mod nagle;
 mod options;
 mod perf;
 mod plot;

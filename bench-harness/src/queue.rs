@@ -3,7 +3,8 @@
 //! Producers keep so many jobs in flight each; a job is over when its worker's acknowledgement is
 //! acknowledged, and then its producer puts the next. The answer to the submitter, which these
 //! protocols lack, travels inside this process and costs the server nothing. One thread, mio, the
-//! same figures as the load generator's.
+//! same figures as the load generator's. A packet is a command here, and its body a payload that is
+//! put.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use loadgen::distributions::Size;
+use loadgen::options::Writes;
 use loadgen::report::Latency;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -32,14 +34,44 @@ const STALL_TIME: Duration = Duration::from_secs(10);
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
 /// How many hexadecimal digits of a payload say which job it is.
 const STAMP_BYTES: usize = 16;
+/// What both protocols have behind a payload.
+const LINE_END_BYTES: usize = 2;
 
 struct Peer {
     stream: TcpStream,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
+    /// How many bytes of the outbox each write takes, where they don't all leave in one.
+    writes: VecDeque<usize>,
     /// Of a producer: its jobs that aren't kept yet. Of a worker: those not acknowledged yet.
     waiting: VecDeque<usize>,
     is_dirty: bool,
+}
+
+impl Peer {
+    /// What stands in the outbox since the last end of a write is a command whose last so many
+    /// bytes are its body.
+    fn end_write(&mut self, writes: Writes, body_bytes: usize) {
+        let command_bytes = self.outbox.len() - self.writes.iter().sum::<usize>();
+        match writes {
+            Writes::Together => {}
+            Writes::Parts if body_bytes > 0 => {
+                self.writes.extend([command_bytes - body_bytes, body_bytes]);
+            }
+            Writes::Packets | Writes::Parts => self.writes.push_back(command_bytes),
+        }
+    }
+
+    /// The socket has taken so many bytes of the first write.
+    fn written(&mut self, bytes: usize) {
+        self.outbox.drain(..bytes);
+        if let Some(first) = self.writes.front_mut() {
+            *first -= bytes;
+            if *first == 0 {
+                self.writes.pop_front();
+            }
+        }
+    }
 }
 
 struct Job {
@@ -87,12 +119,12 @@ impl<'a> Driver<'a> {
             let stream = std::net::TcpStream::connect(address)
                 .with_context(|| format!("connection {at} of the load"))?;
             stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
+            stream.set_nodelay(!load.nagle)?;
             let mut stream = TcpStream::from_std(stream);
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(at), interest)?;
-            let (inbox, outbox, waiting) = Default::default();
-            peers.push(Peer { stream, inbox, outbox, waiting, is_dirty: false });
+            let (inbox, outbox, writes, waiting) = Default::default();
+            peers.push(Peer { stream, inbox, outbox, writes, waiting, is_dirty: false });
         }
         Ok(Self {
             protocol,
@@ -114,8 +146,10 @@ impl<'a> Driver<'a> {
         let &Load { clients, workers, pipeline, jobs, .. } = self.load;
         self.is_measuring = jobs.is_some();
         for worker in clients..clients + workers {
-            self.protocol.greet(&mut self.peers[worker].outbox);
-            self.protocol.take(&mut self.peers[worker].outbox, worker);
+            let peer = &mut self.peers[worker];
+            self.protocol.greet(&mut peer.outbox);
+            self.protocol.take(&mut peer.outbox, worker);
+            peer.end_write(self.load.worker_writes, 0);
             self.mark(worker);
         }
         for producer in 0..clients {
@@ -216,7 +250,9 @@ impl<'a> Driver<'a> {
                 let peer = &mut self.peers[at];
                 peer.waiting.push_back(job);
                 self.protocol.done(&mut peer.outbox, at, id, payload);
+                peer.end_write(self.load.worker_writes, 0);
                 self.protocol.take(&mut peer.outbox, at);
+                peer.end_write(self.load.worker_writes, 0);
                 self.mark(at);
             }
             Event::Ok => match self.peers[at].waiting.pop_front() {
@@ -250,6 +286,7 @@ impl<'a> Driver<'a> {
         let peer = &mut self.peers[producer];
         peer.waiting.push_back(job);
         self.protocol.put(&mut peer.outbox, &[], &self.payload);
+        peer.end_write(self.load.client_writes, self.payload.len() + LINE_END_BYTES);
         self.mark(producer);
     }
 
@@ -267,8 +304,9 @@ impl<'a> Driver<'a> {
             let peer = &mut self.peers[at];
             peer.is_dirty = false;
             while !peer.outbox.is_empty() {
-                match peer.stream.write(&peer.outbox) {
-                    Ok(bytes) => drop(peer.outbox.drain(..bytes)),
+                let end = peer.writes.front().copied().unwrap_or(peer.outbox.len());
+                match peer.stream.write(&peer.outbox[..end]) {
+                    Ok(bytes) => peer.written(bytes),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error.into()),
@@ -276,5 +314,34 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_end_where_the_options_say_and_go_on_where_a_socket_was_full() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (writes, expected) in [
+            (Writes::Together, vec![]),
+            (Writes::Packets, vec![23, 9]),
+            (Writes::Parts, vec![18, 5, 9]),
+        ] {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (inbox, outbox, ends, waiting) = Default::default();
+            let mut peer = Peer { stream, inbox, outbox, writes: ends, waiting, is_dirty: false };
+            Protocol::Beanstalk.put(&mut peer.outbox, &[], b"abc");
+            peer.end_write(writes, 3 + LINE_END_BYTES);
+            Protocol::Beanstalk.take(&mut peer.outbox, 0);
+            peer.end_write(writes, 0);
+            assert_eq!(Vec::from_iter(peer.writes.iter().copied()), expected, "{writes:?}");
+            let first = peer.writes.front().copied().unwrap_or(peer.outbox.len());
+            peer.written(1);
+            peer.written(first - 1);
+            assert_eq!(peer.writes, expected.get(1..).unwrap_or_default());
+            assert_eq!(peer.outbox.len(), expected.iter().skip(1).sum::<usize>());
+        }
     }
 }

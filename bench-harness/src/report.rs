@@ -20,6 +20,7 @@ use crate::format::number;
 use crate::http::{ALONE, BY_HTTP, BY_PACKETS, SCRAPED, UNUSED, VIEWED};
 use crate::machine::Machine;
 use crate::manager::GEARMAN;
+use crate::nagle::NO_DELAY;
 use crate::plot;
 use crate::retries::{DEAD_ALONE, NO_POLICY, REQUEUED};
 use crate::sample::{self, Sample, Status};
@@ -320,6 +321,9 @@ const MANAGER: &[Column] = &[
     CPU,
 ];
 
+const NAGLE: &[Column] =
+    &[point("load"), RATE, P50, ("p50 × TCP_NODELAY", times_no_delay), P99, MAX, CPU];
+
 /// All tables, scenario by scenario.
 fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
     let mut text = String::new();
@@ -344,6 +348,7 @@ fn tables(facts: &Facts, groups: &[Group<'_>]) -> String {
             "http" => HTTP,
             "retries" => RETRIES,
             "manager" => MANAGER,
+            "nagle" => NAGLE,
             name if Scenario::is_of_cores(name) => CORES,
             _ => LOAD,
         };
@@ -485,6 +490,14 @@ fn times_undisturbed<'a>(
     };
     let mut same = groups.iter().filter(|it| it.is_of_same(group));
     times(spread(group)?.median, spread(same.find(|it| it.point == wanted)?)?.median)
+}
+
+/// p50 in units of the same contender's with TCP_NODELAY.
+fn times_no_delay(group: &Group<'_>, groups: &[Group<'_>]) -> Option<String> {
+    let p50 = |group: &Group<'_>| Some(group.spread(|it| it.p50_us)?.median);
+    let mut same = groups.iter().filter(|it| it.is_of_same(group));
+    let with = same.find(|it| it.point.strip_suffix(NO_DELAY) == Some(group.point))?;
+    times(p50(group)?, p50(with)?)
 }
 
 /// Full handshakes by the server's CPU in units of those in process.
@@ -688,6 +701,19 @@ mod tests {
         let p99 = |it| times_undisturbed(it, &groups, |it| it.spread(|it| it.p99_us));
         let ratios: Vec<_> = groups.iter().map(|it| p99(it).unwrap_or_default()).collect();
         assert_eq!(ratios, ["", "1.10", "1.20", "1.25"]);
+    }
+
+    #[test]
+    fn delayed_acknowledgements_are_compared_with_none() {
+        let at = |point: &str, p50_us: f64| Sample {
+            point: point.to_owned(),
+            p50_us: Some(p50_us),
+            ..sample("gearmand", 1.0, 10.0)
+        };
+        let samples = [at("x", 44_000.0), at("x, TCP_NODELAY", 100.0), at("x, first", 1.0)];
+        let groups = Group::all(&samples);
+        let ratios: Vec<_> = groups.iter().map(|it| times_no_delay(it, &groups)).collect();
+        assert_eq!(ratios, [Some("440".to_owned()), None, None]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::http;
 use crate::large;
 use crate::machine::Machine;
 use crate::manager;
+use crate::nagle;
 use crate::options::RunOptions;
 use crate::perf;
 use crate::process::{Cores, Persistence, START_TIME, Server, raise_descriptors};
@@ -233,6 +234,7 @@ impl<'a> Harness<'a> {
             Work::Tls(sleeping, payloads) => tls::samples(&target, sleeping, payloads),
             Work::Http(jobs) => http::samples(&target, jobs),
             Work::Manager(workers) => manager::samples(&target, workers),
+            Work::Nagle(pairs) => nagle::samples(&target, pairs),
             Work::Retries(letters) => retries::samples(&target, letters),
             Work::Durable(jobs) => match &self.data_dir {
                 Ok(data_dir) => durable::samples(&target, data_dir, jobs),

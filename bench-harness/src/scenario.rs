@@ -27,6 +27,9 @@ pub(crate) enum Work {
     Retries(usize),
     /// Commands that do nothing, by so many workers of each runner.
     Manager(usize),
+    /// Loads whose connections have Nagle's algorithm on and write packets or parts of them apart,
+    /// by a client with a worker, and by so many.
+    Nagle(usize),
 }
 
 /// Something to be measured: its name in options and tables, and what happens, for readers of the
@@ -43,7 +46,7 @@ pub(crate) struct Scenario {
 const MIB: u64 = 1 << 20;
 
 /// All scenarios, in the order of the tables.
-pub(crate) const ALL: [Scenario; 22] = [
+pub(crate) const ALL: [Scenario; 23] = [
     load("steady", "50 clients, 8 workers, foreground, 64 bytes", STEADY),
     load("mid", "500 clients, 50 workers, foreground, 64 bytes", "--clients=500 --workers=50"),
     load(
@@ -157,6 +160,15 @@ pub(crate) const ALL: [Scenario; 22] = [
         work: Work::Manager(4),
         quick: Work::Manager(4),
     },
+    Scenario {
+        name: "nagle",
+        what: "connections with Nagle's algorithm on, and the same with TCP_NODELAY: a client with \
+               a worker that writes its result and its next GRAB_JOB apart, a client that writes a \
+               packet's header and body apart with a worker that doesn't, foreground, one job at a \
+               time, 64 bytes; the first of these jobs, and 50 such workers with 50 clients",
+        work: Work::Nagle(50),
+        quick: Work::Nagle(10),
+    },
 ];
 
 /// About how long a server takes to start and a load to connect and to end, in seconds.
@@ -183,6 +195,7 @@ impl Work {
             Self::Durable(jobs) => 6.0 * each + jobs as f64 / 1e5,
             Self::Tls(_, payloads) => 8.0 * each + payloads as f64,
             Self::Manager(_) => 3.0 * each,
+            Self::Nagle(_) => 6.0 * each + 2.0 * (BESIDE_S + 1.4),
             Self::Retries(letters) => 5.0 * each + letters as f64 / 2e4,
             Self::Http(jobs) => 10.0 * each + jobs as f64 / 2e4,
         }

@@ -128,6 +128,28 @@ fn tls_is_measured_beside_no_tls() {
 }
 
 #[test]
+fn delayed_acknowledgements_are_measured_beside_none() {
+    if !has_server() {
+        return;
+    }
+    let (_folder, output) = measure(&["nagle"], &["ringgear-epoll", "gearmand"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    for load in [
+        "result and GRAB_JOB apart",
+        "result and GRAB_JOB apart, first 30 jobs",
+        "header and body apart",
+        "header and body apart, TCP_NODELAY",
+        "10 pairs, result and GRAB_JOB apart, TCP_NODELAY",
+    ] {
+        let row = format!("| ringgear-epoll | {load} | ");
+        assert!(table.contains(&row), "no {row:?} in\n{table}\n{errors}");
+    }
+    assert!(table.contains("| gearmand | absent |"), "{table}");
+}
+
+#[test]
 fn commands_as_workers_are_measured_beside_gearmans_own_runner() {
     let manager = Path::new(env!("CARGO_BIN_EXE_bench-harness")).with_file_name("ringgear-manager");
     if !has_server() {

@@ -246,6 +246,10 @@ impl Contender {
             }
             Work::QueueDepth(_) | Work::Durable(_) => "no unique keys",
             Work::Large(_) => "nothing goes back: half of the bytes",
+            Work::Nagle(_) => {
+                "delete and reserve, or LREM and BLMOVE, for a result and GRAB_JOB: the former is \
+                 answered, which acknowledges it; a payload for the body of a packet"
+            }
             _ => "",
         }
     }
