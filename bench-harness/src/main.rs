@@ -47,8 +47,14 @@ mod wire_protocol;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ringgear::io::memory::Allocator;
 
 use crate::options::{Action, Options};
+
+/// The server's, so that the floor's memory is no worse than the server's, and that of large payloads
+/// lies where the kernel copies equally fast for all contenders.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let result = match Options::parse().action {

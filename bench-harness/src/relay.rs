@@ -16,6 +16,7 @@ use ringgear::engine::{ConnId, Now};
 use ringgear::io::log::{Log, LogFormat, LogSettings, Verbosity};
 use ringgear::io::{self, Endpoint, ListenSpec, Listeners, Signals, Sockets, UnixSockets, process};
 use ringgear::shard::{Intake, Origin, Service, TooManyConnections};
+use ringgear::wire::buffer_pool::BufferPool;
 use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
 use ringgear::wire::outbox::{Chunk, Outbox, PacketBatch};
 use ringgear::wire::{Command, Grab, Request, Response, Submit};
@@ -26,8 +27,6 @@ use crate::options::RelayOptions;
 /// The server's defaults.
 const BACKLOG: u32 = 1024;
 pub(crate) const RING_ENTRIES: u32 = 1024;
-const BOUNDS: Bounds<'_> =
-    Bounds { body_bytes_max: usize::MAX, memory_left: usize::MAX, buffer_pool: None };
 
 /// Serves until the process is ended.
 pub(crate) fn run(options: &RelayOptions) -> Result<()> {
@@ -43,7 +42,7 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     let spec = ListenSpec { endpoint, ..ListenSpec::LOOPBACK };
     let listeners = Listeners::open(&[spec], &options.port.to_string(), &sockets)?;
     let connections_max = usize::try_from(connections).unwrap_or(usize::MAX);
-    Ok(io::serve(Relay::default(), event_loop, listeners, signals, connections_max)?)
+    Ok(io::serve(Relay::new(), event_loop, listeners, signals, connections_max)?)
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +59,11 @@ struct Peer {
 }
 
 /// Everything that the relay knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Relay {
     peers: Slab<Peer>,
+    /// Memory of large bodies, as the server has it.
+    buffer_pool: BufferPool,
     /// Assignments that no worker has asked for yet, the oldest first.
     waiting: VecDeque<PacketBatch>,
     /// Workers that sleep, the latest last; those that don't any more are left in.
@@ -105,6 +106,14 @@ impl Service for Relay {
         self.handle_all(conn.index(), &[]);
     }
 
+    fn tick(&mut self, now: Now) {
+        self.buffer_pool.age(now.mono_ms);
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.buffer_pool.deadline_ms()
+    }
+
     fn poll_dirty(&mut self, _: Now) -> Option<ConnId> {
         while let Some(conn) = self.dirty.pop() {
             if let Some(peer) = self.peers.get_mut(conn) {
@@ -141,10 +150,28 @@ impl Service for Relay {
 }
 
 impl Relay {
+    fn new() -> Self {
+        Self {
+            peers: Slab::new(),
+            buffer_pool: BufferPool::new(usize::MAX),
+            waiting: VecDeque::new(),
+            sleepers: Vec::new(),
+            woken: 0,
+            dirty: Vec::new(),
+            handle: Vec::new(),
+        }
+    }
+
     fn handle_all(&mut self, conn: usize, mut bytes: &[u8]) {
+        let buffer_pool = self.buffer_pool.clone();
+        let bounds = Bounds {
+            body_bytes_max: usize::MAX,
+            memory_left: usize::MAX,
+            buffer_pool: Some(&buffer_pool),
+        };
         let mut inbound = std::mem::take(&mut self.peers[conn].inbound);
         while !self.peers[conn].is_ending {
-            let handled = match inbound.next(&mut bytes, BOUNDS) {
+            let handled = match inbound.next(&mut bytes, bounds) {
                 Ok(None) => break,
                 Ok(Some(Arrival::Packet { header, body })) => Request::parse(header, body)
                     .map_err(Into::into)
@@ -285,7 +312,7 @@ mod tests {
 
     /// A relay with so many connections.
     fn relay(connections: usize) -> (Relay, Vec<ConnId>) {
-        let mut relay = Relay::default();
+        let mut relay = Relay::new();
         let origin = Origin { fd: 0, peer: (std::net::Ipv4Addr::LOCALHOST, 1).into(), listener: 0 };
         let connections = (0..connections).map(|_| relay.connect(origin, NOW).unwrap());
         let connections = connections.collect();

@@ -229,7 +229,6 @@ impl Contender {
                 "without a queue there is nowhere to put jobs that nobody takes"
             }
             Work::QueueDepth(_) if floor => "without a queue it has no depth",
-            Work::Large(_) if floor => "it passes payloads on only when all is there",
             Work::Cores(..) if floor => "it has one thread",
             Work::Cores(..) if !gearman => "its driver here has one thread",
             _ => return None,
