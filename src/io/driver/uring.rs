@@ -36,6 +36,7 @@ use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
 mod buffers;
+mod circulation;
 mod operation;
 mod restrictions;
 mod setup;
@@ -180,8 +181,8 @@ impl<L: Links> EventSource for Uring<L> {
             self.handle(&completion, now);
         }
         self.completions = completions;
-        self.small_buffers.publish();
-        self.large_buffers.publish();
+        self.small_buffers.end_turn();
+        self.large_buffers.end_turn();
     }
 
     /// Accepts complete as events; after a pause, and where they were held back, they are armed
@@ -427,12 +428,12 @@ impl<L: Links> Uring<L> {
         connection.output.heard();
         let conn = connection.conn;
         let buffer = cqueue::buffer_select(completion.flags());
+        let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
         if let Some(buffer) = buffer {
             let bytes = usize::try_from(result).unwrap_or(0);
             if bytes >= SMALL.bytes {
                 connection.single_receives = SINGLE_RECEIVES;
             }
-            let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
             if let Some(conn) = conn
                 && self.runtime.lifecycle.reads()
             {
@@ -447,7 +448,10 @@ impl<L: Links> Uring<L> {
                     self.service().ended(conn, now);
                 }
             }
-            _ if result == -libc::ENOBUFS => self.starved += 1,
+            _ if result == -libc::ENOBUFS => {
+                self.starved += u64::from(buffers.all_circulate());
+                buffers.starved();
+            }
             _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
             _ => self.break_off(key, result, now),
         }
