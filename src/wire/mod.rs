@@ -15,6 +15,7 @@ pub mod inbound;
 pub mod outbox;
 mod payload;
 mod priority;
+mod rare_queue;
 mod request;
 mod response;
 pub mod text;

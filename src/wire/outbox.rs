@@ -9,10 +9,9 @@
 //! slots are filled. `bytes` counts everything that was pushed and not yet reported as sent,
 //! including chunks that a driver owns and packets behind slots; back-pressure is based on it.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
+use crate::wire::rare_queue::RareQueue;
 use crate::wire::{Response, SHARED_BYTES_MIN};
 
 /// Size at which the buffer of small packets is closed and another one begun.
@@ -66,7 +65,7 @@ impl AsRef<[u8]> for Chunk {
 #[derive(Clone, Debug, Default)]
 pub struct PacketBatch {
     /// Closed chunks, the oldest first.
-    chunks: VecDeque<Chunk>,
+    chunks: RareQueue<Chunk>,
     /// Packets after the closed chunks.
     tail: Vec<u8>,
 }
@@ -156,7 +155,7 @@ struct Held {
 pub struct Outbox {
     ready: PacketBatch,
     /// Slots, the oldest first; the first is never filled.
-    held: VecDeque<Held>,
+    held: RareQueue<Held>,
     /// Number of the first slot.
     first: Slot,
     bytes: usize,

@@ -500,6 +500,33 @@ fn floods_of_tiny_requests_leave_room_for_others() {
     });
 }
 
+/// While the server stands still they fill more receive buffers than there are.
+#[test]
+fn many_that_send_at_once_are_all_answered_in_order() {
+    const TALKERS: u8 = 80;
+    const REQUESTS: u8 = 8;
+    let payload = |talker: u8, request: u8| [[talker; 2000], [request; 2000]].concat();
+    each_driver(&[], |_, server| {
+        let mut talkers: Vec<TcpStream> = (0..TALKERS).map(|_| server.connect()).collect();
+        for _ in 0..2 {
+            talkers.iter_mut().for_each(|talker| echo(talker, b"it is served"));
+            server.signal("STOP");
+            for (talker, at) in talkers.iter_mut().zip(0..) {
+                for number in 0..REQUESTS {
+                    send(talker, Command::EchoReq, &[], &payload(at, number));
+                }
+            }
+            server.signal("CONT");
+            for (talker, at) in talkers.iter_mut().zip(0..) {
+                for number in 0..REQUESTS {
+                    assert_eq!(expect(talker, Command::EchoRes), payload(at, number));
+                }
+            }
+        }
+        server.stop();
+    });
+}
+
 #[test]
 fn announced_bytes_that_never_come_take_no_memory() {
     each_driver(&[], |_, server| {

@@ -10,9 +10,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The numbers of all cores.
+/// The numbers of all cores. Behind a thin pointer, as each connection has one.
 #[derive(Clone, Debug)]
-pub(crate) struct Numbers(Arc<[Mutex<Pool>]>);
+pub(crate) struct Numbers(Arc<Box<[Mutex<Pool>]>>);
 
 /// One core's numbers, counted from 0.
 #[derive(Debug, Default)]
@@ -27,13 +27,13 @@ struct Pool {
 #[derive(Debug)]
 pub(crate) struct Number {
     numbers: Numbers,
-    core: usize,
+    core: u32,
     at: u32,
 }
 
 impl Numbers {
     pub(crate) fn new(cores: usize) -> Self {
-        Self((0..cores).map(|_| Mutex::default()).collect())
+        Self(Arc::new((0..cores).map(|_| Mutex::default()).collect()))
     }
 
     /// Allocates a number of a core.
@@ -41,21 +41,22 @@ impl Numbers {
         let mut pool = self.0[core].lock().unwrap_or_else(PoisonError::into_inner);
         let at = pool.free.pop().map_or(pool.unused, |Reverse(at)| at);
         pool.unused = pool.unused.max(at + 1);
-        Number { numbers: self.clone(), core, at }
+        Number { numbers: self.clone(), core: u32::try_from(core).unwrap_or(u32::MAX), at }
     }
 }
 
 impl Number {
     /// What lists show. Above 0, as some readers take 0 for nothing.
     pub(crate) fn value(&self) -> i32 {
-        let value = self.at as usize * self.numbers.0.len() + self.core + 1;
+        let value = self.at as usize * self.numbers.0.len() + self.core as usize + 1;
         i32::try_from(value).unwrap_or(i32::MAX)
     }
 }
 
 impl Drop for Number {
     fn drop(&mut self) {
-        let mut pool = self.numbers.0[self.core].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool =
+            self.numbers.0[self.core as usize].lock().unwrap_or_else(PoisonError::into_inner);
         pool.free.push(Reverse(self.at));
     }
 }

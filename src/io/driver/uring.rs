@@ -6,9 +6,9 @@
 //! then submits one send for each dirty connection together with the next wait. Knows the service's
 //! contract and nothing of Gearman.
 //!
-//! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`,
-//! `sending`) or by `Uring` (buffers, addresses) until its completion has come; a connection's key
-//! is free only when all of its operations have completed.
+//! Invariant: memory that the kernel may touch is owned by `Connection` (`Receive::Direct`) or by
+//! `Uring` (buffers, addresses, sends) until its completion has come; a connection's key is free
+//! only when all of its operations have completed.
 
 use std::collections::VecDeque;
 use std::io::Error;
@@ -22,6 +22,7 @@ use tracing::{debug, info};
 use self::accept::{Accepted, Incoming};
 use self::buffers::{Buffers, LARGE, SMALL};
 use self::operation::Operation;
+use self::sends::{SendKey, Sends};
 pub(super) use self::setup::{FILES_MAX, Ring, rings};
 use super::DriverError;
 use super::sending::Sending;
@@ -36,8 +37,10 @@ use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
 mod buffers;
+mod circulation;
 mod operation;
 mod restrictions;
+mod sends;
 mod setup;
 
 /// Most bytes that one operation transfers. The kernel waits for the rest of an operation, but
@@ -90,14 +93,17 @@ struct Connection {
     receive: Receive,
     /// Receives that take one large buffer each before a multishot receive is armed again.
     single_receives: u8,
-    sending: Option<Sending>,
+    sending: Option<SendKey>,
     /// The kernel is putting it into another core's ring.
-    leaving: Option<HandOver>,
+    leaving: Option<Box<HandOver>>,
     /// The kernel is installing a descriptor of the process for it, for `is_host_gone`.
     installing: bool,
     output: Output,
     closing: Closing,
 }
+
+/// There are as many as connections, so what few of them have is elsewhere.
+const _: () = assert!(size_of::<Connection>() <= 112);
 
 /// How far the closing of a connection's descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +127,7 @@ struct Uring<L: Links> {
     small_buffers: Buffers,
     large_buffers: Buffers,
     connections: Slab<Connection>,
+    sends: Sends,
     /// Keys of `connections` by the service's numbers.
     keys: Vec<usize>,
     /// Submissions that found the queue full, the oldest first.
@@ -156,6 +163,7 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>, ring: Ring) -> Result<(
         small_buffers,
         large_buffers,
         connections: Slab::new(),
+        sends: Sends::default(),
         keys: Vec::new(),
         backlog: VecDeque::new(),
         accept_pause: AcceptPause::default(),
@@ -180,8 +188,8 @@ impl<L: Links> EventSource for Uring<L> {
             self.handle(&completion, now);
         }
         self.completions = completions;
-        self.small_buffers.publish();
-        self.large_buffers.publish();
+        self.small_buffers.end_turn();
+        self.large_buffers.end_turn();
     }
 
     /// Accepts complete as events; after a pause, and where they were held back, they are armed
@@ -427,12 +435,12 @@ impl<L: Links> Uring<L> {
         connection.output.heard();
         let conn = connection.conn;
         let buffer = cqueue::buffer_select(completion.flags());
+        let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
         if let Some(buffer) = buffer {
             let bytes = usize::try_from(result).unwrap_or(0);
             if bytes >= SMALL.bytes {
                 connection.single_receives = SINGLE_RECEIVES;
             }
-            let buffers = if is_single { &mut self.large_buffers } else { &mut self.small_buffers };
             if let Some(conn) = conn
                 && self.runtime.lifecycle.reads()
             {
@@ -447,7 +455,10 @@ impl<L: Links> Uring<L> {
                     self.service().ended(conn, now);
                 }
             }
-            _ if result == -libc::ENOBUFS => self.starved += 1,
+            _ if result == -libc::ENOBUFS => {
+                self.starved += u64::from(buffers.all_circulate());
+                buffers.starved();
+            }
             _ if result == -libc::ECANCELED || result == -libc::EINTR => {}
             _ => self.break_off(key, result, now),
         }
@@ -479,20 +490,29 @@ impl<L: Links> Uring<L> {
 
     fn handle_sent(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
-        let Some(mut sending) = connection.sending.take() else { return };
-        let Some(conn) = connection.conn else { return self.submit_next(key, now) };
+        let Some(send) = connection.sending.take() else { return };
+        let Some(conn) = connection.conn else {
+            self.sends.remove(send);
+            return self.submit_next(key, now);
+        };
         match usize::try_from(result) {
-            Ok(bytes) if sending.advance(bytes) => self.service().sent(conn, sending.chunk, now),
+            Ok(bytes) if self.sends.get_mut(&send).advance(bytes) => {
+                let chunk = self.sends.remove(send).chunk;
+                self.service().sent(conn, chunk, now);
+            }
             Ok(_) => {
-                self.connections[key].sending = Some(sending);
+                connection.sending = Some(send);
                 self.service().sent_some(conn, now);
                 return self.send(key);
             }
             Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => {
-                self.connections[key].sending = Some(sending);
+                connection.sending = Some(send);
                 return self.send(key);
             }
-            Err(_) => self.break_off(key, result, now),
+            Err(_) => {
+                self.sends.remove(send);
+                self.break_off(key, result, now);
+            }
         }
         self.submit_next(key, now);
     }
@@ -504,7 +524,7 @@ impl<L: Links> Uring<L> {
         let installed = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
         let Connection { conn, sending, output, installing, .. } = &mut self.connections[key];
         *installing = false;
-        let sent_bytes = sending.as_ref().map(|it| it.sent_bytes);
+        let sent_bytes = self.sends.sent_bytes(sending.as_ref());
         if let (Some(conn), Some(socket)) = (*conn, installed)
             && self.runtime.is_host_gone(conn, output, &socket, sent_bytes, now)
         {
@@ -517,7 +537,7 @@ impl<L: Links> Uring<L> {
     fn break_off(&mut self, key: usize, result: i32, now: Now) {
         let Connection { conn, sending, .. } = &self.connections[key];
         if let Some(conn) = *conn {
-            let sent_bytes = sending.as_ref().map_or(0, |it| it.sent_bytes);
+            let sent_bytes = self.sends.sent_bytes(sending.as_ref()).unwrap_or(0);
             self.runtime.note_broken(conn, &Error::from_raw_os_error(-result), sent_bytes, now);
         }
         self.hang_up(key, now);
@@ -531,7 +551,7 @@ impl<L: Links> Uring<L> {
         if connection.sending.is_none()
             && let Some((chunk, more)) = self.runtime.service.take(conn)
         {
-            connection.sending = Some(Sending::new(chunk, more));
+            connection.sending = Some(self.sends.insert(Sending::new(chunk, more)));
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
             self.send(key);
         }
@@ -589,7 +609,7 @@ impl<L: Links> Uring<L> {
         let Some(ring) = self.runtime.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
             return self.runtime.cancel_hand_over(hand_over);
         };
-        connection.leaving = Some(hand_over);
+        connection.leaving = Some(Box::new(hand_over));
         let ring = Fd(ring.as_raw_fd());
         let anywhere = DestinationSlot::auto_target();
         let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
@@ -600,7 +620,7 @@ impl<L: Links> Uring<L> {
 
     fn handle_handed_over(&mut self, key: usize, result: i32, now: Now) {
         let connection = &mut self.connections[key];
-        let hand_over = connection.leaving.take();
+        let hand_over = connection.leaving.take().map(|it| *it);
         let (Some(conn), Some(hand_over)) = (connection.conn, hand_over) else {
             return self.close_if_quiet(key);
         };
@@ -636,10 +656,11 @@ impl<L: Links> Uring<L> {
         self.submit(receive.user_data(Operation::ReceiveDirect.user_data(key)));
     }
 
-    /// Submits what is left of the chunk in `sending`.
+    /// Submits what is left of the chunk that is being sent.
     fn send(&mut self, key: usize) {
         let connection = &self.connections[key];
-        let Some(sending) = &connection.sending else { return };
+        let Some(send) = &connection.sending else { return };
+        let sending = self.sends.get(send);
         let rest = sending.rest();
         let bytes = u32::try_from(rest.len().min(TRANSFER_BYTES_MAX)).unwrap_or(0);
         let send = opcode::Send::new(connection.file, rest.as_ptr(), bytes)
