@@ -49,6 +49,7 @@ pub use self::host::listen::{
 };
 use self::host::liveness::Liveness;
 use self::host::process::ProcessError;
+use self::host::quick_ack::QuickAcks;
 pub use self::host::service_manager::{ServiceManager, Unreachable};
 pub use self::host::signals::{Leaving, LogControl, Signals};
 use self::host::signals::{Lifecycle, Stopper};
@@ -227,6 +228,7 @@ pub fn run(
         connections_max: settings.core_connections_max,
         alarm: Alarm::default(),
         liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
+        quick_acks: QuickAcks::default(),
     });
     let ended = run_cores(runtimes.collect(), event_loop, &stoppers);
     // Operations that were handed over are written, whatever the loops ended with.
@@ -271,6 +273,7 @@ pub fn serve(
         connections_max,
         alarm: Alarm::default(),
         liveness: Liveness::new(Duration::ZERO),
+        quick_acks: QuickAcks::default(),
     };
     let core_loop = event_loop.into_core_loops(1).pop();
     Ok(core_loop.map_or(Ok(()), |core_loop| core_loop.run(runtime))?)

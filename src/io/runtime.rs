@@ -16,6 +16,7 @@ use super::host::alarm::Alarm;
 use super::host::clock::Clock;
 use super::host::listen::ListeningSocket;
 use super::host::liveness::{Acks, HOST_GONE, HOST_SILENT, Liveness, Output, is_unreachable};
+use super::host::quick_ack::{QuickAcks, Stalls};
 use super::host::signals::Lifecycle;
 use super::links::{Arrivals, Links, Socket};
 use super::store_link::StoreLost;
@@ -45,6 +46,7 @@ pub(crate) struct CoreRuntime<L: Links> {
     pub(crate) connections_max: usize,
     pub(crate) alarm: Alarm,
     pub(crate) liveness: Liveness,
+    pub(crate) quick_acks: QuickAcks,
 }
 
 impl<L: Links> CoreRuntime<L> {
@@ -141,11 +143,16 @@ impl<L: Links> CoreRuntime<L> {
     /// What the driver is to know of the output of a new connection; `None`: the service has no
     /// room for it.
     pub(crate) fn begin_output(&mut self, conn: Option<ConnId>, now: Now) -> Output {
-        if conn.is_none_or(|conn| self.service.has_host(conn)) {
-            self.liveness.begin(now.mono_ms)
-        } else {
-            Liveness::begin_local()
-        }
+        if self.has_host(conn) { self.liveness.begin(now.mono_ms) } else { Liveness::begin_local() }
+    }
+
+    /// What the driver is to know of the stalls of a new connection.
+    pub(crate) fn begin_stalls(&self, conn: Option<ConnId>) -> Stalls {
+        Stalls::new(self.has_host(conn))
+    }
+
+    fn has_host(&self, conn: Option<ConnId>) -> bool {
+        conn.is_none_or(|conn| self.service.has_host(conn))
     }
 
     /// Whether a connection's host is gone, by what the kernel knows of its `socket`; if so, logs
@@ -265,6 +272,7 @@ impl CoreRuntime<super::links::ShardLinks> {
             connections_max: 100,
             alarm: Alarm::default(),
             liveness: Liveness::new(Duration::ZERO),
+            quick_acks: QuickAcks::default(),
         }
     }
 }

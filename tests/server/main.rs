@@ -23,6 +23,7 @@ mod metrics;
 mod moving;
 mod pattern;
 mod pauses;
+mod quick_acks;
 mod script;
 mod skips;
 mod stopping;

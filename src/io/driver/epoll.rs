@@ -26,6 +26,7 @@ use crate::engine::{ConnId, Now};
 use crate::io::host::accept::AcceptPause;
 use crate::io::host::listen::{Acceptable, ListeningSocket, peer_of};
 use crate::io::host::liveness::Output;
+use crate::io::host::quick_ack::Stalls;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
 use crate::protocol::peer_address::PeerAddress;
@@ -56,6 +57,7 @@ struct Connection {
     /// It is in `ready`.
     queued: bool,
     output: Output,
+    stalls: Stalls,
 }
 
 /// A socket to accept from.
@@ -238,6 +240,7 @@ impl<L: Links> EventSource for Epoll<L> {
             let next = || service.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
             let Some(mut sending) = connection.sending.take().or_else(next) else { break };
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
+            connection.stalls.answered();
             let socket = SockRef::from(&connection.stream);
             match socket.send_with_flags(sending.rest(), sending.flags()) {
                 Ok(bytes) if sending.advance(bytes) => service.sent(conn, sending.chunk, now),
@@ -267,6 +270,15 @@ impl<L: Links> EventSource for Epoll<L> {
             self.unfinished.push(conn);
         }
         self.queue_read(conn);
+    }
+
+    fn acknowledge(&mut self, key: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(key)
+            && connection.stalls.take_due()
+        {
+            // A connection that is broken says so when it is read.
+            let _ = SockRef::from(&connection.stream).set_tcp_quickack(true);
+        }
     }
 }
 
@@ -410,6 +422,7 @@ impl<L: Links> Epoll<L> {
             writable: true,
             queued: false,
             output: self.runtime.begin_output(Some(conn), now),
+            stalls: self.runtime.begin_stalls(Some(conn)),
         });
     }
 
@@ -448,6 +461,10 @@ impl<L: Links> Epoll<L> {
                 }
                 Intake::Pause | Intake::Move | Intake::Close => return,
             };
+            if let Read::Bytes(bytes @ 1.., _) = read {
+                let (stalls, key) = (&mut connection.stalls, (conn.index(), conn));
+                self.runtime.quick_acks.received(stalls, key, bytes, now.mono_ms);
+            }
             match read {
                 Read::Bytes(_, false) => {}
                 Read::Bytes(_, true) if connection.ended => {}

@@ -34,6 +34,7 @@ use crate::io::cores::numbers::Number;
 use crate::io::host::accept::{self, AcceptPause};
 use crate::io::host::listen::ListeningSocket;
 use crate::io::host::liveness::Output;
+use crate::io::host::quick_ack::Stalls;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
 use crate::protocol::peer_address::PeerAddress;
@@ -73,6 +74,7 @@ struct Connection {
     /// The task doesn't wait for bytes, as the service wanted none.
     paused: bool,
     output: Output,
+    stalls: Stalls,
 }
 
 /// What all tasks work on.
@@ -296,6 +298,7 @@ impl<L: Links> EventSource for Glommio<L> {
             let next = || service.take(conn).map(|(chunk, more)| Sending::new(chunk, more));
             let Some(mut sending) = connection.sending.take().or_else(next) else { break };
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
+            connection.stalls.answered();
             let flags = sending.flags() | libc::MSG_DONTWAIT;
             match socket(&connection.stream, |it| it.send_with_flags(sending.rest(), flags)) {
                 Ok(bytes) if sending.advance(bytes) => service.sent(conn, sending.chunk, now),
@@ -331,6 +334,15 @@ impl<L: Links> EventSource for Glommio<L> {
             && (connection.sending.is_some() || self.runtime.service.has_chunks(conn))
         {
             self.unfinished.push(conn);
+        }
+    }
+
+    fn acknowledge(&mut self, key: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(key)
+            && connection.stalls.take_due()
+        {
+            // A connection that is broken says so when it is read.
+            let _ = socket(&connection.stream, |it| it.set_tcp_quickack(true));
         }
     }
 }
@@ -465,6 +477,7 @@ impl<L: Links> Glommio<L> {
             blocked: false,
             paused: false,
             output: self.runtime.begin_output(Some(conn), now),
+            stalls: self.runtime.begin_stalls(Some(conn)),
         });
         self.serial
     }
@@ -483,8 +496,8 @@ impl<L: Links> Glommio<L> {
         }
         for _ in 0..READS_PER_TURN {
             match ready!(self.read(conn, now, cx)) {
-                Ok(1..) => {
-                    self.connection(conn).into_iter().for_each(|it| it.output.heard());
+                Ok(bytes @ 1..) => {
+                    self.note_received(conn, bytes, now);
                     self.wake();
                 }
                 Ok(0) => {
@@ -502,6 +515,13 @@ impl<L: Links> Glommio<L> {
         self.rearm.push(conn);
         self.wake();
         Poll::Pending
+    }
+
+    fn note_received(&mut self, conn: ConnId, bytes: usize, now: Now) {
+        let Some(Some(connection)) = self.connections.get_mut(conn.index()) else { return };
+        connection.output.heard();
+        let key = (conn.index(), conn);
+        self.runtime.quick_acks.received(&mut connection.stalls, key, bytes, now.mono_ms);
     }
 
     /// Receives once, as the service wants it. Other cores' messages are received after the bytes

@@ -38,6 +38,10 @@ pub(super) trait EventSource {
     /// Writes what a connection has to send, and does what the service wants done about it then.
     fn flush(&mut self, conn: ConnId, now: Now);
 
+    /// Has the kernel acknowledge at once what a connection received, if that is due. `key`: as
+    /// `QuickAcks` got it.
+    fn acknowledge(&mut self, key: usize);
+
     /// Runs one turn. The driver has looked at the kernel since the turn before.
     ///
     /// # Errors
@@ -66,6 +70,10 @@ pub(super) trait EventSource {
         while let Some(conn) = self.runtime().poll_dirty(now) {
             self.flush(conn, now);
         }
+        // After replies, each of which carries an acknowledgement.
+        while let Some(key) = self.runtime().quick_acks.next() {
+            self.acknowledge(key);
+        }
         self.runtime().send();
         self.runtime().end_turn(began);
         Ok(())
@@ -78,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::io::cores::mesh::{Mailbox, mesh};
+    use crate::io::host::quick_ack::Stalls;
     use crate::io::links::{Envelope, ShardLinks};
     use crate::shard::cores::Cores;
     use crate::shard::remote::message::{HomeConnId, Message};
@@ -152,6 +161,10 @@ mod tests {
                 self.runtime.service.sent(conn, chunk, now);
             }
         }
+
+        fn acknowledge(&mut self, _: usize) {
+            self.steps.push("acknowledge");
+        }
     }
 
     #[test]
@@ -162,6 +175,17 @@ mod tests {
             .send(0, Envelope::Message(Message::Gone(HomeConnId::of(ConnId::from_number(7)))));
         driver.turn(NOW).unwrap();
         assert_eq!(driver.steps, ["events", "accept", "lost hosts", "flush"]);
+    }
+
+    #[test]
+    fn replies_leave_before_anything_is_acknowledged_at_once() {
+        let (mut driver, mut stalls) = (Recorder::new(), Stalls::new(true));
+        for now_ms in [1000, 1044, 1088] {
+            let key = (0, driver.conn);
+            driver.runtime.quick_acks.received(&mut stalls, key, 12, now_ms);
+        }
+        driver.turn(NOW).unwrap();
+        assert_eq!(driver.steps[3..], ["flush", "acknowledge"]);
     }
 
     /// A connection with more to write than its share was written to next before the messages of

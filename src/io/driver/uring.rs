@@ -31,11 +31,13 @@ use crate::engine::{ConnId, Now};
 use crate::io::cores::numbers::Number;
 use crate::io::host::accept::AcceptPause;
 use crate::io::host::liveness::Output;
+use crate::io::host::quick_ack::Stalls;
 use crate::io::links::{Links, Socket};
 use crate::io::runtime::{CoreRuntime, wait_ms};
 use crate::shard::{HandOver, Intake, Origin, Service};
 
 mod accept;
+mod acknowledge;
 mod buffers;
 mod circulation;
 mod operation;
@@ -99,6 +101,7 @@ struct Connection {
     /// The kernel is installing a descriptor of the process for it, for `is_host_gone`.
     installing: bool,
     output: Output,
+    stalls: Stalls,
     closing: Closing,
 }
 
@@ -140,6 +143,8 @@ struct Uring<L: Links> {
     singles: usize,
     /// Receives that ended because all buffers were in use.
     starved: u64,
+    /// The kernel sets options of direct descriptors, as far as is known.
+    sets_options: bool,
 }
 
 /// Serves until a signal ends it.
@@ -171,6 +176,7 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>, ring: Ring) -> Result<(
         completions: Vec::new(),
         singles: 0,
         starved: 0,
+        sets_options: true,
     };
     driver.serve()
 }
@@ -231,6 +237,10 @@ impl<L: Links> EventSource for Uring<L> {
 
     fn flush(&mut self, conn: ConnId, now: Now) {
         self.submit_next(self.keys[conn.index()], now);
+    }
+
+    fn acknowledge(&mut self, key: usize) {
+        self.submit_acknowledge(key);
     }
 }
 
@@ -411,6 +421,7 @@ impl<L: Links> Uring<L> {
             Some(Operation::Timer) => self.timer.armed = false,
             // A timer that couldn't be set has fired, and has a completion of its own.
             Some(Operation::SetTimer) => {}
+            Some(Operation::Acknowledge) => self.note_unacknowledged(result),
             Some(Operation::Shutdown) => {
                 self.connections[key].closing = Closing::ShutDown;
                 self.close_if_quiet(key);
@@ -444,6 +455,8 @@ impl<L: Links> Uring<L> {
             if let Some(conn) = conn
                 && self.runtime.lifecycle.reads()
             {
+                let stalls = &mut connection.stalls;
+                self.runtime.quick_acks.received(stalls, (key, conn), bytes, now.mono_ms);
                 self.runtime.service.received(conn, buffers.bytes(buffer, bytes), now);
             }
             buffers.give_back(buffer);
@@ -471,6 +484,8 @@ impl<L: Links> Uring<L> {
         let receive = std::mem::replace(&mut connection.receive, Receive::Idle);
         if let (Receive::Direct(mut body), Some(conn)) = (receive, connection.conn) {
             let bytes = usize::try_from(result).unwrap_or(0);
+            let stalls = &mut connection.stalls;
+            self.runtime.quick_acks.received(stalls, (key, conn), bytes, now.mono_ms);
             // SAFETY: the kernel has written that many bytes behind the body's length, and at most
             // the spare capacity that the submission gave.
             #[allow(unsafe_code)]
@@ -553,6 +568,7 @@ impl<L: Links> Uring<L> {
         {
             connection.sending = Some(self.sends.insert(Sending::new(chunk, more)));
             self.runtime.liveness.sent(&mut connection.output, now.mono_ms);
+            connection.stalls.answered();
             self.send(key);
         }
         let intake = self.runtime.service.intake(conn);
@@ -786,6 +802,7 @@ impl<L: Links> Uring<L> {
             leaving: None,
             installing: false,
             output: self.runtime.begin_output(conn, now),
+            stalls: self.runtime.begin_stalls(conn),
             closing: Closing::No,
         });
         if let Some(conn) = conn {

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod memory;
 pub mod privileges;
 pub mod process;
+pub(crate) mod quick_ack;
 pub(crate) mod retry;
 pub mod sandbox;
 pub(crate) mod service_manager;

@@ -21,10 +21,11 @@ pub(super) enum Operation {
     Install,
     Timer,
     SetTimer,
+    Acknowledge,
 }
 
 impl Operation {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Accept,
         Self::Place,
         Self::Receive,
@@ -40,6 +41,7 @@ impl Operation {
         Self::Install,
         Self::Timer,
         Self::SetTimer,
+        Self::Acknowledge,
     ];
 
     /// User data of a submission for the connection, or the acceptor, with the number `key`.

@@ -25,17 +25,20 @@ const OPERATIONS: [u8; 11] = [
     opcode::Timeout::CODE,
     opcode::TimeoutUpdate::CODE,
 ];
+/// Those that some kernels lack that have all others: they refuse to list unknown ones.
+const OPERATIONS_IF_KNOWN: [u8; 2] = [opcode::FixedFdInstall::CODE, opcode::SetSockOpt::CODE];
 /// `IORING_REGISTER_FILES_UPDATE`, for which the crate has no name: puts descriptors of the process
 /// into the ring's table.
 const REGISTER_FILES_UPDATE: u8 = 6;
 
 /// Restricts a ring that isn't enabled yet; until it is enabled it may still register anything.
-/// `installs_descriptors`: the kernel knows that operation, as it refuses to list unknown ones.
-pub(super) fn restrict(ring: &IoUring, installs_descriptors: bool) -> Result<(), Error> {
-    let install = installs_descriptors.then_some(opcode::FixedFdInstall::CODE);
-    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
+/// `is_known`: whether the kernel has an operation.
+pub(super) fn restrict(ring: &IoUring, is_known: impl Fn(u8) -> bool) -> Result<(), Error> {
+    let flags =
+        squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    let known = OPERATIONS_IF_KNOWN.into_iter().filter(|&operation| is_known(operation));
     let mut restrictions: Vec<Restriction> =
-        OPERATIONS.into_iter().chain(install).map(Restriction::sqe_op).collect();
+        OPERATIONS.into_iter().chain(known).map(Restriction::sqe_op).collect();
     restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
     restrictions.push(Restriction::register_op(REGISTER_FILES_UPDATE));
     ring.submitter().register_restrictions(&mut restrictions)

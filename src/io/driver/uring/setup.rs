@@ -49,10 +49,10 @@ impl Ring {
         let (small_buffers, large_buffers) = (buffers(SMALL)?, buffers(LARGE)?);
         let mut operations = Probe::new();
         let known = ring.submitter().register_probe(&mut operations).is_ok();
-        let installs_descriptors = known && operations.is_supported(opcode::FixedFdInstall::CODE);
+        let is_known = |operation| known && operations.is_supported(operation);
+        let installs_descriptors = is_known(opcode::FixedFdInstall::CODE);
         if is_restricted {
-            restrict(&ring, installs_descriptors)
-                .map_err(|error| explain(error, "restricted rings"))?;
+            restrict(&ring, is_known).map_err(|error| explain(error, "restricted rings"))?;
         }
         Ok(Self { ring, small_buffers, large_buffers, installs_descriptors })
     }
