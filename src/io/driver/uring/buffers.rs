@@ -32,9 +32,9 @@ pub(super) struct Shape {
 }
 
 /// For most packets: dozens of small ones fit a buffer. A multishot receive takes 32 buffers at
-/// most before others have their turn, and a turn's completions a few hundred, where the kernel
-/// hands over that many at once: Linux 6.13 and later stop at 20. A receive that finds none is
-/// armed again.
+/// most before others have their turn. A turn's completions take a few hundred, where the kernel
+/// hands over as many at once; newer ones stop at 20 or so. A receive that finds none is armed
+/// again.
 pub(super) const SMALL: Shape = Shape { group: 0, count: 512, circulating_min: 32, bytes: 4 << 10 };
 /// For connections that send more than fits a small one: few, so that they stay in the cache.
 pub(super) const LARGE: Shape = Shape { group: 1, count: 16, circulating_min: 4, bytes: 32 << 10 };
