@@ -51,8 +51,8 @@ use ringgear::io::memory::Allocator;
 
 use crate::options::{Action, Options};
 
-/// The server's, so that the floor's memory is no worse than the server's, and that of large payloads
-/// lies where the kernel copies equally fast for all contenders.
+/// The server's, so that the floor's memory is no worse than the server's, and the load's large
+/// payloads lie where the kernel copies equally fast for all contenders.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
