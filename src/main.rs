@@ -24,8 +24,8 @@ use ringgear::io::privileges;
 use ringgear::io::process::{self, Background, PidFile};
 use ringgear::io::sandbox::{self, Sandbox};
 use ringgear::io::{
-    self, ConnectionLimits, Driver, IoError, KeepAlive, Listeners, PassedSocket, PassedUse, Reload,
-    Reloaded, Server, ServiceManager, Signals, Sockets, UnixSockets,
+    self, ConnectionLimits, CoreCount, Driver, IoError, KeepAlive, Listeners, PassedSocket,
+    PassedUse, Reload, Reloaded, Server, ServiceManager, Signals, Sockets, UnixSockets,
 };
 use ringgear::ops::{Http, HttpError, HttpSettings, Phase, Tokens, http_connections_max};
 use ringgear::protocol::access::AccessList;
@@ -233,10 +233,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let background = goes_to_background.then(process::go_to_background).transpose()?;
     let port = &options.port;
-    let listeners = Listeners::open_beside(passed, options.ssl, &specs, port, &sockets(options))?;
+    let cores = options.cores(machine::processors_allowed(), descriptors.1);
+    let sockets = |cores| sockets(options, cores);
+    let listeners =
+        Listeners::open_beside(passed, options.ssl, &specs, port, &sockets(cores.most))?;
     let http_listeners = open_http(options, &listeners, for_http)?;
-    let http_sockets = Sockets { cores: 1, ..sockets(options) };
-    let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &http_sockets)?;
+    let dialect = Listeners::open(&options.dialect_specs(), options.http_port(), &sockets(1))?;
     if let Some(user) = &options.user {
         privileges::switch_user(user)?;
     }
@@ -258,14 +260,13 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         None
     });
     let started = (background, manager);
-    serve_logged(options, descriptors, started, listeners, log, (files, tokens)).inspect_err(
-        |error| {
-            // `main` prints it to standard error in any case.
-            if options.log_file != "stderr" {
-                error!("{error}");
-            }
-        },
-    )
+    let host = (descriptors, cores);
+    serve_logged(options, host, started, listeners, log, (files, tokens)).inspect_err(|error| {
+        // `main` prints it to standard error in any case.
+        if options.log_file != "stderr" {
+            error!("{error}");
+        }
+    })
 }
 
 /// Starts the log, and returns the options as they hold then. Where a service manager reads
@@ -287,14 +288,14 @@ fn start_log(options: &Options, is_supervised: bool) -> Result<(Options, Log), L
 /// The part of `serve` whose errors are logged.
 fn serve_logged(
     options: &Options,
-    (descriptors_before, descriptors): (u64, u64),
+    ((descriptors_before, descriptors), cores): ((u64, u64), CoreCount),
     (background, manager): (Option<Background>, Option<ServiceManager>),
-    (listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
+    (mut listeners, http_listeners, dialect): (Listeners, Listeners, Listeners),
     log: Log,
     ((files, functions), tokens): ((Reloaded, FunctionsFile), Option<Arc<Tokens>>),
 ) -> Result<(), Box<dyn Error>> {
     // Before the pid file: a program that reads it may send a signal at once.
-    let signals = Signals::install(cores(options)).map_err(IoError::Start)?;
+    let mut signals = Signals::install(cores.most).map_err(IoError::Start)?;
     let pid_file = options.pid_file.as_deref().filter(|path| !path.is_empty());
     let _pid_file = pid_file.map(|path| PidFile::create(Path::new(path))).transpose()?;
     // Checked before anything is logged. The driver, chosen below, changes connection limits only.
@@ -313,8 +314,12 @@ fn serve_logged(
     }
     sandbox::enter(options.sandbox, &options.reach())?;
     let is_restricted = options.sandbox != Sandbox::Off;
-    let event_loop = io::choose(options.io, cores(options), options.ring_entries, is_restricted)?;
-    let connections = io::connection_limits(event_loop.driver(), left, cores(options));
+    let event_loop = io::choose(options.io, cores, options.ring_entries, is_restricted)?;
+    let cores = event_loop.cores();
+    signals.truncate(cores);
+    listeners.use_cores(cores);
+    info!(threads = cores, "cores that serve");
+    let connections = io::connection_limits(event_loop.driver(), left, cores);
     let host = HostInfo { connections, ..host };
     let mut settings = options.settings(&host)?;
     settings.identity.log_level = log.level();
@@ -377,7 +382,9 @@ fn serve_logged(
         store_health,
         drain: options.drain_time(),
         busy_poll: Duration::from_micros(options.busy_poll),
-        offload: options.offload,
+        offload: !options.no_offload,
+        // Servers and containers that ask for nothing would all be on the host's first processors.
+        pins_threads: options.threads.is_some(),
         log_control: Box::new(log),
         reload: reload(
             options.clone(),
@@ -403,7 +410,7 @@ fn open_http(
     passed: Vec<PassedSocket>,
 ) -> Result<Listeners, HttpError> {
     gearman.check_beside(&options.http)?;
-    let sockets = Sockets { cores: 1, ..sockets(options) };
+    let sockets = sockets(options, 1);
     let (specs, port) = (&options.http, &options.port);
     let listeners = Listeners::open_beside(passed, false, specs, port, &sockets)?;
     match listeners.exposed().filter(|_| !options.http_insecure) {
@@ -453,19 +460,15 @@ fn log_settings(options: &Options) -> LogSettings<'_> {
     }
 }
 
-/// Number of cores; 0 means 1, as in gearmand.
-fn cores(options: &Options) -> usize {
-    usize::from(options.threads.max(1))
-}
-
-fn sockets(options: &Options) -> Sockets {
+/// How the sockets of so many cores are to be.
+fn sockets(options: &Options, cores: usize) -> Sockets {
     // -1 means the server's default, as in gearmand.
     let seconds = |given: i32, otherwise: u64| {
         Duration::from_secs(u64::try_from(given).ok().filter(|&s| s > 0).unwrap_or(otherwise))
     };
     let count = u32::try_from(options.keepalive_count).ok().filter(|&count| count > 0).unwrap_or(3);
     Sockets {
-        cores: cores(options),
+        cores,
         backlog: options.backlog,
         keep_alive: Some(KeepAlive {
             idle: seconds(options.keepalive_idle, 15),

@@ -14,7 +14,9 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use ringgear::engine::{ConnId, Now};
 use ringgear::io::log::{Log, LogFormat, LogSettings, Verbosity};
-use ringgear::io::{self, Endpoint, ListenSpec, Listeners, Signals, Sockets, UnixSockets, process};
+use ringgear::io::{
+    self, CoreCount, Endpoint, ListenSpec, Listeners, Signals, Sockets, UnixSockets, process,
+};
 use ringgear::shard::{Intake, Origin, Service, TooManyConnections};
 use ringgear::wire::buffer_pool::BufferPool;
 use ringgear::wire::inbound::{Arrival, Bounds, Inbound};
@@ -34,7 +36,7 @@ pub(crate) fn run(options: &RelayOptions) -> Result<()> {
     Log::start(LogSettings { target, format, syslog: false, verbosity })?;
     let (_, descriptors) = process::raise_descriptors(None)?;
     let signals = Signals::install(1)?.remove(0);
-    let event_loop = io::choose(options.io, 1, RING_ENTRIES, true)?;
+    let event_loop = io::choose(options.io, CoreCount::exactly(1), RING_ENTRIES, true)?;
     let connections = io::connection_limits(event_loop.driver(), descriptors, 1).per_core;
     let sockets =
         Sockets { cores: 1, backlog: BACKLOG, keep_alive: None, unix: UnixSockets::default() };

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 #[path = "../../tests/server/skips.rs"]
 #[allow(dead_code)]
 mod skips;
+use ringgear::io::{self, CoreCount, Driver};
 use skips::skip;
 
 fn harness() -> Command {
@@ -66,7 +67,7 @@ fn both_relays_pass_jobs_and_their_results_on() {
         measure(&["steady", "body-100k"], &["floor-uring", "floor-epoll", "gearmand"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    if let Err(error) = ringgear::io::choose(ringgear::io::Driver::Uring, 1, 64, true) {
+    if let Err(error) = io::choose(Driver::Uring, CoreCount::exactly(1), 64, true) {
         skip(&error.to_string());
     } else {
         assert_eq!(errors.matches("absent").count(), 2, "gearmand, twice: {errors}");

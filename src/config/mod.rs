@@ -9,6 +9,7 @@
 
 mod access;
 mod changed;
+mod cores;
 mod file;
 mod functions;
 mod listen;

@@ -224,10 +224,11 @@ pub struct Options {
 
     /// Cores that serve
     ///
-    /// Each has its own listener, event loop and queues; 0 means 1.
-    #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = CORES,
+    /// Each has its own listener, event loop and queues; 0 means 1. Half of the processors that the
+    /// server may use, at least 1 and at most 4, unless given.
+    #[arg(short, long, value_name = "N", help_heading = CORES,
         value_parser = number::<u8>(0, CORES_MAX as i64))]
-    pub threads: u8,
+    pub threads: Option<u8>,
 
     /// Event loop; auto is io_uring where the kernel allows it, else epoll
     #[arg(long, value_enum, value_name = "LOOP", default_value_t = Driver::Auto,
@@ -246,10 +247,9 @@ pub struct Options {
         hide_short_help = true, value_parser = number::<u32>(0, u32::MAX.into()))]
     pub move_after: u32,
 
-    /// With several cores: connections leave a core that has no time left for one that has. Not
-    /// measured yet to be faster
+    /// With several cores: connections stay at a core that has no time left, though others have
     #[arg(long, help_heading = CORES, hide_short_help = true)]
-    pub offload: bool,
+    pub no_offload: bool,
 
     /// Workers that may lose a job before it fails; -1 = no limit
     ///

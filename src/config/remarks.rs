@@ -66,8 +66,8 @@ impl Options {
             "ready-without-store",
             "jobs are in memory only, unless --store is given",
         );
-        let is_single = self.threads <= 1;
-        idle(is_single && self.offload, "offload", "it takes two --threads and more");
+        let is_single = self.threads.is_some_and(|threads| threads <= 1);
+        idle(is_single && self.no_offload, "no-offload", "it takes two --threads and more");
         if self.job_retries == 0 {
             remarks.push(
                 "--job-retries 0 fails a job when its first worker is lost, as in gearmand 2.0; \

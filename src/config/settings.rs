@@ -264,7 +264,8 @@ impl Options {
 
     /// Refuses options about HTTP that contradict each other or those about listening.
     fn check_http(&self) -> Result<(), SettingsError> {
-        if self.has_http_thread() && usize::from(self.threads) >= CORES_MAX {
+        let asked = self.threads.map_or(0, usize::from);
+        if self.has_http_thread() && asked >= CORES_MAX {
             return Err(SettingsError::NoThreadForHttp);
         }
         if !self.serves_http() {

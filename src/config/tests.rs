@@ -10,7 +10,7 @@ use crate::io::log::Verbosity;
 use crate::io::{ConnectionLimits, Endpoint};
 use crate::store::open::StoreChoice;
 
-fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {
+pub(super) fn parse_words(words: &str, file: &str) -> Result<Options, EarlyExit> {
     let words = std::iter::once("ringgeard").chain(words.split_ascii_whitespace());
     parse(words.map(OsString::from), |_| Ok(file.to_owned()), |_| None)
 }
@@ -38,7 +38,7 @@ fn every_option_of_gearmand_is_accepted() {
         --libdrizzle-uds u --redis-server r --libmemcached-servers m \
         --libtokyocabinet-file f --check-args";
     let options = parse_words(words, "").unwrap();
-    assert_eq!((options.backlog, options.job_retries, options.threads), (64, 3, 4));
+    assert_eq!((options.backlog, options.job_retries, options.threads), (64, 3, Some(4)));
     assert_eq!(options.verbosity(), Verbosity::Info);
     assert_eq!((options.http_port(), options.dialect_specs().len()), ("8080", 0));
     assert!(options.check().is_err(), "gearmand's HTTP has no TLS");
@@ -239,7 +239,7 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--libpq-table t --store sqlite:f", "", "--libpq-table has no effect: "),
         ("--libsqlite3-table t", "", "--libsqlite3-table has no effect: "),
         ("--store-timeout 5", "", "--store-timeout has no effect: "),
-        ("--offload", "", "--offload has no effect: "),
+        ("--no-offload -t 1", "", "--no-offload has no effect: "),
         (
             "--unix-mode 660",
             "",
@@ -261,7 +261,8 @@ fn options_without_effect_have_a_remark_with_the_reason() {
         ("--config-file f", file.as_str()),
         ("-q libsqlite3 --libsqlite3-db f --libsqlite3-table t --store-timeout 5", ""),
         ("-q Postgres --libpq-conninfo host=h --libpq-table t", ""),
-        ("--offload -t 2 -j 1", ""),
+        ("--no-offload -t 2 -j 1", ""),
+        ("--no-offload", ""),
         ("-p 1 -L a:2 -L a", ""),
         ("-L a:2", ""),
         ("-L unix:/s --unix-mode 600 --unix-owner a:b", ""),

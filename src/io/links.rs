@@ -19,7 +19,7 @@ use super::cores::drain::Drain;
 use super::cores::gauges::{Gauges, Load};
 use super::cores::mesh::Mailbox;
 use super::cores::numbers::Number;
-use super::cores::placement::{accepting_cores, offload_connections, offload_target};
+use super::cores::placement::{accepting_cores, offload_target};
 use super::cores::utilization::Meter;
 use super::host::clock::Clock;
 use super::store_link::{StoreLink, StoreLost};
@@ -422,10 +422,9 @@ impl ShardLinks {
         if let Some(utilization) = window {
             gauges.publish_utilization(utilization, now.mono_ms);
             if *offloads {
-                match offload_target(gauges, *connections_max, now.mono_ms) {
-                    Some(to) => shard.start_offload(to, offload_connections(shard.connections())),
-                    None => shard.start_offload(gauges.own(), 0),
-                }
+                let target = offload_target(gauges, *connections_max, now.mono_ms);
+                let (to, connections) = target.unwrap_or_else(|| (gauges.own(), 0));
+                shard.start_offload(to, connections);
             }
         }
         let OtherCoresMemory { bytes, largest_unread_bytes, .. } = *memory;

@@ -37,8 +37,8 @@ use self::driver::CoreLoop;
 #[cfg(feature = "glommio")]
 pub use self::driver::GlommioError;
 pub use self::driver::{
-    ConnectionLimits, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, UringError, choose,
-    connection_limits,
+    ConnectionLimits, CoreCount, DESCRIPTORS_RESERVED, Driver, DriverError, EventLoop, UringError,
+    choose, connection_limits,
 };
 use self::host::alarm::Alarm;
 use self::host::clock::Clock;
@@ -118,6 +118,8 @@ pub struct Server {
     pub busy_poll: Duration,
     /// Whether connections leave a core that has no time left.
     pub offload: bool,
+    /// Whether each of several cores has a processor of its own, if there are enough.
+    pub pins_threads: bool,
     /// Reopens the log, and changes its level.
     pub log_control: Box<dyn LogControl>,
     /// Reads files anew when SIGHUP comes.
@@ -230,7 +232,8 @@ pub fn run(
         liveness: Liveness::new(if queries_sockets { server.host_timeout } else { Duration::ZERO }),
         quick_acks: QuickAcks::default(),
     });
-    let ended = run_cores(runtimes.collect(), event_loop, &stoppers);
+    let processors = if server.pins_threads { machine::processors() } else { Vec::new() };
+    let ended = run_cores(runtimes.collect(), event_loop, &processors, &stoppers);
     // Operations that were handed over are written, whatever the loops ended with.
     if let Some(threads) = store_threads {
         threads.stop(STORE_GRACE);
@@ -283,11 +286,13 @@ pub fn serve(
 fn run_cores(
     runtimes: Vec<CoreRuntime<ShardLinks>>,
     event_loop: EventLoop,
+    processors: &[usize],
     stoppers: &[Stopper],
 ) -> Result<(), DriverError> {
-    let (processors, count) = (machine::processors(), runtimes.len());
+    let count = runtimes.len();
     let stop_all = || stoppers.iter().for_each(Stopper::stop);
-    // One core runs wherever the kernel likes. Several have a processor each, if there are enough.
+    // One core runs wherever the kernel likes. Several have one of `processors` each, if there are
+    // enough.
     let processor_of = |core: Core| {
         processors.get(core).copied().filter(|_| (2..=processors.len()).contains(&count))
     };

@@ -122,7 +122,7 @@ fn greeted(streams: &[TcpStream]) -> usize {
 }
 
 fn a_listener_is_held_back_while_others_accept(driver: Driver) {
-    let event_loop = match choose(driver, 1, 64, true) {
+    let event_loop = match choose(driver, CoreCount::exactly(1), 64, true) {
         Ok(event_loop) => event_loop,
         // Not printed: the test runner keeps that for tests that fail.
         Err(error) => return drop(writeln!(std::io::stderr(), "skipped: {error}")),

@@ -156,6 +156,10 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
         let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
         command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
+        if !options.contains(&"--threads") {
+            // Whatever this machine's number of processors makes the default.
+            command.args(["--threads", "1"]);
+        }
         command.args(["--sandbox", sandbox()]);
         forget_environment(&mut command);
         let (child, log) = spawn(&mut command);

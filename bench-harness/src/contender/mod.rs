@@ -11,7 +11,7 @@ pub(crate) mod ringgear;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ::ringgear::io::{self, Driver};
+use ::ringgear::io::{self, CoreCount, Driver};
 use anyhow::{Error, Result};
 
 use crate::data_dir::disk_bytes;
@@ -180,7 +180,8 @@ impl Contender {
             Kind::Ringgear(io, _) | Kind::Relay(io) => io != "epoll",
             kind => kind == Kind::Postgres,
         };
-        if needs_uring && let Err(error) = io::choose(Driver::Uring, 1, RING_ENTRIES, true) {
+        let one = CoreCount::exactly(1);
+        if needs_uring && let Err(error) = io::choose(Driver::Uring, one, RING_ENTRIES, true) {
             return Some(error.to_string());
         }
         match self.kind {

@@ -9,9 +9,7 @@ use crate::retries;
 /// How it is called, with a store in SQLite if it is to keep jobs on disk.
 pub(crate) fn command(program: &Path, io: &str, start: &Start<'_>) -> Command {
     let mut command = without_store(program, io);
-    if start.threads > 1 {
-        command.args(["--threads", &start.threads.to_string()]);
-    }
+    command.args(["--threads", &start.threads.to_string()]);
     if let Some(certificates) = start.certificates {
         certificates.tell(&mut command);
     }

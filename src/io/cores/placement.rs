@@ -1,9 +1,9 @@
 //! Which cores connections may move to: numbers that the cores published in, core numbers out.
 //!
 //! A connection that moves to the core of its jobs saves messages between cores, so a core accepts
-//! it when it is about as busy as the sender. When it has no time left and the sender has some,
-//! messages cost less than waiting. A core without time moves connections to an idle one. Knows no
-//! socket and no shard.
+//! it when it is about as busy as the sender, and no busier if it has no time left: messages cost
+//! less than waiting. A core without time moves connections to the idlest one. `model` shows what
+//! comes of it. Knows no socket and no shard.
 //!
 //! Invariant: of two cores, never does each want the other to take its connections.
 
@@ -14,14 +14,15 @@ use crate::shard::cores::CoreSet;
 /// A core has no time left from here on.
 const FULL: Utilization = 900;
 /// A core moves connections to one that is at least this much less busy ...
-const OFFLOAD_GAP: Utilization = 200;
-/// ... and a core accepts connections from one that is at most this much less busy than itself.
+const OFFLOAD_GAP: Utilization = 100;
+/// ... and a core that has time accepts connections from one that is at most this much less busy.
 const SLACK: Utilization = 50;
 /// Two cores with no more than this together can do the work of both.
 const CALM: Utilization = 800;
-/// One in this many of a core's connections may leave in a window: few, as the next window shows
-/// what it brought.
-const OFFLOAD_PART: usize = 32;
+/// Of the connections that would have to leave for both cores to be equally busy, one in so many
+/// leaves in a window: few, as others send some to the same core, and the next window shows what
+/// it brought.
+const OFFLOAD_PART: usize = 2;
 
 const _: () = assert!(SLACK < OFFLOAD_GAP && CALM < FULL && OFFLOAD_GAP < FULL);
 
@@ -40,27 +41,31 @@ pub(crate) fn accepting_cores(gauges: &Gauges, connections_max: usize, now_ms: u
     cores
 }
 
-/// Returns the core that should take connections of this one, if this one has no time left and
-/// another one has time and room.
+/// Returns the core that should take connections of this one, and how many before the utilization
+/// is looked at again, if this one has no time left and another one has time and room.
 pub(crate) fn offload_target(
     gauges: &Gauges,
     connections_max: usize,
     now_ms: u64,
-) -> Option<usize> {
+) -> Option<(usize, usize)> {
     let utilization = |core| gauges.utilization(core, now_ms);
+    let own = utilization(gauges.own());
     let others = below_share(gauges, connections_max).filter(|&core| core != gauges.own());
-    idlest_below(utilization(gauges.own()), others.map(|core| (core, utilization(core))))
+    let to = idlest_below(own, others.map(|core| (core, utilization(core))))?;
+    Some((to, offload_connections(gauges.connections(gauges.own()), own, utilization(to))))
 }
 
-/// How many of a core's connections should leave before its utilization is looked at again.
-pub(crate) fn offload_connections(connections: usize) -> usize {
-    connections.div_ceil(OFFLOAD_PART)
+/// How many of its connections a core that is `own` busy should move to one that is `other` busy.
+fn offload_connections(connections: usize, own: Utilization, other: Utilization) -> usize {
+    let (own, gap) = (own.max(1) as usize, own.saturating_sub(other) as usize);
+    (connections * gap / (2 * own)).div_ceil(OFFLOAD_PART)
 }
 
 /// Whether a core should accept connections whose jobs it owns from a core that is `sender` busy.
 #[inline]
 fn accepts_migrations(core: Utilization, sender: Utilization) -> bool {
-    core <= sender + SLACK || core + sender <= CALM
+    let slack = if core < FULL { SLACK } else { 0 };
+    core <= sender + slack || core + sender <= CALM
 }
 
 /// The idlest of the other cores, if a core that is `own` busy should move connections there.
@@ -82,6 +87,9 @@ fn below_share(gauges: &Gauges, connections_max: usize) -> impl Iterator<Item = 
 fn accepted_max(cores: usize, total: usize, connections_max: usize) -> usize {
     (1 + total * 5 / (4 * cores)).min(connections_max - connections_max / 16)
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -127,6 +135,7 @@ mod tests {
         let accepting = |gauges: &Gauges| of(accepting_cores(gauges, 1000, 0));
         let target = |gauges: &Gauges, now_ms| offload_target(gauges, 1000, now_ms);
         assert_eq!((accepting(&one), accepting(&other)), (vec![0, 1], vec![1]));
+        let target = |gauges: &Gauges, now_ms| target(gauges, now_ms).map(|(core, _)| core);
         assert_eq!((target(&one, 0), target(&other, 0)), (Some(1), None));
         other.publish_utilization(1000, 0);
         assert_eq!(target(&one, 0), None);
@@ -141,16 +150,25 @@ mod tests {
         let others = [(0, 700), (2, 300), (3, 500)];
         assert_eq!(idlest_below(1000, others.into_iter()), Some(2));
         assert_eq!(idlest_below(899, others.into_iter()), None, "it has time left");
-        assert_eq!(idlest_below(1000, [(0, 801)].into_iter()), None, "the other one has little");
+        assert_eq!(idlest_below(1000, [(0, 901)].into_iter()), None, "the other one has little");
         assert_eq!(idlest_below(1000, std::iter::empty::<(u8, Utilization)>()), None);
     }
 
     #[test]
+    fn a_part_of_what_would_make_both_equally_busy_leaves_at_a_time() {
+        assert_eq!(offload_connections(200, 1000, 600), 20);
+        assert_eq!(offload_connections(200, 1000, 0), 50);
+        assert_eq!((offload_connections(20, 1000, 900), offload_connections(0, 1000, 0)), (1, 0));
+    }
+
+    #[test]
     fn connections_move_to_their_jobs_unless_that_core_has_less_time_than_theirs() {
-        for (core, sender) in [(0, 0), (1000, 1000), (1000, 950), (300, 900), (600, 200)] {
+        for (core, sender) in [(0, 0), (1000, 1000), (890, 840), (300, 900), (600, 200)] {
             assert!(accepts_migrations(core, sender), "{core} from {sender}");
         }
-        assert!(!accepts_migrations(1000, 600) && !accepts_migrations(700, 200));
+        for (core, sender) in [(1000, 600), (700, 200), (890, 830), (1000, 990)] {
+            assert!(!accepts_migrations(core, sender), "{core} from {sender}");
+        }
     }
 
     #[test]

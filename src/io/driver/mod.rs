@@ -30,6 +30,23 @@ use crate::io::store_link::StoreLost;
 /// Descriptors that are reserved for other uses than connections.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 
+/// How many cores are to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreCount {
+    /// As many, if there is room for them.
+    pub most: usize,
+    /// With fewer than these the server doesn't start.
+    pub fewest: usize,
+}
+
+impl CoreCount {
+    /// So many, and no fewer.
+    #[must_use]
+    pub const fn exactly(cores: usize) -> Self {
+        Self { most: cores, fewest: cores }
+    }
+}
+
 /// Which event loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
@@ -94,6 +111,7 @@ pub enum DriverError {
 /// An event loop for each core that can run here, with the rings that were made to find that out.
 pub struct EventLoop {
     driver: Driver,
+    cores: usize,
     /// With io_uring one for each core; none otherwise.
     rings: Vec<Ring>,
     /// Submissions that a ring of glommio has room for.
@@ -117,6 +135,12 @@ impl EventLoop {
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.driver
+    }
+
+    /// How many cores it is for.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.cores
     }
 
     /// Whether the drivers can ask the kernel about the output of each connection.
@@ -162,8 +186,9 @@ impl CoreLoop {
     }
 }
 
-/// Finds out whether `cores` cores can run on a driver here; `Auto` becomes the best that can. Logs
-/// the choice and the reason. Each ring has room for `ring_entries` submissions, which decides how
+/// Finds out how many cores can run on a driver here; `Auto` becomes the best that can. With
+/// io_uring they may be fewer than `cores.most`, if locked memory has room for no more. Logs the
+/// choice and the reason. Each ring has room for `ring_entries` submissions, which decides how
 /// much locked memory it takes. The io_uring driver's rings are restricted to what it asks for if
 /// `is_restricted`.
 ///
@@ -171,13 +196,15 @@ impl CoreLoop {
 /// `DriverError` if a driver was chosen that can't run here, or that this build lacks.
 pub fn choose(
     driver: Driver,
-    cores: usize,
+    cores: CoreCount,
     ring_entries: u32,
     is_restricted: bool,
 ) -> Result<EventLoop, DriverError> {
-    let event_loop = |driver, rings| {
+    let event_loop = |driver, rings: Vec<Ring>| {
+        let cores = if rings.is_empty() { cores.most } else { rings.len() };
         Ok(EventLoop {
             driver,
+            cores,
             rings,
             #[cfg(feature = "glommio")]
             ring_entries,
@@ -195,7 +222,7 @@ pub fn choose(
         }
         #[cfg(feature = "glommio")]
         Driver::Glommio => {
-            glommio::probe(cores, ring_entries)?;
+            glommio::probe(cores.most, ring_entries)?;
             info!(driver = "glommio", "event loop as asked for");
             event_loop(driver, Vec::new())
         }

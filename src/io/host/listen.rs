@@ -119,6 +119,12 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Closes the sockets of all cores but the first so many. To be called before `listen`.
+    pub fn use_cores(&mut self, cores: usize) {
+        self.sockets.truncate(cores);
+        self.options.cores = self.sockets.len();
+    }
+
     /// Refuses specs of another set of listeners that lead to where these are bound already, also
     /// by an address that stands for all.
     ///

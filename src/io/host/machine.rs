@@ -26,6 +26,13 @@ pub fn processors() -> Vec<usize> {
     (0..CpuSet::count()).filter(|&at| set.is_set(at).unwrap_or(false)).collect()
 }
 
+/// How many processors this process may keep busy: those that it may run on, or fewer if its
+/// control groups allow less of their time; 1 if that can't be found out.
+#[must_use]
+pub fn processors_allowed() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Pins the calling thread to one processor. If the kernel refuses, it runs on any.
 pub fn pin_thread(processor: usize) {
     let mut set = CpuSet::new();

@@ -15,9 +15,11 @@ use std::os::unix::net::UnixStream;
 
 use io_uring::types::Fixed;
 use io_uring::{IoUring, Probe, cqueue, opcode};
+use tracing::warn;
 
 use super::buffers::{Buffers, LARGE, SMALL};
 use super::restrictions::restrict;
+use crate::io::driver::CoreCount;
 use crate::io::driver::uring_error::{UringError, explain};
 use crate::io::host::retry::retry;
 
@@ -76,20 +78,45 @@ impl Ring {
     }
 }
 
-/// Makes the rings of `cores` cores, each with room for `submissions` submissions, if a server can
-/// run on io_uring here. `is_restricted`: whether they do only what the driver asks for.
+/// Makes a ring for each of `cores` cores, as far as locked memory has room for them, each with
+/// room for `submissions` submissions, if a server can run on io_uring here. `is_restricted`:
+/// whether they do only what the driver asks for.
 pub(crate) fn rings(
-    cores: usize,
+    cores: CoreCount,
     submissions: u32,
     is_restricted: bool,
 ) -> Result<Vec<Ring>, UringError> {
     let lacks_memory = |error: &UringError| matches!(error, UringError::LockedMemory { .. });
-    let make = |_| retry(lacks_memory, || Ring::make(submissions, is_restricted));
-    let rings = probe().and_then(|()| (0..cores).map(make).collect());
+    let make = || retry(lacks_memory, || Ring::make(submissions, is_restricted));
+    let rings = probe().and_then(|()| as_many_as_fit(cores, make));
     rings.map_err(|error| match error {
-        UringError::LockedMemory { have_kib, .. } => UringError::LockedMemory { cores, have_kib },
+        UringError::LockedMemory { have_kib, .. } => {
+            UringError::LockedMemory { cores: cores.fewest, have_kib }
+        }
         other => other,
     })
+}
+
+/// What `make` makes for each core. Fewer than the most do if locked memory ends.
+fn as_many_as_fit<R>(
+    cores: CoreCount,
+    mut make: impl FnMut() -> Result<R, UringError>,
+) -> Result<Vec<R>, UringError> {
+    let mut rings = Vec::new();
+    while rings.len() < cores.most {
+        match make() {
+            Ok(ring) => rings.push(ring),
+            Err(error @ UringError::LockedMemory { .. }) if rings.len() >= cores.fewest => {
+                warn!(
+                    threads = rings.len(), reason = %error,
+                    "fewer threads than processors would do for"
+                );
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rings)
 }
 
 /// Tests whether the kernel has what a server needs, by receiving a byte with a small ring.
@@ -172,5 +199,24 @@ mod tests {
     fn a_restricted_ring_opens_no_file() {
         assert!(opened(false).is_none_or(|result| result >= 0), "it would show nothing");
         assert!(opened(true).is_none_or(|result| result == -libc::EACCES));
+    }
+
+    #[test]
+    fn cores_for_which_locked_memory_has_no_room_are_left_out_unless_they_were_asked_for() {
+        let made = |cores, room: usize| {
+            let mut left = room;
+            let rings = as_many_as_fit(cores, || {
+                let refused = UringError::LockedMemory { cores: 1, have_kib: 64 };
+                left = left.checked_sub(1).ok_or(refused)?;
+                Ok(())
+            });
+            rings.map(|rings| rings.len()).ok()
+        };
+        let by_default = CoreCount { most: 4, fewest: 1 };
+        let counts = [9, 4, 3, 1, 0].map(|room| made(by_default, room));
+        assert_eq!(counts, [Some(4), Some(4), Some(3), Some(1), None]);
+        assert_eq!([4, 3].map(|room| made(CoreCount::exactly(4), room)), [Some(4), None]);
+        let too_old = || Err::<(), _>(UringError::Feature("of Linux 9"));
+        assert!(as_many_as_fit(by_default, too_old).is_err());
     }
 }
