@@ -11,6 +11,7 @@ use std::num::NonZero;
 use std::ops::{Index, IndexMut};
 
 use bytes::Bytes;
+use prefetch_index::prefetch_index;
 use slab::Slab;
 
 use super::ids::{AbilityId, AttachmentId, FunctionId, JobId, Now, UNIQUE_BYTES_MAX};
@@ -25,6 +26,9 @@ const PAGE_JOBS: usize = 1 << PAGE_BITS;
 /// Empty pages that keep their memory, so that a number of jobs that varies around a page's end
 /// doesn't allocate and free one repeatedly.
 const SPARE_PAGES: usize = 2;
+
+/// What the processor moves between memory and cache at once; most have lines of this size.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -349,6 +353,15 @@ impl Job {
     #[must_use]
     pub fn payload(&self) -> Payload<'_> {
         self.body.bytes().from(usize::from(self.payload_at))
+    }
+
+    /// Has a small body brought into the cache; of a large one, nothing.
+    #[inline]
+    pub fn prefetch_body(&self) {
+        if let Body::Small(bytes) = &self.body {
+            prefetch_index(bytes, 0);
+            prefetch_index(bytes, CACHE_LINE_BYTES);
+        }
     }
 
     /// The stored form of the job. Shares a large payload's allocation.

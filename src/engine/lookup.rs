@@ -92,6 +92,12 @@ impl Engine {
         self.by_number.find(number_hash(number), |id| self.jobs[id].number == number)
     }
 
+    /// Has the place of a hash in the index of unique keys brought into the cache.
+    #[inline]
+    pub(super) fn prefetch_unique(&self, hash: NonZero<u32>) {
+        self.by_unique.prefetch(unique_spread(hash));
+    }
+
     /// The job with this hash for which `is_it` holds.
     pub(super) fn find_unique(
         &self,

@@ -27,9 +27,9 @@ pub mod table;
 pub mod timer;
 
 mod administration;
+mod ahead;
 mod answer;
 mod attachment;
-
 mod delayed;
 mod drain;
 mod durable;

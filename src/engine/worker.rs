@@ -205,6 +205,7 @@ impl Engine {
         let Some(id) = queue.jobs.pop_front(&mut self.jobs, 0) else {
             unreachable!("`find_job` found one");
         };
+        let next = queue.jobs.front();
         queue.len -= 1;
         function.queued -= 1;
         self.queued[priority] -= 1;
@@ -232,6 +233,11 @@ impl Engine {
         job.run_by(ability_id, now);
         job.timer = timer;
         self.note(Step::Assigned, id, Some(conn));
+        if let Some(next) = next
+            && self.is_deep()
+        {
+            self.prefetch_job(next);
+        }
         id
     }
 

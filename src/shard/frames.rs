@@ -13,12 +13,17 @@ use super::limits::{INBOUND_PAUSE_BYTES, OUTBOX_PAUSE_BYTES, OUTBOX_RESUME_BYTES
 use super::refusals::Kind;
 use super::remote::migration::Migration;
 use crate::engine::{ConnId, Now};
+use crate::wire::frame::{self, Cut};
 use crate::wire::inbound::{Bounds, Inbound};
-use crate::wire::{ErrorReply, FrameError, Response};
+use crate::wire::{ErrorReply, FrameError, HEADER_BYTES, Payload, Request, Response};
 
 /// A TLS record: the fatal alert handshake_failure (RFC 5246, 7.2), of version 1.0, which peers of
 /// any version read.
 const TLS_HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
+
+/// Frames that are looked at before the first of them is handled: as many as memory serves side by
+/// side.
+const FRAMES_AHEAD: usize = 16;
 
 /// Whether a connection's next request may be handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ impl Shard {
     /// Handles `input` and what waited before it, as far as the outbox allows.
     pub(super) fn handle_frames(&mut self, conn: ConnId, mut input: &[u8], now: Now) {
         let mut inbound = self.connections.take_inbound(conn);
+        // So much of the input is left when all that was looked at ahead has been handled.
+        let mut looked_until = if self.engine.is_deep() { usize::MAX } else { 0 };
         loop {
             match self.readiness(conn, &inbound, now) {
                 Readiness::Ready => {}
@@ -46,6 +53,9 @@ impl Shard {
             if input.is_empty() && inbound.is_empty() {
                 self.finish_if_ended(conn, now);
                 break;
+            }
+            if input.len() <= looked_until && inbound.is_empty() {
+                looked_until = self.look_ahead(input);
             }
             // What can be had by closing a connection that doesn't read is as good as free.
             let memory_left = self.memory_left();
@@ -85,6 +95,20 @@ impl Shard {
             self.reconsider_migration(conn);
         }
         self.consider_offload(conn);
+    }
+
+    /// Prepares the engine for the next submissions, which start with the input. Returns how much
+    /// of it comes after these.
+    #[inline(never)]
+    fn look_ahead(&self, mut input: &[u8]) -> usize {
+        for _ in 0..FRAMES_AHEAD {
+            let Ok(Cut::Packet { header, body }) = frame::cut(input, 0) else { return 0 };
+            if let Ok(Request::Submit(submit)) = Request::parse(header, Payload::borrowed(body)) {
+                self.engine.look_ahead(submit.function, submit.unique);
+            }
+            input = input.get(HEADER_BYTES + body.len()..).unwrap_or_default();
+        }
+        input.len()
     }
 
     /// Everything that the peer sent is handled. If it will send nothing more and waits for no
@@ -189,5 +213,34 @@ impl Shard {
                 "closed: malformed bytes; mend the program at that address, or point it elsewhere"
             );
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Settings;
+    use crate::wire::{Command, Magic, encode};
+
+    #[test]
+    fn what_is_looked_at_ahead_ends_with_a_frame_and_goes_on_behind_it() {
+        let shard = Shard::new(Settings::default(), Now::default());
+        let mut frames = Vec::new();
+        encode(&mut frames, Magic::Request, Command::EchoReq, &[], b"submit me");
+        for number in 1..FRAMES_AHEAD {
+            let key = number.to_string();
+            let arguments: [&[u8]; 2] = [b"resize", key.as_bytes()];
+            encode(&mut frames, Magic::Request, Command::SubmitJobBg, &arguments, b"image");
+        }
+        assert_eq!(shard.look_ahead(&frames), 0);
+        let whole = frames.len();
+        for (rest, left) in [(&b"\0REQ"[..], 4), (b"status\n", 7), (b"\0RES garbage ", 13)] {
+            frames.truncate(whole);
+            frames.extend_from_slice(rest);
+            assert_eq!(shard.look_ahead(&frames), left, "they come next");
+            // What is no whole packet isn't looked at, nor what comes behind it.
+            assert_eq!(shard.look_ahead(&frames[whole..]), 0, "{rest:?}");
+        }
+        assert_eq!(shard.look_ahead(&[]), 0);
     }
 }
