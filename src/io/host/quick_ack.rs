@@ -282,7 +282,7 @@ mod tests {
             self.ends_turn()
         }
 
-        /// Receives several times, so many ms apart; returns how often that is acknowledged at once.
+        /// Receives several times, so many ms apart; returns how often that is acknowledged.
         fn acks_of(&mut self, times: usize, gap_ms: u64) -> usize {
             (0..times).filter(|_| self.receives(100, gap_ms)).count()
         }
