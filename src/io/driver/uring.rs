@@ -143,8 +143,6 @@ struct Uring<L: Links> {
     singles: usize,
     /// Receives that ended because all buffers were in use.
     starved: u64,
-    /// The kernel sets options of direct descriptors, as far as is known.
-    sets_options: bool,
 }
 
 /// Serves until a signal ends it.
@@ -176,7 +174,6 @@ pub(super) fn run<L: Links>(mut runtime: CoreRuntime<L>, ring: Ring) -> Result<(
         completions: Vec::new(),
         singles: 0,
         starved: 0,
-        sets_options: true,
     };
     driver.serve()
 }

@@ -211,6 +211,8 @@ impl Stalls {
 #[derive(Debug, Default)]
 pub(crate) struct QuickAcks {
     due: Vec<usize>,
+    /// The kernel can't.
+    is_refused: bool,
 }
 
 impl QuickAcks {
@@ -231,6 +233,9 @@ impl QuickAcks {
 
     #[cold]
     fn note(&mut self, verdict: Verdict, key: usize, conn: ConnId) {
+        if self.is_refused {
+            return;
+        }
         if verdict == Verdict::Begins {
             debug!(
                 conn = conn.number(),
@@ -239,6 +244,13 @@ impl QuickAcks {
             );
         }
         self.due.push(key);
+    }
+
+    /// The kernel refused an acknowledgement; returns whether it is the first. No connection is
+    /// named any more.
+    pub(crate) fn refused(&mut self) -> bool {
+        self.due.clear();
+        !std::mem::replace(&mut self.is_refused, true)
     }
 
     /// Returns the next one; whether it is due its `Stalls` say.
@@ -270,7 +282,7 @@ mod tests {
             self.ends_turn()
         }
 
-        /// Receives several times, so many ms apart; returns how often that is acknowledged at once.
+        /// Receives several times, so many ms apart; returns how often that is acknowledged.
         fn acks_of(&mut self, times: usize, gap_ms: u64) -> usize {
             (0..times).filter(|_| self.receives(100, gap_ms)).count()
         }
@@ -401,5 +413,8 @@ mod tests {
         }
         assert_eq!((acks.next(), acks.next()), (Some(7), None));
         assert!(stalls.take_due());
+        assert_eq!([acks.refused(), acks.refused()], [true, false]);
+        acks.received(&mut stalls, key, 100, 1090);
+        assert_eq!(acks.next(), None);
     }
 }

@@ -22,7 +22,7 @@ impl<L: Links> Uring<L> {
     /// Submits a connection's acknowledgement, if it is due.
     pub(super) fn submit_acknowledge(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.stalls.take_due() || connection.conn.is_none() || !self.sets_options {
+        if !connection.stalls.take_due() || connection.conn.is_none() {
             return;
         }
         let level = libc::IPPROTO_TCP.cast_unsigned();
@@ -37,7 +37,7 @@ impl<L: Links> Uring<L> {
 
     /// The kernel didn't set the option.
     pub(super) fn note_unacknowledged(&mut self, result: i32) {
-        if std::mem::take(&mut self.sets_options) {
+        if self.runtime.quick_acks.refused() {
             let error = Error::from_raw_os_error(-result);
             debug!(
                 %error,
