@@ -156,7 +156,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgeard"));
         let share = (driver == "glommio").then(|| Share::take(cores_asked_for(options)));
         command.args([SMALL_RINGS, "--io", driver, "--port", &port.to_string()]).args(options);
-        if !options.contains(&"--threads") {
+        if !options.iter().any(|option| option.starts_with("--threads")) {
             // Whatever this machine's number of processors makes the default.
             command.args(["--threads", "1"]);
         }
