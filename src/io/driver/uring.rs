@@ -14,10 +14,10 @@ use std::collections::VecDeque;
 use std::io::Error;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
+use io_uring::types::{Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
-use tracing::{debug, info};
+use tracing::info;
 
 use self::accept::{Accepted, Incoming};
 use self::buffers::{Buffers, LARGE, SMALL};
@@ -40,6 +40,7 @@ mod accept;
 mod acknowledge;
 mod buffers;
 mod circulation;
+mod hand_over;
 mod operation;
 mod restrictions;
 mod sends;
@@ -56,8 +57,6 @@ const SINGLE_RECEIVES: u8 = 32;
 /// Most connections that do so at a time: with more of them, most find all large buffers in use and
 /// try again in vain, turn after turn.
 const SINGLES_MAX: usize = 4 * LARGE.count as usize;
-/// The receiving ring gets no completion: io_uring(7), `IORING_MSG_RING_CQE_SKIP`.
-const MSG_RING_CQE_SKIP: u32 = 1;
 
 /// Longest time that closing everything may take at the end.
 const CLOSE_MS: u64 = 300;
@@ -610,46 +609,6 @@ impl<L: Links> Uring<L> {
         };
         connection.receive = Receive::Armed(operation);
         self.submit(receive.user_data(operation.user_data(key)));
-    }
-
-    /// Has the kernel put a connection into the ring of the core that it migrates to.
-    fn hand_over(&mut self, key: usize, conn: ConnId) {
-        let connection = &mut self.connections[key];
-        if connection.leaving.is_some() {
-            return;
-        }
-        let Some(hand_over) = self.runtime.begin_hand_over(conn) else { return };
-        let Some(ring) = self.runtime.rings.get(hand_over.to()).and_then(|ring| ring.get()) else {
-            return self.runtime.cancel_hand_over(hand_over);
-        };
-        connection.leaving = Some(Box::new(hand_over));
-        let ring = Fd(ring.as_raw_fd());
-        let anywhere = DestinationSlot::auto_target();
-        let message = opcode::MsgRingSendFd::new(ring, connection.file, anywhere, 0)
-            .opcode_flags(MSG_RING_CQE_SKIP)
-            .build();
-        self.submit(message.user_data(Operation::HandOver.user_data(key)));
-    }
-
-    fn handle_handed_over(&mut self, key: usize, result: i32, now: Now) {
-        let connection = &mut self.connections[key];
-        let hand_over = connection.leaving.take().map(|it| *it);
-        let (Some(conn), Some(hand_over)) = (connection.conn, hand_over) else {
-            return self.close_if_quiet(key);
-        };
-        match (u32::try_from(result), connection.number.take()) {
-            (Ok(file), Some(number)) => {
-                connection.conn = None;
-                self.runtime.send_connection(hand_over, Socket::Direct(file, number), now);
-                self.close_if_quiet(key);
-            }
-            (_, number) => {
-                connection.number = number;
-                let error = Error::from_raw_os_error(-result);
-                debug!(conn = conn.number(), %error, "can't be handed over");
-                self.runtime.cancel_hand_over(hand_over);
-            }
-        }
     }
 
     fn receive_direct(&mut self, key: usize, conn: ConnId) {
