@@ -137,6 +137,11 @@ impl Server {
             assert!(Instant::now() < deadline, "no standby follows");
             admin.batch_execute("SELECT pg_sleep(0.02)").unwrap();
         }
+        // Commits wait once the checkpointer, a process of its own, has read the setting, which it
+        // does before a checkpoint. The first may have begun before.
+        for _ in 0..2 {
+            admin.batch_execute("CHECKPOINT").unwrap();
+        }
     }
 
     /// Lets a standby become a server of its own.
