@@ -24,7 +24,9 @@ pub(crate) fn target_folder() -> TempDir {
 /// A script of the examples, which finds the programs in that folder.
 pub(crate) fn script(name: &str, target_folder: &Path) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples").join(name);
-    let mut command = Command::new(path);
+    // A shell can't catch signals that were ignored when it started, as under nohup.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,QUIT").arg(path);
     forget_environment(&mut command);
     command.env("CARGO_TARGET_DIR", target_folder);
     command
