@@ -4,8 +4,8 @@
 //! the C library alone keeps 87 MiB of 164, mimalloc gives all but 4 back, equally fast. Growing a
 //! large block is the other way round: the C library remaps its pages, mimalloc copies them, and
 //! a body of 1 GiB took 3.5 GiB instead of 2. mimalloc's huge pages are off (its feature
-//! `no_thp`): clearing 2 MiB at a time is a pause, and made filling a queue slower. Large blocks
-//! begin half a page further than the C library has them; see `SHIFT_BYTES`.
+//! `no_thp`): clearing 2 MiB at a time is a pause, and made filling a queue slower. Blocks that
+//! take pages begin in the middle of one; see `PLACE_BYTES`.
 //!
 //! Invariant: the size in the layout that `dealloc` is given decides which allocator owns the
 //! block.
@@ -14,6 +14,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
+use libmimalloc_sys::{mi_malloc_aligned_at, mi_realloc_aligned_at, mi_zalloc_aligned_at};
 use mimalloc::MiMalloc;
 
 /// Blocks of this size and more are the C library's, which gives each a mapping of its own.
@@ -21,15 +22,20 @@ const LARGE_BYTES: usize = 1 << LARGE_BITS;
 const LARGE_BITS: i32 = 17;
 /// `purge_delay` in mimalloc's `mi_option_t`, for which the crate has no name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-/// How far a large block begins behind the start of what the C library allocated for it.
+/// Blocks of this size and more begin `PLACE_BYTES` behind the start of a page.
+const PLACED_BYTES: usize = 32 << 10;
+const PAGE_BYTES: usize = 4096;
+/// Where in a page large payloads begin.
 ///
 /// `rep movsb`, with which Linux copies between sockets and user memory, takes twelve times as long
 /// on AMD's Zen 3 and 4 where the target begins 1 to 31 bytes behind the source, both modulo 4096.
-/// Payloads lie that far from each other without this: the kernel begins a message at the start of
-/// a page, some bytes of header are before the payload, and the C library begins a block at byte 16
-/// of a page. In the middle of a page nothing of that comes near. Costs nothing where half a page
-/// or more is left of the last one.
-const SHIFT_BYTES: usize = (4096 / 2) - 16;
+/// Payloads lie that far from each other without this, or by chance: the kernel begins a message at
+/// the start of a page, some bytes of header are before the payload, and the C library begins a
+/// block at byte 16 of a page. In the middle of a page nothing of that comes near. Costs nothing
+/// where half a page or more is left of the last one.
+const PLACE_BYTES: usize = PAGE_BYTES / 2;
+/// How far a large block begins behind the start of what the C library allocated for it.
+const SHIFT_BYTES: usize = PLACE_BYTES - 16;
 
 /// Makes freed memory return to the system at once; to be called before a second thread starts.
 ///
@@ -55,6 +61,11 @@ pub struct Allocator;
 
 const fn is_large(bytes: usize) -> bool {
     bytes >= LARGE_BYTES
+}
+
+/// Whether mimalloc is to place a block in the middle of a page.
+const fn is_placed(bytes: usize, align: usize) -> bool {
+    bytes >= PLACED_BYTES && align <= PLACE_BYTES
 }
 
 /// What is asked of the C library for a large block, and how far behind its start the block begins.
@@ -89,6 +100,8 @@ unsafe impl GlobalAlloc for Allocator {
             if is_large(layout.size()) {
                 let (layout, shift) = shifted(layout);
                 block_in(System.alloc(layout), shift)
+            } else if is_placed(layout.size(), layout.align()) {
+                mi_malloc_aligned_at(layout.size(), PAGE_BYTES, PLACE_BYTES).cast()
             } else {
                 MiMalloc.alloc(layout)
             }
@@ -103,6 +116,8 @@ unsafe impl GlobalAlloc for Allocator {
             if is_large(layout.size()) {
                 let (layout, shift) = shifted(layout);
                 block_in(System.alloc_zeroed(layout), shift)
+            } else if is_placed(layout.size(), layout.align()) {
+                mi_zalloc_aligned_at(layout.size(), PAGE_BYTES, PLACE_BYTES).cast()
             } else {
                 MiMalloc.alloc_zeroed(layout)
             }
@@ -135,6 +150,9 @@ unsafe impl GlobalAlloc for Allocator {
                     let new_bytes = new_bytes.saturating_add(shift);
                     block_in(System.realloc(block.sub(shift), layout, new_bytes), shift)
                 }
+                (false, false) if is_placed(new_bytes, layout.align()) => {
+                    mi_realloc_aligned_at(block.cast(), new_bytes, PAGE_BYTES, PLACE_BYTES).cast()
+                }
                 (false, false) => MiMalloc.realloc(block, layout, new_bytes),
                 _ => {
                     let new_layout = Layout::from_size_align_unchecked(new_bytes, layout.align());
@@ -157,7 +175,11 @@ mod tests {
 
     #[test]
     fn blocks_keep_their_bytes_when_they_change_allocators() {
-        let sizes = [1, 100, LARGE_BYTES - 1, LARGE_BYTES, 8 * LARGE_BYTES, LARGE_BYTES - 1, 7];
+        let sizes = [
+            [1, 100, PLACED_BYTES - 1, PLACED_BYTES, LARGE_BYTES - 1, LARGE_BYTES],
+            [8 * LARGE_BYTES, LARGE_BYTES - 1, PLACED_BYTES, 3 * PLACED_BYTES, 100, 7],
+        ];
+        let sizes = sizes.as_flattened();
         for align in [1, 8, 64, 4096] {
             let mut layout = Layout::from_size_align(sizes[0], align).expect("a layout");
             // SAFETY: each block is used within its size, and freed once, with its last layout.
@@ -165,7 +187,7 @@ mod tests {
                 let mut block = Allocator.alloc(layout);
                 let mut bytes = layout.size();
                 block.write_bytes(0x5a, bytes);
-                for size in sizes {
+                for &size in sizes {
                     block = Allocator.realloc(block, layout, size);
                     assert!(!block.is_null() && block.addr().is_multiple_of(align));
                     layout = Layout::from_size_align(size, align).expect("a layout");
@@ -180,6 +202,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn payloads_of_mimalloc_begin_in_the_middle_of_a_page_and_stay_there() {
+        let layout = |bytes| Layout::from_size_align(bytes, 1).expect("a layout");
+        for zeroed in [false, true] {
+            let layouts = [PLACED_BYTES, 100 << 10, LARGE_BYTES - 1].map(layout);
+            // SAFETY: the block isn't used, and freed once, with its last layout.
+            unsafe {
+                let of = |it| if zeroed { Allocator.alloc_zeroed(it) } else { Allocator.alloc(it) };
+                let mut block = of(layouts[0]);
+                for pair in layouts.windows(2) {
+                    assert_eq!(block.addr() % PAGE_BYTES, PLACE_BYTES);
+                    block = Allocator.realloc(block, pair[0], pair[1].size());
+                }
+                assert_eq!(block.addr() % PAGE_BYTES, PLACE_BYTES);
+                Allocator.dealloc(block, layouts[2]);
+                let small = layout(100);
+                let block = Allocator.realloc(Allocator.alloc(small), small, PLACED_BYTES);
+                assert_eq!(block.addr() % PAGE_BYTES, PLACE_BYTES);
+                Allocator.dealloc(block, layouts[0]);
+            }
+        }
+    }
+
     /// Of a size for which glibc always makes a mapping.
     #[cfg(target_env = "gnu")]
     #[test]
@@ -189,16 +234,16 @@ mod tests {
         // SAFETY: the block isn't used, and freed once, with its last layout.
         unsafe {
             let block = Allocator.alloc(small);
-            assert_eq!(block.addr() % 4096, 2048);
+            assert_eq!(block.addr() % PAGE_BYTES, PLACE_BYTES);
             let block = Allocator.realloc(block, small, large.size());
-            assert_eq!(block.addr() % 4096, 2048);
+            assert_eq!(block.addr() % PAGE_BYTES, PLACE_BYTES);
             Allocator.dealloc(block, large);
         }
     }
 
     #[test]
     fn zeroed_blocks_are_zero_on_both_sides() {
-        for size in [64, LARGE_BYTES] {
+        for size in [64, PLACED_BYTES, LARGE_BYTES] {
             let layout = Layout::from_size_align(size, 8).expect("a layout");
             // SAFETY: the block is used within its size and freed with its layout.
             unsafe {
