@@ -380,7 +380,11 @@ impl<R: Fn(usize, Outcome)> WriterThread<R> {
                 self.lose(&committed);
                 self.forget_empty();
                 self.note_beat(start);
-                self.report_missing();
+                // A commit without an answer may have removed what the tables don't have. It is
+                // repeated, and known to have done so then.
+                if !self.attempt.has_begun {
+                    self.report_missing();
+                }
                 if !self.has_work() {
                     // What failed was another server's, and is gone.
                     self.down = None;

@@ -138,6 +138,27 @@ fn beats_go_on_while_commits_fail() {
     assert!(!leased.state.is_suspended_now());
 }
 
+/// Beats succeeded between a commit without an answer and its repetition, and what it had removed
+/// was said to be lost.
+#[test]
+fn nothing_is_missing_before_a_commit_without_an_answer_was_repeated() {
+    let leased = Leased::new(LONG, LEASE);
+    let store = leased.bench.store.clone();
+    leased.expect_wakes();
+    let [inserted, lost] = [1, 2].map(|number| number_in(HOME, number));
+    store.set_down(Some(Fault::Unanswered));
+    leased.send(0, 0, [insert(inserted)]);
+    store.wait_for_commits(1);
+    store.lose(lost);
+    let checks = store.checks();
+    leased.wait_for(true, "no beats", || store.checks() >= checks + 3);
+    let commits = store.commits().len();
+    store.set_down(None);
+    leased.wait_for(true, "no commit", || store.commits().len() > commits);
+    assert_eq!(leased.bench.next(), stored(0, &[inserted]));
+    leased.expect_all(&Outcome::Missing { numbers: [lost].into() });
+}
+
 #[test]
 fn a_server_that_cannot_beat_is_suspended_until_it_can() {
     let leased = Leased::new(LONG, LEASE);
