@@ -16,13 +16,14 @@ COLOURS = {"io_uring": "#007850", "epoll": "#e08000"}
 # Label, folder, scenario, point, column, whether less is better.
 ROWS = [
     ("50 clients × 8 workers, jobs/s", "2026-11-21-final", "steady", "", "jobs_per_second", False),
-    ("5000 clients × 200 workers, memory", "2026-11-21-final", "crowd", "", "rss_peak_bytes", True),
+    ("5000 clients × 200 workers, memory", "2026-11-30-waits-vm2", "crowd", "", "rss_peak_bytes", True),
     ("1 M background jobs submitted, jobs/s", "2026-11-21-final", "flood", "", "jobs_per_second", False),
     ("1000 sleeping workers, jobs/s", "2026-11-21-final", "herd", "", "jobs_per_second", False),
     ("background jobs on disk, jobs/s", "2026-11-21-durable", "durable", "closed", "jobs_per_second", False),
     ("one function, 8 cores, jobs/s", "2026-11-28-cores16", "cores-one", "8", "jobs_per_second", False),
-    ("open loop, 15 600 jobs/s, p99", "2026-11-21-final", "latency", "", "p99_us", True),
-    ("1 MiB there and back, jobs/s", "2026-11-21-bodies", "large", "1 MiB", "jobs_per_second", False),
+    ("open loop, 15 600 jobs/s, p99", "2026-11-30-waits-vm2", "latency", "", "p99_us", True),
+    ("1 MiB there and back, jobs/s", "2026-11-30-waits-vm2", "large", "1 MiB", "jobs_per_second", False),
+    ("a worker with Nagle's algorithm on, p50", "2026-11-30-waits-vm2", "nagle", "result and GRAB_JOB apart", "p50_us", True),
 ]
 
 WIDTH, LEFT, RIGHT, TOP, STEP = 860, 290, 40, 60, 30
